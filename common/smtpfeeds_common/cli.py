@@ -1,0 +1,107 @@
+"""The `smtpfeeds` command.
+
+Groups live with the program they belong to and are imported only when called:
+`--help` costs no more than click itself, and a sensor host lacks the
+aggregator's packages without noticing. What a group is, which extra it needs
+and its line of help are in one table here.
+"""
+
+import importlib
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+
+from . import __version__
+from .errors import SmtpfeedsError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a command lives, which extra installs what it needs, and what it does."""
+
+    target: str
+    extra: str
+    help: str
+
+
+COMMANDS: Final = {
+    "sensor": Entry("smtpfeeds_sensor.cli:sensor", "sensor", "Run an SMTP sensor."),
+    "aggregator": Entry(
+        "smtpfeeds_aggregator.cli:aggregator", "aggregator", "Run the central aggregator."
+    ),
+    "feed": Entry("smtpfeeds_aggregator.cli_query:feed", "aggregator", "List and show the feeds."),
+    "query": Entry(
+        "smtpfeeds_aggregator.cli_query:query",
+        "aggregator",
+        "Ask what is known of addresses, prefixes and ASNs.",
+    ),
+    "sensors": Entry(
+        "smtpfeeds_aggregator.cli_query:sensors", "aggregator", "List and purge sensors."
+    ),
+    "origin": Entry(
+        "smtpfeeds_aggregator.cli_origin:origin", "aggregator", "Origin tables: ASN and AS name."
+    ),
+    "up": Entry("smtpfeeds_deploy.cli:up", "single-host", "Run everything on this one host."),
+    "demo": Entry(
+        "smtpfeeds_deploy.cli:demo", "single-host", "Show the whole pipeline with made-up clients."
+    ),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The commands' names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one command.
+
+        Raises:
+            click.ClickException: the extra it needs is not installed.
+        """
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.target.partition(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as exc:
+            if exc.name and exc.name.startswith("smtpfeeds_"):
+                raise
+            raise click.ClickException(
+                f"`smtpfeeds {cmd_name}` needs the package {exc.name!r}, which is not installed; "
+                f"install it with: pip install 'smtpfeeds[{entry.extra}]'"
+            ) from exc
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the table of commands without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; an error of ours becomes its message on stderr and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except SmtpfeedsError as exc:
+            click.echo(f"smtpfeeds: {exc.message}", err=True)
+            ctx.exit(exc.exit_code)
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="smtpfeeds")
+def main() -> None:
+    """SMTP sensors and the public feeds smtpgreet and smtpdata.
+
+    The feeds say who spoke SMTP to a host that nobody advertises. They are not
+    block lists.
+    """
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""The two feeds. Everything that is said per feed is said in terms of these."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A public feed: its name, the event it lists, and a line on what that event is."""
+
+    name: str
+    event: str
+    description: str
+
+
+GREET: Final = Feed(
+    "smtpgreet", "greet", "addresses that said HELO or EHLO to an SMTP sensor in the past 7 days"
+)
+DATA: Final = Feed(
+    "smtpdata", "data", "addresses that went on to DATA at an SMTP sensor in the past 7 days"
+)
+
+#: In the order in which they are listed everywhere; a data event implies a greet.
+FEEDS: Final = (GREET, DATA)
+FEED_BY_NAME: Final = {feed.name: feed for feed in FEEDS}
+FEED_NAMES: Final = tuple(FEED_BY_NAME)
+
+#: Past this an entry leaves the published feeds.
+WINDOW_DAYS: Final = 7

@@ -1,0 +1,85 @@
+"""The one logging set-up: a line an event, a fixed name and fields, to stderr.
+
+``logger.info("batch confirmed", extra={"fields": {"seq": 7}})`` would be the
+long form; ``fields(seq=7)`` gives that ``extra``. A client's bytes are never a
+format, and never more than a value. systemd's journal adds the time itself,
+so the time is left out where stderr is the journal.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any, Final
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+FORMATS: Final = ("text", "json")
+
+
+def fields(**values: Any) -> dict[str, Any]:
+    """The ``extra`` of a log call that carries these fields."""
+    return {"fields": values}
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-11-23T11:00:00Z warning smtpfeeds_sensor.publisher: held reason="no route"``."""
+
+    def __init__(self, *, with_time: bool = True) -> None:
+        super().__init__()
+        self._with_time = with_time
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record as one line (a traceback follows on its own lines)."""
+        name = record.name.removeprefix("smtpfeeds_")
+        line = f"{record.levelname.lower()} {name}: {record.getMessage()}"
+        if self._with_time:
+            line = f"{_utc(record.created)} {line}"
+        for key, value in getattr(record, "fields", {}).items():
+            line += f" {key}={_quoted(value)}"
+        line = line.replace("\n", "\\n")
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record as one line."""
+        entry: dict[str, Any] = {
+            "time": _utc(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def configure(level: str = "info", form: str = "text") -> None:
+    """Send every log line to stderr in one form; called once, by a command."""
+    handler = logging.StreamHandler(sys.stderr)
+    in_journal = "JOURNAL_STREAM" in os.environ
+    handler.setFormatter(
+        JsonFormatter() if form == "json" else TextFormatter(with_time=not in_journal)
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("pika", "yoyo", "twisted"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+def _utc(created: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created))
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    if text and all(char.isalnum() or char in "-_.:/,+@[]" for char in text):
+        return text
+    return json.dumps(text)

@@ -1,0 +1,223 @@
+"""Settings: a TOML file, then the environment, then flags, into one frozen dataclass.
+
+Each program declares a frozen dataclass whose fields are made by ``setting``:
+a default, a unit, a line of help. A key that is not known refuses to start and
+names the nearest one that is. Secrets come from the environment or from a file
+of their own, never from a flag. The reference page is made from the same
+fields.
+"""
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import SettingsError
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class About:
+    """What is to be known of one setting besides its name, type and default."""
+
+    help: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,  # noqa: A002 - click's word for the same thing
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Any:
+    """Declare one field of a settings dataclass; without a default it is required."""
+    about = About(help, unit, minimum, maximum, choices, secret)
+    return dataclasses.field(default=default, metadata={"about": about})
+
+
+def about(field: "dataclasses.Field[Any]") -> About:
+    """What was declared of a field."""
+    found = field.metadata.get("about")
+    return found if isinstance(found, About) else About(help="")
+
+
+def load(
+    cls: type[T],
+    *,
+    program: str,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> T:
+    """Build a settings object.
+
+    Args:
+        program: names the variables: ``SMTPFEEDS_<PROGRAM>_<SETTING>``.
+        file: a TOML file with the settings at its top level.
+        environ: the environment, ``os.environ`` where not given. Lists are comma-separated.
+        flags: values from the command line; ``None`` means not given.
+
+    Raises:
+        SettingsError: unreadable file, unknown key, wrong type, out of range, missing.
+    """
+    fields = {field.name: field for field in dataclasses.fields(typing.cast("Any", cls))}
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, raw in _read_file(file).items() if file else ():
+        where = f"{file}: {key}"
+        _known(key, fields, where)
+        values[key] = _convert(raw, hints[key], about(fields[key]), where)
+    values |= _from_environment(program, fields, hints, environ)
+    for key, raw in (flags or {}).items():
+        if raw is not None:
+            where = "--" + key.replace("_", "-")
+            values[key] = _convert(raw, hints[key], about(fields[key]), where)
+    _check_required(fields, values, program, file)
+    return cls(**values)
+
+
+def _from_environment(
+    program: str,
+    fields: "Mapping[str, dataclasses.Field[Any]]",
+    hints: Mapping[str, Any],
+    environ: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    prefix = f"SMTPFEEDS_{program.upper()}_"
+    found: dict[str, Any] = {}
+    for name, text in (os.environ if environ is None else environ).items():
+        if name.startswith(prefix):
+            key = name.removeprefix(prefix).lower()
+            _known(key, fields, name)
+            found[key] = _convert(
+                _from_text(text, hints[key], name), hints[key], about(fields[key]), name
+            )
+    return found
+
+
+def read_secret(value: str, file: str, *, name: str) -> str:
+    """The secret itself, or the first line of the file that holds it.
+
+    Raises:
+        SettingsError: the file cannot be read or is empty.
+    """
+    if value or not file:
+        return value
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{name}: cannot read {file}: {exc}") from exc
+    if not lines or not lines[0].strip():
+        raise SettingsError(f"{name}: {file} is empty; put the secret on its first line")
+    return lines[0].strip()
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as exc:
+        raise SettingsError(f"cannot read the settings file {file}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{file} is not TOML: {exc}") from exc
+
+
+def _known(key: str, fields: Mapping[str, Any], where: str) -> None:
+    if key not in fields:
+        near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "it is not a setting"
+        raise SettingsError(f"{where}: unknown setting {key!r}; {hint}")
+
+
+def _check_required(
+    fields: "Mapping[str, dataclasses.Field[Any]]",
+    values: Mapping[str, Any],
+    program: str,
+    file: Path | None,
+) -> None:
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING
+        if required and name not in values:
+            place = f"in {file}" if file else "in a settings file (--config FILE)"
+            raise SettingsError(
+                f"the setting {name!r} is missing ({about(field).help}): give it {place} "
+                f"or as SMTPFEEDS_{program.upper()}_{name.upper()}"
+            )
+
+
+def _from_text(text: str, hint: Any, where: str) -> Any:
+    """Turn an environment variable's text into what TOML would have given."""
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if hint is bool:
+        if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+            raise SettingsError(f"{where}: {text!r} is not true or false")
+        return text.lower() in {"true", "1", "yes"}
+    for kind in (int, float):
+        if hint is kind:
+            try:
+                return kind(text)
+            except ValueError as exc:
+                raise SettingsError(f"{where}: {text!r} is not a number") from exc
+    if origin is dict:
+        raise SettingsError(f"{where}: this setting can only be given in the settings file")
+    return text
+
+
+def _convert(value: Any, hint: Any, told: About, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in {types.UnionType, typing.Union}:
+        (hint,) = (arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+        origin = typing.get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise SettingsError(f'{where}: this needs a list, such as ["…"], not {value!r}')
+        (inner, *_) = typing.get_args(hint)
+        return tuple(_convert(item, inner, told, where) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise SettingsError(f"{where}: this needs a table, not {value!r}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint is Path and isinstance(value, str):
+        value = Path(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise SettingsError(f"{where}: {value!r} is not {_SAY.get(hint, hint.__name__)}")
+    _check_range(value, told, where)
+    return value
+
+
+_SAY = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    Path: "a path",
+}
+
+
+def _check_range(value: Any, told: About, where: str) -> None:
+    unit = f" {told.unit}" if told.unit else ""
+    if told.minimum is not None and value < told.minimum:
+        raise SettingsError(f"{where}: {value} is too small; at least {told.minimum:g}{unit}")
+    if told.maximum is not None and value > told.maximum:
+        raise SettingsError(f"{where}: {value} is too large; at most {told.maximum:g}{unit}")
+    if told.choices and value not in told.choices:
+        near = difflib.get_close_matches(str(value), told.choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SettingsError(f"{where}: {value!r} is not one of {', '.join(told.choices)}{hint}")

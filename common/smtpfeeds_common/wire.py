@@ -1,0 +1,185 @@
+"""The message from a sensor to the aggregator: a batch of observations, as JSON.
+
+Readable in the broker's own page and checked against its schema on arrival.
+Times are integer milliseconds since 1970-01-01 UTC. A reader of version 1
+ignores fields it does not know, so fields may be added; a change of meaning
+takes a new version.
+
+One hostile row must not spoil its neighbours: where a batch as a whole does
+not pass, its rows are read one by one and those that fail are handed back
+beside the batch.
+"""
+
+from enum import IntFlag
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+
+from .errors import WireError
+
+VERSION: Final = 1
+#: Rows a sensor seals into one batch.
+MAX_ROWS: Final = 5_000
+#: What the aggregator reads at most: rows in a batch, octets in a message.
+MAX_ROWS_READ: Final = 20_000
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+
+_INT64_MAX: Final = 2**63 - 1
+#: 2000-01-01 to 9999-01-01: what every PostgreSQL and Python can hold. A wrong
+#: clock inside of it is a matter for the clamp at ingest, not for the schema.
+_MS_MIN: Final = 946_684_800_000
+_MS_MAX: Final = 253_370_764_800_000
+
+Millis = Annotated[int, msgspec.Meta(ge=_MS_MIN, le=_MS_MAX)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+FeedName = Annotated[str, msgspec.Meta(pattern="^(smtpgreet|smtpdata)$", max_length=9)]
+Text = Annotated[str, msgspec.Meta(max_length=128)]
+
+
+class Flags(IntFlag):
+    """What was notable about how a client spoke; OR-folded over its visits."""
+
+    BARE_LF = 1
+    EARLY_TALKER = 2
+    FULL_HOST_NAME = 4
+
+
+class Observation(msgspec.Struct, frozen=True, gc=False):
+    """One address's part in one feed since the last batch.
+
+    ``targets`` is a 64-bit bitmap of which of the sensor's own addresses were
+    hit, as a signed 64-bit integer (two's complement), the way SQLite and
+    PostgreSQL hold it.
+    """
+
+    feed: FeedName
+    ip: Annotated[str, msgspec.Meta(max_length=64)]
+    first_ms: Millis
+    last_ms: Millis
+    hits: Count
+    flags: Annotated[int, msgspec.Meta(ge=0, le=_INT64_MAX)] = 0
+    targets: Annotated[int, msgspec.Meta(ge=-(2**63), le=_INT64_MAX)] = 0
+
+
+class HourCount(msgspec.Struct, frozen=True, gc=False):
+    """How many events of a feed fell into the UTC hour that begins at ``hour_ms``."""
+
+    feed: FeedName
+    hour_ms: Millis
+    events: Count
+
+
+class PrefixOverflow(msgspec.Struct, frozen=True, gc=False):
+    """Events from an IPv6 /64 beyond its 64 addresses a day, counted under the prefix."""
+
+    feed: FeedName
+    prefix: Annotated[str, msgspec.Meta(max_length=64)]
+    first_ms: Millis
+    last_ms: Millis
+    hits: Count
+
+
+class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """Every field of a batch but its rows."""
+
+    v: Annotated[int, msgspec.Meta(ge=1, le=VERSION)] = VERSION
+    spool: Annotated[str, msgspec.Meta(pattern="^[0-9a-f-]{36}$", max_length=36)]
+    seq: Annotated[int, msgspec.Meta(ge=1, le=_INT64_MAX - 1)]
+    sensor: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{1,63}$", max_length=63)]
+    sealed_ms: Millis
+    version: Text = ""
+    #: Rows still in the spool after this batch.
+    depth: Count = 0
+    #: Events the spool could not keep, since it was created.
+    drops: Count = 0
+    #: The sensor's counters since it started, by name.
+    counters: Annotated[dict[Text, Count], msgspec.Meta(max_length=256)] = msgspec.field(
+        default_factory=dict
+    )
+
+
+class Batch(BatchHeader, frozen=True, kw_only=True):
+    """What a spool sealed: never changed afterwards, known by (spool, seq)."""
+
+    observations: Annotated[list[Observation], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
+    hours: Annotated[list[HourCount], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
+    overflows: Annotated[list[PrefixOverflow], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
+
+
+class _LooseBatch(msgspec.Struct, kw_only=True):
+    """A batch whose rows are left as they came."""
+
+    observations: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
+    hours: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
+    overflows: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
+
+
+class RefusedRow(NamedTuple):
+    """A row that did not pass: its list, its JSON as it came, and why."""
+
+    kind: str
+    raw: bytes
+    reason: str
+
+
+class Decoded(NamedTuple):
+    """A batch, and the rows of it that were not taken."""
+
+    batch: Batch
+    refused: list[RefusedRow]
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Batch)
+_loose_decoder = msgspec.json.Decoder(_LooseBatch)
+_header_decoder = msgspec.json.Decoder(BatchHeader)
+_row_decoders: Final = {
+    "observations": msgspec.json.Decoder(Observation),
+    "hours": msgspec.json.Decoder(HourCount),
+    "overflows": msgspec.json.Decoder(PrefixOverflow),
+}
+
+
+def encode(batch: Batch) -> bytes:
+    """Write a batch as JSON."""
+    return _encoder.encode(batch)
+
+
+def decode(body: bytes) -> Decoded:
+    """Read a batch, row by row where it does not pass as a whole.
+
+    Raises:
+        WireError: no batch of a schema version that is known here.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise WireError(f"the message has {len(body)} octets, more than {MAX_BODY_BYTES}")
+    try:
+        return Decoded(_decoder.decode(body), [])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _decode_by_row(body)
+
+
+def _decode_by_row(body: bytes) -> Decoded:
+    try:
+        header = _header_decoder.decode(body)
+        loose = _loose_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise WireError(f"the message is not a batch: {exc}") from exc
+    refused: list[RefusedRow] = []
+    rows = {
+        kind: _decode_rows(kind, getattr(loose, kind), refused)  # pyright: ignore[reportArgumentType]
+        for kind in _row_decoders
+    }
+    fields = {name: getattr(header, name) for name in header.__struct_fields__}
+    return Decoded(Batch(**fields, **rows), refused)
+
+
+def _decode_rows(kind: str, raws: list[msgspec.Raw], refused: list[RefusedRow]) -> list[object]:
+    decoder = _row_decoders[kind]
+    rows: list[object] = []
+    for raw in raws:
+        try:
+            rows.append(decoder.decode(raw))  # type: ignore[attr-defined]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            refused.append(RefusedRow(kind, bytes(raw), str(exc)))
+    return rows
