@@ -100,7 +100,7 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class SchemaMismatch(DatabaseError):
-    """The database's schema is not the one this program knows; run `smtpfeeds aggregator migrate`."""
+    """The database's schema is not this program's; run `smtpfeeds aggregator migrate`."""
 
 
 class BadRows(DatabaseError):

@@ -11,7 +11,7 @@ beside the batch.
 """
 
 from enum import IntFlag
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ MAX_ROWS_READ: Final = 20_000
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 
 _INT64_MAX: Final = 2**63 - 1
+Row = TypeVar("Row")
 #: 2000-01-01 to 9999-01-01: what every PostgreSQL and Python can hold. A wrong
 #: clock inside of it is a matter for the clamp at ingest, not for the schema.
 _MS_MIN: Final = 946_684_800_000
@@ -133,11 +134,9 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Batch)
 _loose_decoder = msgspec.json.Decoder(_LooseBatch)
 _header_decoder = msgspec.json.Decoder(BatchHeader)
-_row_decoders: Final = {
-    "observations": msgspec.json.Decoder(Observation),
-    "hours": msgspec.json.Decoder(HourCount),
-    "overflows": msgspec.json.Decoder(PrefixOverflow),
-}
+_observation_decoder = msgspec.json.Decoder(Observation)
+_hour_decoder = msgspec.json.Decoder(HourCount)
+_overflow_decoder = msgspec.json.Decoder(PrefixOverflow)
 
 
 def encode(batch: Batch) -> bytes:
@@ -166,20 +165,25 @@ def _decode_by_row(body: bytes) -> Decoded:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise WireError(f"the message is not a batch: {exc}") from exc
     refused: list[RefusedRow] = []
-    rows = {
-        kind: _decode_rows(kind, getattr(loose, kind), refused)  # pyright: ignore[reportArgumentType]
-        for kind in _row_decoders
-    }
-    fields = {name: getattr(header, name) for name in header.__struct_fields__}
-    return Decoded(Batch(**fields, **rows), refused)
+    batch = Batch(
+        **msgspec.structs.asdict(header),
+        observations=_rows("observations", loose.observations, _observation_decoder, refused),
+        hours=_rows("hours", loose.hours, _hour_decoder, refused),
+        overflows=_rows("overflows", loose.overflows, _overflow_decoder, refused),
+    )
+    return Decoded(batch, refused)
 
 
-def _decode_rows(kind: str, raws: list[msgspec.Raw], refused: list[RefusedRow]) -> list[object]:
-    decoder = _row_decoders[kind]
-    rows: list[object] = []
+def _rows(
+    kind: str,
+    raws: list[msgspec.Raw],
+    decoder: "msgspec.json.Decoder[Row]",
+    refused: list[RefusedRow],
+) -> list[Row]:
+    rows: list[Row] = []
     for raw in raws:
         try:
-            rows.append(decoder.decode(raw))  # type: ignore[attr-defined]
+            rows.append(decoder.decode(raw))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             refused.append(RefusedRow(kind, bytes(raw), str(exc)))
     return rows
