@@ -1,0 +1,105 @@
+"""Settings: file, then environment, then flag; a mistake refuses to start and says which."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.settings import load, read_secret, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    name: str = setting(help="a name")
+    idle_timeout_s: float = setting(60.0, help="t", unit="seconds", minimum=0.1, maximum=600)
+    workers: int = setting(1, help="w", minimum=1)
+    listen: tuple[str, ...] = setting((), help="l")
+    policy: str = setting("reject", help="p", choices=("reject", "drain"))
+    verbose: bool = setting(default=False, help="v")
+    folder: Path = setting(Path(), help="f")
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "settings.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    file = write(tmp_path, 'name = "file"\nworkers = 2\nidle_timeout_s = 5\n')
+    loaded = load(
+        Example,
+        program="example",
+        file=file,
+        environ={
+            "SMTPFEEDS_EXAMPLE_NAME": "environment",
+            "SMTPFEEDS_EXAMPLE_WORKERS": "3",
+            "SMTPFEEDS_EXAMPLE_LISTEN": "127.0.0.1:25, [::1]:25",
+            "SMTPFEEDS_EXAMPLE_VERBOSE": "yes",
+            "OTHER": "x",
+        },
+        flags={"name": "flag", "policy": None},
+    )
+    assert loaded == Example(
+        name="flag",
+        workers=3,
+        idle_timeout_s=5.0,
+        listen=("127.0.0.1:25", "[::1]:25"),
+        verbose=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('nmae = "x"', r"settings.toml: nmae: unknown setting 'nmae'; did you mean 'name'\?"),
+        ('name = "x"\nzzzzzz = 1', "it is not a setting"),
+        ("name = 1", "name: 1 is not text"),
+        ('name = "x"\nworkers = "2"', "workers: '2' is not a whole number"),
+        ('name = "x"\nworkers = true', "workers: True is not a whole number"),
+        ('name = "x"\nworkers = 0', "0 is too small; at least 1"),
+        ('name = "x"\nidle_timeout_s = 601', "601.0 is too large; at most 600 seconds"),
+        ('name = "x"\nlisten = "a:1"', "this needs a list"),
+        ('name = "x"\nlisten = [1]', "listen: 1 is not text"),
+        ('name = "x"\npolicy = "rejct"', "did you mean 'reject'"),
+        ("name = ", "is not TOML"),
+        ("", "the setting 'name' is missing"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load(Example, program="example", file=write(tmp_path, text), environ={})
+
+
+def test_an_unknown_variable_refuses_to_start() -> None:
+    with pytest.raises(SettingsError, match="SMTPFEEDS_EXAMPLE_WORKRES: .*'workers'"):
+        load(Example, program="example", environ={"SMTPFEEDS_EXAMPLE_WORKRES": "2"})
+
+
+def test_another_programs_variables_are_its_own() -> None:
+    loaded = load(
+        Example,
+        program="example",
+        environ={"SMTPFEEDS_OTHER_WORKRES": "2", "SMTPFEEDS_EXAMPLE_NAME": "n"},
+    )
+    assert loaded.name == "n"
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot read the settings file .*nothing.toml"):
+        load(Example, program="example", file=tmp_path / "nothing.toml", environ={})
+
+
+def test_a_secret_is_the_first_line_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s3cret\nnote\n", encoding="utf-8")
+    assert read_secret("", str(file), name="broker_password") == "s3cret"
+    assert read_secret("given", str(file), name="broker_password") == "given"
+
+
+def test_an_empty_secret_file_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.touch()
+    with pytest.raises(SettingsError, match="is empty"):
+        read_secret("", str(file), name="broker_password")

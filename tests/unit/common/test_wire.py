@@ -1,0 +1,133 @@
+"""The wire: what one end encodes the other reads, and hostile rows stay alone."""
+
+import json
+from typing import Any
+
+import pytest
+
+from smtpfeeds_common import wire
+from smtpfeeds_common.errors import WireError
+
+NOW_MS = 1_795_431_600_000
+UUID = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
+
+
+def batch(**changes: Any) -> wire.Batch:
+    fields: dict[str, Any] = {
+        "spool": UUID,
+        "seq": 1,
+        "sensor": "sensor-1",
+        "sealed_ms": NOW_MS,
+        "observations": [observation()],
+        "hours": [wire.HourCount("smtpgreet", NOW_MS, 3)],
+    }
+    return wire.Batch(**(fields | changes))
+
+
+def observation(**changes: Any) -> wire.Observation:
+    fields: dict[str, Any] = {
+        "feed": "smtpgreet",
+        "ip": "192.0.2.1",
+        "first_ms": NOW_MS,
+        "last_ms": NOW_MS + 5,
+        "hits": 3,
+        "flags": int(wire.Flags.BARE_LF),
+        "targets": -(2**63),
+    }
+    return wire.Observation(**(fields | changes))
+
+
+def raw(**changes: Any) -> dict[str, Any]:
+    """A batch as JSON would have it, to be spoilt."""
+    return json.loads(wire.encode(batch())) | changes
+
+
+def test_batch_reads_back_as_it_was_written() -> None:
+    decoded = wire.decode(wire.encode(batch()))
+    assert decoded.batch == batch()
+    assert decoded.refused == []
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """A newer sensor may say more without breaking an older aggregator."""
+    message = raw(later="field")
+    message["observations"][0]["later"] = 1
+    assert wire.decode(json.dumps(message).encode()).batch == batch()
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"hits": 10**30},  # beyond every counter
+        {"hits": -1},
+        {"hits": "3"},
+        {"hits": 1.5},
+        {"ip": "1" * 65},
+        {"ip": None},
+        {"feed": "dnsrd"},
+        {"first_ms": 0},  # a clock at the epoch is no clock
+        {"last_ms": 2**62},
+        {"targets": 2**63},
+        {"flags": -1},
+    ],
+)
+def test_a_hostile_row_stays_alone(spoilt: dict[str, Any]) -> None:
+    """Its neighbours are read; it is handed back as it came, with the reason."""
+    message = raw()
+    good = message["observations"][0]
+    message["observations"] = [good, good | spoilt, good]
+    decoded = wire.decode(json.dumps(message).encode())
+    assert decoded.batch.observations == [observation(), observation()]
+    (refused,) = decoded.refused
+    assert refused.kind == "observations"
+    assert json.loads(refused.raw) == good | spoilt
+    assert refused.reason
+
+
+def test_a_row_that_is_not_utf8_stays_alone() -> None:
+    body = wire.encode(batch(observations=[observation(), observation(ip="203.0.113.9")]))
+    decoded = wire.decode(body.replace(b"203.0.113.9", b"203.0.\xff.113"))
+    assert decoded.batch.observations == [observation()]
+    assert len(decoded.refused) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b"\0" * 100,
+        b'{"spool":"x"}',
+        b"[" * 100_000,  # deeper than any parser's stack
+        json.dumps(raw(v=2)).encode(),  # a schema of the future
+        json.dumps(raw(v=0)).encode(),
+        json.dumps(raw(seq=0)).encode(),
+        json.dumps(raw(seq=2**63)).encode(),
+        json.dumps(raw(spool="../../etc/passwd")).encode(),
+        json.dumps(raw(sensor="Sensor.1")).encode(),
+        json.dumps(raw(sealed_ms="now")).encode(),
+        json.dumps(raw(observations={})).encode(),
+        json.dumps(raw(counters={"a": -1})).encode(),
+    ],
+)
+def test_what_is_not_a_batch_is_refused_with_a_reason(body: bytes) -> None:
+    with pytest.raises(WireError, match=r"."):
+        wire.decode(body)
+
+
+def test_a_message_beyond_the_bound_is_refused_unread() -> None:
+    with pytest.raises(WireError, match=r"more than 8388608"):
+        wire.decode(b" " * (wire.MAX_BODY_BYTES + 1))
+
+
+def test_a_full_batch_is_within_the_bounds() -> None:
+    """5,000 of the longest rows that a sensor can write still pass."""
+    longest = observation(
+        feed="smtpgreet", ip="2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", hits=2**53, flags=7
+    )
+    full = wire.encode(batch(observations=[longest] * wire.MAX_ROWS))
+    assert len(full) < wire.MAX_BODY_BYTES
+    assert len(wire.decode(full).batch.observations) == wire.MAX_ROWS
