@@ -33,8 +33,17 @@ _MS_MAX: Final = 253_370_764_800_000
 
 Millis = Annotated[int, msgspec.Meta(ge=_MS_MIN, le=_MS_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-FeedName = Annotated[str, msgspec.Meta(pattern="^(smtpgreet|smtpdata)$", max_length=9)]
+FeedName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern="^(smtpgreet|smtpdata)$",
+        max_length=9,
+        description="the feed: `smtpgreet` or `smtpdata`",
+    ),
+]
 Text = Annotated[str, msgspec.Meta(max_length=128)]
+First = Annotated[Millis, msgspec.Meta(description="time of the first of these events")]
+Last = Annotated[Millis, msgspec.Meta(description="time of the last of these events")]
 
 
 class Flags(IntFlag):
@@ -46,65 +55,110 @@ class Flags(IntFlag):
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
-    """One address's part in one feed since the last batch.
-
-    ``targets`` is a 64-bit bitmap of which of the sensor's own addresses were
-    hit, as a signed 64-bit integer (two's complement), the way SQLite and
-    PostgreSQL hold it.
-    """
+    """One address's part in one feed since the last batch."""
 
     feed: FeedName
-    ip: Annotated[str, msgspec.Meta(max_length=64)]
-    first_ms: Millis
-    last_ms: Millis
-    hits: Count
-    flags: Annotated[int, msgspec.Meta(ge=0, le=_INT64_MAX)] = 0
-    targets: Annotated[int, msgspec.Meta(ge=-(2**63), le=_INT64_MAX)] = 0
+    ip: Annotated[str, msgspec.Meta(max_length=64, description="the client's address, RFC 5952")]
+    first_ms: First
+    last_ms: Last
+    hits: Annotated[Count, msgspec.Meta(description="events in this batch")]
+    flags: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=_INT64_MAX,
+            description="OR of 1 (a line ended by a bare LF), 2 (spoke before the banner), "
+            "4 (greeted with a full host name)",
+        ),
+    ] = 0
+    targets: Annotated[
+        int,
+        msgspec.Meta(
+            ge=-(2**63),
+            le=_INT64_MAX,
+            description="64-bit bitmap of which of the sensor's own addresses were hit, "
+            "as a signed integer (two's complement)",
+        ),
+    ] = 0
 
 
 class HourCount(msgspec.Struct, frozen=True, gc=False):
-    """How many events of a feed fell into the UTC hour that begins at ``hour_ms``."""
+    """How many events of a feed fell into one UTC hour."""
 
     feed: FeedName
-    hour_ms: Millis
-    events: Count
+    hour_ms: Annotated[Millis, msgspec.Meta(description="when the UTC hour begins")]
+    events: Annotated[Count, msgspec.Meta(description="events in that hour, in this batch")]
 
 
 class PrefixOverflow(msgspec.Struct, frozen=True, gc=False):
-    """Events from an IPv6 /64 beyond its 64 addresses a day, counted under the prefix."""
+    """Events from an IPv6 /64 beyond its addresses of the day, counted under the prefix."""
 
     feed: FeedName
-    prefix: Annotated[str, msgspec.Meta(max_length=64)]
-    first_ms: Millis
-    last_ms: Millis
-    hits: Count
+    prefix: Annotated[str, msgspec.Meta(max_length=64, description="the IPv6 /64")]
+    first_ms: First
+    last_ms: Last
+    hits: Annotated[Count, msgspec.Meta(description="events in this batch")]
 
 
 class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Every field of a batch but its rows."""
 
-    v: Annotated[int, msgspec.Meta(ge=1, le=VERSION)] = VERSION
-    spool: Annotated[str, msgspec.Meta(pattern="^[0-9a-f-]{36}$", max_length=36)]
-    seq: Annotated[int, msgspec.Meta(ge=1, le=_INT64_MAX - 1)]
-    sensor: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{1,63}$", max_length=63)]
-    sealed_ms: Millis
-    version: Text = ""
-    #: Rows still in the spool after this batch.
-    depth: Count = 0
-    #: Events the spool could not keep, since it was created.
-    drops: Count = 0
-    #: The sensor's counters since it started, by name.
-    counters: Annotated[dict[Text, Count], msgspec.Meta(max_length=256)] = msgspec.field(
-        default_factory=dict
-    )
+    v: Annotated[int, msgspec.Meta(ge=1, le=VERSION, description="version of the schema")] = VERSION
+    spool: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^[0-9a-f-]{36}$",
+            max_length=36,
+            description="UUID of the opening of the spool that sealed the batch",
+        ),
+    ]
+    seq: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1,
+            le=_INT64_MAX - 1,
+            description="number of the batch in that opening; (account, spool, seq) names it",
+        ),
+    ]
+    sensor: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^[a-z0-9-]{1,63}$",
+            max_length=63,
+            description="the sensor's name, the same as its account's at the broker",
+        ),
+    ]
+    sealed_ms: Annotated[
+        Millis, msgspec.Meta(description="when the batch was sealed, by the sensor's clock")
+    ]
+    version: Annotated[Text, msgspec.Meta(description="version of the sensor's program")] = ""
+    depth: Annotated[
+        Count, msgspec.Meta(description="rows still in the spool after this batch")
+    ] = 0
+    drops: Annotated[
+        Count,
+        msgspec.Meta(description="events the spool could not keep since it was created"),
+    ] = 0
+    counters: Annotated[
+        dict[Text, Count],
+        msgspec.Meta(max_length=256, description="the sensor's counters since it started, by name"),
+    ] = msgspec.field(default_factory=dict)
 
 
 class Batch(BatchHeader, frozen=True, kw_only=True):
     """What a spool sealed: never changed afterwards, known by (spool, seq)."""
 
-    observations: Annotated[list[Observation], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
-    hours: Annotated[list[HourCount], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
-    overflows: Annotated[list[PrefixOverflow], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
+    observations: Annotated[
+        list[Observation],
+        msgspec.Meta(max_length=MAX_ROWS_READ, description="a row an address and feed"),
+    ] = []
+    hours: Annotated[
+        list[HourCount], msgspec.Meta(max_length=MAX_ROWS_READ, description="a row a feed and hour")
+    ] = []
+    overflows: Annotated[
+        list[PrefixOverflow],
+        msgspec.Meta(max_length=MAX_ROWS_READ, description="a row a feed and crowded IPv6 /64"),
+    ] = []
 
 
 class _LooseBatch(msgspec.Struct, kw_only=True):
