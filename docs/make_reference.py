@@ -1,0 +1,191 @@
+"""Write the reference pages from the code: settings, commands, message.
+
+    python docs/make_reference.py            write docs/reference/
+    python docs/make_reference.py --check    exit 1 where a page is not what the code says
+
+A page is never edited by hand; a test runs the check.
+"""
+
+import dataclasses
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+from smtpfeeds_sensor.settings import SensorSettings
+
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_common import wire
+from smtpfeeds_common.cli import main as command
+from smtpfeeds_common.settings import about
+
+FOLDER: Final = Path(__file__).parent / "reference"
+_NOTE: Final = "<!-- Made from the code by docs/make_reference.py: do not edit. -->\n"
+
+
+def settings_page(title: str, program: str, cls: type) -> str:
+    """One table: each setting, its type and unit, default, bounds and help."""
+    variable = f"SMTPFEEDS_{program.upper()}_"
+    lines = [
+        _NOTE,
+        f"# {title}\n",
+        (f"A TOML file with these keys at its top level (`--config FILE`), then the environment "
+        f"(`{variable}` and the key in capitals; lists are comma-separated), then flags: the later "
+        f"wins. An unknown key refuses to start and names the nearest known one.\n"),
+        "| setting | type | default | what it does |",
+        "|---|---|---|---|",
+    ]
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        told = about(field)
+        kind = _type(hints[field.name]) + (f", {told.unit}" if told.unit else "")
+        text = told.help + "".join(f"; {extra}" for extra in _bounds(told))
+        lines.append(
+            f"| `{field.name}` | {kind} | {_default(field)} | {_cell(text)} |",
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _bounds(told: Any) -> Iterator[str]:
+    if told.choices:
+        yield "one of " + ", ".join(f"`{choice}`" for choice in told.choices)
+    if told.minimum is not None:
+        yield f"at least {told.minimum:g}"
+    if told.maximum is not None:
+        yield f"at most {told.maximum:g}"
+
+
+def _type(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        return f"list of {_type(typing.get_args(hint)[0])}"
+    if origin is dict:
+        return "table"
+    names = {str: "text", int: "whole number", float: "number", bool: "true/false", Path: "path"}
+    return names.get(hint, str(hint))
+
+
+def _default(field: "dataclasses.Field[Any]") -> str:
+    value = field.default
+    if value is dataclasses.MISSING:
+        return "*required*"
+    if value in {"", ()}:
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{item}`" for item in value)
+    return f"`{value}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def commands_page() -> str:
+    """Every command with its help, as the terminal shows it at 100 columns."""
+    parts = [
+        _NOTE,
+        "# Commands\n",
+        "Exit codes: 0 done or found, 1 nothing found or an error (said on stderr), 2 wrong use.\n",
+    ]
+    for path, found in _walk(("smtpfeeds",), command, click.Context(command)):
+        context = click.Context(
+            found, info_name=" ".join(path), max_content_width=100, terminal_width=100
+        )
+        parts.append(f"## `{' '.join(path)}`\n\n```text\n{found.get_help(context)}\n```\n")
+    return "\n".join(parts)
+
+
+def _walk(
+    path: tuple[str, ...], found: click.Command, context: click.Context
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, found
+    if isinstance(found, click.Group):
+        for name in found.list_commands(context):
+            child = found.get_command(context, name)
+            assert child is not None
+            yield from _walk((*path, name), child, click.Context(child, parent=context))
+
+
+def message_page() -> str:
+    """Each struct of the wire, a row a field."""
+    schemas = msgspec.json.schema(wire.Batch)["$defs"]
+    parts = [
+        _NOTE,
+        "# The message: a batch of observations\n",
+        (f"JSON, schema version {wire.VERSION}, at most {wire.MAX_BODY_BYTES // 2**20} MiB; sealed "
+        f"with at most {wire.MAX_ROWS:,} rows, read with at most {wire.MAX_ROWS_READ:,} in a list. "
+        "Times (`…_ms`) are whole milliseconds since 1970-01-01 UTC. Fields that a reader does not "
+        "know are ignored. [batch.schema.json](batch.schema.json) is the same as JSON Schema.\n"),
+    ]
+    for name in ("Batch", "Observation", "HourCount", "PrefixOverflow"):
+        schema = schemas[name]
+        parts += [
+            f"## {name}\n",
+            schema["description"] + "\n",
+            "| field | type | what it is |",
+            "|---|---|---|",
+        ]
+        required = set(schema["required"])
+        for field, told in schema["properties"].items():
+            optional = "" if field in required else ", optional"
+            parts.append(
+                f"| `{field}` | {_json_type(told)}{optional} | {_cell(told['description'])} |"
+            )
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _json_type(told: dict[str, Any]) -> str:
+    kind = told.get("type", "")
+    if kind == "array":
+        return "list of " + told["items"]["$ref"].rpartition("/")[2]
+    return {"object": "object of integers"}.get(kind, kind)
+
+
+def schema_file() -> str:
+    """The schema for other tools."""
+    schema = msgspec.json.encode(msgspec.json.schema(wire.Batch))
+    return msgspec.json.format(schema, indent=2).decode() + "\n"
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "sensor-settings.md": lambda: settings_page("Settings of the sensor", "sensor", SensorSettings),
+    "aggregator-settings.md": lambda: settings_page(
+        "Settings of the aggregator", "aggregator", AggregatorSettings
+    ),
+    "commands.md": commands_page,
+    "message.md": message_page,
+    "batch.schema.json": schema_file,
+}
+
+
+def stale() -> list[str]:
+    """The pages that are not what the code says."""
+
+    def differs(name: str) -> bool:
+        file = FOLDER / name
+        return not file.exists() or file.read_text(encoding="utf-8") != PAGES[name]()
+
+    return [name for name in PAGES if differs(name)]
+
+
+def main() -> int:
+    """Write or check."""
+    if "--check" in sys.argv[1:]:
+        found = stale()
+        if found:
+            print(f"not what the code says: {', '.join(found)}; run: make docs", file=sys.stderr)  # noqa: T201
+        return bool(found)
+    FOLDER.mkdir(exist_ok=True)
+    for name, make in PAGES.items():
+        (FOLDER / name).write_text(make(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""The documentation says what the code says."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_sensor.settings import SensorSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "make_reference", ROOT / "docs" / "make_reference.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_reference"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_reference_pages_are_what_the_code_says(reference: ModuleType) -> None:
+    assert reference.stale() == [], "run: make docs"
+
+
+def test_every_setting_has_a_line_of_help() -> None:
+    for cls in (SensorSettings, AggregatorSettings):
+        for field in cls.__dataclass_fields__.values():
+            assert field.metadata["about"].help, f"{cls.__name__}.{field.name}"
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
