@@ -1,9 +1,8 @@
 -- The grain of the database: who was seen, by whom, when, and what was applied.
--- depends:
 
 -- Known sensors: their account at the broker is their name.
 CREATE TABLE sensor (
-    name text PRIMARY KEY CHECK (name ~ '^[a-z0-9-]{1,63}$'),
+    name text COLLATE "C" PRIMARY KEY CHECK (name ~ '^[a-z0-9-]{1,63}$'),
     enrolled_at timestamptz NOT NULL DEFAULT now(),
     -- Time of ingest of the last batch, by the database's clock.
     heard_at timestamptz,
@@ -18,7 +17,7 @@ CREATE TABLE sensor (
 -- Which batches of a spool were applied: ranges here, the newest in applied_batch.
 CREATE TABLE spool (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    sensor text NOT NULL,
+    sensor text COLLATE "C" NOT NULL,
     uuid uuid NOT NULL,
     applied int8multirange NOT NULL DEFAULT '{}',
     heard_at timestamptz NOT NULL DEFAULT now(),
@@ -58,7 +57,7 @@ CREATE TABLE prefix_admission (
 -- The public grain. No index on last_seen: it would end HOT updates.
 CREATE TABLE observation (
     ip inet NOT NULL CHECK (masklen(ip) = CASE family(ip) WHEN 4 THEN 32 ELSE 128 END),
-    feed text NOT NULL CHECK (feed IN ('smtpgreet', 'smtpdata')),
+    feed text COLLATE "C" NOT NULL CHECK (feed IN ('smtpgreet', 'smtpdata')),
     first_seen timestamptz NOT NULL,
     last_seen timestamptz NOT NULL,
     hits bigint NOT NULL CHECK (hits >= 0),
@@ -72,8 +71,8 @@ CREATE INDEX observation_asn ON observation (asn);
 -- Who saw it: it alone suffices to rebuild observation.
 CREATE TABLE sighting (
     ip inet NOT NULL CHECK (masklen(ip) = CASE family(ip) WHEN 4 THEN 32 ELSE 128 END),
-    feed text NOT NULL CHECK (feed IN ('smtpgreet', 'smtpdata')),
-    sensor text NOT NULL,
+    feed text COLLATE "C" NOT NULL CHECK (feed IN ('smtpgreet', 'smtpdata')),
+    sensor text COLLATE "C" NOT NULL,
     first_seen timestamptz NOT NULL,
     last_seen timestamptz NOT NULL,
     hits bigint NOT NULL CHECK (hits >= 0),
@@ -87,8 +86,8 @@ CREATE TABLE sighting (
 -- Events an hour: what max(last_seen) cannot tell.
 CREATE TABLE activity (
     hour timestamptz NOT NULL,
-    feed text NOT NULL CHECK (feed IN ('smtpgreet', 'smtpdata')),
-    sensor text NOT NULL,
+    feed text COLLATE "C" NOT NULL CHECK (feed IN ('smtpgreet', 'smtpdata')),
+    sensor text COLLATE "C" NOT NULL,
     events bigint NOT NULL CHECK (events >= 0),
     PRIMARY KEY (hour, feed, sensor)
 );
@@ -96,8 +95,8 @@ CREATE TABLE activity (
 -- Events from a /64 beyond its addresses of the day.
 CREATE TABLE prefix_overflow (
     prefix cidr NOT NULL CHECK (family(prefix) = 6 AND masklen(prefix) = 64),
-    feed text NOT NULL CHECK (feed IN ('smtpgreet', 'smtpdata')),
-    sensor text NOT NULL,
+    feed text COLLATE "C" NOT NULL CHECK (feed IN ('smtpgreet', 'smtpdata')),
+    sensor text COLLATE "C" NOT NULL,
     first_seen timestamptz NOT NULL,
     last_seen timestamptz NOT NULL,
     hits bigint NOT NULL CHECK (hits >= 0),

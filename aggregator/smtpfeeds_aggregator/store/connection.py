@@ -1,0 +1,144 @@
+"""Connections to PostgreSQL, and what its errors mean to the rest of the program.
+
+It stands alone so that nothing outside of ``store`` knows psycopg: callers see
+``DatabaseUnavailable`` (hold, try again), ``BadRows`` (this data will never be
+taken) and ``TransactionConflict`` (the same transaction again).
+
+A network that is cut between two packets says nothing, so every connection has
+keepalives and a bound on unacknowledged data; a server that loses its client
+the same way ends our idle transaction and with it the locks.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import psycopg
+from psycopg import conninfo, errors
+
+from smtpfeeds_common.errors import (
+    BadRows,
+    DatabaseError,
+    DatabaseUnavailable,
+    SettingsError,
+)
+from smtpfeeds_common.logs import fields
+from smtpfeeds_common.settings import read_secret
+
+from ..settings import AggregatorSettings
+
+logger = logging.getLogger(__name__)
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+#: What a DSN may override. Seconds, or milliseconds where libpq says so.
+_DEFAULTS: Final[Mapping[str, str]] = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+#: The server ends a transaction whose client fell silent in the middle of it.
+_IDLE_IN_TRANSACTION: Final = "60s"
+
+#: SQLSTATE classes: cardinality violation, data exception, integrity constraint violation.
+_BAD_DATA: Final = ("21", "22", "23")
+#: serialization_failure, deadlock_detected.
+_CONFLICTS: Final = ("40001", "40P01")
+
+
+class TransactionConflict(DatabaseUnavailable):
+    """PostgreSQL chose this transaction to give way to another; run it again."""
+
+
+def connect(
+    settings: AggregatorSettings, purpose: str, *, autocommit: bool = False
+) -> Connection:
+    """Open a connection.
+
+    Args:
+        settings: tells the DSN and the password's file.
+        purpose: what the server shows in ``pg_stat_activity`` after ``smtpfeeds``.
+        autocommit: each statement a transaction of its own.
+
+    Raises:
+        SettingsError: no DSN, or it cannot be read.
+        DatabaseUnavailable: no server takes the connection.
+    """
+    parameters = _parameters(settings, purpose)
+    with database_errors():
+        connection = psycopg.connect(**parameters, autocommit=True)
+        try:
+            _set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        connection.autocommit = autocommit
+    return connection
+
+
+def _parameters(settings: AggregatorSettings, purpose: str) -> dict[str, Any]:
+    if not settings.dsn:
+        raise SettingsError("the setting 'dsn' is missing: say which PostgreSQL to use")
+    try:
+        given = conninfo.conninfo_to_dict(settings.dsn)
+    except psycopg.ProgrammingError as exc:
+        raise SettingsError(f"dsn: this is not a libpq connection string or URL: {exc}") from exc
+    password = read_secret("", settings.dsn_password_file, name="dsn_password_file")
+    parameters: dict[str, Any] = {
+        **_DEFAULTS,
+        "application_name": f"smtpfeeds {purpose}",
+        **given,
+    }
+    if password and "password" not in given:
+        parameters["password"] = password
+    return parameters
+
+
+def _set_up(connection: Connection) -> None:
+    connection.execute("SET TIME ZONE 'UTC'")
+    connection.execute(
+        "SELECT set_config('idle_in_transaction_session_timeout', %s, false)",
+        (_IDLE_IN_TRANSACTION,),
+    )
+    row = connection.execute("SHOW synchronous_commit").fetchone()
+    if row == ("off",):
+        # What is acknowledged to the broker must outlive the server's next crash.
+        logger.warning("synchronous_commit is off on this server; switched on for this connection")
+        connection.execute("SET synchronous_commit TO on")
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """Translate psycopg's errors to ours.
+
+    Raises:
+        BadRows: the data itself is refused.
+        TransactionConflict: the same transaction may pass when run again.
+        DatabaseUnavailable: anything else; the data is not to blame.
+    """
+    try:
+        yield
+    except psycopg.Error as exc:
+        raise translate(exc) from exc
+
+
+def translate(exc: psycopg.Error) -> DatabaseError:
+    """What an error of psycopg means to us."""
+    state = exc.sqlstate or ""
+    said = " ".join(str(exc).split())
+    if state[:2] in _BAD_DATA or (not state and isinstance(exc, errors.DataError)):
+        return BadRows(f"the database refuses the data: {said} (SQLSTATE {state or 'none'})")
+    if state in _CONFLICTS:
+        return TransactionConflict(f"another transaction was in the way: {said}")
+    return DatabaseUnavailable(f"the database cannot be used now: {said or type(exc).__name__}")
+
+
+def discard(connection: Connection | None) -> None:
+    """Close a connection that may be broken; never raises."""
+    if connection is not None:
+        with contextlib.suppress(psycopg.Error, OSError):
+            connection.close()
+            logger.debug("connection closed", extra=fields())
