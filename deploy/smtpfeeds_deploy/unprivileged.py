@@ -1,0 +1,143 @@
+"""How a server that refuses to run as root is started by root, without adding a user.
+
+PostgreSQL looks at its effective uid and refuses 0. In a user namespace of its own without any
+mapping (`unshare --user`, util-linux) a process sees itself as the overflow uid, while the kernel
+still counts it as the owner of root's files: the data stay root's alone. Where user namespaces are
+off (some containers), the server runs as another user, and the data belong to that user. Who is not
+root needs none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from smtpfeeds_common.errors import SingleHostError
+
+_FALLBACK_USER = "nobody"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who the server is: what goes before its command, and who must own its files."""
+
+    prefix: tuple[str, ...] = ()
+    #: None: the files are ours, as anything that we make.
+    uid: int | None = None
+    gid: int | None = None
+
+
+def user_namespaces_work() -> bool:
+    """Whether a program can be started in a user namespace of its own, by trying it."""
+    try:
+        done = subprocess.run(
+            ["unshare", "--user", "--", "true"], capture_output=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def choose_identity(
+    *, euid: int, data_uid: int | None, namespaces: bool, sudo_uid: int | None
+) -> Identity:
+    """Decide who the server is to be.
+
+    Args:
+        euid: Who we are.
+        data_uid: Who owns the data that exist already, or None.
+        namespaces: Whether user namespaces work.
+        sudo_uid: Who called sudo, if anyone did.
+
+    Raises:
+        SingleHostError: The data belong to someone whom we cannot be.
+    """
+    if euid != 0:
+        if data_uid not in (None, euid):
+            msg = f"its database belongs to user {_name(data_uid)}: start it as that user"
+            raise SingleHostError(msg)
+        return Identity()
+    if data_uid in (None, 0) and namespaces:
+        return Identity(prefix=("unshare", "--user", "--"))
+    return _as_user(data_uid or sudo_uid)
+
+
+def death_signal(signal_name: str) -> tuple[str, ...]:
+    """A command's prefix: the kernel sends it this signal when the thread that started it ends."""
+    setpriv = shutil.which("setpriv")
+    return (setpriv, f"--pdeathsig={signal_name}", "--") if setpriv else ()
+
+
+def hand_over(path: Path, identity: Identity) -> None:
+    """Give a file or a whole folder to the identity, where that is another user."""
+    if identity.uid is None or identity.gid is None:
+        return
+    for each in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        if each.lstat().st_uid != identity.uid:
+            os.chown(each, identity.uid, identity.gid, follow_symlinks=False)
+
+
+def check_reach(parent: Path, program: str, identity: Identity) -> None:
+    """See that the other user can enter the folder and run the program; nothing is opened up.
+
+    Raises:
+        SingleHostError: It cannot.
+    """
+    if identity.uid is None:
+        return
+    advice = {
+        str(parent): "choose a folder under /var/tmp",
+        program: "install where every user may read (not under /root), or name the folder of the "
+        "system's PostgreSQL",
+    }
+    for path, what_to_do in advice.items():
+        test = [*identity.prefix, "test", "-x", path]
+        if subprocess.run(test, capture_output=True, check=False, cwd="/").returncode != 0:
+            msg = (
+                f"PostgreSQL does not run as root, user namespaces are off here, and user "
+                f"{_name(identity.uid)} cannot reach {path}: {what_to_do}, "
+                "or start as an ordinary user"
+            )
+            raise SingleHostError(msg)
+
+
+def is_private_folder(path: Path, uid: int) -> bool:
+    """Whether this is a real folder that belongs to `uid` and that nobody else may enter."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(found.st_mode)
+        and found.st_uid == uid
+        and stat.S_IMODE(found.st_mode) & 0o077 == 0
+    )
+
+
+def _as_user(uid: int | None) -> Identity:
+    try:
+        user = pwd.getpwuid(uid) if uid else pwd.getpwnam(_FALLBACK_USER)
+    except KeyError as exc:
+        msg = (
+            "PostgreSQL does not run as root, user namespaces are off here, and there is no user "
+            f"{uid or _FALLBACK_USER}: start as an ordinary user"
+        )
+        raise SingleHostError(msg) from exc
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        msg = "PostgreSQL does not run as root, and setpriv is missing: install util-linux"
+        raise SingleHostError(msg)
+    change = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    return Identity((setpriv, *change, "--"), user.pw_uid, user.pw_gid)
+
+
+def _name(uid: int | None) -> str:
+    try:
+        return pwd.getpwuid(uid or 0).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,254 @@
+"""The servers that other tests rely on: isolated, to be broken and mended, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pika
+import pika.exceptions
+import psycopg
+import pytest
+from servers.certificates import Certificates
+from servers.fixtures import Vhost
+from servers.postgres import PostgresServer, database_name
+from servers.processes import free_port, wait_until
+from servers.proxy import CuttingProxy, Target
+from servers.rabbitmq import RabbitNode
+
+QUORUM = {"x-queue-type": "quorum"}
+MakeProxy = Callable[[Target], CuttingProxy]
+
+
+def connect(url: str) -> pika.BlockingConnection:
+    return pika.BlockingConnection(pika.URLParameters(url))
+
+
+def publish(channel: pika.adapters.blocking_connection.BlockingChannel, body: bytes) -> None:
+    lasting = pika.BasicProperties(delivery_mode=2)
+    channel.basic_publish("", "observations", body, properties=lasting, mandatory=True)
+
+
+def test_confirmed_message_is_consumed_from_a_quorum_queue(vhost: Vhost) -> None:
+    with connect(vhost.url) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare("observations", durable=True, arguments=QUORUM)
+        publish(channel, b"batch")
+        for method, _, body in channel.consume("observations", inactivity_timeout=10):
+            assert body == b"batch"
+            channel.basic_ack(method.delivery_tag)
+            break
+        channel.cancel()
+        assert vhost.node.admin.queue(vhost.name, "observations")["type"] == "quorum"
+
+
+def test_account_may_do_only_what_was_permitted(vhost: Vhost) -> None:
+    with connect(vhost.url) as connection:
+        connection.channel().exchange_declare("smtpfeeds", exchange_type="topic", durable=True)
+    url = vhost.add_account(
+        "sensor-1", write="^smtpfeeds$", topics={"smtpfeeds": "^observations\\.sensor-1$"}
+    )
+    with connect(url) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish("smtpfeeds", "observations.sensor-1", b"own key")
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="403.*observations"):
+            channel.basic_publish("smtpfeeds", "observations.sensor-2", b"another's key")
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="403"):
+            connection.channel().queue_declare("mine")
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+def test_vhosts_of_two_tests_share_nothing(vhost: Vhost, first: bool) -> None:
+    with connect(vhost.url) as connection:
+        channel = connection.channel()
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="404"):
+            channel.queue_declare("observations", passive=True)
+        connection.channel().queue_declare("observations", durable=True, arguments=QUORUM)
+
+
+def test_tls_listener_shows_a_certificate_of_the_test_authority(
+    rabbitmq: RabbitNode, vhost: Vhost, certificates: Certificates
+) -> None:
+    context = ssl.create_default_context(cafile=str(certificates.authority))
+    parameters = pika.ConnectionParameters(
+        rabbitmq.host,
+        rabbitmq.tls_port,
+        vhost.name,
+        pika.PlainCredentials(rabbitmq.home.user, rabbitmq.home.password),
+        ssl_options=pika.SSLOptions(context, "localhost"),
+    )
+    with pika.BlockingConnection(parameters) as connection:
+        assert connection.is_open
+
+
+def test_killed_broker_comes_back_with_its_confirmed_messages(own_vhost: Vhost) -> None:
+    with connect(own_vhost.url) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare("observations", durable=True, arguments=QUORUM)
+        publish(channel, b"batch")
+        own_vhost.node.kill()
+        with pytest.raises(pika.exceptions.AMQPConnectionError):
+            connection.process_data_events(10)
+    with pytest.raises(pika.exceptions.AMQPConnectionError):
+        connect(own_vhost.url)
+    own_vhost.node.start()
+    with connect(own_vhost.url) as connection:
+        channel = connection.channel()
+        # A depth would be told from statistics that the new leader has yet to make.
+        for _, _, body in channel.consume("observations", inactivity_timeout=10):
+            assert body == b"batch"
+            break
+
+
+def test_unlimited_redelivery_needs_a_large_positive_delivery_limit(vhost: Vhost) -> None:
+    """RabbitMQ 3.10 takes -1 literally and throws a message away at its first requeue."""
+    with connect(vhost.url) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        arguments = {**QUORUM, "x-delivery-limit": 2**31 - 1}
+        channel.queue_declare("observations", durable=True, arguments=arguments)
+        publish(channel, b"batch")
+        channel.basic_qos(prefetch_count=1)
+        deliveries = 0
+        for method, _, _ in channel.consume("observations", inactivity_timeout=10):
+            deliveries += 1
+            if deliveries == 30:  # RabbitMQ 4 would stop at 20 by default
+                break
+            channel.basic_nack(method.delivery_tag, requeue=True)
+        channel.cancel()
+        assert deliveries == 30
+
+
+def test_each_test_gets_an_empty_database_of_its_own(every_postgres: PostgresServer) -> None:
+    one, two = every_postgres.create_database(), every_postgres.create_database()
+    with psycopg.connect(one) as connection:
+        connection.execute("CREATE TABLE sighting (ip inet)")
+    with psycopg.connect(two) as connection:
+        found = connection.execute("SELECT to_regclass('sighting')").fetchone()
+        assert found == (None,)
+    every_postgres.drop_database(one)
+    copy = every_postgres.create_database(template=database_name(two))
+    every_postgres.drop_database(two)
+    every_postgres.drop_database(copy)
+
+
+def test_database_role_is_owner_and_no_superuser(every_database: str) -> None:
+    with psycopg.connect(every_database) as connection:
+        connection.execute("CREATE SCHEMA feeds")
+        found = connection.execute(
+            "SELECT rolsuper, current_setting('server_encoding'), current_setting('TimeZone') "
+            "FROM pg_roles WHERE rolname = current_user"
+        ).fetchone()
+    assert found == (False, "UTF8", "UTC")
+
+
+def test_cut_database_connection_fails_and_the_next_one_works(
+    postgres: PostgresServer, database: str, cutting_proxy: MakeProxy
+) -> None:
+    proxy = cutting_proxy(postgres.private.socket_path)
+    dsn = postgres.dsn_through(proxy.host, proxy.port, database)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT 1")
+        assert proxy.cut() == 1
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert proxy.accepted == 2
+    proxy.refuse()
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        psycopg.connect(dsn)
+    proxy.forward()
+    psycopg.connect(dsn).close()
+
+
+def echo_server() -> tuple[socket.socket, int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    return listener, listener.getsockname()[1]
+
+
+def test_paused_bytes_arrive_later_and_swallowed_bytes_never(cutting_proxy: MakeProxy) -> None:
+    listener, port = echo_server()
+    proxy = cutting_proxy(("127.0.0.1", port))
+    with listener, socket.create_connection((proxy.host, proxy.port), timeout=5) as client:
+        far, _ = listener.accept()
+        with far:
+            far.settimeout(0.2)
+            proxy.pause()
+            client.sendall(b"late")
+            with pytest.raises(TimeoutError):
+                far.recv(10)
+            proxy.forward()
+            assert far.recv(10) == b"late"
+            proxy.blackhole()
+            client.sendall(b"never")
+            with pytest.raises(TimeoutError):
+                far.recv(10)
+            proxy.forward()
+            client.sendall(b"again")
+            assert far.recv(10) == b"again"
+            client.shutdown(socket.SHUT_WR)
+            assert far.recv(10) == b"", "the end of one way is handed on"
+            far.sendall(b"answer")
+            assert client.recv(10) == b"answer", "the other way still flows"
+
+
+def test_proxy_to_nobody_resets_its_client(cutting_proxy: MakeProxy) -> None:
+    proxy = cutting_proxy(("127.0.0.1", free_port()))
+    with (
+        socket.create_connection((proxy.host, proxy.port), timeout=5) as client,
+        pytest.raises(ConnectionResetError),
+    ):
+        client.recv(1)
+
+
+_STARTS_SERVERS = """
+import sys, time
+from pathlib import Path
+from servers.rabbitmq import RabbitHome, RabbitNode
+from servers.postgres import PostgresServer
+folder = Path(sys.argv[1])
+server = PostgresServer(folder)
+server.private.start()
+home = RabbitHome.make(folder / "rabbitmq")
+node = RabbitNode(home)
+node.launch()
+print(server.private.pid, home.epmd.pid, node.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_killed_test_run_leaves_no_server_behind(tmp_path: Path) -> None:
+    tests = Path(__file__).parents[1]
+    starter = subprocess.Popen(
+        [sys.executable, "-c", _STARTS_SERVERS, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(tests)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with starter:
+        assert starter.stdout is not None
+        pids = [int(word) for word in starter.stdout.readline().split()]
+        assert len(pids) == 3
+        starter.send_signal(signal.SIGKILL)
+    started = time.monotonic()
+    wait_until(lambda: not any(_runs(pid) for pid in pids), limit_s=15, what="the servers are gone")
+    assert time.monotonic() - started < 15
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

@@ -1,0 +1,87 @@
+"""A throw-away certificate authority and a server certificate for 127.0.0.1, ::1 and localhost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+_AUTHORITY = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "smtpfeeds test authority")])
+_SERVER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Paths of PEM files: the authority to trust, and what the server shows."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Certificates:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = cls(folder / "authority.pem", folder / "server.pem", folder / "server.key")
+        authority_key = ec.generate_private_key(ec.SECP256R1())
+        server_key = ec.generate_private_key(ec.SECP256R1())
+        authority = _sign(_AUTHORITY, authority_key.public_key(), authority_key, authority=True)
+        server = _sign(_SERVER, server_key.public_key(), authority_key, authority=False)
+        made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+        made.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
+        made.key.touch(0o600)
+        made.key.write_bytes(
+            server_key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return made
+
+
+def _sign(
+    subject: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    authority_key: ec.EllipticCurvePrivateKey,
+    *,
+    authority: bool,
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    names += [x509.IPAddress(ip_address(text)) for text in ("127.0.0.1", "::1")]
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(_AUTHORITY)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=2))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
+            critical=False,
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+    if not authority:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(authority_key, hashes.SHA256())

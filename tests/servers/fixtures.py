@@ -1,0 +1,152 @@
+"""The fixtures: servers are started when a test first asks for one, and always stopped.
+
+An interrupted run tears them down as any other; of a killed one the kernel ends the children
+(see `processes` and `PrivatePostgres`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from servers.certificates import Certificates
+from servers.postgres import PostgresServer, installed
+from servers.proxy import CuttingProxy, Target
+from servers.rabbitmq import RabbitNode, running
+
+_vhost_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The newest embedded PostgreSQL, shared by the whole run."""
+    yield from _postgres(tmp_path_factory, None)
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[str]:
+    """A connection string of a new, empty database that belongs to the connecting role."""
+    dsn = postgres.create_database()
+    yield dsn
+    postgres.drop_database(dsn)
+
+
+@pytest.fixture(scope="session", params=sorted(installed()))
+def every_postgres(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PostgresServer]:
+    """Each PostgreSQL that is here in turn: the embedded versions, and the system's."""
+    yield from _postgres(tmp_path_factory, request.param)
+
+
+@pytest.fixture
+def every_database(every_postgres: PostgresServer) -> Iterator[str]:
+    """As `database`, in each PostgreSQL that is here in turn."""
+    dsn = every_postgres.create_database()
+    yield dsn
+    every_postgres.drop_database(dsn)
+
+
+def _postgres(
+    tmp_path_factory: pytest.TempPathFactory, name: str | None
+) -> Iterator[PostgresServer]:
+    binaries = None if name is None else installed()[name]
+    server = PostgresServer(tmp_path_factory.mktemp(name or "postgres"), binaries)
+    with server.private:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A certificate authority and a server certificate for loopback names."""
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[RabbitNode]:
+    """A broker shared by the whole run, with a TLS listener; leave it running as you found it.
+
+    A test that kills or reconfigures its broker takes `own_rabbitmq`.
+    """
+    with running(tmp_path_factory.mktemp("rabbitmq"), certificates=certificates) as node:
+        yield node
+
+
+@pytest.fixture
+def own_rabbitmq(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[RabbitNode]:
+    """A broker of the test's own (about 7 s): to restart and to kill."""
+    with running(tmp_path_factory.mktemp("own-rabbitmq"), certificates=certificates) as node:
+        yield node
+
+
+@dataclass(frozen=True)
+class Vhost:
+    """One test's part of the broker."""
+
+    node: RabbitNode
+    name: str
+    url: str
+
+    def add_account(
+        self,
+        user: str,
+        *,
+        configure: str = "^$",
+        write: str = "^$",
+        read: str = "^$",
+        topics: dict[str, str] | None = None,
+    ) -> str:
+        """An account in this virtual host that may do only what is said; its amqp:// address.
+
+        Users are global in a broker: the account of the same name in another test is replaced.
+
+        Args:
+            topics: For each exchange, a regular expression of the keys that it may write.
+        """
+        admin = self.node.admin
+        admin.add_user(user, "password")
+        admin.permit(user, self.name, configure=configure, write=write, read=read)
+        for exchange, keys in (topics or {}).items():
+            admin.permit_topic(user, self.name, exchange, write=keys)
+        return self.node.url(self.name, user, "password")
+
+
+@pytest.fixture
+def vhost(rabbitmq: RabbitNode) -> Iterator[Vhost]:
+    """An empty virtual host of the shared broker, its url the administrator's."""
+    made = _add_vhost(rabbitmq)
+    yield made
+    rabbitmq.admin.delete_vhost(made.name)
+
+
+@pytest.fixture
+def own_vhost(own_rabbitmq: RabbitNode) -> Vhost:
+    """An empty virtual host of the test's own broker."""
+    return _add_vhost(own_rabbitmq)
+
+
+def _add_vhost(node: RabbitNode) -> Vhost:
+    name = f"test-{next(_vhost_numbers)}"
+    node.admin.add_vhost(name)
+    node.admin.permit(node.home.user, name, configure=".*", write=".*", read=".*")
+    return Vhost(node, name, node.url(name))
+
+
+@pytest.fixture
+def cutting_proxy() -> Iterator[Callable[[Target], CuttingProxy]]:
+    """A maker of proxies that are closed after the test."""
+    made: list[CuttingProxy] = []
+
+    def make(target: Target) -> CuttingProxy:
+        made.append(CuttingProxy(target))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        proxy.close()

@@ -1,0 +1,75 @@
+"""PostgreSQL servers for tests: the embedded versions and the system's, a fresh database a test."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from smtpfeeds_deploy import postgres_binaries
+from smtpfeeds_deploy.postgres import PrivatePostgres
+from smtpfeeds_deploy.postgres_cluster import SUPERUSER
+
+
+def installed() -> dict[str, Path]:
+    """A name such as `embedded-18` or `system-15` for each PostgreSQL here, newest first."""
+    found = {}
+    for kind, binaries in (
+        ("embedded", postgres_binaries.embedded()),
+        ("system", postgres_binaries.of_the_system()),
+    ):
+        found |= {f"{kind}-{each.major}": each.folder for each in binaries}
+    return found
+
+
+class PostgresServer:
+    """One running server, without fsync, that hands out databases."""
+
+    def __init__(
+        self, directory: Path, binaries: Path | None = None, settings: dict[str, str] | None = None
+    ) -> None:
+        """Not started yet; `settings` go over the defaults."""
+        self._private = PrivatePostgres(
+            directory,
+            binaries=binaries,
+            durable=False,
+            settings={"max_connections": "100", **(settings or {})},
+        )
+        self._numbers = itertools.count(1)
+
+    @property
+    def private(self) -> PrivatePostgres:
+        """The server itself: `stop`, `start`, `pid`, `socket_path` (a CuttingProxy's target)."""
+        return self._private
+
+    def create_database(self, *, template: str = "template0") -> str:
+        """A new database that belongs to the aggregator's role; its connection string.
+
+        Args:
+            template: Another test database's name (nobody connected to it), to start from a copy.
+        """
+        name = f"test_{next(self._numbers)}"
+        self._execute("CREATE DATABASE {} OWNER smtpfeeds TEMPLATE {}", name, template)
+        return self._private.dsn_for(name)
+
+    def drop_database(self, dsn: str) -> None:
+        """Drop a test's database, whoever is still connected."""
+        self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", database_name(dsn))
+
+    def superuser_dsn(self, database: str = "postgres") -> str:
+        return self._private.dsn_for(database, user=SUPERUSER)
+
+    def dsn_through(self, host: str, port: int, dsn: str) -> str:
+        """The same database by TCP, through a CuttingProxy on `private.socket_path`."""
+        return f"host={host} port={port} dbname={database_name(dsn)} user=smtpfeeds sslmode=disable"
+
+    def _execute(self, statement: str, *names: str) -> None:
+        composed = sql.SQL(statement).format(*map(sql.Identifier, names))  # type: ignore[arg-type]
+        with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
+            connection.execute(composed)
+
+
+def database_name(dsn: str) -> str:
+    """The database a connection string names."""
+    return str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])

@@ -1,0 +1,71 @@
+"""Child processes that never outlive the tests.
+
+Whoever kills pytest with -9 must not find a broker behind: children ask the kernel, by
+PR_SET_PDEATHSIG, to be killed when the thread that started them ends. So servers are started from
+pytest's main thread.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+
+# Under Linux's default ephemeral range (32768-60999), so that no client socket takes a port
+# between our choosing it and the server's binding it.
+_PORTS = range(20_000, 32_000)
+
+
+class ServerFailedError(RuntimeError):
+    """A test's server did not do what was asked of it."""
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 on which nothing listens now."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def bound_to_parent(command: list[str]) -> list[str]:
+    """The same command, killed by the kernel when its parent ends."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        msg = "setpriv (util-linux) is needed so that no server outlives the tests"
+        raise ServerFailedError(msg)
+    return [setpriv, "--pdeathsig=KILL", "--", *command]
+
+
+def end(process: subprocess.Popen[bytes], *, limit_s: float) -> None:
+    """Ask the process to stop; kill it when the limit has passed."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+
+
+def wait_until(condition: Callable[[], bool], *, limit_s: float, what: str) -> None:
+    """Poll until the condition holds.
+
+    Raises:
+        ServerFailedError: It does not hold within the limit; `what` is in the message.
+    """
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            msg = f"waited {limit_s:g} s in vain until {what}"
+            raise ServerFailedError(msg)
+        time.sleep(0.05)

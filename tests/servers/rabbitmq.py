@@ -1,0 +1,392 @@
+"""A real RabbitMQ, and a cluster of three, on private ports in private folders.
+
+Debian's wrapper in /usr/sbin changes to the user `rabbitmq` and its shared folders; the scripts
+under /usr/lib/rabbitmq/bin do as their environment says, as root and as an ordinary user. Nothing
+of a system-wide RabbitMQ is read or touched: own node name, cookie, HOME, epmd, ports, plugins.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from servers.certificates import Certificates
+from servers.processes import ServerFailedError, bound_to_parent, end, free_port, wait_until
+from servers.rabbitmq_admin import RabbitAdmin
+
+START_LIMIT_S = 90.0  # two busy cores take 10 s for one node, 25 s for a cluster of three
+STOP_LIMIT_S = 20.0
+CHANNEL_TICK_MS = 60_000  # RabbitMQ's own default
+
+_SCRIPT_FOLDERS = (
+    Path("/usr/lib/rabbitmq/bin"),  # Debian, Ubuntu, Fedora
+    Path("/opt/rabbitmq/sbin"),  # the official images
+    Path("/usr/local/sbin"),
+)
+
+
+def scripts_folder() -> Path:
+    """Where RabbitMQ's own scripts are, without a distribution's wrapper."""
+    for folder in _SCRIPT_FOLDERS:
+        if (folder / "rabbitmq-server").exists():
+            return folder
+    msg = "RabbitMQ is not installed: run deploy/setup/test-programs.sh as root"
+    raise ServerFailedError(msg)
+
+
+class Epmd:
+    """Erlang's port mapper, our own: what finds a node's distribution port by its name."""
+
+    def __init__(self, home: Path) -> None:
+        self.port = free_port()
+        epmd = shutil.which("epmd")
+        if epmd is None:
+            msg = "Erlang's epmd is not installed: run deploy/setup/test-programs.sh as root"
+            raise ServerFailedError(msg)
+        command = bound_to_parent([epmd, "-port", str(self.port), "-address", "127.0.0.1"])
+        with (home / "epmd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        wait_until(self._listens, limit_s=10, what="epmd listens")
+
+    def _listens(self) -> bool:
+        if self._process.poll() is not None:
+            msg = f"epmd ended with {self._process.returncode}"
+            raise ServerFailedError(msg)
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def stop(self) -> None:
+        end(self._process, limit_s=5)
+
+
+@dataclass(frozen=True)
+class RabbitHome:
+    """What nodes of one cluster share: the cookie's folder, the port mapper, the accounts."""
+
+    folder: Path
+    epmd: Epmd
+    user: str = "test-admin"
+    password: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
+
+    @classmethod
+    def make(cls, folder: Path) -> RabbitHome:
+        folder.mkdir(parents=True, exist_ok=True)
+        cookie = folder / ".erlang.cookie"
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+        return cls(folder, Epmd(folder))
+
+
+class RabbitNode:
+    """One broker: start it, stop it, kill it, start it again on the same ports and data."""
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self,
+        home: RabbitHome,
+        name: str = "node",
+        *,
+        certificates: Certificates | None = None,
+        settings: dict[str, str] | None = None,
+        peers: tuple[str, ...] = (),
+        channel_tick_ms: int = CHANNEL_TICK_MS,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            home: What the nodes of one cluster share.
+            name: Unique within the home.
+            certificates: With them, there is a TLS listener at `tls_port` as well.
+            settings: Further lines of rabbitmq.conf, such as `consumer_timeout`.
+            peers: Erlang node names to form a cluster with.
+            channel_tick_ms: How often channels look at `consumer_timeout`.
+        """
+        self.home = home
+        self.node_name = f"{name}@localhost"
+        self.port, self.tls_port, self.admin_port = free_port(), free_port(), free_port()
+        self._dist_port = free_port()
+        self._folder = home.folder / name
+        self._certificates = certificates
+        self._settings = settings or {}
+        self._peers = peers
+        self._channel_tick_ms = channel_tick_ms
+        self._process: subprocess.Popen[bytes] | None = None
+        self.admin = RabbitAdmin(self.host, self.admin_port, home.user, home.password)
+
+    @property
+    def pid(self) -> int:
+        """The Erlang machine's own process id, for signals such as SIGSTOP."""
+        return self._running().pid
+
+    def url(self, vhost: str = "/", user: str | None = None, password: str | None = None) -> str:
+        """An amqp:// address of this node; the administrator's account unless told otherwise."""
+        who = f"{user or self.home.user}:{password or self.home.password}"
+        return f"amqp://{who}@{self.host}:{self.port}/{vhost.replace('/', '%2F')}"
+
+    def launch(self) -> None:
+        """Start the process, and do not wait."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self._write_configuration()
+        server = str(scripts_folder() / "rabbitmq-server")
+        with self._console().open("ab") as console:
+            self._process = subprocess.Popen(
+                bound_to_parent([server]),
+                cwd=self._folder,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+
+    def wait_ready(self) -> None:
+        wait_until(self._is_ready, limit_s=START_LIMIT_S, what=f"RabbitMQ {self.node_name} is up")
+
+    def start(self) -> None:
+        self.launch()
+        self.wait_ready()
+
+    def stop(self) -> None:
+        """Stop in order, as a service manager does; nothing to do when it is not running."""
+        if self._process is not None:
+            end(self._process, limit_s=STOP_LIMIT_S)
+            self._process = None
+
+    def kill(self) -> None:
+        """kill -9: no goodbye to any client or peer."""
+        process = self._running()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def ctl(self, *arguments: str, limit_s: float = 60) -> str:
+        """rabbitmqctl on this node: slow (1-2 s), but it can do what the HTTP API cannot."""
+        command = [str(scripts_folder() / "rabbitmqctl"), "--node", self.node_name, *arguments]
+        done = subprocess.run(
+            command,
+            env=self._environment(),
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+        )
+        if done.returncode != 0:
+            msg = f"rabbitmqctl {' '.join(arguments)}: {done.stdout}{done.stderr}"
+            raise ServerFailedError(msg)
+        return done.stdout
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The end of the node's log and console."""
+        found = []
+        for path in (*sorted(self._folder.glob("log/*.log")), self._console()):
+            if path.exists():
+                text = path.read_text(errors="replace").splitlines()[-lines:]
+                found.append(f"--- {path.name}\n" + "\n".join(text))
+        return "\n".join(found)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            msg = f"RabbitMQ {self.node_name} is not running"
+            raise ServerFailedError(msg)
+        return self._process
+
+    def _is_ready(self) -> bool:
+        process = self._running()
+        if process.poll() is not None:
+            msg = f"RabbitMQ {self.node_name} ended with {process.returncode}\n{self.log_tail()}"
+            raise ServerFailedError(msg)
+        return self.admin.answers() and self._accepts(self.port)
+
+    def _accepts(self, port: int) -> bool:
+        try:
+            socket.create_connection((self.host, port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def _console(self) -> Path:
+        return self._folder / "console"
+
+    def _write_configuration(self) -> None:
+        (self._folder / "log").mkdir(parents=True, exist_ok=True)
+        (self._folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (self._folder / "advanced.config").write_text(
+            f"[{{rabbit, [{{channel_tick_interval, {self._channel_tick_ms}}}]}}].\n"
+        )
+        lines = {
+            "listeners.tcp.local": f"{self.host}:{self.port}",
+            "management.tcp.ip": self.host,
+            "management.tcp.port": str(self.admin_port),
+            "default_user": self.home.user,
+            "default_pass": self.home.password,
+            "loopback_users": "none",
+            # A test machine's full disk or small memory is not what the tests are about.
+            "disk_free_limit.absolute": "50MB",
+            "vm_memory_high_watermark.absolute": "1GB",
+            "management.rates_mode": "none",
+            "log.file.level": "info",
+            **self._tls_settings(),
+            **self._cluster_settings(),
+            **self._settings,
+        }
+        text = "".join(f"{key} = {value}\n" for key, value in lines.items())
+        (self._folder / "rabbitmq.conf").write_text(text)
+
+    def _tls_settings(self) -> dict[str, str]:
+        if self._certificates is None:
+            return {}
+        return {
+            "listeners.ssl.local": f"{self.host}:{self.tls_port}",
+            "ssl_options.cacertfile": str(self._certificates.authority),
+            "ssl_options.certfile": str(self._certificates.certificate),
+            "ssl_options.keyfile": str(self._certificates.key),
+            "ssl_options.verify": "verify_none",
+        }
+
+    def _cluster_settings(self) -> dict[str, str]:
+        if not self._peers:
+            return {}
+        nodes = {
+            f"cluster_formation.classic_config.nodes.{index}": peer
+            for index, peer in enumerate(self._peers, 1)
+        }
+        return {"cluster_formation.peer_discovery_backend": "classic_config", **nodes}
+
+    def _environment(self) -> dict[str, str]:
+        erlang = "-kernel inet_dist_use_interface {127,0,0,1}"
+        return {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "LANG": "C.UTF-8",
+            "HOME": str(self.home.folder),
+            "ERL_EPMD_PORT": str(self.home.epmd.port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            # The script then becomes the Erlang machine instead of waiting for it in a shell:
+            # the process we hold is the broker itself, and its death signal reaches it.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            "RABBITMQ_NODENAME": self.node_name,
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_CTL_DIST_PORT_MIN": str(self._dist_port + 1),
+            "RABBITMQ_CTL_DIST_PORT_MAX": str(self._dist_port + 200),
+            "RABBITMQ_MNESIA_BASE": str(self._folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self._folder / "log"),
+            "RABBITMQ_SCHEMA_DIR": str(self._folder / "schema"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(self._folder / "generated"),
+            "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._folder / "advanced.config"),
+            "RABBITMQ_CONF_ENV_FILE": str(self._folder / "no-rabbitmq-env.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
+            "RABBITMQ_PID_FILE": str(self._folder / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": erlang,
+        }
+
+
+@contextmanager
+def running(
+    folder: Path,
+    *,
+    certificates: Certificates | None = None,
+    settings: dict[str, str] | None = None,
+    channel_tick_ms: int = CHANNEL_TICK_MS,
+) -> Iterator[RabbitNode]:
+    """A broker with everything of its own in this folder, stopped at the end."""
+    home = RabbitHome.make(folder)
+    try:
+        node = RabbitNode(
+            home, certificates=certificates, settings=settings, channel_tick_ms=channel_tick_ms
+        )
+        try:
+            node.start()
+            yield node
+        finally:
+            node.stop()
+    finally:
+        home.epmd.stop()
+
+
+class RabbitCluster:
+    """Three brokers that share quorum queues; a context manager that stops what it started."""
+
+    def __init__(self, folder: Path, *, settings: dict[str, str] | None = None) -> None:
+        self._home = RabbitHome.make(folder)
+        names = ("one", "two", "three")
+        peers = tuple(f"{name}@localhost" for name in names)
+        self.nodes = [
+            RabbitNode(self._home, name, settings=settings, peers=peers) for name in names
+        ]
+
+    def start(self) -> None:
+        """Start all and wait until every node sees three running."""
+        for node in self.nodes:
+            node.launch()
+        for node in self.nodes:
+            node.wait_ready()
+        wait_until(self._is_whole, limit_s=START_LIMIT_S, what="three nodes form one cluster")
+
+    def leader_of(self, vhost: str, queue: str) -> RabbitNode:
+        """The node that leads a quorum queue now, as any living node sees it."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            for node in self.nodes:
+                if node.admin.answers():
+                    name = node.admin.queue(vhost, queue).get("leader")
+                    found = [other for other in self.nodes if other.node_name == name]
+                    if found:
+                        return found[0]
+            time.sleep(0.2)
+        msg = f"no leader is known for queue {queue} in {vhost}"
+        raise ServerFailedError(msg)
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+        self._home.epmd.stop()
+
+    def _is_whole(self) -> bool:
+        for node in self.nodes:
+            found = node.admin.call("GET", "nodes")
+            if sum(1 for other in found if other.get("running")) != len(self.nodes):
+                return False
+        return True
+
+    def __enter__(self) -> RabbitCluster:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
