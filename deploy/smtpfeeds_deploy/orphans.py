@@ -21,7 +21,7 @@ def processes_in(folder: Path) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if os.readlink(entry / "cwd") == wanted:
+                if str((entry / "cwd").readlink()) == wanted:
                     found.append(int(entry.name))
     return found
 

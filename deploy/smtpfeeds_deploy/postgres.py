@@ -15,18 +15,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Self
 
 from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_deploy import postgres_binaries as programs
 from smtpfeeds_deploy import unprivileged
+from smtpfeeds_deploy.bounded_log import BoundedLog
 from smtpfeeds_deploy.orphans import end_processes_in, is_alive, processes_in
 from smtpfeeds_deploy.postgres_cluster import SUPERUSER, environment, make_accounts, make_cluster
 from smtpfeeds_deploy.postgres_sockets import PORT, SocketFolder
@@ -34,8 +34,6 @@ from smtpfeeds_deploy.postgres_sockets import PORT, SocketFolder
 DATABASE = "smtpfeeds"
 USER = "smtpfeeds"
 
-_MAX_LOG_BYTES = 8_000_000
-_LOG_TAIL_LINES = 15
 
 #: Modest in memory: it shares a small host with the sensor and the aggregator.
 _SETTINGS = {
@@ -91,6 +89,8 @@ class PrivatePostgres:
         self._root = directory.resolve() / "postgres"
         self._data = self._root / "data"
         self._socket_folder = SocketFolder(self._root)
+        self._log = BoundedLog(self._root / "log")
+        self._log_since = 0
         self._binaries_folder = binaries
         self._durable = durable
         self._settings = {**_SETTINGS, **({} if durable else _NOT_DURABLE), **(settings or {})}
@@ -138,7 +138,7 @@ class PrivatePostgres:
 
         Meant to be called every second or so by a supervisor: the log's bound is kept here.
         """
-        self._bound_log()
+        self._log.keep_bound()
         if self._process is None:
             return 0
         return self._process.poll()
@@ -154,7 +154,7 @@ class PrivatePostgres:
         try:
             self._prepare_and_launch()
             self._wait_ready()
-            make_accounts(self._root, self._binaries, self.dsn_for("postgres", user=SUPERUSER))
+            self._make_accounts()
         except OSError as exc:
             self.stop()
             msg = f"cannot run PostgreSQL in {self._root}: {exc}"
@@ -166,30 +166,26 @@ class PrivatePostgres:
     def stop(self) -> None:
         """Shut down fast, at the time limit at once; leave nothing outside the directory."""
         if self._process is not None:
-            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            fast, at_once, kill = signal.SIGINT, signal.SIGQUIT, signal.SIGKILL
+            for number, limit_s in ((fast, self._stop_limit_s), (at_once, 2.0), (kill, None)):
                 if self._process.poll() is None:
                     self._process.send_signal(number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(self._stop_limit_s)
+                    self._process.wait(limit_s)
                     break
             self._process = None
-        self._socket_folder.remove()
         self._sockets = None
+        # Without the lock it is another's PostgreSQL, and so is its socket.
         if self._lock is not None:
+            self._socket_folder.remove()
             self._lock.close()
             self._lock = None
 
     def log_tail(self) -> str:
-        """The last lines that the server said."""
-        try:
-            with self._log_path.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
-                text = log.read().decode(errors="replace")
-        except FileNotFoundError:
-            return ""
-        return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:])
+        """The last lines that the server has said since its last start."""
+        return self._log.tail(self._log_since)
 
-    def __enter__(self) -> PrivatePostgres:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -200,10 +196,6 @@ class PrivatePostgres:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-
-    @property
-    def _log_path(self) -> Path:
-        return self._root / "log"
 
     def _prepare_and_launch(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -273,8 +265,13 @@ class PrivatePostgres:
         lines = self._pid_file_lines()
         return int(lines[0]) if lines and lines[0].isdigit() else None
 
+    def _make_accounts(self) -> None:
+        if self._binaries is None:
+            raise AssertionError("makes the accounts of a server that runs")
+        make_accounts(self._root, self._binaries, self.dsn_for("postgres", user=SUPERUSER))
+
     def _pid_file_lines(self) -> list[str]:
-        """postmaster.pid: process id first, and in the eighth line the state, as pg_ctl reads it."""
+        """postmaster.pid: the process id first; the state in line eight, as pg_ctl reads it."""
         try:
             text = (self._data / "postmaster.pid").read_text(errors="replace")
         except FileNotFoundError:
@@ -313,8 +310,9 @@ class PrivatePostgres:
         ]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        self._bound_log()
-        log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._log.keep_bound()
+        self._log_since = self._log.size()
+        log = self._log.open()
         try:
             return subprocess.Popen(
                 command,
@@ -344,17 +342,10 @@ class PrivatePostgres:
             if time.monotonic() > deadline:
                 msg = (
                     f"PostgreSQL in {self._root} was not ready after {self._start_limit_s:g} s; "
-                    f"the end of {self._log_path}:\n{self.log_tail()}"
+                    f"the end of {self._log.path}:\n{self.log_tail()}"
                 )
                 raise SingleHostError(msg)
             time.sleep(0.02)
-
-    def _bound_log(self) -> None:
-        """Past its bound the log becomes log.1 by copying: the server keeps the file open."""
-        with contextlib.suppress(FileNotFoundError):
-            if self._log_path.stat().st_size > _MAX_LOG_BYTES:
-                shutil.copyfile(self._log_path, self._root / "log.1")
-                os.truncate(self._log_path, 0)
 
 
 def _quoted(value: str) -> str:

@@ -53,7 +53,7 @@ class SocketFolder:
         if recorded is not None and is_private_folder(recorded, owner):
             return recorded
         # /tmp said outright: $TMPDIR may be as long as what we flee from.
-        made = Path(tempfile.mkdtemp(prefix="smtpfeeds-", dir="/tmp"))  # noqa: S108 - mkdtemp: 0700
+        made = Path(tempfile.mkdtemp(prefix="smtpfeeds-", dir="/tmp"))
         self._record.write_text(f"{made}\n")
         return made
 

@@ -16,6 +16,7 @@ import pika
 import pika.exceptions
 import psycopg
 import pytest
+
 from servers.certificates import Certificates
 from servers.fixtures import Vhost
 from servers.postgres import PostgresServer, database_name

@@ -1,1 +1,1 @@
-"""Real servers for tests: RabbitMQ and PostgreSQL in private folders, and a proxy that cuts wires."""
+"""Real servers for tests, RabbitMQ and PostgreSQL, and a proxy that cuts their wires."""

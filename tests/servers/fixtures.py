@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+
 from servers.certificates import Certificates
 from servers.postgres import PostgresServer, installed
 from servers.proxy import CuttingProxy, Target

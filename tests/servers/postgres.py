@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
+
 from smtpfeeds_deploy import postgres_binaries
 from smtpfeeds_deploy.postgres import PrivatePostgres
 from smtpfeeds_deploy.postgres_cluster import SUPERUSER

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 _CHUNK_BYTES = 65_536
 _ORDER_LIMIT_S = 10.0
@@ -90,7 +90,7 @@ class CuttingProxy:
         self._thread.join(_ORDER_LIMIT_S)
         self._loop.close()
 
-    def __enter__(self) -> CuttingProxy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

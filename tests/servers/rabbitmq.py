@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from servers.certificates import Certificates
 from servers.processes import ServerFailedError, bound_to_parent, end, free_port, wait_until
@@ -180,6 +181,11 @@ class RabbitNode:
         process.wait()
         self._process = None
 
+    def discard(self) -> None:
+        """End it for good: its data are thrown away, so there is no point in a stop of 6 s."""
+        if self._process is not None:
+            self.kill()
+
     def restart(self) -> None:
         self.stop()
         self.start()
@@ -325,7 +331,7 @@ def running(
             node.start()
             yield node
         finally:
-            node.stop()
+            node.discard()
     finally:
         home.epmd.stop()
 
@@ -364,8 +370,9 @@ class RabbitCluster:
         raise ServerFailedError(msg)
 
     def stop(self) -> None:
+        """End all for good."""
         for node in self.nodes:
-            node.stop()
+            node.discard()
         self._home.epmd.stop()
 
     def _is_whole(self) -> bool:
@@ -375,7 +382,7 @@ class RabbitCluster:
                 return False
         return True
 
-    def __enter__(self) -> RabbitCluster:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
