@@ -1,0 +1,68 @@
+# Every target sets up what it needs by itself; the second time that takes no time.
+# PYTHON=python3.12 make ... chooses the interpreter.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+unexport PYTHONPATH PYTHONHOME
+
+PYTEST := .venv/bin/pytest
+BENCH := PYTHONPATH=tests .venv/bin/python -m
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: ## make .venv with everything in it (no root needed)
+	@deploy/setup/python-environment.sh
+
+.PHONY: demo
+demo: setup ## the whole pipeline on this host, with simulated clients
+	@.venv/bin/smtpfeeds demo
+
+.PHONY: test
+test: setup test-programs lint ## lint and all tests; as root installs RabbitMQ and SMTP clients, starting nothing
+	$(PYTEST) -m "not large" $(ARGS)
+
+.PHONY: test-programs
+test-programs: ## see to the programs that tests drive (RabbitMQ, swaks, nmap, smtp-source)
+	@deploy/setup/test-programs.sh
+
+.PHONY: lint
+lint: setup ## ruff, mypy, basedpyright, import rules
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/basedpyright
+	.venv/bin/lint-imports
+
+.PHONY: bench-sensor
+bench-sensor: setup test-programs ## sessions per CPU-second, beside others; BENCH_OUT=FILE writes JSON
+	$(BENCH) benchmarks.sensor
+
+.PHONY: bench-ingest
+bench-ingest: setup test-programs ## rows per second from broker to database; BENCH_OUT=FILE writes JSON
+	$(BENCH) benchmarks.ingest
+
+.PHONY: bench-origin
+bench-origin: setup ## look-ups, conversion, swap of origin tables; BENCH_OUT=FILE writes JSON
+	$(BENCH) benchmarks.origin
+
+.PHONY: faults
+faults: setup test-programs ## the long fault runs: kills and cuts under load
+	$(PYTEST) -m large --timeout=7200 tests/faults $(ARGS)
+
+.PHONY: acceptance
+acceptance: setup test-programs ## acceptance with the large origin tables: TABLES=FOLDER
+	SMTPFEEDS_TABLES="$(TABLES)" $(PYTEST) -m large --timeout=3600 tests/acceptance tests/integration $(ARGS)
+
+.PHONY: docs
+docs: setup ## the reference pages, from the code
+	.venv/bin/python docs/make_reference.py
+
+.PHONY: clean
+clean: ## remove what was made here, .venv and the demo's folder included
+	rm -rf .venv .cache build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

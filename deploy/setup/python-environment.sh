@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Makes .venv beside pyproject.toml: the hash-locked dependencies, then the project itself.
+#
+# One environment serves the demo, the tests and the benchmarks. Nothing is done when it is up to
+# date. PYTHON names the interpreter to make it with (default: python3).
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+PYTHON=${PYTHON:-python3}
+REQUIREMENTS=deploy/requirements/dev.txt
+STAMP=.venv/.smtpfeeds-set-up
+
+# What would put packages elsewhere than into .venv, or take modules from elsewhere.
+unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_HASHES PIP_NO_DEPS
+
+fail() {
+    printf 'error: %s\n' "$@" >&2
+    exit 1
+}
+
+# What .venv was made from. The first line decides whether it must be made anew: the scripts in it
+# hold the checkout's path.
+state() {
+    printf '%s in %s\n' "$("$PYTHON" -c 'import sys; print(sys.version, sys.executable)')" "$PWD" |
+        tr '\n' ' '
+    echo
+    sha256sum "$REQUIREMENTS" pyproject.toml deploy/setup/python-environment.sh
+}
+
+check_interpreter() {
+    command -v "$PYTHON" >/dev/null ||
+        fail "$PYTHON is not here: install Python 3.11 or newer (Debian package python3), or set PYTHON"
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "$PYTHON is $("$PYTHON" -V 2>&1): Python 3.11 or newer is needed; set PYTHON to one"
+}
+
+# pyasn is built from source: that takes a C compiler and Python's headers.
+check_prerequisites() {
+    local missing=() version headers
+    version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
+        missing+=("Python's venv module (Debian package python3-venv, or python$version-venv)")
+    command -v "${CC:-cc}" >/dev/null || command -v gcc >/dev/null ||
+        missing+=("a C compiler (Debian package gcc)")
+    headers=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    [ -f "$headers/Python.h" ] ||
+        missing+=("Python's headers (Debian package python3-dev, or python$version-dev)")
+    printf '#include <limits.h>\n' | "${CC:-cc}" -E - >/dev/null 2>&1 ||
+        missing+=("the C library's headers (Debian package libc6-dev)")
+    [ -w . ] || missing+=("the right to write into $PWD, where .venv is made")
+    [ ${#missing[@]} -eq 0 ] || fail "the set-up needs:" "${missing[@]/#/  - }"
+}
+
+works() {
+    .venv/bin/python -c 'import smtpfeeds_common' 2>/dev/null
+}
+
+install_everything() {
+    local pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check --no-input)
+    if ! { [ -f "$STAMP" ] && [ "$(head -n 1 "$STAMP")" = "$1" ] && works; }; then
+        echo "Making .venv with $("$PYTHON" -V) ..."
+        "$PYTHON" -m venv --clear .venv
+    fi
+    echo "Installing $(grep -c '==' "$REQUIREMENTS") locked packages (about half a minute) ..."
+    "${pip[@]}" install --progress-bar off --require-hashes -r "$REQUIREMENTS" ||
+        fail "pip could not install $REQUIREMENTS: what it said is above"
+    # Hashes make pip refuse a local project, so that comes by itself; its build backend is locked.
+    echo "Installing smtpfeeds ..."
+    "${pip[@]}" install --no-deps --no-build-isolation --editable . ||
+        fail "pip could not install the project itself: what it said is above"
+}
+
+main() {
+    local now
+    check_interpreter
+    now=$(state)
+    if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$now" ] && works; then
+        return 0
+    fi
+    check_prerequisites
+    install_everything "${now%%$'\n'*}"
+    printf '%s\n' "$now" >"$STAMP"
+}
+
+main "$@"
