@@ -67,7 +67,24 @@ class AggregatorSettings:
     origin_table: str = setting(
         "", help="a pyasn routeview table, plain or .gz, in place of origin_dir"
     )
-    as_names: str = setting("", help="a pyasn JSON file of AS names, plain or .gz")
+    as_names: str = setting(
+        "",
+        help="AS names beside origin_table: pyasn's JSON or RIPE's asn.txt, plain or .gz",
+    )
+    origin_watch_s: int = setting(
+        10,
+        minimum=1,
+        maximum=86_400,
+        unit="seconds",
+        help="how often a running aggregator looks for a new origin table",
+    )
+    origin_load_timeout_s: int = setting(
+        300,
+        minimum=5,
+        maximum=86_400,
+        unit="seconds",
+        help="making an origin table ready may take this long",
+    )
     ingest_batch_messages: int = setting(
         50, minimum=1, maximum=1000, unit="messages", help="collect at most this many for a commit"
     )

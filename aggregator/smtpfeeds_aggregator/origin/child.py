@@ -1,0 +1,111 @@
+"""What runs in a child process: compiling a table into an index (and converting RIBs).
+
+A separate process, because pyasn holds the interpreter lock for as long as it
+loads, checks its input by `assert` alone, and can fail in C: none of that may
+reach ingest. Results, progress and errors go to stdout, one JSON object a line.
+
+    python -P -m smtpfeeds_aggregator.origin.child compile ARGUMENTS-AS-JSON
+"""
+
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from smtpfeeds_common.errors import OriginError
+
+#: Addresses on which pyasn and the index made from it must agree.
+REFEREE_ADDRESSES: Final = 20_000
+
+
+def say(**message: Any) -> None:
+    """Tell the parent."""
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Compile a table and its names into the index file that is open as a descriptor.
+
+    Args:
+        arguments: `table` and `names` (paths; names may be empty), `fd`, and `facts`
+            to keep in the index.
+    """
+    from . import radix
+    from .as_names import read_names
+    from .compiling import compile_sections
+    from .index import OriginIndex, write_index
+    from .table_text import read_table
+
+    table = Path(arguments["table"])
+    say(progress="reading the table")
+    checked = read_table(table)
+    names = read_names(Path(arguments["names"])) if arguments["names"] else {}
+    say(progress="loading the table into pyasn")
+    tree, refused = radix.load_tree(checked.text, str(table))
+    ipv4, ipv6 = radix.prefixes(tree)
+    say(progress="compiling the index")
+    sections, split = compile_sections(ipv4, ipv6, names)
+    facts = arguments["facts"] | {
+        "prefixes4": len(ipv4),
+        "prefixes6": len(ipv6),
+        "origins": len({asn for _, _, asn in ipv4} | {asn for _, _, asn in ipv6}),
+        "names": len(names),
+        "bad_lines": checked.bad_lines + refused,
+        "first_bad": checked.first_bad,
+        "split4": split,
+    }
+    with os.fdopen(os.dup(arguments["fd"]), "r+b") as out:
+        write_index(out, sections, facts)
+        index = OriginIndex(out.fileno(), name="the new index")
+    say(progress="comparing the index with pyasn")
+    sample = list(referee_sample(ipv4, ipv6, REFEREE_ADDRESSES))
+    wrong = next(radix.disagreements(tree, index, sample), None)
+    if wrong:
+        raise OriginError(f"the index made from {table} disagrees with pyasn: {wrong}")
+    return facts
+
+
+def referee_sample(
+    ipv4: list[tuple[int, int, int]], ipv6: list[tuple[int, int, int]], count: int
+) -> Iterator[bytes]:
+    """Addresses at, before and after the edges of prefixes, and at random."""
+    chance = random.Random(1)  # noqa: S311 - a sample, no secret
+    for found, octets in ((ipv4, 4), (ipv6, 16)):
+        bits = octets * 8
+        for start, length, _ in chance.sample(found, min(len(found), count // 10)):
+            end = start + (1 << (bits - length))
+            for number in (start - 1, start, end - 1, end):
+                if 0 <= number < 1 << bits and number >> 32 != 0xFFFF:
+                    yield number.to_bytes(octets)
+        for _ in range(count // 10):
+            packed = chance.randbytes(octets)
+            yield packed if octets == 4 else b"\x20" + packed[1:]
+
+
+COMMANDS: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    "compile": compile_table,
+}
+
+
+def main() -> int:
+    """Run one command; its result or its error is the last line."""
+    if sys.flags.optimize:
+        say(error="python -O takes away the checks of pyasn's readers: start without it")
+        return 2
+    try:
+        say(result=COMMANDS[sys.argv[1]](json.loads(sys.argv[2])))
+    except OriginError as exc:
+        say(error=exc.message)
+        return 1
+    except OSError as exc:
+        say(error=f"{exc.strerror}: {exc.filename}" if exc.filename else str(exc.strerror))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""The compiled form of an origin table: a flat file that is mapped, not loaded.
+
+pyasn's tree takes about a second and 250 MB for a full table, and holds the
+interpreter lock all the while: ingest stands still. So the tree is built in
+another process (`compiling`), which writes what follows from it here, and the
+running program maps the file: no parsing, no stall, memory shared between all
+processes of a host.
+
+The file is a page of header (magic, then JSON: facts and sections) and, on page
+boundaries, arrays in the machine's byte order:
+
+    direct4          uint32[2**24]  ASN of each IPv4 /24; 0 none, SPLIT: see the ranges
+    start4 asn4 length4             ranges of IPv4: first address, ASN, prefix length
+    start6 asn6 length6             ranges of IPv6 by their upper 64 bits, SPLIT as above
+    first6           uint32[2**16 + 1]  where the ranges of each upper 16 bits begin
+    startx asnx lengthx             ranges inside an IPv6 /64 that longer prefixes split
+    name_asn name_at name_text      cleaned AS names: sorted ASNs, offsets, text
+
+A range reaches to the next one's start; ASN 0 is a gap. Ranges carry the length
+of the prefix they come from, so the prefix itself is the address, masked.
+"""
+
+import json
+import mmap
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from smtpfeeds_common.addresses import format_address
+from smtpfeeds_common.errors import OriginError
+
+MAGIC: Final = b"smtpfeeds-origin-index 1 " + sys.byteorder.encode() + b"\n"
+PAGE: Final = 4096
+#: No origin: also what a gap holds. AS 0 announces nothing (RFC 7607).
+NONE: Final = 0
+#: Longer prefixes split this block: AS 4294967295 is reserved (RFC 7300), never an answer.
+SPLIT: Final = 0xFFFFFFFF
+DIRECT_SLOTS: Final = 1 << 24
+
+#: Each section's item type, as `memoryview.cast` names it.
+SECTIONS: Final[Mapping[str, str]] = {
+    "direct4": "I",
+    "start4": "I",
+    "asn4": "I",
+    "length4": "B",
+    "start6": "Q",
+    "asn6": "I",
+    "length6": "B",
+    "first6": "I",
+    "startx": "B",
+    "asnx": "I",
+    "lengthx": "B",
+    "name_asn": "I",
+    "name_at": "I",
+    "name_text": "B",
+}
+
+_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
+_SWAP: Final = sys.byteorder == "little"
+_Answer = tuple[int, int]
+
+
+class OriginIndex:
+    """Answers from one mapped index file; immutable, safe for any number of threads."""
+
+    def __init__(self, file_number: int, *, name: str) -> None:
+        """Map an open file; the descriptor may be closed afterwards.
+
+        Raises:
+            OriginError: the file is no index that this program and machine can read.
+        """
+        try:
+            self._map = mmap.mmap(file_number, 0, prot=mmap.PROT_READ)
+        except (OSError, ValueError) as exc:
+            raise OriginError(f"cannot map the origin index {name}: {exc}") from exc
+        header = _read_header(self._map, name)
+        self.facts: dict[str, Any] = header["facts"]
+        view = memoryview(self._map)
+        parts: dict[str, Any] = {}
+        for key, kind in SECTIONS.items():
+            offset, length = header["sections"][key]
+            parts[key] = view[offset : offset + length].cast(kind)
+        self._direct = parts["direct4"]
+        self._start4, self._asn4, self._length4 = (parts[k] for k in ("start4", "asn4", "length4"))
+        self._start6, self._asn6, self._length6 = (parts[k] for k in ("start6", "asn6", "length6"))
+        self._first6 = parts["first6"]
+        self._startx, self._asnx, self._lengthx = (parts[k] for k in ("startx", "asnx", "lengthx"))
+        self._name_asn, self._name_at, self._name_text = (
+            parts[k] for k in ("name_asn", "name_at", "name_text")
+        )
+        #: Where nothing is split, answers need no second look.
+        self._split4 = bool(header["facts"]["split4"])
+
+    def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
+        """The origin ASN of each packed address (4 or 16 octets), `None` where there is none."""
+        kinds = set(map(len, addresses))
+        if kinds == {4}:
+            return self._many4(addresses)
+        if kinds == {16}:
+            return self._many6(addresses)
+        if not kinds:
+            return []
+        if kinds != {4, 16}:
+            raise ValueError("a packed address has 4 or 16 octets")
+        short = iter(self._many4([a for a in addresses if len(a) == 4]))
+        long = iter(self._many6([a for a in addresses if len(a) == 16]))
+        return [next(short) if len(a) == 4 else next(long) for a in addresses]
+
+    def find(self, packed: bytes) -> tuple[int, str] | None:
+        """The origin ASN and the announced prefix of one packed address."""
+        if len(packed) == 16 and packed.startswith(_MAPPED):
+            packed = packed[12:]
+        asn, length = self._find4(packed) if len(packed) == 4 else self._find6(packed)
+        if asn == NONE:
+            return None
+        bits = len(packed) * 8
+        network = int.from_bytes(packed) >> (bits - length) << (bits - length)
+        return asn, f"{format_address(network.to_bytes(len(packed)))}/{length}"
+
+    def name(self, asn: int) -> str | None:
+        """The cleaned name of an AS, whole."""
+        at = bisect_left(self._name_asn, asn)
+        if at == len(self._name_asn) or self._name_asn[at] != asn:
+            return None
+        return str(self._name_text[self._name_at[at] : self._name_at[at + 1]], "utf-8")
+
+    def name_count(self) -> int:
+        """How many AS names there are."""
+        return len(self._name_asn)
+
+    def _many4(self, addresses: Iterable[bytes]) -> list[int | None]:
+        direct = self._direct
+        numbers = _numbers("I", addresses)
+        found = [direct[number >> 8] or None for number in numbers]
+        if self._split4:
+            for at, asn in enumerate(found):
+                if asn == SPLIT:
+                    found[at] = self._range4(numbers[at])[0] or None
+        return found
+
+    def _many6(self, addresses: Sequence[bytes]) -> list[int | None]:
+        start, asns, first = self._start6, self._asn6, self._first6
+        found: list[int | None] = []
+        for at, upper in enumerate(_numbers("Q", addresses)[::2]):
+            top = upper >> 48
+            position = bisect_right(start, upper, first[top], first[top + 1]) - 1
+            asn = asns[position]
+            if asn == SPLIT or not upper:
+                asn = self._one6(addresses[at])
+            found.append(asn or None)
+        return found
+
+    def _one6(self, packed: bytes) -> int:
+        if packed.startswith(_MAPPED):
+            return self._find4(packed[12:])[0]
+        return self._find6(packed)[0]
+
+    def _find4(self, packed: bytes) -> _Answer:
+        return self._range4(int.from_bytes(packed))
+
+    def _range4(self, number: int) -> _Answer:
+        position = bisect_right(self._start4, number) - 1
+        return self._asn4[position], self._length4[position]
+
+    def _find6(self, packed: bytes) -> _Answer:
+        position = bisect_right(self._start6, int.from_bytes(packed[:8])) - 1
+        if self._asn6[position] != SPLIT:
+            return self._asn6[position], self._length6[position]
+        starts = self._startx
+        position = bisect_right(
+            range(len(self._asnx)), packed, key=lambda i: bytes(starts[16 * i : 16 * i + 16])
+        )
+        return self._asnx[position - 1], self._lengthx[position - 1]
+
+
+def _numbers(kind: str, addresses: Iterable[bytes]) -> "array[int]":
+    """Packed addresses as unsigned numbers, converted in bulk."""
+    numbers = array(kind, b"".join(addresses))
+    if _SWAP:
+        numbers.byteswap()
+    return numbers
+
+
+def _read_header(mapped: mmap.mmap, name: str) -> dict[str, Any]:
+    if mapped[: len(MAGIC)] != MAGIC:
+        raise OriginError(
+            f"{name} is no origin index of this version and machine: "
+            "it is made anew from the table beside it"
+        )
+    try:
+        header: dict[str, Any] = json.loads(mapped[len(MAGIC) : PAGE].rstrip(b"\0"))
+        whole = header["size"] == len(mapped) and set(SECTIONS) <= set(header["sections"])
+    except (ValueError, KeyError, TypeError) as exc:
+        raise OriginError(f"the header of the origin index {name} is damaged") from exc
+    if not whole:
+        raise OriginError(f"the origin index {name} is cut short")
+    return header
+
+
+def write_index(out: Any, sections: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write an index to an open, empty binary file; zero pages stay holes.
+
+    Args:
+        out: a seekable binary file.
+        sections: one buffer for each of `SECTIONS`.
+        facts: what is to be said of the table; readable later as `OriginIndex.facts`.
+    """
+    places: dict[str, tuple[int, int]] = {}
+    offset = PAGE
+    for key in SECTIONS:
+        length = memoryview(sections[key]).nbytes
+        places[key] = (offset, length)
+        offset = -(-(offset + length) // PAGE) * PAGE
+    header = MAGIC + json.dumps({"size": offset, "sections": places, "facts": facts}).encode()
+    if len(header) > PAGE:
+        raise OriginError("the facts of an origin index exceed a page")
+    out.truncate(offset)
+    for key in SECTIONS:
+        _write_sparse(out, places[key][0], memoryview(sections[key]).cast("B"))
+    # The header comes last: an index whose writer died is no index.
+    out.seek(0)
+    out.write(header)
+    out.flush()
+
+
+def _write_sparse(out: Any, offset: int, content: memoryview) -> None:
+    step = 64 * PAGE
+    zeros = bytes(step)
+    for at in range(0, len(content), step):
+        piece = content[at : at + step]
+        if piece != zeros[: len(piece)]:
+            out.seek(offset + at)
+            out.write(piece)

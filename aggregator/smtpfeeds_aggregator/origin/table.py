@@ -1,0 +1,76 @@
+"""The table that is in use: immutable, swapped by one reference."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from .index import OriginIndex
+
+
+@dataclass(frozen=True, slots=True)
+class OriginInfo:
+    """What is known of a table."""
+
+    #: Where it came from: an address or a path.
+    source: str
+    #: Time of the RIB it was made from, or of the file; UTC.
+    table_time: datetime | None
+    prefixes_ipv4: int
+    prefixes_ipv6: int
+    origins: int
+    names: int
+    #: Lines of the table that were no prefix and origin and were left out.
+    bad_lines: int = 0
+
+    @property
+    def prefixes(self) -> int:
+        """Prefixes of both families."""
+        return self.prefixes_ipv4 + self.prefixes_ipv6
+
+
+NOTHING: Final = OriginInfo("none", None, 0, 0, 0, 0)
+
+
+class OriginTable:
+    """One generation of origins and AS names; without an index, it knows nothing.
+
+    Addresses are packed: 4 or 16 octets. An IPv4-mapped IPv6 address has the
+    origin of its IPv4 address.
+    """
+
+    __slots__ = ("_index", "generation", "info")
+
+    def __init__(
+        self, index: OriginIndex | None = None, generation: str = "none", info: OriginInfo = NOTHING
+    ) -> None:
+        self._index = index
+        #: Stable name of the table and names: the same content has the same name.
+        self.generation = generation
+        self.info = info
+
+    def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
+        """The origin ASN of each address, `None` where no announcement is known."""
+        if self._index is None:
+            return [None] * len(addresses)
+        return self._index.lookup_many(addresses)
+
+    def lookup(self, packed: bytes) -> int | None:
+        """The origin ASN of one address."""
+        return self.lookup_many([packed])[0]
+
+    def prefix(self, packed: bytes) -> str | None:
+        """The announced prefix that an address's origin comes from."""
+        found = self._index.find(packed) if self._index else None
+        return found[1] if found else None
+
+    def name(self, asn: int) -> str | None:
+        """The cleaned name of an AS, whole."""
+        return self._index.name(asn) if self._index else None
+
+    def names(self, asns: Iterable[int]) -> dict[int, str]:
+        """The names of those of these ASNs that have one."""
+        return {asn: name for asn in set(asns) if (name := self.name(asn)) is not None}
+
+
+EMPTY: Final = OriginTable()
