@@ -1,0 +1,136 @@
+"""A row of a feed, and what is said about a feed as a whole: what every format writes.
+
+A row is also a record of fixed length whose octets sort the way the feeds are
+sorted: by ASN with the unknown ones first, IPv4 before IPv6, then by address.
+"""
+
+import struct
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol
+
+from smtpfeeds_common.addresses import IPv4_BYTES, format_address
+from smtpfeeds_common.feeds import Feed
+from smtpfeeds_common.wire import Flags
+
+#: ASN (0: not known), octets of the address, the address, last seen, first seen, hits,
+#: flags, sensors.
+RECORD: Final = struct.Struct(">IB16sqqqqI")
+_SECONDS_A_DAY: Final = 86_400
+
+#: Said in every format that has room for it.
+NOTICE: Final = (
+    "This is a record of observations and not a block list: an innocent mail client can be in it."
+)
+
+
+class Entry(NamedTuple):
+    """One address in one feed, as it is published; times are UTC, in whole seconds."""
+
+    asn: int | None
+    name: str
+    address: str
+    family: int
+    last_seen: str
+    category: str
+    first_seen: str
+    hits: int
+    sensors: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What a file says about itself besides its rows."""
+
+    feed: Feed
+    #: 4, 6, or None for both.
+    family: int | None
+    window_start: datetime
+    window_end: datetime
+    generated: datetime
+    expires: datetime
+    publisher: str
+    contact: str
+    licence: str
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a file's rows add up to; rows come sorted by ASN."""
+
+    addresses: int = 0
+    asns: int = 0
+    last_asn: int | None = None
+
+    def count(self, entry: Entry) -> None:
+        """Take one more row into account."""
+        self.addresses += 1
+        if entry.asn != self.last_asn:
+            self.asns += 1
+            self.last_asn = entry.asn
+
+
+class Format(Protocol):
+    """How one kind of file is written; a module is one."""
+
+    def header(self, frame: Frame) -> str:
+        """What comes before the rows."""
+        ...
+
+    def row(self, entry: Entry) -> str:
+        """One row, with its line feed."""
+        ...
+
+    def footer(self, frame: Frame, counts: Counts) -> str:
+        """What comes after the rows."""
+        ...
+
+
+def pack_record(
+    asn: int | None, packed: bytes, last_s: int, first_s: int, hits: int, flags: int, sensors: int
+) -> bytes:
+    """Make the record of a row."""
+    return RECORD.pack(asn or 0, len(packed), packed, last_s, first_s, hits, flags, sensors)
+
+
+def unpack_entry(record: bytes, category: str, name: str) -> Entry:
+    """Make the row of a record."""
+    asn, length, packed, last_s, first_s, hits, flags, sensors = RECORD.unpack(record)
+    return Entry(
+        asn or None,
+        name,
+        format_address(packed[:length]),
+        4 if length == IPv4_BYTES else 6,
+        format_time(last_s),
+        category,
+        format_time(first_s),
+        hits,
+        sensors,
+        flags,
+    )
+
+
+def record_asn(record: bytes) -> int:
+    """The ASN of a record, 0 where none is known."""
+    return int.from_bytes(record[:4])
+
+
+def format_time(epoch_s: int) -> str:
+    """``2026-11-23 11:00:59``, UTC."""
+    day, second = divmod(epoch_s, _SECONDS_A_DAY)
+    minute, second = divmod(second, 60)
+    hour, minute = divmod(minute, 60)
+    return f"{_day(day)} {hour:02}:{minute:02}:{second:02}"
+
+
+@lru_cache(maxsize=1024)
+def _day(day: int) -> str:
+    return datetime.fromtimestamp(day * _SECONDS_A_DAY, UTC).strftime("%Y-%m-%d")
+
+
+@lru_cache(maxsize=1024)
+def tags(flags: int) -> tuple[str, ...]:
+    """The notable things about how an address spoke, such as ``bare_lf``."""
+    return tuple(flag.name.lower() for flag in Flags if flags & flag and flag.name)

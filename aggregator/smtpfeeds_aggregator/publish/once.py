@@ -1,0 +1,243 @@
+"""One publication, from the window in the database to the switch of the symlink.
+
+Until the switch nothing that is published changes; after it nothing can fail
+that a later run does not make good: origins that could not be written back
+still differ next time.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from smtpfeeds_common.errors import DatabaseError, PublishError
+from smtpfeeds_common.feeds import FEEDS, Feed
+from smtpfeeds_common.logs import fields
+
+from ..names import NOT_KNOWN, short_name
+from ..settings import AggregatorSettings
+from ..store.connection import Connection
+from ..store.publication import PublicationStore
+from .check import check_file
+from .disk import sync_file
+from .entries import Entry, Frame, record_asn, unpack_entry
+from .files import FeedFile, files_of, write_files
+from .generation import MANIFEST, FeedsDirectory, Generation
+from .grid import expiry
+from .manifest import encode, manifest
+from .origins import OriginTable
+from .ranges import AddressRanges
+from .snapshot import LeftOut, Window, window_end, window_start
+from .special_purpose import not_global
+
+logger = logging.getLogger(__name__)
+
+_SNAPSHOT_FILE: Final = ".window"
+_READ_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a publication came to."""
+
+    generation: Path
+    window_end: datetime
+    addresses: dict[str, int]
+    left_out: dict[str, Counter[str]]
+    origins_changed: int
+    seconds: float
+
+
+def publish_once(
+    settings: AggregatorSettings,
+    table: OriginTable,
+    connection: Connection,
+    *,
+    now: datetime | None = None,
+    unless_made_in: tuple[datetime, datetime] | None = None,
+) -> Published | None:
+    """Publish one generation of all feeds below ``settings.feeds_dir``.
+
+    Args:
+        table: where origins come from; while it is empty the stored ones stand.
+        connection: in autocommit; holds the directory's lock meanwhile.
+        now: the time that counts as now; the database's clock where not given.
+        unless_made_in: do nothing if what is published was made between these two.
+
+    Returns:
+        None if another process is publishing this directory now, or has.
+
+    Raises:
+        PublishError: the directory cannot be written, or what was written is not right.
+        DatabaseUnavailable: the database went away.
+    """
+    if not settings.feeds_dir:
+        raise PublishError("nowhere to publish: set feeds_dir to a directory")
+    store = PublicationStore(connection)
+    directory = FeedsDirectory(Path(settings.feeds_dir))
+    try:
+        directory.prepare()
+        key = directory.lock_key()
+        if not store.try_lock(key):
+            return None
+        try:
+            if unless_made_in and _is_made_in(directory, unless_made_in):
+                return None
+            return _Publication(settings, table, store, directory, key, now).run()
+        finally:
+            if not connection.closed:
+                store.unlock(key)
+    except OSError as exc:
+        raise PublishError(
+            f"cannot publish below {directory.path}: {exc}; the last good feeds stay. Check the "
+            "disk's space and the directory's rights"
+        ) from exc
+
+
+def _is_made_in(directory: FeedsDirectory, span: tuple[datetime, datetime]) -> bool:
+    made = directory.generated()
+    return made is not None and span[0] <= made <= span[1]
+
+
+class _Publication:
+    """One run; the lock is held."""
+
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        table: OriginTable,
+        store: PublicationStore,
+        directory: FeedsDirectory,
+        key: int,
+        now: datetime | None,
+    ) -> None:
+        self._settings = settings
+        self._table = table if table.info.prefixes else None
+        self._store = store
+        self._directory = directory
+        self._key = key
+        self._now = now or store.now()
+        self._end = window_end(self._now)
+
+    def run(self) -> Published:
+        began = time.monotonic()
+        if dead := self._directory.clean():
+            logger.warning("removed what a dead run left", extra=fields(generations=dead))
+        with self._directory.new_generation(self._now) as generation:
+            window = self._read_window(generation.partial)
+            try:
+                names = self._names(window)
+                files = self._write(generation, window, names)
+                self._switch(generation)
+                changed = self._write_back(window, names)
+            finally:
+                window.close()
+        self._directory.prune(self._settings.generations_kept)
+        return Published(
+            generation.final,
+            self._end,
+            {file.frame.feed.name: file.counts.addresses for file in files if file.is_whole},
+            window.left_out,
+            changed,
+            time.monotonic() - began,
+        )
+
+    def _read_window(self, folder: Path) -> Window:
+        nowhere = AddressRanges(())
+        left_out = LeftOut(
+            nowhere if self._settings.publish_non_global else not_global(),
+            AddressRanges(map(ip_network, self._store.exclusions())),
+        )
+        window = Window(folder)
+        snapshot = folder / _SNAPSHOT_FILE
+        try:
+            with snapshot.open("xb") as sink:
+                self._store.copy_window(window_start(self._end), sink)
+            with snapshot.open("rb", buffering=_READ_BYTES) as lines:
+                window.read(lines, self._table, left_out)
+        except BaseException:
+            window.close()
+            raise
+        snapshot.unlink()
+        return window
+
+    def _names(self, window: Window) -> dict[int, str]:
+        """The full cleaned names of all origins in the window."""
+        if self._table is None:
+            return self._store.names_of(window.asns)
+        found = ((asn, self._table.name(asn)) for asn in window.asns)
+        return {asn: name for asn, name in found if name}
+
+    def _write(
+        self, generation: Generation, window: Window, names: dict[int, str]
+    ) -> list[FeedFile]:
+        written: list[FeedFile] = []
+        for feed in FEEDS:
+            files = files_of(feed, self._frame(feed))
+            entries = _entries(window.records[feed.name], feed.name, names)
+            write_files(generation.partial, files, entries)
+            written += files
+        checked = [(file, check_file(generation.partial, file)) for file in written]
+        told = manifest(
+            self._frame(FEEDS[0]),
+            checked,
+            window.left_out,
+            None if self._table is None else self._table.generation,
+        )
+        with (generation.partial / MANIFEST).open("xb") as stream:
+            stream.write(encode(told))
+            stream.flush()
+            sync_file(stream.fileno())
+        generation.seal()
+        return written
+
+    def _frame(self, feed: Feed) -> Frame:
+        stale = expiry(self._now.timestamp(), self._settings.publish_interval_s)
+        return Frame(
+            feed=feed,
+            family=None,
+            window_start=window_start(self._end),
+            window_end=self._end,
+            generated=self._now,
+            expires=datetime.fromtimestamp(stale, UTC),
+            publisher=self._settings.publisher_name,
+            contact=self._settings.publisher_contact,
+            licence=self._settings.publisher_licence,
+        )
+
+    def _switch(self, generation: Generation) -> None:
+        """Publish, if the lock is still ours: with the connection it may have gone to another."""
+        if not self._store.holds_lock(self._key):
+            raise PublishError(
+                f"lost the lock of {self._directory.path} while writing; nothing was published"
+            )
+        self._directory.switch(generation)
+
+    def _write_back(self, window: Window, names: dict[int, str]) -> int:
+        """Store the origins and names that are new, for queries to find."""
+        if self._table is None:
+            return 0
+        try:
+            self._store.store_origin_generation(self._table.generation, self._table.info)
+            self._store.store_names(names)
+            return self._store.store_origins(window.changes())
+        except DatabaseError as exc:
+            logger.warning(
+                "origins not stored, the next publication tries again",
+                extra=fields(error=exc.message),
+            )
+            return 0
+
+
+def _entries(records: Iterable[bytes], category: str, names: dict[int, str]) -> Iterator[Entry]:
+    """The rows of a feed; a name is cut once for all rows of its ASN."""
+    for asn, group in groupby(records, key=record_asn):
+        name = short_name(names[asn]) if asn in names else NOT_KNOWN
+        for record in group:
+            yield unpack_entry(record, category, name)

@@ -1,0 +1,71 @@
+"""Sets of addresses given as prefixes, asked once for every row that is published.
+
+Packed addresses of one length compare like the numbers they are, so a set is a
+sorted list of boundaries for each length, and a look-up one bisection.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+from typing import Final
+
+from smtpfeeds_common.addresses import IPv4_BYTES, IPv6_BYTES, Network
+
+_Span = tuple[int, int]
+
+
+class AddressRanges:
+    """The addresses of some prefixes, without those of some others."""
+
+    def __init__(self, inside: Iterable[Network], outside: Iterable[Network] = ()) -> None:
+        inside, outside = list(inside), list(outside)
+        self._boundaries: Final = {
+            length: _boundaries(
+                _merged(_spans(inside, length)), _merged(_spans(outside, length)), length
+            )
+            for length in (IPv4_BYTES, IPv6_BYTES)
+        }
+
+    def __contains__(self, packed: bytes) -> bool:
+        """Whether an address of 4 or 16 octets is in the set."""
+        return bisect_right(self._boundaries[len(packed)], packed) % 2 == 1
+
+    def __bool__(self) -> bool:
+        """Whether there is any address in the set."""
+        return any(self._boundaries.values())
+
+
+def _spans(networks: list[Network], length: int) -> list[_Span]:
+    """First address and the one after the last, of the networks of one family."""
+    return sorted(
+        (int(network.network_address), int(network.broadcast_address) + 1)
+        for network in networks
+        if isinstance(network, IPv4Network) == (length == IPv4_BYTES)
+    )
+
+
+def _merged(spans: list[_Span]) -> list[_Span]:
+    merged: list[_Span] = []
+    for start, end in spans:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _boundaries(inside: list[_Span], outside: list[_Span], length: int) -> list[bytes]:
+    """Where membership changes, in order: at even places it begins, at odd ones it ends."""
+    found: list[int] = []
+    for start, end in inside:
+        at = start
+        for hole_start, hole_end in outside:
+            if hole_end <= at or hole_start >= end:
+                continue
+            if hole_start > at:
+                found += (at, hole_start)
+            at = hole_end
+        if at < end:
+            found += (at, end)
+    # The end of the whole space does not fit the length, and nothing lies behind it.
+    return [bound.to_bytes(length) for bound in found if bound < 1 << (8 * length)]

@@ -1,0 +1,160 @@
+"""Publishes on the common time grid, for as long as the aggregator runs.
+
+A run that fails leaves the last good generation where it is, is counted and
+logged, and is tried again before the grid's next moment; nothing ends the loop
+but being told to stop.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from smtpfeeds_common.errors import SmtpfeedsError
+from smtpfeeds_common.logs import fields
+
+from ..settings import AggregatorSettings
+from ..store.connection import Connection, connect, discard
+from .generation import FeedsDirectory
+from .grid import next_point
+from .once import Published, publish_once
+from .origins import OriginSource
+
+logger = logging.getLogger(__name__)
+
+#: After a failed run, unless the grid's next moment comes first.
+RETRY_S: Final = 60
+#: The wall clock is looked at again this often: it may be set, or the host sleep.
+_LOOK_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class PublishCounts:
+    """What the loop did so far: for metrics and health."""
+
+    published: int = 0
+    failed: int = 0
+    #: Runs left to another process that publishes the same directory.
+    left_to_another: int = 0
+    #: Seconds since 1970; 0: never.
+    last_published_s: float = 0.0
+    last_duration_s: float = 0.0
+    addresses: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: The last run's error; empty after a good one.
+    error: str = ""
+
+
+class PublishLoop:
+    """Publishes below ``settings.feeds_dir``; ``run`` belongs in a thread of its own."""
+
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        origins: OriginSource,
+        *,
+        clock: Callable[[], float] = time.time,
+        connect: Callable[[AggregatorSettings], Connection] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._origins = origins
+        self._clock = clock
+        self._connect = connect or _connect
+        self.counts = PublishCounts()
+
+    def run(self, stop: threading.Event) -> None:
+        """Publish at every moment of the grid until told to stop.
+
+        At once too, when what is published is older than one interval, or nothing is.
+        """
+        interval_s = self._settings.publish_interval_s
+        due_s = self._clock() if self._is_stale() else next_point(self._clock(), interval_s)
+        while not stop.is_set():
+            wait_s = due_s - self._clock()
+            if wait_s > 0:
+                # A clock that was set back must not make this wait for a day.
+                due_s = min(due_s, next_point(self._clock(), interval_s))
+                stop.wait(min(wait_s, _LOOK_S))
+                continue
+            done = self.publish()
+            due_s = next_point(self._clock(), interval_s)
+            if not done:
+                due_s = min(due_s, self._clock() + RETRY_S)
+
+    def publish(self) -> bool:
+        """Publish once, unless another process has in this interval; false if it failed."""
+        try:
+            published = self.publish_once(unless_made_in=self._since_grid_point())
+        except SmtpfeedsError as exc:
+            self.counts.failed += 1
+            self.counts.error = exc.message
+            logger.error(  # noqa: TRY400 - the message says it all; no traceback
+                "publishing failed, the last good feeds stay",
+                extra=fields(error=exc.message, failed=self.counts.failed),
+            )
+            return False
+        self.counts.error = ""
+        if published is None:
+            self.counts.left_to_another += 1
+            logger.info("published by another process")
+        return True
+
+    def publish_once(
+        self, *, unless_made_in: tuple[datetime, datetime] | None = None
+    ) -> Published | None:
+        """Publish one generation, on a connection of its own.
+
+        Raises:
+            PublishError, DatabaseError: as `publish.once.publish_once`.
+        """
+        connection = self._connect(self._settings)
+        try:
+            published = publish_once(
+                self._settings, self._origins.current, connection, unless_made_in=unless_made_in
+            )
+        finally:
+            discard(connection)
+        if published is not None:
+            self._count(published)
+        return published
+
+    def _count(self, published: Published) -> None:
+        counts = self.counts
+        counts.published += 1
+        counts.last_published_s = self._clock()
+        counts.last_duration_s = published.seconds
+        counts.addresses = published.addresses
+        counts.left_out = {feed: dict(told) for feed, told in published.left_out.items()}
+        logger.info(
+            "feeds published",
+            extra=fields(
+                generation=published.generation.name,
+                **published.addresses,
+                origins_changed=published.origins_changed,
+                seconds=round(published.seconds, 2),
+            ),
+        )
+
+    def _since_grid_point(self) -> tuple[datetime, datetime]:
+        """From the grid's last moment to now: one generation in it is enough for all.
+
+        One from the future, made under a wrong clock, is not.
+        """
+        now_s = int(self._clock())
+        point_s = now_s - now_s % 86_400 % self._settings.publish_interval_s
+        return datetime.fromtimestamp(point_s, UTC), datetime.fromtimestamp(self._clock(), UTC)
+
+    def _is_stale(self) -> bool:
+        generated = FeedsDirectory(Path(self._settings.feeds_dir)).generated()
+        if generated is None:
+            return True
+        age_s = self._clock() - generated.timestamp()
+        return abs(age_s) > self._settings.publish_interval_s
+
+
+def _connect(settings: AggregatorSettings) -> Connection:
+    return connect(settings, "publish", autocommit=True)

@@ -1,0 +1,120 @@
+"""The database as the publisher sees it: one snapshot out, origins back in.
+
+The connection is in autocommit: each statement is its own transaction, so no
+snapshot stays open while files are written, and the session's advisory lock
+outlives them all.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import IO, Any, Final, NamedTuple, TypeVar
+
+from ..publish.origins import OriginInfo
+from .connection import Connection, database_errors
+from .sql import queries
+
+T = TypeVar("T")
+#: Rows locked and written in one transaction.
+SLICE_ROWS: Final = 5_000
+
+
+class OriginChange(NamedTuple):
+    """An address whose origin is no longer the stored one."""
+
+    ip: str
+    feed: str
+    asn: int | None
+
+
+class PublicationStore:
+    """What publishing needs of the database; one connection, in autocommit."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sql = {name: sql.encode() for name, sql in queries("publication.sql").items()}
+
+    def try_lock(self, key: int) -> bool:
+        """Take the lock of a directory if nobody else has it."""
+        return bool(self._value("try_lock", key=key))
+
+    def unlock(self, key: int) -> None:
+        """Give the lock back."""
+        self._value("unlock", key=key)
+
+    def holds_lock(self, key: int) -> bool:
+        """Whether this session still has the lock."""
+        return bool(self._value("holds_lock", key=key))
+
+    def now(self) -> datetime:
+        """The database's clock."""
+        value = self._value("now")
+        assert isinstance(value, datetime)
+        return value
+
+    def exclusions(self) -> list[str]:
+        """The prefixes that are not to be published now."""
+        with database_errors():
+            return [prefix for (prefix,) in self._connection.execute(self._sql["exclusions"])]
+
+    def copy_window(self, since: datetime, sink: IO[bytes]) -> None:
+        """Write the window to a file as COPY text.
+
+        A row: address, feed, last and first seen (seconds since 1970), hits, flags, sensors,
+        stored ASN (0: none), tab-separated.
+        """
+        with (
+            database_errors(),
+            self._connection.cursor() as cursor,
+            cursor.copy(self._sql["copy_window"], {"since": since}) as copy,
+        ):
+            for block in copy:
+                sink.write(block)
+
+    def store_names(self, names: Mapping[int, str]) -> None:
+        """Insert or correct names of autonomous systems."""
+        for asns in _slices(sorted(names)):
+            stored = self.names_of(asns)
+            changed = [asn for asn in asns if stored.get(asn) != names[asn]]
+            if changed:
+                self._run("store_names", asns=changed, names=[names[asn] for asn in changed])
+
+    def store_origins(self, changes: Iterable[OriginChange]) -> int:
+        """Write origins back, given in key order; returns how many rows changed."""
+        changed = 0
+        for part in _slices(changes):
+            ips, feeds, asns = zip(*part, strict=True)
+            changed += self._run("store_origins", ips=list(ips), feeds=list(feeds), asns=list(asns))
+        return changed
+
+    def names_of(self, asns: Iterable[int]) -> dict[int, str]:
+        """The stored names of autonomous systems."""
+        with database_errors():
+            return dict(self._connection.execute(self._sql["names_of"], {"asns": list(asns)}))
+
+    def store_origin_generation(self, generation: str, info: OriginInfo) -> None:
+        """Record that a publication used an origin table."""
+        self._run(
+            "store_origin_generation",
+            generation=generation,
+            source=info.source,
+            table_time=info.table_time,
+            prefixes=info.prefixes,
+            origins=info.origins,
+        )
+
+    def _run(self, query: str, **parameters: Any) -> int:
+        with database_errors():
+            return self._connection.execute(self._sql[query], parameters).rowcount
+
+    def _value(self, query: str, **parameters: Any) -> Any:
+        with database_errors():
+            row = self._connection.execute(self._sql[query], parameters).fetchone()
+        assert row is not None
+        return row[0]
+
+
+def _slices(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while part := list(islice(iterator, SLICE_ROWS)):
+        yield part

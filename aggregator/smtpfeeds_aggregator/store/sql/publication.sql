@@ -1,0 +1,79 @@
+-- What publishing asks of the database, and what it writes back.
+
+-- name: try_lock
+-- One publisher for a directory; the key is made from the directory's own id.
+SELECT pg_try_advisory_lock(%(key)s);
+
+-- name: unlock
+SELECT pg_advisory_unlock(%(key)s);
+
+-- name: holds_lock
+-- Asked just before the switch: a lock goes with its connection.
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND ((classid::bigint << 32) | objid::bigint) = %(key)s AND objsubid = 1
+);
+
+-- name: now
+-- The clock by which last_seen was clamped at ingest.
+SELECT now();
+
+-- name: exclusions
+-- Prefixes that are not to be published now.
+SELECT prefix::text FROM exclusion
+WHERE since <= now() AND (until IS NULL OR until > now())
+ORDER BY prefix;
+
+-- name: copy_window
+-- Everything seen since the beginning of the window, in no order: it is sorted by origin
+-- afterwards, and the shorter this snapshot is open the more updates stay HOT.
+-- Seconds are cut, not rounded.
+COPY (
+    SELECT host(o.ip), o.feed,
+           floor(date_part('epoch', o.last_seen))::bigint,
+           floor(date_part('epoch', o.first_seen))::bigint,
+           o.hits, o.flags, coalesce(s.sensors, 0), coalesce(o.asn, 0)
+    FROM observation AS o
+    LEFT JOIN (
+        SELECT ip, feed, count(*) AS sensors FROM sighting
+        WHERE last_seen >= %(since)s
+        GROUP BY ip, feed
+    ) AS s USING (ip, feed)
+    WHERE o.last_seen >= %(since)s
+) TO STDOUT;
+
+-- name: names_of
+-- The stored names of some autonomous systems.
+SELECT asn, name FROM autonomous_system WHERE asn = ANY(%(asns)s);
+
+-- name: store_names
+-- Names that are new or have changed; in key order, as everywhere.
+INSERT INTO autonomous_system (asn, name)
+SELECT asn, name FROM unnest(%(asns)s::bigint[], %(names)s::text[]) AS new (asn, name)
+ORDER BY asn
+ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name
+WHERE autonomous_system.name <> EXCLUDED.name;
+
+-- name: store_origins
+-- A slice of addresses whose origin differs from the stored one. The rows are locked in key
+-- order before any is written. Nothing else than asn changes; a row that went stays gone.
+WITH new AS MATERIALIZED (
+    SELECT * FROM unnest(%(ips)s::inet[], %(feeds)s::text[], %(asns)s::bigint[])
+        AS n (ip, feed, asn)
+), locked AS MATERIALIZED (
+    SELECT o.ip, o.feed, n.asn
+    FROM observation AS o JOIN new AS n USING (ip, feed)
+    WHERE o.asn IS DISTINCT FROM n.asn
+    ORDER BY o.ip, o.feed
+    FOR NO KEY UPDATE OF o
+)
+UPDATE observation AS o SET asn = l.asn
+FROM locked AS l WHERE o.ip = l.ip AND o.feed = l.feed;
+
+-- name: store_origin_generation
+-- Which table the origins of a publication came from.
+INSERT INTO origin_generation (generation, source, table_time, prefixes, origins)
+VALUES (%(generation)s, %(source)s, %(table_time)s, %(prefixes)s, %(origins)s)
+ON CONFLICT (generation) DO UPDATE SET last_used_at = now();
