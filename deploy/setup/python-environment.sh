@@ -56,8 +56,9 @@ works() {
     .venv/bin/python -c 'import smtpfeeds_common' 2>/dev/null
 }
 
+# -qq: only errors; the warnings of an odd pip configuration are not ours to show.
 install_everything() {
-    local pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check --no-input)
+    local pip=(.venv/bin/python -m pip -qq --disable-pip-version-check --no-input)
     if ! { [ -f "$STAMP" ] && [ "$(head -n 1 "$STAMP")" = "$1" ] && works; }; then
         echo "Making .venv with $("$PYTHON" -V) ..."
         "$PYTHON" -m venv --clear .venv

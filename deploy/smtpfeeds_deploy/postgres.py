@@ -53,8 +53,9 @@ _SETTINGS = {
     "log_checkpoints": "off",
 }
 
-#: For data that may be lost with the machine: tests.
-_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+#: For data that may be lost with the machine (tests). What is committed still outlives a kill -9
+#: of the server: synchronous_commit stays on, so the log has reached the kernel.
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
 class PrivatePostgres:
@@ -109,19 +110,18 @@ class PrivatePostgres:
 
     def dsn_for(self, database: str, *, user: str = USER) -> str:
         """How to connect to a database of this server; it must have been started."""
-        if self._sockets is None:
-            msg = f"the PostgreSQL in {self._root} was not started yet"
-            raise SingleHostError(msg)
-        parts = {"host": str(self._sockets), "dbname": database, "user": user}
-        return " ".join(f"{key}={_quoted(value)}" for key, value in parts.items())
+        return connection_string(self._socket_folder_in_use(), database, user)
 
     @property
     def socket_path(self) -> Path:
-        """The server's Unix socket."""
+        """The server's Unix socket; it must have been started."""
+        return self._socket_folder_in_use() / f".s.PGSQL.{PORT}"
+
+    def _socket_folder_in_use(self) -> Path:
         if self._sockets is None:
             msg = f"the PostgreSQL in {self._root} was not started yet"
             raise SingleHostError(msg)
-        return self._sockets / f".s.PGSQL.{PORT}"
+        return self._sockets
 
     @property
     def pid(self) -> int | None:
@@ -346,6 +346,12 @@ class PrivatePostgres:
                 )
                 raise SingleHostError(msg)
             time.sleep(0.02)
+
+
+def connection_string(sockets: Path, database: str, user: str) -> str:
+    """A libpq connection string for a server that listens in this folder."""
+    parts = {"host": str(sockets), "dbname": database, "user": user}
+    return " ".join(f"{name}={_quoted(value)}" for name, value in parts.items())
 
 
 def _quoted(value: str) -> str:

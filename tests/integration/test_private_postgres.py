@@ -1,0 +1,250 @@
+"""The private PostgreSQL of a single host: made, started, killed, found again, and gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from servers.processes import wait_until
+from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_deploy.orphans import processes_in
+from smtpfeeds_deploy.postgres import PrivatePostgres
+from smtpfeeds_deploy.unprivileged import check_reach, choose_identity
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[PrivatePostgres]:
+    with PrivatePostgres(tmp_path, durable=False) as started:
+        yield started
+
+
+def data_folder(directory: Path) -> Path:
+    return directory.resolve() / "postgres" / "data"
+
+
+def remember(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE greet AS SELECT 1 AS hits")
+
+
+def remembered(dsn: str) -> bool:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute("SELECT hits FROM greet").fetchall() == [(1,)]
+
+
+def test_data_are_there_after_stop_and_start_and_no_process_is_left(tmp_path: Path) -> None:
+    private = PrivatePostgres(tmp_path, durable=False)
+    private.start()
+    remember(private.dsn)
+    private.stop()
+    assert processes_in(data_folder(tmp_path)) == []
+    private.start()
+    assert remembered(private.dsn)
+    private.stop()
+
+
+def test_production_settings_are_durable_and_no_port_is_open(tmp_path: Path) -> None:
+    with (
+        PrivatePostgres(tmp_path) as private,
+        psycopg.connect(private.dsn) as connection,
+    ):
+        found = [
+            connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
+            for name in ("fsync", "synchronous_commit", "full_page_writes", "listen_addresses")
+        ]
+    assert found == [("on",), ("on",), ("on",), ("",)]
+
+
+def test_folder_is_the_owners_alone_and_its_parent_is_untouched(tmp_path: Path) -> None:
+    tmp_path.chmod(0o751)
+    with PrivatePostgres(tmp_path, durable=False) as private:
+        for path in (private.socket_path.parent, data_folder(tmp_path), tmp_path / "postgres"):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+            assert path.stat().st_uid == os.geteuid()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o751
+
+
+def test_killed_postmaster_is_seen_and_started_again(private: PrivatePostgres) -> None:
+    remember(private.dsn)
+    dsn, pid = private.dsn, private.pid
+    assert pid is not None
+    assert private.poll() is None
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: private.poll() == -signal.SIGKILL, limit_s=5, what="the end is seen")
+    assert private.pid is None
+    private.start()
+    assert private.dsn == dsn
+    assert remembered(dsn)
+
+
+def test_number_of_a_dead_postmaster_that_is_another_program_now(tmp_path: Path) -> None:
+    private = PrivatePostgres(tmp_path, durable=False)
+    private.start()
+    remember(private.dsn)
+    assert private.pid is not None
+    os.kill(private.pid, signal.SIGKILL)
+    pid_file = data_folder(tmp_path) / "postmaster.pid"
+    lines = pid_file.read_text().splitlines()
+    private.stop()
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        pid_file.write_text("\n".join([str(bystander.pid), *lines[1:]]) + "\n")
+        private.start()
+        assert remembered(private.dsn)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+        private.stop()
+
+
+_OWNS_ONE = """
+import sys, time
+from pathlib import Path
+from smtpfeeds_deploy.postgres import PrivatePostgres
+private = PrivatePostgres(Path(sys.argv[1]), durable=False)
+private.start()
+print(private.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["ends by itself", "must be killed"])
+def test_server_of_a_killed_owner_is_no_hindrance_to_the_next(tmp_path: Path, frozen: bool) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", _OWNS_ONE, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    with owner:
+        assert owner.stdout is not None
+        postmaster = int(owner.stdout.readline())
+        if frozen:
+            os.kill(postmaster, signal.SIGSTOP)
+        owner.kill()
+    with PrivatePostgres(tmp_path, durable=False, stop_limit_s=0.5) as private:
+        assert private.pid != postmaster
+        remember(private.dsn)
+        assert postmaster not in processes_in(data_folder(tmp_path))
+
+
+def test_server_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", _OWNS_ONE, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    with owner:
+        assert owner.stdout is not None
+        owner.stdout.readline()
+        owner.kill()
+    wait_until(
+        lambda: processes_in(data_folder(tmp_path)) == [], limit_s=15, what="the server is gone"
+    )
+
+
+def test_second_owner_is_refused_and_the_first_goes_on(
+    tmp_path: Path, private: PrivatePostgres
+) -> None:
+    with pytest.raises(SingleHostError, match=f"in use by process {os.getpid()}"):
+        PrivatePostgres(tmp_path, durable=False).start()
+    remember(private.dsn)
+
+
+def test_path_too_long_for_a_socket_gets_a_short_folder_that_goes_with_the_stop(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / ("long" * 20) / ("longer, still" * 5)
+    directory.mkdir(parents=True)
+    private = PrivatePostgres(directory, durable=False)
+    private.start()
+    try:
+        sockets = private.socket_path.parent
+        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+        remember(private.dsn)
+        with pytest.raises(SingleHostError, match="in use"):
+            PrivatePostgres(directory, durable=False).start()
+        assert remembered(private.dsn), "a refused second owner leaves the first one's socket"
+        assert private.pid is not None
+        os.kill(private.pid, signal.SIGKILL)
+        wait_until(lambda: private.poll() is not None, limit_s=5, what="the end is seen")
+        private.start()
+        assert private.socket_path.parent == sockets, "a restart keeps the connection string"
+    finally:
+        private.stop()
+    assert not sockets.exists()
+
+
+def test_data_of_another_major_version_are_refused_before_anything_is_touched(
+    tmp_path: Path,
+) -> None:
+    with PrivatePostgres(tmp_path, durable=False):
+        pass
+    (data_folder(tmp_path) / "PG_VERSION").write_text("14\n")
+    with pytest.raises(SingleHostError, match="made by PostgreSQL 14, and what is here is"):
+        PrivatePostgres(tmp_path).start()
+
+
+def test_failed_start_shows_what_the_server_said(tmp_path: Path) -> None:
+    private = PrivatePostgres(tmp_path, durable=False, settings={"shared_buffers": "many"})
+    with pytest.raises(SingleHostError, match='invalid value for parameter "shared_buffers"'):
+        private.start()
+    assert processes_in(data_folder(tmp_path)) == []
+
+
+def test_cut_short_initdb_is_done_again(tmp_path: Path) -> None:
+    partial = tmp_path / "postgres" / "data.partial"
+    partial.mkdir(parents=True)
+    (partial / "PG_VERSION").write_text("18\n")
+    with PrivatePostgres(tmp_path, durable=False) as private:
+        remember(private.dsn)
+    assert not partial.exists()
+
+
+@pytest.fixture
+def folder_for_all(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder that every user can reach; pytest's own are their owner's alone."""
+    made = Path("/var/tmp") / f"smtpfeeds-test-{os.getpid()}-{request.node.name}"
+    made.mkdir(mode=0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+def start_error(private: PrivatePostgres) -> str | None:
+    try:
+        private.start()
+    except SingleHostError as exc:
+        return str(exc)
+    return None
+
+
+def test_without_user_namespaces_it_works_or_says_what_to_do(folder_for_all: Path) -> None:
+    """As root the server becomes another user, if that user may read the programs."""
+    private = PrivatePostgres(folder_for_all, durable=False, user_namespaces=False)
+    error = start_error(private)
+    if error is not None:
+        assert os.geteuid() == 0
+        assert "cannot reach" in error
+        assert "install where every user may read" in error
+        assert (folder_for_all / "postgres").stat().st_uid == 0, "nothing was handed over"
+        return
+    with private:
+        remember(private.dsn)
+        owner = data_folder(folder_for_all).stat().st_uid
+        assert owner != 0
+        assert folder_for_all.stat().st_uid == os.geteuid()
+    with PrivatePostgres(folder_for_all, durable=False) as again:
+        assert remembered(again.dsn)
+        assert data_folder(folder_for_all).stat().st_uid == owner
+
+
+def test_folder_that_the_other_user_cannot_enter_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    nobody = choose_identity(euid=0, data_uid=None, namespaces=False, sudo_uid=None)
+    with pytest.raises(SingleHostError, match=r"cannot reach .*: choose a folder under /var/tmp"):
+        check_reach(tmp_path, "/bin/true", nobody)

@@ -1,0 +1,45 @@
+"""Who a server is to be: decided from who we are, who owns its data, and what the host allows."""
+
+from __future__ import annotations
+
+import pytest
+
+from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_deploy.unprivileged import Identity, choose_identity
+
+NOBODY = 65534
+
+
+@pytest.mark.parametrize("data_uid", [None, 1000], ids=["no data yet", "own data"])
+def test_ordinary_user_is_oneself(data_uid: int | None) -> None:
+    chosen = choose_identity(euid=1000, data_uid=data_uid, namespaces=True, sudo_uid=None)
+    assert chosen == Identity()
+
+
+def test_data_of_another_user_are_refused_by_name() -> None:
+    with pytest.raises(SingleHostError, match="belongs to user root: start it as that user"):
+        choose_identity(euid=1000, data_uid=0, namespaces=True, sudo_uid=None)
+
+
+@pytest.mark.parametrize("data_uid", [None, 0], ids=["no data yet", "root's data"])
+def test_root_takes_a_user_namespace_and_keeps_the_data(data_uid: int | None) -> None:
+    chosen = choose_identity(euid=0, data_uid=data_uid, namespaces=True, sudo_uid=1000)
+    assert chosen.prefix[:2] == ("unshare", "--user")
+    assert chosen.uid is None
+
+
+def test_root_without_user_namespaces_takes_an_unprivileged_user() -> None:
+    chosen = choose_identity(euid=0, data_uid=None, namespaces=False, sudo_uid=None)
+    assert chosen.uid not in (None, 0)
+    assert f"--reuid={chosen.uid}" in chosen.prefix
+
+
+def test_data_once_given_to_a_user_stay_that_users() -> None:
+    """A namespace of root's could not read them, though it might be there by now."""
+    chosen = choose_identity(euid=0, data_uid=NOBODY, namespaces=True, sudo_uid=None)
+    assert chosen.uid == NOBODY
+
+
+def test_user_who_does_not_exist_is_refused() -> None:
+    with pytest.raises(SingleHostError, match="there is no user 4000000000"):
+        choose_identity(euid=0, data_uid=None, namespaces=False, sudo_uid=4_000_000_000)
