@@ -1,0 +1,107 @@
+"""The commands `smtpfeeds up` and `smtpfeeds demo`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smtpfeeds_common.addresses import parse_network
+from smtpfeeds_common.errors import AddressError
+
+_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def _listen_address(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Any:
+    for text in values:
+        host, colon, port = text.rpartition(":")
+        if not (colon and host and port.isdigit() and int(port) <= 65_535):
+            raise click.BadParameter(
+                f"{text!r} is not HOST:PORT, such as 0.0.0.0:25 or [2001:db8::1]:25"
+            )
+    return values
+
+
+def _networks(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Any:
+    for text in values:
+        try:
+            parse_network(text)
+        except AddressError as exc:
+            raise click.BadParameter(exc.message) from exc
+    return values
+
+
+@click.command()
+@click.option("--dir", "folder", type=_FOLDER, required=True, metavar="DIR",
+              help="Folder for everything; made where it is missing.")  # fmt: skip
+@click.option("--smtp", multiple=True, required=True, metavar="HOST:PORT",
+              callback=_listen_address,
+              help="Address to hear SMTP clients on, such as 0.0.0.0:25 or [::]:25; "
+              "may be given again.")  # fmt: skip
+@click.option("--trusted-proxy", multiple=True, metavar="CIDR", callback=_networks,
+              help="Network whose connections begin with a PROXY protocol header; "
+              "may be given again.")  # fmt: skip
+@click.option("--origin-table", type=_FILE, metavar="FILE",
+              help="pyasn routeview table, plain or .gz; without one every ASN is NA.")  # fmt: skip
+@click.option("--as-names", type=_FILE, metavar="FILE",
+              help="JSON file of AS names, plain or .gz.")  # fmt: skip
+@click.option("--publish-every", type=click.IntRange(1, 86_400), default=60, show_default=True,
+              metavar="SECONDS",
+              help="Publish at every multiple of this since midnight UTC.")  # fmt: skip
+@click.option("--publish-non-global", is_flag=True,
+              help="Publish also addresses that are not publicly routable.")  # fmt: skip
+def up(
+    folder: Path,
+    smtp: tuple[str, ...],
+    trusted_proxy: tuple[str, ...],
+    origin_table: Path | None,
+    as_names: Path | None,
+    publish_every: int,
+    publish_non_global: bool,  # noqa: FBT001 - click calls by keyword
+) -> None:
+    """Run everything on this one host, in one folder.
+
+    A private PostgreSQL, the sensor and the aggregator. Prints a line that
+    begins with "ready" when all of them listen, and runs until SIGINT or
+    SIGTERM. Started again on the same folder it goes on with what is there.
+
+    The published feeds are in DIR/feeds. Ask with, for example,
+    `smtpfeeds query 192.0.2.0/24 --dir DIR`.
+    """
+    from .home import Home, Wanted
+    from .up import SingleHost, StopRequest, ready_line, to_stderr
+
+    home = Home(folder)
+    wanted = Wanted(
+        smtp=smtp,
+        trusted_proxies=trusted_proxy,
+        origin_table=origin_table,
+        as_names=as_names,
+        publish_every_s=publish_every,
+        publish_non_global=publish_non_global,
+    )
+    stop = StopRequest()
+    stop.install()
+    host = SingleHost(home, wanted, stop=stop, say=to_stderr)
+    host.run(lambda: click.echo(ready_line(home)))
+
+
+@click.command()
+@click.option("--dir", "folder", type=_FOLDER, default=Path("demo"), show_default=True,
+              metavar="DIR",
+              help="Folder for the demo; an earlier demo's is replaced.")  # fmt: skip
+@click.option("--clients", type=click.IntRange(50, 20_000), default=400, show_default=True,
+              help="SMTP clients to let loose.")  # fmt: skip
+@click.option("--seed", type=int, default=1, show_default=True,
+              help="The same seed lets the same clients loose.")  # fmt: skip
+@click.pass_context
+def demo(context: click.Context, folder: Path, clients: int, seed: int) -> None:
+    """Show the whole pipeline with made-up clients.
+
+    Starts `smtpfeeds up` in a folder of its own, lets some hundreds of SMTP
+    clients of many kinds loose on it, shows both feeds, and checks that they
+    say exactly what the clients did. Nothing outside of this host is reached.
+    """
+    from .demo import run_demo
+
+    context.exit(run_demo(folder, clients=clients, seed=seed))

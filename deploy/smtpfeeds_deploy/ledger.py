@@ -1,0 +1,209 @@
+"""The clients' own ledger: what they did, and what must therefore be recorded.
+
+A client cannot know the instant at which a sensor heard it, but it knows two
+instants with the event between them: before it sent the verb and after it read
+the answer. So every time here is a bracket, and what is recorded must lie in
+it. All else (addresses, feeds, hits, sensors) is exact. The rules are those of
+the feeds: at most one greet and one data event a connection; a data event also
+raises the greet row's last_seen, not its hits.
+
+Pure: sessions in, expectations out, disagreements out.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from smtpfeeds_common.feeds import DATA, GREET
+
+_HOUR_MS: Final = 3_600_000
+
+
+class Bracket(NamedTuple):
+    """Milliseconds since 1970-01-01 UTC between which an instant lies, both included."""
+
+    lowest: int
+    highest: int
+
+    def holds(self, found: "Bracket") -> bool:
+        """Whether a time that is known to ``found`` can be this instant."""
+        return found.lowest <= self.highest and self.lowest <= found.highest
+
+
+class Heard(NamedTuple):
+    """An event that a session must have caused, and when."""
+
+    feed: str
+    when: Bracket
+
+
+@dataclass(slots=True)
+class Session:
+    """One connection of one client, as the client saw it."""
+
+    kind: str
+    source: str
+    sensor: str
+    target: str
+    events: list[Heard] = field(default_factory=list)
+    #: The reply codes in the order in which they came.
+    replies: list[int] = field(default_factory=list)
+    #: A greet ended by a bare LF, or a greet whose argument is a full host name.
+    bare_lf: bool = False
+    full_host_name: bool = False
+    #: What went otherwise than this kind of client must see it; empty where nothing did.
+    trouble: str = ""
+
+    def heard(self, feed: str, sent_ms: int, answered_ms: int) -> None:
+        """Note an event: once a connection and feed, as the feeds count."""
+        if all(event.feed != feed for event in self.events):
+            self.events.append(Heard(feed, Bracket(sent_ms, answered_ms)))
+
+
+@dataclass(slots=True)
+class Expected:
+    """What a row must say; also one sensor's part of it."""
+
+    first: Bracket
+    last: Bracket
+    hits: int = 0
+    sensors: set[str] = field(default_factory=set)
+    targets: set[str] = field(default_factory=set)
+    bare_lf: bool = False
+    full_host_name: bool = False
+
+
+class Found(NamedTuple):
+    """What a row does say, as read from a file or from the database.
+
+    A time cut to the second is the bracket of that second. None: not said there.
+    """
+
+    first: Bracket | None
+    last: Bracket
+    hits: int | None
+    sensors: int | None
+
+
+#: (feed, address) or (feed, address, sensor).
+Key = tuple[str, ...]
+
+
+def expected_rows(sessions: Iterable[Session]) -> dict[Key, Expected]:
+    """One row for each (feed, address)."""
+    return _fold(sessions, by_sensor=False)
+
+
+def expected_sightings(sessions: Iterable[Session]) -> dict[Key, Expected]:
+    """One row for each (feed, address, sensor)."""
+    return _fold(sessions, by_sensor=True)
+
+
+def _fold(sessions: Iterable[Session], *, by_sensor: bool) -> dict[Key, Expected]:
+    rows: dict[Key, Expected] = {}
+    for session in sessions:
+        tail = (session.source, session.sensor) if by_sensor else (session.source,)
+        for event in session.events:
+            row = rows.get((event.feed, *tail))
+            if row is None:
+                row = rows[event.feed, *tail] = Expected(event.when, event.when)
+            _fold_event(row, session, event)
+            if event.feed == DATA.name:
+                greet = rows[GREET.name, *tail]
+                greet.last = _later(greet.last, event.when)
+    return rows
+
+
+def _fold_event(row: Expected, session: Session, event: Heard) -> None:
+    row.first = Bracket(
+        min(row.first.lowest, event.when.lowest), min(row.first.highest, event.when.highest)
+    )
+    row.last = _later(row.last, event.when)
+    row.hits += 1
+    row.sensors.add(session.sensor)
+    row.targets.add(session.target)
+    if event.feed == GREET.name:
+        row.bare_lf |= session.bare_lf
+        row.full_host_name |= session.full_host_name
+
+
+def _later(one: Bracket, other: Bracket) -> Bracket:
+    return Bracket(max(one.lowest, other.lowest), max(one.highest, other.highest))
+
+
+def disagreements(expected: Mapping[Key, Expected], found: Mapping[Key, Found]) -> list[str]:
+    """Every way in which what is recorded is not what the clients did; empty where all agrees."""
+    said = [f"{' '.join(key)}: missing" for key in sorted(expected.keys() - found.keys())]
+    said += [f"{' '.join(key)}: invented" for key in sorted(found.keys() - expected.keys())]
+    for key in sorted(expected.keys() & found.keys()):
+        said += [f"{' '.join(key)}: {what}" for what in _differences(expected[key], found[key])]
+    return said
+
+
+def _differences(want: Expected, got: Found) -> list[str]:
+    said: list[str] = []
+    if got.first is not None and not want.first.holds(got.first):
+        said.append(f"first seen {got.first} lies outside {want.first}")
+    if not want.last.holds(got.last):
+        said.append(f"last seen {got.last} lies outside {want.last}")
+    if got.hits is not None and got.hits != want.hits:
+        said.append(f"{got.hits} hits, not {want.hits}")
+    if got.sensors is not None and got.sensors != len(want.sensors):
+        said.append(f"{got.sensors} sensors, not {len(want.sensors)}")
+    return said
+
+
+def activity_disagreements(
+    sessions: Iterable[Session], found: Mapping[tuple[int, str, str], int]
+) -> list[str]:
+    """The same for events an hour.
+
+    Args:
+        sessions: what the clients did.
+        found: events by (hour in ms, feed, sensor).
+    """
+    sure: dict[tuple[int, str, str], int] = {}
+    possible: dict[tuple[int, str, str], int] = {}
+    totals: dict[tuple[str, str], int] = {}
+    for session in sessions:
+        for event in session.events:
+            pair = (event.feed, session.sensor)
+            totals[pair] = totals.get(pair, 0) + 1
+            hours = {_hour(event.when.lowest), _hour(event.when.highest)}
+            for hour in hours:
+                possible[hour, *pair] = possible.get((hour, *pair), 0) + 1
+                if len(hours) == 1:
+                    sure[hour, *pair] = sure.get((hour, *pair), 0) + 1
+    said = [
+        f"{key}: {found.get(key, 0)} events, not {sure.get(key, 0)} to {possible.get(key, 0)}"
+        for key in sorted(possible.keys() | found.keys())
+        if not sure.get(key, 0) <= found.get(key, 0) <= possible.get(key, 0)
+    ]
+    for feed, sensor in sorted(totals):
+        events = sum(n for (_, f, s), n in found.items() if (f, s) == (feed, sensor))
+        if events != totals[feed, sensor]:
+            said.append(f"{feed} {sensor}: {events} events in all, not {totals[feed, sensor]}")
+    return said
+
+
+def _hour(at_ms: int) -> int:
+    return at_ms - at_ms % _HOUR_MS
+
+
+def data_without_greet(keys: Iterable[Key]) -> list[str]:
+    """Addresses that are in smtpdata and not in smtpgreet: there must be none."""
+    known = set(keys)
+    return [
+        f"{' '.join(key)}: in {DATA.name} and not in {GREET.name}"
+        for key in sorted(known)
+        if key[0] == DATA.name and (GREET.name, *key[1:]) not in known
+    ]
+
+
+def troubles(sessions: Iterable[Session]) -> list[str]:
+    """What clients saw otherwise than they must, one line each."""
+    return [
+        f"{session.kind} {session.source} at {session.target}: {session.trouble}"
+        for session in sessions
+        if session.trouble
+    ]

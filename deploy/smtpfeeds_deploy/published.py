@@ -1,0 +1,181 @@
+"""Read the published files back, as any consumer would.
+
+Written from the description of the formats, not from the code that writes
+them: what a file says is compared with what the clients did.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from smtpfeeds_common.addresses import normalise_address
+from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_common.feeds import FEED_NAMES
+
+from .ledger import Bracket, Expected, Found, Key, disagreements
+
+_HEADER_LINES: Final = 68
+_FOOTER_LINES: Final = 4
+_NOT_KNOWN: Final = "NA"
+_NAME_CHARS: Final = 30
+
+
+class PublishedRow(NamedTuple):
+    """One row of one file."""
+
+    asn: int | None
+    name: str
+    found: Found
+    tags: tuple[str, ...] | None
+
+
+Rows = dict[Key, PublishedRow]
+
+
+class NotThatFormat(SingleHostError):
+    """A published file is not in the format that its name says."""
+
+
+def read_feed(folder: Path, feed: str) -> dict[str, Rows]:
+    """Every file of one feed, by its name.
+
+    Raises:
+        NotThatFormat: a file is missing, cut, or not of its format.
+    """
+    readers = {
+        f"{feed}.txt": read_text,
+        f"{feed}-ipv4.txt": read_text,
+        f"{feed}-ipv6.txt": read_text,
+        f"{feed}.csv": read_csv,
+        f"{feed}.ndjson": read_ndjson,
+    }
+    try:
+        return {name: read(folder / name) for name, read in readers.items()}
+    except (OSError, ValueError, LookupError, TypeError) as exc:
+        raise NotThatFormat(f"cannot read the feed {feed} in {folder}: {exc!r}") from exc
+
+
+def read_text(path: Path) -> Rows:
+    """The text format: 68 lines, rows of five fields, 4 lines."""
+    lines = path.read_text(encoding="ascii").splitlines()
+    head, body, foot = (
+        lines[:_HEADER_LINES],
+        lines[_HEADER_LINES:-_FOOTER_LINES],
+        lines[-_FOOTER_LINES:],
+    )
+    if not all(line.startswith("#") for line in head + foot):
+        raise NotThatFormat(f"{path}: the frame is not {_HEADER_LINES} and {_FOOTER_LINES} lines")
+    rows: Rows = {}
+    for line in body:
+        asn, name, address, last, feed = (part.strip() for part in line.split("  |  "))
+        _add(rows, path, feed, address, asn, name, Found(None, second(last), None, None), None)
+    if foot[-1] != f"#   Addresses: {len(rows)}":
+        raise NotThatFormat(f"{path}: {len(rows)} rows, and the footer says {foot[-1]!r}")
+    return rows
+
+
+def read_csv(path: Path) -> Rows:
+    """The CSV format: columns by their names."""
+    rows: Rows = {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream, strict=True):
+            tags = tuple(row["tags"].split())
+            _add(rows, path, row["category"], row["ipaddr"], row["ASN"], row["ASname"],
+                 _found(row), tags)  # fmt: skip
+    return rows
+
+
+def read_ndjson(path: Path) -> Rows:
+    """The NDJSON format: an object a row, closed by the metadata."""
+    *objects, last = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if last["metadata"]["count"] != len(objects):
+        raise NotThatFormat(f"{path}: {len(objects)} rows, and the metadata says {last}")
+    rows: Rows = {}
+    for row in objects:
+        asn = _NOT_KNOWN if row["ASN"] is None else str(row["ASN"])
+        name = _NOT_KNOWN if row["ASname"] is None else row["ASname"]
+        _add(rows, path, row["category"], row["ipaddr"], asn, name, _found(row), tuple(row["tags"]))
+    return rows
+
+
+def _found(row: Mapping[str, Any]) -> Found:
+    return Found(
+        second(row["first_seen"]), second(row["lastseen"]), int(row["hits"]), int(row["sensors"])
+    )
+
+
+def _add(
+    rows: Rows,
+    path: Path,
+    feed: str,
+    address: str,
+    asn: str,
+    name: str,
+    found: Found,
+    tags: tuple[str, ...] | None,
+) -> None:
+    if feed not in FEED_NAMES or normalise_address(address) != address or (feed, address) in rows:
+        raise NotThatFormat(f"{path}: the row of {address!r} in {feed!r} is odd, or there twice")
+    number = None if asn == _NOT_KNOWN else int(asn)
+    rows[feed, address] = PublishedRow(number, name, found, tags)
+
+
+def second(text: str) -> Bracket:
+    """The bracket of a time that was cut to the second, UTC."""
+    at = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    begin_ms = int(at.timestamp()) * 1000
+    return Bracket(begin_ms, begin_ms + 999)
+
+
+def feed_disagreements(
+    files: Mapping[str, Rows],
+    expected: Mapping[Key, Expected],
+    origins: Mapping[str, int | None],
+    names: Mapping[int, str],
+) -> list[str]:
+    """Every way in which a feed's files are not what the clients did.
+
+    Args:
+        files: rows by file name, from ``read_feed``.
+        expected: from the ledger, of this feed alone.
+        origins: the origin of each address.
+        names: AS names, already in the form in which they are published.
+    """
+    said: list[str] = []
+    for name, rows in files.items():
+        want = {key: row for key, row in expected.items() if _belongs(name, key[1])}
+        wrong = disagreements(want, {key: row.found for key, row in rows.items()})
+        cut = name.endswith(".txt")
+        wrong += _origin_disagreements(rows, origins, names, cut=cut)
+        wrong += _tag_disagreements(rows, want)
+        said += [f"{name}: {what}" for what in wrong]
+    return said
+
+
+def _belongs(file: str, address: str) -> bool:
+    if "-ipv4" in file:
+        return ":" not in address
+    return "-ipv6" not in file or ":" in address
+
+
+def _origin_disagreements(
+    rows: Rows, origins: Mapping[str, int | None], names: Mapping[int, str], *, cut: bool
+) -> Iterable[str]:
+    for (feed, address), row in rows.items():
+        asn = origins.get(address)
+        name = names.get(asn, _NOT_KNOWN) if asn is not None else _NOT_KNOWN
+        if cut:
+            name = name[:_NAME_CHARS].strip()
+        if (row.asn, row.name) != (asn, name):
+            yield f"{feed} {address}: origin {row.asn} {row.name!r}, not {asn} {name!r}"
+
+
+def _tag_disagreements(rows: Rows, expected: Mapping[Key, Expected]) -> Iterable[str]:
+    for key in rows.keys() & expected.keys():
+        tags, want = rows[key].tags, expected[key]
+        for tag, noted in (("bare_lf", want.bare_lf), ("full_host_name", want.full_host_name)):
+            if tags is not None and (tag in tags) != noted:
+                yield f"{' '.join(key)}: tag {tag} is {tag in tags}, not {noted}"

@@ -1,0 +1,121 @@
+"""Let a plan of clients loose on sensors and bring back their ledger.
+
+Real TCP connections. A visit that has a source address of its own says it by
+the PROXY protocol (the sensor must trust this host for it); one that has none
+is what its socket is. At most so many connections at once.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from smtpfeeds_common.addresses import normalise_address
+
+from . import proxy_header
+from .clients import KINDS, Client
+from .ledger import Session
+from .talk import ANSWER_LIMIT_S, ClientTrouble, Now, Talk, now_ms
+
+#: Connections at once: under the number that a sensor takes from one address by default.
+PARALLEL: Final = 32
+#: The destination a proxy names; the sensor records its own address, not this.
+_DESTINATION: Final = {False: "192.0.2.1", True: "2001:db8::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a sensor listens, and the sensor's name."""
+
+    host: str
+    port: int
+    sensor: str
+
+    @property
+    def text(self) -> str:
+        """HOST:PORT, an IPv6 host in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One connection to be made."""
+
+    kind: str
+    target: Target
+    #: The address that the PROXY protocol names; empty: no header is sent.
+    source: str = ""
+    #: Version of the PROXY protocol, 1 or 2.
+    proxy_version: int = 1
+    #: Local address of the socket; empty: the kernel's choice.
+    bind_to: str = ""
+
+
+async def simulate(
+    visits: Iterable[Visit],
+    *,
+    parallel: int = PARALLEL,
+    clock: Now = now_ms,
+    on_done: Callable[[Session], None] = lambda _: None,
+) -> list[Session]:
+    """Make every visit; the ledger, in the order of the visits.
+
+    A client that is answered otherwise than it must be says so in its session;
+    the others go on.
+    """
+    slots = asyncio.Semaphore(parallel)
+
+    async def within_bound(number: int, visit: Visit) -> Session:
+        async with slots:
+            session = await _visit(visit, number, clock)
+        on_done(session)
+        return session
+
+    return await asyncio.gather(*(within_bound(*pair) for pair in enumerate(visits)))
+
+
+async def _visit(visit: Visit, number: int, clock: Now) -> Session:
+    source = normalise_address(visit.source) if visit.source else ""
+    session = Session(visit.kind, source, visit.target.sensor, visit.target.text)
+    began = clock()
+    try:
+        talk = await _connect(visit)
+    except (OSError, TimeoutError) as exc:
+        session.trouble = f"cannot connect: {str(exc) or 'no answer in time'}"
+        return session
+    try:
+        session.source = source or normalise_address(talk.local_address)
+        header = _header(visit, number)
+        if header:
+            talk.send(header)
+        await KINDS[visit.kind](Client(talk, session, clock, began))
+    except ClientTrouble as exc:
+        session.trouble = exc.message
+    finally:
+        talk.close()
+    return session
+
+
+async def _connect(visit: Visit) -> Talk:
+    loop = asyncio.get_running_loop()
+    bind_to = (visit.bind_to, 0) if visit.bind_to else None
+    _, talk = await asyncio.wait_for(
+        loop.create_connection(
+            Talk, visit.target.host, visit.target.port, local_addr=bind_to, flags=_NUMERIC
+        ),
+        ANSWER_LIMIT_S,
+    )
+    return talk
+
+
+_NUMERIC: Final = socket.AI_NUMERICHOST
+
+
+def _header(visit: Visit, number: int) -> bytes:
+    if not visit.source:
+        return b""
+    write = proxy_header.version_2 if visit.proxy_version == 2 else proxy_header.version_1
+    destination = _DESTINATION[":" in visit.source]
+    return write(visit.source, destination, 1024 + number % 64_000, 25)

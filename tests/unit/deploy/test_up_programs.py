@@ -1,0 +1,126 @@
+"""What `smtpfeeds up` is made of: pauses between starts, its folder, its settings, its logs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_deploy.bounded_log import BoundedLog
+from smtpfeeds_deploy.home import Home, Wanted, toml_text
+from smtpfeeds_deploy.programs import Backoff, ended
+from smtpfeeds_deploy.readiness import Readiness
+
+
+def test_pauses_double_up_to_their_bound() -> None:
+    backoff = Backoff()
+    pauses = [backoff.after(lived_s=0.1) for _ in range(9)]
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_child_that_lived_a_while_is_started_again_at_once() -> None:
+    backoff = Backoff(pause_s=30)
+    assert backoff.after(lived_s=61) == 0.5
+    assert backoff.after(lived_s=59) == 1
+
+
+def test_end_of_a_process_is_said_in_words() -> None:
+    assert ended(3) == "ended with exit code 3"
+    assert ended(-9) == "was killed by SIGKILL"
+
+
+def test_folder_in_use_by_another_says_so_and_by_whom(tmp_path: Path) -> None:
+    first, second = Home(tmp_path / "site"), Home(tmp_path / "site")
+    first.take()
+    with pytest.raises(SingleHostError, match=rf"in use by another .* \(process {os.getpid()}\)"):
+        second.take()
+    first.leave()
+    second.take()
+    second.leave()
+
+
+def test_folder_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SingleHostError, match="cannot use the folder"):
+        Home(tmp_path / "file" / "site").take()
+
+
+def test_settings_files_say_what_the_command_line_said(tmp_path: Path) -> None:
+    home = Home(tmp_path / 'an odd "name"')
+    home.take()
+    wanted = Wanted(
+        smtp=("127.0.0.1:0", "[::1]:0"),
+        trusted_proxies=("127.0.0.0/8",),
+        origin_table=tmp_path / "table",
+        publish_every_s=7,
+        publish_non_global=True,
+    )
+    home.write_settings(wanted, "host='/x y' dbname=smtpfeeds")
+    home.leave()
+    sensor = tomllib.loads(home.sensor_file.read_text())
+    aggregator = tomllib.loads(home.aggregator_file.read_text())
+    assert sensor["listen"] == ["127.0.0.1:0", "[::1]:0"]
+    assert sensor["trusted_proxies"] == ["127.0.0.0/8"]
+    assert aggregator["dsn"] == "host='/x y' dbname=smtpfeeds"
+    assert aggregator["broker"] == [f"spool:{sensor['spool_dir']}"]
+    assert aggregator["origin_table"] == str(tmp_path / "table")
+    assert aggregator["publish_interval_s"] == 7
+    assert aggregator["publish_non_global"] is True
+    assert home.aggregator_file.stat().st_mode & 0o077 == 0
+
+
+def test_nobodys_exported_variables_part_the_programs_from_each_other(tmp_path: Path) -> None:
+    """Who has another database's DSN exported does not get this host's events in there."""
+    given = {
+        "PATH": "/bin",
+        "SMTPFEEDS_AGGREGATOR_DSN": "postgresql://production/",
+        "SMTPFEEDS_AGGREGATOR_PUBLISHER_NAME": "Example",
+        "SMTPFEEDS_SENSOR_BROKER": "amqps://production",
+    }
+    left = Home(tmp_path).environment(given, Wanted(smtp=("127.0.0.1:0",)))
+    assert left == {"PATH": "/bin", "SMTPFEEDS_AGGREGATOR_PUBLISHER_NAME": "Example"}
+
+
+def test_toml_carries_any_text() -> None:
+    odd = 'quote " backslash \\ tab \t del \x7f ü \u2028'
+    assert tomllib.loads(toml_text({"a": odd, "b": (odd,), "c": False})) == {
+        "a": odd,
+        "b": [odd],
+        "c": False,
+    }
+
+
+def test_log_past_its_bound_begins_anew_and_one_is_kept(tmp_path: Path) -> None:
+    log = BoundedLog(tmp_path / "log" / "sensor.log", max_bytes=100)
+    stream = log.open()
+    os.write(stream, b"old\n" * 30)
+    log.keep_bound()
+    os.write(stream, b"new\n")
+    log.keep_bound()
+    os.close(stream)
+    assert log.path.read_bytes() == b"new\n"
+    assert log.path.with_name("sensor.log.1").read_bytes() == b"old\n" * 30
+
+
+def test_last_words_are_those_of_this_run(tmp_path: Path) -> None:
+    log = BoundedLog(tmp_path / "sensor.log")
+    log.path.write_text("of the run before\n")
+    since = log.size()
+    with log.path.open("a") as stream:
+        stream.write("".join(f"line {number}\n" for number in range(20)))
+    assert log.tail(since).splitlines() == [f"line {number}" for number in range(8, 20)]
+
+
+def test_ready_is_what_a_child_says_to_its_own_socket() -> None:
+    readiness = Readiness()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as child:
+        child.connect("\0" + readiness.address.removeprefix("@"))
+        child.send(b"STATUS=opening")
+        assert not readiness.look()
+        child.send(b"STATUS=listening\nREADY=1")
+        assert readiness.look()
+    readiness.close()
