@@ -1,0 +1,27 @@
+#!/bin/sh
+# Makes the virtual host `smtpfeeds` and the aggregator's account in it. May be run again.
+#
+#     set-up-centre.sh PASSWORD_FILE
+#
+# The aggregator declares the exchange and both queues itself when it starts. It publishes what it
+# refuses to its own second queue, through the default exchange: hence `amq.default`.
+set -eu
+
+VHOST=smtpfeeds
+ACCOUNT=smtpfeeds-aggregator
+OWN='^smtpfeeds(\..*)?$'
+OWN_AND_DEFAULT='^(smtpfeeds(\..*)?|amq\.default)$'
+
+if [ $# -ne 1 ] || [ ! -s "$1" ]; then
+    echo "usage: $0 PASSWORD_FILE   (a file with the account's password on its first line)" >&2
+    exit 2
+fi
+
+rabbitmqctl --quiet list_vhosts name | grep -qx "$VHOST" || rabbitmqctl add_vhost "$VHOST"
+# The password goes by standard input: arguments can be read by every user of the host.
+if rabbitmqctl --quiet list_users | cut -f1 | grep -qx "$ACCOUNT"; then
+    head -n 1 "$1" | rabbitmqctl change_password "$ACCOUNT"
+else
+    head -n 1 "$1" | rabbitmqctl add_user "$ACCOUNT"
+fi
+rabbitmqctl set_permissions --vhost "$VHOST" "$ACCOUNT" "$OWN" "$OWN_AND_DEFAULT" "$OWN"
