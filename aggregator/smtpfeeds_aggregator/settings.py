@@ -8,6 +8,7 @@ from smtpfeeds_common import settings as common
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.logs import FORMATS, LEVELS
 from smtpfeeds_common.settings import setting
+from smtpfeeds_common.topology import QUEUE
 
 #: Names the environment's variables: SMTPFEEDS_AGGREGATOR_<SETTING>.
 PROGRAM: Final = "aggregator"
@@ -34,6 +35,16 @@ class AggregatorSettings:
         "", help="a file whose first line is the broker password, where the address has none"
     )
     broker_ca_file: str = setting("", help="certificates that sign the broker's; else the system's")
+    queue: str = setting(
+        QUEUE, help="the queue to consume; another name is a shard that the operator has made"
+    )
+    seal_interval_s: float = setting(
+        1.0,
+        unit="seconds",
+        minimum=0.05,
+        maximum=60,
+        help="with `spool:DIR`: seal what the sensor heard so often",
+    )
     feeds_dir: str = setting(
         "", help="publish the feeds below this directory; empty: this aggregator only ingests"
     )
@@ -77,6 +88,104 @@ class AggregatorSettings:
         maximum=86_400,
         unit="seconds",
         help="how often a running aggregator looks for a new origin table",
+    )
+    origin_refresh_interval_s: int = setting(
+        86_400,
+        minimum=0,
+        maximum=31_536_000,
+        unit="seconds",
+        help="fetch a new table into origin_dir this often (at least 3600); 0: only by command",
+    )
+    origin_refresh_jitter_s: int = setting(
+        1800,
+        minimum=0,
+        maximum=86_400,
+        unit="seconds",
+        help="wait up to this much longer, by chance, so that not all ask at once",
+    )
+    origin_rib_urls: tuple[str, ...] = setting(
+        ("https://archive.routeviews.org/route-views4/bgpdata",),
+        help="collectors' archives or mirrors of them, tried in turn; below each: YYYY.MM/RIBS/",
+    )
+    origin_names_urls: tuple[str, ...] = setting(
+        (
+            "https://ftp.ripe.net/ripe/asnames/asn.txt",
+            "https://bgp.potaroo.net/cidr/autnums.html",
+        ),
+        help="lists of AS names, tried in turn: asn.txt, autnums.html or pyasn's JSON",
+    )
+    origin_user_agent: str = setting(
+        "", help="how a refresh names itself; empty: smtpfeeds and its version"
+    )
+    origin_allow_http: bool = setting(
+        False, help="also fetch over plain http:// from other hosts than this one"
+    )
+    origin_max_download_bytes: int = setting(
+        2_000_000_000, minimum=1000, unit="bytes", help="a RIB may be this large"
+    )
+    origin_max_unpacked_bytes: int = setting(
+        40_000_000_000, minimum=1000, unit="bytes", help="a RIB may unpack to this much"
+    )
+    origin_stall_timeout_s: int = setting(
+        60,
+        minimum=1,
+        maximum=3600,
+        unit="seconds",
+        help="give a fetch up that brings nothing for this long",
+    )
+    origin_fetch_timeout_s: int = setting(
+        3600, minimum=1, maximum=86_400, unit="seconds", help="a fetch may take this long"
+    )
+    origin_convert_timeout_s: int = setting(
+        7200, minimum=1, maximum=86_400, unit="seconds", help="converting a RIB may take this long"
+    )
+    origin_max_bad_records: int = setting(
+        1000,
+        minimum=0,
+        maximum=1_000_000,
+        unit="records",
+        help="refuse a RIB with more records that give no prefix and origin",
+    )
+    origin_min_prefixes_ipv4: int = setting(
+        700_000, minimum=0, unit="prefixes", help="refuse a new table with fewer IPv4 prefixes"
+    )
+    origin_min_prefixes_ipv6: int = setting(
+        150_000, minimum=0, unit="prefixes", help="refuse a new table with fewer IPv6 prefixes"
+    )
+    origin_min_origins: int = setting(
+        60_000, minimum=0, unit="ASNs", help="refuse a new table with fewer origin ASNs"
+    )
+    origin_min_names: int = setting(
+        50_000, minimum=0, unit="names", help="refuse a fetched list with fewer AS names"
+    )
+    origin_max_change_percent: float = setting(
+        10.0,
+        minimum=0,
+        maximum=1_000_000,
+        unit="percent",
+        help="refuse a new table whose counts differ by more from the table in use",
+    )
+    origin_max_moved_percent: float = setting(
+        5.0,
+        minimum=0,
+        maximum=100,
+        unit="percent",
+        help="refuse a new table that gives more of a fixed sample another origin",
+    )
+    origin_max_age_days: int = setting(
+        14, minimum=1, maximum=36_500, unit="days", help="refuse a new table that is older"
+    )
+    origin_known_answers: tuple[str, ...] = setting(
+        (
+            "8.8.8.8=15169",
+            "1.1.1.1=13335",
+            "193.0.6.139=3333",
+            "2001:4860:4860::8888=15169",
+        ),
+        help="ADDRESS=ASN that a new table must answer",
+    )
+    origin_allow_reserved: bool = setting(
+        False, help="keep special-purpose prefixes and ASNs in refreshed tables: a private network"
     )
     origin_load_timeout_s: int = setting(
         300,

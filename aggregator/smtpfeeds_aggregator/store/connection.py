@@ -53,9 +53,7 @@ class TransactionConflict(DatabaseUnavailable):
     """PostgreSQL chose this transaction to give way to another; run it again."""
 
 
-def connect(
-    settings: AggregatorSettings, purpose: str, *, autocommit: bool = False
-) -> Connection:
+def connect(settings: AggregatorSettings, purpose: str, *, autocommit: bool = False) -> Connection:
     """Open a connection.
 
     Args:
@@ -67,7 +65,7 @@ def connect(
         SettingsError: no DSN, or it cannot be read.
         DatabaseUnavailable: no server takes the connection.
     """
-    parameters = _parameters(settings, purpose)
+    parameters = connection_parameters(settings, purpose)
     with database_errors():
         connection = psycopg.connect(**parameters, autocommit=True)
         try:
@@ -79,7 +77,12 @@ def connect(
     return connection
 
 
-def _parameters(settings: AggregatorSettings, purpose: str) -> dict[str, Any]:
+def connection_parameters(settings: AggregatorSettings, purpose: str) -> dict[str, Any]:
+    """What a connection is opened with: the DSN, over our defaults.
+
+    Raises:
+        SettingsError: no DSN, or it cannot be read.
+    """
     if not settings.dsn:
         raise SettingsError("the setting 'dsn' is missing: say which PostgreSQL to use")
     try:

@@ -12,7 +12,7 @@ what that version uses.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -32,7 +32,7 @@ class Migration:
 
     version: int
     name: str
-    sql: str
+    sql: str = field(repr=False)
 
 
 @cache
@@ -42,9 +42,7 @@ def migrations() -> tuple[Migration, ...]:
     for file in files(sql_files).joinpath("migrations").iterdir():
         match = _FILE.match(file.name)
         if match:
-            found.append(
-                Migration(int(match[1]), match[2], file.read_text(encoding="utf-8"))
-            )
+            found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
     return tuple(sorted(found, key=lambda step: step.version))
 
 

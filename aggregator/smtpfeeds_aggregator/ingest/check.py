@@ -1,0 +1,135 @@
+"""What a message must be before it may touch the database. Pure.
+
+The broker vouches for the account that published (``user_id``); a batch names
+its sensor; they must be one and the same. Every address is packed here, once.
+A row that cannot be is handed back beside its batch, its neighbours stay.
+"""
+
+import uuid
+from typing import Final, NamedTuple
+
+import msgspec
+
+from smtpfeeds_common.addresses import IPv4_BYTES, pack_address
+from smtpfeeds_common.errors import AddressError, WireError
+from smtpfeeds_common.wire import Batch, Observation, PrefixOverflow, RefusedRow, decode
+
+from ..sources import Delivery
+
+#: Longest ``version`` and name of a counter that is stored.
+_TEXT_MAX: Final = 64
+#: Counters of a sensor that are stored.
+_COUNTERS_MAX: Final = 128
+
+
+class BatchKey(NamedTuple):
+    """What makes a batch the same batch: the account that sent it, its spool, its number."""
+
+    sensor: str
+    spool: uuid.UUID
+    seq: int
+
+
+class CheckedBatch(NamedTuple):
+    """A batch that may be stored, and the rows of it that may not."""
+
+    key: BatchKey
+    batch: Batch
+    #: Parallel to ``observations``: the packed address.
+    rows: list[tuple[bytes, Observation]]
+    #: The packed prefix of each overflow.
+    overflows: list[tuple[bytes, PrefixOverflow]]
+    refused: list[RefusedRow]
+    delivery: Delivery
+
+
+def check(delivery: Delivery) -> CheckedBatch:
+    """Read a delivery.
+
+    Raises:
+        WireError: it is not a batch of the account that sent it.
+    """
+    if delivery.account is None:
+        raise WireError("no user_id: the broker does not vouch for who sent this")
+    batch, refused = decode(delivery.body)
+    if batch.sensor != delivery.account:
+        raise WireError(
+            f"the batch names the sensor {batch.sensor!r}, the account {delivery.account!r} sent it"
+        )
+    try:
+        spool = uuid.UUID(batch.spool)
+    except ValueError as exc:
+        raise WireError(f"{batch.spool!r} is not a spool's UUID") from exc
+    rows = _pack_rows(batch.observations, refused)
+    overflows = _pack_overflows(batch.overflows, refused)
+    return CheckedBatch(
+        BatchKey(batch.sensor, spool, batch.seq), batch, rows, overflows, refused, delivery
+    )
+
+
+def _pack_rows(
+    observations: list[Observation], refused: list[RefusedRow]
+) -> list[tuple[bytes, Observation]]:
+    rows = []
+    for row in observations:
+        try:
+            packed = pack_address(row.ip)
+        except AddressError as exc:
+            refused.append(_refuse("observations", row, str(exc)))
+            continue
+        if row.first_ms > row.last_ms:
+            refused.append(_refuse("observations", row, "first_ms is after last_ms"))
+            continue
+        rows.append((packed, row))
+    return rows
+
+
+def _pack_overflows(
+    overflows: list[PrefixOverflow], refused: list[RefusedRow]
+) -> list[tuple[bytes, PrefixOverflow]]:
+    rows = []
+    for row in overflows:
+        text, _, length = row.prefix.partition("/")
+        try:
+            packed = pack_address(text)
+        except AddressError as exc:
+            refused.append(_refuse("overflows", row, str(exc)))
+            continue
+        if length != "64" or len(packed) == IPv4_BYTES or packed[8:] != bytes(8):
+            refused.append(_refuse("overflows", row, "this is not an IPv6 /64"))
+            continue
+        if row.first_ms > row.last_ms:
+            refused.append(_refuse("overflows", row, "first_ms is after last_ms"))
+            continue
+        rows.append((packed, row))
+    return rows
+
+
+def _refuse(kind: str, row: Observation | PrefixOverflow, reason: str) -> RefusedRow:
+    return RefusedRow(kind, msgspec.json.encode(row), reason)
+
+
+def refused_rows_body(checked: CheckedBatch) -> bytes:
+    """The refused rows of a batch as one JSON message, each as it came."""
+    return msgspec.json.encode(
+        {
+            "sensor": checked.key.sensor,
+            "spool": str(checked.key.spool),
+            "seq": checked.key.seq,
+            "rows": [
+                {"kind": row.kind, "reason": row.reason, "row": row.raw.decode(errors="replace")}
+                for row in checked.refused
+            ],
+        }
+    )
+
+
+def printable(text: str) -> str:
+    """A sensor's text as it may be stored: PostgreSQL takes no NUL, a terminal no escape."""
+    return "".join(char for char in text[:_TEXT_MAX] if char.isprintable())
+
+
+def stored_counters(counters: dict[str, int]) -> dict[str, int]:
+    """A sensor's counters as they may be stored."""
+    named = {printable(name): count for name, count in counters.items()}
+    return dict(sorted(named.items())[:_COUNTERS_MAX])

@@ -1,0 +1,281 @@
+"""Folds checked batches into the rows of one transaction. Pure.
+
+One row per (address, feed, sensor): first seen by minimum, last seen by
+maximum, hits by sum, flags and targets by OR. A data event also raises its
+greet row (not its hits), so data is always a part of greet. Rows come out
+sorted by key, the order in which every transaction takes its locks.
+
+The rows are written here in PostgreSQL's binary COPY format: packing a row is
+one call of ``struct``, and the server parses neither addresses nor times.
+https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple, Protocol
+
+from smtpfeeds_common.addresses import IPv4_BYTES
+from smtpfeeds_common.feeds import DATA, FEED_NAMES, GREET
+
+from .check import BatchKey, CheckedBatch, printable, stored_counters
+
+#: Sums stop here: two of them still fit into PostgreSQL's bigint, so that no
+#: sensor can make an address's counter overflow and spoil everybody's batches.
+MAX_COUNT: Final = 2**62 - 1
+
+_HOUR_MS: Final = 3_600_000
+#: PostgreSQL counts microseconds from 2000-01-01.
+_PG_EPOCH_MS: Final = 946_684_800_000
+_UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_TRAILER: Final = b"\xff\xff"
+#: Nine columns; an inet is family (2 or 3), bits, is_cidr, octets, address.
+_ADDRESS_4: Final = struct.Struct(">hiBBBB4s")
+_ADDRESS_6: Final = struct.Struct(">hiBBBB16s")
+#: first_seen, last_seen, hits, flags, targets, asn; each with its length.
+_TAIL: Final = struct.Struct(">iqiqiqiqiqiq")
+_TAIL_NO_ASN: Final = struct.Struct(">iqiqiqiqiqi")
+_COLUMNS: Final = 9
+
+
+class OriginTable(Protocol):
+    """Which ASN announces an address, as of one generation of the table."""
+
+    @property
+    def generation(self) -> str:
+        """Empty where no table is set up."""
+        ...
+
+    def lookup_many(self, addresses: list[bytes]) -> list[int | None]:
+        """The origin ASN of each packed address."""
+        ...
+
+    def name(self, asn: int) -> str | None:
+        """The AS name."""
+        ...
+
+
+class SensorState(NamedTuple):
+    """What the newest batch of a sensor says of it."""
+
+    name: str
+    sealed_at: datetime
+    version: str
+    counters: dict[str, int]
+    spool_depth: int
+    drops: int
+
+
+class HourRow(NamedTuple):
+    """Events of a feed at a sensor in an hour."""
+
+    hour: datetime
+    feed: str
+    sensor: str
+    events: int
+
+
+class OverflowRow(NamedTuple):
+    """Events under an IPv6 /64, beyond its addresses of the day."""
+
+    prefix: bytes
+    feed: str
+    sensor: str
+    first_seen: datetime
+    last_seen: datetime
+    hits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Everything that one transaction writes."""
+
+    #: The batches in it, each once, sorted.
+    keys: tuple[BatchKey, ...]
+    #: Rows for COPY, in binary, sorted by (ip, feed, sensor).
+    copy: bytes
+    rows: int
+    #: Rows as they came, before the fold.
+    rows_read: int
+    #: No (ip, feed) has rows of two sensors.
+    one_sensor_each: bool
+    has_ipv6: bool
+    #: The oldest last_seen, or None where there are no rows.
+    oldest: datetime | None
+    #: Whether ``asn`` means anything: false where no origin table is loaded.
+    annotated: bool
+    #: Names of the ASNs in the rows.
+    names: dict[int, str]
+    hours: tuple[HourRow, ...]
+    overflows: tuple[OverflowRow, ...]
+    sensors: tuple[SensorState, ...]
+    #: Times of sealing, for the lag from there to the commit.
+    sealed_at: tuple[datetime, ...]
+
+
+def fold(batches: Sequence[CheckedBatch], origin: OriginTable) -> Folded:
+    """Fold batches; each key must be there once."""
+    rows = _fold_rows(batches)
+    ordered = sorted(rows.items())
+    asns = _origins([row[_IP] for _, row in ordered], origin)
+    oldest = min((row[1] for row in rows.values()), default=None)
+    return Folded(
+        keys=tuple(sorted(batch.key for batch in batches)),
+        copy=_copy(ordered, asns),
+        rows=len(ordered),
+        rows_read=sum(len(batch.rows) for batch in batches),
+        one_sensor_each=len({batch.key.sensor for batch in batches}) == 1,
+        has_ipv6=bool(ordered) and ordered[-1][0][0] != IPv4_BYTES,
+        oldest=None if oldest is None else _time(oldest),
+        annotated=bool(origin.generation),
+        names=_names(asns, origin),
+        hours=_fold_hours(batches),
+        overflows=_fold_overflows(batches),
+        sensors=_newest(batches),
+        sealed_at=tuple(_time(batch.batch.sealed_ms) for batch in batches),
+    )
+
+
+# A row in the making: first_ms, last_ms, hits, flags, targets, packed address, names for COPY.
+_IP: Final = 5
+_Row = list[Any]
+
+
+def _fold_rows(batches: Sequence[CheckedBatch]) -> dict[bytes, _Row]:
+    """Rows by a key that sorts as PostgreSQL sorts (ip, feed, sensor)."""
+    rows: dict[bytes, _Row] = {}
+    for checked in batches:
+        sensor = checked.key.sensor
+        names = {feed: _names_for_copy(feed, sensor) for feed in FEED_NAMES}
+        # 0 and 1 sort as the feeds' names do: smtpdata before smtpgreet.
+        greet_end, data_end = b"\1" + sensor.encode(), b"\0" + sensor.encode()
+        for packed, seen in checked.rows:
+            head = _FAMILY[len(packed)] + packed
+            is_data = seen.feed == DATA.name
+            key = head + (data_end if is_data else greet_end)
+            row = rows.get(key)
+            if row is None:
+                rows[key] = [
+                    seen.first_ms, seen.last_ms, seen.hits, seen.flags, seen.targets,
+                    packed, names[seen.feed],
+                ]  # fmt: skip
+            else:
+                _merge(row, seen.first_ms, seen.last_ms, seen.hits, seen.flags, seen.targets)
+            if is_data:
+                greet = rows.setdefault(
+                    head + greet_end,
+                    [seen.first_ms, seen.last_ms, 0, 0, 0, packed, names[GREET.name]],
+                )
+                _merge(greet, seen.first_ms, seen.last_ms, 0, 0, seen.targets)
+    return rows
+
+
+_FAMILY: Final = {4: b"\4", 16: b"\6"}
+
+
+def _merge(row: _Row, first_ms: int, last_ms: int, hits: int, flags: int, targets: int) -> None:
+    # Not min and max: this runs for every repeated address.
+    if first_ms < row[0]:  # noqa: PLR1730
+        row[0] = first_ms
+    if last_ms > row[1]:  # noqa: PLR1730
+        row[1] = last_ms
+    row[2] += hits
+    row[3] |= flags
+    row[4] |= targets
+
+
+def _names_for_copy(feed: str, sensor: str) -> bytes:
+    return b"".join(
+        struct.pack(">i", len(name)) + name for name in (feed.encode(), sensor.encode())
+    )
+
+
+def _origins(addresses: list[bytes], origin: OriginTable) -> list[int | None]:
+    """The origin of each address; an address's rows lie side by side and cost one lookup."""
+    distinct = list(dict.fromkeys(addresses))
+    found = dict(zip(distinct, origin.lookup_many(distinct), strict=True))
+    return [found[address] for address in addresses]
+
+
+def _names(asns: list[int | None], origin: OriginTable) -> dict[int, str]:
+    named = {asn: origin.name(asn) for asn in sorted({asn for asn in asns if asn})}
+    return {asn: name for asn, name in named.items() if name}
+
+
+def _copy(ordered: list[tuple[bytes, _Row]], asns: list[int | None]) -> bytes:
+    parts = [_COPY_HEADER]
+    for (_, (first_ms, last_ms, hits, flags, targets, packed, names)), asn in zip(
+        ordered, asns, strict=True
+    ):
+        if len(packed) == IPv4_BYTES:
+            parts.append(_ADDRESS_4.pack(_COLUMNS, 8, 2, 32, 0, 4, packed))
+        else:
+            parts.append(_ADDRESS_6.pack(_COLUMNS, 20, 3, 128, 0, 16, packed))
+        parts.append(names)
+        first = (first_ms - _PG_EPOCH_MS) * 1000
+        last = (last_ms - _PG_EPOCH_MS) * 1000
+        if asn:
+            parts.append(
+                _TAIL.pack(8, first, 8, last, 8, min(hits, MAX_COUNT), 8, flags, 8, targets, 8, asn)
+            )
+        else:
+            parts.append(
+                _TAIL_NO_ASN.pack(
+                    8, first, 8, last, 8, min(hits, MAX_COUNT), 8, flags, 8, targets, -1
+                )
+            )
+    parts.append(_COPY_TRAILER)
+    return b"".join(parts)
+
+
+def _fold_hours(batches: Sequence[CheckedBatch]) -> tuple[HourRow, ...]:
+    counts: dict[tuple[int, str, str], int] = {}
+    for checked in batches:
+        for count in checked.batch.hours:
+            hour_ms = count.hour_ms - count.hour_ms % _HOUR_MS
+            key = (hour_ms, count.feed, checked.key.sensor)
+            counts[key] = counts.get(key, 0) + count.events
+    return tuple(
+        HourRow(_time(hour_ms), feed, sensor, min(events, MAX_COUNT))
+        for (hour_ms, feed, sensor), events in sorted(counts.items())
+    )
+
+
+def _fold_overflows(batches: Sequence[CheckedBatch]) -> tuple[OverflowRow, ...]:
+    found: dict[tuple[bytes, str, str], list[int]] = {}
+    for checked in batches:
+        for prefix, row in checked.overflows:
+            key = (prefix, row.feed, checked.key.sensor)
+            seen = found.setdefault(key, [row.first_ms, row.last_ms, 0])
+            seen[0], seen[1] = min(seen[0], row.first_ms), max(seen[1], row.last_ms)
+            seen[2] += row.hits
+    return tuple(
+        OverflowRow(prefix, feed, sensor, _time(first), _time(last), min(hits, MAX_COUNT))
+        for (prefix, feed, sensor), (first, last, hits) in sorted(found.items())
+    )
+
+
+def _newest(batches: Sequence[CheckedBatch]) -> tuple[SensorState, ...]:
+    newest: dict[str, CheckedBatch] = {}
+    for checked in batches:
+        known = newest.get(checked.key.sensor)
+        if known is None or checked.batch.sealed_ms >= known.batch.sealed_ms:
+            newest[checked.key.sensor] = checked
+    return tuple(
+        SensorState(
+            name,
+            _time(checked.batch.sealed_ms),
+            printable(checked.batch.version),
+            stored_counters(checked.batch.counters),
+            checked.batch.depth,
+            checked.batch.drops,
+        )
+        for name, checked in sorted(newest.items())
+    )
+
+
+def _time(ms: int) -> datetime:
+    return _UNIX_EPOCH + timedelta(milliseconds=ms)

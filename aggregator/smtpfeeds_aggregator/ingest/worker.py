@@ -1,0 +1,313 @@
+"""The ingest worker: two threads, so that one collection is folded while another is written.
+
+``collect`` gathers deliveries up to N messages, M rows or T milliseconds,
+checks and folds them. ``store`` writes a folded collection in one transaction,
+and acknowledges after the commit. Between them at most one collection waits;
+with the one in each thread's hands that is the memory a worker takes.
+
+What can go wrong has one answer each:
+
+* not a batch, or not its sender's: refused; the others go on
+* the database refuses the data: batch by batch, the culprit alone is refused
+* the database is away: hold; beyond a minute everything in hand is given back
+  to the source, and taken again when the database is
+* killed at any point: what was not acknowledged comes again, and what of it was
+  committed is recognised
+"""
+
+import logging
+import queue
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Final
+
+from smtpfeeds_common.errors import BadRows, DatabaseError, WireError
+from smtpfeeds_common.logs import fields
+
+from ..metrics import Health, Metrics
+from ..settings import AggregatorSettings
+from ..sources import Delivery, Refusal, Source
+from ..store.ingest import IngestStore, Outcome
+from .check import BatchKey, CheckedBatch, check, refused_rows_body
+from .fold import Folded, OriginTable, fold
+
+logger = logging.getLogger(__name__)
+
+#: The database may be away for so long before what is in hand is given back.
+HOLD_S: Final = 60.0
+_RETRY_FIRST_S: Final = 0.25
+_RETRY_LAST_S: Final = 5.0
+#: How often each thread says that it is alive, and how long its silence may last.
+_TICK_S: Final = 0.5
+_SILENCE_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Batches that are written together, each key once, and their fold."""
+
+    batches: tuple[CheckedBatch, ...]
+    #: Further deliveries of the same batches: acknowledged with them.
+    repeats: tuple[Delivery, ...]
+    folded: Folded
+    origin: OriginTable
+
+
+class IngestWorker:
+    """Takes deliveries from a source into the store."""
+
+    def __init__(
+        self,
+        source: Source,
+        store: IngestStore,
+        origin: Callable[[], OriginTable],
+        settings: AggregatorSettings,
+        metrics: Metrics,
+        health: Health,
+        *,
+        hold_s: float = HOLD_S,
+    ) -> None:
+        self._source, self._store, self._origin = source, store, origin
+        self._settings, self._metrics, self._health = settings, metrics, health
+        self._hold_s = hold_s
+        self._ready: queue.Queue[Collection] = queue.Queue(maxsize=1)
+        self._busy = Event()
+        self._collected = Event()
+
+    # The first thread.
+
+    def collect(self, stop: Event) -> None:
+        """Gather, check, fold, hand over; until told to stop, and then what is in hand."""
+        try:
+            while not stop.is_set():
+                self._health.beat("collect", within_s=_SILENCE_S)
+                batches = self._gather(stop)
+                if batches:
+                    self._hand_over(self._fold(batches), stop)
+        finally:
+            self._collected.set()
+
+    def _gather(self, stop: Event) -> list[CheckedBatch]:
+        """Take deliveries until one of the three bounds; past the time, while the store is busy."""
+        taken: list[CheckedBatch] = []
+        rows, deadline = 0, 0.0
+        while len(taken) < self._settings.ingest_batch_messages and not stop.is_set():
+            wait_s = _TICK_S
+            if taken:
+                wait_s = deadline - time.monotonic()
+                if wait_s <= 0:
+                    if not self._store_is_busy():
+                        break
+                    wait_s = 0.02
+            delivery = self._source.get(wait_s)
+            if delivery is None:
+                if not taken:
+                    break
+                continue
+            if not taken:
+                deadline = time.monotonic() + self._settings.ingest_wait_ms / 1000
+            checked = self._check(delivery)
+            if checked is not None:
+                taken.append(checked)
+                rows += len(checked.rows)
+                if rows >= self._settings.ingest_batch_rows:
+                    break
+        return taken
+
+    def _store_is_busy(self) -> bool:
+        return self._busy.is_set() or self._ready.full()
+
+    def _check(self, delivery: Delivery) -> CheckedBatch | None:
+        if delivery.redelivered:
+            self._metrics.redelivered.inc()
+        try:
+            return check(delivery)
+        except WireError as exc:
+            self._refuse(delivery, Refusal("message", exc.message, delivery.body))
+            return None
+
+    def _refuse(self, delivery: Delivery, refusal: Refusal) -> None:
+        self._metrics.refused.labels(refusal.kind).inc()
+        logger.warning(
+            "refused",
+            extra=fields(
+                kind=refusal.kind,
+                account=delivery.account,
+                reason=refusal.reason[:300],
+                octets=len(refusal.body),
+            ),
+        )
+        self._source.refuse(delivery, refusal)
+
+    def _fold(self, batches: Sequence[CheckedBatch]) -> Collection:
+        started = time.perf_counter()
+        first: dict[BatchKey, CheckedBatch] = {}
+        repeats = [
+            checked.delivery
+            for checked in batches
+            if first.setdefault(checked.key, checked) is not checked
+        ]
+        origin = self._origin()
+        folded = fold(tuple(first.values()), origin)
+        self._metrics.fold_time.observe(time.perf_counter() - started)
+        return Collection(tuple(first.values()), tuple(repeats), folded, origin)
+
+    def _hand_over(self, collection: Collection, stop: Event) -> None:
+        while True:
+            self._health.beat("collect", within_s=_SILENCE_S)
+            try:
+                self._ready.put(collection, timeout=_TICK_S)
+            except queue.Full:
+                if stop.is_set():
+                    return  # not acknowledged: it comes again
+            else:
+                return
+
+    # The second thread.
+
+    def store(self, stop: Event) -> None:
+        """Write and acknowledge collections, until told to stop and the last one is in."""
+        try:
+            while not (self._collected.is_set() and self._ready.empty()):
+                self._health.beat("store", within_s=_SILENCE_S)
+                try:
+                    collection = self._ready.get(timeout=_TICK_S)
+                except queue.Empty:
+                    continue
+                self._busy.set()
+                try:
+                    self._write(collection, stop)
+                finally:
+                    self._busy.clear()
+        finally:
+            self._store.close()
+
+    def _write(self, collection: Collection, stop: Event) -> None:
+        if not self._is_current(collection):
+            return  # its session is over: all of it comes again
+        try:
+            outcome = self._apply(collection, stop)
+        except BadRows as exc:
+            self._write_one_by_one(collection, exc, stop)
+            return
+        if outcome is not None:
+            self._count(collection, outcome)
+            self._acknowledge(collection)
+
+    def _is_current(self, collection: Collection) -> bool:
+        return any(self._source.is_current(checked.delivery) for checked in collection.batches)
+
+    def _apply(self, collection: Collection, stop: Event) -> Outcome | None:
+        """Write it, holding while the database is away; None where it was given back.
+
+        Raises:
+            BadRows: the database refuses the data.
+        """
+        away_since: float | None = None
+        retry_s = _RETRY_FIRST_S
+        while True:
+            self._health.beat("store", within_s=_SILENCE_S)
+            started = time.perf_counter()
+            conflicts = self._store.conflicts
+            try:
+                outcome = self._store.apply(
+                    collection.folded, lambda keys: self._refold(collection, keys)
+                )
+            except BadRows:
+                raise
+            except DatabaseError as exc:
+                now = time.monotonic()
+                if away_since is None:
+                    away_since = now
+                    self._say_away(exc)
+                if stop.is_set():
+                    return None
+                if now - away_since >= self._hold_s:
+                    self._give_back_until_it_is_back(stop)
+                    return None
+                stop.wait(retry_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
+                retry_s = min(retry_s * 2, _RETRY_LAST_S)
+            else:
+                self._metrics.database_time.observe(time.perf_counter() - started)
+                if away_since is not None:
+                    self._say_back(away_since)
+                return outcome
+            finally:
+                self._metrics.conflicts.inc(self._store.conflicts - conflicts)
+
+    def _refold(self, collection: Collection, keys: frozenset[BatchKey]) -> Folded:
+        fresh = [checked for checked in collection.batches if checked.key in keys]
+        return fold(fresh, collection.origin)
+
+    def _say_away(self, exc: DatabaseError) -> None:
+        self._metrics.holds.inc()
+        self._metrics.holding.set(1)
+        self._health.trouble("database", exc.message[:300])
+        logger.warning("database away", extra=fields(reason=exc.message[:300]))
+
+    def _say_back(self, away_since: float) -> None:
+        self._metrics.holding.set(0)
+        self._health.well("database")
+        logger.info("database back", extra=fields(away_s=round(time.monotonic() - away_since, 1)))
+
+    def _give_back_until_it_is_back(self, stop: Event) -> None:
+        """Let another aggregator have the batches; take up again when the database answers."""
+        since = time.monotonic()
+        logger.warning("database away for long; batches given back", extra=fields())
+        self._source.pause()
+        while not stop.is_set():
+            self._health.beat("store", within_s=_SILENCE_S)
+            stop.wait(_RETRY_LAST_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            try:
+                self._store.probe()
+            except DatabaseError:
+                continue
+            self._say_back(since - self._hold_s)
+            self._source.resume()
+            return
+
+    def _write_one_by_one(self, collection: Collection, cause: BadRows, stop: Event) -> None:
+        """Find the culprit: each batch in a transaction of its own; the good ones are taken."""
+        if len(collection.batches) == 1:
+            checked = collection.batches[0]
+            self._refuse(checked.delivery, Refusal("batch", cause.message, checked.delivery.body))
+            self._source.acknowledge(list(collection.repeats))
+            return
+        for checked in collection.batches:
+            repeats = tuple(
+                delivery for delivery in collection.repeats if check(delivery).key == checked.key
+            )
+            folded = fold((checked,), collection.origin)
+            self._write(Collection((checked,), repeats, folded, collection.origin), stop)
+
+    def _count(self, collection: Collection, outcome: Outcome) -> None:
+        known = len(collection.batches) - len(outcome.fresh)
+        metrics = self._metrics
+        metrics.batches.inc(len(outcome.fresh))
+        metrics.duplicates.inc(known + len(collection.repeats))
+        metrics.rows_read.inc(outcome.rows_read)
+        metrics.rows_written.inc(outcome.rows)
+        metrics.rows_outlived.inc(outcome.outlived)
+        metrics.rows_overflowed.inc(outcome.overflowed)
+        for sealed_at in outcome.sealed_at:
+            metrics.lag.observe(max(0.0, (outcome.now - sealed_at).total_seconds()))
+        for sensor in outcome.new_sensors:
+            metrics.new_sensors.inc()
+            logger.info("sensor heard for the first time", extra=fields(sensor=sensor))
+        if outcome.outlived:
+            logger.warning("rows older than the retention", extra=fields(rows=outcome.outlived))
+
+    def _acknowledge(self, collection: Collection) -> None:
+        """Acknowledge what is committed; a batch with refused rows once those are kept."""
+        good = list(collection.repeats)
+        for checked in collection.batches:
+            if checked.refused:
+                self._metrics.rows_refused.inc(len(checked.refused))
+                reason = f"{len(checked.refused)} rows: {checked.refused[0].reason}"
+                self._refuse(checked.delivery, Refusal("rows", reason, refused_rows_body(checked)))
+            else:
+                good.append(checked.delivery)
+        self._source.acknowledge(good)

@@ -1,0 +1,83 @@
+"""The maintenance thread: compacts applied batches, retires old rows.
+
+Any aggregator does it, one at a time, by an advisory lock that is given back
+after each round. A round of retention rests between slices, so that ingest and
+queries have the database to themselves most of the time.
+"""
+
+import logging
+import random
+import time
+from datetime import timedelta
+from threading import Event
+from typing import Final
+
+from smtpfeeds_common.errors import DatabaseError
+from smtpfeeds_common.logs import fields
+
+from .metrics import Health, Metrics
+from .settings import AggregatorSettings
+from .store.connection import Connection, connect, discard
+from .store.maintenance import MaintenanceStore
+
+logger = logging.getLogger(__name__)
+
+_COMPACT_EVERY_S: Final = 10.0
+_RETIRE_EVERY_S: Final = 3600.0
+#: Applied batches of a spool that are worth a compaction.
+_WORTH_BATCHES: Final = 32
+_SPOOLS_A_ROUND: Final = 1_000
+#: A quiet spool's few batches are compacted with the retention.
+_REST_S: Final = 0.02
+
+
+class Maintenance:
+    """Does what keeps the tables small, until told to stop."""
+
+    def __init__(self, settings: AggregatorSettings, metrics: Metrics, health: Health) -> None:
+        self._settings, self._metrics, self._health = settings, metrics, health
+        self._connection: Connection | None = None
+        self._retire_at_s = time.monotonic()
+
+    def run(self, stop: Event) -> None:
+        """Rounds, each with what is due."""
+        while not stop.is_set():
+            self._health.beat("maintenance", within_s=3600)
+            try:
+                self._round(stop)
+            except DatabaseError as exc:
+                logger.info("maintenance waits", extra=fields(reason=exc.message[:300]))
+                discard(self._connection)
+                self._connection = None
+            stop.wait(_COMPACT_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+        discard(self._connection)
+
+    def _round(self, stop: Event) -> None:
+        if self._connection is None:
+            self._connection = connect(self._settings, "maintenance", autocommit=True)
+        store = MaintenanceStore(
+            self._connection, retention=timedelta(days=self._settings.retention_days)
+        )
+        if not store.try_lock():
+            return
+        try:
+            moved = store.compact(batches=_WORTH_BATCHES, spools=_SPOOLS_A_ROUND)
+            self._metrics.compacted.inc(moved)
+            if time.monotonic() >= self._retire_at_s:
+                self._retire(store, stop)
+                self._retire_at_s = time.monotonic() + _RETIRE_EVERY_S
+        finally:
+            if not self._connection.closed:
+                store.unlock()
+
+    def _retire(self, store: MaintenanceStore, stop: Event) -> None:
+        self._metrics.compacted.inc(store.compact(batches=1, spools=100 * _SPOOLS_A_ROUND))
+        total = 0
+        for table, rows in store.retire():
+            self._metrics.retired_rows.labels(table).inc(rows)
+            total += rows
+            self._health.beat("maintenance", within_s=3600)
+            if stop.wait(_REST_S):
+                return
+        if total:
+            logger.info("retired", extra=fields(rows=total))

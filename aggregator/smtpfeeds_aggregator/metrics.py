@@ -1,0 +1,110 @@
+"""What the aggregator counts, for Prometheus, and whether it is well.
+
+The only module that imports prometheus_client. Each aggregator has a registry
+of its own, so nothing is global and tests do not meet.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_PREFIX: Final = "smtpfeeds_ingest_"
+#: Seconds from a batch's sealing to its commit.
+_LAG_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 3600, 86_400)
+_TIME_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Counters and gauges; each says in its help what it is and in its name its unit."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.batches = self._counter("batches", "Batches counted, each once.")
+        self.duplicates = self._counter("duplicates", "Batches that had been counted before.")
+        self.rows_read = self._counter("rows_read", "Rows in the batches that were counted.")
+        self.rows_written = self._counter("rows_written", "Rows written, after the fold.")
+        self.rows_outlived = self._counter("rows_outlived", "Rows older than the retention.")
+        self.rows_overflowed = self._counter(
+            "rows_overflowed", "Rows counted under their /64, which was full for the day."
+        )
+        self.rows_refused = self._counter("rows_refused", "Rows that no schema admits.")
+        self.refused = self._counter("refused", "Messages refused.", ["kind"])
+        self.redelivered = self._counter("redelivered", "Deliveries that came again.")
+        self.new_sensors = self._counter("new_sensors", "Sensors heard for the first time.")
+        self.holds = self._counter("holds", "Times that the database was away.")
+        self.conflicts = self._counter("conflicts", "Transactions that gave way to another.")
+        self.broker_losses = self._counter("broker_losses", "Connections to the broker lost.")
+        self.consumer_losses = self._counter(
+            "consumer_losses", "Consumers cancelled or channels closed by the broker."
+        )
+        self.retired_rows = self._counter("retired_rows", "Rows deleted by age.", ["table"])
+        self.compacted = self._counter("compacted_batches", "Applied batches moved to ranges.")
+        self.lag = self._histogram(
+            "lag_seconds", "From a batch's sealing to its commit.", _LAG_BUCKETS
+        )
+        self.database_time = self._histogram(
+            "database_seconds", "A transaction's time.", _TIME_BUCKETS
+        )
+        self.fold_time = self._histogram(
+            "fold_seconds", "Check, fold and origin of a collection.", _TIME_BUCKETS
+        )
+        self.consuming = self._gauge("consuming", "1 while batches can come in.")
+        self.holding = self._gauge("holding", "1 while the database is away.")
+
+    def _counter(self, name: str, about: str, labels: list[str] | None = None) -> Counter:
+        return Counter(_PREFIX + name, about, labels or (), registry=self.registry)
+
+    def _gauge(self, name: str, about: str) -> Gauge:
+        return Gauge(_PREFIX + name, about, registry=self.registry)
+
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(_PREFIX + name, about, buckets=buckets, registry=self.registry)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+class Health:
+    """Whether each part has lately said that it is well."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._troubles: dict[str, str] = {}
+        self._beats: dict[str, tuple[float, float]] = {}
+
+    def beat(self, part: str, *, within_s: float) -> None:
+        """This part is alive, and says so again within the time."""
+        with self._lock:
+            self._beats[part] = (self._clock(), within_s)
+
+    def trouble(self, part: str, reason: str) -> None:
+        """This part cannot do its work now."""
+        with self._lock:
+            self._troubles[part] = reason
+
+    def well(self, part: str) -> None:
+        """This part can do its work."""
+        with self._lock:
+            self._troubles.pop(part, None)
+
+    def problems(self) -> list[str]:
+        """What is wrong now; empty where all is well."""
+        with self._lock:
+            now = self._clock()
+            silent = [
+                f"{part}: silent for {now - at:.0f} s"
+                for part, (at, within_s) in sorted(self._beats.items())
+                if now - at > within_s
+            ]
+            return [f"{part}: {why}" for part, why in sorted(self._troubles.items())] + silent
+
+    def stuck(self) -> list[str]:
+        """Parts that are silent: what a watchdog restarts for."""
+        with self._lock:
+            now = self._clock()
+            return [part for part, (at, within_s) in self._beats.items() if now - at > within_s]

@@ -1,0 +1,88 @@
+"""`/metrics` for Prometheus and `/health` for a load balancer, on one small HTTP server."""
+
+import logging
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import Any
+
+from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.logs import fields
+
+from .metrics import Health, Metrics
+
+logger = logging.getLogger(__name__)
+
+#: A client that sends nothing is let go after this.
+_CLIENT_TIMEOUT_S = 10.0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _CLIENT_TIMEOUT_S
+    server_version = "smtpfeeds"
+    sys_version = ""
+
+    def __init__(self, metrics: Metrics, health: Health, *args: Any) -> None:
+        self._metrics, self._health = metrics, health
+        super().__init__(*args)
+
+    def do_GET(self) -> None:
+        """Answer one of two paths."""
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._answer(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics.render())
+        elif path == "/health":
+            problems = self._health.problems()
+            body = "\n".join(problems or ["ok"]) + "\n"
+            self._answer(503 if problems else 200, "text/plain; charset=utf-8", body.encode())
+        else:
+            self._answer(404, "text/plain; charset=utf-8", b"try /metrics or /health\n")
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - inherited name
+        """Say nothing of every request."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """A client that went away is no event."""
+        logger.debug("metrics client lost")
+
+
+class MetricsServer:
+    """Serves in a thread of its own until closed."""
+
+    def __init__(self, listen: str, metrics: Metrics, health: Health) -> None:
+        """Bind.
+
+        Raises:
+            SettingsError: not HOST:PORT, or it cannot be bound.
+        """
+        host, _, port = listen.rpartition(":")
+        try:
+            self._server = _Server(
+                (host.strip("[]") or "127.0.0.1", int(port)), partial(_Handler, metrics, health)
+            )
+        except (OSError, ValueError, OverflowError) as exc:
+            raise SettingsError(
+                f"metrics_listen: cannot listen on {listen!r}: {exc}; give a free HOST:PORT"
+            ) from exc
+        self.port = int(self._server.server_address[1])
+        logger.info("metrics served", extra=fields(listen=f"{host}:{self.port}"))
+
+    def run(self, stop: Event) -> None:
+        """Serve until told to stop."""
+        server = Thread(target=self._server.serve_forever, name="http", daemon=True)
+        server.start()
+        stop.wait()
+        self._server.shutdown()
+        self._server.server_close()
+        server.join()

@@ -1,0 +1,207 @@
+"""Joins the aggregator's parts, one thread each; starts them and stops them in order.
+
+The source's thread moves messages; ``collect`` and ``store`` are the ingest
+worker; beside them the publisher, the origin tables' watch, maintenance and the
+metrics' server. A part that ends by an error it did not expect ends the whole
+program with a traceback: the service manager starts it anew, and what was not
+acknowledged comes again.
+"""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from threading import Event, Thread
+from types import FrameType
+from typing import Final
+
+from smtpfeeds_common import __version__
+from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.logs import fields
+
+from .ingest.worker import IngestWorker
+from .maintenance import Maintenance
+from .metrics import Health, Metrics
+from .origin import OriginSource
+from .settings import AggregatorSettings
+from .sources import Source
+from .store.connection import connect, discard
+from .store.ingest import IngestStore
+from .store.migrations import check_schema
+from .systemd import notify, watchdog_interval_s
+
+logger = logging.getLogger(__name__)
+
+#: A part that does not end in so long when asked to is left behind.
+_STOP_LIMIT_S: Final = 30.0
+_TICK_S: Final = 0.2
+
+
+class _Part:
+    """A thread, and what it ended with."""
+
+    def __init__(self, name: str, run: Callable[[Event], None]) -> None:
+        self.name = name
+        self.stop = Event()
+        self.failed = False
+        self._run = run
+        self._thread = Thread(target=self._target, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _target(self) -> None:
+        try:
+            self._run(self.stop)
+        except BaseException:
+            self.failed = True
+            logger.exception("part failed", extra=fields(part=self.name))
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def end(self, limit_s: float) -> None:
+        self.stop.set()
+        self._thread.join(limit_s)
+        if self._thread.is_alive():
+            logger.warning("part did not stop", extra=fields(part=self.name))
+
+
+class Service:
+    """One aggregator."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        """Build all parts; nothing runs yet.
+
+        Raises:
+            SettingsError, DatabaseError, OriginError: what is missing.
+        """
+        self._settings = settings
+        self.metrics, self.health = Metrics(), Health()
+        self._stop = Event()
+        connection = connect(settings, "start", autocommit=True)
+        try:
+            check_schema(connection)
+        finally:
+            discard(connection)
+        self._origins = OriginSource(settings)
+        self._origins.load()
+        self._source = _make_source(settings, self.metrics)
+        store = IngestStore(
+            lambda: connect(settings, "ingest", autocommit=True),
+            retention=timedelta(days=settings.retention_days),
+            addresses_per_prefix64=settings.addresses_per_prefix64,
+        )
+        worker = IngestWorker(
+            self._source,
+            store,
+            lambda: self._origins.current,
+            settings,
+            self.metrics,
+            self.health,
+        )
+        self._parts = self._make_parts(worker)
+
+    def _make_parts(self, worker: IngestWorker) -> list[_Part]:
+        """In the order in which they stop: first what takes in, last what acknowledges."""
+        parts = [
+            _Part("collect", worker.collect),
+            _Part("store", worker.store),
+            _Part("source", self._source.run),
+            _Part("maintenance", Maintenance(self._settings, self.metrics, self.health).run),
+            _Part("origin", self._origins.run),
+        ]
+        if self._settings.feeds_dir:
+            from .publish.service import PublishLoop
+
+            parts.append(_Part("publish", PublishLoop(self._settings, self._origins).run))
+        if self._settings.metrics_listen:
+            from .metrics_http import MetricsServer
+
+            server = MetricsServer(self._settings.metrics_listen, self.metrics, self.health)
+            parts.append(_Part("http", server.run))
+        return parts
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT. Returns the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        for part in self._parts:
+            part.start()
+        self._watch()
+        notify("STOPPING=1")
+        logger.info("stopping", extra=fields())
+        deadline = time.monotonic() + _STOP_LIMIT_S
+        for part in self._parts:
+            part.end(max(0.1, deadline - time.monotonic()))
+        failed = any(part.failed for part in self._parts)
+        logger.info("stopped", extra=fields(failed=failed))
+        return 1 if failed else 0
+
+    def stop(self) -> None:
+        """End ``run``; from any thread."""
+        self._stop.set()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _watch(self) -> None:
+        """Say ready once, keep the watchdog fed, and notice a part that ended."""
+        ready = False
+        interval_s = watchdog_interval_s()
+        fed_s = 0.0
+        while not self._stop.is_set():
+            consuming = self._source.consuming
+            self.metrics.consuming.set(consuming)
+            if consuming:
+                self.health.well("source")
+            else:
+                self.health.trouble("source", "no deliveries can come in")
+            if consuming and not ready:
+                ready = True
+                self._say_ready()
+            if interval_s and time.monotonic() - fed_s >= interval_s and not self.health.stuck():
+                fed_s = time.monotonic()
+                notify("WATCHDOG=1")
+            if not all(part.alive for part in self._parts):
+                return
+            self._stop.wait(_TICK_S)
+
+    def _say_ready(self) -> None:
+        settings = self._settings
+        logger.info(
+            "ready",
+            extra=fields(
+                version=__version__,
+                source="spool" if _spool_folder(settings) else "amqp",
+                feeds_dir=settings.feeds_dir or "none",
+                pid=os.getpid(),
+            ),
+        )
+        notify("READY=1")
+
+
+def _spool_folder(settings: AggregatorSettings) -> Path | None:
+    for url in settings.broker:
+        if url.startswith("spool:"):
+            return Path(url.removeprefix("spool:"))
+    return None
+
+
+def _make_source(settings: AggregatorSettings, metrics: Metrics) -> Source:
+    if not settings.broker:
+        raise SettingsError(
+            "the setting 'broker' is missing: give amqps://… addresses, or spool:DIR on one host"
+        )
+    folder = _spool_folder(settings)
+    if folder is not None:
+        from .sources.spool import SpoolSource
+
+        return SpoolSource(folder, seal_interval_s=settings.seal_interval_s, metrics=metrics)
+    from .sources.amqp import AmqpSource
+
+    return AmqpSource(settings, metrics)

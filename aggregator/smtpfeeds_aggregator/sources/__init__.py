@@ -1,0 +1,72 @@
+"""Where batches come from: a broker, or a sensor's spools on this host.
+
+A source runs in a thread of its own and hands deliveries out by a queue; the
+ingest worker, in another thread, says what became of each. Whatever is never
+said comes again: that is the whole promise of a source.
+"""
+
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message, and who the source vouches it is from."""
+
+    body: bytes
+    #: The broker account that sent it; on a single host the spool's sensor. None: nobody vouches.
+    account: str | None
+    routing_key: str
+    redelivered: bool
+    #: What its source needs to find it again.
+    token: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What is put among the refused, and why."""
+
+    #: ``message``: it is not a batch, or not its sender's; ``batch``: the database
+    #: refuses its data; ``rows``: some rows of a batch that was otherwise taken.
+    kind: str
+    reason: str
+    #: The message as it came, or the refused rows as JSON.
+    body: bytes
+
+
+class Source(Protocol):
+    """What the ingest worker needs of a source; every call from any thread."""
+
+    def run(self, stop: Event) -> None:
+        """Deliver until told to stop; in a thread of its own."""
+        ...
+
+    def get(self, timeout_s: float) -> Delivery | None:
+        """The next delivery, or None when none comes within the time."""
+        ...
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """Whether it can still be acknowledged; else it comes again."""
+        ...
+
+    def acknowledge(self, deliveries: list[Delivery]) -> None:
+        """These are committed: never deliver them again."""
+        ...
+
+    def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
+        """Keep this among the refused, and acknowledge the delivery once it is kept."""
+        ...
+
+    def pause(self) -> None:
+        """Give back what was delivered and not acknowledged; deliver nothing more."""
+        ...
+
+    def resume(self) -> None:
+        """Deliver again."""
+        ...
+
+    @property
+    def consuming(self) -> bool:
+        """Whether deliveries can come now."""
+        ...

@@ -1,0 +1,217 @@
+"""Consumes batches from RabbitMQ, in a thread of its own.
+
+The connection's thread does nothing but move messages and acknowledgements, so
+heartbeats are answered whatever the database does. Deliveries that wait are
+bounded by the prefetch.
+
+pika raises nothing when the broker cancels a consumer (a deleted queue, a
+failed leader) or closes a channel (its acknowledgement timeout): after every
+call this looks at ``is_open`` and ``consumer_tags``. A delivery tag is only good
+on the channel that it came by; each channel is a session with a number, and
+what is said of an older session's deliveries is let go: they come again.
+"""
+
+import contextlib
+import logging
+import queue
+import random
+from functools import partial
+from threading import Event, Thread
+from typing import Any, Final
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ConnectionWrongStateError
+from pika.spec import Basic
+
+from smtpfeeds_common.errors import BrokerUnavailable
+from smtpfeeds_common.logs import fields
+
+from ..metrics import Metrics
+from ..settings import AggregatorSettings
+from . import Delivery, Refusal, broker
+from .refused import ACCOUNT_HEADER, RefusedPublisher
+
+logger = logging.getLogger(__name__)
+
+#: Longest wait for something to happen before the channel is looked at.
+_TICK_S: Final = 1.0
+_BACKOFF_FIRST_S: Final = 0.5
+_BACKOFF_LAST_S: Final = 15.0
+#: Collections in the worker's hands and in waiting: one is committed while the next fills.
+_COLLECTIONS_AHEAD: Final = 2
+
+
+class AmqpSource:
+    """A consumer that survives its broker; ``run`` is its thread, the rest is for others."""
+
+    def __init__(self, settings: AggregatorSettings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._account = broker.account(settings)
+        self._prefetch = min(settings.ingest_batch_messages * _COLLECTIONS_AHEAD, 65_535)
+        self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._session = 0
+        self._paused = Event()
+        self._connection: pika.BlockingConnection | None = None
+        self._channel: BlockingChannel | None = None
+        self._refused = RefusedPublisher(settings, self._account, self.acknowledge, self.is_current)
+
+    # For the worker's thread.
+
+    def get(self, timeout_s: float) -> Delivery | None:
+        """The next delivery that can still be acknowledged."""
+        try:
+            while True:
+                delivery = self._deliveries.get(timeout=timeout_s)
+                if self.is_current(delivery):
+                    return delivery
+        except queue.Empty:
+            return None
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """Whether it came by the channel that is open now."""
+        return bool(delivery.token[0] == self._session)
+
+    def acknowledge(self, deliveries: list[Delivery]) -> None:
+        """Acknowledge on the connection's thread; what is of an older session is let go."""
+        self._call(partial(self._acknowledge, list(deliveries)))
+
+    def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
+        """Publish it among the refused, confirmed; then acknowledge."""
+        self._refused.put(delivery, refusal)
+
+    def pause(self) -> None:
+        """Close the channel: the broker gives what is unacknowledged to others."""
+        self._paused.set()
+        self._session += 1
+        self._call(lambda: None)
+
+    def resume(self) -> None:
+        """Consume again."""
+        self._paused.clear()
+        self._call(lambda: None)
+
+    @property
+    def consuming(self) -> bool:
+        """Whether a channel with a consumer is open."""
+        channel = self._channel
+        return channel is not None and channel.is_open and bool(channel.consumer_tags)
+
+    def _call(self, what: Any) -> None:
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(ConnectionWrongStateError):
+                connection.add_callback_threadsafe(what)
+
+    # On the connection's thread.
+
+    def run(self, stop: Event) -> None:
+        """Connect, consume, and do so again whenever it breaks, until told to stop."""
+        helper = Thread(target=self._refused.run, args=(stop,), name="refused", daemon=True)
+        helper.start()
+        backoff_s = _BACKOFF_FIRST_S
+        while not stop.is_set():
+            try:
+                self._connect()
+                backoff_s = _BACKOFF_FIRST_S
+                self._serve(stop)
+            except (AMQPError, OSError, BrokerUnavailable) as exc:
+                self._metrics.broker_losses.inc()
+                logger.warning(
+                    "broker unavailable",
+                    extra=fields(
+                        reason=str(exc) or type(exc).__name__, retry_s=round(backoff_s, 1)
+                    ),
+                )
+                self._end_session()
+                stop.wait(backoff_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
+                backoff_s = min(backoff_s * 2, _BACKOFF_LAST_S)
+            finally:
+                self._disconnect()
+        helper.join(timeout=10)
+
+    def _connect(self) -> None:
+        self._connection = broker.connect(self._settings, "ingest")
+        logger.info("broker connected", extra=fields(account=self._account))
+
+    def _serve(self, stop: Event) -> None:
+        connection = self._connection
+        assert connection is not None
+        while not stop.is_set():
+            if self._paused.is_set():
+                self._close_channel()
+            elif not self.consuming:
+                self._consume(connection)
+            connection.process_data_events(time_limit=_TICK_S)
+            if not connection.is_open:
+                raise BrokerUnavailable("the connection was closed")
+        connection.process_data_events(time_limit=0)
+
+    def _consume(self, connection: pika.BlockingConnection) -> None:
+        """Open a channel and consume; a new session."""
+        if self._channel is not None:
+            logger.warning("consumer lost", extra=fields(queue=self._settings.queue))
+            self._metrics.consumer_losses.inc()
+            self._close_channel()
+        broker.declare(connection, self._settings.queue)
+        self._session += 1
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=self._prefetch)
+        channel.basic_consume(self._settings.queue, partial(self._delivered, self._session))
+        self._channel = channel
+        logger.info("consuming", extra=fields(queue=self._settings.queue, prefetch=self._prefetch))
+
+    def _delivered(
+        self,
+        session: int,
+        _channel: BlockingChannel,
+        method: Basic.Deliver,
+        properties: pika.BasicProperties,
+        body: bytes,
+    ) -> None:
+        self._deliveries.put(
+            Delivery(
+                body=body,
+                account=self._sender(properties),
+                routing_key=method.routing_key,
+                redelivered=method.redelivered,
+                token=(session, method.delivery_tag),
+            )
+        )
+
+    def _sender(self, properties: pika.BasicProperties) -> str | None:
+        """Who sent it. Only the aggregator's own account may name another: what it puts back."""
+        account: str | None = properties.user_id
+        if account == self._account and properties.headers:
+            original = properties.headers.get(ACCOUNT_HEADER)
+            return str(original) if original else account
+        return account
+
+    def _acknowledge(self, deliveries: list[Delivery]) -> None:
+        channel = self._channel
+        if channel is None or not channel.is_open:
+            return
+        for delivery in deliveries:
+            if self.is_current(delivery):
+                channel.basic_ack(delivery.token[1])
+
+    def _end_session(self) -> None:
+        self._session += 1
+        self._channel = None
+
+    def _close_channel(self) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        self._end_session()
+        if channel.is_open:
+            with contextlib.suppress(AMQPError):
+                channel.close()
+
+    def _disconnect(self) -> None:
+        self._end_session()
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.is_open:
+            with contextlib.suppress(AMQPError, OSError):
+                connection.close()

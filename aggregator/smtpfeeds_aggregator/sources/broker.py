@@ -1,0 +1,186 @@
+"""Connections to RabbitMQ, and the topology that the aggregator declares.
+
+With ``amqp`` and ``refused`` the only place that imports pika. It stands apart from
+the consumer because publishing to the refused uses a connection of its own: a
+broker short of memory stops reading from connections that publish, and
+acknowledgements must not be stuck behind that.
+"""
+
+import logging
+import ssl
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from smtpfeeds_common import __version__
+from smtpfeeds_common.errors import BrokerUnavailable, SettingsError
+from smtpfeeds_common.logs import fields
+from smtpfeeds_common.settings import read_secret
+from smtpfeeds_common.topology import BINDING_KEY, EXCHANGE, QUEUE, REFUSED_QUEUE
+
+from ..settings import AggregatorSettings
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEAT_S: Final = 30
+_CONNECT_TIMEOUT_S: Final = 10
+#: The broker's memory or disk alarm may hold a publishing connection for this long.
+_BLOCKED_TIMEOUT_S: Final = 60
+#: Octets sent and not acknowledged by the peer's kernel for so long: the network is cut.
+_TCP_OPTIONS: Final = {"TCP_USER_TIMEOUT": 30_000, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5}
+
+#: "Never" on every RabbitMQ: 3.10 takes -1 to mean "at the first return", 4.x
+#: takes nothing to mean 20. A limit dead-letters good batches when workers are killed.
+_DELIVERY_LIMIT: Final = 2**31 - 1
+#: Where pressure goes back to the spools. A policy may set less.
+_QUEUE_MAX_BYTES: Final = 4 * 1024**3
+#: The oldest of the refused go at this bound: they must never stop what is good.
+_REFUSED_MAX_BYTES: Final = 256 * 1024**2
+
+QUEUE_ARGUMENTS: Final[dict[str, Any]] = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": _DELIVERY_LIMIT,
+    "x-max-length-bytes": _QUEUE_MAX_BYTES,
+    "x-overflow": "reject-publish",
+}
+REFUSED_ARGUMENTS: Final[dict[str, Any]] = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": _DELIVERY_LIMIT,
+    "x-max-length-bytes": _REFUSED_MAX_BYTES,
+    "x-overflow": "drop-head",
+}
+
+#: NOT_ALLOWED to declare, or declared otherwise.
+_ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
+
+
+def parameters(settings: AggregatorSettings, purpose: str) -> list[pika.URLParameters]:
+    """Connection parameters of every address in the settings.
+
+    Raises:
+        SettingsError: an address or a file cannot be read.
+    """
+    return [_one(url, settings, purpose) for url in settings.broker]
+
+
+def account(settings: AggregatorSettings) -> str:
+    """The aggregator's own account at the broker."""
+    return str(parameters(settings, "account")[0].credentials.username)
+
+
+def _one(url: str, settings: AggregatorSettings, purpose: str) -> pika.URLParameters:
+    try:
+        parts = urlsplit(url)
+        given = parse_qs(parts.query)
+        made = pika.URLParameters(url)
+    except (ValueError, TypeError, OSError) as exc:
+        raise SettingsError(
+            f"broker: {_without_password(url)} is not an AMQP address: {exc}"
+        ) from exc
+    if parts.username is not None and parts.password is None:
+        password = read_secret("", settings.broker_password_file, name="broker_password_file")
+        made.credentials = pika.PlainCredentials(made.credentials.username, password)
+    made.socket_timeout = _CONNECT_TIMEOUT_S
+    made.stack_timeout = _CONNECT_TIMEOUT_S * 2
+    made.tcp_options = dict(_TCP_OPTIONS)
+    made.client_properties = {
+        "connection_name": f"smtpfeeds aggregator {purpose}",
+        "product": "smtpfeeds",
+        "version": __version__,
+    }
+    if "heartbeat" not in given:
+        made.heartbeat = _HEARTBEAT_S
+    if "blocked_connection_timeout" not in given:
+        made.blocked_connection_timeout = _BLOCKED_TIMEOUT_S
+    if parts.scheme == "amqps" and settings.broker_ca_file:
+        made.ssl_options = pika.SSLOptions(_tls(settings.broker_ca_file), parts.hostname)
+    return made
+
+
+def _tls(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as exc:
+        raise SettingsError(f"broker_ca_file: cannot use {ca_file}: {exc}") from exc
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    return f"{head.split('//', 1)[0]}//…@{tail}" if at else url
+
+
+def connect(settings: AggregatorSettings, purpose: str) -> pika.BlockingConnection:
+    """Connect to the first address that answers.
+
+    Raises:
+        SettingsError: an address or a file cannot be read.
+        BrokerUnavailable: none answers.
+    """
+    failures = []
+    for one in parameters(settings, purpose):
+        try:
+            return pika.BlockingConnection(one)
+        except (AMQPError, OSError) as exc:
+            failures.append(f"{one.host}:{one.port}: {exc or type(exc).__name__}")
+    raise BrokerUnavailable(f"no broker takes the connection: {'; '.join(failures)}")
+
+
+def declare(connection: pika.BlockingConnection, queue: str) -> None:
+    """Declare the exchange, the queue and the queue of the refused; leave as it is what exists.
+
+    Only the queue of the default name is made and bound here: shards of it are the
+    operator's, as the exchange in front of them is.
+
+    Raises:
+        pika.exceptions.AMQPError: the broker refuses, or the connection broke.
+    """
+    if queue == QUEUE:
+        _declared(connection, "exchange", EXCHANGE, _declare_exchange)
+        _declared(connection, "queue", QUEUE, _declare_queue)
+    else:
+        with_channel = connection.channel()
+        with_channel.queue_declare(queue, passive=True)
+        with_channel.close()
+    declare_refused(connection)
+
+
+def declare_refused(connection: pika.BlockingConnection) -> None:
+    """Declare the queue of the refused; leave it as it is where it exists."""
+    _declared(connection, "queue", REFUSED_QUEUE, _declare_refused)
+
+
+def _declare_exchange(channel: BlockingChannel, name: str, *, passive: bool) -> None:
+    channel.exchange_declare(name, exchange_type="topic", durable=True, passive=passive)
+
+
+def _declare_queue(channel: BlockingChannel, name: str, *, passive: bool) -> None:
+    channel.queue_declare(
+        name, durable=True, passive=passive, arguments=None if passive else QUEUE_ARGUMENTS
+    )
+    if not passive:
+        channel.queue_bind(name, EXCHANGE, BINDING_KEY)
+
+
+def _declare_refused(channel: BlockingChannel, name: str, *, passive: bool) -> None:
+    channel.queue_declare(
+        name, durable=True, passive=passive, arguments=None if passive else REFUSED_ARGUMENTS
+    )
+
+
+def _declared(connection: pika.BlockingConnection, kind: str, name: str, declare_one: Any) -> None:
+    """Declare; where it may not be, or is declared otherwise, take it as it is."""
+    channel = connection.channel()
+    try:
+        declare_one(channel, name, passive=False)
+    except ChannelClosedByBroker as exc:
+        if exc.reply_code not in {_ACCESS_REFUSED, _PRECONDITION_FAILED}:
+            raise
+        logger.warning(
+            "taken as the broker has it", extra=fields(kind=kind, name=name, said=exc.reply_text)
+        )
+        channel = connection.channel()
+        declare_one(channel, name, passive=True)
+    channel.close()

@@ -1,0 +1,130 @@
+"""Keeps what is refused: a second queue, with the reason and who sent it.
+
+A thread and a connection of its own, open only while there is something to
+publish. Each message is published persistent and mandatory and waits for its
+confirm; only then is the delivery it came from acknowledged. What waits here is
+bounded by the consumer's prefetch.
+"""
+
+import contextlib
+import logging
+import queue
+import time
+import uuid
+from collections.abc import Callable
+from threading import Event
+from typing import Final
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, UnroutableError
+
+from smtpfeeds_common.errors import BrokerUnavailable
+from smtpfeeds_common.logs import fields
+from smtpfeeds_common.topology import CONTENT_TYPE, REFUSED_QUEUE
+
+from ..settings import AggregatorSettings
+from . import Delivery, Refusal, broker
+
+logger = logging.getLogger(__name__)
+
+#: Headers of a refused message, and of one that was put back.
+ACCOUNT_HEADER: Final = "x-smtpfeeds-account"
+REASON_HEADER: Final = "x-smtpfeeds-reason"
+KIND_HEADER: Final = "x-smtpfeeds-kind"
+ROUTING_KEY_HEADER: Final = "x-smtpfeeds-routing-key"
+
+_REASON_MAX: Final = 1_000
+_IDLE_S: Final = 5.0
+_RETRY_S: Final = 2.0
+
+
+class RefusedPublisher:
+    """Publishes what is refused; ``put`` from any thread, ``run`` in its own."""
+
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        account: str,
+        acknowledge: Callable[[list[Delivery]], None],
+        is_current: Callable[[Delivery], bool],
+    ) -> None:
+        self._settings = settings
+        self._account = account
+        self._acknowledge = acknowledge
+        self._is_current = is_current
+        self._waiting: queue.SimpleQueue[tuple[Delivery, Refusal]] = queue.SimpleQueue()
+
+    def put(self, delivery: Delivery, refusal: Refusal) -> None:
+        """Keep this, then acknowledge the delivery."""
+        self._waiting.put((delivery, refusal))
+
+    def run(self, stop: Event) -> None:
+        """Publish what comes, until told to stop."""
+        while not stop.is_set():
+            try:
+                first = self._waiting.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            self._publish_burst(first, stop)
+
+    def _publish_burst(self, first: tuple[Delivery, Refusal], stop: Event) -> None:
+        """Publish this and what follows on one connection."""
+        item: tuple[Delivery, Refusal] | None = first
+        connection: pika.BlockingConnection | None = None
+        try:
+            connection = broker.connect(self._settings, "refused")
+            broker.declare_refused(connection)
+            channel = connection.channel()
+            channel.confirm_delivery()
+            while item is not None:
+                self._publish(channel, *item)
+                item = self._next(connection, stop)
+        except (AMQPError, OSError, BrokerUnavailable) as exc:
+            logger.warning(
+                "refused not kept yet", extra=fields(reason=str(exc) or type(exc).__name__)
+            )
+            if item is not None:
+                self._waiting.put(item)
+            stop.wait(_RETRY_S)
+        finally:
+            if connection is not None and connection.is_open:
+                with contextlib.suppress(AMQPError, OSError):
+                    connection.close()
+
+    def _next(
+        self, connection: pika.BlockingConnection, stop: Event
+    ) -> tuple[Delivery, Refusal] | None:
+        deadline = time.monotonic() + _IDLE_S
+        while not stop.is_set() and time.monotonic() < deadline:
+            try:
+                return self._waiting.get(timeout=0.5)
+            except queue.Empty:
+                connection.process_data_events(time_limit=0)
+        return None
+
+    def _publish(self, channel: BlockingChannel, delivery: Delivery, refusal: Refusal) -> None:
+        if not self._is_current(delivery):
+            return  # it comes again, and is judged again
+        try:
+            channel.basic_publish(
+                "", REFUSED_QUEUE, refusal.body, self._properties(delivery, refusal), mandatory=True
+            )
+        except UnroutableError as exc:
+            raise BrokerUnavailable(f"the queue {REFUSED_QUEUE} is gone") from exc
+        self._acknowledge([delivery])
+
+    def _properties(self, delivery: Delivery, refusal: Refusal) -> pika.BasicProperties:
+        return pika.BasicProperties(
+            content_type=CONTENT_TYPE,
+            delivery_mode=pika.DeliveryMode.Persistent.value,
+            message_id=str(uuid.uuid4()),
+            timestamp=int(time.time()),
+            user_id=self._account,
+            headers={
+                ACCOUNT_HEADER: delivery.account or "",
+                KIND_HEADER: refusal.kind,
+                REASON_HEADER: refusal.reason[:_REASON_MAX],
+                ROUTING_KEY_HEADER: delivery.routing_key,
+            },
+        )

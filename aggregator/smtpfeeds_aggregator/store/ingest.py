@@ -1,0 +1,285 @@
+"""Writes folded batches, each batch exactly once, in one transaction.
+
+Who wins is decided by the primary key of ``applied_batch``: a batch that is
+already there (or in its spool's compacted ranges) was counted, and is left out
+of what is folded. The fold itself was made ahead of the transaction, on the
+assumption that every batch is new, which is the ordinary case; where it does
+not hold, the caller folds again with those that are.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from smtpfeeds_common.addresses import format_address
+from smtpfeeds_common.errors import DatabaseUnavailable
+from smtpfeeds_common.logs import fields
+
+from ..ingest.check import BatchKey
+from ..ingest.fold import Folded, OverflowRow
+from .connection import Connection, TransactionConflict, database_errors, discard
+from .sql import queries
+
+logger = logging.getLogger(__name__)
+
+#: Transactions that PostgreSQL chose to give way are run again at once, so often.
+_CONFLICT_TRIES: Final = 10
+#: AS names known to be stored; past it they are looked at anew.
+_NAMES_KNOWN: Final = 200_000
+
+
+class Outcome(NamedTuple):
+    """What became of the batches of one transaction."""
+
+    #: Batches that were counted now; the others had been before.
+    fresh: frozenset[BatchKey]
+    #: Rows written to ``sighting``.
+    rows: int
+    rows_read: int
+    #: Rows older than the retention.
+    outlived: int
+    #: Rows counted under their /64 in place of their address.
+    overflowed: int
+    #: The database's clock.
+    now: datetime
+    #: Times of sealing of the fresh batches.
+    sealed_at: tuple[datetime, ...]
+    #: Sensors that were never heard before.
+    new_sensors: tuple[str, ...]
+
+
+class IngestStore:
+    """The ingest worker's side of the database: one connection, opened when needed.
+
+    ``connect`` opens it in autocommit mode: transactions begin and end where this says.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        *,
+        retention: timedelta,
+        addresses_per_prefix64: int,
+    ) -> None:
+        self._connect = connect
+        self._retention = retention
+        self._per_prefix = addresses_per_prefix64
+        self._connection: Connection | None = None
+        self._sql = queries("ingest.sql")
+        self._names: dict[int, str] = {}
+        self.conflicts = 0
+
+    def apply(self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]) -> Outcome:
+        """Write all of it and commit.
+
+        Args:
+            folded: of all batches, each once.
+            refold: folds only the batches it is given.
+
+        Raises:
+            BadRows: the database refuses the data; nothing was written.
+            DatabaseUnavailable: nothing was written, or it is not known: the same
+                batches again do no harm.
+        """
+        for _ in range(_CONFLICT_TRIES):
+            try:
+                return self._transaction(folded, refold)
+            except TransactionConflict as exc:
+                self.conflicts += 1
+                logger.info("transaction gave way", extra=fields(reason=str(exc)[:200]))
+        raise DatabaseUnavailable(
+            f"the transaction gave way to others {_CONFLICT_TRIES} times; trying again later"
+        )
+
+    def probe(self) -> None:
+        """Find out whether the database can be written.
+
+        Raises:
+            DatabaseUnavailable: it cannot.
+        """
+        with self._errors():
+            row = self._ready().execute("SHOW transaction_read_only").fetchone()
+        if row != ("off",):
+            self.close()
+            raise DatabaseUnavailable("the database is read-only (a standby, or set so)")
+
+    def close(self) -> None:
+        """Give the connection up."""
+        discard(self._connection)
+        self._connection = None
+
+    def _ready(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            connection = self._connect()
+            with database_errors():
+                connection.execute("SET temp_buffers = '64MB'")
+                connection.execute(self._sql["create_incoming"])
+            self._connection = connection
+            self._names = {}
+        return self._connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Translate errors; give the connection up where it cannot be trusted any more."""
+        try:
+            with database_errors():
+                yield
+        except TransactionConflict:
+            raise
+        except DatabaseUnavailable:
+            self.close()
+            raise
+
+    def _transaction(
+        self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]
+    ) -> Outcome:
+        with self._errors():
+            connection = self._ready()
+            with connection.transaction():
+                fresh, now = self._claim(connection, folded.keys)
+                if len(fresh) < len(folded.keys):
+                    folded = refold(fresh)
+                outlived, overflows, overflowed = self._write_rows(connection, folded, now)
+                self._write_overflows(connection, [*folded.overflows, *overflows])
+                self._write_hours(connection, folded)
+                new_sensors = self._write_sensors(connection, folded)
+        self._names |= folded.names
+        return Outcome(
+            fresh=fresh,
+            rows=folded.rows - outlived - overflowed,
+            rows_read=folded.rows_read,
+            outlived=outlived,
+            overflowed=overflowed,
+            now=now,
+            sealed_at=folded.sealed_at,
+            new_sensors=new_sensors,
+        )
+
+    def _claim(
+        self, connection: Connection, keys: tuple[BatchKey, ...]
+    ) -> tuple[frozenset[BatchKey], datetime]:
+        """Take the batches that nobody counted before."""
+        ids, now = self._lock_spools(connection, keys)
+        by_row = {(ids[key.sensor, key.spool], key.seq): key for key in keys}
+        claimed = connection.execute(
+            self._sql["claim_batches"],
+            {"spools": [row[0] for row in by_row], "seqs": [row[1] for row in by_row]},
+        ).fetchall()
+        return frozenset(by_row[spool, seq] for spool, seq in claimed), now
+
+    def _lock_spools(
+        self, connection: Connection, keys: tuple[BatchKey, ...]
+    ) -> tuple[dict[tuple[str, UUID], int], datetime]:
+        asked = sorted({(key.sensor, key.spool) for key in keys})
+        parameters = {
+            "sensors": [sensor for sensor, _ in asked],
+            "uuids": [spool for _, spool in asked],
+        }
+        rows = connection.execute(self._sql["lock_spools"], parameters).fetchall()
+        if len(rows) < len(asked):
+            connection.execute(self._sql["insert_spools"], parameters)
+            rows = connection.execute(self._sql["lock_spools"], parameters).fetchall()
+        return {(row[1], row[2]): row[0] for row in rows}, rows[0][3]
+
+    def _write_rows(
+        self, connection: Connection, folded: Folded, now: datetime
+    ) -> tuple[int, list[OverflowRow], int]:
+        """Give back: rows older than the retention, overflow rows, rows they stand for."""
+        if not folded.rows or folded.oldest is None:
+            return 0, [], 0
+        with connection.cursor() as cursor, cursor.copy(self._sql["copy_incoming"]) as copy:
+            copy.write(folded.copy)
+        parameters = {"retention": self._retention, "annotated": folded.annotated}
+        outlived = 0
+        if folded.oldest < now - self._retention:
+            outlived = connection.execute(self._sql["delete_outlived"], parameters).rowcount
+        self._write_names(connection, folded.names)
+        overflows, overflowed = self._admit(connection) if folded.has_ipv6 else ([], 0)
+        one = "upsert_observations_of_one_sensor"
+        connection.execute(
+            self._sql[one if folded.one_sensor_each else "upsert_observations"], parameters
+        )
+        connection.execute(self._sql["upsert_sightings"], parameters)
+        return outlived, overflows, overflowed
+
+    def _write_names(self, connection: Connection, names: dict[int, str]) -> None:
+        if len(self._names) > _NAMES_KNOWN:
+            self._names = {}
+        new = {asn: name for asn, name in names.items() if self._names.get(asn) != name}
+        if new:
+            connection.execute(
+                self._sql["upsert_names"], {"asns": list(new), "names": list(new.values())}
+            )
+
+    def _admit(self, connection: Connection) -> tuple[list[OverflowRow], int]:
+        """Keep the /64 bound: what is over it leaves ``incoming``."""
+        parameters: dict[str, Any] = {
+            "retention": self._retention,
+            "per_prefix": self._per_prefix,
+        }
+        crowded = connection.execute(self._sql["admit_prefixes"], parameters).fetchall()
+        if not crowded:
+            return [], 0
+        parameters["prefixes"] = [row[0] for row in crowded]
+        parameters["days"] = [row[1] for row in crowded]
+        parameters["totals"] = [row[2] for row in crowded]
+        gone = connection.execute(self._sql["refuse_newcomers"], parameters).fetchall()
+        connection.execute(self._sql["cap_admissions"], parameters)
+        rows = [
+            OverflowRow(prefix.network_address.packed, feed, sensor, first, last, hits)
+            for prefix, feed, sensor, first, last, hits, _ in gone
+            if hits
+        ]
+        return rows, sum(row[6] for row in gone)
+
+    def _write_overflows(self, connection: Connection, rows: list[OverflowRow]) -> None:
+        if rows:
+            connection.execute(
+                self._sql["upsert_overflows"],
+                {
+                    "retention": self._retention,
+                    "prefixes": [f"{format_address(row.prefix)}/64" for row in rows],
+                    "feeds": [row.feed for row in rows],
+                    "sensors": [row.sensor for row in rows],
+                    "first_seen": [row.first_seen for row in rows],
+                    "last_seen": [row.last_seen for row in rows],
+                    "hits": [row.hits for row in rows],
+                },
+            )
+
+    def _write_hours(self, connection: Connection, folded: Folded) -> None:
+        rows = folded.hours
+        if rows:
+            connection.execute(
+                self._sql["upsert_activity"],
+                {
+                    "retention": self._retention,
+                    "hours": [row.hour for row in rows],
+                    "feeds": [row.feed for row in rows],
+                    "sensors": [row.sensor for row in rows],
+                    "events": [row.events for row in rows],
+                },
+            )
+
+    def _write_sensors(self, connection: Connection, folded: Folded) -> tuple[str, ...]:
+        """Give back the sensors that were not known."""
+        rows = folded.sensors
+        if not rows:
+            return ()
+        written = connection.execute(
+            self._sql["upsert_sensors"],
+            {
+                "names": [row.name for row in rows],
+                "sealed_at": [row.sealed_at for row in rows],
+                "versions": [row.version for row in rows],
+                "counters": [Jsonb(row.counters) for row in rows],
+                "depths": [row.spool_depth for row in rows],
+                "drops": [row.drops for row in rows],
+            },
+        ).fetchall()
+        return tuple(name for name, is_new in written if is_new)

@@ -1,0 +1,112 @@
+"""Keeps the tables small, a slice at a time, so that no lock is held for long.
+
+Every statement is a transaction of its own. Observations and sightings are
+walked in key order by slices of a fixed number of rows looked at (there is no
+index on ``last_seen``: it would end HOT updates).
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Final
+
+import psycopg
+
+from .connection import Connection, database_errors
+from .sql import queries
+
+#: Rows looked at, or deleted, in one statement.
+SLICE_ROWS: Final = 10_000
+#: Gaps between a spool's applied ranges; past it the lowest are closed.
+FRAGMENTS_MAX: Final = 1_000
+#: The compactor waits for workers on one spool so long, then goes on with the next.
+_LOCK_WAIT: Final = "2s"
+#: Before every key.
+_LOWEST: Final = ("0.0.0.0", "")  # noqa: S104 - an address to compare with
+
+
+class MaintenanceStore:
+    """What the maintenance thread does in the database; one connection, in autocommit."""
+
+    def __init__(self, connection: Connection, *, retention: timedelta) -> None:
+        self._connection = connection
+        self._retention = retention
+        self._sql = queries("maintenance.sql")
+
+    def try_lock(self) -> bool:
+        """Become the one that does this; released by ``unlock`` or with the session."""
+        with database_errors():
+            row = self._connection.execute(self._sql["try_lock_maintenance"]).fetchone()
+        return bool(row and row[0])
+
+    def unlock(self) -> None:
+        """Let another aggregator do it."""
+        with database_errors():
+            self._connection.execute(self._sql["unlock_maintenance"])
+
+    def compact(self, *, batches: int, spools: int, fragments: int = FRAGMENTS_MAX) -> int:
+        """Move applied batches of spools that have enough of them into ranges.
+
+        Args:
+            batches: how many a spool must have.
+            spools: how many spools at most.
+            fragments: ranges a spool keeps at most.
+
+        Returns:
+            How many batches were moved.
+        """
+        with database_errors():
+            found = self._connection.execute(
+                self._sql["spools_to_compact"], {"batches": batches, "spools": spools}
+            ).fetchall()
+            return sum(self._compact_one(spool, fragments) for (spool,) in found)
+
+    def _compact_one(self, spool: int, fragments: int) -> int:
+        parameters = {"spool": spool, "fragments": fragments}
+        try:
+            with self._connection.transaction():
+                self._connection.execute(
+                    "SELECT set_config('lock_timeout', %s, true)", (_LOCK_WAIT,)
+                )
+                self._connection.execute(self._sql["lock_spool"], parameters)
+                row = self._connection.execute(self._sql["compact_spool"], parameters).fetchone()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            return 0  # busy workers; the next round
+        return int(row[0]) if row else 0
+
+    def retire(self) -> Iterator[tuple[str, int]]:
+        """Delete what is older than the retention; yields after each slice: table, rows."""
+        for table, delete in (
+            ("observation", "retire_observations"),
+            ("sighting", "retire_sightings"),
+        ):
+            yield from self._walk(table, delete)
+        for table, delete in (
+            ("activity", "retire_activity"),
+            ("prefix_overflow", "retire_overflows"),
+            ("prefix_admission", "retire_admissions"),
+            ("spool", "delete_spools"),
+        ):
+            yield from self._drain(table, delete)
+
+    def _walk(self, table: str, delete: str) -> Iterator[tuple[str, int]]:
+        start: tuple[Any, str] | None = _LOWEST
+        while start is not None:
+            ip, feed = start
+            at: dict[str, Any] = {"ip": str(ip), "feed": feed, "rows": SLICE_ROWS}
+            with database_errors():
+                end = self._connection.execute(self._sql[f"slice_end_{table}"], at).fetchone()
+                at["end_ip"], at["end_feed"] = (str(end[0]), end[1]) if end else (None, None)
+                at["retention"] = self._retention
+                gone = self._connection.execute(self._sql[delete], at).rowcount
+            yield table, gone
+            start = end
+
+    def _drain(self, table: str, delete: str) -> Iterator[tuple[str, int]]:
+        while True:
+            with database_errors():
+                gone = self._connection.execute(
+                    self._sql[delete], {"retention": self._retention, "limit": SLICE_ROWS}
+                ).rowcount
+            yield table, gone
+            if gone < SLICE_ROWS:
+                return

@@ -1,0 +1,222 @@
+-- What one ingest transaction executes, in this order. Every statement takes its
+-- locks sorted by key: two workers on the same keys wait, and do not deadlock.
+
+-- name: create_incoming
+-- One for each connection. Emptied by the end of the transaction, however it ends.
+CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
+    ip inet NOT NULL,
+    feed text COLLATE "C" NOT NULL,
+    sensor text COLLATE "C" NOT NULL,
+    first_seen timestamptz NOT NULL,
+    last_seen timestamptz NOT NULL,
+    hits bigint NOT NULL,
+    flags bigint NOT NULL,
+    targets bigint NOT NULL,
+    asn bigint
+) ON COMMIT DELETE ROWS;
+
+-- name: lock_spools
+-- FOR SHARE: workers go side by side, the compactor (FOR UPDATE) waits for them.
+-- The clock of this transaction comes with it.
+SELECT s.id, s.sensor, s.uuid, now()
+FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS asked (sensor, uuid)
+JOIN spool s ON s.sensor = asked.sensor AND s.uuid = asked.uuid
+ORDER BY s.sensor, s.uuid
+FOR SHARE OF s;
+
+-- name: insert_spools
+INSERT INTO spool (sensor, uuid)
+SELECT sensor COLLATE "C", uuid
+FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS asked (sensor, uuid)
+ORDER BY 1, 2
+ON CONFLICT (sensor, uuid) DO NOTHING;
+
+-- name: claim_batches
+-- A statement after the lock, so that it sees what the compactor moved before it.
+INSERT INTO applied_batch (spool, seq)
+SELECT asked.spool, asked.seq
+FROM unnest(%(spools)s::bigint[], %(seqs)s::bigint[]) AS asked (spool, seq)
+JOIN spool s ON s.id = asked.spool
+WHERE NOT s.applied @> asked.seq
+ORDER BY 1, 2
+ON CONFLICT (spool, seq) DO NOTHING
+RETURNING spool, seq;
+
+-- name: copy_incoming
+COPY incoming FROM STDIN (FORMAT binary);
+
+-- name: delete_outlived
+-- Older than the retention: counted, not stored.
+DELETE FROM incoming WHERE last_seen < now() - %(retention)s::interval;
+
+-- name: upsert_names
+-- Only names that are new or changed: an unchanged row is not even locked.
+INSERT INTO autonomous_system (asn, name)
+SELECT asked.asn, asked.name
+FROM unnest(%(asns)s::bigint[], %(names)s::text[]) AS asked (asn, name)
+WHERE NOT EXISTS (
+    SELECT FROM autonomous_system a WHERE a.asn = asked.asn AND a.name = asked.name
+)
+ORDER BY 1
+ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name;
+
+-- name: admit_prefixes
+-- Count the new IPv6 addresses under their /64 and the day in which they were
+-- first seen; the row stays locked to the end. Gives back the prefixes that are
+-- over the limit now.
+WITH newcomer AS (
+    SELECT i.ip,
+        (greatest(least(min(i.first_seen), now()), now() - %(retention)s::interval)
+            AT TIME ZONE 'UTC')::date AS day
+    FROM incoming i
+    WHERE family(i.ip) = 6
+        AND NOT EXISTS (SELECT FROM observation o WHERE o.ip = i.ip AND o.feed = 'smtpgreet')
+    GROUP BY i.ip
+), counted AS (
+    INSERT INTO prefix_admission AS p (prefix, day, addresses)
+    SELECT network(set_masklen(ip, 64)), day, count(*) FROM newcomer GROUP BY 1, 2 ORDER BY 1, 2
+    ON CONFLICT (prefix, day) DO UPDATE SET addresses = p.addresses + EXCLUDED.addresses
+    RETURNING p.prefix, p.day, p.addresses
+)
+SELECT prefix, day, addresses FROM counted WHERE addresses > %(per_prefix)s;
+
+-- name: refuse_newcomers
+-- Take the new addresses that are over the limit out of what comes in. What
+-- another worker stored meanwhile is not new any more (this statement began
+-- after the lock) and stays.
+WITH crowded AS (
+    SELECT * FROM unnest(%(prefixes)s::cidr[], %(days)s::date[], %(totals)s::bigint[])
+        AS c (prefix, day, total)
+), newcomer AS (
+    SELECT i.ip, network(set_masklen(i.ip, 64)) AS prefix,
+        (greatest(least(min(i.first_seen), now()), now() - %(retention)s::interval)
+            AT TIME ZONE 'UTC')::date AS day
+    FROM incoming i
+    WHERE family(i.ip) = 6
+        AND NOT EXISTS (SELECT FROM observation o WHERE o.ip = i.ip AND o.feed = 'smtpgreet')
+    GROUP BY i.ip
+), ranked AS (
+    SELECT n.ip, c.total,
+        row_number() OVER (PARTITION BY n.prefix, n.day ORDER BY n.ip) AS rank,
+        count(*) OVER (PARTITION BY n.prefix, n.day) AS ours
+    FROM newcomer n JOIN crowded c ON c.prefix = n.prefix AND c.day = n.day
+), refused AS (
+    SELECT ip FROM ranked WHERE rank > greatest(%(per_prefix)s - (total - ours), 0)
+), gone AS (
+    DELETE FROM incoming USING refused WHERE incoming.ip = refused.ip
+    RETURNING incoming.ip, feed, sensor, first_seen, last_seen, hits
+)
+SELECT network(set_masklen(ip, 64)), feed, sensor,
+    min(first_seen), max(last_seen), sum(hits)::bigint, count(*)
+FROM gone GROUP BY 1, 2, 3;
+
+-- name: cap_admissions
+UPDATE prefix_admission p SET addresses = %(per_prefix)s
+FROM unnest(%(prefixes)s::cidr[], %(days)s::date[]) AS c (prefix, day)
+WHERE p.prefix = c.prefix AND p.day = c.day;
+
+-- name: upsert_observations
+-- Times are clamped to this transaction's clock and to the retention. Counters
+-- saturate at 2^62 - 1 (MAX_COUNT in fold.py).
+INSERT INTO observation AS o (ip, feed, first_seen, last_seen, hits, flags, asn)
+SELECT ip, feed,
+    greatest(least(min(first_seen), now()), now() - %(retention)s::interval),
+    least(max(last_seen), now()),
+    least(sum(hits), 4611686018427387903)::bigint, bit_or(flags), max(asn)
+FROM incoming
+GROUP BY ip, feed
+ORDER BY ip, feed
+ON CONFLICT (ip, feed) DO UPDATE SET
+    first_seen = least(o.first_seen, EXCLUDED.first_seen),
+    last_seen = greatest(o.last_seen, EXCLUDED.last_seen),
+    hits = least(o.hits + EXCLUDED.hits, 4611686018427387903),
+    flags = o.flags | EXCLUDED.flags,
+    asn = CASE WHEN %(annotated)s THEN EXCLUDED.asn ELSE o.asn END;
+
+-- name: upsert_observations_of_one_sensor
+-- The same where no address has rows of two sensors: nothing to group.
+INSERT INTO observation AS o (ip, feed, first_seen, last_seen, hits, flags, asn)
+SELECT ip, feed,
+    greatest(least(first_seen, now()), now() - %(retention)s::interval),
+    least(last_seen, now()),
+    hits, flags, asn
+FROM incoming
+ORDER BY ip, feed
+ON CONFLICT (ip, feed) DO UPDATE SET
+    first_seen = least(o.first_seen, EXCLUDED.first_seen),
+    last_seen = greatest(o.last_seen, EXCLUDED.last_seen),
+    hits = least(o.hits + EXCLUDED.hits, 4611686018427387903),
+    flags = o.flags | EXCLUDED.flags,
+    asn = CASE WHEN %(annotated)s THEN EXCLUDED.asn ELSE o.asn END;
+
+-- name: upsert_sightings
+INSERT INTO sighting AS s (ip, feed, sensor, first_seen, last_seen, hits, flags, targets)
+SELECT ip, feed, sensor,
+    greatest(least(first_seen, now()), now() - %(retention)s::interval),
+    least(last_seen, now()),
+    hits, flags, targets
+FROM incoming
+ORDER BY ip, feed, sensor
+ON CONFLICT (ip, feed, sensor) DO UPDATE SET
+    first_seen = least(s.first_seen, EXCLUDED.first_seen),
+    last_seen = greatest(s.last_seen, EXCLUDED.last_seen),
+    hits = least(s.hits + EXCLUDED.hits, 4611686018427387903),
+    flags = s.flags | EXCLUDED.flags,
+    targets = s.targets | EXCLUDED.targets;
+
+-- name: upsert_overflows
+INSERT INTO prefix_overflow AS p (prefix, feed, sensor, first_seen, last_seen, hits)
+SELECT prefix, feed COLLATE "C", sensor COLLATE "C",
+    greatest(least(min(first_seen), now()), now() - %(retention)s::interval),
+    least(max(last_seen), now()),
+    least(sum(hits), 4611686018427387903)::bigint
+FROM unnest(
+    %(prefixes)s::cidr[], %(feeds)s::text[], %(sensors)s::text[],
+    %(first_seen)s::timestamptz[], %(last_seen)s::timestamptz[], %(hits)s::bigint[]
+) AS asked (prefix, feed, sensor, first_seen, last_seen, hits)
+WHERE last_seen >= now() - %(retention)s::interval
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
+ON CONFLICT (prefix, feed, sensor) DO UPDATE SET
+    first_seen = least(p.first_seen, EXCLUDED.first_seen),
+    last_seen = greatest(p.last_seen, EXCLUDED.last_seen),
+    hits = least(p.hits + EXCLUDED.hits, 4611686018427387903);
+
+-- name: upsert_activity
+-- An hour that has not begun is a wrong clock's: counted in the current one.
+INSERT INTO activity AS a (hour, feed, sensor, events)
+SELECT least(hour, date_trunc('hour', now())), feed COLLATE "C", sensor COLLATE "C",
+    least(sum(events), 4611686018427387903)::bigint
+FROM unnest(
+    %(hours)s::timestamptz[], %(feeds)s::text[], %(sensors)s::text[], %(events)s::bigint[]
+) AS asked (hour, feed, sensor, events)
+WHERE hour >= date_trunc('hour', now() - %(retention)s::interval)
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
+ON CONFLICT (hour, feed, sensor) DO UPDATE SET
+    events = least(a.events + EXCLUDED.events, 4611686018427387903);
+
+-- name: upsert_sensors
+-- Last, for it is the row that all batches of a sensor share: locked for a moment.
+-- A time of sealing that lies in the future is a wrong clock's and gives way to any.
+-- xmax is 0 in a row that was inserted now, not updated.
+INSERT INTO sensor AS s (name, heard_at, sealed_at, version, counters, spool_depth, drops)
+SELECT name COLLATE "C", now(), sealed_at, version, counters, spool_depth, drops
+FROM unnest(
+    %(names)s::text[], %(sealed_at)s::timestamptz[], %(versions)s::text[],
+    %(counters)s::jsonb[], %(depths)s::bigint[], %(drops)s::bigint[]
+) AS asked (name, sealed_at, version, counters, spool_depth, drops)
+ORDER BY 1
+ON CONFLICT (name) DO UPDATE SET
+    heard_at = greatest(s.heard_at, EXCLUDED.heard_at),
+    sealed_at = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
+        THEN s.sealed_at ELSE EXCLUDED.sealed_at END,
+    version = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
+        THEN s.version ELSE EXCLUDED.version END,
+    counters = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
+        THEN s.counters ELSE EXCLUDED.counters END,
+    spool_depth = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
+        THEN s.spool_depth ELSE EXCLUDED.spool_depth END,
+    drops = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
+        THEN s.drops ELSE EXCLUDED.drops END
+RETURNING s.name, s.xmax = 0;

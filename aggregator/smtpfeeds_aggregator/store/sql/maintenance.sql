@@ -1,0 +1,121 @@
+-- What keeps the tables small: applied batches into ranges, old rows out, in slices.
+
+-- name: try_lock_maintenance
+-- One aggregator at a time; held by the session.
+SELECT pg_try_advisory_lock(hashtext('smtpfeeds maintenance'));
+
+-- name: unlock_maintenance
+SELECT pg_advisory_unlock(hashtext('smtpfeeds maintenance'));
+
+-- name: spools_to_compact
+-- A few numbers stay in applied_batch until there are enough to be worth a transaction.
+SELECT spool FROM applied_batch
+GROUP BY spool HAVING count(*) >= %(batches)s
+ORDER BY spool LIMIT %(spools)s;
+
+-- name: lock_spool
+-- Waits for the workers that hold it FOR SHARE, and keeps new ones out.
+SELECT id FROM spool WHERE id = %(spool)s FOR UPDATE;
+
+-- name: compact_spool
+-- Past the bound on fragments the lowest gaps are closed: what lies in them
+-- counts as applied. No sensor leaves that many gaps, for at most four of its
+-- batches are on the way at any time.
+WITH gone AS (
+    DELETE FROM applied_batch WHERE spool = %(spool)s RETURNING seq
+), merged AS (
+    SELECT s.applied + (SELECT range_agg(int8range(seq, seq + 1)) FROM gone) AS applied
+    FROM spool s WHERE s.id = %(spool)s
+), pieces AS (
+    SELECT piece, row_number() OVER (ORDER BY piece DESC) AS rank
+    FROM merged, unnest(merged.applied) AS piece
+), bounded AS (
+    SELECT range_agg(piece) FILTER (WHERE rank < %(fragments)s) AS kept,
+        int8range(
+            min(lower(piece)) FILTER (WHERE rank >= %(fragments)s),
+            max(upper(piece)) FILTER (WHERE rank >= %(fragments)s)
+        ) AS closed,
+        count(*) FILTER (WHERE rank >= %(fragments)s) AS closed_pieces
+    FROM pieces
+)
+UPDATE spool SET
+    heard_at = now(),
+    applied = coalesce(b.kept, '{}')
+        + CASE WHEN b.closed_pieces > 0 THEN int8multirange(b.closed) ELSE '{}' END
+FROM bounded b WHERE id = %(spool)s
+RETURNING (SELECT count(*) FROM gone);
+
+-- name: delete_spools
+-- Whatever such a spool may still hold is older than the retention, and not stored.
+WITH victim AS MATERIALIZED (
+    SELECT s.id FROM spool s
+    WHERE s.heard_at < now() - %(retention)s::interval - interval '7 days'
+        AND NOT EXISTS (SELECT FROM applied_batch a WHERE a.spool = s.id)
+    ORDER BY s.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM spool USING victim WHERE spool.id = victim.id;
+
+-- name: slice_end_observation
+-- Where a slice of so many rows ends, in key order; nothing: at the table's end.
+SELECT ip, feed FROM observation
+WHERE (ip, feed) > (%(ip)s::inet, %(feed)s)
+ORDER BY ip, feed OFFSET %(rows)s LIMIT 1;
+
+-- name: retire_observations
+-- The age is checked on the locked row: what ingest refreshed meanwhile stays, and
+-- what it holds locked just now waits for the next round.
+WITH victim AS MATERIALIZED (
+    SELECT ip, feed FROM observation
+    WHERE (ip, feed) > (%(ip)s::inet, %(feed)s)
+        AND (%(end_ip)s::inet IS NULL OR (ip, feed) <= (%(end_ip)s::inet, %(end_feed)s))
+        AND last_seen < now() - %(retention)s::interval
+    ORDER BY ip, feed
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM observation o USING victim v
+WHERE o.ip = v.ip AND o.feed = v.feed AND o.last_seen < now() - %(retention)s::interval;
+
+-- name: slice_end_sighting
+SELECT ip, feed FROM sighting
+WHERE (ip, feed) > (%(ip)s::inet, %(feed)s)
+ORDER BY ip, feed OFFSET %(rows)s LIMIT 1;
+
+-- name: retire_sightings
+WITH victim AS MATERIALIZED (
+    SELECT ip, feed, sensor FROM sighting
+    WHERE (ip, feed) > (%(ip)s::inet, %(feed)s)
+        AND (%(end_ip)s::inet IS NULL OR (ip, feed) <= (%(end_ip)s::inet, %(end_feed)s))
+        AND last_seen < now() - %(retention)s::interval
+    ORDER BY ip, feed, sensor
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM sighting s USING victim v
+WHERE s.ip = v.ip AND s.feed = v.feed AND s.sensor = v.sensor
+    AND s.last_seen < now() - %(retention)s::interval;
+
+-- name: retire_activity
+WITH victim AS MATERIALIZED (
+    SELECT hour, feed, sensor FROM activity
+    WHERE hour < date_trunc('hour', now() - %(retention)s::interval)
+    ORDER BY hour, feed, sensor LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM activity a USING victim v
+WHERE a.hour = v.hour AND a.feed = v.feed AND a.sensor = v.sensor;
+
+-- name: retire_overflows
+WITH victim AS MATERIALIZED (
+    SELECT prefix, feed, sensor FROM prefix_overflow
+    WHERE last_seen < now() - %(retention)s::interval
+    ORDER BY prefix, feed, sensor LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM prefix_overflow p USING victim v
+WHERE p.prefix = v.prefix AND p.feed = v.feed AND p.sensor = v.sensor
+    AND p.last_seen < now() - %(retention)s::interval;
+
+-- name: retire_admissions
+WITH victim AS MATERIALIZED (
+    SELECT prefix, day FROM prefix_admission
+    WHERE day < (now() - %(retention)s::interval)::date
+    ORDER BY prefix, day LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM prefix_admission p USING victim v WHERE p.prefix = v.prefix AND p.day = v.day;
