@@ -8,63 +8,110 @@ reads.
 import csv
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
-from smtpfeeds_common.addresses import pack_address, sort_key
+from smtpfeeds_common.addresses import IPv4_BYTES, format_address, pack_address
 from smtpfeeds_common.errors import AddressError, PublishError
 
-from .csv_format import COLUMNS
+from ..names import NOT_KNOWN
+from . import csv_format
 from .files import FeedFile
 from .text_format import FOOTER_LINES, HEADER_LINES
 
-_ROW: Final = re.compile(
-    r"(NA|[1-9][0-9]{0,9}) *  \|  ([!-~](?:[ -~]{0,28}[!-~])? *)  \|  ([0-9a-f:.]+) *  \|  "
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}  \|  ([a-z]+)\n"
-)
+_ASN: Final = re.compile(r"NA|[1-9][0-9]{0,9}")
+_NAME: Final = re.compile(r"[!-~](?:[ -~]{0,28}[!-~])?")
 _BAD_NAME: Final = re.compile(
     r'["#|]|eval\(|,[^,]*,[^,]*,|[0-9]+\.[0-9]+\.[0-9]+\.[0-9]', re.IGNORECASE
+)
+_TIME: Final = re.compile(
+    r"20[0-9]{2}-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]", re.ASCII
 )
 _IPV4: Final = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
 
 
-def check_file(folder: Path, file: FeedFile) -> str:
-    """Give the SHA-256 of a file that is as it should be.
+class _Digest(Protocol):
+    """A hash under way."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+def check_feed(folder: Path, files: list[FeedFile]) -> list[tuple[FeedFile, str]]:
+    """Give the SHA-256 of each file of a feed if all are as they should be.
+
+    The main file is read row by row; a family's file must hold exactly its rows.
 
     Raises:
-        PublishError: it is not; says in which line.
+        PublishError: one is not; says where.
     """
-    path = folder / file.name
-    with path.open(encoding="utf-8", newline="\n") as stream:
-        if file.name.endswith(".txt"):
-            _check_text(file, stream)
-        elif file.name.endswith(".csv"):
-            _check_csv(file, stream)
+    families: dict[int, _Digest] = {4: hashlib.sha256(), 6: hashlib.sha256()}
+    for file in sorted(files, key=lambda file: not file.is_whole):
+        if file.is_whole:
+            _check_text(file, folder / file.name, families)
+        elif file.frame.family is not None:
+            _check_family(file, folder / file.name, families[file.frame.family])
+        elif file.format is csv_format:
+            _check_csv(file, folder / file.name)
         else:
-            _check_ndjson(file, stream)
-    with path.open("rb") as binary:
-        return hashlib.file_digest(binary, "sha256").hexdigest()
+            _check_ndjson(file, folder / file.name)
+    return [(file, _sha256(folder / file.name)) for file in files]
 
 
-def _check_text(file: FeedFile, stream: Iterator[str]) -> None:
-    for number in range(1, HEADER_LINES + 1):
-        _check_comment(file, number, next(stream, ""))
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_text(file: FeedFile, path: Path, families: Mapping[int, "_Digest"]) -> None:
     rows, asns = 0, 0
     footer: list[str] = []
-    before: tuple[int, tuple[int, bytes]] = (-1, (0, b""))
-    for number, line in enumerate(stream, HEADER_LINES + 1):
-        if line.startswith("#") or footer:
-            _check_comment(file, number, line)
-            footer.append(line)
-            continue
-        key = _row_key(file, number, line)
-        if key <= before:
-            raise _bad(file, number, "rows are not in order")
-        asns += key[0] not in {0, before[0]}
-        before, rows = key, rows + 1
+    before: tuple[int, int, bytes] = (-1, 0, b"")
+    read = _RowReader(file)
+    with path.open(encoding="ascii", newline="\n") as stream:
+        _check_header(file, stream)
+        for number, line in enumerate(stream, HEADER_LINES + 1):
+            if footer or line.startswith("#"):
+                _check_comment(file, number, line)
+                footer.append(line)
+                continue
+            key = read(number, line)
+            if key <= before:
+                raise _bad(file, number, "rows are not in order")
+            families[4 if key[1] == IPv4_BYTES else 6].update(line.encode())
+            asns += key[0] not in {0, before[0]}
+            before, rows = key, rows + 1
+    _check_footer(file, footer, rows, asns)
+
+
+def _check_family(file: FeedFile, path: Path, expected: "_Digest") -> None:
+    found, rows, asns = hashlib.sha256(), 0, set[str]()
+    footer: list[str] = []
+    with path.open(encoding="ascii", newline="\n") as stream:
+        _check_header(file, stream)
+        for number, line in enumerate(stream, HEADER_LINES + 1):
+            if footer or line.startswith("#"):
+                _check_comment(file, number, line)
+                footer.append(line)
+            else:
+                found.update(line.encode())
+                asns.add(line.split(" ", 1)[0])
+                rows += 1
+    if found.digest() != expected.digest():
+        raise PublishError(f"{file.name}: its rows are not those of this family in the main file")
+    _check_footer(file, footer, rows, len(asns - {NOT_KNOWN}))
+
+
+def _check_header(file: FeedFile, stream: Iterator[str]) -> None:
+    for number in range(1, HEADER_LINES + 1):
+        _check_comment(file, number, next(stream, ""))
+
+
+def _check_footer(file: FeedFile, footer: list[str], rows: int, asns: int) -> None:
     if len(footer) != FOOTER_LINES:
         raise PublishError(f"{file.name}: {len(footer)} lines of footer, not {FOOTER_LINES}")
     told = [line.rsplit(maxsplit=1)[-1] for line in footer[2:]]
@@ -73,17 +120,43 @@ def _check_text(file: FeedFile, stream: Iterator[str]) -> None:
     _check_count(file, rows)
 
 
-def _row_key(file: FeedFile, number: int, line: str) -> tuple[int, tuple[int, bytes]]:
-    match = _ROW.fullmatch(line)
-    if match is None or _BAD_NAME.search(match[2]) or match[4] != file.frame.feed.name:
-        raise _bad(file, number, "not a row of this feed")
-    try:
-        packed = pack_address(match[3])
-    except AddressError as exc:
-        raise _bad(file, number, "not an address") from exc
-    if file.frame.family not in {None, 4 if len(packed) == 4 else 6}:
-        raise _bad(file, number, "an address of the other family")
-    return (0 if match[1] == "NA" else int(match[1]), sort_key(packed))
+class _RowReader:
+    """Reads rows that mostly have the ASN and the name of the row before."""
+
+    def __init__(self, file: FeedFile) -> None:
+        self._file = file
+        self._end = f"{file.frame.feed.name}\n"
+        self._origin: tuple[str, str] | None = None
+        self._asn = 0
+
+    def __call__(self, number: int, line: str) -> tuple[int, int, bytes]:
+        """Give the row's place in the order: ASN, length of the address, address.
+
+        Raises:
+            PublishError: not a row of this file.
+        """
+        fields = line.split("  |  ")
+        if len(fields) != 5 or not _TIME.fullmatch(fields[3]) or fields[4] != self._end:
+            raise _bad(self._file, number, "not a row of this feed")
+        if self._origin != (fields[0], fields[1]):
+            self._check_origin(number, fields[0], fields[1])
+        text = fields[2].rstrip(" ")
+        try:
+            packed = pack_address(text)
+        except AddressError as exc:
+            raise _bad(self._file, number, "not an address") from exc
+        if format_address(packed) != text or len(fields[2]) != max(len(text), 15):
+            raise _bad(self._file, number, "an address in another spelling")
+        return (self._asn, len(packed), packed)
+
+    def _check_origin(self, number: int, asn: str, name: str) -> None:
+        number_text, name_text = asn.rstrip(" "), name.rstrip(" ")
+        if (len(asn), len(name)) != (11, 30) or not _ASN.fullmatch(number_text):
+            raise _bad(self._file, number, "not an ASN and a name, padded to 11 and 30")
+        if not _NAME.fullmatch(name_text) or _BAD_NAME.search(name_text):
+            raise _bad(self._file, number, "not a name that every consumer can read")
+        self._origin = (asn, name)
+        self._asn = 0 if number_text == "NA" else int(number_text)
 
 
 def _check_comment(file: FeedFile, number: int, line: str) -> None:
@@ -91,26 +164,28 @@ def _check_comment(file: FeedFile, number: int, line: str) -> None:
         raise _bad(file, number, "not a comment line as it should be")
 
 
-def _check_csv(file: FeedFile, stream: Iterable[str]) -> None:
+def _check_csv(file: FeedFile, path: Path) -> None:
     rows = -1
-    for rows, fields in enumerate(csv.reader(stream, strict=True)):
-        if len(fields) != len(COLUMNS):
-            raise _bad(file, rows + 1, f"{len(fields)} fields, not {len(COLUMNS)}")
+    with path.open(encoding="ascii", newline="") as stream:
+        for rows, fields in enumerate(csv.reader(stream, strict=True)):
+            if len(fields) != len(csv_format.COLUMNS):
+                raise _bad(file, rows + 1, f"{len(fields)} fields")
     _check_count(file, rows)
 
 
-def _check_ndjson(file: FeedFile, stream: Iterable[str]) -> None:
+def _check_ndjson(file: FeedFile, path: Path) -> None:
     rows, closed = 0, False
     decode = msgspec.json.Decoder(dict).decode
-    for number, line in enumerate(stream, 1):
-        try:
-            record = decode(line)
-        except msgspec.MsgspecError as exc:
-            raise _bad(file, number, str(exc)) from exc
-        if closed:
-            raise _bad(file, number, "something follows the closing record")
-        closed = "metadata" in record
-        rows += not closed
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                record = decode(line)
+            except msgspec.MsgspecError as exc:
+                raise _bad(file, number, str(exc)) from exc
+            if closed:
+                raise _bad(file, number, "something follows the closing record")
+            closed = "metadata" in record
+            rows += not closed
     if not closed:
         raise PublishError(f"{file.name}: the closing record is missing")
     _check_count(file, rows)

@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Final, NamedTuple, Protocol
 
 from smtpfeeds_common.addresses import IPv4_BYTES, format_address
@@ -17,7 +19,6 @@ from smtpfeeds_common.wire import Flags
 #: ASN (0: not known), octets of the address, the address, last seen, first seen, hits,
 #: flags, sensors.
 RECORD: Final = struct.Struct(">IB16sqqqqI")
-_SECONDS_A_DAY: Final = 86_400
 
 #: Said in every format that has room for it.
 NOTICE: Final = (
@@ -38,6 +39,9 @@ class Entry(NamedTuple):
     hits: int
     sensors: int
     flags: int
+
+
+_asn_of: Final = itemgetter(Entry._fields.index("asn"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +68,13 @@ class Counts:
     asns: int = 0
     last_asn: int | None = None
 
-    def count(self, entry: Entry) -> None:
-        """Take one more row into account."""
-        self.addresses += 1
-        if entry.asn != self.last_asn:
-            self.asns += 1
-            self.last_asn = entry.asn
+    def count(self, entries: list[Entry]) -> None:
+        """Take more rows into account."""
+        self.addresses += len(entries)
+        for asn, _ in groupby(map(_asn_of, entries)):
+            if asn != self.last_asn:
+                self.asns += 1
+                self.last_asn = asn
 
 
 class Format(Protocol):
@@ -119,15 +124,14 @@ def record_asn(record: bytes) -> int:
 
 def format_time(epoch_s: int) -> str:
     """``2026-11-23 11:00:59``, UTC."""
-    day, second = divmod(epoch_s, _SECONDS_A_DAY)
-    minute, second = divmod(second, 60)
-    hour, minute = divmod(minute, 60)
-    return f"{_day(day)} {hour:02}:{minute:02}:{second:02}"
+    minute, second = divmod(epoch_s, 60)
+    return f"{_minute(minute)}:{second:02}"
 
 
-@lru_cache(maxsize=1024)
-def _day(day: int) -> str:
-    return datetime.fromtimestamp(day * _SECONDS_A_DAY, UTC).strftime("%Y-%m-%d")
+#: More than the minutes of a month.
+@lru_cache(maxsize=1 << 16)
+def _minute(minute: int) -> str:
+    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 @lru_cache(maxsize=1024)

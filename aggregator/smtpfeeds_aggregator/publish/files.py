@@ -1,6 +1,6 @@
 """Which files a feed becomes, and the writing of all of them in one pass over its rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -31,14 +31,14 @@ class FeedFile:
         """Whether this is the feed's main file, with the rows of both families."""
         return self.format is text_format and self.frame.family is None
 
-    def write(self, stream: IO[str], entries: list[Entry]) -> None:
-        """Write the rows that belong here."""
+    def write(self, stream: IO[str], entries: list[Entry], rows: list[str]) -> None:
+        """Write those of the rows that belong here."""
         family = self.frame.family
         if family is not None:
+            rows = [row for row, entry in zip(rows, entries, strict=True) if entry.family == family]
             entries = [entry for entry in entries if entry.family == family]
-        for entry in entries:
-            self.counts.count(entry)
-        stream.write("".join(map(self.format.row, entries)))
+        self.counts.count(entries)
+        stream.write("".join(rows))
 
 
 def files_of(feed: Feed, frame: Frame) -> list[FeedFile]:
@@ -53,15 +53,17 @@ def files_of(feed: Feed, frame: Frame) -> list[FeedFile]:
     ]
 
 
-def write_files(folder: Path, files: Iterable[FeedFile], entries: Iterator[Entry]) -> None:
+def write_files(folder: Path, files: Collection[FeedFile], entries: Iterator[Entry]) -> None:
     """Write a feed's files side by side, and put them on disk."""
+    formats = {file.format for file in files}
     with ExitStack() as stack:
         streams = [(file, stack.enter_context(_create(folder / file.name))) for file in files]
         for file, stream in streams:
             stream.write(file.format.header(file.frame))
         while chunk := list(islice(entries, CHUNK_ROWS)):
+            rows = {form: list(map(form.row, chunk)) for form in formats}
             for file, stream in streams:
-                file.write(stream, chunk)
+                file.write(stream, chunk, rows[file.format])
         for file, stream in streams:
             stream.write(file.format.footer(file.frame, file.counts))
             stream.flush()

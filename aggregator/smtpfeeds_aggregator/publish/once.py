@@ -24,7 +24,7 @@ from ..names import NOT_KNOWN, short_name
 from ..settings import AggregatorSettings
 from ..store.connection import Connection
 from ..store.publication import PublicationStore
-from .check import check_file
+from .check import check_feed
 from .disk import sync_file
 from .entries import Entry, Frame, record_asn, unpack_entry
 from .files import FeedFile, files_of, write_files
@@ -177,13 +177,12 @@ class _Publication:
     def _write(
         self, generation: Generation, window: Window, names: dict[int, str]
     ) -> list[FeedFile]:
-        written: list[FeedFile] = []
+        checked: list[tuple[FeedFile, str]] = []
         for feed in FEEDS:
             files = files_of(feed, self._frame(feed))
             entries = _entries(window.records[feed.name], feed.name, names)
             write_files(generation.partial, files, entries)
-            written += files
-        checked = [(file, check_file(generation.partial, file)) for file in written]
+            checked += check_feed(generation.partial, files)
         told = manifest(
             self._frame(FEEDS[0]),
             checked,
@@ -195,7 +194,7 @@ class _Publication:
             stream.flush()
             sync_file(stream.fileno())
         generation.seal()
-        return written
+        return [file for file, _ in checked]
 
     def _frame(self, feed: Feed) -> Frame:
         stale = expiry(self._now.timestamp(), self._settings.publish_interval_s)
