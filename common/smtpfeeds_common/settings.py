@@ -149,7 +149,7 @@ def _check_required(
     file: Path | None,
 ) -> None:
     for name, field in fields.items():
-        required = field.default is dataclasses.MISSING
+        required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in values:
             place = f"in {file}" if file else "in a settings file (--config FILE)"
             raise SettingsError(

@@ -406,15 +406,27 @@ class Sealer:
 
     def depth(self) -> int:
         """Rows waiting to be sealed."""
-        return int(self._db.execute("SELECT count(*) FROM observation").fetchone()[0])
+        with _reading(self.path):
+            return int(self._db.execute("SELECT count(*) FROM observation").fetchone()[0])
 
-    def waiting(self) -> list[SealedBatch]:
-        """Sealed batches that were never confirmed, oldest first."""
-        rows = self._db.execute(
-            "SELECT spool, seq, sealed_ms, body FROM batch"
-            " WHERE confirmed_ms IS NULL AND set_aside IS NULL ORDER BY sealed_ms, seq"
-        )
+    def waiting(self, limit: int = -1) -> list[SealedBatch]:
+        """Sealed batches that were never confirmed, oldest first, all or so many."""
+        with _reading(self.path):
+            rows = self._db.execute(
+                "SELECT spool, seq, sealed_ms, body FROM batch"
+                " WHERE confirmed_ms IS NULL AND set_aside IS NULL ORDER BY sealed_ms, seq LIMIT ?",
+                (limit,),
+            ).fetchall()
         return [SealedBatch(*row) for row in rows]
+
+    def waiting_state(self) -> tuple[int, int | None]:
+        """How many batches wait for a confirm, and since when the oldest."""
+        with _reading(self.path):
+            number, oldest_ms = self._db.execute(
+                "SELECT count(*), min(sealed_ms) FROM batch"
+                " WHERE confirmed_ms IS NULL AND set_aside IS NULL"
+            ).fetchone()
+        return int(number), oldest_ms
 
     def forget(self, batches: Iterable[tuple[str, int]], now_ms: int) -> None:
         """Mark batches as confirmed; ``keep_bounds`` deletes them later."""
@@ -433,12 +445,7 @@ class Sealer:
 
     def replay(self, since_ms: int) -> int:
         """Make confirmed batches sealed since then wait again. Returns how many."""
-        with _transaction(self._db, self.path):
-            return self._db.execute(
-                "UPDATE batch SET confirmed_ms = NULL"
-                " WHERE confirmed_ms IS NOT NULL AND sealed_ms >= ?",
-                (since_ms,),
-            ).rowcount
+        return _replay(self._db, self.path, since_ms)
 
     def keep_bounds(self, now_ms: int) -> int:
         """Drop what the bounds say, in short slices, and checkpoint the log.
@@ -579,6 +586,36 @@ def _status(db: sqlite3.Connection) -> Status:
         used_bytes=(pages - free) * _PAGE_BYTES,
         counters=state.get("counters", {}),
     )
+
+
+def replay(path: Path, since_ms: int) -> int:
+    """Make confirmed batches sealed since then wait again, beside whoever delivers from the spool.
+
+    Whoever that is sends them at its next look: what waits is in the file, and nowhere else.
+
+    Returns:
+        How many.
+
+    Raises:
+        SpoolError: no such file, or not a spool.
+    """
+    if not path.exists():
+        raise SpoolError(f"there is no spool {path}")
+    db = _connect(path, synchronous="FULL", busy_ms=10_000)
+    try:
+        _check_layout(db, path)
+        return _replay(db, path, since_ms)
+    finally:
+        db.close()
+
+
+def _replay(db: sqlite3.Connection, path: Path, since_ms: int) -> int:
+    with _transaction(db, path):
+        return db.execute(
+            "UPDATE batch SET confirmed_ms = NULL"
+            " WHERE confirmed_ms IS NOT NULL AND sealed_ms >= ?",
+            (since_ms,),
+        ).rowcount
 
 
 def find_spools(folder: Path) -> list[Path]:
@@ -738,6 +775,15 @@ def _transaction(db: sqlite3.Connection, path: Path) -> Iterator[None]:
         if isinstance(exc, sqlite3.Error):
             raise _translated(exc, path) from exc
         raise
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """SQLite's errors become ours."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise _translated(exc, path) from exc
 
 
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}

@@ -1,0 +1,1 @@
+"""The SMTP sensor: hears greets and data events, keeps them in a spool, delivers them."""

@@ -1,0 +1,138 @@
+"""`smtpfeeds sensor`: run, check-config, status, replay."""
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from smtpfeeds_common import logs
+from smtpfeeds_common.errors import SettingsError, SpoolError
+from smtpfeeds_common.spool import Status, find_spools, read_status
+
+from . import settings as sensor_settings
+from .settings import SensorSettings
+
+_config = click.option(
+    "--config",
+    "config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Settings file (TOML).",
+)
+_SINCE = re.compile(r"(\d+)([smhd])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@click.group()
+def sensor() -> None:
+    """Run an SMTP sensor, and look after it."""
+
+
+@sensor.command()
+@_config
+def run(config: Path | None) -> None:
+    """Run the sensor until it is told to stop (SIGTERM, SIGINT)."""
+    from .run import run_sensor
+
+    settings = sensor_settings.load(config)
+    logs.configure(settings.log_level, settings.log_format)
+    run_sensor(settings)
+
+
+@sensor.command("check-config")
+@_config
+def check_config(config: Path | None) -> None:
+    """Check the settings; open and start nothing."""
+    from .run import check_all
+
+    settings = sensor_settings.load(config)
+    for remark in check_all(settings):
+        click.echo(f"note: {remark}", err=True)
+    click.echo("the settings are good")
+
+
+@sensor.command()
+@_config
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a spool.")
+def status(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a click flag
+    """Tell from the spool files how the sensor does; it need not run."""
+    settings = sensor_settings.load(config)
+    paths = own_spools(settings)
+    for path in paths:
+        told = read_status(path)
+        if as_json:
+            click.echo(json.dumps({"spool": str(path), **told._asdict()}))
+        else:
+            click.echo("\n".join(_lines(path, told)))
+
+
+def own_spools(settings: SensorSettings) -> list[Path]:
+    """This sensor's spool files, one for each worker there ever was.
+
+    Raises:
+        SpoolError: there is none.
+    """
+    name = re.compile(re.escape(settings.name) + r"(\.\d+)?\.spool")
+    paths = [path for path in find_spools(Path(settings.spool_dir)) if name.fullmatch(path.name)]
+    if not paths:
+        raise SpoolError(
+            f"there is no spool of {settings.name!r} in {settings.spool_dir}; "
+            "the sensor makes it when it starts"
+        )
+    return paths
+
+
+def _lines(path: Path, told: Status) -> list[str]:
+    noted = "never" if told.noted_ms is None else _utc(told.noted_ms)
+    oldest = "nothing" if told.oldest_ms is None else f"since {_utc(told.oldest_ms)}"
+    rows = ", ".join(f"{name} {number}" for name, number in told.rows.items())
+    lines = [
+        f"{path}",
+        f"  sensor           {told.sensor} {told.version}, state of {noted}",
+        f"  waits            {oldest}: {rows}",
+        f"  batches          {told.batches_waiting} wait for a confirm, "
+        f"{told.batches_kept} kept for a replay, {told.batches_set_aside} set aside",
+        f"  size             {told.used_bytes / 1024 / 1024:.1f} MB",
+        f"  events dropped   {told.drops}",
+    ]
+    counters = [(name, number) for name, number in told.counters.items() if number]
+    return lines + [f"  {name:<21} {number}" for name, number in counters]
+
+
+@sensor.command()
+@_config
+@click.option(
+    "--since",
+    required=True,
+    help='From when: "6h", "2d", or a UTC time such as 2026-11-23T11:00:00.',
+)
+def replay(config: Path | None, since: str) -> None:
+    """Deliver confirmed batches again: what arrives twice counts once.
+
+    Works while the sensor runs; its publisher sends them at its next look.
+    """
+    from smtpfeeds_common.spool import replay as replay_spool
+
+    settings = sensor_settings.load(config)
+    since_ms = _since_ms(since, time.time())
+    number = sum(replay_spool(path, since_ms) for path in own_spools(settings))
+    click.echo(f"{number} batches sealed since {_utc(since_ms)} will be delivered again")
+
+
+def _since_ms(text: str, now_s: float) -> int:
+    found = _SINCE.fullmatch(text)
+    if found:
+        return int((now_s - int(found[1]) * _UNIT_S[found[2]]) * 1000)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise SettingsError(f'--since: {text!r} is neither "6h" nor a UTC time') from exc
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
+
+
+def _utc(ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ms // 1000))

@@ -1,0 +1,75 @@
+"""The sensor's counters: one name each, in one place, with what it counts.
+
+They go into every batch, into the spool for `smtpfeeds sensor status`, and to
+the metrics endpoint. Counts only: nothing of who wrote to whom.
+"""
+
+from typing import Final
+
+#: Name → what is counted, since the sensor started.
+COUNTERS: Final = {
+    # Connections
+    "connections": "connections accepted",
+    "connections_ignored": "of these, from a network on the ignore list",
+    "refused_source": "refused: too many at once from one address or /64",
+    "refused_total": "refused: too many at once in all",
+    "refused_rate": "closed at once: too many in a second",
+    "proxy_unnamed": "from a proxy that named no client; nothing is recorded of them",
+    "proxy_invalid": "from a trusted proxy without a valid PROXY header; closed",
+    # Events
+    "greets": "greet events",
+    "datas": "data events",
+    "early_talkers": "clients that spoke before the banner",
+    "bare_lf": "clients that ended a line by LF alone",
+    # Verbs
+    "verb_helo": "HELO",
+    "verb_ehlo": "EHLO",
+    "verb_mail": "MAIL",
+    "verb_rcpt": "RCPT",
+    "verb_data": "DATA",
+    "verb_bdat": "BDAT",
+    "verb_rset": "RSET",
+    "verb_noop": "NOOP",
+    "verb_quit": "QUIT",
+    "verb_vrfy": "VRFY",
+    "verb_expn": "EXPN",
+    "verb_help": "HELP",
+    "verb_auth": "AUTH; its argument is never kept",
+    "verb_starttls": "STARTTLS",
+    "greet_again": "HELO or EHLO again in a connection",
+    "data_before_greet": "DATA or BDAT before any greet: no event",
+    "data_out_of_order": "DATA without MAIL and RCPT; an event after a greet",
+    # What is not SMTP, or badly so
+    "junk": "connections judged not SMTP: HTTP, header lines, binary",
+    "junk_tls": "TLS handshakes on the plain port",
+    "body_after_refusal": "clients that sent content though DATA was refused",
+    "unknown_commands": "unknown or empty lines",
+    "bad_lines": "lines too long, with NUL or 8-bit octets",
+    # Bounds reached
+    "limit_idle": "closed: idle too long",
+    "limit_session": "closed: connected too long",
+    "limit_errors": "closed: too many unknown or bad lines",
+    "limit_commands": "closed: too many commands",
+    "limit_content": "closed: more content than is read",
+    "limit_unsent": "dropped: did not read its replies",
+    "limit_tls": "STARTTLS answered with 454: too many in TLS",
+    # TLS
+    "tls_handshakes": "TLS handshakes completed",
+    "tls_failures": "TLS handshakes that failed",
+    # Spool
+    "spool_commits": "commits of the spool",
+    "spool_waits": "times replies waited because the spool was locked",
+    "spool_outages": "times the spool could not be written and memory took over",
+    "spool_replaced": "damaged spools set aside",
+    "events_dropped": "events whose row did not fit in memory meanwhile",
+    # Delivery
+    "batches_confirmed": "batches the broker confirmed",
+    "batches_set_aside": "batches the broker calls too large",
+    "publish_failures": "attempts to deliver that failed",
+    "events_expired": "events dropped from the spool at its bound",
+}
+
+
+def new_counters() -> dict[str, int]:
+    """All counters at zero."""
+    return dict.fromkeys(COUNTERS, 0)

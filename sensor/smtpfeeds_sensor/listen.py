@@ -1,0 +1,196 @@
+"""Listening sockets: a list, a prefix, the wildcards, or what systemd passes.
+
+Opened here and adopted by Twisted, because its ``tcp:`` and ``tcp6:`` endpoints
+cannot stand side by side on one port (EADDRINUSE), report IPv4 clients as
+``::ffff:a.b.c.d``, and know nothing of SO_REUSEPORT. IPv6 sockets are for IPv6
+alone. Each socket's own address is known, or None for a wildcard.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Final
+
+from smtpfeeds_common.addresses import format_address, pack_address, sort_key
+from smtpfeeds_common.errors import AddressError, SettingsError
+
+#: Addresses of one prefix that are listened on, each with a socket of its own.
+MAX_ADDRESSES: Final = 4096
+_FIRST_SYSTEMD_FD: Final = 3
+#: From asm-generic/socket.h and linux/in.h; not in Python's socket module.
+_IP_FREEBIND: Final = 15
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where to listen."""
+
+    host: str
+    port: int
+    #: Index of a socket that systemd passes, or -1.
+    systemd: int = -1
+
+    @property
+    def packed(self) -> bytes:
+        """The packed address."""
+        return pack_address(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A listening socket."""
+
+    socket: socket.socket
+    #: The packed address, or None for a wildcard.
+    local: bytes | None
+
+    @property
+    def where(self) -> str:
+        """Its address with the real port."""
+        host, port, *_ = self.socket.getsockname()
+        return str(Place(host.partition("%")[0], port))
+
+
+def parse_listen(texts: Iterable[str], environ: Mapping[str, str]) -> list[Place]:
+    """Read the setting ``listen``.
+
+    Args:
+        texts: its items.
+        environ: where systemd says what it passes.
+
+    Raises:
+        SettingsError: an item is no address with a port, or is there twice.
+    """
+    places: list[Place] = []
+    for text in texts:
+        places += _systemd(text, environ) if text.startswith("systemd:") else _addresses(text)
+    if not places:
+        raise SettingsError('listen: give at least one address, such as "192.0.2.1:25"')
+    seen: set[Place] = set()
+    for place in places:
+        if place in seen and place.port:
+            raise SettingsError(f"listen: {place} is there twice")
+        seen.add(place)
+    return places
+
+
+def _addresses(text: str) -> list[Place]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65_535:
+        raise SettingsError(f'listen: {text!r} lacks a port; write "192.0.2.1:25" or "[::1]:25"')
+    if host == "*":
+        return [Place("0.0.0.0", int(port)), Place("::", int(port))]  # noqa: S104 - asked for
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise SettingsError(f"listen: {text!r}: write an IPv6 address in brackets, [{host}]:{port}")
+    try:
+        if "/" not in host:
+            return [Place(format_address(pack_address(host)), int(port))]
+        network = ip_network(host)
+    except (AddressError, ValueError) as exc:
+        raise SettingsError(f"listen: {text!r}: {exc}") from exc
+    if network.num_addresses > MAX_ADDRESSES:
+        raise SettingsError(
+            f"listen: {text!r} has more than {MAX_ADDRESSES} addresses; "
+            f'listen on "*:{port}" instead: the address of each connection is known all the same'
+        )
+    return [Place(str(address), int(port)) for address in network]
+
+
+def _systemd(text: str, environ: Mapping[str, str]) -> list[Place]:
+    index = text.removeprefix("systemd:")
+    passed = int(environ.get("LISTEN_FDS", "0"))
+    if environ.get("LISTEN_PID") not in {str(os.getpid()), None}:
+        passed = 0
+    if index == "*":
+        wanted: Sequence[int] = range(passed)
+    elif index.isdigit():
+        wanted = [int(index)]
+    else:
+        raise SettingsError(f'listen: {text!r}: write "systemd:0", by index, or "systemd:*"')
+    if not wanted or max(wanted) >= passed:
+        raise SettingsError(
+            f"listen: {text!r}, but systemd passes {passed} sockets to this process"
+        )
+    return [Place("", 0, number) for number in wanted]
+
+
+def target_bits(places: Iterable[bytes]) -> dict[bytes, int]:
+    """The bit of ``targets`` for each local address: its place in the sorted list, modulo 64."""
+    ordered = sorted(set(places), key=sort_key)
+    return {local: index % 64 for index, local in enumerate(ordered)}
+
+
+def open_sockets(
+    places: Sequence[Place], *, backlog: int, shared: bool = False, free: bool = False
+) -> list[Opened]:
+    """Open all, or none.
+
+    Args:
+        places: where.
+        backlog: the kernel's queue for each.
+        shared: with SO_REUSEPORT, so that several processes can have the same.
+        free: also where the host does not have the address yet.
+
+    Raises:
+        SettingsError: an address cannot be listened on.
+    """
+    opened: list[Opened] = []
+    try:
+        for place in places:
+            opened.append(_open(place, backlog, shared, free))  # noqa: PERF401 - all or none
+    except BaseException:
+        for one in opened:
+            one.socket.close()
+        raise
+    return opened
+
+
+def adopt(descriptors: Iterable[int]) -> list[Opened]:
+    """Take over listening sockets that another process opened."""
+    return [_opened(socket.socket(fileno=number)) for number in descriptors]
+
+
+def _open(place: Place, backlog: int, shared: bool, free: bool) -> Opened:  # noqa: FBT001 - private
+    if place.systemd >= 0:
+        return _opened(socket.socket(fileno=_FIRST_SYSTEMD_FD + place.systemd))
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if free:
+            listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        # Inherited by what is accepted: a reply is one segment and goes at once.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind((place.host, place.port))
+        listener.listen(backlog)
+    except OSError as exc:
+        listener.close()
+        raise SettingsError(f"cannot listen on {place}: {exc.strerror}{_advice(exc)}") from exc
+    return _opened(listener)
+
+
+def _opened(listener: socket.socket) -> Opened:
+    listener.setblocking(False)
+    local = pack_address(listener.getsockname()[0].partition("%")[0])
+    return Opened(listener, local if any(local) else None)
+
+
+def _advice(exc: OSError) -> str:
+    return {
+        errno.EACCES: "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        errno.EADDRINUSE: "; another program listens there (ss -ltnp shows which)",
+        errno.EADDRNOTAVAIL: "; this host does not have the address (listen_free = true waits "
+        "for it)",
+    }.get(exc.errno or 0, "")

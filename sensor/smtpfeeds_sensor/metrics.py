@@ -1,0 +1,92 @@
+"""The Prometheus endpoint: the counters, and a few gauges. The only prometheus_client import.
+
+Served by a thread of its own: a slow reader of metrics costs the reactor nothing.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from smtpfeeds_common.errors import SettingsError
+
+from .counters import COUNTERS
+
+_PREFIX: Final = "smtpfeeds_sensor_"
+GAUGES: Final = {
+    "open_connections": "connections open now",
+    "open_sources": "addresses and /64s with an open connection",
+    "tls_connections": "connections in TLS now",
+    "spool_events_in_memory": "events heard and not yet in the spool file",
+    "spool_in_outage": "1 while the spool cannot be written",
+    "spool_rows": "addresses in the spool that wait to be sealed",
+    "spool_age_seconds": "since the oldest batch that waits was sealed",
+    "spool_bytes": "octets of the spool in use",
+    "batches_waiting": "batches sealed and not yet confirmed",
+    "confirm_latency_seconds": "how long the last confirm took",
+    "broker_connected": "1 while connected to the broker",
+    "broker_refusing": "1 while the broker refuses all that is published",
+}
+
+
+class MetricsServer:
+    """The endpoint."""
+
+    def __init__(
+        self,
+        listen: str,
+        gauges: Callable[[], Mapping[str, float]],
+        count: Mapping[str, int],
+        *,
+        worker: int = 0,
+    ) -> None:
+        """Listen.
+
+        Raises:
+            SettingsError: it cannot.
+        """
+        host, port = parse_metrics_listen(listen)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Sensor(gauges, count))
+        try:
+            self._server, self._thread = start_http_server(
+                port + max(0, worker - 1) if port else 0, host, registry
+            )
+        except OSError as exc:
+            raise SettingsError(f"metrics_listen: {listen}: {exc.strerror}") from exc
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(1)
+
+
+def parse_metrics_listen(listen: str) -> tuple[str, int]:
+    """Host and port.
+
+    Raises:
+        SettingsError: not HOST:PORT.
+    """
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise SettingsError(f'metrics_listen: {listen!r}: write "127.0.0.1:9125"')
+    return host.strip("[]"), int(port)
+
+
+class _Sensor(Collector):
+    def __init__(self, gauges: Callable[[], Mapping[str, float]], count: Mapping[str, int]) -> None:
+        self._gauges, self._count = gauges, count
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in list(self._count.items()):
+            yield CounterMetricFamily(_PREFIX + name, COUNTERS[name], value=value)
+        for name, number in self._gauges().items():
+            yield GaugeMetricFamily(_PREFIX + name, GAUGES[name], value=number)

@@ -1,0 +1,282 @@
+"""Personas: what the sensor looks like to a client, as ready-made replies.
+
+A default banner is a fingerprint, so banner, host name, keywords and the words
+of each reply are settings, by local address too. The built-in ones look like
+what is common in the wild. Every reply is made once, at start; RFC 5321 section
+4.2 gives the codes, ``docs/`` the table of which answers what. The refusal at
+DATA is the same everywhere: a person must be able to understand it.
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_common.errors import AddressError, SettingsError
+
+_STARTTLS: Final = "STARTTLS"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """The words of one kind of server; ``{host}`` is its name."""
+
+    banner: str
+    helo: str
+    ehlo: str
+    keywords: tuple[str, ...]
+    mail_ok: str
+    rcpt_ok: str
+    ok: str
+    help: str
+    vrfy: str
+    quit: str
+    go_ahead: str
+    unknown: str
+    not_implemented: str
+    bad_line: str
+    bad_order: str
+    tls_ready: str
+
+
+_PLAIN: Final = Style(
+    banner="{host} ESMTP",
+    helo="{host}",
+    ehlo="{host}",
+    keywords=("PIPELINING", "SIZE {size}", "8BITMIME", "ENHANCEDSTATUSCODES"),
+    mail_ok="2.1.0 Sender OK",
+    rcpt_ok="2.1.5 Recipient OK",
+    ok="2.0.0 OK",
+    help="2.0.0 See RFC 5321",
+    vrfy="2.5.2 Cannot verify, send mail to find out",
+    quit="2.0.0 Bye",
+    go_ahead="End data with <CR><LF>.<CR><LF>",
+    unknown="5.5.2 Command not recognized",
+    not_implemented="5.5.1 Command not implemented",
+    bad_line="5.5.2 Syntax error",
+    bad_order="5.5.1 Bad sequence of commands",
+    tls_ready="2.0.0 Ready to start TLS",
+)
+_POSTFIX: Final = Style(
+    banner="{host} ESMTP Postfix",
+    helo="{host}",
+    ehlo="{host}",
+    keywords=(
+        "PIPELINING",
+        "SIZE {size}",
+        "VRFY",
+        "ETRN",
+        "ENHANCEDSTATUSCODES",
+        "8BITMIME",
+        "DSN",
+    ),
+    mail_ok="2.1.0 Ok",
+    rcpt_ok="2.1.5 Ok",
+    ok="2.0.0 Ok",
+    help="2.0.0 https://www.postfix.org/",
+    vrfy="2.0.0 postmaster",
+    quit="2.0.0 Bye",
+    go_ahead="End data with <CR><LF>.<CR><LF>",
+    unknown="5.5.2 Error: command not recognized",
+    not_implemented="5.5.1 Error: command not implemented",
+    bad_line="5.5.2 Error: bad syntax",
+    bad_order="5.5.1 Error: need RCPT command",
+    tls_ready="2.0.0 Ready to start TLS",
+)
+_EXIM: Final = Style(
+    banner="{host} ESMTP Exim 4.98",
+    helo="{host} Hello",
+    ehlo="{host} Hello",
+    keywords=("SIZE {size}", "LIMITS MAILMAX=1000 RCPTMAX=50000", "8BITMIME", "PIPELINING", "HELP"),
+    mail_ok="OK",
+    rcpt_ok="Accepted",
+    ok="OK",
+    help="Commands supported: HELO EHLO MAIL RCPT DATA NOOP QUIT RSET HELP",
+    vrfy="VRFY not available",
+    quit="{host} closing connection",
+    go_ahead='Enter message, ending with "." on a line by itself',
+    unknown="unrecognized command",
+    not_implemented="command not available",
+    bad_line="syntax error",
+    bad_order="valid RCPT command must precede DATA",
+    tls_ready="TLS go ahead",
+)
+_EXCHANGE: Final = Style(
+    banner="{host} Microsoft ESMTP MAIL Service ready",
+    helo="{host} Hello",
+    ehlo="{host} Hello",
+    keywords=("SIZE {size}", "PIPELINING", "DSN", "ENHANCEDSTATUSCODES", "8BITMIME"),
+    mail_ok="2.1.0 Sender OK",
+    rcpt_ok="2.1.5 Recipient OK",
+    ok="2.0.0 OK",
+    help="This server supports the following commands: HELO EHLO RCPT DATA RSET MAIL QUIT HELP",
+    vrfy="2.1.5 Cannot VRFY user",
+    quit="2.0.0 Service closing transmission channel",
+    go_ahead="Start mail input; end with <CRLF>.<CRLF>",
+    unknown="5.3.3 Unrecognized command",
+    not_implemented="5.3.3 Unrecognized command",
+    bad_line="5.5.4 Invalid domain name or syntax",
+    bad_order="5.5.2 Need rcpt command",
+    tls_ready="2.0.0 SMTP server ready",
+)
+STYLES: Final = {"plain": _PLAIN, "postfix": _POSTFIX, "exim": _EXIM, "exchange": _EXCHANGE}
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """Every reply a client can get, as octets."""
+
+    hostname: str
+    banner: bytes
+    helo: bytes
+    ehlo: bytes
+    #: The same without STARTTLS: inside TLS it is not offered again.
+    ehlo_in_tls: bytes
+    mail_ok: bytes
+    rcpt_ok: bytes
+    ok: bytes
+    help: bytes
+    vrfy: bytes
+    quit: bytes
+    go_ahead: bytes
+    refused: bytes
+    content_too_big: bytes
+    unknown: bytes
+    not_implemented: bytes
+    bad_line: bytes
+    bad_order: bytes
+    tls_ready: bytes
+    tls_busy: bytes
+    not_smtp: bytes
+    too_many_errors: bytes
+    too_many_connections: bytes
+    too_slow: bytes
+    shutting_down: bytes
+
+
+def make_persona(
+    style: Style,
+    *,
+    hostname: str,
+    policy_url: str = "",
+    max_content_bytes: int = 10 * 1024 * 1024,
+    offer_tls: bool = False,
+    banner: str | None = None,
+    keywords: tuple[str, ...] | None = None,
+) -> Persona:
+    """Write a style's replies for one host name.
+
+    Raises:
+        SettingsError: a banner without the word ESMTP, or a line that is no reply.
+    """
+    said = style.banner if banner is None else banner
+    if "ESMTP" not in said.split():
+        raise SettingsError(
+            f"persona banner {said!r} lacks the word ESMTP: scanners send EHLO only where it stands"
+        )
+    known = style.keywords if keywords is None else keywords
+
+    def line(code: int, text: str, mark: str = " ") -> bytes:
+        full = text.replace("{host}", hostname).replace("{size}", str(max_content_bytes))
+        if len(full) > 500 or any(not " " <= char <= "~" for char in full):
+            raise SettingsError(f"persona: {full!r} must be printable ASCII, 500 octets at most")
+        return f"{code}{mark}{full}\r\n".encode()
+
+    def many(texts: tuple[str, ...]) -> bytes:
+        return b"".join(line(250, t, "-") for t in texts[:-1]) + line(250, texts[-1])
+
+    url = f"; see {policy_url}" if policy_url else ""
+    return Persona(
+        hostname=hostname,
+        banner=line(220, said),
+        helo=line(250, style.helo),
+        ehlo=many((style.ehlo, *known, *((_STARTTLS,) if offer_tls else ()))),
+        ehlo_in_tls=many((style.ehlo, *known)),
+        mail_ok=line(250, style.mail_ok),
+        rcpt_ok=line(250, style.rcpt_ok),
+        ok=line(250, style.ok),
+        help=line(214, style.help),
+        vrfy=line(252, style.vrfy),
+        quit=line(221, style.quit),
+        go_ahead=line(354, style.go_ahead),
+        refused=line(554, f"5.7.1 This host takes no mail{url}"),
+        content_too_big=line(554, f"5.7.1 This host takes no mail, and no more content{url}"),
+        unknown=line(500, style.unknown),
+        not_implemented=line(502, style.not_implemented),
+        bad_line=line(500, style.bad_line),
+        bad_order=line(503, style.bad_order),
+        tls_ready=line(220, style.tls_ready),
+        tls_busy=line(454, "4.7.0 TLS not available now"),
+        not_smtp=line(221, "2.7.0 {host} This is not SMTP"),
+        too_many_errors=line(421, "4.7.0 {host} Too many errors"),
+        too_many_connections=line(421, "4.7.0 {host} Too many connections"),
+        too_slow=line(421, "4.4.2 {host} Timeout"),
+        shutting_down=line(421, "4.3.2 {host} Service shutting down"),
+    )
+
+
+class Wardrobe:
+    """Which persona answers at which local address."""
+
+    def __init__(
+        self,
+        default: str,
+        table: Mapping[str, Any],
+        *,
+        hostname: str,
+        policy_url: str,
+        max_content_bytes: int,
+        offer_tls: bool,
+    ) -> None:
+        """Make all personas.
+
+        Raises:
+            SettingsError: an unknown name or key, or an unusable banner.
+        """
+        self._make_persona = functools.partial(
+            make_persona,
+            policy_url=policy_url,
+            max_content_bytes=max_content_bytes,
+            offer_tls=offer_tls,
+        )
+        self._hostname, self._table = hostname, table
+        self.default = self._make(default)
+        self._by_address: dict[bytes, Persona] = {}
+        for key, value in table.items():
+            try:
+                address = pack_address(key)
+            except AddressError:
+                self._make(value)  # a named one: checked, and worn where it is named
+            else:
+                self._by_address[address] = self._make(value)
+
+    def at(self, local: bytes) -> Persona:
+        """The persona for a packed local address."""
+        return self._by_address.get(local, self.default)
+
+    @property
+    def several(self) -> bool:
+        """Whether the local address makes a difference."""
+        return bool(self._by_address)
+
+    def _make(self, told: Any, depth: int = 0) -> Persona:
+        if isinstance(told, str):
+            if told in self._table and told not in STYLES and depth < 4:
+                return self._make(self._table[told], depth + 1)
+            told = {"like": told}
+        if not isinstance(told, Mapping):
+            raise SettingsError(f"personas: {told!r} is neither a name nor a table")
+        unknown = set(told) - {"like", "hostname", "banner", "keywords"}
+        if unknown:
+            raise SettingsError(f"personas: unknown {', '.join(sorted(unknown))}")
+        like = str(told.get("like", "plain"))
+        if like not in STYLES:
+            raise SettingsError(f"persona {like!r} is not one of {', '.join(STYLES)}")
+        keywords = told.get("keywords")
+        return self._make_persona(
+            STYLES[like],
+            hostname=str(told.get("hostname", self._hostname)),
+            banner=told.get("banner"),
+            keywords=None if keywords is None else tuple(str(word) for word in keywords),
+        )

@@ -1,0 +1,42 @@
+"""Giving up root once the listeners are open; nothing afterwards needs it."""
+
+import os
+import pwd
+from pathlib import Path
+
+from smtpfeeds_common.errors import SettingsError
+
+
+def find_user(name: str) -> pwd.struct_passwd | None:
+    """The user to become, or None where none is named.
+
+    Raises:
+        SettingsError: no such user, or this process may not become it.
+    """
+    if not name:
+        return None
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError as exc:
+        raise SettingsError(f"user: this host has no user {name!r}") from exc
+    if os.geteuid() not in {0, user.pw_uid}:
+        raise SettingsError(f"user: only root can become {name!r}; leave it out, or start as root")
+    return user
+
+
+def give_folder(folder: Path, user: pwd.struct_passwd) -> None:
+    """Let the user own the spool's folder, and what an earlier start as root left in it."""
+    if os.geteuid() != 0:
+        return
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def become(user: pwd.struct_passwd) -> None:
+    """Give up root for good, with its groups."""
+    if os.geteuid() != 0:
+        return
+    os.initgroups(user.pw_name, user.pw_gid)
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    os.environ["HOME"] = user.pw_dir

@@ -1,0 +1,143 @@
+"""Running a sensor: sockets, privileges, reactor; or workers, each a process of the same."""
+
+import functools
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from smtpfeeds_common.errors import SettingsError, SpoolError
+from smtpfeeds_common.logs import fields
+from smtpfeeds_common.spool import now_ms
+
+from . import listen
+from .listen import Opened
+from .privileges import become, find_user, give_folder
+from .reactor import Reactor
+from .service import SensorService, announce, host_name, make_wardrobe, notify_systemd
+from .settings import SensorSettings
+from .workers import run_workers
+
+logger = logging.getLogger(__name__)
+
+
+def run_sensor(settings: SensorSettings) -> None:
+    """Run until told to stop.
+
+    Raises:
+        SettingsError, SpoolError: it cannot start.
+    """
+    places = listen.parse_listen(settings.listen, os.environ)
+    user = find_user(settings.user)
+    _raise_file_limit(settings)
+    if settings.workers > 1:
+        run_workers(settings, places, user, functools.partial(_run_worker, settings))
+        return
+    opened = listen.open_sockets(places, backlog=settings.backlog, free=settings.listen_free)
+    _make_spool_dir(settings)
+    if user is not None:
+        give_folder(Path(settings.spool_dir), user)
+        become(user)
+    run_process(settings, opened, functools.partial(announce, settings, opened))
+    notify_systemd("STOPPING=1")
+
+
+def _run_worker(
+    settings: SensorSettings, opened: Sequence[Opened], number: int, ready: Callable[[], None]
+) -> None:
+    run_process(settings, opened, ready, worker=number)
+
+
+def run_process(
+    settings: SensorSettings,
+    opened: Sequence[Opened],
+    ready: Callable[[], None],
+    *,
+    worker: int = 0,
+) -> None:
+    """Run one process on listening sockets that are open.
+
+    Args:
+        settings: the sensor's.
+        opened: the sockets.
+        ready: called when it accepts.
+        worker: its number, 0 where it is alone.
+    """
+    # Twisted makes the process's reactor when this is imported, so not before a fork.
+    from twisted.internet import reactor as twisted_reactor
+    from twisted.logger import ILogObserver, STDLibLogObserver, globalLogBeginner
+
+    reactor = cast("Reactor", twisted_reactor)
+    observer = cast("ILogObserver", STDLibLogObserver())
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    service = SensorService(settings, opened, reactor, now_ms, worker=worker)
+    service.start()
+    ready()
+    reactor.run()
+
+
+def check_all(settings: SensorSettings) -> list[str]:
+    """Check what can be without opening or starting anything.
+
+    Returns:
+        Remarks that do not keep it from starting.
+
+    Raises:
+        SettingsError: it could not start.
+    """
+    from .metrics import parse_metrics_listen
+    from .publisher import broker_parameters
+    from .tls import make_context
+
+    places = listen.parse_listen(settings.listen, os.environ)
+    make_wardrobe(settings)
+    make_context(settings, host_name(settings))
+    find_user(settings.user)
+    broker_parameters(settings)
+    if settings.metrics_listen:
+        parse_metrics_listen(settings.metrics_listen)
+    return _remarks(settings, len(places))
+
+
+def _remarks(settings: SensorSettings, places: int) -> list[str]:
+    remarks = []
+    if not settings.policy_url:
+        remarks.append("policy_url is empty: a refused sender cannot read why")
+    if os.geteuid() == 0 and not settings.user:
+        remarks.append("no `user`: started as root the sensor stays root")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _files_wanted(settings, places)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        remarks.append(f"max_connections needs {wanted} open files; this host allows {hard}")
+    if not settings.hostname and "." not in socket.getfqdn():
+        remarks.append("hostname is empty and this host has no full name: the banner looks odd")
+    return remarks
+
+
+def _files_wanted(settings: SensorSettings, places: int = 16) -> int:
+    return settings.max_connections + places + 128
+
+
+def _raise_file_limit(settings: SensorSettings) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _files_wanted(settings, 4096)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < _files_wanted(settings):
+            logger.warning(
+                "fewer files may be open than max_connections needs",
+                extra=fields(allowed=allowed, max_connections=settings.max_connections),
+            )
+
+
+def _make_spool_dir(settings: SensorSettings) -> None:
+    try:
+        Path(settings.spool_dir).mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SpoolError(f"spool_dir: cannot make {settings.spool_dir}: {exc.strerror}") from exc
+    if not os.access(settings.spool_dir, os.W_OK | os.X_OK) and os.geteuid() != 0:
+        raise SettingsError(f"spool_dir: {settings.spool_dir} cannot be written by this user")

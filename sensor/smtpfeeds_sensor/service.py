@@ -1,0 +1,298 @@
+"""One sensor process: joins spool, recorder, connections, publisher and metrics; starts and stops.
+
+Order of the start: listeners are open and privileges gone before the spool is
+made, so that its files belong to the user that writes them; nothing is accepted
+before the spool can be written. Order of a clean stop: no new clients, 421 to
+those that are here, what was heard committed, the publisher ended; the spool
+keeps the rest.
+"""
+
+import functools
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+
+from smtpfeeds_common import __version__
+from smtpfeeds_common.errors import SpoolBusy, SpoolError
+from smtpfeeds_common.logs import fields
+from smtpfeeds_common.spool import SUFFIX, Bounds, Spool
+
+from .counters import new_counters
+from .delivery import Delivery, DeliveryThread
+from .dialogue import Rules
+from .limits import Deadlines, Networks, SourceLimits
+from .listen import Opened, target_bits
+from .metrics import MetricsServer
+from .personas import Wardrobe
+from .protocol import Listener, Reception
+from .publisher import BrokerLink
+from .reactor import Reactor
+from .recorder import Recorder
+from .settings import SensorSettings
+from .tls import make_context
+
+logger = logging.getLogger(__name__)
+
+_DAY_MS: Final = 86_400_000
+_HOUR_MS: Final = 3_600_000
+#: At a clean stop: how long clients have to take their 421, the publisher to end.
+_FAREWELL_S: Final = 1.0
+_PUBLISHER_END_S: Final = 5.0
+
+
+def bounds(settings: SensorSettings) -> Bounds:
+    """What the settings say a spool may hold."""
+    return Bounds(
+        max_bytes=settings.spool_max_mb * 1024 * 1024,
+        memory_rows=settings.spool_memory_rows,
+        retention_ms=settings.retention_days * _DAY_MS,
+        replay_ms=settings.replay_hours * _HOUR_MS,
+    )
+
+
+def spool_path(settings: SensorSettings, worker: int = 0) -> Path:
+    """The spool of a worker, 1 and up; 0 where there is but one process."""
+    part = f".{worker}" if worker else ""
+    return Path(settings.spool_dir) / f"{settings.name}{part}{SUFFIX}"
+
+
+def host_name(settings: SensorSettings) -> str:
+    """The name the sensor goes by."""
+    return settings.hostname or socket.getfqdn()
+
+
+def make_wardrobe(settings: SensorSettings) -> Wardrobe:
+    """The personas.
+
+    Raises:
+        SettingsError: one cannot be used.
+    """
+    return Wardrobe(
+        settings.persona,
+        settings.personas,
+        hostname=host_name(settings),
+        policy_url=settings.policy_url,
+        max_content_bytes=settings.max_content_bytes,
+        offer_tls=settings.tls != "off",
+    )
+
+
+class SensorService:
+    """A sensor in one process."""
+
+    def __init__(
+        self,
+        settings: SensorSettings,
+        opened: Sequence[Opened],
+        reactor: Reactor,
+        clock: Callable[[], int],
+        *,
+        worker: int = 0,
+    ) -> None:
+        """Make all parts; nothing is accepted before ``start``.
+
+        Raises:
+            SettingsError: personas or certificates cannot be used.
+            SpoolError: the spool cannot be made or is in use.
+        """
+        self._settings, self._opened, self._reactor, self._clock = settings, opened, reactor, clock
+        self._worker = worker
+        self.count = new_counters()
+        wardrobe = make_wardrobe(settings)
+        tls_context = make_context(settings, host_name(settings))
+        self.spool = Spool(
+            spool_path(settings, worker), sensor=settings.name, bounds=bounds(settings)
+        )
+        self.count["spool_replaced"] += self.spool.set_aside is not None
+        self.recorder = Recorder(self.spool, reactor, clock, self.count, sensor=settings.name)
+        self.reception = Reception(
+            reactor=reactor,
+            recorder=self.recorder,
+            wardrobe=wardrobe,
+            rules=Rules(
+                drain=settings.data_policy == "drain",
+                offer_tls=tls_context is not None,
+                max_line_bytes=settings.max_line_bytes,
+                max_content_bytes=settings.max_content_bytes,
+                max_commands=settings.max_commands,
+                max_unknown_commands=settings.max_unknown_commands,
+            ),
+            count=self.count,
+            limits=SourceLimits(
+                per_source=settings.max_connections_per_source,
+                per_second=settings.max_accepts_per_s,
+            ),
+            deadlines=Deadlines(),
+            targets=target_bits(one.local for one in opened if one.local is not None),
+            trusted_proxies=Networks(settings.trusted_proxies),
+            ignore=Networks(settings.ignore),
+            idle_timeout_s=settings.idle_timeout_s,
+            session_timeout_s=settings.session_timeout_s,
+            banner_delay_s=settings.banner_delay_s,
+            max_connections=settings.max_connections,
+            max_unsent_bytes=settings.max_unsent_bytes,
+            max_tls_connections=settings.max_tls_connections,
+            tls_context=tls_context,
+        )
+        self._ports: list[Any] = []
+        self._loops: list[LoopingCall] = []
+        self._delivery: DeliveryThread | None = None
+        self._metrics: MetricsServer | None = None
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._every(1.0, self._tick, count=True)
+        if self._worker:
+            self._every(1.0, functools.partial(self._stop_with, os.getppid()))
+        self._every(self._settings.state_interval_s, self._note_state)
+        if self._settings.broker:
+            self._delivery = DeliveryThread(self._make_delivery())
+            self._delivery.start()
+        if self._settings.metrics_listen:
+            self._metrics = MetricsServer(
+                self._settings.metrics_listen, self._gauges, self.count, worker=self._worker
+            )
+        for one in self._opened:
+            factory = Listener(self.reception, one.local)
+            self._ports.append(
+                self._reactor.adoptStreamPort(one.socket.fileno(), one.socket.family, factory)
+            )
+        self._reactor.addSystemEventTrigger("before", "shutdown", self.stop)
+
+    def _make_delivery(self) -> Delivery:
+        settings = self._settings
+        return Delivery(
+            self.spool.path,
+            BrokerLink.of_settings(settings),
+            self.count,
+            self._clock,
+            bounds=self.spool.bounds,
+            seal_interval_s=settings.seal_interval_s,
+            alive_interval_s=settings.alive_interval_s,
+            backoff_max_s=settings.backoff_max_s,
+        )
+
+    def _every(self, interval_s: float, call: Callable[..., None], *, count: bool = False) -> None:
+        loop = LoopingCall.withCount(call) if count else LoopingCall(call)
+        loop.clock = self._reactor  # type: ignore[assignment] # zope's interface
+        loop.start(interval_s, now=False)
+        self._loops.append(loop)
+
+    def _tick(self, ticks: int) -> None:
+        self.reception.deadlines.advance(ticks)
+
+    def _note_state(self) -> None:
+        if self.recorder.in_outage:
+            return
+        try:
+            self.spool.note_state(
+                version=__version__, counters=dict(self.count), now_ms=self._clock()
+            )
+        except SpoolBusy:
+            self._reactor.callLater(0.05, self._note_state_again)
+        except SpoolError as exc:
+            logger.warning("counters not written", extra=fields(reason=exc.message))
+
+    def _note_state_again(self) -> None:
+        if not any(loop.running for loop in self._loops):
+            return
+        try:
+            self.spool.note_state(
+                version=__version__, counters=dict(self.count), now_ms=self._clock()
+            )
+        except SpoolError:
+            # The next turn of the loop is soon enough.
+            return
+
+    def _gauges(self) -> dict[str, float]:
+        return {
+            "open_connections": len(self.reception.open),
+            "open_sources": self.reception.limits.sources,
+            "tls_connections": self.reception.in_tls,
+            "spool_events_in_memory": self.spool.unwritten,
+            "spool_in_outage": int(self.recorder.in_outage),
+            **(self._delivery.gauges() if self._delivery else {}),
+        }
+
+    def _stop_with(self, parent: int) -> None:
+        """A worker whose parent is gone has nobody to tell it to stop."""
+        if os.getppid() != parent:
+            logger.error("the parent process is gone; stopping")
+            self._reactor.stop()
+
+    def stop(self) -> "Deferred[None]":
+        """Stop cleanly; fires when all is closed."""
+        logger.info("stopping", extra=fields(open_connections=len(self.reception.open)))
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()
+        for port in self._ports:
+            port.stopListening()
+        for connection in list(self.reception.open):
+            connection.say_and_close("shutting_down")
+        if self._delivery is not None:
+            self._delivery.ask_to_stop()
+        stopped: Deferred[None] = Deferred()
+        self._farewell(stopped, self._reactor.seconds() + _FAREWELL_S)
+        return stopped
+
+    def _farewell(self, stopped: "Deferred[None]", until: float) -> None:
+        if self.reception.open and self._reactor.seconds() < until:
+            self._reactor.callLater(0.02, self._farewell, stopped, until)
+            return
+        for connection in list(self.reception.open):
+            connection.abort()
+        if self._delivery is not None:
+            self._delivery.join(_PUBLISHER_END_S)
+        if self._metrics is not None:
+            self._metrics.close()
+        self._close_spool()
+        stopped.callback(None)
+
+    def _close_spool(self) -> None:
+        try:
+            self.recorder.flush()
+            self.spool.note_state(
+                version=__version__, counters=dict(self.count), now_ms=self._clock()
+            )
+        except SpoolError as exc:
+            logger.error(  # noqa: TRY400 - the reason is said, a traceback adds nothing
+                "events in memory are lost: the spool cannot be written",
+                extra=fields(reason=exc.message, events=self.spool.unwritten),
+            )
+        self.spool.close()
+        logger.info("stopped")
+
+
+def announce(settings: SensorSettings, opened: Sequence[Opened]) -> None:
+    """Say where the sensor listens: in the log, in `<name>.listening`, and to systemd."""
+    where = [one.where for one in opened]
+    path = Path(settings.spool_dir) / f"{settings.name}.listening"
+    fresh = path.with_suffix(".listening-new")
+    fresh.write_text(json.dumps({"pid": os.getpid(), "addresses": where}) + "\n", encoding="utf-8")
+    fresh.replace(path)
+    shown = where if len(where) <= 8 else [*where[:7], f"and {len(where) - 7} more"]
+    logger.info("listening", extra=fields(addresses=",".join(shown)))
+    notify_systemd("READY=1")
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd, where it asked to be told (sd_notify(3))."""
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if not name:
+        return
+    if name.startswith("@"):
+        name = "\0" + name[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        try:
+            notify.connect(name)
+            notify.sendall(state.encode())
+        except OSError as exc:
+            logger.warning("systemd not told", extra=fields(reason=exc.strerror))

@@ -1,0 +1,286 @@
+"""The sensor's settings: one frozen dataclass, from which the reference page is made.
+
+Every bound the sensor keeps is here with its default. What several settings
+must agree on is checked by ``check``, which opens and starts nothing.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from smtpfeeds_common import settings as common
+from smtpfeeds_common.addresses import parse_network
+from smtpfeeds_common.errors import AddressError, SettingsError
+from smtpfeeds_common.logs import FORMATS, LEVELS
+from smtpfeeds_common.settings import About, setting
+from smtpfeeds_common.topology import check_sensor_name
+
+#: Names the environment's variables: SMTPFEEDS_SENSOR_<SETTING>.
+PROGRAM: Final = "sensor"
+_MB: Final = 1024 * 1024
+
+
+def _table(about: About) -> Any:
+    return field(default_factory=dict, metadata={"about": about})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensorSettings:
+    """What `smtpfeeds sensor` is told."""
+
+    name: str = setting(
+        help="the sensor's name, 1 to 63 of a-z, 0-9 and hyphen; also its account at the broker"
+    )
+
+    # Where it listens
+    listen: tuple[str, ...] = setting(
+        ("0.0.0.0:25", "[::]:25"),
+        help='addresses to listen on: "192.0.2.1:25", "[2001:db8::1]:25", a prefix such as '
+        '"192.0.2.0/28:25", both wildcards as "*:25", or "systemd:0" for a socket that systemd '
+        'passes, by index ("systemd:*" for all)',
+    )
+    listen_free: bool = setting(
+        False, help="listen also on addresses this host does not have yet (IP_FREEBIND)"
+    )
+    backlog: int = setting(
+        1024, unit="connections", minimum=1, maximum=65_535, help="kernel's queue for each listener"
+    )
+    user: str = setting(
+        "", help="when started as root, become this user once the listeners are open"
+    )
+    workers: int = setting(
+        1, unit="processes", minimum=1, maximum=64, help="processes that share the listeners"
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        help="networks whose connections must begin with a PROXY protocol header (v1 or v2); from "
+        "everywhere else such a header is not SMTP",
+    )
+    ignore: tuple[str, ...] = setting(
+        (), help="networks of your own monitors: they are answered, and nothing of them is counted"
+    )
+
+    # What it says
+    hostname: str = setting(
+        "", help="the name in the banner and in replies; empty: this host's own name"
+    )
+    persona: str = setting(
+        "plain", help="what the sensor looks like: plain, postfix, exim, exchange, or your own"
+    )
+    personas: dict[str, Any] = _table(
+        About(
+            help="by local address, or by a name for `persona`: a persona's name, or a table with "
+            "`like`, `hostname`, `banner` (must hold the word ESMTP) and `keywords`"
+        )
+    )
+    data_policy: str = setting(
+        "reject",
+        choices=("reject", "drain"),
+        help="at DATA: `reject` refuses at once; `drain` reads the content, throws it away and "
+        "refuses at its end; a message is never accepted",
+    )
+    policy_url: str = setting(
+        "", help="an address in the refusal where a person can read why; recommended"
+    )
+    banner_delay_s: float = setting(
+        0.0,
+        unit="seconds",
+        minimum=0,
+        maximum=30,
+        help="wait this long before the banner; a client that speaks first is an early talker",
+    )
+    tls: str = setting(
+        "off",
+        choices=("off", "made", "files"),
+        help="STARTTLS: not offered; with a self-signed certificate made at start; or with "
+        "`tls_certificate` and `tls_key`",
+    )
+    tls_certificate: str = setting("", help="PEM file: the certificate and those that signed it")
+    tls_key: str = setting("", help="PEM file: the certificate's private key")
+
+    # Bounds
+    idle_timeout_s: int = setting(
+        60, unit="seconds", minimum=1, maximum=3600, help="a client that says nothing this long"
+    )
+    session_timeout_s: int = setting(
+        180, unit="seconds", minimum=1, maximum=86_400, help="a whole connection, in all"
+    )
+    max_connections: int = setting(
+        10_000, unit="connections", minimum=1, maximum=1_000_000, help="open at once, in all"
+    )
+    max_connections_per_source: int = setting(
+        100,
+        unit="connections",
+        minimum=1,
+        maximum=1_000_000,
+        help="open at once from one IPv4 address or one IPv6 /64",
+    )
+    max_accepts_per_s: int = setting(
+        20_000,
+        unit="connections a second",
+        minimum=1,
+        maximum=1_000_000,
+        help="taken in a second; more are closed at once",
+    )
+    max_tls_connections: int = setting(
+        1000, unit="connections", minimum=1, maximum=1_000_000, help="in TLS at once; more get 454"
+    )
+    max_line_bytes: int = setting(
+        2048, unit="octets", minimum=512, maximum=65_536, help="a command line with its end"
+    )
+    max_content_bytes: int = setting(
+        10 * _MB,
+        unit="octets",
+        minimum=1024,
+        maximum=1024 * _MB,
+        help="content read and thrown away after DATA (drain) or BDAT, then the connection ends",
+    )
+    max_commands: int = setting(
+        500,
+        unit="commands",
+        minimum=10,
+        maximum=100_000,
+        help="in one connection; bounds what is answered",
+    )
+    max_unknown_commands: int = setting(
+        10, unit="commands", minimum=1, maximum=1000, help="unknown or empty lines, then it ends"
+    )
+    max_unsent_bytes: int = setting(
+        16_384,
+        unit="octets",
+        minimum=0,
+        maximum=_MB,
+        help="replies a client leaves unread past the kernel's buffer, then it is dropped",
+    )
+
+    # Spool
+    spool_dir: str = setting(
+        "/var/lib/smtpfeeds/spool", help="folder of the spool, a file for each worker"
+    )
+    spool_max_mb: int = setting(
+        512, unit="MB", minimum=1, maximum=1_000_000, help="size of one spool file"
+    )
+    spool_memory_rows: int = setting(
+        100_000,
+        unit="rows",
+        minimum=100,
+        maximum=10_000_000,
+        help="addresses kept in memory while the file cannot be written",
+    )
+    retention_days: int = setting(
+        30, unit="days", minimum=7, maximum=365, help="rows unseen for longer go first at the bound"
+    )
+    replay_hours: int = setting(
+        24, unit="hours", minimum=0, maximum=720, help="confirmed batches kept for a replay"
+    )
+
+    # Broker
+    broker: tuple[str, ...] = setting(
+        (),
+        help="amqp:// or amqps:// addresses of one RabbitMQ cluster, tried in turn; empty: an "
+        "aggregator on this host reads the spool",
+    )
+    broker_password: str = setting(
+        "", secret=True, help="the account's password, where the address has none"
+    )
+    broker_password_file: str = setting(
+        "", help="a file whose first line is the account's password"
+    )
+    broker_ca_file: str = setting("", help="certificates that sign the broker's; else the system's")
+    broker_certificate_file: str = setting("", help="PEM file: a client certificate for the broker")
+    broker_key_file: str = setting("", help="PEM file: the client certificate's key")
+    seal_interval_s: float = setting(
+        1.0, unit="seconds", minimum=0.05, maximum=3600, help="how often a batch is sealed and sent"
+    )
+    alive_interval_s: float = setting(
+        60.0, unit="seconds", minimum=1, maximum=3600, help="an empty batch when nothing was heard"
+    )
+    confirm_timeout_s: float = setting(
+        30.0, unit="seconds", minimum=1, maximum=600, help="wait for the broker's confirm"
+    )
+    heartbeat_s: int = setting(
+        30, unit="seconds", minimum=5, maximum=600, help="AMQP heartbeat asked for"
+    )
+    backoff_max_s: float = setting(
+        60.0, unit="seconds", minimum=1, maximum=3600, help="longest wait between two attempts"
+    )
+
+    # Operation
+    metrics_listen: str = setting(
+        "",
+        help='Prometheus endpoint, such as "127.0.0.1:9125" (worker N: port + N - 1); empty: off',
+    )
+    state_interval_s: float = setting(
+        10.0, unit="seconds", minimum=1, maximum=600, help="how often the counters go to the spool"
+    )
+    log_level: str = setting("info", choices=LEVELS, help="least level that is logged")
+    log_format: str = setting("text", choices=FORMATS, help="a line of text, or of JSON, an event")
+
+    def secret(self) -> str:
+        """The account's password, or nothing where the address carries it.
+
+        Raises:
+            SettingsError: the password file cannot be read.
+        """
+        return common.read_secret(
+            self.broker_password, self.broker_password_file, name="broker_password_file"
+        )
+
+
+def load(file: Path | None = None, flags: dict[str, Any] | None = None) -> SensorSettings:
+    """Read the settings and check what one can tell without opening anything.
+
+    Raises:
+        SettingsError: unknown, missing, out of range, or not going together.
+    """
+    loaded = common.load(SensorSettings, program=PROGRAM, file=file, flags=flags)
+    check(loaded)
+    return loaded
+
+
+def check(settings: SensorSettings) -> None:
+    """Check names, prefixes and what must go together.
+
+    Raises:
+        SettingsError: says which setting, why, and what to write.
+    """
+    check_sensor_name(settings.name)
+    for key in ("trusted_proxies", "ignore"):
+        for text in getattr(settings, key):
+            try:
+                parse_network(text)
+            except AddressError as exc:
+                raise SettingsError(f"{key}: {exc.message}") from exc
+    if settings.session_timeout_s < settings.idle_timeout_s:
+        raise SettingsError(
+            "session_timeout_s is less than idle_timeout_s; it can never be reached"
+        )
+    _check_word("hostname", settings.hostname)
+    _check_word("policy_url", settings.policy_url)
+    _check_tls_files(settings)
+    settings.secret()
+
+
+def _check_word(key: str, text: str) -> None:
+    """One printable ASCII word: anything else could end a reply early."""
+    if len(text) > 255 or any(not "!" <= char <= "~" for char in text):
+        raise SettingsError(f"{key}: {text!r} must be one printable ASCII word, 255 at most")
+
+
+def _check_tls_files(settings: SensorSettings) -> None:
+    wanted = []
+    if settings.tls == "files":
+        wanted += ["tls_certificate", "tls_key"]
+        for key in wanted:
+            if not getattr(settings, key):
+                raise SettingsError(f'tls = "files" needs {key}')
+    wanted += [
+        key
+        for key in ("broker_ca_file", "broker_certificate_file", "broker_key_file")
+        if getattr(settings, key)
+    ]
+    for key in wanted:
+        path = Path(getattr(settings, key))
+        if not path.is_file() or not os.access(path, os.R_OK):
+            raise SettingsError(f"{key}: cannot read {path}")
