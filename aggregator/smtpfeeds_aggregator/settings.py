@@ -147,13 +147,13 @@ class AggregatorSettings:
         help="refuse a RIB with more records that give no prefix and origin",
     )
     origin_min_prefixes_ipv4: int = setting(
-        700_000, minimum=0, unit="prefixes", help="refuse a new table with fewer IPv4 prefixes"
+        500_000, minimum=0, unit="prefixes", help="refuse a new table with fewer IPv4 prefixes"
     )
     origin_min_prefixes_ipv6: int = setting(
-        150_000, minimum=0, unit="prefixes", help="refuse a new table with fewer IPv6 prefixes"
+        100_000, minimum=0, unit="prefixes", help="refuse a new table with fewer IPv6 prefixes"
     )
     origin_min_origins: int = setting(
-        60_000, minimum=0, unit="ASNs", help="refuse a new table with fewer origin ASNs"
+        50_000, minimum=0, unit="ASNs", help="refuse a new table with fewer origin ASNs"
     )
     origin_min_names: int = setting(
         50_000, minimum=0, unit="names", help="refuse a fetched list with fewer AS names"

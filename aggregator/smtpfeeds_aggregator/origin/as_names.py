@@ -5,9 +5,10 @@ GOOGLE - Google LLC, US``. In both a country ends the line, and the text before
 it is the name. In pyasn's JSON (``{"15169": "…"}``) no country was added.
 """
 
+import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,17 +20,32 @@ from .table_text import read_whole
 #: Longer texts are no names; cut before cleaning.
 MAX_NAME_CHARS: Final = 300
 _LINE: Final = re.compile(r"^\s*(?:AS)?(\d{1,10})[ \t]+(\S.*?)\s*$")
+#: A line of autnums.html: the ASN within a link, the name behind it.
+_HTML_LINE: Final = re.compile(r"^<a\s[^>]*>\s*(AS\d{1,10})\s*</a>\s*(.*)$", re.IGNORECASE)
 _MAX_ASN: Final = 0xFFFFFFFE
 _MAX_BAD_SHARE: Final = 0.01
 
 
-def read_names(path: Path) -> dict[int, str]:
-    """Read and clean AS names, plain or gzip; JSON or asn.txt by their content.
+def read_names(path: Path, *, cleaned: bool = False) -> dict[int, str]:
+    """Read and clean AS names, plain or gzip; JSON, asn.txt or autnums.html by their content.
+
+    Args:
+        cleaned: they were cleaned before, and written by `write_names`.
 
     Raises:
         OriginError: unreadable, cut short, or no list of AS names.
     """
-    return parse_names(read_whole(path, "list of AS names"), str(path))
+    content = read_whole(path, "list of AS names")
+    if cleaned:
+        return dict(_from_json(content, str(path)))
+    return parse_names(content, str(path))
+
+
+def write_names(names: Mapping[int, str], out: Path) -> None:
+    """Write cleaned names as gzipped JSON in pyasn's layout; the same names make the same bytes."""
+    text = json.dumps({str(asn): names[asn] for asn in sorted(names)}, indent=0)
+    with out.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream:
+        stream.write(text.encode())
 
 
 def parse_names(content: bytes, where: str) -> dict[int, str]:
@@ -38,8 +54,14 @@ def parse_names(content: bytes, where: str) -> dict[int, str]:
     Raises:
         OriginError: no list of AS names, or cut short.
     """
-    is_json = content.lstrip()[:1] == b"{"
-    pairs = _from_json(content, where) if is_json else _from_text(content, where)
+    head = content.lstrip()[:1]
+    is_json = head == b"{"
+    if is_json:
+        pairs = _from_json(content, where)
+    elif head == b"<":
+        pairs = _from_html(content, where)
+    else:
+        pairs = _from_text(content, where)
     names: dict[int, str] = {}
     for asn, raw in pairs:
         name = clean_name(raw[:MAX_NAME_CHARS], ripe_layout=not is_json)
@@ -61,6 +83,15 @@ def _from_json(content: bytes, where: str) -> Iterator[tuple[int, str]]:
             f"{where} is no JSON list of AS names ({exc}): it should read like "
             '{"64496": "Example", …}; fetch it again'
         ) from exc
+
+
+def _from_html(content: bytes, where: str) -> Iterator[tuple[int, str]]:
+    """The layout of autnums.html; any other page holds none of its lines."""
+    if not content.rstrip().lower().endswith(b"</html>"):
+        raise OriginError(f"{where} has no end of a page: it was cut; fetch it again")
+    found = map(_HTML_LINE.match, content.decode("utf-8", errors="replace").splitlines())
+    lines = "".join(f"{line[1]} {line[2]}\n" for line in found if line)
+    yield from _from_text(lines.encode(), where)
 
 
 def _from_text(content: bytes, where: str) -> Iterator[tuple[int, str]]:

@@ -1,10 +1,10 @@
-"""What runs in a child process: compiling a table into an index (and converting RIBs).
+"""What runs in a child process: fetching, converting, reading names, compiling an index.
 
 A separate process, because pyasn holds the interpreter lock for as long as it
 loads, checks its input by `assert` alone, and can fail in C: none of that may
 reach ingest. Results, progress and errors go to stdout, one JSON object a line.
 
-    python -P -m smtpfeeds_aggregator.origin.child compile ARGUMENTS-AS-JSON
+    python -P -m smtpfeeds_aggregator.origin.child COMMAND ARGUMENTS-AS-JSON
 """
 
 import json
@@ -43,13 +43,16 @@ def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
     table = Path(arguments["table"])
     say(progress="reading the table")
     checked = read_table(table)
-    names = read_names(Path(arguments["names"])) if arguments["names"] else {}
+    names: dict[int, str] = {}
+    if arguments["names"]:
+        cleaned = bool(arguments.get("names_cleaned"))
+        names = read_names(Path(arguments["names"]), cleaned=cleaned)
     say(progress="loading the table into pyasn")
     tree, refused = radix.load_tree(checked.text, str(table))
     ipv4, ipv6 = radix.prefixes(tree)
     say(progress="compiling the index")
     sections, split = compile_sections(ipv4, ipv6, names)
-    facts = arguments["facts"] | {
+    facts: dict[str, Any] = arguments["facts"] | {
         "prefixes4": len(ipv4),
         "prefixes6": len(ipv6),
         "origins": len({asn for _, _, asn in ipv4} | {asn for _, _, asn in ipv6}),
@@ -67,6 +70,49 @@ def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
     if wrong:
         raise OriginError(f"the index made from {table} disagrees with pyasn: {wrong}")
     return facts
+
+
+def fetch_file(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Fetch one file; arguments as of `fetch.fetch`."""
+    from .fetch import fetch
+
+    target = Path(arguments.pop("target"))
+    url = arguments.pop("url")
+    return fetch(url, target, progress=lambda text: say(progress=text), **arguments)
+
+
+def convert_source(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Convert a RIB or a table to a filtered table; give the counts.
+
+    Args:
+        arguments: `source`, `out`, `max_bytes`, `allow_reserved`.
+    """
+    from .convert import read_source, write_table
+
+    found = read_source(
+        Path(arguments["source"]),
+        max_bytes=arguments["max_bytes"],
+        progress=lambda text: say(progress=text),
+    )
+    say(progress=f"writing the table: {len(found.ipv4):,} + {len(found.ipv6):,} prefixes")
+    return write_table(found, Path(arguments["out"]), allow_reserved=arguments["allow_reserved"])
+
+
+def clean_names(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Read, clean and write a list of AS names; give their count."""
+    from .as_names import read_names, write_names
+
+    names = read_names(Path(arguments["source"]))
+    write_names(names, Path(arguments["out"]))
+    return {"names": len(names)}
+
+
+def no_names(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Write a list without a name, for a table that has to do without."""
+    from .as_names import write_names
+
+    write_names({}, Path(arguments["out"]))
+    return {"names": 0}
 
 
 def referee_sample(
@@ -88,6 +134,10 @@ def referee_sample(
 
 COMMANDS: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "compile": compile_table,
+    "fetch": fetch_file,
+    "convert": convert_source,
+    "names": clean_names,
+    "no_names": no_names,
 }
 
 
@@ -102,7 +152,8 @@ def main() -> int:
         say(error=exc.message)
         return 1
     except OSError as exc:
-        say(error=f"{exc.strerror}: {exc.filename}" if exc.filename else str(exc.strerror))
+        place = f" {exc.filename}" if exc.filename else ""
+        say(error=f"cannot write the new origin table{place}: {exc.strerror or exc}")
         return 1
     return 0
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from smtpfeeds_common.errors import OriginError
 
+_CHILD: Final = "smtpfeeds_aggregator.origin.child"
 #: How often a waiting parent looks whether it is to stop.
 _LOOK_S: Final = 0.5
 #: Of what a child writes to stderr this much is kept for the message.
@@ -36,8 +37,7 @@ def run_child(
     """
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONOPTIMIZE"}
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "smtpfeeds_aggregator.origin.child", command]
-        + [json.dumps(arguments)],
+        [sys.executable, "-P", "-m", _CHILD, command, json.dumps(arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -72,7 +72,8 @@ def _follow(
     progress: Progress | None,
 ) -> tuple[dict[str, Any], str]:
     """Read both pipes until they end; the last message and the tail of stderr."""
-    assert child.stdout and child.stderr
+    assert child.stdout is not None
+    assert child.stderr is not None
     buffers = {child.stdout: b"", child.stderr: b""}
     last: dict[str, Any] = {}
     with selectors.DefaultSelector() as selector:

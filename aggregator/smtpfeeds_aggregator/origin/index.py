@@ -26,7 +26,7 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.errors import OriginError
@@ -40,7 +40,7 @@ SPLIT: Final = 0xFFFFFFFF
 DIRECT_SLOTS: Final = 1 << 24
 
 #: Each section's item type, as `memoryview.cast` names it.
-SECTIONS: Final[Mapping[str, str]] = {
+SECTIONS: Final[Mapping[str, Literal["B", "I", "Q"]]] = {
     "direct4": "I",
     "start4": "I",
     "asn4": "I",
@@ -129,6 +129,13 @@ class OriginIndex:
     def name_count(self) -> int:
         """How many AS names there are."""
         return len(self._name_asn)
+
+    def starts6(self, count: int) -> list[bytes]:
+        """Up to `count` first addresses of IPv6 ranges that have an origin, evenly spread."""
+        starts, asns = self._start6, self._asn6
+        step = max(1, len(starts) // max(1, count))
+        found = [starts[i].to_bytes(8) + bytes(8) for i in range(0, len(starts), step) if asns[i]]
+        return found[:count]
 
     def _many4(self, addresses: Iterable[bytes]) -> list[int | None]:
         direct = self._direct

@@ -29,8 +29,12 @@ def load_files(
     timeout_s: float,
     stop: threading.Event | None = None,
     progress: Callable[[str], None] | None = None,
+    known: dict[str, Any] | None = None,
 ) -> OriginTable:
-    """Load a pyasn table and a list of names that an operator keeps as plain files.
+    """Load a pyasn table and a list of names, such as an operator keeps as plain files.
+
+    Args:
+        known: the manifest, where they are a generation's: what they are called, and clean names.
 
     Raises:
         OriginError: one of them cannot be used, or changed while it was read.
@@ -39,10 +43,18 @@ def load_files(
     generation = generation_name(sha256_of(table), sha256_of(names) if names else "")
     changed = datetime.fromtimestamp(table.stat().st_mtime, UTC).replace(microsecond=0)
     facts = {"source": str(table), "table_time": changed.isoformat(), "generation": generation}
+    if known:
+        facts |= {key: known[key] for key in facts}
     with _memory_file() as out:
         run_child(
             "compile",
-            {"table": str(table), "names": str(names or ""), "fd": out.fileno(), "facts": facts},
+            {
+                "table": str(table),
+                "names": str(names or ""),
+                "names_cleaned": known is not None,
+                "fd": out.fileno(),
+                "facts": facts,
+            },
             timeout_s=timeout_s,
             pass_fds=(out.fileno(),),
             stop=stop,
@@ -60,7 +72,7 @@ def table_of(index: OriginIndex) -> OriginTable:
     try:
         info = OriginInfo(
             source=facts["source"],
-            table_time=datetime.fromisoformat(facts["table_time"]),
+            table_time=_time(facts["table_time"]),
             prefixes_ipv4=facts["prefixes4"],
             prefixes_ipv6=facts["prefixes6"],
             origins=facts["origins"],
@@ -70,6 +82,10 @@ def table_of(index: OriginIndex) -> OriginTable:
         return OriginTable(index, facts["generation"], info)
     except (KeyError, TypeError, ValueError) as exc:
         raise OriginError(f"an origin index lacks what it should say of its table: {exc}") from exc
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def generation_name(table_sha: str, names_sha: str) -> str:

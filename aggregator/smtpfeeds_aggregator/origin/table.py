@@ -72,5 +72,9 @@ class OriginTable:
         """The names of those of these ASNs that have one."""
         return {asn: name for asn in set(asns) if (name := self.name(asn)) is not None}
 
+    def starts6(self, count: int) -> list[bytes]:
+        """Up to `count` first addresses of announced IPv6 ranges, evenly spread: a sample."""
+        return self._index.starts6(count) if self._index else []
+
 
 EMPTY: Final = OriginTable()

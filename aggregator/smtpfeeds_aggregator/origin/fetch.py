@@ -1,0 +1,211 @@
+"""Fetch one file over HTTPS: bounded, conditional, resumable. Runs in a child process.
+
+The child is ended at the overall limit, whatever the other side does; within it a
+read that stalls ends, redirects are few and never leave HTTPS, and neither
+headers nor body can exceed their bound. A piece that was fetched stays beside the
+file with what identifies it (RFC 9110 section 13.1.5, If-Range), so the next try
+takes up where this one ended; a server that knows no ranges starts anew.
+"""
+
+import errno
+import http.client
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from smtpfeeds_common.errors import OriginError
+
+MAX_REDIRECTS: Final = 5
+_PIECE_BYTES: Final = 1 << 18
+_PROGRESS_BYTES: Final = 8 << 20
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
+_LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
+
+
+def check_url(url: str, *, allow_http: bool) -> None:
+    """Refuse what is not HTTPS; plain HTTP goes to this host itself, or where a setting allows it.
+
+    Raises:
+        OriginError: another scheme.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return
+    if parts.scheme == "http" and (allow_http or parts.hostname in _LOOPBACK):
+        return
+    raise OriginError(
+        f"{url} is not fetched: only https:// is (set origin_allow_http for a mirror without it)"
+    )
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    max_redirections = MAX_REDIRECTS
+    max_repeats = 2
+
+    def __init__(self, *, allow_http: bool) -> None:
+        self._allow_http = allow_http
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        secure = urlsplit(req.full_url).scheme == "https"
+        if secure and urlsplit(newurl).scheme != "https":
+            raise OriginError(f"{req.full_url} redirects from https to {newurl}: not followed")
+        check_url(newurl, allow_http=self._allow_http)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    user_agent: str,
+    max_bytes: int,
+    stall_s: float,
+    allow_http: bool = False,
+    validators: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Fetch a file to `target`, which appears only when it is whole.
+
+    Args:
+        validators: `etag` and `last_modified` of the copy that is already here.
+
+    Returns:
+        `unchanged`, and the new copy's `etag`, `last_modified` and `bytes`.
+
+    Raises:
+        OriginError: it could not be had whole; what was had is kept for the next try.
+    """
+    check_url(url, allow_http=allow_http)
+    part = target.with_name(target.name + ".part")
+    begun = _begun(part, url)
+    headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
+    headers |= _conditions(begun, validators or {})
+    opener = urllib.request.build_opener(_Redirects(allow_http=allow_http))
+    try:
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme is checked
+        with opener.open(request, timeout=stall_s) as response:
+            return _save(response, url, target, part, begun, max_bytes, progress)
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        if exc.code == 304:
+            return {"unchanged": True}
+        if exc.code == 416:
+            _forget(part)
+        raise _refusal(url, exc) from exc
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ValueError) as exc:
+        raise OriginError(f"{url} could not be fetched: {_reason(exc)}") from exc
+    except OSError as exc:
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            # What is fetched would keep the disk full, and be too much again next time.
+            _forget(part)
+        raise OriginError(f"{url} could not be fetched to {target}: {_reason(exc)}") from exc
+
+
+def _conditions(begun: Mapping[str, Any], validators: Mapping[str, str]) -> dict[str, str]:
+    """What is wanted: the rest of a piece, or the file if it is not the known one."""
+    if begun:
+        return {"Range": f"bytes={begun['have']}-", "If-Range": begun["validator"]}
+    names = {"etag": "If-None-Match", "last_modified": "If-Modified-Since"}
+    return {names[key]: value for key, value in validators.items() if key in names and value}
+
+
+def _refusal(url: str, exc: urllib.error.HTTPError) -> OriginError:
+    if 300 <= exc.code < 400:
+        return OriginError(f"{url} redirects in a loop, or too often: not followed")
+    return OriginError(f"{url}: the server answers {exc.code} {exc.reason}")
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _note_path(part).unlink(missing_ok=True)
+
+
+def _save(
+    response: Any,
+    url: str,
+    target: Path,
+    part: Path,
+    begun: dict[str, Any],
+    max_bytes: int,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """Write the body beside the target; take its name once it is whole."""
+    start, total = _extent(response, url, begun)
+    if total is not None and total > max_bytes:
+        raise OriginError(
+            f"{url} has {total} bytes, more than the {max_bytes} allowed: not fetched"
+        )
+    etag = response.headers.get("ETag") or ""
+    modified = response.headers.get("Last-Modified") or ""
+    # A weak validator does not promise the same bytes: no resuming on it (RFC 9110, 13.1.5).
+    validator = etag if etag and not etag.startswith("W/") else modified
+    if not start:
+        _note(part, {"url": url, "validator": validator})
+    have = start
+    with part.open("r+b" if start else "wb") as out:
+        out.seek(start)
+        out.truncate()
+        while piece := response.read1(_PIECE_BYTES):
+            have += len(piece)
+            if have > max_bytes:
+                raise OriginError(f"{url} exceeds the {max_bytes} bytes allowed: not fetched")
+            out.write(piece)
+            if have // _PROGRESS_BYTES != (have - len(piece)) // _PROGRESS_BYTES:
+                progress(f"fetching: {have >> 20} MB" + (f" of {total >> 20}" if total else ""))
+        out.flush()
+        os.fsync(out.fileno())
+    if total is not None and have != total:
+        raise OriginError(f"{url} ended after {have} of {total} bytes: it is taken up next time")
+    part.replace(target)
+    _note_path(part).unlink(missing_ok=True)
+    return {"unchanged": False, "etag": etag, "last_modified": modified, "bytes": have}
+
+
+def _extent(response: Any, url: str, begun: dict[str, Any]) -> tuple[int, int | None]:
+    """Where the body begins in the file, and how long the file is if the server says."""
+    if response.status == 206:
+        found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        if not begun or not found or int(found[1]) != begun["have"]:
+            raise OriginError(f"{url}: the server sends a part that was not asked for")
+        return begun["have"], None if found[3] == "*" else int(found[3])
+    if response.status != 200:
+        raise OriginError(f"{url}: the server answers {response.status} {response.reason}")
+    length = response.headers.get("Content-Length")
+    return 0, int(length) if length and length.isdecimal() else None
+
+
+def _note_path(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _note(part: Path, what: dict[str, str]) -> None:
+    _note_path(part).write_text(json.dumps(what), encoding="utf-8")
+
+
+def _begun(part: Path, url: str) -> dict[str, Any]:
+    """What is here of an earlier try; nothing if it is not known to be of this file."""
+    try:
+        noted = json.loads(_note_path(part).read_text(encoding="utf-8"))
+        have = part.stat().st_size
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(noted, dict) or noted.get("url") != url or not noted.get("validator"):
+        return {}
+    return {"have": have, "validator": noted["validator"]} if have else {}
+
+
+def _reason(exc: BaseException) -> str:
+    inner = getattr(exc, "reason", None)
+    if isinstance(inner, TimeoutError) or isinstance(exc, TimeoutError):
+        return "the server stalled"
+    if isinstance(inner, OSError):
+        exc = inner
+    return str(getattr(exc, "strerror", None) or str(exc) or type(exc).__name__)
