@@ -5,6 +5,7 @@ sorted: by ASN with the unknown ones first, IPv4 before IPv6, then by address.
 """
 
 import struct
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,6 +16,8 @@ from typing import Final, NamedTuple, Protocol
 from smtpfeeds_common.addresses import IPv4_BYTES, format_address
 from smtpfeeds_common.feeds import Feed
 from smtpfeeds_common.wire import Flags
+
+from ..names import short_name
 
 #: ASN (0: not known), octets of the address, the address, last seen, first seen, hits,
 #: flags, sensors.
@@ -100,25 +103,28 @@ def pack_record(
     return RECORD.pack(asn or 0, len(packed), packed, last_s, first_s, hits, flags, sensors)
 
 
-def unpack_entry(record: bytes, category: str, name: str) -> Entry:
-    """Make the row of a record."""
-    asn, length, packed, last_s, first_s, hits, flags, sensors = RECORD.unpack(record)
-    return Entry(
-        asn or None,
-        name,
-        format_address(packed[:length]),
-        4 if length == IPv4_BYTES else 6,
-        format_time(last_s),
-        category,
-        format_time(first_s),
-        hits,
-        sensors,
-        flags,
-    )
+def entries(records: Iterable[bytes], category: str, names: Mapping[int, str]) -> Iterator[Entry]:
+    """The rows of sorted records; a name is cut once for all rows of its ASN."""
+    for number, group in groupby(records, key=_record_asn):
+        asn = number or None
+        name = short_name(names.get(number, ""))
+        for record in group:
+            _, length, packed, last_s, first_s, hits, flags, sensors = RECORD.unpack(record)
+            yield Entry(
+                asn,
+                name,
+                format_address(packed[:length]),
+                4 if length == IPv4_BYTES else 6,
+                format_time(last_s),
+                category,
+                format_time(first_s),
+                hits,
+                sensors,
+                flags,
+            )
 
 
-def record_asn(record: bytes) -> int:
-    """The ASN of a record, 0 where none is known."""
+def _record_asn(record: bytes) -> int:
     return int.from_bytes(record[:4])
 
 

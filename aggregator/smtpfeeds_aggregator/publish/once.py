@@ -8,38 +8,28 @@ still differ next time.
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_network
-from itertools import groupby
 from pathlib import Path
-from typing import Final
 
 from smtpfeeds_common.errors import DatabaseError, PublishError
 from smtpfeeds_common.feeds import FEEDS, Feed
 from smtpfeeds_common.logs import fields
 
-from ..names import NOT_KNOWN, short_name
 from ..settings import AggregatorSettings
 from ..store.connection import Connection
 from ..store.publication import PublicationStore
 from .check import check_feed
 from .disk import sync_file
-from .entries import Entry, Frame, record_asn, unpack_entry
+from .entries import Frame, entries
 from .files import FeedFile, files_of, write_files
 from .generation import MANIFEST, FeedsDirectory, Generation
 from .grid import expiry
 from .manifest import encode, manifest
 from .origins import OriginTable
-from .ranges import AddressRanges
 from .snapshot import LeftOut, Window, window_end, window_start
-from .special_purpose import not_global
 
 logger = logging.getLogger(__name__)
-
-_SNAPSHOT_FILE: Final = ".window"
-_READ_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,22 +139,13 @@ class _Publication:
         )
 
     def _read_window(self, folder: Path) -> Window:
-        nowhere = AddressRanges(())
-        left_out = LeftOut(
-            nowhere if self._settings.publish_non_global else not_global(),
-            AddressRanges(map(ip_network, self._store.exclusions())),
-        )
+        left_out = LeftOut.told(self._settings, self._store.exclusions())
         window = Window(folder)
-        snapshot = folder / _SNAPSHOT_FILE
         try:
-            with snapshot.open("xb") as sink:
-                self._store.copy_window(window_start(self._end), sink)
-            with snapshot.open("rb", buffering=_READ_BYTES) as lines:
-                window.read(lines, self._table, left_out)
+            window.take(self._store, window_start(self._end), self._table, left_out)
         except BaseException:
             window.close()
             raise
-        snapshot.unlink()
         return window
 
     def _names(self, window: Window) -> dict[int, str]:
@@ -180,8 +161,8 @@ class _Publication:
         checked: list[tuple[FeedFile, str]] = []
         for feed in FEEDS:
             files = files_of(feed, self._frame(feed))
-            entries = _entries(window.records[feed.name], feed.name, names)
-            write_files(generation.partial, files, entries)
+            rows = entries(window.records[feed.name], feed.name, names)
+            write_files(generation.partial, files, rows)
             checked += check_feed(generation.partial, files)
         told = manifest(
             self._frame(FEEDS[0]),
@@ -232,11 +213,3 @@ class _Publication:
                 extra=fields(error=exc.message),
             )
             return 0
-
-
-def _entries(records: Iterable[bytes], category: str, names: dict[int, str]) -> Iterator[Entry]:
-    """The rows of a feed; a name is cut once for all rows of its ASN."""
-    for asn, group in groupby(records, key=record_asn):
-        name = short_name(names[asn]) if asn in names else NOT_KNOWN
-        for record in group:
-            yield unpack_entry(record, category, name)

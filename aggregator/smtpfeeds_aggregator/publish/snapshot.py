@@ -10,18 +10,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_network
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.feeds import DATA, FEED_NAMES, FEEDS, GREET, WINDOW_DAYS
 
-from ..store.publication import OriginChange
+from ..settings import AggregatorSettings
+from ..store.publication import OriginChange, PublicationStore
 from .entries import RECORD, pack_record
 from .origins import OriginTable
 from .ranges import AddressRanges
 from .sorting import SortedRecords
+from .special_purpose import not_global
 
 #: Rows whose origins are looked up in one call.
 LOOKUP_ROWS: Final = 20_000
@@ -48,6 +52,12 @@ class LeftOut:
     not_global: AddressRanges
     excluded: AddressRanges
 
+    @classmethod
+    def told(cls, settings: AggregatorSettings, excluded: Iterable[str]) -> "LeftOut":
+        """What the settings and the stored exclusions say."""
+        not_routable = AddressRanges(()) if settings.publish_non_global else not_global()
+        return cls(not_routable, AddressRanges(map(ip_network, excluded)))
+
     def reason(self, packed: bytes) -> str | None:
         """Why an address is not published, if it is not."""
         if packed in self.not_global:
@@ -59,11 +69,26 @@ class Window:
     """The rows of all feeds, sorted; the origins that changed; and what was left out."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.records = {name: SortedRecords(folder, RECORD.size) for name in FEED_NAMES}
         self.left_out: dict[str, Counter[str]] = {feed.name: Counter() for feed in FEEDS}
         self.asns: set[int] = set()
         self.rows = 0
         self._changes = SortedRecords(folder, _CHANGE_BYTES)
+
+    def take(
+        self,
+        store: PublicationStore,
+        since: datetime,
+        table: OriginTable | None,
+        left_out: LeftOut,
+        until: datetime | None = None,
+    ) -> None:
+        """Copy the window into a local file, and then read that."""
+        with TemporaryFile(dir=self._folder) as snapshot:
+            store.copy_window(since, until, snapshot)
+            snapshot.seek(0)
+            self.read(snapshot, table, left_out)
 
     def read(self, lines: Iterable[bytes], table: OriginTable | None, left_out: LeftOut) -> None:
         """Take the rows of a COPY; without a table the stored origins stand."""

@@ -57,8 +57,8 @@ class PublicationStore:
         with database_errors():
             return [prefix for (prefix,) in self._connection.execute(self._sql["exclusions"])]
 
-    def copy_window(self, since: datetime, sink: IO[bytes]) -> None:
-        """Write the window to a file as COPY text.
+    def copy_window(self, since: datetime, until: datetime | None, sink: IO[bytes]) -> None:
+        """Write what was last seen since a time, and before another, to a file as COPY text.
 
         A row: address, feed, last and first seen (seconds since 1970), hits, flags, sensors,
         stored ASN (0: none), tab-separated.
@@ -66,7 +66,7 @@ class PublicationStore:
         with (
             database_errors(),
             self._connection.cursor() as cursor,
-            cursor.copy(self._sql["copy_window"], {"since": since}) as copy,
+            cursor.copy(self._sql["copy_window"], {"since": since, "until": until}) as copy,
         ):
             for block in copy:
                 sink.write(block)

@@ -42,6 +42,7 @@ COPY (
         GROUP BY ip, feed
     ) AS s USING (ip, feed)
     WHERE o.last_seen >= %(since)s
+      AND (%(until)s::timestamptz IS NULL OR o.last_seen < %(until)s::timestamptz)
 ) TO STDOUT;
 
 -- name: names_of

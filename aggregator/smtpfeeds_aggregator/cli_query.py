@@ -1,0 +1,298 @@
+"""The commands that ask the database: `feed`, `query` and `sensors`.
+
+Found: exit code 0. Nothing found: said on stderr, exit code 1. Wrong use: 2.
+What costs time to import, psycopg above all, is imported when a command runs.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.feeds import FEED_BY_NAME, FEED_NAMES, FEEDS
+
+if TYPE_CHECKING:
+    from .settings import AggregatorSettings
+    from .store.connection import Connection
+
+#: What `smtpfeeds up` writes into its folder.
+SINGLE_HOST_SETTINGS: Final = "aggregator.toml"
+_FEED_FORMATS: Final = ("table", "json", "ndjson", "csv", "text")
+_LIST_FORMATS: Final = ("table", "json", "ndjson", "csv")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def database_options(command: F) -> F:
+    """Add the options that say which database, and give the command the `settings` they make."""
+
+    @click.option(
+        "--config", type=click.Path(path_type=Path, dir_okay=False), help="The settings file."
+    )
+    @click.option("--dsn", help="The database: a libpq connection string or URL.")
+    @click.option(
+        "--dir",
+        "folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The folder of a running `smtpfeeds up`.",
+    )
+    @wraps(command)
+    def with_settings(
+        *args: Any, config: Path | None, dsn: str | None, folder: Path | None, **kwargs: Any
+    ) -> Any:
+        return command(*args, settings=_settings(config, dsn, folder), **kwargs)
+
+    return with_settings  # type: ignore[return-value]  # click's options change the signature
+
+
+def format_options(formats: tuple[str, ...]) -> Callable[[F], F]:
+    """Add `--format` and `--json`, and give the command the `form` they say."""
+
+    def decorate(command: F) -> F:
+        @click.option(
+            "--format", "form", type=click.Choice(formats), default="table", show_default=True
+        )
+        @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+        @wraps(command)
+        def with_form(*args: Any, form: str, as_json: bool, **kwargs: Any) -> Any:
+            return command(*args, form="json" if as_json else form, **kwargs)
+
+        return with_form  # type: ignore[return-value]  # click's options change the signature
+
+    return decorate
+
+
+def time_options(command: F) -> F:
+    """Add `--since` and `--until`, read as times."""
+
+    @click.option("--since", help="Last seen at this time or later: 2026-11-23T11:00Z, or 7d, 12h.")
+    @click.option("--until", help="Last seen before this time.")
+    @wraps(command)
+    def with_times(*args: Any, since: str | None, until: str | None, **kwargs: Any) -> Any:
+        return command(*args, since=_time(since), until=_time(until), **kwargs)
+
+    return with_times  # type: ignore[return-value]  # click's options change the signature
+
+
+@click.group()
+def feed() -> None:
+    """List and show the feeds."""
+
+
+@feed.command("list")
+@format_options(_LIST_FORMATS)
+@database_options
+def feed_list(settings: "AggregatorSettings", form: str) -> None:
+    """List the feeds: what each reports, and how much it holds now."""
+    from .cli_output import write_records
+    from .publish.snapshot import window_end, window_start
+    from .store.publication import PublicationStore
+    from .store.reading import ReadingStore
+
+    with _connected(settings) as connection:
+        since = window_start(window_end(PublicationStore(connection).now()))
+        held = {state.feed: state for state in ReadingStore(connection).feeds(since)}
+    records = [
+        {
+            "feed": feed.name,
+            "addresses": held[feed.name].addresses if feed.name in held else 0,
+            "newest": _text(held[feed.name].newest) if feed.name in held else None,
+            "description": feed.description,
+        }
+        for feed in FEEDS
+    ]
+    write_records(records, form, "there is no feed")
+
+
+@feed.command("show")
+@click.argument("name", type=click.Choice(FEED_NAMES))
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
+@time_options
+@format_options(_FEED_FORMATS)
+@database_options
+def feed_show(
+    settings: "AggregatorSettings",
+    name: str,
+    limit: int | None,
+    since: datetime | None,
+    until: datetime | None,
+    form: str,
+) -> None:
+    """Show the rows of a feed as they would be published now: order, window, what is left out."""
+    from .cli_output import write_entries
+    from .query import feed_rows
+    from .store.publication import PublicationStore
+
+    with (
+        _connected(settings) as connection,
+        feed_rows(settings, PublicationStore(connection), name, since=since, until=until) as rows,
+    ):
+        write_entries(rows, form, limit, f"{FEED_BY_NAME[name].name} is empty")
+
+
+@click.command()
+@click.argument("terms", nargs=-1, metavar="[ADDRESS|PREFIX|ASN]...")
+@click.option(
+    "--feed", "feeds", type=click.Choice(FEED_NAMES), multiple=True, help="Only this feed."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
+@time_options
+@format_options(_FEED_FORMATS)
+@database_options
+def query(
+    settings: "AggregatorSettings",
+    terms: tuple[str, ...],
+    feeds: tuple[str, ...],
+    limit: int | None,
+    since: datetime | None,
+    until: datetime | None,
+    form: str,
+) -> None:
+    """Ask what is known of addresses, prefixes and ASNs; without any, of all.
+
+    Everything that is kept is asked, older than the feeds' window too.
+    """
+    from .cli_output import write_entries
+    from .query import find, parse_term
+    from .store.reading import Filter, ReadingStore
+
+    asked = [parse_term(term) for term in terms]
+    wanted = Filter(feeds=feeds or FEED_NAMES, since=since, until=until)
+    with _connected(settings) as connection:
+        rows = find(ReadingStore(connection), asked, wanted)
+        write_entries(rows, form, limit, f"nothing found for {' '.join(terms) or 'these options'}")
+
+
+@click.group(invoke_without_command=True)
+@format_options(_LIST_FORMATS)
+@database_options
+@click.pass_context
+def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> None:
+    """List the sensors, or purge one.
+
+    Alive: a batch came in the last three minutes. Skew: the sensor's clock less the centre's at
+    the last batch, in seconds; delivery makes it a little less.
+    """
+    if ctx.invoked_subcommand is None:
+        _list_sensors(settings, form)
+
+
+@sensors.command("list")
+@format_options(_LIST_FORMATS)
+@database_options
+def sensors_list(settings: "AggregatorSettings", form: str) -> None:
+    """List the sensors: alive, silent since, version, events, clock skew."""
+    _list_sensors(settings, form)
+
+
+@sensors.command("purge")
+@click.argument("name")
+@click.option(
+    "--since",
+    required=True,
+    help="The first moment that is not trusted: 2026-11-23T11:00Z, or 7d, 12h back.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@database_options
+def sensors_purge(settings: "AggregatorSettings", name: str, since: str, *, yes: bool) -> None:
+    """Take out what a sensor reported from a time on, and rebuild the feeds without it.
+
+    What it first saw at that time or later goes. What it had seen before stays as seen once, at
+    its first time: later hits cannot be told apart. Other sensors' part is untouched. What its
+    spool or the broker still holds arrives afterwards: stop the sensor first.
+    """
+    from .store.purge import PurgeStore
+
+    time = _time(since)
+    assert time is not None
+    with _connected(settings) as connection:
+        store = PurgeStore(connection)
+        if not store.knows(name):
+            click.echo(f"there is no sensor {name!r}; `smtpfeeds sensors` lists them", err=True)
+            raise click.exceptions.Exit(1)
+        touched = len(store.touched(name, time))
+        if not yes:
+            click.confirm(
+                f"Take out what {name} reported since {_text(time)} UTC: {touched} addresses?",
+                abort=True,
+                err=True,
+            )
+        purged = store.purge(name, time)
+    click.echo(
+        f"{name}: {purged.addresses} addresses rebuilt, {purged.sightings_deleted} sightings "
+        f"deleted, {purged.sightings_cut} cut back, {purged.observations_deleted} rows left the "
+        f"feeds, {purged.hours_deleted} hour counts deleted"
+    )
+
+
+def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
+    from .cli_output import write_records
+    from .store.reading import ReadingStore
+
+    with _connected(settings) as connection:
+        states = ReadingStore(connection).sensors()
+    records = [
+        {
+            "sensor": state.name,
+            "alive": bool(state.alive),
+            "silent_since": None if state.alive else _text(state.heard_at),
+            "last_heard": _text(state.heard_at),
+            "version": state.version or None,
+            "events_24h": state.events_24h,
+            "events": state.events,
+            "skew_s": None if state.skew_s is None else round(state.skew_s, 1),
+            "spool_depth": state.spool_depth,
+            "drops": state.drops,
+        }
+        for state in states
+    ]
+    write_records(records, form, "no sensor has reported yet")
+
+
+def _settings(config: Path | None, dsn: str | None, folder: Path | None) -> "AggregatorSettings":
+    """Which database: the options of this command, or those given to its group."""
+    from .settings import load
+
+    parent = click.get_current_context().parent
+    if parent is not None and (config, dsn, folder) == (None, None, None):
+        config, dsn, folder = map(parent.params.get, ("config", "dsn", "folder"))
+    if folder is not None:
+        if config is not None or dsn is not None:
+            raise SettingsError("--dir says which database already; leave --config and --dsn out")
+        config = folder / SINGLE_HOST_SETTINGS
+        if not config.is_file():
+            raise SettingsError(f"{folder} is no folder of `smtpfeeds up`: no {config.name} in it")
+    return load(config, dsn=dsn)
+
+
+@contextmanager
+def _connected(settings: "AggregatorSettings") -> "Iterator[Connection]":
+    from .store.connection import connect, discard
+    from .store.migrations import check_schema
+
+    if not settings.dsn:
+        raise SettingsError(
+            "which database? Give --dir DIR of `smtpfeeds up`, --config FILE, --dsn DSN, or set "
+            "SMTPFEEDS_AGGREGATOR_DSN"
+        )
+    connection = connect(settings, "query", autocommit=True)
+    try:
+        check_schema(connection)
+        yield connection
+    finally:
+        discard(connection)
+
+
+def _time(text: str | None) -> datetime | None:
+    from .query import parse_time
+
+    return None if text is None else parse_time(text, datetime.now(UTC))
+
+
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else f"{time:%Y-%m-%d %H:%M:%S}"

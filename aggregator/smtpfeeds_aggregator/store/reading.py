@@ -1,0 +1,113 @@
+"""The database as the command line sees it.
+
+Answers come page by page, each its own statement: a pager that nobody closes
+keeps no snapshot open, which would end HOT updates for everyone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from .connection import Connection, database_errors
+from .sql import queries
+
+PAGE_ROWS: Final = 5_000
+#: A sensor with nothing to tell sends an empty batch each minute; two may be on their way.
+ALIVE_S: Final = 180
+LOWEST: Final = "0.0.0.0"  # noqa: S104 - the first address in PostgreSQL's order
+HIGHEST: Final = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which rows are wanted: feeds, and last seen from `since` to before `until`."""
+
+    feeds: Sequence[str]
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class StoredRow(NamedTuple):
+    """One address in one feed as it is stored, with its AS name and how many sensors saw it."""
+
+    ip: str
+    feed: str
+    first_seen: datetime
+    last_seen: datetime
+    hits: int
+    flags: int
+    asn: int | None
+    name: str | None
+    sensors: int
+
+
+class FeedState(NamedTuple):
+    """What a feed holds."""
+
+    feed: str
+    addresses: int
+    newest: datetime
+
+
+class SensorState(NamedTuple):
+    """What is known of a sensor; skew is its clock less ours, with the delivery's delay in it."""
+
+    name: str
+    heard_at: datetime | None
+    alive: bool | None
+    version: str
+    events_24h: int
+    events: int
+    skew_s: float | None
+    spool_depth: int
+    drops: int
+
+
+class ReadingStore:
+    """Asks; one connection, in autocommit."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sql = {name: sql.encode() for name, sql in queries("reading.sql").items()}
+
+    def in_range(self, low: str, high: str, wanted: Filter) -> Iterator[StoredRow]:
+        """Rows from one address to another, both included, by address and feed."""
+        return self._pages("page_of_range", wanted, low=low, high=high)
+
+    def of_asn(self, asn: int, wanted: Filter) -> Iterator[StoredRow]:
+        """Rows of an autonomous system, by address and feed."""
+        return self._pages("page_of_asn", wanted, low=LOWEST, asn=asn)
+
+    def feeds(self, since: datetime) -> list[FeedState]:
+        """What the feeds hold since a time."""
+        return [FeedState(*row) for row in self._rows("feeds", since=since)]
+
+    def sensors(self) -> list[SensorState]:
+        """All sensors, by name."""
+        return [SensorState(*row) for row in self._rows("sensors", alive_s=ALIVE_S)]
+
+    def _pages(
+        self, query: str, wanted: Filter, *, low: str, **parameters: Any
+    ) -> Iterator[StoredRow]:
+        after_ip, after_feed = low, ""
+        while True:
+            page = self._rows(
+                query,
+                after_ip=after_ip,
+                after_feed=after_feed,
+                low=low,
+                feeds=list(wanted.feeds),
+                since=wanted.since,
+                until=wanted.until,
+                rows=PAGE_ROWS,
+                **parameters,
+            )
+            yield from map(StoredRow._make, page)
+            if len(page) < PAGE_ROWS:
+                return
+            after_ip, after_feed = page[-1][:2]
+
+    def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with database_errors():
+            return self._connection.execute(self._sql[query], parameters).fetchall()

@@ -1,0 +1,47 @@
+-- What the command line asks. Nothing here writes, and no statement stays open while
+-- its answer is read: long answers come in pages, by the key.
+
+-- name: page_of_range
+-- Rows of a range of addresses; the whole of the address space is a range too.
+SELECT host(o.ip), o.feed, o.first_seen, o.last_seen, o.hits, o.flags, o.asn, a.name,
+       (SELECT count(*) FROM sighting AS s WHERE s.ip = o.ip AND s.feed = o.feed)
+FROM observation AS o LEFT JOIN autonomous_system AS a USING (asn)
+WHERE (o.ip, o.feed) > (%(after_ip)s::inet, %(after_feed)s)
+  AND o.ip >= %(low)s::inet AND o.ip <= %(high)s::inet
+  AND o.feed = ANY(%(feeds)s)
+  AND (%(since)s::timestamptz IS NULL OR o.last_seen >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR o.last_seen < %(until)s)
+ORDER BY o.ip, o.feed
+LIMIT %(rows)s;
+
+-- name: page_of_asn
+-- Rows whose stored origin is an autonomous system.
+SELECT host(o.ip), o.feed, o.first_seen, o.last_seen, o.hits, o.flags, o.asn, a.name,
+       (SELECT count(*) FROM sighting AS s WHERE s.ip = o.ip AND s.feed = o.feed)
+FROM observation AS o LEFT JOIN autonomous_system AS a USING (asn)
+WHERE o.asn = %(asn)s
+  AND (o.ip, o.feed) > (%(after_ip)s::inet, %(after_feed)s)
+  AND o.feed = ANY(%(feeds)s)
+  AND (%(since)s::timestamptz IS NULL OR o.last_seen >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR o.last_seen < %(until)s)
+ORDER BY o.ip, o.feed
+LIMIT %(rows)s;
+
+-- name: feeds
+-- What each feed holds since a time; addresses that are not published are among them.
+SELECT feed, count(*), max(last_seen) FROM observation
+WHERE last_seen >= %(since)s
+GROUP BY feed;
+
+-- name: sensors
+-- All sensors, with the events of the last 24 hours (by whole hours) and of all that is kept.
+SELECT s.name, s.heard_at, s.heard_at >= now() - make_interval(secs => %(alive_s)s),
+       s.version, coalesce(a.day, 0), coalesce(a.every, 0),
+       date_part('epoch', s.sealed_at - s.heard_at), s.spool_depth, s.drops
+FROM sensor AS s
+LEFT JOIN (
+    SELECT sensor, sum(events)::bigint AS every,
+           (sum(events) FILTER (WHERE hour >= now() - interval '24 hours'))::bigint AS day
+    FROM activity GROUP BY sensor
+) AS a ON a.sensor = s.name
+ORDER BY s.name;
