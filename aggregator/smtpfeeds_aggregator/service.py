@@ -130,17 +130,25 @@ class Service:
         """Run until SIGTERM or SIGINT. Returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        for part in self._parts:
-            part.start()
+        self.start()
         self._watch()
         notify("STOPPING=1")
         logger.info("stopping", extra=fields())
+        failed = self.finish()
+        logger.info("stopped", extra=fields(failed=failed))
+        return 1 if failed else 0
+
+    def start(self) -> None:
+        """Start every part."""
+        for part in self._parts:
+            part.start()
+
+    def finish(self) -> bool:
+        """Stop every part, in order; what is in hand is finished. Whether one had failed."""
         deadline = time.monotonic() + _STOP_LIMIT_S
         for part in self._parts:
             part.end(max(0.1, deadline - time.monotonic()))
-        failed = any(part.failed for part in self._parts)
-        logger.info("stopped", extra=fields(failed=failed))
-        return 1 if failed else 0
+        return any(part.failed for part in self._parts)
 
     def stop(self) -> None:
         """End ``run``; from any thread."""

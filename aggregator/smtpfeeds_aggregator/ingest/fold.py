@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from smtpfeeds_common.addresses import IPv4_BYTES
 from smtpfeeds_common.feeds import DATA, FEED_NAMES, GREET
 
+from ..origin import EMPTY
 from .check import BatchKey, CheckedBatch, printable, stored_counters
 
 #: Sums stop here: two of them still fit into PostgreSQL's bigint, so that no
@@ -46,7 +47,7 @@ class OriginTable(Protocol):
 
     @property
     def generation(self) -> str:
-        """Empty where no table is set up."""
+        """Which table this is."""
         ...
 
     def lookup_many(self, addresses: list[bytes]) -> list[int | None]:
@@ -130,7 +131,7 @@ def fold(batches: Sequence[CheckedBatch], origin: OriginTable) -> Folded:
         one_sensor_each=len({batch.key.sensor for batch in batches}) == 1,
         has_ipv6=bool(ordered) and ordered[-1][0][0] != IPv4_BYTES,
         oldest=None if oldest is None else _time(oldest),
-        annotated=bool(origin.generation),
+        annotated=origin.generation != EMPTY.generation,
         names=_names(asns, origin),
         hours=_fold_hours(batches),
         overflows=_fold_overflows(batches),

@@ -7,6 +7,7 @@ acknowledgements must not be stuck behind that.
 """
 
 import logging
+import socket
 import ssl
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -122,6 +123,8 @@ def connect(settings: AggregatorSettings, purpose: str) -> pika.BlockingConnecti
     failures = []
     for one in parameters(settings, purpose):
         try:
+            # pika leaves sockets to the garbage collector where nobody listens: look first.
+            socket.create_connection((one.host, one.port), timeout=_CONNECT_TIMEOUT_S).close()
             return pika.BlockingConnection(one)
         except (AMQPError, OSError) as exc:
             failures.append(f"{one.host}:{one.port}: {exc or type(exc).__name__}")
