@@ -208,6 +208,14 @@ class RabbitNode:
             raise ServerFailedError(msg)
         return done.stdout
 
+    def settle(self) -> None:
+        """Write down which quorum queues there are: call it before the first kill.
+
+        RabbitMQ keeps the names of its quorum queues' logs in a table that it writes seconds later.
+        A kill -9 before that leaves a declared queue without its log: no leader, ever.
+        """
+        self.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
+
     def log_tail(self, lines: int = 40) -> str:
         """The end of the node's log and console."""
         found = []
