@@ -15,7 +15,7 @@ from smtpfeeds_deploy.postgres_cluster import SUPERUSER
 
 def installed() -> dict[str, Path]:
     """A name such as `embedded-18` or `system-15` for each PostgreSQL here, newest first."""
-    found = {}
+    found: dict[str, Path] = {}
     for kind, binaries in (
         ("embedded", postgres_binaries.embedded()),
         ("system", postgres_binaries.of_the_system()),
@@ -66,7 +66,7 @@ class PostgresServer:
         return f"host={host} port={port} dbname={database_name(dsn)} user=smtpfeeds sslmode=disable"
 
     def _execute(self, statement: str, *names: str) -> None:
-        composed = sql.SQL(statement).format(*map(sql.Identifier, names))  # type: ignore[arg-type]
+        composed = sql.SQL(statement).format(*map(sql.Identifier, names))
         with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
             connection.execute(composed)
 
