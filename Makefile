@@ -8,7 +8,7 @@ SHELL := bash
 unexport PYTHONPATH PYTHONHOME
 
 PYTEST := .venv/bin/pytest
-BENCH := PYTHONPATH=tests .venv/bin/python -m
+BENCH := PYTHONPATH=tests .venv/bin/python tests/benchmarks
 
 .PHONY: help
 help: ## show this list
@@ -40,23 +40,23 @@ lint: setup ## ruff, mypy, basedpyright, import rules
 
 .PHONY: bench-sensor
 bench-sensor: setup test-programs ## sessions per CPU-second, beside others; BENCH_OUT=FILE writes JSON
-	$(BENCH) benchmarks.sensor
+	$(BENCH)/bench_sensor.py
 
 .PHONY: bench-ingest
 bench-ingest: setup test-programs ## rows per second from broker to database; BENCH_OUT=FILE writes JSON
-	$(BENCH) benchmarks.ingest
+	$(BENCH)/bench_ingest.py
 
 .PHONY: bench-origin
 bench-origin: setup ## look-ups, conversion, swap of origin tables; BENCH_OUT=FILE writes JSON
-	$(BENCH) benchmarks.origin
+	$(BENCH)/bench_origin.py
 
 .PHONY: faults
 faults: setup test-programs ## the long fault runs: kills and cuts under load
 	$(PYTEST) -m large --timeout=7200 tests/faults $(ARGS)
 
 .PHONY: acceptance
-acceptance: setup test-programs ## acceptance with the large origin tables: TABLES=FOLDER
-	SMTPFEEDS_TABLES="$(TABLES)" $(PYTEST) -m large --timeout=3600 tests/acceptance tests/integration $(ARGS)
+acceptance: setup test-programs ## acceptance with the large origin tables: ASN_DATA=FOLDER
+	SMTPFEEDS_ASN_DATA="$(ASN_DATA)" $(PYTEST) -m large --timeout=3600 tests/acceptance tests/integration $(ARGS)
 
 .PHONY: docs
 docs: setup ## the reference pages, from the code
