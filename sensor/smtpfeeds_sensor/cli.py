@@ -88,12 +88,15 @@ def _lines(path: Path, told: Status) -> list[str]:
     noted = "never" if told.noted_ms is None else _utc(told.noted_ms)
     oldest = "nothing" if told.oldest_ms is None else f"since {_utc(told.oldest_ms)}"
     rows = ", ".join(f"{name} {number}" for name, number in told.rows.items())
+    batches = (
+        f"{told.batches_waiting} wait for a confirm, {told.batches_kept} kept for a replay, "
+        f"{told.batches_set_aside} set aside"
+    )
     lines = [
         f"{path}",
         f"  sensor           {told.sensor} {told.version}, state of {noted}",
         f"  waits            {oldest}: {rows}",
-        f"  batches          {told.batches_waiting} wait for a confirm, "
-        f"{told.batches_kept} kept for a replay, {told.batches_set_aside} set aside",
+        f"  batches          {batches}",
         f"  size             {told.used_bytes / 1024 / 1024:.1f} MB",
         f"  events dropped   {told.drops}",
     ]

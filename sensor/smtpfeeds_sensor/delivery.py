@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 MAX_WAITING: Final = 4
 _FIRST_BACKOFF_S: Final = 0.5
 _HOUSEKEEPING_S: Final = 5.0
+#: Whoever waits on an open connection looks this often whether it is to stop.
+_STOP_LOOK_S: Final = 0.25
 #: While the broker refuses all, the alarm is said again this often.
 _ALARM_S: Final = 300.0
 
@@ -173,17 +175,20 @@ class Delivery:
         try:
             self._link.publish(batch)
         except BatchTooLarge as exc:
-            sealer.set_batch_aside(batch.spool, batch.seq, exc.message)
-            self._count["batches_set_aside"] += 1
-            logger.error(
-                "batch set aside: the broker calls it too large; raise its max_message_size",
-                extra=fields(seq=batch.seq, octets=len(batch.body), reason=exc.message),
-            )
+            self._set_aside(sealer, batch, exc.message)
             return
         self._confirm_s = self._monotonic() - began
         self._last_batch = self._monotonic()
         self._count["batches_confirmed"] += 1
         sealer.forget([(batch.spool, batch.seq)], self._clock())
+
+    def _set_aside(self, sealer: Sealer, batch: SealedBatch, reason: str) -> None:
+        sealer.set_batch_aside(batch.spool, batch.seq, reason)
+        self._count["batches_set_aside"] += 1
+        logger.error(
+            "batch set aside: the broker calls it too large; raise its max_message_size",
+            extra=fields(seq=batch.seq, octets=len(batch.body), reason=reason),
+        )
 
     def _keep_house(self, sealer: Sealer) -> None:
         now = self._monotonic()
@@ -241,13 +246,18 @@ class Delivery:
 
     def idle(self, wait_s: float, stopping: threading.Event) -> None:
         """Wait; an open connection is kept alive meanwhile."""
-        if not self._link.is_open:
-            stopping.wait(wait_s)
-            return
-        try:
-            self._link.idle(wait_s)
-        except BrokerError as exc:
-            self._broker_trouble(exc)
+        until = self._monotonic() + wait_s
+        while not stopping.is_set():
+            left_s = until - self._monotonic()
+            if left_s <= 0:
+                return
+            if not self._link.is_open:
+                stopping.wait(left_s)
+                continue
+            try:
+                self._link.idle(min(left_s, _STOP_LOOK_S))
+            except BrokerError as exc:
+                self._broker_trouble(exc)
 
     def gauges(self) -> dict[str, float]:
         """What the metrics endpoint shows; from any thread."""

@@ -3,22 +3,26 @@
 Pure: no clock, no socket, no reactor. It follows RFC 5321 (commands, 4.1.1;
 reply order, 4.3; sizes, 4.5.3), RFC 2920 (pipelining), RFC 3030 (BDAT), RFC
 3207 (STARTTLS) and RFC 4954 (AUTH, never offered), and stands alone so that
-every row of the table in ``docs/`` is a test that feeds octets.
+every row of the table of what a sensor answers is a test that feeds octets.
 
 What is decided depends on the stream of octets only, never on how it was cut
 into pieces. What is held is at most one line, or four octets of content; what
 is answered is bounded by ``max_commands`` times the longest reply.
 
 No sender, recipient, argument or content outlives the call that read it.
+
+Longer than a module should be: the rows of the table are one short method each,
+and to part them from the state they change would hide both.
 """
 
-import re
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from smtpfeeds_common.wire import Flags
 
+from .content import ENDED, TOO_MUCH, Content
+from .lines import LINE_STARTS, TLS_HELLO, is_clean, is_full_host_name, is_junk
 from .personas import Persona
 
 #: Bits of ``Dialogue.heard``.
@@ -33,33 +37,15 @@ CLOSE: Final = 1
 LINGER: Final = 2
 
 _COMMAND, _CONTENT, _LONG_LINE, _CHUNK, _WAIT_TLS, _CLOSED = range(6)
+_MAIL, _RCPT = 1, 2
 
+# Plain integers: arithmetic on an IntFlag costs a microsecond.
 _BARE_LF: Final = int(Flags.BARE_LF)
 _EARLY: Final = int(Flags.EARLY_TALKER)
 _FULL_NAME: Final = int(Flags.FULL_HOST_NAME)
 
-_LETTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-#: What a command line may begin with before it is judged as a whole.
-_LINE_STARTS: Final = _LETTERS | frozenset(b"\r\n \t")
-_TLS_HELLO: Final = b"\x16\x03"
-_HTTP_VERBS: Final = frozenset(
-    b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE PRI PROPFIND".split()
-)
-_HEADER_LINE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*[ \t]*:")
-#: RFC 1035 labels, at least two, the last not a number; RFC 5321 4.1.2 `Domain`.
-_HOST_NAME: Final = re.compile(
-    rb"(?=.{4,255}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)+"
-    rb"[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])\.?\Z"
-)
-_END_CRLF: Final = b"\r\n.\r\n"
-_MAIL, _RCPT = 1, 2
-#: For clients that end their DATA command by LF alone; others would have
-#: content taken for commands (RFC 5321 2.3.8).
-_END_LF: Final = re.compile(rb"\n\.\r?\n")
-#: Octets of an unfinished end of content that are held back.
-_TAIL: Final = len(_END_CRLF) - 1
 #: Lines too long or with NUL or 8-bit octets, until the connection ends.
-_BAD_LINES: Final = 3
+_MAX_BAD_LINES: Final = 3
 #: Octets of one over-long line that are skipped, until the connection ends.
 _MAX_SKIPPED_LINE: Final = 65_536
 
@@ -81,9 +67,9 @@ class Dialogue:
     """One connection's dialogue."""
 
     __slots__ = (
-        "_at_content_start",
         "_bad",
         "_commands",
+        "_content",
         "_count",
         "_data_heard",
         "_early_replies",
@@ -94,7 +80,6 @@ class Dialogue:
         "_line_by_lf",
         "_mode",
         "_opened",
-        "_persona",
         "_refused",
         "_rest",
         "_rules",
@@ -103,6 +88,7 @@ class Dialogue:
         "closing",
         "flags",
         "heard",
+        "persona",
         "wants_tls",
     )
 
@@ -121,17 +107,16 @@ class Dialogue:
             count: the sensor's counters, added to.
             tls_free: whether one more connection may go to TLS now.
         """
-        self._persona, self._rules, self._count = persona, rules, count
+        self.persona, self._rules, self._count = persona, rules, count
         self._tls_free = tls_free
         self._mode = _COMMAND
+        #: A line, or an end of content, that is not whole yet.
         self._rest = b""
+        self._content: Content | None = None
         self._early_replies = b""
-        #: 1: MAIL was heard, 2: RCPT was.
-        self._envelope = 0
-        self._commands = self._unknown = self._bad = self._left = 0
+        self._envelope = self._commands = self._unknown = self._bad = self._left = 0
         self._greeted = self._data_heard = self._refused = self._opened = self._in_tls = False
-        #: Whether the last command was ended by LF alone; whether its content is yet to begin.
-        self._line_by_lf = self._at_content_start = False
+        self._line_by_lf = False
         #: Events heard and not yet taken: GREET and DATA at most once each.
         self.heard = 0
         #: What was notable so far, as in ``wire.Flags``.
@@ -144,26 +129,16 @@ class Dialogue:
         """The banner, and the replies to what a client said before it."""
         self._opened = True
         early, self._early_replies = self._early_replies, b""
-        return self._persona.banner + early
-
-    @property
-    def persona(self) -> Persona:
-        """The replies of this connection."""
-        return self._persona
-
-    @property
-    def greeted(self) -> bool:
-        """Whether a greet was heard in this connection."""
-        return self._greeted
+        return self.persona.banner + early
 
     @property
     def reads_content(self) -> bool:
         """Whether what arrives now is content, not commands."""
-        return self._mode in {_CONTENT, _CHUNK}
+        return self._mode == _CONTENT or self._mode == _CHUNK  # noqa: PLR1714 - a hot path
 
     @property
     def held_bytes(self) -> int:
-        """Octets held of what arrived; for the test of the bound."""
+        """Octets held of what arrived."""
         return len(self._rest)
 
     def take(self) -> int:
@@ -176,38 +151,45 @@ class Dialogue:
 
         Look at ``heard``, ``closing`` and ``wants_tls`` afterwards.
         """
-        if not self._opened and not self.flags & _EARLY and self._mode != _CLOSED:
-            self.flags |= _EARLY
-            self._count["early_talkers"] += 1
+        if not self._opened:
+            return self._receive_early(octets)
         if self._rest:
             octets, self._rest = self._rest + octets, b""
         replies = b""
         at, end = 0, len(octets)
         while at < end:
-            mode = self._mode
-            if mode == _COMMAND:
+            if self._mode == _COMMAND:
                 stop = octets.find(b"\n", at, at + self._rules.max_line_bytes)
-                if stop < 0:
-                    reply, at = self._without_line_end(octets, at, end)
-                else:
-                    reply = self._command_line(octets[at:stop])
+                if stop >= 0:
+                    replies += self._command_line(octets[at:stop])
                     at = stop + 1
-                if reply:
-                    replies += reply
-            elif mode == _CONTENT:
-                reply, at = self._content(octets, at, end)
-                replies += reply
-            elif mode == _LONG_LINE:
-                reply, at = self._skip_line(octets, at, end)
-                replies += reply
-            elif mode == _CHUNK:
-                at = self._skip_chunk(at, end)
+                    continue
+                reply, at = self._without_line_end(octets, at, end)
             else:
-                break
-        if self._opened:
-            return replies
-        self._early_replies += replies
+                reply, at = self._other_octets(octets, at, end)
+            replies += reply
+        return replies
+
+    def _receive_early(self, octets: bytes) -> bytes:
+        """The client did not wait for the banner: its replies do."""
+        if not self.flags & _EARLY and self._mode != _CLOSED:
+            self.flags |= _EARLY
+            self._count["early_talkers"] += 1
+        self._opened = True
+        self._early_replies += self.receive(octets)
+        self._opened = False
         return b""
+
+    def _other_octets(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
+        """Octets that are no commands."""
+        if self._mode == _CONTENT:
+            return self._skip_content(octets, at)
+        if self._mode == _LONG_LINE:
+            return self._skip_line(octets, at, end)
+        if self._mode == _CHUNK:
+            return b"", self._skip_chunk(at, end)
+        # What was sent behind STARTTLS, or behind the end, is thrown away.
+        return b"", end
 
     def tls_started(self) -> None:
         """The state is as at connect, but what was heard stays heard (RFC 3207 4.2)."""
@@ -215,8 +197,7 @@ class Dialogue:
         self._in_tls = True
         self._mode = _COMMAND
         self._rest = b""
-        self._envelope = 0
-        self._refused = False
+        self._reset()
 
     # One line in command state
 
@@ -226,32 +207,35 @@ class Dialogue:
             line = line[:-1]
         self._commands += 1
         if self._commands > self._rules.max_commands:
-            return self._end("limit_commands", self._persona.too_many_errors)
+            return self._end("limit_commands", self.persona.too_many_errors)
         word, _, argument = line.partition(b" ")
-        handler = _VERBS.get(word)
-        if handler is None or not line.isascii() or b"\0" in line:
-            return self._odd_line(line, bare_lf)
-        if bare_lf:
-            self._note_bare_lf()
-        self._line_by_lf = bare_lf
+        handler = self._VERBS.get(word)
+        if handler is None or not is_clean(line):
+            return self._odd_line(line, bare_lf=bare_lf)
+        self._note_line_end(bare_lf=bare_lf)
         return handler(self, argument)
 
-    def _odd_line(self, line: bytes, bare_lf: bool) -> bytes:  # noqa: FBT001 - private, one caller
+    def _odd_line(self, line: bytes, *, bare_lf: bool) -> bytes:
         """Any line that is not plainly a command."""
         words = line.split(None, 1)
         if not words:
             return self._unknown_line()
-        if _is_junk(line, words[0]):
+        if is_junk(line, words[0]):
             return self._junk(line)
-        handler = _VERBS.get(words[0].upper())
-        if handler is not None and bare_lf:
-            self._note_bare_lf()
-        if b"\0" in line or not line.isascii():
+        handler = self._VERBS.get(words[0].upper())
+        if handler is not None:
+            self._note_line_end(bare_lf=bare_lf)
+        if not is_clean(line):
             return self._bad_line(handler)
         if handler is None:
             return self._unknown_line()
-        self._line_by_lf = bare_lf
         return handler(self, words[1].rstrip() if len(words) > 1 else b"")
+
+    def _note_line_end(self, *, bare_lf: bool) -> None:
+        self._line_by_lf = bare_lf
+        if bare_lf and not self.flags & _BARE_LF:
+            self.flags |= _BARE_LF
+            self._count["bare_lf"] += 1
 
     def _without_line_end(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
         """No line end within the longest line: wait for it, or judge at once what can be."""
@@ -259,7 +243,7 @@ class Dialogue:
         if end - at >= longest:
             return self._begin_long_line(octets[at : at + longest]), at + longest
         begins = octets[at : at + 2]
-        if begins[0] not in _LINE_STARTS and begins != _TLS_HELLO[:1]:
+        if begins[0] not in LINE_STARTS and begins != TLS_HELLO[:1]:
             return self._junk(begins), end
         self._rest = octets[at:]
         return b"", end
@@ -267,24 +251,10 @@ class Dialogue:
     def _begin_long_line(self, begins: bytes) -> bytes:
         self._commands += 1
         words = begins.split(None, 1)
-        if words and _is_junk(begins, words[0]):
+        if words and is_junk(begins, words[0]):
             return self._junk(begins)
         self._mode, self._left = _LONG_LINE, _MAX_SKIPPED_LINE
-        return self._bad_line(_VERBS.get(words[0].upper()) if words else None)
-
-    def _skip_line(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
-        stop = octets.find(b"\n", at) + 1
-        self._left -= (stop or end) - at
-        if self._left < 0:
-            return self._end("limit_errors", self._persona.too_many_errors, LINGER), end
-        if stop:
-            self._mode = _COMMAND
-        return b"", stop or end
-
-    def _note_bare_lf(self) -> None:
-        if not self.flags & _BARE_LF:
-            self.flags |= _BARE_LF
-            self._count["bare_lf"] += 1
+        return self._bad_line(self._VERBS.get(words[0].upper()) if words else None)
 
     # Lines that are no commands
 
@@ -292,9 +262,9 @@ class Dialogue:
         """Not SMTP: nothing from here on is looked at."""
         if self._refused:
             return self._unheeded_content()
-        if line.startswith(_TLS_HELLO):
+        if line.startswith(TLS_HELLO):
             return self._end("junk_tls", b"")
-        return self._end("junk", self._persona.not_smtp)
+        return self._end("junk", self.persona.not_smtp)
 
     def _unknown_line(self) -> bytes:
         if self._refused:
@@ -302,25 +272,26 @@ class Dialogue:
         self._count["unknown_commands"] += 1
         self._unknown += 1
         if self._unknown >= self._rules.max_unknown_commands:
-            return self._end("limit_errors", self._persona.too_many_errors)
-        return self._persona.unknown
+            return self._end("limit_errors", self.persona.too_many_errors)
+        return self.persona.unknown
 
     def _unheeded_content(self) -> bytes:
         """Content from a client that does not listen to the refusal."""
         return self._end("body_after_refusal", b"")
 
     def _bad_line(self, handler: "Handler | None") -> bytes:
+        """A line that is too long, or has NUL or 8-bit octets; its verb counts all the same."""
         if handler is None and self._refused:
             return self._unheeded_content()
         self._count["bad_lines"] += 1
         self._bad += 1
-        if handler in _GREETS:
-            self._hear_greet()
-        elif handler in _DATAS:
+        if handler in {Dialogue._helo, Dialogue._ehlo}:
+            self._hear_greet(b"")
+        elif handler in {Dialogue._data, Dialogue._bdat}:
             self._hear_data()
-        if self._bad >= _BAD_LINES:
-            return self._end("limit_errors", self._persona.bad_line)
-        return self._persona.bad_line
+        if self._bad >= _MAX_BAD_LINES:
+            return self._end("limit_errors", self.persona.bad_line)
+        return self.persona.bad_line
 
     def _end(self, counter: str, reply: bytes, how: int = CLOSE) -> bytes:
         self._count[counter] += 1
@@ -329,13 +300,13 @@ class Dialogue:
 
     # Events
 
-    def _hear_greet(self, argument: bytes = b"") -> None:
+    def _hear_greet(self, argument: bytes) -> None:
         if self._greeted:
             self._count["greet_again"] += 1
             return
         self._greeted = True
         self.heard |= GREET
-        if b"." in argument and _HOST_NAME.match(argument):
+        if is_full_host_name(argument):
             self.flags |= _FULL_NAME
 
     def _hear_data(self) -> None:
@@ -345,36 +316,36 @@ class Dialogue:
             self._data_heard = True
             self.heard |= DATA
 
-    # Commands
+    # Commands: each takes its argument, and gives the reply
 
     def _helo(self, argument: bytes) -> bytes:
         self._count["verb_helo"] += 1
         self._hear_greet(argument)
         self._reset()
-        return self._persona.helo
+        return self.persona.helo
 
     def _ehlo(self, argument: bytes) -> bytes:
         self._count["verb_ehlo"] += 1
         self._hear_greet(argument)
         self._reset()
-        return self._persona.ehlo_in_tls if self._in_tls else self._persona.ehlo
+        return self.persona.ehlo_in_tls if self._in_tls else self.persona.ehlo
 
     def _reset(self) -> None:
         self._envelope = 0
         self._refused = False
 
-    def _mail(self, argument: bytes) -> bytes:  # noqa: ARG002 - never looked at
+    def _mail(self, _argument: bytes) -> bytes:
         self._count["verb_mail"] += 1
         self._envelope = _MAIL
         self._refused = False
-        return self._persona.mail_ok
+        return self.persona.mail_ok
 
-    def _rcpt(self, argument: bytes) -> bytes:  # noqa: ARG002
+    def _rcpt(self, _argument: bytes) -> bytes:
         self._count["verb_rcpt"] += 1
         self._envelope |= _RCPT
-        return self._persona.rcpt_ok
+        return self.persona.rcpt_ok
 
-    def _data(self, argument: bytes) -> bytes:  # noqa: ARG002
+    def _data(self, _argument: bytes) -> bytes:
         self._count["verb_data"] += 1
         self._hear_data()
         in_order = self._envelope == _MAIL | _RCPT
@@ -382,100 +353,91 @@ class Dialogue:
             self._count["data_out_of_order"] += 1
         if not in_order or not self._greeted:
             self._refused = True
-            return self._persona.bad_order
+            return self.persona.bad_order
         self._envelope = 0
         if not self._rules.drain:
             self._refused = True
-            return self._persona.refused
-        self._mode, self._left = _CONTENT, self._rules.max_content_bytes
-        self._at_content_start = True
-        return self._persona.go_ahead
+            return self.persona.refused
+        self._mode = _CONTENT
+        self._content = Content(self._rules.max_content_bytes, by_lf=self._line_by_lf)
+        return self.persona.go_ahead
 
     def _bdat(self, argument: bytes) -> bytes:
         self._count["verb_bdat"] += 1
         self._hear_data()
         size = argument.split(b" ", 1)[0]
-        announced = int(size) if size.isdigit() and len(size) < 20 else 0
+        # Twenty digits are past every bound; Python would take its time over a thousand.
+        announced = int(size[:20]) if size.isdigit() else 0
         if announced > self._rules.max_content_bytes:
-            return self._end("limit_content", self._persona.not_implemented, LINGER)
+            return self._end("limit_content", self.persona.not_implemented, LINGER)
         if announced:
             self._mode, self._left = _CHUNK, announced
-        return self._persona.not_implemented
+        return self.persona.not_implemented
 
-    def _rset(self, argument: bytes) -> bytes:  # noqa: ARG002
+    def _rset(self, _argument: bytes) -> bytes:
         self._count["verb_rset"] += 1
         self._reset()
-        return self._persona.ok
+        return self.persona.ok
 
-    def _noop(self, argument: bytes) -> bytes:  # noqa: ARG002
+    def _noop(self, _argument: bytes) -> bytes:
         self._count["verb_noop"] += 1
-        return self._persona.ok
+        return self.persona.ok
 
-    def _help(self, argument: bytes) -> bytes:  # noqa: ARG002
+    def _help(self, _argument: bytes) -> bytes:
         self._count["verb_help"] += 1
-        return self._persona.help
+        return self.persona.help
 
-    def _vrfy(self, argument: bytes) -> bytes:  # noqa: ARG002
+    def _vrfy(self, _argument: bytes) -> bytes:
         self._count["verb_vrfy"] += 1
-        return self._persona.vrfy
+        return self.persona.vrfy
 
-    def _expn(self, argument: bytes) -> bytes:  # noqa: ARG002
+    def _expn(self, _argument: bytes) -> bytes:
         self._count["verb_expn"] += 1
-        return self._persona.not_implemented
+        return self.persona.not_implemented
 
-    def _auth(self, argument: bytes) -> bytes:  # noqa: ARG002 - a password: never looked at
+    def _auth(self, _argument: bytes) -> bytes:
+        # The argument may be a password: it is never looked at.
         self._count["verb_auth"] += 1
-        return self._persona.not_implemented
+        return self.persona.not_implemented
 
-    def _starttls(self, argument: bytes) -> bytes:  # noqa: ARG002
+    def _starttls(self, _argument: bytes) -> bytes:
         self._count["verb_starttls"] += 1
         if not self._rules.offer_tls:
-            return self._persona.not_implemented
+            return self.persona.not_implemented
         if self._in_tls:
-            return self._persona.bad_order
+            return self.persona.bad_order
         if not self._tls_free():
             self._count["limit_tls"] += 1
-            return self._persona.tls_busy
+            return self.persona.tls_busy
         self.wants_tls = True
         self._mode = _WAIT_TLS
-        return self._persona.tls_ready
+        return self.persona.tls_ready
 
-    def _quit(self, argument: bytes) -> bytes:  # noqa: ARG002
-        return self._end("verb_quit", self._persona.quit)
+    def _quit(self, _argument: bytes) -> bytes:
+        return self._end("verb_quit", self.persona.quit)
 
-    # Content
+    # Octets that are skipped
 
-    def _content(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
-        """Throw content away up to the dot; a few octets are held where it may have begun."""
-        if self._at_content_start:
-            # The dot may be the first line: the line end before it is the command's own.
-            for dot in (b".\r\n", b".\n") if self._line_by_lf else (b".\r\n",):
-                if octets.startswith(dot, at):
-                    return self._content_ended(), at + len(dot)
-                if dot.startswith(octets[at:end]):
-                    self._rest = octets[at:]
-                    return b"", end
-            self._at_content_start = False
-        starts, stops = self._find_dot(octets, at)
-        before = (starts if starts >= 0 else max(at, end - _TAIL)) - at
-        if before > self._left:
-            return self._end("limit_content", self._persona.content_too_big, LINGER), end
-        if starts >= 0:
-            return self._content_ended(), stops
-        self._left -= before
-        self._rest = octets[at + before :]
-        return b"", end
+    def _skip_content(self, octets: bytes, at: int) -> tuple[bytes, int]:
+        content = self._content
+        assert content is not None
+        said, at = content.skip(octets, at)
+        if said == TOO_MUCH:
+            return self._end("limit_content", self.persona.content_too_big, LINGER), at
+        if said == ENDED:
+            self._mode, self._content = _COMMAND, None
+            return self.persona.refused, at
+        self._rest = content.held
+        return b"", at
 
-    def _find_dot(self, octets: bytes, at: int) -> tuple[int, int]:
-        if not self._line_by_lf:
-            starts = octets.find(_END_CRLF, at)
-            return starts, starts + len(_END_CRLF)
-        found = _END_LF.search(octets, at)
-        return (found.start(), found.end()) if found else (-1, -1)
-
-    def _content_ended(self) -> bytes:
-        self._mode = _COMMAND
-        return self._persona.refused
+    def _skip_line(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
+        stop = octets.find(b"\n", at) + 1
+        self._left -= (stop or end) - at
+        if self._left < 0:
+            return self._end("limit_errors", self.persona.too_many_errors, LINGER), end
+        if stop:
+            self._mode = _COMMAND
+        return b"", stop or end
 
     def _skip_chunk(self, at: int, end: int) -> int:
         skipped = min(self._left, end - at)
@@ -484,45 +446,27 @@ class Dialogue:
             self._mode = _COMMAND
         return at + skipped
 
-
-Handler = Callable[[Dialogue, bytes], bytes]
-
-
-def _is_junk(line: bytes, word: bytes) -> bool:
-    """Whether a line shows that its sender does not speak SMTP."""
-    return (
-        line[0] not in _LETTERS
-        or word.upper() in _HTTP_VERBS
-        or _HEADER_LINE.match(line) is not None
-    )
-
-
-def _in_common_case(verbs: "dict[bytes, Handler]") -> "dict[bytes, Handler]":
-    """The same in lower and mixed case: what is seen in the wild needs no second look."""
-    return {
+    #: In upper, lower and mixed case: what is seen in the wild needs no second look.
+    _VERBS: ClassVar["dict[bytes, Handler]"] = {
         spelt: handler
-        for verb, handler in verbs.items()
+        for verb, handler in (
+            (b"HELO", _helo),
+            (b"EHLO", _ehlo),
+            (b"MAIL", _mail),
+            (b"RCPT", _rcpt),
+            (b"DATA", _data),
+            (b"BDAT", _bdat),
+            (b"RSET", _rset),
+            (b"NOOP", _noop),
+            (b"HELP", _help),
+            (b"VRFY", _vrfy),
+            (b"EXPN", _expn),
+            (b"AUTH", _auth),
+            (b"STARTTLS", _starttls),
+            (b"QUIT", _quit),
+        )
         for spelt in (verb, verb.lower(), verb.capitalize())
     }
 
 
-_VERBS: Final = _in_common_case(
-    {
-        b"HELO": Dialogue._helo,
-        b"EHLO": Dialogue._ehlo,
-        b"MAIL": Dialogue._mail,
-        b"RCPT": Dialogue._rcpt,
-        b"DATA": Dialogue._data,
-        b"BDAT": Dialogue._bdat,
-        b"RSET": Dialogue._rset,
-        b"NOOP": Dialogue._noop,
-        b"HELP": Dialogue._help,
-        b"VRFY": Dialogue._vrfy,
-        b"EXPN": Dialogue._expn,
-        b"AUTH": Dialogue._auth,
-        b"STARTTLS": Dialogue._starttls,
-        b"QUIT": Dialogue._quit,
-    }
-)
-_GREETS: Final = {Dialogue._helo, Dialogue._ehlo}
-_DATAS: Final = {Dialogue._data, Dialogue._bdat}
+Handler = Callable[[Dialogue, bytes], bytes]

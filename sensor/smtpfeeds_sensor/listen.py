@@ -182,7 +182,7 @@ def _open(place: Place, backlog: int, shared: bool, free: bool) -> Opened:  # no
 
 
 def _opened(listener: socket.socket) -> Opened:
-    listener.setblocking(False)
+    listener.settimeout(0)
     local = pack_address(listener.getsockname()[0].partition("%")[0])
     return Opened(listener, local if any(local) else None)
 

@@ -32,7 +32,7 @@ class ProxyHeader(NamedTuple):
     destination: bytes | None
 
 
-class NotAProxyHeader(Exception):  # noqa: N818 - a verdict on input, not an error of ours
+class NotAProxyHeader(Exception):
     """What arrived is not, and cannot become, a PROXY protocol header."""
 
 

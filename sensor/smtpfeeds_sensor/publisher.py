@@ -15,8 +15,8 @@ import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Final, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import pika
 import pika.exceptions
@@ -40,29 +40,38 @@ _STACK_S: Final = 15.0
 _PERSISTENT: Final = 2
 #: AMQP 0-9-1 reply codes, section 1.9.
 _PRECONDITION_FAILED: Final = 406
+#: ACCESS_REFUSED, NOT_ALLOWED.
+_REFUSALS: Final = frozenset({403, 530})
 #: RabbitMQ: "message size 1234 is larger than configured max size 1000".
 _TOO_LARGE: Final = "larger than"
 
 
-def broker_parameters(settings: SensorSettings) -> list[pika.URLParameters]:
-    """One set of connection parameters for each broker.
+class Broker(NamedTuple):
+    """A broker to try, and the account there."""
+
+    account: str
+    parameters: pika.URLParameters
+
+
+def read_brokers(settings: SensorSettings) -> list[Broker]:
+    """The brokers that the settings name.
 
     Raises:
         SettingsError: an address or a certificate cannot be used.
     """
     password = settings.secret()
-    return [_parameters(settings, url, password) for url in settings.broker]
+    return [_read_broker(settings, url, password) for url in settings.broker]
 
 
-def _parameters(settings: SensorSettings, url: str, password: str) -> pika.URLParameters:
+def _read_broker(settings: SensorSettings, url: str, password: str) -> Broker:
     parts = urlsplit(url)
     if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
         shown = f"{parts.scheme}://{parts.hostname or ''}"
         raise SettingsError(f"broker: {shown!r} is not amqp://USER@HOST or amqps://USER@HOST")
     try:
         parameters = pika.URLParameters(url)
-        name = parameters.credentials.username if parts.username else settings.name
-        secret = password or (parameters.credentials.password if parts.password else "")
+        name = unquote(parts.username or settings.name)
+        secret = password or unquote(parts.password or "")
         if not secret:
             raise SettingsError(
                 f"broker: no password for {name} at {parts.hostname}; set broker_password_file, "
@@ -79,7 +88,7 @@ def _parameters(settings: SensorSettings, url: str, password: str) -> pika.URLPa
             parameters.ssl_options = pika.SSLOptions(_tls_context(settings), parts.hostname)
     except (ValueError, TypeError) as exc:
         raise SettingsError(f"broker: the address at {parts.hostname} is wrong: {exc}") from exc
-    return parameters
+    return Broker(name, parameters)
 
 
 def _tls_context(settings: SensorSettings) -> ssl.SSLContext:
@@ -97,10 +106,8 @@ def _tls_context(settings: SensorSettings) -> ssl.SSLContext:
 class BrokerLink:
     """A connection to one of several brokers; all calls but ``interrupt`` from one thread."""
 
-    def __init__(
-        self, parameters: Sequence[pika.URLParameters], *, sensor: str, confirm_timeout_s: float
-    ) -> None:
-        self._parameters = list(parameters)
+    def __init__(self, brokers: Sequence[Broker], *, sensor: str, confirm_timeout_s: float) -> None:
+        self._brokers = list(brokers)
         self._routing_key = routing_key(sensor)
         self._confirm_timeout_s = confirm_timeout_s
         #: The broker to try first: the one that worked last.
@@ -114,7 +121,7 @@ class BrokerLink:
     def of_settings(cls, settings: SensorSettings) -> "BrokerLink":
         """A link as the settings say."""
         return cls(
-            broker_parameters(settings),
+            read_brokers(settings),
             sensor=settings.name,
             confirm_timeout_s=settings.confirm_timeout_s,
         )
@@ -132,10 +139,10 @@ class BrokerLink:
         """
         self.close()
         failure: BrokerError = BrokerUnavailable()
-        for turn in range(len(self._parameters)):
-            index = (self._first + turn) % len(self._parameters)
+        for turn in range(len(self._brokers)):
+            index = (self._first + turn) % len(self._brokers)
             try:
-                self._open(self._parameters[index])
+                self._open(*self._brokers[index])
             except BrokerError as exc:
                 failure = exc
                 self.close()
@@ -144,7 +151,7 @@ class BrokerLink:
                 return
         raise failure
 
-    def _open(self, parameters: pika.URLParameters) -> None:
+    def _open(self, account: str, parameters: pika.URLParameters) -> None:
         where = f"{parameters.host}:{parameters.port}"
         try:
             connection = pika.BlockingConnection(parameters)
@@ -158,14 +165,12 @@ class BrokerLink:
             pika.exceptions.AuthenticationError,
             pika.exceptions.ProbableAccessDeniedError,
         ) as exc:
-            raise BrokerRefused(
-                f"broker {where} refuses the account {parameters.credentials.username!r}: {exc}"
-            ) from exc
+            raise BrokerRefused(f"broker {where} refuses the account {account!r}: {exc}") from exc
         except pika.exceptions.ConnectionClosedByBroker as exc:
-            raise BrokerRefused(f"broker {where}: {exc.reply_code} {exc.reply_text}") from exc
+            raise _connection_closed(exc, where) from exc
         except (pika.exceptions.AMQPError, OSError) as exc:
             raise BrokerUnavailable(f"broker {where}: {_reason(exc)}") from exc
-        self._account = parameters.credentials.username
+        self._account = account
 
     def publish(self, batch: SealedBatch) -> None:
         """Publish persistent and mandatory; returning means that the broker has it.
@@ -214,7 +219,7 @@ class BrokerLink:
         if connection is None:
             raise BrokerUnavailable
         try:
-            connection.process_data_events(wait_s)
+            connection.sleep(wait_s)
         except (pika.exceptions.AMQPError, OSError) as exc:
             raise BrokerUnavailable(f"the broker is gone: {_reason(exc)}") from exc
         if not self.is_open:
@@ -256,6 +261,14 @@ class BrokerLink:
             yield
         finally:
             timer.cancel()
+
+
+def _connection_closed(exc: pika.exceptions.ConnectionClosedByBroker, where: str) -> BrokerError:
+    """A broker that just started closes with 541 what it soon takes: no refusal."""
+    said = f"broker {where}: {exc.reply_code} {exc.reply_text}"
+    if exc.reply_code in _REFUSALS:
+        return BrokerRefused(said)
+    return BrokerUnavailable(said)
 
 
 def _refusal(exc: pika.exceptions.ChannelClosedByBroker) -> BrokerError:

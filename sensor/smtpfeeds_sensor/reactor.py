@@ -1,4 +1,9 @@
-"""What the sensor uses of Twisted's reactor, as types: passed in, never imported where it is used."""
+"""What the sensor uses of Twisted's reactor, as types.
+
+The reactor is passed in, never imported where it is used, and Twisted's test
+clock can stand in for it. Twisted's own interfaces are zope's, which type
+checkers cannot follow.
+"""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -7,20 +12,21 @@ from typing import Any, Protocol
 class Timer(Protocol):
     """A reactor's sense of time; Twisted's test clock is one too."""
 
-    def callLater(self, delay: float, callable: Callable[..., Any], *args: object) -> Any:  # noqa: A002
+    def callLater(self, delay: float, call: Callable[..., Any], /, *args: object) -> Any:
         """Call something later."""
 
     def seconds(self) -> float:
         """The time on the reactor's clock."""
+        raise NotImplementedError
 
 
 class Reactor(Timer, Protocol):
     """A whole reactor."""
 
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+    def adoptStreamPort(self, descriptor: int, family: int, factory: Any, /) -> Any:
         """Accept on a listening socket."""
 
-    def addSystemEventTrigger(self, phase: str, eventType: str, callable: Any) -> Any:  # noqa: A002
+    def addSystemEventTrigger(self, phase: str, event: str, call: Any, /) -> Any:
         """Call something at the start or end."""
 
     def run(self) -> None:

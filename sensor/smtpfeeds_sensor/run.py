@@ -89,14 +89,14 @@ def check_all(settings: SensorSettings) -> list[str]:
         SettingsError: it could not start.
     """
     from .metrics import parse_metrics_listen
-    from .publisher import broker_parameters
+    from .publisher import read_brokers
     from .tls import make_context
 
     places = listen.parse_listen(settings.listen, os.environ)
     make_wardrobe(settings)
     make_context(settings, host_name(settings))
     find_user(settings.user)
-    broker_parameters(settings)
+    read_brokers(settings)
     if settings.metrics_listen:
         parse_metrics_listen(settings.metrics_listen)
     return _remarks(settings, len(places))

@@ -21,10 +21,6 @@ PROGRAM: Final = "sensor"
 _MB: Final = 1024 * 1024
 
 
-def _table(about: About) -> Any:
-    return field(default_factory=dict, metadata={"about": about})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorSettings:
     """What `smtpfeeds sensor` is told."""
@@ -41,7 +37,7 @@ class SensorSettings:
         'passes, by index ("systemd:*" for all)',
     )
     listen_free: bool = setting(
-        False, help="listen also on addresses this host does not have yet (IP_FREEBIND)"
+        default=False, help="listen also on addresses this host does not have yet (IP_FREEBIND)"
     )
     backlog: int = setting(
         1024, unit="connections", minimum=1, maximum=65_535, help="kernel's queue for each listener"
@@ -68,11 +64,14 @@ class SensorSettings:
     persona: str = setting(
         "plain", help="what the sensor looks like: plain, postfix, exim, exchange, or your own"
     )
-    personas: dict[str, Any] = _table(
-        About(
-            help="by local address, or by a name for `persona`: a persona's name, or a table with "
-            "`like`, `hostname`, `banner` (must hold the word ESMTP) and `keywords`"
-        )
+    personas: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "about": About(
+                help="by local address, or by a name for `persona`: a persona's name, or a table "
+                "with `like`, `hostname`, `banner` (must hold the word ESMTP) and `keywords`"
+            )
+        },
     )
     data_policy: str = setting(
         "reject",

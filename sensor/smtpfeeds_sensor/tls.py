@@ -4,7 +4,7 @@ Made at start it is self-signed, for the sensor's host name, with a fresh key
 that never touches a disk: bots do not check it, and it names nobody.
 """
 
-import datetime
+import datetime as dt
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from smtpfeeds_common.errors import SettingsError
 
 from .settings import SensorSettings
 
-_VALID: Final = datetime.timedelta(days=397)
+_VALID: Final = dt.timedelta(days=397)
 
 
 def make_context(settings: SensorSettings, hostname: str) -> CertificateOptions | None:
@@ -57,14 +57,14 @@ def _self_signed(hostname: str) -> CertificateOptions:
     key = ec.generate_private_key(ec.SECP256R1())
     # RFC 5280 bounds a common name at 64.
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:64])])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + _VALID)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(hostname)]), critical=False)
         .sign(key, hashes.SHA256())

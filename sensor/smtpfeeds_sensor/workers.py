@@ -6,6 +6,7 @@ sockets, so a worker that died is begun again without root, and who connected
 meanwhile waits in its queue. Forked before any reactor exists.
 """
 
+import functools
 import logging
 import os
 import pwd
@@ -44,17 +45,17 @@ def open_for_workers(settings: SensorSettings, places: Sequence[Place]) -> list[
     """
     passed = [place for place in places if place.systemd >= 0]
     ours = [place for place in places if place.systemd < 0]
-    options = {"backlog": settings.backlog, "free": settings.listen_free}
-    shared = listen.open_sockets(passed, **options)
-    first = listen.open_sockets(ours, shared=True, **options)
+    open_all = functools.partial(
+        listen.open_sockets, backlog=settings.backlog, free=settings.listen_free
+    )
+    shared = open_all(passed)
+    first = open_all(ours, shared=True)
     # Port 0 was chosen by the kernel for the first: the others take the same.
     real = [
         Place(place.host, one.socket.getsockname()[1])
         for place, one in zip(ours, first, strict=True)
     ]
-    others = [
-        listen.open_sockets(real, shared=True, **options) for _ in range(settings.workers - 1)
-    ]
+    others = [open_all(real, shared=True) for _ in range(settings.workers - 1)]
     return [[*shared, *own] for own in (first, *others)]
 
 
@@ -109,7 +110,7 @@ class _Crew:
         signal.signal(signal.SIGINT, self._asked_to_stop)
         reader, writer = os.pipe()
         for number in range(1, len(self._sets) + 1):
-            self._fork(number, lambda: os.write(writer, b"."))
+            self._fork(number, functools.partial(_say_ready, writer))
         os.close(writer)
         ready = b""
         while len(ready) < len(self._sets):
@@ -134,7 +135,7 @@ class _Crew:
     def _asked_to_stop(self, *_: object) -> None:
         self._stopping = True
 
-    def _fork(self, number: int, ready: Callable[[], object]) -> None:
+    def _fork(self, number: int, ready: Callable[[], None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -146,7 +147,7 @@ class _Crew:
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            self._run(self._sets[number - 1], number, lambda: [ready(), None][1])
+            self._run(self._sets[number - 1], number, ready)
             code = 0
         except SmtpfeedsError as exc:
             logger.error("worker cannot run", extra=fields(worker=number, reason=exc.message))  # noqa: TRY400 - the reason is said
@@ -187,3 +188,8 @@ class _Crew:
         for pid in self._pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def _say_ready(writer: int) -> None:
+    os.write(writer, b".")
+    os.close(writer)
