@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_common.feeds import FEED_NAMES
 
 from . import child, made_up
-from .demo_page import DemoPage
+from .demo_page import AS_NAMES, ORIGIN_TABLE, DemoPage
 from .home import SENSOR, Home
 from .ledger import Session, data_without_greet, expected_rows, troubles
 from .listening import listening
@@ -62,12 +63,12 @@ def run_demo(folder: Path, *, clients: int, seed: int) -> int:
         plan = made_up.visits(clients, _targets(home), seed=seed)
         sessions = _let_loose(plan, page)
         outcome = _wait_for_agreement(home, sessions, page)
-    page.show(outcome.sessions, {feed: outcome.feeds[feed] for feed in outcome.feeds})
+    page.show(outcome.sessions, outcome.feeds)
     if outcome.disagreements:
         page.failed(outcome.disagreements[:_SHOWN], len(outcome.disagreements))
         return 1
     page.agreed(outcome.sessions, outcome.feeds, time.monotonic() - began)
-    page.what_next(_as_typed(folder))
+    page.what_next(_program(), _as_typed(folder))
     return 0
 
 
@@ -89,8 +90,8 @@ def _prepare(folder: Path) -> None:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _MARKER).touch()
-        made_up.write_origin_table(folder / "origin-table.txt")
-        made_up.write_as_names(folder / "as-names.json")
+        made_up.write_origin_table(folder / ORIGIN_TABLE)
+        made_up.write_as_names(folder / AS_NAMES)
     except OSError as exc:
         raise SingleHostError(
             f"cannot make the folder {folder} anew: {exc.strerror}: {exc.filename}; "
@@ -129,8 +130,8 @@ def _options(folder: Path) -> list[str]:
     options += ["--publish-non-global", "--smtp", "127.0.0.1:0", "--trusted-proxy", "127.0.0.0/8"]
     if _has_ipv6_loopback():
         options += ["--smtp", "[::1]:0", "--trusted-proxy", "::1/128"]
-    options += ["--origin-table", str(folder / "origin-table.txt")]
-    return [*options, "--as-names", str(folder / "as-names.json")]
+    options += ["--origin-table", str(folder / ORIGIN_TABLE)]
+    return [*options, "--as-names", str(folder / AS_NAMES)]
 
 
 def _has_ipv6_loopback() -> bool:
@@ -187,9 +188,18 @@ def _outcome(home: Home, sessions: Sequence[Session]) -> Outcome:
     return Outcome(sessions, feeds, said + data_without_greet(keys))
 
 
-def _as_typed(folder: Path) -> Path:
-    """The folder as it is best typed from here."""
+def _program() -> str:
+    """How this very program is best called from here."""
+    called = Path(sys.argv[0])
+    if called.name != "smtpfeeds":
+        return "smtpfeeds"
+    on_path = shutil.which("smtpfeeds")
+    return "smtpfeeds" if on_path and called.samefile(on_path) else str(_as_typed(called))
+
+
+def _as_typed(path: Path) -> Path:
+    """A path as it is best typed from here."""
     try:
-        return folder.resolve().relative_to(Path.cwd())
+        return path.absolute().relative_to(Path.cwd())
     except ValueError:
-        return folder.resolve()
+        return path.absolute()

@@ -16,6 +16,9 @@ from smtpfeeds_common.feeds import DATA, FEED_NAMES, GREET
 from .ledger import Session
 from .published import Rows
 
+#: Files of the made-up origins, in the demo's folder.
+ORIGIN_TABLE: Final = "origin-table.txt"
+AS_NAMES: Final = "as-names.json"
 _NOT_KNOWN: Final = "NA"
 #: Lines on a pipe are not folded at 80 columns.
 _PIPE_WIDTH: Final = 120
@@ -58,6 +61,7 @@ class DemoPage:
     def show(self, sessions: Sequence[Session], feeds: Mapping[str, Mapping[str, Rows]]) -> None:
         """Who came, and what the feeds say."""
         self._console.print(_visitors(sessions))
+        self._console.print()
         rows = {feed: files[f"{feed}.ndjson"] for feed, files in feeds.items()}
         if set(rows) == set(FEED_NAMES):
             self._console.print(_by_as(rows))
@@ -88,22 +92,23 @@ class DemoPage:
             highlight=False,
         )
 
-    def what_next(self, folder: Path) -> None:
+    def what_next(self, program: str, folder: Path) -> None:
         """Where things are, and what to try."""
         self._console.print(
-            f"\nThe published files: [bold]{folder}/feeds/[/]\n"
+            f"\nThe published files are in {folder}/feeds/\n"
             f"    less {folder}/feeds/smtpgreet.txt\n"
             f"    head -3 {folder}/feeds/smtpdata.ndjson\n"
-            "To ask further, start the same folder again:\n"
-            f"    smtpfeeds up --dir {folder} --smtp 127.0.0.1:2525 --publish-non-global\n"
-            "and in another terminal:\n"
-            f"    smtpfeeds query AS65536 --dir {folder}\n"
-            f"    smtpfeeds feed show smtpdata --dir {folder}\n"
-            "or be a client yourself:\n"
-            "    swaks --server 127.0.0.1:2525 --to someone@example.org\n"
-            "(`smtpfeeds` is .venv/bin/smtpfeeds in a checkout.)",
+            "To ask further, start the same folder again, as it was:\n"
+            f"    {program} up --dir {folder} --smtp 127.0.0.1:2525 --publish-non-global \\\n"
+            f"        --origin-table {folder}/{ORIGIN_TABLE} --as-names {folder}/{AS_NAMES}\n"
+            "and in another terminal ask, or be a client yourself:\n"
+            f"    {program} query AS65536 --dir {folder}\n"
+            f"    {program} feed show smtpdata --dir {folder}\n"
+            f"    {program} sensors --dir {folder}\n"
+            "    swaks --server 127.0.0.1:2525 --to someone@example.org",
             highlight=False,
             soft_wrap=True,
+            markup=False,
         )
 
 

@@ -44,6 +44,7 @@ class Session:
     kind: str
     source: str
     sensor: str
+    #: The sensor's own address that was hit, or that a proxy says was.
     target: str
     events: list[Heard] = field(default_factory=list)
     #: The reply codes in the order in which they came.
@@ -122,9 +123,8 @@ def _fold_event(row: Expected, session: Session, event: Heard) -> None:
     row.hits += 1
     row.sensors.add(session.sensor)
     row.targets.add(session.target)
-    if event.feed == GREET.name:
-        row.bare_lf |= session.bare_lf
-        row.full_host_name |= session.full_host_name
+    row.bare_lf |= session.bare_lf
+    row.full_host_name |= session.full_host_name
 
 
 def _later(one: Bracket, other: Bracket) -> Bracket:

@@ -148,8 +148,7 @@ def feed_disagreements(
     for name, rows in files.items():
         want = {key: row for key, row in expected.items() if _belongs(name, key[1])}
         wrong = disagreements(want, {key: row.found for key, row in rows.items()})
-        cut = name.endswith(".txt")
-        wrong += _origin_disagreements(rows, origins, names, cut=cut)
+        wrong += _origin_disagreements(rows, origins, names, text=name.endswith(".txt"))
         wrong += _tag_disagreements(rows, want)
         said += [f"{name}: {what}" for what in wrong]
     return said
@@ -162,15 +161,15 @@ def _belongs(file: str, address: str) -> bool:
 
 
 def _origin_disagreements(
-    rows: Rows, origins: Mapping[str, int | None], names: Mapping[int, str], *, cut: bool
+    rows: Rows, origins: Mapping[str, int | None], names: Mapping[int, str], *, text: bool
 ) -> Iterable[str]:
+    """Wrong origins; a name may be whole in every format but the text, which has 30 characters."""
     for (feed, address), row in rows.items():
         asn = origins.get(address)
-        name = names.get(asn, _NOT_KNOWN) if asn is not None else _NOT_KNOWN
-        if cut:
-            name = name[:_NAME_CHARS].strip()
-        if (row.asn, row.name) != (asn, name):
-            yield f"{feed} {address}: origin {row.asn} {row.name!r}, not {asn} {name!r}"
+        whole = names.get(asn, _NOT_KNOWN) if asn is not None else _NOT_KNOWN
+        cut = whole[:_NAME_CHARS].strip()
+        if row.asn != asn or row.name not in ({cut} if text else {whole, cut}):
+            yield f"{feed} {address}: origin {row.asn} {row.name!r}, not {asn} {whole!r}"
 
 
 def _tag_disagreements(rows: Rows, expected: Mapping[Key, Expected]) -> Iterable[str]:

@@ -20,7 +20,7 @@ from .talk import ANSWER_LIMIT_S, ClientTrouble, Now, Talk, now_ms
 
 #: Connections at once: under the number that a sensor takes from one address by default.
 PARALLEL: Final = 32
-#: The destination a proxy names; the sensor records its own address, not this.
+#: The destination that a proxy names unless the visit does: by whether it is IPv6.
 _DESTINATION: Final = {False: "192.0.2.1", True: "2001:db8::1"}
 
 
@@ -32,12 +32,6 @@ class Target:
     port: int
     sensor: str
 
-    @property
-    def text(self) -> str:
-        """HOST:PORT, an IPv6 host in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -47,6 +41,8 @@ class Visit:
     target: Target
     #: The address that the PROXY protocol names; empty: no header is sent.
     source: str = ""
+    #: The sensor's address that the PROXY protocol names, of the same family.
+    destination: str = ""
     #: Version of the PROXY protocol, 1 or 2.
     proxy_version: int = 1
     #: Local address of the socket; empty: the kernel's choice.
@@ -78,7 +74,7 @@ async def simulate(
 
 async def _visit(visit: Visit, number: int, clock: Now) -> Session:
     source = normalise_address(visit.source) if visit.source else ""
-    session = Session(visit.kind, source, visit.target.sensor, visit.target.text)
+    session = Session(visit.kind, source, visit.target.sensor, _hit(visit))
     began = clock()
     try:
         talk = await _connect(visit)
@@ -117,5 +113,13 @@ def _header(visit: Visit, number: int) -> bytes:
     if not visit.source:
         return b""
     write = proxy_header.version_2 if visit.proxy_version == 2 else proxy_header.version_1
-    destination = _DESTINATION[":" in visit.source]
-    return write(visit.source, destination, 1024 + number % 64_000, 25)
+    return write(visit.source, _destination(visit), 1024 + number % 64_000, 25)
+
+
+def _destination(visit: Visit) -> str:
+    return visit.destination or _DESTINATION[":" in visit.source]
+
+
+def _hit(visit: Visit) -> str:
+    """Which of the sensor's addresses this visit is to."""
+    return normalise_address(_destination(visit) if visit.source else visit.target.host)

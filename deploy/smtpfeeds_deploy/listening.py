@@ -1,0 +1,27 @@
+"""Where a sensor really listens: it leaves that beside its spool when it is ready."""
+
+import json
+from pathlib import Path
+
+from smtpfeeds_common.errors import SingleHostError
+
+from .home import SENSOR
+
+
+def listening(spools: Path, sensor: str = SENSOR) -> list[tuple[str, int]]:
+    """Addresses and ports, in the order of the sensor's setting ``listen``.
+
+    Raises:
+        SingleHostError: the sensor has not said it.
+    """
+    path = spools / f"{sensor}.listening"
+    try:
+        addresses = json.loads(path.read_text(encoding="utf-8"))["addresses"]
+        return [_host_and_port(text) for text in addresses]
+    except (OSError, ValueError, LookupError, TypeError) as exc:
+        raise SingleHostError(f"the sensor has not said in {path} where it listens") from exc
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -1,0 +1,33 @@
+"""Fixtures of the acceptance stories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acceptance.harness import Site
+from smtpfeeds_deploy import made_up
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Programs that are stopped at the end, each of its own accord."""
+    made = Site(tmp_path)
+    try:
+        yield made
+    finally:
+        print(made.logs())
+        stubborn = made.stop()
+    assert stubborn == [], f"had to be killed: {stubborn}"
+
+
+@pytest.fixture(scope="session")
+def made_up_origins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings that name the made-up origin table and its names."""
+    folder = tmp_path_factory.mktemp("origins")
+    table, names = folder / "origin-table.txt", folder / "as-names.json"
+    made_up.write_origin_table(table)
+    made_up.write_as_names(names)
+    return {"origin_table": str(table), "as_names": str(names)}

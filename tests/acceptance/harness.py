@@ -1,0 +1,215 @@
+"""What the acceptance stories share: real programs, real clients, and where to look afterwards.
+
+The programs run as an operator runs them, by the `smtpfeeds` command and settings files; what they
+recorded is read from the database and from the published files, apart from their own code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from smtpfeeds_deploy.bounded_log import BoundedLog
+from smtpfeeds_deploy.home import Value, toml_text
+from smtpfeeds_deploy.ledger import (
+    Bracket,
+    Found,
+    Key,
+    Session,
+    activity_disagreements,
+    data_without_greet,
+    disagreements,
+    expected_rows,
+    expected_sightings,
+    troubles,
+)
+from smtpfeeds_deploy.listening import listening
+from smtpfeeds_deploy.programs import Program
+from smtpfeeds_deploy.published import feed_disagreements, read_feed
+from smtpfeeds_deploy.simulate import Target, Visit, simulate
+
+FEEDS = ("smtpgreet", "smtpdata")
+READY_LIMIT_S = 60.0
+AGREE_LIMIT_S = 60.0
+STOP_LIMIT_S = 10.0
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without any setting of smtpfeeds."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("SMTPFEEDS_")}
+
+
+def wait_for(condition: Callable[[], bool], what: str, limit_s: float = READY_LIMIT_S) -> None:
+    """Poll until it holds."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
+        time.sleep(0.1)
+
+
+@dataclass
+class Site:
+    """Programs of one story, in one folder; stopped when the story ends."""
+
+    folder: Path
+    programs: list[Program] = field(default_factory=list)
+
+    def settings(self, name: str, values: Mapping[str, Value]) -> Path:
+        path = self.folder / f"{name}.toml"
+        path.write_text(toml_text(values), encoding="utf-8")
+        return path
+
+    def start(self, name: str, *arguments: str) -> Program:
+        """Start `smtpfeeds ARGUMENTS…` and wait until it says that it is ready."""
+        program = self.program(name, *arguments)
+        program.start()
+
+        def is_ready() -> bool:
+            code = program.exit_code()
+            assert code is None, f"{name} ended with {code}:\n{program.last_words()}"
+            return program.ready
+
+        wait_for(is_ready, f"{name} is ready")
+        return program
+
+    def program(self, name: str, *arguments: str) -> Program:
+        log = BoundedLog(self.folder / "log" / f"{name}.log")
+        program = Program(name, arguments, log, clean_environment())
+        self.programs.append(program)
+        return program
+
+    def run(self, name: str, *arguments: str) -> None:
+        """Run `smtpfeeds ARGUMENTS…` to its end, which must be a good one."""
+        program = self.program(name, *arguments)
+        program.start()
+        wait_for(lambda: program.exit_code() is not None, f"{name} has ended")
+        assert program.exit_code() == 0, program.last_words()
+
+    def migrate(self, config: Path) -> None:
+        self.run("migrate", "aggregator", "migrate", "--config", str(config))
+
+    def sensor(self, name: str, **values: Value) -> list[Target]:
+        """Start a sensor on both loopback addresses; where it listens."""
+        spools = self.folder / f"spool-{name}" if "spool_dir" not in values else None
+        settings: dict[str, Value] = {
+            "name": name,
+            "listen": ["127.0.0.1:0", "[::1]:0"],
+            "spool_dir": str(spools),
+            **values,
+        }
+        config = self.settings(f"sensor-{name}", settings)
+        self.start(name, "sensor", "run", "--config", str(config))
+        folder = Path(str(settings["spool_dir"]))
+        return [Target(host, port, name) for host, port in listening(folder, name)]
+
+    def stop(self) -> list[str]:
+        """Stop in the reverse order; the names of those that had to be killed."""
+        deadline = time.monotonic() + STOP_LIMIT_S
+        for program in reversed(self.programs):
+            program.ask_to_stop()
+        stubborn = [p.name for p in reversed(self.programs) if not p.wait_or_kill(deadline)]
+        self.programs.clear()
+        return stubborn
+
+    def logs(self) -> str:
+        """The end of every log, for the message of a failed test."""
+        return "\n\n".join(
+            f"--- {path.name}\n{BoundedLog(path).tail()}"
+            for path in sorted(self.folder.glob("log/*.log"))
+        )
+
+
+def let_loose(visits: Iterable[Visit], *, parallel: int = 32) -> list[Session]:
+    """Make the visits; every client must be answered as it must be."""
+    sessions = asyncio.run(simulate(list(visits), parallel=parallel))
+    assert troubles(sessions) == []
+    return sessions
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What must be recorded and published."""
+
+    sessions: Sequence[Session]
+    origins: Mapping[str, int | None]
+    names: Mapping[int, str]
+
+    def database(self, dsn: str) -> list[str]:
+        """Every way in which the database is not what the clients did."""
+        with psycopg.connect(dsn) as connection:
+            return [
+                *self._observations(connection),
+                *self._sightings(connection),
+                *self._activity(connection),
+            ]
+
+    def _observations(self, connection: psycopg.Connection) -> list[str]:
+        rows = connection.execute(
+            "SELECT feed, host(ip), (extract(epoch FROM first_seen) * 1000)::bigint,"
+            " (extract(epoch FROM last_seen) * 1000)::bigint, hits, asn FROM observation"
+        ).fetchall()
+        found: dict[Key, Found] = {
+            (feed, ip): Found(Bracket(first, first), Bracket(last, last), hits, None)
+            for feed, ip, first, last, hits, _ in rows
+        }
+        said = disagreements(expected_rows(self.sessions), found)
+        said += data_without_greet(found)
+        said += [
+            f"{feed} {ip}: AS{asn} stored, not AS{self.origins.get(ip)}"
+            for feed, ip, *_, asn in rows
+            if asn != self.origins.get(ip)
+        ]
+        return said
+
+    def _sightings(self, connection: psycopg.Connection) -> list[str]:
+        rows = connection.execute(
+            "SELECT feed, host(ip), sensor, (extract(epoch FROM first_seen) * 1000)::bigint,"
+            " (extract(epoch FROM last_seen) * 1000)::bigint, hits,"
+            " bit_count(targets::bit(64)) FROM sighting"
+        ).fetchall()
+        found: dict[Key, Found] = {
+            (feed, ip, sensor): Found(Bracket(first, first), Bracket(last, last), hits, None)
+            for feed, ip, sensor, first, last, hits, _ in rows
+        }
+        expected = expected_sightings(self.sessions)
+        said = disagreements(expected, found)
+        for feed, ip, sensor, *_, bits in rows:
+            want = expected.get((feed, ip, sensor))
+            if want is not None and bits != len(want.targets):
+                said.append(f"{feed} {ip} {sensor}: {bits} targets, not {len(want.targets)}")
+        return said
+
+    def _activity(self, connection: psycopg.Connection) -> list[str]:
+        rows = connection.execute(
+            "SELECT (extract(epoch FROM hour) * 1000)::bigint, feed, sensor, events FROM activity"
+        )
+        found = {(hour, feed, sensor): events for hour, feed, sensor, events in rows}
+        return activity_disagreements(self.sessions, found)
+
+    def published(self, folder: Path) -> list[str]:
+        """Every way in which the published files are not what the clients did."""
+        if not folder.exists():
+            return [f"nothing is published in {folder}"]
+        generation = folder.resolve()
+        said: list[str] = []
+        expected = expected_rows(self.sessions)
+        for feed in FEEDS:
+            want = {key: row for key, row in expected.items() if key[0] == feed}
+            files = read_feed(generation, feed)
+            said += feed_disagreements(files, want, self.origins, self.names)
+        return said
+
+
+def wait_to_agree(look: Callable[[], list[str]], what: str, limit_s: float = AGREE_LIMIT_S) -> None:
+    """Poll until there is no disagreement."""
+    deadline = time.monotonic() + limit_s
+    while said := look():
+        shown = "\n".join(said[:20])
+        assert time.monotonic() < deadline, f"{what}: {len(said)} disagreements, such as\n{shown}"
+        time.sleep(0.25)

@@ -1,0 +1,265 @@
+"""`smtpfeeds up`: everything on one host, restarted, killed, stopped, started again."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from acceptance.harness import (
+    STOP_LIMIT_S,
+    Truth,
+    clean_environment,
+    let_loose,
+    wait_for,
+    wait_to_agree,
+)
+from acceptance.processes import Process, descendants, only, still_there
+from smtpfeeds_deploy import child, made_up
+from smtpfeeds_deploy.home import SENSOR
+from smtpfeeds_deploy.ledger import Session
+from smtpfeeds_deploy.listening import listening
+from smtpfeeds_deploy.simulate import Target
+
+START_LIMIT_S = 60.0
+
+
+@dataclass
+class Up:
+    """One run of `smtpfeeds up`."""
+
+    folder: Path
+    options: list[str]
+    process: subprocess.Popen[str] = field(init=False)
+    targets: list[Target] = field(init=False, default_factory=list)
+
+    def start(self) -> None:
+        with (self.folder.parent / "up.stderr").open("w") as stderr:
+            self.process = subprocess.Popen(
+                child.command(["up", "--dir", str(self.folder), *self.options]),
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+
+    def wait_ready(self) -> None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("ready"), self.said()
+        where = re.findall(r"(\[[0-9a-f:]+\]|[0-9.]+):(\d+)", line)
+        self.targets = [Target(host.strip("[]"), int(port), SENSOR) for host, port in where]
+
+    def said(self) -> str:
+        return (self.folder.parent / "up.stderr").read_text()
+
+    def family(self) -> set[Process]:
+        return descendants(self.process.pid)
+
+    def stop(self, number: signal.Signals) -> float:
+        """Send a signal; how long it took to end."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(STOP_LIMIT_S + 20)
+        return time.monotonic() - began
+
+
+@contextmanager
+def running(folder: Path, origins: dict[str, str]) -> Iterator[Up]:
+    """`smtpfeeds up`, ready; at the end it is told to stop, where it still runs."""
+    up = Up(folder, options(origins))
+    up.start()
+    try:
+        up.wait_ready()
+        yield up
+    finally:
+        if up.process.poll() is None:
+            up.stop(signal.SIGTERM)
+        up.process.communicate()
+
+
+def options(origins: dict[str, str]) -> list[str]:
+    return [
+        "--smtp=127.0.0.1:0",
+        "--smtp=[::1]:0",
+        "--trusted-proxy=127.0.0.0/8",
+        "--trusted-proxy=::1/128",
+        f"--origin-table={origins['origin_table']}",
+        f"--as-names={origins['as_names']}",
+        "--publish-every=1",
+        "--publish-non-global",
+    ]
+
+
+def published(sessions: list[Session], folder: Path) -> list[str]:
+    """Every way in which the published files are not what the clients did."""
+    origins = {session.source: made_up.origin_of(session.source) for session in sessions}
+    return Truth(sessions, origins, made_up.AS_NAMES).published(folder / "feeds")
+
+
+def test_stopped_in_time_without_a_trace_and_everything_there_at_the_next_start(
+    tmp_path: Path, made_up_origins: dict[str, str]
+) -> None:
+    """SIGINT and SIGTERM: exit 0 within 10 s, no process left; what was counted stays counted."""
+    folder = tmp_path / "site"
+    sessions: list[Session] = []
+    for seed, number in ((1, signal.SIGINT), (2, signal.SIGTERM)):
+        with running(folder, made_up_origins) as up:
+            sessions += let_loose(made_up.visits(80, up.targets, seed=seed))
+            wait_to_agree(partial(published, sessions, folder), "the files")
+            family = up.family()
+            assert len(family) > 3
+            assert up.stop(number) < STOP_LIMIT_S
+            assert up.process.returncode == 0
+            assert still_there(family) == set()
+            assert up.targets != []
+    assert published(sessions, folder) == []
+
+
+def test_children_that_are_killed_come_back_and_nothing_is_lost(
+    tmp_path: Path, made_up_origins: dict[str, str]
+) -> None:
+    """kill -9 of the sensor, the aggregator and PostgreSQL, with clients before and after."""
+    folder = tmp_path / "site"
+    sessions: list[Session] = []
+    with running(folder, made_up_origins) as up:
+        for seed, word in enumerate(("sensor run", "aggregator run", "bin/postgres")):
+            sessions += let_loose(made_up.visits(40, up.targets, seed=seed))
+            victim = only(
+                {p for p in up.family() if " -D " in p.command or "run" in p.command}, word
+            )
+            os.kill(victim, signal.SIGKILL)
+            wait_for(lambda gone=victim: all(p.pid != gone for p in up.family()), "it is dead")
+            wait_for(lambda w=word: any(w in p.command for p in up.family()), f"{word} is back")
+            up.targets = listening_again(folder)
+        sessions += let_loose(made_up.visits(40, up.targets, seed=9))
+        wait_to_agree(partial(published, sessions, folder), "the files")
+        assert up.said().count("was killed by SIGKILL; starting it again") == 3
+        assert up.stop(signal.SIGTERM) < STOP_LIMIT_S
+
+
+def listening_again(folder: Path) -> list[Target]:
+    """Where the sensor listens, once it takes connections."""
+
+    def answers() -> bool:
+        try:
+            for address in listening(folder / "spool"):
+                socket.create_connection(address, timeout=2).close()
+        except OSError:
+            return False
+        return True
+
+    wait_for(answers, "the sensor listens")
+    return [Target(host, port, SENSOR) for host, port in listening(folder / "spool")]
+
+
+def test_killed_itself_it_leaves_no_process_and_loses_nothing(
+    tmp_path: Path, made_up_origins: dict[str, str]
+) -> None:
+    """kill -9 of `smtpfeeds up`: its children end with it; the same folder starts again."""
+    folder = tmp_path / "site"
+    with running(folder, made_up_origins) as up:
+        sessions = let_loose(made_up.visits(60, up.targets, seed=5))
+        family = up.family()
+        up.process.kill()
+        up.process.wait()
+        wait_for(lambda: still_there(family) == set(), "every process is gone", 10)
+    with running(folder, made_up_origins) as up:
+        sessions += let_loose(made_up.visits(40, up.targets, seed=6))
+        wait_to_agree(partial(published, sessions, folder), "the files")
+
+
+def test_second_one_on_the_same_folder_is_told_so(
+    tmp_path: Path, made_up_origins: dict[str, str]
+) -> None:
+    folder = tmp_path / "site"
+    with running(folder, made_up_origins) as up:
+        second = run_to_the_end(folder, *options(made_up_origins))
+        assert second.returncode == 1
+        assert f"in use by another `smtpfeeds up` (process {up.process.pid})" in second.stderr
+        assert up.process.poll() is None
+
+
+def run_to_the_end(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        child.command(["up", "--dir", str(folder), *arguments]),
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=START_LIMIT_S,
+        check=False,
+    )
+
+
+def test_port_that_is_taken_ends_the_start_with_the_reason(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = run_to_the_end(tmp_path / "site", f"--smtp={where}")
+    assert ended.returncode == 1
+    assert "ready" not in ended.stdout
+    assert f"cannot listen on {where}: Address already in use" in ended.stderr
+
+
+def test_stop_during_the_start_is_heard(tmp_path: Path, made_up_origins: dict[str, str]) -> None:
+    """Asked to stop before it is ready, it says so, is not ready, and leaves no process."""
+    up = Up(tmp_path / "site", options(made_up_origins))
+    up.start()
+    wait_for(lambda: "starting the private PostgreSQL" in up.said(), "it has begun")
+    up.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: up.process.poll() is not None, "it has ended", STOP_LIMIT_S)
+    output, _ = up.process.communicate()
+    assert "ready" not in output
+    assert "stopped before everything was ready" in up.said()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--smtp=127.0.0.1"], "is not HOST:PORT"),
+        (["--smtp=127.0.0.1:0", "--trusted-proxy=10.0.0.1/8"], "is not a prefix"),
+        (["--smtp=127.0.0.1:0", "--origin-table=/nowhere"], "does not exist"),
+        ([], "Missing option '--smtp'"),
+    ],
+)
+def test_wrong_use_is_exit_code_2_before_anything_is_made(
+    tmp_path: Path, wrong: list[str], said: str
+) -> None:
+    ended = run_to_the_end(tmp_path / "site", *wrong)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert not (tmp_path / "site").exists()
+
+
+def test_demo_shows_both_feeds_and_checks_itself(tmp_path: Path) -> None:
+    """The whole demo, with few clients; a second time in the same folder it begins anew."""
+    command = child.command(["demo", "--dir", str(tmp_path / "demo"), "--clients", "60"])
+    for _ in range(2):
+        ended = subprocess.run(
+            command,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert "Checked: what 60 clients did is exactly what the feeds say" in ended.stdout
+        assert "University of Examples" in ended.stdout
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious").touch()
+    command = child.command(["demo", "--dir", str(tmp_path / "mine")])
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert "is no earlier demo's" in ended.stderr
+    assert (tmp_path / "mine" / "precious").exists()
