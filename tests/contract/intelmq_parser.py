@@ -1,0 +1,30 @@
+"""Run IntelMQ's own Dataplane parser over files; started in IntelMQ's environment, not in ours.
+
+    intelmq_parser.py ANSWER FILE...
+
+Writes to ANSWER one JSON array a file: the events that the bot made, in order.
+"""
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+from intelmq.bots.parsers.dataplane.parser import DataplaneParserBot
+from intelmq.lib.bot import BotLibSettings
+
+
+def main() -> None:
+    answer, *files = map(Path, sys.argv[1:])
+    told = []
+    for file in files:
+        bot = DataplaneParserBot("dataplane", settings=BotLibSettings)
+        raw = base64.b64encode(file.read_bytes()).decode()
+        queues = bot.process_message({"raw": raw, "feed.name": "smtpfeeds"})
+        if queues.get("error"):
+            sys.exit(f"{file}: the parser refuses {len(queues['error'])} lines")
+        told.append([dict(event) for event in queues["output"]])
+    answer.write_text(json.dumps(told, default=str))
+
+
+main()
