@@ -103,10 +103,7 @@ class IngestStore:
             DatabaseUnavailable: it cannot.
         """
         with self._errors():
-            row = self._ready().execute("SHOW transaction_read_only").fetchone()
-        if row != ("off",):
-            self.close()
-            raise DatabaseUnavailable("the database is read-only (a standby, or set so)")
+            _refuse_read_only(self._ready())
 
     def close(self) -> None:
         """Give the connection up."""
@@ -116,9 +113,13 @@ class IngestStore:
     def _ready(self) -> Connection:
         if self._connection is None or self._connection.closed:
             connection = self._connect()
-            with database_errors():
+            try:
+                _refuse_read_only(connection)
                 connection.execute("SET temp_buffers = '64MB'")
                 connection.execute(self._sql["create_incoming"])
+            except BaseException:
+                discard(connection)
+                raise
             self._connection = connection
             self._names = {}
         return self._connection
@@ -283,3 +284,8 @@ class IngestStore:
             },
         ).fetchall()
         return tuple(name for name, is_new in written if is_new)
+
+
+def _refuse_read_only(connection: Connection) -> None:
+    if connection.execute("SHOW transaction_read_only").fetchone() != ("off",):
+        raise DatabaseUnavailable("the database is read-only (a standby, or set so)")

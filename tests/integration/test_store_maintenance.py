@@ -1,0 +1,259 @@
+"""What keeps the tables small never costs a batch, nor a row that ingest refreshed."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from ingest_support import (
+    DAY_MS,
+    MadeUpOrigin,
+    Table,
+    data,
+    delivery_of,
+    greet,
+    made_batch,
+    now_ms,
+    settings_of,
+)
+from ingest_support.fixtures import dsn, every_dsn, table  # noqa: F401 - fixtures
+from smtpfeeds_aggregator.ingest.check import check
+from smtpfeeds_aggregator.ingest.fold import Folded, fold
+from smtpfeeds_aggregator.store import maintenance
+from smtpfeeds_aggregator.store.connection import connect
+from smtpfeeds_aggregator.store.ingest import IngestStore, Outcome
+from smtpfeeds_aggregator.store.maintenance import MaintenanceStore
+from smtpfeeds_common.wire import Batch
+
+# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+
+RETENTION = timedelta(days=30)
+
+
+def apply(store: IngestStore, batch: Batch) -> Outcome:
+    checked = check(delivery_of(batch))
+
+    def refold(keys: object) -> Folded:
+        return fold([checked] if keys else [], MadeUpOrigin())
+
+    return store.apply(fold([checked], MadeUpOrigin()), refold)
+
+
+def ingest_store(dsn: str) -> IngestStore:
+    settings = settings_of(dsn)
+    return IngestStore(
+        lambda: connect(settings, "test", autocommit=True),
+        retention=RETENTION,
+        addresses_per_prefix64=64,
+    )
+
+
+@pytest.fixture
+def store(every_dsn: str) -> Iterator[IngestStore]:
+    made = ingest_store(every_dsn)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def keeper(every_dsn: str) -> Iterator[MaintenanceStore]:
+    with connect(settings_of(every_dsn), "test", autocommit=True) as connection:
+        yield MaintenanceStore(connection, retention=RETENTION)
+
+
+@pytest.fixture
+def asked(every_dsn: str) -> Iterator[Table]:
+    made = Table(every_dsn)
+    yield made
+    made.connection.close()
+
+
+def applied(asked: Table) -> list[str]:
+    return [str(text) for (text,) in asked("SELECT applied::text FROM spool ORDER BY id")]
+
+
+def test_compacted_batches_are_still_recognised(
+    store: IngestStore, keeper: MaintenanceStore, asked: Table
+) -> None:
+    spool = uuid.uuid4()
+    batches = {n: made_batch(greet("192.0.2.1"), spool=spool, seq=n) for n in (1, 2, 3, 5, 6, 9)}
+    for batch in batches.values():
+        apply(store, batch)
+    assert keeper.compact(batches=7, spools=10) == 0, "too few to be worth it"
+    assert keeper.compact(batches=6, spools=10) == 6
+    assert asked.one("SELECT count(*) FROM applied_batch") == 0
+    assert applied(asked) == ["{[1,4),[5,7),[9,10)}"]
+    assert not any(apply(store, batch).fresh for batch in batches.values())
+    assert apply(store, made_batch(greet("192.0.2.1"), spool=spool, seq=4)).fresh
+    keeper.compact(batches=1, spools=10)
+    assert applied(asked) == ["{[1,7),[9,10)}"]
+    assert asked.hits() == {("192.0.2.1", "smtpgreet"): 7}
+
+
+def test_fragments_of_a_spool_are_bounded_by_closing_the_lowest_gaps(
+    store: IngestStore, keeper: MaintenanceStore, asked: Table
+) -> None:
+    spool = uuid.uuid4()
+    for seq in range(1, 40, 2):
+        apply(store, made_batch(greet("192.0.2.1"), spool=spool, seq=seq))
+    keeper.compact(batches=1, spools=10, fragments=4)
+    assert applied(asked) == ["{[1,34),[35,36),[37,38),[39,40)}"]
+    assert apply(store, made_batch(greet("192.0.2.1"), spool=spool, seq=38)).fresh
+
+
+def test_batch_and_its_compaction_in_a_race_count_once(dsn: str, table: Table) -> None:
+    """Two workers are given every batch; the compactor moves them while they work."""
+    spool = uuid.uuid4()
+    batches = [made_batch(greet("192.0.2.1"), spool=spool, seq=n) for n in range(1, 151)]
+    fresh: list[int] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        own = ingest_store(dsn)
+        try:
+            fresh.append(sum(len(apply(own, batch).fresh) for batch in batches))
+        except BaseException as exc:
+            failures.append(exc)
+        finally:
+            own.close()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    with connect(settings_of(dsn), "test", autocommit=True) as connection:
+        keeper = MaintenanceStore(connection, retention=RETENTION)
+        while any(thread.is_alive() for thread in threads):
+            keeper.compact(batches=1, spools=1)
+    assert not failures
+    assert sum(fresh) == 150
+    assert table.hits() == {("192.0.2.1", "smtpgreet"): 150}
+
+
+def age(asked: Table, what: str, days: int) -> None:
+    for name in ("observation", "sighting"):
+        asked.run(
+            f"UPDATE {name} SET first_seen = now() - %s * interval '1 day',"
+            f" last_seen = now() - %s * interval '1 day' WHERE ip <<= %s::inet",
+            days, days, what,
+        )  # fmt: skip
+
+
+def test_retention_takes_what_is_older_and_nothing_else(
+    store: IngestStore,
+    keeper: MaintenanceStore,
+    asked: Table,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(maintenance, "SLICE_ROWS", 3)
+    ips = [f"192.0.2.{n}" for n in range(20)] + [f"2001:db8:{n:x}::1" for n in range(1, 20)]
+    apply(store, made_batch(*(greet(ip) for ip in ips), *(data(ip) for ip in ips)))
+    age(asked, "192.0.2.8/29", 31)
+    age(asked, "2001:db8:8::/45", 400)
+    gone = {table: 0 for table, _ in keeper.retire()}
+    for table, rows in keeper.retire():
+        gone[table] += rows
+    left = {ip for ip, _ in asked.rows()}
+    assert left == {ip for ip in ips if not _is_aged(ip)}
+    assert asked.one("SELECT count(*) FROM sighting") == 2 * len(left)
+    assert gone["observation"] == 0, "the first round took all of it"
+
+
+def _is_aged(ip: str) -> bool:
+    if ip.startswith("192.0.2."):
+        return 8 <= int(ip.rpartition(".")[2]) < 16
+    return 8 <= int(ip.split(":")[2], 16) < 16
+
+
+def test_hours_prefixes_and_spools_are_retired_too(
+    store: IngestStore, keeper: MaintenanceStore, asked: Table
+) -> None:
+    apply(store, made_batch(greet("2001:db8::1")))
+    asked.run("UPDATE prefix_admission SET day = day - 40")
+    asked.run("INSERT INTO activity VALUES (now() - interval '40 days', 'smtpgreet', 's1', 1),"
+              " (now(), 'smtpgreet', 's1', 1)")  # fmt: skip
+    asked.run("INSERT INTO prefix_overflow VALUES ('2001:db8::/64', 'smtpgreet', 's1',"
+              " now() - interval '41 days', now() - interval '40 days', 1)")  # fmt: skip
+    asked.run("UPDATE spool SET heard_at = now() - interval '40 days'")
+    apply(store, made_batch(greet("192.0.2.1")))
+    list(keeper.retire())
+    assert asked.one("SELECT count(*) FROM spool") == 2, "its batch is not compacted yet"
+    asked.run("DELETE FROM applied_batch")
+    list(keeper.retire())
+    assert asked.one("SELECT count(*) FROM activity") == 1
+    assert asked.one("SELECT count(*) FROM prefix_overflow") == 0
+    assert asked.one("SELECT count(*) FROM prefix_admission") == 0
+    assert asked.one("SELECT count(*) FROM spool") == 1
+
+
+def test_row_that_ingest_refreshes_during_retention_stays(
+    dsn: str, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every address is refreshed while retention walks over it: it ends as seen today, counted
+    from anew or from before, and every sighting has its observation."""
+    monkeypatch.setattr(maintenance, "SLICE_ROWS", 50)
+    ips = [f"198.51.{n >> 8}.{n & 255}" for n in range(1000)]
+    store = ingest_store(dsn)
+    apply(store, made_batch(*(greet(ip) for ip in ips)))
+    age(table, "198.51.0.0/16", 31)
+    shuffled = random.Random(3).sample(ips, len(ips))
+
+    def refresh() -> None:
+        for at in range(0, len(shuffled), 20):
+            apply(store, made_batch(*(greet(ip) for ip in shuffled[at : at + 20])))
+
+    thread = threading.Thread(target=refresh)
+    thread.start()
+    with connect(settings_of(dsn), "test", autocommit=True) as connection:
+        keeper = MaintenanceStore(connection, retention=RETENTION)
+        while thread.is_alive():
+            list(keeper.retire())
+        list(keeper.retire())
+    store.close()
+    assert {ip for ip, _ in table.rows()} == set(ips)
+    assert (
+        table.one("SELECT count(*) FROM sighting WHERE last_seen > now() - interval '1 hour'")
+        == 1000
+    )
+    assert table.one("SELECT min(last_seen) > now() - interval '1 hour' FROM observation")
+
+
+def test_row_locked_by_ingest_is_left_for_the_next_round(dsn: str, table: Table) -> None:
+    """A long transaction holds no retention up."""
+    store = ingest_store(dsn)
+    apply(store, made_batch(greet("192.0.2.1"), greet("192.0.2.2")))
+    store.close()
+    age(table, "192.0.2.0/24", 31)
+    table.run("BEGIN")
+    table.run("UPDATE observation SET last_seen = now() WHERE ip = '192.0.2.1'")
+    with connect(settings_of(dsn), "test", autocommit=True) as connection:
+        connection.execute("SET lock_timeout = '3s'")
+        assert dict(MaintenanceStore(connection, retention=RETENTION).retire())["sighting"] == 2
+    table.run("COMMIT")
+    assert list(table.rows()) == [("192.0.2.1", "smtpgreet")]
+
+
+def test_one_aggregator_at_a_time_does_maintenance(dsn: str) -> None:
+    settings = settings_of(dsn)
+    with connect(settings, "one", autocommit=True) as one:
+        first = MaintenanceStore(one, retention=RETENTION)
+        with connect(settings, "two", autocommit=True) as two:
+            second = MaintenanceStore(two, retention=RETENTION)
+            assert first.try_lock()
+            assert not second.try_lock()
+            first.unlock()
+            assert second.try_lock()
+        assert first.try_lock(), "the lock ends with its holder's session"
+
+
+def test_late_data_is_older_than_the_retention_at_the_same_moment_everywhere(
+    store: IngestStore, asked: Table
+) -> None:
+    """What ingest stores is never at once what retention takes."""
+    edge = now_ms() - 30 * DAY_MS
+    apply(store, made_batch(greet("192.0.2.1", edge - 60_000), greet("192.0.2.2", edge + 60_000)))
+    assert list(asked.rows()) == [("192.0.2.2", "smtpgreet")]
