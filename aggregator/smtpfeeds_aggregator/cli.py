@@ -4,23 +4,8 @@ from pathlib import Path
 
 import click
 
-from smtpfeeds_common import logs
-
-from . import settings as aggregator_settings
-from .settings import AggregatorSettings
-
-CONFIG = click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Settings file (TOML). Without it, SMTPFEEDS_AGGREGATOR_* variables alone.",
-)
-
-
-def load(config: Path | None) -> AggregatorSettings:
-    """Read the settings and set up the logs as they say."""
-    settings = aggregator_settings.load(config)
-    logs.configure(settings.log_level, settings.log_format)
-    return settings
+from .cli_dead_letters import dead_letters
+from .cli_options import CONFIG, load
 
 
 @click.group()
@@ -68,3 +53,6 @@ def check_config(config: Path | None) -> None:
 
     for line in check(load(config)):
         click.echo(line)
+
+
+aggregator.add_command(dead_letters)

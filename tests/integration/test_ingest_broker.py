@@ -9,6 +9,7 @@ from typing import Any
 
 import pika
 import pytest
+from click.testing import CliRunner
 
 from ingest_support import (
     Publisher,
@@ -24,6 +25,7 @@ from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from servers.fixtures import Vhost
 from servers.rabbitmq import running as rabbitmq_with
 from smtpfeeds_aggregator.service import Service
+from smtpfeeds_common.cli import main
 from smtpfeeds_common.topology import EXCHANGE, QUEUE, REFUSED_QUEUE
 from smtpfeeds_common.wire import encode
 
@@ -218,3 +220,68 @@ def test_acknowledgement_timeout_of_the_broker_is_survived(
             until(lambda: counted(service, "duplicates") >= 1, "and recognised")
             publisher.close()
     assert table.hits() == {("192.0.2.1", "smtpgreet"): 1}
+
+
+def dead_letters(vhost: Vhost, *arguments: str) -> tuple[int, str]:
+    """`smtpfeeds aggregator dead-letters …` with the environment as its settings."""
+    environ = {"SMTPFEEDS_AGGREGATOR_BROKER": vhost.url}
+    done = CliRunner().invoke(main, ["aggregator", "dead-letters", *arguments], env=environ)
+    return done.exit_code, done.output
+
+
+def test_dead_letters_are_seen_put_back_and_dropped(
+    s1: Publisher, vhost: Vhost, table: Table, service: Service
+) -> None:
+    """Also a good batch: one that the database refused until its operator mended it."""
+    table.run("ALTER TABLE observation ADD CONSTRAINT odd CHECK (hits <> 13)")
+    good = made_batch(greet("192.0.2.1", hits=13))
+    s1.publish(b"not a batch \x1b[31m")
+    s1.publish(good)
+    until(lambda: left_in(vhost, REFUSED_QUEUE) == 2, "both are refused")
+    code, listed = dead_letters(vhost, "list")
+    assert code == 0
+    first, second = (line.split("  ") for line in listed.splitlines())
+    assert (first[2], first[3], second[2], second[3]) == ("s1", "message", "s1", "batch")
+    assert "odd" in second[5]
+    assert dead_letters(vhost, "show", second[0])[1] == encode(good).decode()
+    table.run("ALTER TABLE observation DROP CONSTRAINT odd")
+    assert dead_letters(vhost, "requeue", second[0]) == (0, "put back: 1\n")
+    until(lambda: bool(table.rows()), "the batch is stored")
+    assert table("SELECT hits, sensor FROM sighting") == [(13, "s1")]
+    assert left_in(vhost, REFUSED_QUEUE) == 1
+    assert dead_letters(vhost, "drop", "--all") == (0, "dropped: 1\n")
+    assert dead_letters(vhost, "list") == (1, "nothing is refused\n")
+    assert dead_letters(vhost, "requeue", "nonsense")[0] == 1
+    assert dead_letters(vhost, "drop")[0] == 2
+
+
+def test_header_of_another_account_is_believed_from_no_sensor(
+    s1: Publisher, vhost: Vhost, table: Table, service: Service
+) -> None:
+    body = encode(made_batch(greet("192.0.2.1"), sensor="s2"))
+    properties = pika.BasicProperties(user_id="s1", headers={"x-smtpfeeds-account": "s2"})
+    s1.channel.basic_publish(EXCHANGE, "observations.s1", body, properties)
+    until(lambda: counted(service, "refused", kind="message") == 1, "it is refused")
+    assert table.rows() == {}
+
+
+def test_culprit_alone_is_refused_and_its_neighbours_in_the_collection_are_stored(
+    vhost: Vhost, dsn: str, table: Table
+) -> None:
+    table.run("ALTER TABLE observation ADD CHECK (hits <> 13)")
+    with running(settings_of(dsn, vhost.url, ingest_wait_ms=1000)) as service:
+        until(lambda: service._source.consuming, "the aggregator consumes")
+        publisher = Publisher(account_of(vhost), "s1")
+        spool = uuid.uuid4()
+        for seq in range(1, 8):
+            row = greet(f"192.0.2.{seq}", hits=13 if seq == 4 else 1)
+            publisher.publish(made_batch(row, spool=spool, seq=seq))
+        publisher.close()
+        until(lambda: len(table.rows()) == 6, "six of seven are stored")
+        until(lambda: left_in(vhost, REFUSED_QUEUE) == 1, "the seventh is refused")
+        until(lambda: left_in(vhost, QUEUE) == 0, "nothing is left")
+    ((headers, _),) = refused(vhost)
+    assert (headers["x-smtpfeeds-kind"], "23514" in headers["x-smtpfeeds-reason"]) == (
+        "batch",
+        True,
+    )

@@ -1,0 +1,116 @@
+"""`smtpfeeds aggregator dead-letters`: what ingest refused, seen, put back, dropped."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from smtpfeeds_common.errors import SettingsError
+
+from .cli_options import CONFIG, load
+
+if TYPE_CHECKING:
+    from .sources.dead_letters import DeadLetters
+
+LIMIT = click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=1_000,
+    show_default=True,
+    help="Look at the oldest so many messages.",
+)
+ALL = click.option("--all", "every", is_flag=True, help="All of them.")
+IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """What was refused: messages that are no batch, and rows of batches."""
+
+
+def _queue(config: Path | None) -> "DeadLetters":
+    from .sources.dead_letters import DeadLetters
+
+    settings = load(config)
+    if not settings.broker or settings.broker[0].startswith("spool:"):
+        raise SettingsError(
+            "without a broker there is no queue of refused messages; a refused batch stays in its "
+            "spool: `smtpfeeds sensor status` counts it"
+        )
+    return DeadLetters(settings)
+
+
+@dead_letters.command("list")
+@CONFIG
+@LIMIT
+def list_(config: Path | None, limit: int) -> None:
+    """One line each: ID, time, account, kind, octets, reason. Exit 1: none."""
+    letters = _queue(config).read(limit)
+    for letter in letters:
+        at = "-" if letter.at is None else f"{letter.at:%Y-%m-%dT%H:%M:%SZ}"
+        account, octets = _plain(letter.account) or "-", len(letter.body)
+        reason = _plain(letter.reason)
+        click.echo(f"{_plain(letter.id)}  {at}  {account}  {letter.kind}  {octets}  {reason}")
+    if not letters:
+        click.echo("nothing is refused", err=True)
+        raise SystemExit(1)
+
+
+@dead_letters.command()
+@CONFIG
+@LIMIT
+@click.argument("letter_id", metavar="ID")
+def show(config: Path | None, limit: int, letter_id: str) -> None:
+    """The body of one message, as it came."""
+    for letter in _queue(config).read(limit):
+        if letter.id == letter_id:
+            sys.stdout.buffer.write(letter.body)
+            sys.stdout.buffer.flush()
+            return
+    _none_of([letter_id])
+
+
+@dead_letters.command()
+@CONFIG
+@LIMIT
+@ALL
+@IDS
+def requeue(config: Path | None, limit: int, ids: tuple[str, ...], *, every: bool) -> None:
+    """Put messages back among the batches, under the account that had sent them."""
+    _one_of(ids, every=every)
+    done, rows = _queue(config).requeue(None if every else ids, limit)
+    click.echo(f"put back: {len(done)}")
+    if rows:
+        click.echo(f"not put back: {rows} of refused rows, which are no batch", err=True)
+    if not done and not every:
+        _none_of(ids)
+
+
+@dead_letters.command()
+@CONFIG
+@LIMIT
+@ALL
+@IDS
+def drop(config: Path | None, limit: int, ids: tuple[str, ...], *, every: bool) -> None:
+    """Delete messages."""
+    _one_of(ids, every=every)
+    done = _queue(config).drop(None if every else ids, limit)
+    click.echo(f"dropped: {len(done)}")
+    if not done and not every:
+        _none_of(ids)
+
+
+def _one_of(ids: tuple[str, ...], *, every: bool) -> None:
+    if bool(ids) == every:
+        raise click.UsageError("name IDs, or give --all")
+
+
+def _none_of(ids: tuple[str, ...] | list[str]) -> None:
+    click.echo(f"no such message: {', '.join(ids)}; see `dead-letters list`", err=True)
+    raise SystemExit(1)
+
+
+def _plain(text: str) -> str:
+    """A stranger's text on a terminal: no control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text)

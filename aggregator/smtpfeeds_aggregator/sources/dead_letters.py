@@ -1,0 +1,147 @@
+"""Looks into the queue of the refused, puts messages back, drops them.
+
+A queue cannot be read without taking: messages are fetched unacknowledged, and
+what was not acted on goes back, in its place, when the channel closes. What is
+put back is published under the aggregator's own account, for no account may
+publish as another; the original account goes with it in a header that ingest
+believes from its own account alone.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from smtpfeeds_common.errors import BrokerError, BrokerUnavailable
+from smtpfeeds_common.topology import REFUSED_QUEUE
+
+from ..settings import AggregatorSettings
+from . import broker
+from .refused import ACCOUNT_HEADER, KIND_HEADER, REASON_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One refused message."""
+
+    id: str
+    #: When it was refused.
+    at: datetime | None
+    account: str
+    kind: str
+    reason: str
+    body: bytes
+    tag: int
+
+    @property
+    def can_go_back(self) -> bool:
+        """Refused rows are no batch: their neighbours are stored already."""
+        return self.kind != "rows"
+
+
+class DeadLetters:
+    """The queue of the refused, on a connection of its own."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        self._settings = settings
+        self._account = broker.account(settings)
+
+    def read(self, limit: int) -> list[DeadLetter]:
+        """The oldest messages; all stay in the queue.
+
+        Raises:
+            BrokerUnavailable: no connection.
+        """
+        with self._channel() as channel:
+            return list(_fetch(channel, limit))
+
+    def requeue(self, ids: Collection[str] | None, limit: int) -> tuple[list[DeadLetter], int]:
+        """Put messages back into the queue of batches; None: all that can go back.
+
+        Returns:
+            What was put back; how many cannot go back, for they are rows and no batch.
+
+        Raises:
+            BrokerUnavailable: no connection, or the queue takes nothing now.
+        """
+        done, rows = [], 0
+        with self._channel() as channel:
+            channel.confirm_delivery()
+            for letter in self._chosen(channel, ids, limit):
+                if not letter.can_go_back:
+                    rows += 1
+                    continue
+                channel.basic_publish(
+                    "", self._settings.queue, letter.body, self._properties(letter), mandatory=True
+                )
+                channel.basic_ack(letter.tag)
+                done.append(letter)
+        return done, rows
+
+    def drop(self, ids: Collection[str] | None, limit: int) -> list[DeadLetter]:
+        """Delete messages; None: all.
+
+        Raises:
+            BrokerUnavailable: no connection.
+        """
+        with self._channel() as channel:
+            dropped = list(self._chosen(channel, ids, limit))
+            for letter in dropped:
+                channel.basic_ack(letter.tag)
+        return dropped
+
+    @staticmethod
+    def _chosen(
+        channel: BlockingChannel, ids: Collection[str] | None, limit: int
+    ) -> Iterator[DeadLetter]:
+        for letter in list(_fetch(channel, limit)):
+            if ids is None or letter.id in ids:
+                yield letter
+
+    def _properties(self, letter: DeadLetter) -> pika.BasicProperties:
+        return pika.BasicProperties(
+            delivery_mode=pika.DeliveryMode.Persistent.value,
+            user_id=self._account,
+            headers={ACCOUNT_HEADER: letter.account},
+        )
+
+    @contextlib.contextmanager
+    def _channel(self) -> Iterator[BlockingChannel]:
+        connection = broker.connect(self._settings, "dead letters")
+        try:
+            yield connection.channel()
+        except ChannelClosedByBroker as exc:
+            if exc.reply_code == 404:
+                raise BrokerError(
+                    f"there is no queue {REFUSED_QUEUE}; `smtpfeeds aggregator run` makes it"
+                ) from exc
+            raise BrokerUnavailable(f"the broker closed the channel: {exc.reply_text}") from exc
+        except AMQPError as exc:
+            raise BrokerUnavailable(f"the broker did not take it: {exc!r}") from exc
+        finally:
+            if connection.is_open:
+                with contextlib.suppress(AMQPError):
+                    connection.close()
+
+
+def _fetch(channel: BlockingChannel, limit: int) -> Iterator[DeadLetter]:
+    for _ in range(limit):
+        method, properties, body = channel.basic_get(REFUSED_QUEUE)
+        if method is None:
+            return
+        headers: dict[str, Any] = properties.headers or {}
+        at = properties.timestamp
+        yield DeadLetter(
+            id=properties.message_id or f"tag-{method.delivery_tag}",
+            at=None if at is None else datetime.fromtimestamp(at, UTC),
+            account=str(headers.get(ACCOUNT_HEADER, "")),
+            kind=str(headers.get(KIND_HEADER, "")),
+            reason=str(headers.get(REASON_HEADER, "")),
+            body=body,
+            tag=method.delivery_tag,
+        )
