@@ -132,4 +132,12 @@ _HEADER: Final = """\
 #             the second.
 #   category  The name of the feed, {feed}.
 #
+#
+# BESIDE THIS FILE
+#
+# The rows of either family by themselves, and all of them as CSV and NDJSON
+# with more columns. manifest.json holds the counts and checksums of all.
+# For questions, corrections, and networks that ask to be left out there is
+# the contact above.
+#
 """.replace("{lines}", str(HEADER_LINES))
