@@ -205,9 +205,9 @@ class Dialogue:
         bare_lf = line[-1:] != b"\r"
         if not bare_lf:
             line = line[:-1]
+        if self._commands >= self._rules.max_commands:
+            return self._too_many_commands()
         self._commands += 1
-        if self._commands > self._rules.max_commands:
-            return self._end("limit_commands", self.persona.too_many_errors)
         word, _, argument = line.partition(b" ")
         handler = self._VERBS.get(word)
         if handler is None or not is_clean(line):
@@ -217,11 +217,11 @@ class Dialogue:
 
     def _odd_line(self, line: bytes, *, bare_lf: bool) -> bytes:
         """Any line that is not plainly a command."""
+        if is_junk(line):
+            return self._junk(line)
         words = line.split(None, 1)
         if not words:
             return self._unknown_line()
-        if is_junk(line, words[0]):
-            return self._junk(line)
         handler = self._VERBS.get(words[0].upper())
         if handler is not None:
             self._note_line_end(bare_lf=bare_lf)
@@ -239,6 +239,8 @@ class Dialogue:
 
     def _without_line_end(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
         """No line end within the longest line: wait for it, or judge at once what can be."""
+        if self._commands >= self._rules.max_commands:
+            return self._too_many_commands(), end
         longest = self._rules.max_line_bytes
         if end - at >= longest:
             return self._begin_long_line(octets[at : at + longest]), at + longest
@@ -250,13 +252,16 @@ class Dialogue:
 
     def _begin_long_line(self, begins: bytes) -> bytes:
         self._commands += 1
-        words = begins.split(None, 1)
-        if words and is_junk(begins, words[0]):
+        if is_junk(begins):
             return self._junk(begins)
+        words = begins.split(None, 1)
         self._mode, self._left = _LONG_LINE, _MAX_SKIPPED_LINE
         return self._bad_line(self._VERBS.get(words[0].upper()) if words else None)
 
     # Lines that are no commands
+
+    def _too_many_commands(self) -> bytes:
+        return self._end("limit_commands", self.persona.too_many_errors)
 
     def _junk(self, line: bytes) -> bytes:
         """Not SMTP: nothing from here on is looked at."""

@@ -23,18 +23,18 @@ _HOST_NAME: Final = re.compile(
 )
 
 
-def is_junk(line: bytes, word: bytes) -> bool:
-    """Whether a line that is not blank shows that its sender does not speak SMTP.
+def is_junk(line: bytes) -> bool:
+    """Whether a line, without its end, shows that its sender does not speak SMTP.
 
-    Args:
-        line: its octets, without the line end.
-        word: its first word.
+    A line that begins with what is in ``LINE_STARTS`` is judged when it is whole, any other at
+    once: both ways must agree on it. A blank line is no junk.
     """
-    return (
-        line[0] not in _LETTERS
-        or word.upper() in _HTTP_VERBS
-        or _HEADER_LINE.match(line) is not None
-    )
+    if not line:
+        return False
+    if line[0] not in _LETTERS:
+        return line[0] not in LINE_STARTS or not line.isspace()
+    word = line.split(None, 1)[0]
+    return word.upper() in _HTTP_VERBS or _HEADER_LINE.match(line) is not None
 
 
 def is_clean(line: bytes) -> bool:

@@ -1,0 +1,356 @@
+"""The table of what a sensor hears, what it answers and what counts: a test for each row.
+
+Sources: RFC 5321, 2920, 3030, 3207, 4954, and what scanners and bots were seen to send.
+"""
+
+import pytest
+
+from smtpfeeds_common.wire import Flags
+from smtpfeeds_sensor.counters import new_counters
+from smtpfeeds_sensor.dialogue import CLOSE, DATA, GREET, LINGER, OPEN, Dialogue, Rules
+from smtpfeeds_sensor.personas import STYLES, make_persona
+
+PERSONA = make_persona(
+    STYLES["plain"], hostname="mx.example", policy_url="https://example.org/why", offer_tls=True
+)
+ENVELOPE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n"
+GREETED = b"EHLO c.example.org\r\n"
+
+
+class Talk:
+    """A dialogue that has said its banner."""
+
+    def __init__(self, **rules: object) -> None:
+        self.count = new_counters()
+        self.dialogue = Dialogue(PERSONA, Rules(**rules), self.count)  # type: ignore[arg-type]
+        self.banner = self.dialogue.open()
+
+    def say(self, octets: bytes) -> list[int]:
+        """The codes of the replies."""
+        return codes(self.dialogue.receive(octets))
+
+    @property
+    def events(self) -> int:
+        return self.dialogue.heard
+
+
+def codes(replies: bytes) -> list[int]:
+    lines = replies.decode("ascii").split("\r\n")[:-1]
+    return [int(line[:3]) for line in lines if line[3] == " "]
+
+
+TABLE = [
+    # HELO and EHLO in any case, ended by CRLF or by LF alone: 250, greet.
+    (b"HELO host\r\n", [250], GREET),
+    (b"EHLO host\r\n", [250], GREET),
+    (b"eHlO host\r\n", [250], GREET),
+    (b"helo host\n", [250], GREET),
+    (b"EHLO\thost\r\n", [250], GREET),
+    # EHLO without an argument, as nmap and zgrab2 send it: 250, greet.
+    (b"EHLO\r\n", [250], GREET),
+    (b"HELO \r\n", [250], GREET),
+    # HELO or EHLO again: 250, and no second greet.
+    (b"EHLO a\r\nHELO b\r\n", [250, 250], GREET),
+    # MAIL and RCPT, with or without HELO: 250, no event.
+    (ENVELOPE, [250, 250], 0),
+    (b"MAIL\r\n", [250], 0),
+    # DATA after MAIL and RCPT: by policy (reject here); data.
+    (GREETED + ENVELOPE + b"DATA\r\n", [250, 250, 250, 554], GREET | DATA),
+    # DATA after a greet, without MAIL or RCPT: 503; data.
+    (GREETED + b"DATA\r\n", [250, 503], GREET | DATA),
+    (GREETED + b"MAIL FROM:<>\r\nDATA\r\n", [250, 250, 503], GREET | DATA),
+    (GREETED + b"RCPT TO:<a>\r\nDATA\r\n", [250, 250, 503], GREET | DATA),
+    # DATA without a greet: 503, no event, even in an envelope.
+    (b"DATA\r\n", [503], 0),
+    (ENVELOPE + b"DATA\r\n", [250, 250, 503], 0),
+    # A greet after that is one, and DATA then is data.
+    (b"DATA\r\nEHLO x\r\nDATA\r\n", [503, 250, 503], GREET | DATA),
+    # A whole session in one segment: replies in order, greet and data.
+    (GREETED + ENVELOPE + b"DATA\r\nQUIT\r\n", [250, 250, 250, 554, 221], GREET | DATA),
+    # BDAT n: 502, its octets skipped; data, if after a greet.
+    (GREETED + b"BDAT 6\r\nEHLO\r\nNOOP\r\n", [250, 502, 250], GREET | DATA),
+    (b"BDAT 3 LAST\r\nabcNOOP\r\n", [502, 250], 0),
+    (GREETED + b"BDAT 0 LAST\r\nNOOP\r\n", [250, 502, 250], GREET | DATA),
+    (GREETED + b"BDAT\r\nNOOP\r\n", [250, 502, 250], GREET | DATA),
+    # STARTTLS not offered; AUTH: 502.
+    (b"STARTTLS\r\n", [502], 0),
+    (b"AUTH\r\nAUTH LOGIN c2VjcmV0\r\n", [502, 502], 0),
+    # VRFY, EXPN, NOOP, HELP, RSET, QUIT.
+    (b"VRFY a\r\nEXPN b\r\nNOOP\r\nHELP\r\nRSET\r\n", [252, 502, 250, 214, 250], 0),
+    (b"QUIT\r\n", [221], 0),
+    # An unknown verb; an empty line: 500.
+    (b"XYZZY\r\n", [500], 0),
+    (b"\r\n", [500], 0),
+    (b"  \r\n", [500], 0),
+    # A line over the bound, NUL, 8-bit: 500; a valid verb with a bad argument still counts.
+    (b"EHLO " + b"a" * 3000 + b"\r\nNOOP\r\n", [500, 250], GREET),
+    (b"EHLO a\0b\r\n", [500], GREET),
+    (b"HELO \xff\r\n", [500], GREET),
+    (b"NOOP \xff\r\n", [500], 0),
+    (GREETED + b"DATA \xff\r\n", [250, 500], GREET | DATA),
+    (b"x" * 5000 + b"\r\nEHLO x\r\n", [500, 250], GREET),
+]
+
+
+@pytest.mark.parametrize(("octets", "replies", "events"), TABLE)
+def test_row(octets: bytes, replies: list[int], events: int) -> None:
+    talk = Talk()
+    assert talk.say(octets) == replies
+    assert talk.events == events
+
+
+def test_banner_says_esmtp() -> None:
+    """zgrab2 sends EHLO only where the banner has the word."""
+    assert Talk().banner == b"220 mx.example ESMTP\r\n"
+
+
+def test_greet_again_resets_the_envelope_and_is_counted() -> None:
+    talk = Talk()
+    talk.say(GREETED + ENVELOPE + b"EHLO again\r\n")
+    assert talk.say(b"DATA\r\n") == [503]
+    assert talk.count["greet_again"] == 1
+
+
+def test_rset_resets_the_envelope() -> None:
+    talk = Talk()
+    talk.say(GREETED + ENVELOPE + b"RSET\r\n")
+    assert talk.say(b"DATA\r\n") == [503]
+
+
+@pytest.mark.parametrize(
+    ("octets", "flags"),
+    [
+        # A full host name, as RFC 5321 asks for.
+        (b"EHLO mail.example.org\r\n", Flags.FULL_HOST_NAME),
+        (b"EHLO xn--bcher-kva.example.\r\n", Flags.FULL_HOST_NAME),
+        # None of these is one.
+        (b"EHLO localhost\r\n", 0),
+        (b"EHLO [192.0.2.1]\r\n", 0),
+        (b"EHLO 192.0.2.1\r\n", 0),
+        (b"EHLO a..example\r\n", 0),
+        (b"EHLO -a.example.org\r\n", 0),
+        (b"EHLO\r\n", 0),
+        # LF alone.
+        (b"EHLO mail.example.org\n", Flags.FULL_HOST_NAME | Flags.BARE_LF),
+        (b"NOOP\nEHLO x\r\n", Flags.BARE_LF),
+        # LF alone behind what is no command says nothing of an SMTP client.
+        (b"\nEHLO x\r\n", 0),
+    ],
+)
+def test_flags_of_a_greet(octets: bytes, flags: int) -> None:
+    talk = Talk()
+    talk.say(octets)
+    assert (talk.events, talk.dialogue.flags) == (GREET, flags)
+
+
+def test_early_talker_is_noted_and_answered_in_turn() -> None:
+    """A verb before the banner: answered after it; the event counts when it is heard."""
+    dialogue = Dialogue(PERSONA, Rules(), count := new_counters())
+    assert dialogue.receive(b"EHLO x\r\nNOOP\r\n") == b""
+    assert (dialogue.take(), dialogue.flags) == (GREET, Flags.EARLY_TALKER)
+    assert codes(dialogue.open()) == [220, 250, 250]
+    assert codes(dialogue.receive(b"NOOP\r\n")) == [250]
+    assert count["early_talkers"] == 1
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"POST /x HTTP/1.0\r\n",
+        b"CONNECT a:25 HTTP/1.1\r\n",
+        b"options * HTTP/1.1\r\n",
+        b"Host: mx.example\r\n",
+        b"User-Agent : x\r\n",
+        b"EHLO: x\r\n",
+        b"\x03\x00\x00\x13\x0e",
+        b"\0",
+        b"1\r\n",
+        b" EHLO x\r\n",
+        b"\x16\x02",
+        b"\xff",
+    ],
+)
+def test_what_is_not_smtp_is_told_so_and_closed(octets: bytes) -> None:
+    """GET, POST, CONNECT, `Label:` lines, first octet not a letter: 221, close, counted as junk."""
+    talk = Talk()
+    assert talk.say(octets + b"EHLO x\r\n") == [221]
+    assert (talk.events, talk.dialogue.closing, talk.count["junk"]) == (0, CLOSE, 1)
+    assert talk.say(b"EHLO x\r\n") == []
+
+
+def test_junk_after_a_greet_leaves_the_greet() -> None:
+    talk = Talk()
+    assert talk.say(GREETED + b"GET / HTTP/1.1\r\n") == [250, 221]
+    assert talk.events == GREET
+
+
+def test_tls_hello_is_closed_at_once_without_a_line_end() -> None:
+    talk = Talk()
+    assert talk.say(b"\x16") == []
+    assert talk.dialogue.closing == OPEN
+    assert talk.say(b"\x03") == []
+    assert (talk.dialogue.closing, talk.count["junk_tls"], talk.events) == (CLOSE, 1, 0)
+
+
+def test_three_bad_lines_end_it() -> None:
+    talk = Talk()
+    assert talk.say(b"NOOP \0\r\nNOOP \xff\r\n") == [500, 500]
+    assert talk.dialogue.closing == OPEN
+    assert talk.say(b"N" * 4000) == [500]
+    assert (talk.dialogue.closing, talk.count["limit_errors"]) == (CLOSE, 1)
+
+
+def test_many_unknown_lines_end_it() -> None:
+    talk = Talk(max_unknown_commands=4)
+    assert talk.say(b"X\r\n\r\nY\r\nZ\r\nEHLO x\r\n") == [500, 500, 500, 421]
+    assert (talk.dialogue.closing, talk.events) == (CLOSE, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Received: from x\r\n",
+        b"some words\r\n",
+        b"\r\n",
+        b"=?utf-8\r\n",
+        b"caf\xc3\xa9\r\n",
+        b"-----\r\n",
+    ],
+)
+def test_content_in_spite_of_the_refusal_is_closed_on(body: bytes) -> None:
+    """Unknown or header-like lines after DATA was refused: close; nothing of it counts."""
+    talk = Talk()
+    talk.say(b"MAIL FROM:<>\r\nRCPT TO:<a>\r\n")
+    assert talk.say(b"DATA\r\n" + body + b"EHLO forged\r\n.\r\n") == [503]
+    assert (talk.events, talk.dialogue.closing) == (0, CLOSE)
+    assert talk.count["body_after_refusal"] == 1
+
+
+def test_refused_client_that_listens_goes_on() -> None:
+    talk = Talk()
+    assert talk.say(GREETED + ENVELOPE + b"DATA\r\n") == [250, 250, 250, 554]
+    assert talk.say(b"RSET\r\nQUIT\r\n") == [250, 221]
+
+
+def test_refusal_names_the_policy_for_a_person() -> None:
+    talk = Talk()
+    replies = talk.dialogue.receive(GREETED + ENVELOPE + b"DATA\r\n")
+    assert replies.endswith(b"554 5.7.1 This host takes no mail; see https://example.org/why\r\n")
+
+
+def drained(content: bytes, line_end: bytes = b"\r\n", **rules: object) -> Talk:
+    talk = Talk(drain=True, **rules)
+    said = (GREETED + ENVELOPE + b"DATA\r\n").replace(b"\r\n", line_end)
+    assert talk.say(said) == [250, 250, 250, 354]
+    talk.replies = talk.say(content)  # type: ignore[attr-defined]
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("content", "replies"),
+    [
+        # Read and thrown away, 554 at the dot; never 250.
+        (b"Subject: x\r\n\r\nhello\r\n.\r\n", [554]),
+        # No content at all.
+        (b".\r\n", [554]),
+        # A dot that is stuffed, or not alone, does not end it.
+        (b"..\r\n.x\r\nx.\r\n.\r\n", [554]),
+        # LF alone does not end a line of content for a client that ends its commands by CRLF.
+        (b"\n.\nEHLO forged\r\n\r.\r\n\n.\r\n.\n", []),
+        # What follows the dot is a command again.
+        (b"x\r\n.\r\nNOOP\r\nQUIT\r\n", [554, 250, 221]),
+    ],
+)
+def test_drained_content(content: bytes, replies: list[int]) -> None:
+    assert drained(content).replies == replies  # type: ignore[attr-defined]
+
+
+def test_content_of_a_client_that_ends_lines_by_lf_ends_by_lf() -> None:
+    talk = drained(b"hello\n.\nQUIT\n", b"\n")
+    assert talk.replies == [554, 221]  # type: ignore[attr-defined]
+    assert drained(b".\nNOOP\n", b"\n").replies == [554, 250]  # type: ignore[attr-defined]
+
+
+def test_content_up_to_the_bound_is_refused_at_its_dot() -> None:
+    talk = drained(b"x" * 98 + b"\r\n.\r\n", max_content_bytes=98)
+    assert talk.replies == [554]  # type: ignore[attr-defined]
+    assert talk.dialogue.closing == OPEN
+
+
+def test_content_past_the_bound_is_refused_before_its_dot() -> None:
+    """Its sender is still sending: it must not lose the reply to a reset."""
+    talk = drained(b"x" * 104, max_content_bytes=98)
+    assert talk.replies == [554]  # type: ignore[attr-defined]
+    assert (talk.dialogue.closing, talk.count["limit_content"]) == (LINGER, 1)
+
+
+def test_bdat_past_the_bound_ends_it() -> None:
+    talk = Talk(max_content_bytes=1000)
+    assert talk.say(GREETED + b"BDAT 1001\r\n") == [250, 502]
+    assert (talk.events, talk.dialogue.closing) == (GREET | DATA, LINGER)
+    huge = Talk()
+    assert huge.say(b"BDAT " + b"9" * 1500 + b"\r\n") == [502]
+    assert huge.dialogue.closing == LINGER
+
+
+def test_many_commands_end_it() -> None:
+    talk = Talk(max_commands=3)
+    assert talk.say(b"NOOP\r\n" * 3) == [250, 250, 250]
+    assert talk.dialogue.closing == OPEN
+    assert talk.say(b"NOOP\r\n") == [421]
+    assert (talk.dialogue.closing, talk.count["limit_commands"]) == (CLOSE, 1)
+
+
+class TestStarttls:
+    """STARTTLS offered: 220; what was buffered in plaintext is thrown away (RFC 3207)."""
+
+    def test_offered_and_taken(self) -> None:
+        talk = Talk(offer_tls=True)
+        assert b"STARTTLS" in talk.dialogue.receive(GREETED)
+        assert talk.say(b"STARTTLS\r\n") == [220]
+        assert talk.dialogue.wants_tls
+
+    def test_plaintext_behind_it_is_thrown_away(self) -> None:
+        talk = Talk(offer_tls=True)
+        assert talk.say(b"STARTTLS\r\nEHLO injected\r\nMAIL FROM:<>\r\n") == [220]
+        assert talk.say(b"NOOP\r\n") == []
+        talk.dialogue.tls_started()
+        assert talk.events == 0
+        assert talk.say(b"NOOP\r\n") == [250]
+
+    def test_state_is_as_at_connect_and_not_offered_again(self) -> None:
+        talk = Talk(offer_tls=True)
+        talk.say(GREETED + ENVELOPE + b"STARTTLS\r\n")
+        talk.dialogue.tls_started()
+        assert talk.say(b"DATA\r\n") == [503]
+        assert b"STARTTLS" not in talk.dialogue.receive(GREETED)
+        assert talk.say(b"STARTTLS\r\n") == [503]
+
+    def test_greet_before_it_stands(self) -> None:
+        """DATA without a new EHLO is data; a new EHLO is no second greet."""
+        talk = Talk(offer_tls=True)
+        talk.say(GREETED + b"STARTTLS\r\n")
+        assert talk.dialogue.take() == GREET
+        talk.dialogue.tls_started()
+        assert talk.say(b"DATA\r\nEHLO again\r\n") == [503, 250]
+        assert talk.events == DATA
+
+    def test_too_many_in_tls_are_told_to_go_on_without(self) -> None:
+        count = new_counters()
+        dialogue = Dialogue(PERSONA, Rules(offer_tls=True), count, lambda: False)
+        dialogue.open()
+        assert codes(dialogue.receive(b"STARTTLS\r\nNOOP\r\n")) == [454, 250]
+        assert count["limit_tls"] == 1
+
+
+def test_no_reply_gives_away_what_the_sensor_is_made_of() -> None:
+    for style in STYLES.values():
+        persona = make_persona(style, hostname="mx.example", offer_tls=True)
+        said = b"".join(
+            value
+            for name in type(persona).__dataclass_fields__
+            if isinstance(value := getattr(persona, name), bytes)
+        ).lower()
+        for word in (b"twisted", b"python", b"smtpfeeds", b"sensor", b"honeypot"):
+            assert word not in said

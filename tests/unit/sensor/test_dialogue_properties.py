@@ -1,0 +1,42 @@
+"""Any octets, cut anyhow: same replies, same events, memory bounded; one greet and one data at most."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fuzz.dialogue_promises import ALL_RULES, check, split_input
+
+CORPUS = sorted((Path(__file__).parents[2] / "fuzz" / "corpus").iterdir())
+
+#: Pieces of what clients send, so that streams get far into a session.
+WORDS = st.sampled_from(
+    [b"HELO", b"EHLO ", b"ehlo a.example.org", b"MAIL FROM:<a>", b"RCPT TO:<b>", b"DATA", b"data"]
+    + [b"BDAT 7", b"BDAT 3 LAST", b"RSET", b"NOOP", b"QUIT", b"STARTTLS", b"AUTH", b"Subject: x"]
+    + [b"GET / HTTP/1.1", b"\r\n", b"\n", b"\r", b".", b"\r\n.\r\n", b"\n.\n", b"\0", b"\xff"]
+    + [b"\x16\x03\x01", b" ", b"x" * 70, b"hello"]
+)
+LINES = st.tuples(WORDS, st.sampled_from([b"\r\n", b"\n", b"", b"\r"])).map(b"".join)
+STREAMS = st.one_of(st.lists(LINES, max_size=30).map(b"".join), st.binary(max_size=300))
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    stream=STREAMS,
+    cuts=st.lists(st.integers(0, 2000), max_size=6),
+    rules=st.sampled_from(ALL_RULES),
+)
+def test_promises_hold_for_any_octets(stream: bytes, cuts: list[int], rules: object) -> None:
+    check(stream, cuts, rules)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
+def test_promises_hold_for_the_corpus(path: Path) -> None:
+    """What the fuzz target found stays found."""
+    rules, cuts, stream = split_input(path.read_bytes())
+    check(stream, cuts, rules)
+
+
+def test_corpus_is_there() -> None:
+    assert len(CORPUS) >= 30
