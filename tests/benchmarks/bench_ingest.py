@@ -1,0 +1,531 @@
+"""Ingest against its limit: from a real RabbitMQ to rows committed in a real PostgreSQL.
+
+The *limit* is the same rows, ready packed, by COPY and upsert into the same two tables, by one
+connection with nothing else on the machine. Beside it: one and two aggregators as programs, the
+rate over repeated addresses with the worker's memory, and the latency from an SMTP reply (the
+spool's commit) to the moment at which a query finds it. Every run ends with a check that all
+rows are there.
+
+``python tests/benchmarks/bench_ingest.py`` prints a table, and writes JSON to ``$BENCH_OUT``.
+``$SMTPFEEDS_ASN_DATA`` names a folder with ``ipasn-scaled-1300k.dat.gz``; without it a table of
+1.3 million prefixes is made up. ``$BENCH_ROWS``, ``$BENCH_REPEATED_ROWS``, ``$BENCH_SECONDS`` and
+``$BENCH_STAGES`` (``speed,repeated,latency,growth,spools``) make it longer or shorter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pika
+import psycopg
+
+from ingest_support import delivery_of, now_ms
+from servers.rabbitmq import RabbitNode
+from servers.rabbitmq import running as rabbitmq_running
+from smtpfeeds_aggregator.ingest.check import check
+from smtpfeeds_aggregator.ingest.fold import Folded, fold
+from smtpfeeds_aggregator.origin import OriginSource, OriginTable
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_aggregator.sources import broker
+from smtpfeeds_aggregator.store.connection import connect
+from smtpfeeds_aggregator.store.migrations import migrate
+from smtpfeeds_aggregator.store.sql import queries
+from smtpfeeds_common.spool import Event, Sealer, Spool
+from smtpfeeds_common.topology import EXCHANGE, QUEUE, routing_key
+from smtpfeeds_common.wire import Batch, HourCount, Observation, encode
+from smtpfeeds_deploy.postgres import PrivatePostgres
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BATCH_ROWS = 5_000
+ROWS = int(os.environ.get("BENCH_ROWS", "600000"))
+REPEATED_ROWS = int(os.environ.get("BENCH_REPEATED_ROWS", "10000000"))
+SECONDS = int(os.environ.get("BENCH_SECONDS", "30"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+STAGES = os.environ.get("BENCH_STAGES", "speed,repeated,latency").split(",")
+SENSORS = 24
+POOL = 200_000
+TICKS = os.sysconf("SC_CLK_TCK")
+#: What a small database server is set to.
+POSTGRES = {
+    "shared_buffers": "512MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "wal_compression": "on",
+}
+
+
+class Bench:
+    """The servers, and the figures as they come."""
+
+    def __init__(self, node: RabbitNode, postgres: PrivatePostgres, folder: Path) -> None:
+        self.node, self.postgres, self.folder = node, postgres, folder
+        self.table = origin_table(folder)
+        self.figures: dict[str, float] = {}
+        self._databases = 0
+        for number in range(SENSORS):
+            node.admin.add_user(f"s{number}", "password")
+            node.admin.permit(f"s{number}", "/", write=".*")
+
+    def database(self) -> str:
+        """A fresh database with the schema."""
+        self._databases += 1
+        name = f"bench_{self._databases}"
+        with psycopg.connect(
+            self.postgres.dsn_for("postgres", user="postgres"), autocommit=True
+        ) as c:
+            c.execute(f"CREATE DATABASE {name} OWNER smtpfeeds".encode())
+            c.execute(b"CHECKPOINT")
+        dsn = self.postgres.dsn_for(name)
+        with connect(AggregatorSettings(dsn=dsn), "bench", autocommit=True) as connection:
+            migrate(connection)
+        return dsn
+
+    def settings(self, dsn: str, *, origin: bool = True) -> Path:
+        path = self.folder / f"aggregator-{uuid.uuid4().hex[:8]}.toml"
+        lines = [f'dsn = "{dsn}"', f'broker = ["{self.node.url()}"]']
+        if origin:
+            lines.append(f'origin_table = "{self.table}"')
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def clear_queue(self) -> None:
+        connection = pika.BlockingConnection(pika.URLParameters(self.node.url()))
+        channel = connection.channel()
+        channel.queue_delete(QUEUE)
+        channel.close()
+        broker.declare(connection, QUEUE)
+        connection.close()
+
+
+def origin_table(folder: Path) -> Path:
+    """The 1.3-million-prefix table: the one that is there, or one made up."""
+    given = os.environ.get("SMTPFEEDS_ASN_DATA")
+    if given:
+        return Path(given) / "ipasn-scaled-1300k.dat.gz"
+    path = folder / "made-up-1300k.dat"
+    chance = random.Random(1)
+    v4 = chance.sample(range(1 << 24, 224 << 16), 1_050_000)
+    v6 = chance.sample(range(0x2001_0000, 0x2C00_0000), 250_000)
+    with path.open("w") as out:
+        for net in sorted(v4):
+            out.write(f"{net >> 16}.{net >> 8 & 255}.{net & 255}.0/24\t{net % 60_000 + 1}\n")
+        for net in sorted(v6):
+            out.write(f"{net >> 16:x}:{net & 65535:x}::/32\t{net % 60_000 + 1}\n")
+    return path
+
+
+def distinct_batches(rows: int, seed: int) -> list[bytes]:
+    """Batches whose (address, feed) are all distinct: one in six IPv6, one in five with DATA."""
+    chance = random.Random(seed)
+    v4 = iter(chance.sample(range(1 << 24, 224 << 24), rows))
+    spools = [str(uuid.uuid4()) for _ in range(SENSORS)]
+    batches = []
+    at = now_ms()
+    for number in range(rows // BATCH_ROWS):
+        observations = []
+        while len(observations) < BATCH_ROWS:
+            n = next(v4)
+            v6 = n % 6 == 0
+            ip = (
+                f"2a0{n >> 28 & 15:x}:{n >> 12 & 65535:x}:{n & 4095:x}:1::{n & 65535:x}"
+                if v6
+                else f"{n >> 24}.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}"
+            )
+            seen = (at - 30_000, at - n % 1000, 1 + n % 3, n % 8, 1 << (n % 60))
+            observations.append(Observation("smtpgreet", ip, *seen))
+            if n % 5 == 0 and len(observations) < BATCH_ROWS:
+                observations.append(Observation("smtpdata", ip, *seen))
+        sensor = number % SENSORS
+        batches.append(body(f"s{sensor}", spools[sensor], number // SENSORS + 1, observations))
+    return batches
+
+
+def repeated_batches(count: int) -> Iterator[bytes]:
+    """One event a row, over and over of the same addresses."""
+    chance = random.Random(5)
+    spools = [str(uuid.uuid4()) for _ in range(SENSORS)]
+    ips = [f"198.{18 + n // 65536}.{n >> 8 & 255}.{n & 255}" for n in range(POOL)]
+    for number in range(count):
+        at, sensor = now_ms(), number % SENSORS
+        chosen = sorted(chance.sample(ips, BATCH_ROWS))
+        rows = [Observation("smtpgreet", ip, at, at, 1, 0, 1) for ip in chosen]
+        yield body(f"s{sensor}", spools[sensor], number // SENSORS + 1, rows)
+
+
+def body(sensor: str, spool: str, seq: int, rows: list[Observation]) -> bytes:
+    at = now_ms()
+    hours = [HourCount("smtpgreet", at, len(rows))]
+    return encode(
+        Batch(spool=spool, seq=seq, sensor=sensor, sealed_ms=at, observations=rows, hours=hours)
+    )
+
+
+def publish(bench: Bench, bodies: Iterator[bytes] | Sequence[bytes]) -> None:
+    """As many sensors would: confirmed, each by its account."""
+    channels = []
+    for number in range(SENSORS):
+        parameters = pika.URLParameters(bench.node.url("/", f"s{number}", "password"))
+        channel = pika.BlockingConnection(parameters).channel()
+        channel.confirm_delivery()
+        channels.append(channel)
+    for number, raw in enumerate(bodies):
+        sensor = f"s{number % SENSORS}"
+        properties = pika.BasicProperties(delivery_mode=2, user_id=sensor)
+        channel = channels[number % SENSORS]
+        while True:
+            try:
+                channel.basic_publish(
+                    EXCHANGE, routing_key(sensor), raw, properties, mandatory=True
+                )
+                break
+            except pika.exceptions.NackError:
+                time.sleep(0.05)  # the queue is at its bound
+    for channel in channels:
+        channel.connection.close()
+
+
+@contextmanager
+def aggregator(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`smtpfeeds aggregator run`, until it says ready."""
+    log = config.with_suffix(".log")
+    with log.open("wb") as out:
+        command = [str(Path(sys.executable).parent / "smtpfeeds"), "aggregator", "run"]
+        process = subprocess.Popen([*command, "--config", str(config)], stderr=out)
+    try:
+        deadline = time.monotonic() + 120
+        while b": ready" not in log.read_bytes():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0, log.read_text()
+
+
+def applied(connection: psycopg.Connection[Any]) -> int:
+    row = connection.execute(
+        "SELECT (SELECT count(*) FROM applied_batch)"
+        " + (SELECT coalesce(sum(upper(r) - lower(r)), 0) FROM spool, unnest(applied) r)"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def wait_applied(dsn: str, batches: int, limit_s: float = 900) -> float:
+    """When the last batch was committed (monotonic)."""
+    deadline = time.monotonic() + limit_s
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while applied(connection) < batches:
+            assert time.monotonic() < deadline, f"{applied(connection)} of {batches} batches"
+            time.sleep(0.02)
+    return time.monotonic()
+
+
+def fold_of(bodies: Sequence[bytes], table: OriginTable) -> Folded:
+    return fold([check(delivery_of(raw, account_in(raw))) for raw in bodies], table)
+
+
+def account_in(raw: bytes) -> str:
+    return str(json.loads(raw)["sensor"])
+
+
+def limit(bench: Bench, bodies: Sequence[bytes], table: OriginTable) -> float:
+    """Rows a second of COPY and two upserts, in transactions of as many rows as ingest's."""
+    dsn = bench.database()
+    chunk = AggregatorSettings().ingest_batch_rows // BATCH_ROWS
+    ready = [fold_of(bodies[at : at + chunk], table) for at in range(0, len(bodies), chunk)]
+    sql = queries("ingest.sql")
+    parameters = {"retention": timedelta(days=30), "annotated": True}
+    with connect(AggregatorSettings(dsn=dsn), "limit", autocommit=True) as connection:
+        connection.execute("SET temp_buffers = '64MB'")
+        connection.execute(sql["create_incoming"])
+        started = time.monotonic()
+        for folded in ready:
+            with connection.transaction():
+                with connection.cursor() as cursor, cursor.copy(sql["copy_incoming"]) as copy:
+                    copy.write(folded.copy)
+                connection.execute(sql["upsert_observations_of_one_sensor"], parameters)
+                connection.execute(sql["upsert_sightings"], parameters)
+        spent = time.monotonic() - started
+        check_rows(dsn, sum(folded.rows for folded in ready))
+    return sum(folded.rows for folded in ready) / spent
+
+
+def check_rows(dsn: str, rows: int) -> None:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT count(*) FROM sighting").fetchone()
+    assert row == (rows,), f"{row} rows are stored, {rows} were sent"
+
+
+def workers(bench: Bench, bodies: Sequence[bytes], rows: int, count: int) -> tuple[float, float]:
+    """Rows a second from the broker to the commit, by so many aggregators; CPU seconds of one."""
+    dsn = bench.database()
+    bench.clear_queue()
+    config = bench.settings(dsn)
+    # The queue is filled first; the programs are started, and stopped by a signal until all are
+    # up, so that neither their start nor ours is in the figure.
+    with held(dsn) as release:
+        publish(bench, bodies)
+        with aggregator(config) as first:
+            if count == 2:
+                with aggregator(config):
+                    return _timed(dsn, bodies, rows, release, first)
+            return _timed(dsn, bodies, rows, release, first)
+
+
+def _timed(
+    dsn: str,
+    bodies: Sequence[bytes],
+    rows: int,
+    release: Callable[[], None],
+    process: subprocess.Popen[bytes],
+) -> tuple[float, float]:
+    time.sleep(1.0)
+    cpu = cpu_seconds(process.pid)
+    started = time.monotonic()
+    release()
+    spent = wait_applied(dsn, len(bodies)) - started
+    check_rows(dsn, rows)
+    return rows / spent, cpu_seconds(process.pid) - cpu
+
+
+@contextmanager
+def held(dsn: str) -> Iterator[Callable[[], None]]:
+    """Keep every worker before its first row, until released."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("LOCK TABLE spool IN ACCESS EXCLUSIVE MODE")
+        yield connection.rollback
+        connection.rollback()
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def rss_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmRSS")
+
+
+def speed(bench: Bench) -> None:
+    rates: dict[str, list[float]] = {"limit": [], "one": [], "two": []}
+    cpu = []
+    origins = OriginSource(AggregatorSettings(origin_table=str(bench.table)))
+    origins.load()
+    for number in range(ROUNDS):
+        bodies = distinct_batches(ROWS, number)
+        table = origins.current
+        rows = sum(fold_of([raw], table).rows for raw in bodies)
+        rates["limit"].append(limit(bench, bodies, table))
+        rate, spent = workers(bench, bodies, rows, 1)
+        rates["one"].append(rate)
+        cpu.append(spent * 1e6 / rows)
+        rates["two"].append(workers(bench, bodies, rows, 2)[0])
+        say(f"round {number + 1}", {name: f"{found[-1]:,.0f}" for name, found in rates.items()})
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    bench.figures |= {
+        "limit_rows_per_s": medians["limit"],
+        "ingest_rows_per_s": medians["one"],
+        "ingest_rows_per_s_two": medians["two"],
+        "ingest_vs_limit": medians["one"] / medians["limit"],
+        "ingest_vs_limit_two": medians["two"] / medians["limit"],
+        "worker_cpu_us_per_row": statistics.median(cpu),
+    }
+
+
+def repeated(bench: Bench) -> None:
+    """The same addresses over and over, and what the worker's memory does meanwhile."""
+    dsn = bench.database()
+    bench.clear_queue()
+    count = REPEATED_ROWS // BATCH_ROWS
+    with aggregator(bench.settings(dsn)) as process:
+        sender = threading.Thread(target=publish, args=(bench, repeated_batches(count)))
+        started = time.monotonic()
+        sender.start()
+        warm = count // 10
+        wait_applied(dsn, warm)
+        before = rss_mb(process.pid)
+        cpu, warmed = cpu_seconds(process.pid), time.monotonic()
+        ended = wait_applied(dsn, count)
+        after = rss_mb(process.pid)
+        cpu = cpu_seconds(process.pid) - cpu
+        sender.join()
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT sum(hits)::bigint, count(*) FROM observation").fetchone()
+    assert row is not None
+    assert row[0] == count * BATCH_ROWS, f"{row[0]} events are stored"
+    bench.figures |= {
+        "repeated_events_per_s": (count - warm) * BATCH_ROWS / (ended - warmed),
+        "repeated_rows": count * BATCH_ROWS,
+        "repeated_s": ended - started,
+        "repeated_cpu_us_per_row": cpu * 1e6 / ((count - warm) * BATCH_ROWS),
+        "worker_rss_mb": after,
+        "worker_rss_growth_mb": after - before,
+    }
+
+
+def latency(bench: Bench, rate: int = 1_000) -> None:
+    """From the spool's commit (the SMTP reply) to the row that a query finds."""
+    dsn = bench.database()
+    bench.clear_queue()
+    replied: list[float] = []
+    found: list[float] = []
+    stop = threading.Event()
+    path = bench.folder / "s0.spool"
+    spool = Spool(path, sensor="s0")
+    with aggregator(bench.settings(dsn)):
+        helpers = [
+            threading.Thread(target=_deliver, args=(bench, path, stop)),
+            threading.Thread(target=_look, args=(dsn, rate * SECONDS, found, stop)),
+        ]
+        for helper in helpers:
+            helper.start()
+        started = time.monotonic()
+        for turn in range(SECONDS * 100):
+            for n in range(turn * rate // 100, (turn + 1) * rate // 100):
+                spool.fold(Event(0, (0x0B000000 + n).to_bytes(4), now_ms()))
+            spool.commit()
+            replied += [time.monotonic()] * (rate // 100)
+            time.sleep(max(0.0, started + (turn + 1) / 100 - time.monotonic()))
+        helpers[1].join(60)
+        stop.set()
+        helpers[0].join(30)
+    spool.close()
+    assert len(found) == len(replied), f"{len(found)} of {len(replied)} were found"
+    spent = sorted(end - begin for begin, end in zip(replied, found, strict=True))
+    bench.figures |= {
+        "queryable_events": len(spent),
+        "queryable_p50_s": spent[len(spent) // 2],
+        "queryable_p99_s": spent[len(spent) * 99 // 100],
+        "queryable_max_s": spent[-1],
+    }
+
+
+def _deliver(bench: Bench, path: Path, stop: threading.Event) -> None:
+    """Seal once a second and publish, as the sensor's publisher does."""
+    sealer = Sealer(path)
+    parameters = pika.URLParameters(bench.node.url("/", "s0", "password"))
+    channel = pika.BlockingConnection(parameters).channel()
+    channel.confirm_delivery()
+    properties = pika.BasicProperties(delivery_mode=2, user_id="s0")
+    while not stop.wait(1.0):
+        batch = sealer.seal(now_ms())
+        if batch is not None:
+            channel.basic_publish(EXCHANGE, routing_key("s0"), batch.body, properties)
+            sealer.forget([(batch.spool, batch.seq)], now_ms())
+    channel.connection.close()
+    sealer.close()
+
+
+def _look(dsn: str, total: int, found: list[float], stop: threading.Event) -> None:
+    """Note when each event can be found; they become visible in order."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while len(found) < total and not stop.is_set():
+            row = connection.execute("SELECT count(*) FROM observation").fetchone()
+            assert row is not None
+            found += [time.monotonic()] * (row[0] - len(found))
+            time.sleep(0.02)
+
+
+def growth(bench: Bench) -> None:
+    """The rate of new rows with 1, 3 and 10 million already there."""
+    dsn = bench.database()
+    bench.clear_queue()
+    total = 0
+    with aggregator(bench.settings(dsn)):
+        batches = 0
+        for million in (1, 3, 10):
+            while total < million * 1_000_000:
+                bodies = distinct_batches(500_000, 100 + batches)
+                publish(bench, bodies)
+                batches += len(bodies)
+                wait_applied(dsn, batches)
+                total += 500_000
+            bodies = distinct_batches(200_000, 1000 + million)
+            started = time.monotonic()
+            sender = threading.Thread(target=publish, args=(bench, bodies))
+            sender.start()
+            batches += len(bodies)
+            ended = wait_applied(dsn, batches)
+            sender.join()
+            total += 200_000
+            bench.figures[f"rows_per_s_over_{million}m"] = 200_000 / (ended - started)
+            say(f"{million} million there", {"rows/s": f"{200_000 / (ended - started):,.0f}"})
+
+
+def many_spools(bench: Bench, spools: int = 10_000) -> None:
+    """The same rows in batches of many spools, against as many batches of few."""
+    for name, count in (("few", SENSORS), ("many", spools)):
+        dsn = bench.database()
+        bench.clear_queue()
+        bodies, at = [], now_ms()
+        ids = [str(uuid.uuid4()) for _ in range(count)]
+        for number in range(spools):
+            sensor = f"s{number % SENSORS}"
+            rows = [
+                Observation("smtpgreet", f"10.{number >> 8}.{number & 255}.{n}", at, at, 1)
+                for n in range(20)
+            ]
+            bodies.append(body(sensor, ids[number % count], number // count + 1, rows))
+        with held(dsn) as release:
+            publish(bench, bodies)
+            with aggregator(bench.settings(dsn)):
+                time.sleep(1)
+                started = time.monotonic()
+                release()
+                ended = wait_applied(dsn, len(bodies))
+        bench.figures[f"batches_per_s_{name}_spools"] = len(bodies) / (ended - started)
+
+
+def say(what: str, values: dict[str, str]) -> None:
+    print(f"{what}: " + ", ".join(f"{key} {value}" for key, value in values.items()), flush=True)
+
+
+RUNS: dict[str, Callable[[Bench], None]] = {
+    "speed": speed,
+    "repeated": repeated,
+    "latency": latency,
+    "growth": growth,
+    "spools": many_spools,
+}
+
+
+def main() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="smtpfeeds-bench-", dir="/var/tmp") as name,
+        rabbitmq_running(Path(name) / "rabbitmq") as node,
+        PrivatePostgres(Path(name) / "postgres", settings=POSTGRES) as postgres,
+    ):
+        bench = Bench(node, postgres, Path(name))
+        for stage in STAGES:
+            say(stage, {"load": f"{os.getloadavg()[0]:.1f}"})
+            RUNS[stage](bench)
+        width = max(map(len, bench.figures))
+        for key, value in bench.figures.items():
+            print(f"{key:{width}}  {value:,.2f}" if value < 100 else f"{key:{width}}  {value:,.0f}")
+        out = os.environ.get("BENCH_OUT")
+        if out:
+            figures = {key: round(value, 4) for key, value in bench.figures.items()}
+            Path(out).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
