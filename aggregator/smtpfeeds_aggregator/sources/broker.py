@@ -76,7 +76,7 @@ def _one(url: str, settings: AggregatorSettings, purpose: str) -> pika.URLParame
     try:
         parts = urlsplit(url)
         given = parse_qs(parts.query)
-        made = pika.URLParameters(url)
+        made = pika.URLParameters(_with_a_password(url))
     except (ValueError, TypeError, OSError) as exc:
         raise SettingsError(
             f"broker: {_without_password(url)} is not an AMQP address: {exc}"
@@ -99,6 +99,13 @@ def _one(url: str, settings: AggregatorSettings, purpose: str) -> pika.URLParame
     if parts.scheme == "amqps" and settings.broker_ca_file:
         made.ssl_options = pika.SSLOptions(_tls(settings.broker_ca_file), parts.hostname)
     return made
+
+
+def _with_a_password(url: str) -> str:
+    """An empty password where the address has an account and none: pika raises TypeError."""
+    scheme, _, rest = url.partition("://")
+    userinfo, at, tail = rest.rpartition("@")
+    return f"{scheme}://{userinfo}:@{tail}" if at and ":" not in userinfo else url
 
 
 def _tls(ca_file: str) -> ssl.SSLContext:
