@@ -70,8 +70,12 @@ def configure(level: str = "info", form: str = "text") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("pika", "yoyo", "twisted"):
+    for noisy in ("yoyo", "twisted"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # pika writes tracebacks for each attempt at a broker that is away; our own line says it.
+    logging.getLogger("pika").setLevel(
+        logging.WARNING if root.level == logging.DEBUG else logging.CRITICAL
+    )
 
 
 def _utc(created: float) -> str:

@@ -2,8 +2,11 @@
 
 import json
 import logging
+from collections.abc import Iterator
 
-from smtpfeeds_common.logs import JsonFormatter, TextFormatter, fields
+import pytest
+
+from smtpfeeds_common.logs import JsonFormatter, TextFormatter, configure, fields
 
 
 def record(message: str, **values: object) -> logging.LogRecord:
@@ -32,3 +35,24 @@ def test_json_is_one_object_a_line() -> None:
         "seq": 7,
     }
     assert "\n" not in line
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    root, pika = logging.getLogger(), logging.getLogger("pika")
+    kept = root.handlers[:], root.level, pika.level
+    yield
+    root.handlers[:] = kept[0]
+    root.setLevel(kept[1])
+    pika.setLevel(kept[2])
+
+
+@pytest.mark.usefixtures("logging_as_it_was")
+def test_a_broker_that_is_away_writes_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """Our own line says it; pika's tracebacks are for who asks for debug."""
+    configure("info")
+    logging.getLogger("pika.adapters.blocking_connection").error("Error in _create_connection().")
+    assert capsys.readouterr().err == ""
+    configure("debug")
+    logging.getLogger("pika.adapters.blocking_connection").error("Error in _create_connection().")
+    assert "_create_connection" in capsys.readouterr().err
