@@ -69,7 +69,7 @@ def _read_broker(settings: SensorSettings, url: str, password: str) -> Broker:
         shown = f"{parts.scheme}://{parts.hostname or ''}"
         raise SettingsError(f"broker: {shown!r} is not amqp://USER@HOST or amqps://USER@HOST")
     try:
-        parameters = pika.URLParameters(url)
+        parameters = pika.URLParameters(_with_a_password(url))
         name = unquote(parts.username or settings.name)
         secret = password or unquote(parts.password or "")
         if not secret:
@@ -89,6 +89,13 @@ def _read_broker(settings: SensorSettings, url: str, password: str) -> Broker:
     except (ValueError, TypeError) as exc:
         raise SettingsError(f"broker: the address at {parts.hostname} is wrong: {exc}") from exc
     return Broker(name, parameters)
+
+
+def _with_a_password(url: str) -> str:
+    """An empty password where the address has an account and none: pika raises TypeError."""
+    scheme, _, rest = url.partition("://")
+    userinfo, at, tail = rest.rpartition("@")
+    return f"{scheme}://{userinfo}:@{tail}" if at and ":" not in userinfo else url
 
 
 def _tls_context(settings: SensorSettings) -> ssl.SSLContext:

@@ -1,0 +1,30 @@
+"""Addresses of the broker, as the settings give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from smtpfeeds_sensor.publisher import read_brokers
+from smtpfeeds_sensor.settings import SensorSettings
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "amqp://lisbon-1@127.0.0.1:5672/smtpfeeds",
+        "amqp://127.0.0.1:5672/smtpfeeds",  # the account is called as the sensor is
+    ],
+)
+def test_password_comes_from_the_file_where_the_address_has_none(
+    tmp_path: Path, address: str
+) -> None:
+    (tmp_path / "password").write_text("from the file\n")
+    settings = SensorSettings(
+        name="lisbon-1", broker=(address,), broker_password_file=str(tmp_path / "password")
+    )
+    (read,) = read_brokers(settings)
+    assert read.account == "lisbon-1"
+    assert read.parameters.credentials.password == "from the file"
+    assert (read.parameters.host, read.parameters.virtual_host) == ("127.0.0.1", "smtpfeeds")
