@@ -26,7 +26,7 @@ from smtpfeeds_common.errors import (
     SpoolError,
 )
 from smtpfeeds_common.logs import fields
-from smtpfeeds_common.spool import Bounds, SealedBatch, Sealer
+from smtpfeeds_common.spool import Bounds, SealedBatch, Sealer, keep_room, read_status
 from smtpfeeds_common.wire import MAX_ROWS
 
 logger = logging.getLogger(__name__)
@@ -196,13 +196,7 @@ class Delivery:
         if now < self._next_housekeeping:
             return
         self._next_housekeeping = now + _HOUSEKEEPING_S
-        dropped = sealer.keep_bounds(self._clock())
-        if dropped:
-            self._count["events_expired"] += dropped
-            logger.error(
-                "spool is at its bound; the longest unseen were dropped",
-                extra=fields(events=dropped, spool_max_bytes=sealer.bounds.max_bytes),
-            )
+        note_drops(sealer.keep_bounds(self._clock()), self._count, sealer.bounds)
         self._depth, self._bytes = sealer.depth(), sealer.used_bytes()
         self._waiting, self._oldest_ms = sealer.waiting_state()
 
@@ -288,10 +282,63 @@ class Delivery:
             self._sealer = None
 
 
-class DeliveryThread:
-    """Runs a delivery beside the reactor."""
+class Housekeeping:
+    """Keeps a spool within its bound where another program delivers from it, or none does."""
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(
+        self, path: Path, bounds: Bounds, count: MutableMapping[str, int], clock: Callable[[], int]
+    ) -> None:
+        self._path, self._bounds, self._count, self._clock = path, bounds, count, clock
+        self._state: dict[str, float] = {}
+
+    def step(self) -> float:
+        """Look once; gives the seconds until the next look."""
+        try:
+            dropped = keep_room(self._path, self._bounds, self._clock())
+            told = read_status(self._path)
+        except SpoolError as exc:
+            if not isinstance(exc, SpoolBusy):
+                logger.warning("spool not looked after", extra=fields(reason=exc.message))
+            return _HOUSEKEEPING_S
+        note_drops(dropped, self._count, self._bounds)
+        oldest = told.oldest_waiting_ms
+        self._state = {
+            "spool_rows": sum(told.rows.values()),
+            "spool_bytes": told.used_bytes,
+            "spool_age_seconds": 0.0 if oldest is None else max(0, self._clock() - oldest) / 1000,
+            "batches_waiting": told.batches_waiting,
+        }
+        return _HOUSEKEEPING_S
+
+    def idle(self, wait_s: float, stopping: threading.Event) -> None:
+        """Wait."""
+        stopping.wait(wait_s)
+
+    def gauges(self) -> dict[str, float]:
+        """What the metrics endpoint shows; from any thread."""
+        return self._state
+
+    def interrupt(self) -> None:
+        """Nothing here waits."""
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+
+def note_drops(dropped: int, count: MutableMapping[str, int], bounds: Bounds) -> None:
+    """Count and say that the spool's bound took events."""
+    if dropped:
+        count["events_expired"] += dropped
+        logger.error(
+            "spool is at its bound; the longest unseen were dropped",
+            extra=fields(events=dropped, spool_max_bytes=bounds.max_bytes),
+        )
+
+
+class DeliveryThread:
+    """Runs a delivery, or the housekeeping alone, beside the reactor."""
+
+    def __init__(self, delivery: Delivery | Housekeeping) -> None:
         self._delivery = delivery
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)

@@ -76,6 +76,21 @@ class Recorder:
             self._reactor.callLater(0, self._commit)
         return True
 
+    def note_state(self, *, version: str) -> None:
+        """Leave the counters in the spool; where it is busy or cannot be written, the next time."""
+        if self.in_outage:
+            return
+        try:
+            self._spool.note_state(
+                version=version, counters=dict(self._count), now_ms=self._clock()
+            )
+        except SpoolDamaged as exc:
+            self._replace(exc)
+        except SpoolBusy:
+            return
+        except SpoolError as exc:
+            logger.warning("counters not written", extra=fields(reason=exc.message))
+
     def flush(self) -> None:
         """Commit what there is now, for a clean stop.
 

@@ -20,12 +20,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from smtpfeeds_common import __version__
-from smtpfeeds_common.errors import SpoolBusy, SpoolError
+from smtpfeeds_common.errors import SpoolError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import SUFFIX, Bounds, Spool
 
 from .counters import new_counters
-from .delivery import Delivery, DeliveryThread
+from .delivery import Delivery, DeliveryThread, Housekeeping
 from .dialogue import Rules
 from .limits import Deadlines, Networks, SourceLimits
 from .listen import Opened, target_bits
@@ -152,9 +152,8 @@ class SensorService:
         if self._worker:
             self._every(1.0, functools.partial(self._stop_with, os.getppid()))
         self._every(self._settings.state_interval_s, self._note_state)
-        if self._settings.broker:
-            self._delivery = DeliveryThread(self._make_delivery())
-            self._delivery.start()
+        self._delivery = DeliveryThread(self._make_delivery())
+        self._delivery.start()
         if self._settings.metrics_listen:
             self._metrics = MetricsServer(
                 self._settings.metrics_listen, self._gauges, self.count, worker=self._worker
@@ -166,8 +165,10 @@ class SensorService:
             )
         self._reactor.addSystemEventTrigger("before", "shutdown", self.stop)
 
-    def _make_delivery(self) -> Delivery:
+    def _make_delivery(self) -> Delivery | Housekeeping:
         settings = self._settings
+        if not settings.broker:
+            return Housekeeping(self.spool.path, self.spool.bounds, self.count, self._clock)
         return Delivery(
             self.spool.path,
             BrokerLink.of_settings(settings),
@@ -189,27 +190,7 @@ class SensorService:
         self.reception.deadlines.advance(ticks)
 
     def _note_state(self) -> None:
-        if self.recorder.in_outage:
-            return
-        try:
-            self.spool.note_state(
-                version=__version__, counters=dict(self.count), now_ms=self._clock()
-            )
-        except SpoolBusy:
-            self._reactor.callLater(0.05, self._note_state_again)
-        except SpoolError as exc:
-            logger.warning("counters not written", extra=fields(reason=exc.message))
-
-    def _note_state_again(self) -> None:
-        if not any(loop.running for loop in self._loops):
-            return
-        try:
-            self.spool.note_state(
-                version=__version__, counters=dict(self.count), now_ms=self._clock()
-            )
-        except SpoolError:
-            # The next turn of the loop is soon enough.
-            return
+        self.recorder.note_state(version=__version__)
 
     def _gauges(self) -> dict[str, float]:
         return {
