@@ -41,7 +41,6 @@ def header(frame: Frame) -> str:
     No address, quote or surplus pipe may be in them, whatever the settings hold.
     """
     lines = [line.rstrip() for line in _HEADER.format(**_values(frame)).splitlines()]
-    lines += ["#"] * (HEADER_LINES - len(lines))
     assert len(lines) == HEADER_LINES
     return "\n".join(lines) + "\n"
 

@@ -1,0 +1,372 @@
+"""Publishing from a real PostgreSQL into generations behind one symlink."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest_support.fixtures import migrated_database
+from publish_support import NOW, Info, Origins
+from servers.postgres import PostgresServer
+from smtpfeeds_aggregator.publish import check, once
+from smtpfeeds_aggregator.publish.once import publish_once
+from smtpfeeds_aggregator.publish.service import PublishLoop
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_aggregator.store.connection import Connection, connect
+from smtpfeeds_aggregator.store.publication import PublicationStore
+from smtpfeeds_common.errors import DatabaseUnavailable, PublishError
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def settings(postgres: PostgresServer, tmp_path: Path) -> Iterator[AggregatorSettings]:
+    dsn = migrated_database(postgres)
+    yield AggregatorSettings(
+        dsn=dsn, feeds_dir=str(tmp_path / "www"), publish_non_global=True, generations_kept=2
+    )
+    postgres.drop_database(dsn)
+
+
+@pytest.fixture
+def connection(settings: AggregatorSettings) -> Iterator[Connection]:
+    with connect(settings, "test", autocommit=True) as made:
+        yield made
+
+
+@pytest.fixture
+def feeds(settings: AggregatorSettings) -> Path:
+    return Path(settings.feeds_dir) / "feeds"
+
+
+def observe(
+    connection: Connection,
+    ip: str,
+    feed: str = "smtpgreet",
+    *,
+    last: datetime = NOW - MINUTE,
+    asn: int | None = None,
+    sensors: tuple[str, ...] = ("sensor-1",),
+    hits: int = 3,
+    flags: int = 0,
+) -> None:
+    first = last - timedelta(hours=1)
+    connection.execute(
+        "INSERT INTO observation VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (ip, feed, first, last, hits, flags, asn),
+    )
+    for sensor in sensors:
+        connection.execute(
+            "INSERT INTO sighting VALUES (%s, %s, %s, %s, %s, %s, %s, 1)",
+            (ip, feed, sensor, first, last, hits, flags),
+        )
+
+
+def rows(path: Path) -> list[list[str]]:
+    return [
+        [field.strip() for field in line.split("  |  ")]
+        for line in path.read_text().splitlines()
+        if not line.startswith("#")
+    ]
+
+
+def stored_asns(connection: Connection) -> dict[str, int | None]:
+    found = connection.execute("SELECT DISTINCT host(ip), asn FROM observation").fetchall()
+    return dict(found)
+
+
+def test_window_becomes_files_of_every_format(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    observe(connection, "192.0.2.9", last=NOW - MINUTE, sensors=("a", "b"), hits=7, flags=5)
+    observe(connection, "192.0.2.9", "smtpdata", last=NOW - 2 * MINUTE)
+    observe(connection, "2001:db8::1", last=NOW - timedelta(days=6))
+    table = Origins({"192.0.2.9": 64505})
+    published = publish_once(settings, table, connection, now=NOW)
+    assert published is not None
+    assert published.addresses == {"smtpgreet": 2, "smtpdata": 1}
+    name = "1-10-10-10 - Indian Public DNS"
+    assert rows(feeds / "smtpgreet.txt") == [
+        ["NA", "NA", "2001:db8::1", "2026-11-17 10:59:30", "smtpgreet"],
+        ["64505", name, "192.0.2.9", "2026-11-23 10:58:30", "smtpgreet"],
+    ]
+    assert rows(feeds / "smtpdata.txt") == [
+        ["64505", name, "192.0.2.9", "2026-11-23 10:57:30", "smtpdata"]
+    ]
+    assert rows(feeds / "smtpgreet-ipv6.txt") == rows(feeds / "smtpgreet.txt")[:1]
+    assert rows(feeds / "smtpgreet-ipv4.txt") == rows(feeds / "smtpgreet.txt")[1:]
+    with (feeds / "smtpgreet.csv").open(newline="") as stream:
+        (_, row) = csv.DictReader(stream)
+    assert row == {
+        "ASN": "64505",
+        "ASname": name,
+        "ipaddr": "192.0.2.9",
+        "lastseen": "2026-11-23 10:58:30",
+        "category": "smtpgreet",
+        "first_seen": "2026-11-23 09:58:30",
+        "hits": "7",
+        "sensors": "2",
+        "tags": "bare_lf full_host_name",
+    }
+    *objects, last = map(json.loads, (feeds / "smtpgreet.ndjson").read_text().splitlines())
+    assert objects[1] == {
+        **row, "ASN": 64505, "hits": 7, "sensors": 2, "tags": ["bare_lf", "full_host_name"],
+    }  # fmt: skip
+    assert objects[0]["ASN"] is None
+    assert last["metadata"]["count"] == 2
+    assert last["metadata"]["licence"] == "CC0-1.0"
+
+
+def test_manifest_tells_what_the_files_hold(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    observe(connection, "192.0.2.9")
+    publish_once(settings, Origins({"192.0.2.9": 64496}), connection, now=NOW)
+    told = json.loads((feeds / "manifest.json").read_text())
+    assert told["generated"] == "2026-11-23T10:59:30Z"
+    assert told["expires"] == "2026-11-23T12:00:00Z"  # one moment of the grid missed
+    assert told["window"] == {"start": "2026-11-16T11:00:00Z", "end": "2026-11-23T11:00:00Z"}
+    assert told["origin_generation"] == "table-1"
+    assert sorted(told["files"]) == sorted(
+        path.name for path in feeds.iterdir() if path.name != "manifest.json"
+    )
+    for name, file in told["files"].items():
+        assert file["sha256"] == sha256((feeds / name).read_bytes()).hexdigest()
+    assert told["files"]["smtpgreet.txt"]["addresses"] == 1
+    assert told["files"]["smtpgreet-ipv6.txt"]["addresses"] == 0
+
+
+def test_window_begins_seven_days_before_the_next_minute(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    start = datetime(2026, 11, 16, 11, 0, tzinfo=UTC)
+    observe(connection, "192.0.2.1", last=start)
+    observe(connection, "192.0.2.2", last=start - timedelta(microseconds=1))
+    publish_once(settings, Origins(), connection, now=NOW)
+    assert [row[2] for row in rows(feeds / "smtpgreet.txt")] == ["192.0.2.1"]
+
+
+def test_the_database_says_what_time_it_is(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    observe(connection, "192.0.2.1", last=datetime.now(UTC) - timedelta(days=8))
+    observe(connection, "192.0.2.2", last=datetime.now(UTC) - timedelta(days=6))
+    published = publish_once(settings, Origins(), connection)
+    assert published is not None
+    assert abs(published.window_end - datetime.now(UTC)) < timedelta(minutes=2)
+    assert [row[2] for row in rows(feeds / "smtpgreet.txt")] == ["192.0.2.2"]
+
+
+def test_what_is_not_routable_or_excluded_is_left_out_and_counted(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    for ip in ("192.0.2.1", "10.1.2.3", "2001:db8::1", "8.8.8.8", "9.9.9.9", "2a00:1450::1"):
+        observe(connection, ip)
+    connection.execute(
+        "INSERT INTO exclusion (prefix, reason, since, until) VALUES"
+        " ('9.9.9.0/24', 'asked', %(past)s, NULL), ('8.8.8.0/24', 'over', %(past)s, %(past)s)",
+        {"past": datetime.now(UTC) - timedelta(days=1)},
+    )
+    strict = replace(settings, publish_non_global=False)
+    publish_once(strict, Origins(), connection, now=NOW)
+    assert [row[2] for row in rows(feeds / "smtpgreet.txt")] == ["8.8.8.8", "2a00:1450::1"]
+    told = json.loads((feeds / "manifest.json").read_text())
+    assert told["left_out"] == {
+        "smtpgreet": {"not_global": 3, "excluded": 1},
+        "smtpdata": {"not_global": 0, "excluded": 0},
+    }
+
+
+def test_origins_that_differ_are_written_back(
+    settings: AggregatorSettings, connection: Connection
+) -> None:
+    """Also those of rows that are not published: queries show them."""
+    for ip, asn in (("192.0.2.1", None), ("192.0.2.2", 64496), ("192.0.2.3", 5), ("10.0.0.1", 5)):
+        observe(connection, ip, asn=asn)
+    observe(connection, "192.0.2.1", "smtpdata")
+    table = Origins({"192.0.2.1": 64496, "192.0.2.2": 64496, "10.0.0.1": 64497})
+    strict = replace(settings, publish_non_global=False)
+    published = publish_once(strict, table, connection, now=NOW)
+    assert published is not None
+    assert published.origins_changed == 4
+    assert stored_asns(connection) == {
+        "192.0.2.1": 64496, "192.0.2.2": 64496, "192.0.2.3": None, "10.0.0.1": 64497,
+    }  # fmt: skip
+    names = connection.execute("SELECT asn, name FROM autonomous_system ORDER BY asn").fetchall()
+    assert names == [(64496, "COGENT-174"), (64497, "Pipe in the middle")]
+    used = connection.execute("SELECT generation, source FROM origin_generation").fetchall()
+    assert used == [("table-1", "made up")]
+
+
+def test_without_a_table_the_stored_origins_stand(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    observe(connection, "192.0.2.1", asn=64496)
+    connection.execute("INSERT INTO autonomous_system VALUES (64496, 'Kept Name')")
+    publish_once(settings, Origins(info=Info(prefixes=0)), connection, now=NOW)
+    assert rows(feeds / "smtpgreet.txt")[0][:2] == ["64496", "Kept Name"]
+    assert stored_asns(connection) == {"192.0.2.1": 64496}
+    assert json.loads((feeds / "manifest.json").read_text())["origin_generation"] is None
+
+
+def test_files_are_world_readable_whatever_the_umask(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    before = os.umask(0o077)
+    try:
+        publish_once(settings, Origins(), connection, now=NOW)
+    finally:
+        os.umask(before)
+    for path in feeds.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    for folder in (feeds.resolve(), feeds.resolve().parent, feeds.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_symlink_is_relative_and_old_generations_go(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    names = []
+    for minutes in range(4):
+        published = publish_once(settings, Origins(), connection, now=NOW + minutes * MINUTE)
+        assert published is not None
+        names.append(published.generation.name)
+    assert feeds.readlink() == Path("generations") / names[-1]
+    assert sorted(path.name for path in (feeds.parent / "generations").iterdir()) == names[-2:]
+
+
+def test_failed_check_leaves_the_last_good_generation(
+    settings: AggregatorSettings,
+    connection: Connection,
+    feeds: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    observe(connection, "192.0.2.1")
+    publish_once(settings, Origins(), connection, now=NOW)
+    good = (feeds / "smtpgreet.txt").read_bytes()
+    observe(connection, "192.0.2.2")
+
+    def spoilt(folder: Path, files: Any) -> Any:
+        path = folder / files[0].name
+        path.write_text(path.read_text().replace("  |  192.0.2.2 ", " | 192.0.2.2 "))
+        return check.check_feed(folder, files)
+
+    monkeypatch.setattr(once, "check_feed", spoilt)
+    with pytest.raises(PublishError, match=r"smtpgreet\.txt, line 70: not a row"):
+        publish_once(settings, Origins(), connection, now=NOW + MINUTE)
+    assert (feeds / "smtpgreet.txt").read_bytes() == good
+    assert len(list((feeds.parent / "generations").iterdir())) == 1
+
+
+def test_what_a_dead_run_left_is_removed(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    publish_once(settings, Origins(), connection, now=NOW)
+    dead = feeds.parent / "generations" / ".partial-20261101T000000Z-dead"
+    dead.mkdir()
+    (dead / "smtpgreet.txt").write_text("half")
+    (feeds.parent / ".feeds-dead").symlink_to("nowhere")
+    publish_once(settings, Origins(), connection, now=NOW + MINUTE)
+    assert not dead.exists()
+    assert not (feeds.parent / ".feeds-dead").is_symlink()
+
+
+def test_only_one_publishes_a_directory_at_a_time(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    publish_once(settings, Origins(), connection, now=NOW)
+    key = once.FeedsDirectory(feeds.parent).lock_key()
+    with connect(settings, "other", autocommit=True) as other:
+        assert PublicationStore(other).try_lock(key)
+        assert publish_once(settings, Origins(), connection, now=NOW + MINUTE) is None
+    assert publish_once(settings, Origins(), connection, now=NOW + MINUTE) is not None
+
+
+def test_lock_that_went_with_the_session_forbids_the_switch(
+    settings: AggregatorSettings,
+    connection: Connection,
+    feeds: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another may be publishing by now: what was written by then is thrown away."""
+    publish_once(settings, Origins(), connection, now=NOW)
+    before = feeds.readlink()
+
+    def and_lose_the_lock(folder: Path, files: Any) -> Any:
+        connection.execute("SELECT pg_advisory_unlock_all()")
+        return check.check_feed(folder, files)
+
+    monkeypatch.setattr(once, "check_feed", and_lose_the_lock)
+    with pytest.raises(PublishError, match="lost the lock"):
+        publish_once(settings, Origins(), connection, now=NOW + MINUTE)
+    assert feeds.readlink() == before
+
+
+def test_something_else_in_the_feeds_place_is_not_touched(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    feeds.mkdir(parents=True)
+    (feeds / "precious").touch()
+    with pytest.raises(PublishError, match="not a symlink"):
+        publish_once(settings, Origins(), connection, now=NOW)
+    assert (feeds / "precious").exists()
+
+
+class TestLoop:
+    def test_publishes_at_once_and_then_on_the_grid(
+        self, settings: AggregatorSettings, connection: Connection, feeds: Path
+    ) -> None:
+        loop = PublishLoop(replace(settings, publish_interval_s=1), Origins())
+        stop = threading.Event()
+        thread = threading.Thread(target=loop.run, args=(stop,))
+        thread.start()
+        try:
+            until = time.monotonic() + 30
+            while loop.counts.published < 3 and time.monotonic() < until:
+                time.sleep(0.02)
+        finally:
+            stop.set()
+            thread.join(20)
+        assert not thread.is_alive()
+        assert loop.counts.published >= 3
+        assert loop.counts.failed == 0
+        assert (feeds / "manifest.json").exists()
+
+    def test_failure_is_counted_and_the_loop_goes_on(self, settings: AggregatorSettings) -> None:
+        calls = 0
+
+        def flaky(told: AggregatorSettings) -> Connection:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise DatabaseUnavailable("gone for a moment")
+            return connect(told, "publish", autocommit=True)
+
+        loop = PublishLoop(settings, Origins(), connect=flaky)
+        assert loop.publish() is False
+        assert loop.counts.failed == 1
+        assert loop.counts.error == "gone for a moment"
+        assert loop.publish() is True
+        assert loop.counts.error == ""
+        assert loop.counts.published == 1
+
+    def test_one_of_two_processes_is_enough(self, settings: AggregatorSettings) -> None:
+        """The second comes a moment later, at the same point of the grid."""
+        daily = replace(settings, publish_interval_s=86_400)
+        first, second = PublishLoop(daily, Origins()), PublishLoop(daily, Origins())
+        assert first.publish()
+        assert second.publish()
+        assert (first.counts.published, second.counts.published) == (1, 0)
+        assert second.counts.left_to_another == 1

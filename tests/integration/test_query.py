@@ -1,0 +1,396 @@
+"""The commands that ask the database, as an operator types them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ingest_support.fixtures import migrated_database
+from publish_support import Info, Origins
+from servers.postgres import PostgresServer
+from smtpfeeds_aggregator.publish.once import publish_once
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_aggregator.store import reading
+from smtpfeeds_aggregator.store.connection import Connection, connect
+from smtpfeeds_aggregator.store.purge import PurgeStore
+from smtpfeeds_common.cli import main
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def dsn(postgres: PostgresServer) -> Iterator[str]:
+    made = migrated_database(postgres)
+    yield made
+    postgres.drop_database(made)
+
+
+@pytest.fixture
+def connection(dsn: str) -> Iterator[Connection]:
+    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as made:
+        yield made
+
+
+@pytest.fixture
+def run(dsn: str) -> Run:
+    def call(*args: str, **kwargs: object) -> Result:
+        env = {"SMTPFEEDS_AGGREGATOR_DSN": dsn}
+        return CliRunner().invoke(main, args, env=env, **kwargs)  # type: ignore[arg-type]
+
+    return call
+
+
+def see(
+    connection: Connection,
+    ip: str,
+    feed: str = "smtpgreet",
+    sensor: str = "sensor-1",
+    *,
+    first: datetime = NOW - 2 * HOUR,
+    last: datetime = NOW - HOUR,
+    hits: int = 2,
+    flags: int = 0,
+) -> None:
+    connection.execute(
+        "INSERT INTO sighting VALUES (%s, %s, %s, %s, %s, %s, %s, 1)",
+        (ip, feed, sensor, first, last, hits, flags),
+    )
+
+
+def fold(connection: Connection) -> None:
+    """Make observation of sightings, as ingest would have."""
+    connection.execute(
+        "INSERT INTO observation SELECT s.ip, f.feed, min(first_seen), max(last_seen),"
+        " coalesce(sum(hits) FILTER (WHERE s.feed = f.feed), 0),"
+        " coalesce(bit_or(flags) FILTER (WHERE s.feed = f.feed), 0)"
+        " FROM sighting s JOIN (VALUES ('smtpgreet', 'smtpgreet'), ('smtpgreet', 'smtpdata'),"
+        " ('smtpdata', 'smtpdata')) f (feed, source) ON s.feed = f.source GROUP BY 1, 2"
+    )
+
+
+@pytest.fixture
+def seen(connection: Connection) -> None:
+    see(connection, "192.0.2.1")
+    see(connection, "192.0.2.1", sensor="sensor-2", first=NOW - 3 * HOUR, flags=1)
+    see(connection, "192.0.2.1", "smtpdata", last=NOW - HOUR - timedelta(minutes=1))
+    see(connection, "192.0.2.77", first=NOW - 20 * DAY, last=NOW - 10 * DAY)
+    see(connection, "198.51.100.1", last=NOW - 90 * timedelta(minutes=1))
+    see(connection, "2001:db8::5")
+    fold(connection)
+    connection.execute("UPDATE observation SET asn = 64496 WHERE ip = '198.51.100.1'")
+    connection.execute("INSERT INTO autonomous_system VALUES (64496, 'EXAMPLE-AS, Inc')")
+
+
+def found(result: Result) -> list[tuple[str, str]]:
+    assert result.exit_code == 0, result.output
+    return [(row["ipaddr"], row["category"]) for row in json.loads(result.stdout)]
+
+
+@pytest.mark.usefixtures("seen")
+class TestQuery:
+    @pytest.mark.parametrize(
+        ("terms", "expected"),
+        [
+            (["192.0.2.1"], ["192.0.2.1 smtpdata", "192.0.2.1 smtpgreet"]),
+            (["::ffff:192.0.2.77"], ["192.0.2.77 smtpgreet"]),
+            (["192.0.2.0/26", "--feed", "smtpgreet"], ["192.0.2.1 smtpgreet"]),
+            (["2001:DB8::/32"], ["2001:db8::5 smtpgreet"]),
+            (["::/0"], ["2001:db8::5 smtpgreet"]),
+            (["AS64496"], ["198.51.100.1 smtpgreet"]),
+            (["64496", "198.51.100.0/24"], ["198.51.100.1 smtpgreet"]),  # each row once
+            (["198.51.100.0/24", "as64496"], ["198.51.100.1 smtpgreet"]),
+            (["0.0.0.0/0", "--since", "80m", "--feed", "smtpgreet"], ["192.0.2.1 smtpgreet"]),
+            (["--until", "7d"], ["192.0.2.77 smtpgreet"]),
+            (["--until", (NOW - 7 * DAY).isoformat()], ["192.0.2.77 smtpgreet"]),
+            (["--limit", "1"], ["192.0.2.1 smtpdata"]),
+            (["--feed", "smtpdata"], ["192.0.2.1 smtpdata"]),
+        ],
+    )
+    def test_finds(self, terms: list[str], expected: list[str], run: Run) -> None:
+        result = run("query", *terms, "--json")
+        assert [" ".join(row) for row in found(result)] == expected
+
+    def test_row_has_the_feeds_columns_and_more(self, run: Run) -> None:
+        (row,) = json.loads(run("query", "192.0.2.1", "--feed", "smtpgreet", "--json").stdout)
+        assert row == {
+            "ASN": None,
+            "ASname": None,
+            "ipaddr": "192.0.2.1",
+            "lastseen": f"{NOW - HOUR:%Y-%m-%d %H:%M:%S}",
+            "category": "smtpgreet",
+            "first_seen": f"{NOW - 3 * HOUR:%Y-%m-%d %H:%M:%S}",
+            "hits": 4,
+            "sensors": 2,
+            "tags": ["bare_lf"],
+        }
+
+    def test_formats(self, run: Run) -> None:
+        text = run("query", "AS64496", "--format", "text").stdout
+        time = f"{NOW - 90 * timedelta(minutes=1):%Y-%m-%d %H:%M:%S}"
+        wanted = "%-11s  |  %-30s  |  %-15s  |  %s  |  %s\n"
+        assert text == wanted % ("64496", "EXAMPLE-AS, Inc", "198.51.100.1", time, "smtpgreet")
+        (row,) = csv.DictReader(io.StringIO(run("query", "AS64496", "--format", "csv").stdout))
+        assert (row["ASname"], row["hits"]) == ("EXAMPLE-AS, Inc", "2")
+        lines = run("query", "--format", "ndjson").stdout.splitlines()
+        assert len([json.loads(line) for line in lines]) == 5
+        table = run("query", "AS64496").stdout
+        assert table.splitlines()[0].split()[:2] == ["address", "feed"]
+        assert table.splitlines()[1].split()[:2] == ["198.51.100.1", "smtpgreet"]
+        assert table.isascii()  # no box, no colour
+
+    def test_nothing_found_is_said_and_exit_code_1(self, run: Run) -> None:
+        result = run("query", "203.0.113.7")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "nothing found for 203.0.113.7" in result.stderr
+        result = run("query", "203.0.113.7", "--json")
+        assert (result.exit_code, json.loads(result.stdout)) == (1, [])
+
+    @pytest.mark.parametrize(
+        "args",
+        [
+            ["192.0.2.300"],
+            ["192.0.2.1/24"],  # bits behind the prefix
+            ["AS0"],
+            ["4294967296"],
+            ["example.net"],
+            ["--since", "yesterday"],
+            ["--feed", "smtphelo"],
+            ["--limit", "0"],
+            ["--format", "xml"],
+            ["--dsn", "host=x", "--dir", "/nowhere"],
+        ],
+    )
+    def test_wrong_use_is_exit_code_2(self, args: list[str], run: Run) -> None:
+        result = run("query", *args)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr
+
+    def test_limit_says_that_there_is_more(self, run: Run) -> None:
+        assert "more than these 2 rows" in run("query", "--limit", "2").stderr
+        assert run("query", "--limit", "5").stderr == ""
+
+    def test_pages_join_without_a_seam(
+        self, run: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reading, "PAGE_ROWS", 2)
+        assert len(found(run("query", "--json"))) == 5
+        connection.execute("UPDATE observation SET asn = 64496")
+        assert len(found(run("query", "AS64496", "--json"))) == 5
+
+
+def test_an_address_is_an_index_range(connection: Connection) -> None:
+    """A prefix among many rows reads the primary key, not the table."""
+    connection.execute(
+        "INSERT INTO observation SELECT '10.0.0.0'::inet + g, 'smtpgreet', now(), now(), 1"
+        " FROM generate_series(1, 20000) g"
+    )
+    connection.execute("ANALYZE observation")
+    sql = "EXPLAIN " + reading.queries("reading.sql")["page_of_range"].split("\n", 1)[1]
+    plan = connection.execute(
+        sql.encode(),
+        {
+            "after_ip": "10.0.1.0", "after_feed": "", "low": "10.0.1.0", "high": "10.0.1.255",
+            "feeds": ["smtpgreet"], "since": None, "until": None, "rows": 5000,
+        },
+    ).fetchall()  # fmt: skip
+    text = "\n".join(line for (line,) in plan)
+    assert "observation_pkey" in text
+    assert "Seq Scan on observation" not in text
+
+
+class TestDatabaseChoice:
+    def test_folder_of_a_single_host(
+        self, dsn: str, connection: Connection, tmp_path: Path
+    ) -> None:
+        see(connection, "192.0.2.1")
+        fold(connection)
+        (tmp_path / "aggregator.toml").write_text(f"dsn = {json.dumps(dsn)}\n")
+        for option, value in (("--dir", tmp_path), ("--config", tmp_path / "aggregator.toml")):
+            result = CliRunner().invoke(main, ["query", option, str(value), "--json"])
+            assert len(found(result)) == 1
+
+    def test_none_is_wrong_use(self) -> None:
+        result = CliRunner().invoke(main, ["query"], env={"SMTPFEEDS_AGGREGATOR_DSN": ""})
+        assert result.exit_code == 2
+        assert "which database" in result.stderr
+
+    def test_folder_of_something_else_is_wrong_use(self, tmp_path: Path) -> None:
+        result = CliRunner().invoke(main, ["query", "--dir", str(tmp_path)])
+        assert result.exit_code == 2
+        assert "no aggregator.toml in it" in result.stderr
+
+    def test_database_without_schema_says_what_to_run(self, database: str) -> None:
+        result = CliRunner().invoke(main, ["query", "--dsn", database])
+        assert result.exit_code == 1
+        assert "smtpfeeds aggregator migrate" in result.stderr
+
+
+@pytest.mark.usefixtures("seen")
+class TestFeed:
+    def test_list_counts_the_window(self, run: Run) -> None:
+        greet, data = json.loads(run("feed", "list", "--json").stdout)
+        assert (greet["feed"], greet["addresses"]) == ("smtpgreet", 3)
+        assert (data["feed"], data["addresses"]) == ("smtpdata", 1)
+        assert data["newest"] == f"{NOW - HOUR - timedelta(minutes=1):%Y-%m-%d %H:%M:%S}"
+
+    def test_show_prints_what_would_be_published(
+        self, run: Run, connection: Connection, dsn: str, tmp_path: Path
+    ) -> None:
+        settings = AggregatorSettings(dsn=dsn, feeds_dir=str(tmp_path), publish_non_global=True)
+        publish_once(settings, Origins(info=Info(prefixes=0)), connection)
+        lines = (tmp_path / "feeds" / "smtpgreet.txt").read_text().splitlines(keepends=True)
+        published = [line for line in lines if not line.startswith("#")]
+        config = tmp_path / "aggregator.toml"
+        config.write_text("publish_non_global = true\n")
+        args = ("feed", "show", "smtpgreet", "--config", str(config), "--format", "text")
+        assert run(*args).stdout == "".join(published)
+        assert len(published) == 3
+
+    def test_show_leaves_out_what_is_not_published(self, run: Run) -> None:
+        result = run("feed", "show", "smtpgreet")
+        assert (result.exit_code, result.stderr) == (1, "smtpgreet is empty\n")
+
+    def test_times_in_place_of_the_window(self, run: Run, tmp_path: Path) -> None:
+        config = tmp_path / "aggregator.toml"
+        config.write_text("publish_non_global = true\n")
+        show = ("feed", "show", "smtpgreet", "--config", str(config), "--json")
+        assert len(found(run(*show, "--since", "30d"))) == 4
+        assert found(run(*show, "--since", "30d", "--until", "7d")) == [("192.0.2.77", "smtpgreet")]
+
+
+class TestSensors:
+    def test_list_says_who_is_alive(self, run: Run, connection: Connection) -> None:
+        connection.execute(
+            "INSERT INTO sensor (name, heard_at, sealed_at, version, drops) VALUES"
+            " ('a-alive', now(), now() + interval '30 seconds', '0.1.0', 0),"
+            " ('b-silent', %s, %s, '0.0.9', 4), ('c-new', NULL, NULL, '', 0)",
+            (NOW - DAY, NOW - DAY),
+        )
+        connection.execute(
+            "INSERT INTO activity VALUES (%s, 'smtpgreet', 'a-alive', 5),"
+            " (%s, 'smtpdata', 'a-alive', 3), (%s, 'smtpdata', 'a-alive', 100)",
+            (NOW - HOUR, NOW - HOUR, NOW - 3 * DAY),
+        )
+        alive, silent, new = json.loads(run("sensors", "--json").stdout)
+        assert alive["alive"] is True
+        assert alive["silent_since"] is None
+        assert (alive["events_24h"], alive["events"], alive["skew_s"]) == (8, 108, 30.0)
+        assert silent["alive"] is False
+        assert silent["silent_since"] == f"{NOW - DAY:%Y-%m-%d %H:%M:%S}"
+        assert (silent["version"], silent["drops"]) == ("0.0.9", 4)
+        assert (new["alive"], new["last_heard"]) == (False, None)
+        assert run("sensors", "list", "--json").stdout == run("sensors", "--json").stdout
+        assert run("sensors").stdout.splitlines()[1].split()[:2] == ["a-alive", "yes"]
+
+    def test_none_is_exit_code_1(self, run: Run) -> None:
+        result = run("sensors")
+        assert (result.exit_code, result.stderr) == (1, "no sensor has reported yet\n")
+
+
+class TestPurge:
+    """What a sensor said from a time on goes; everything else stays to the row."""
+
+    @pytest.fixture
+    def bad_since(self, connection: Connection) -> datetime:
+        """Sensor `bad` is not to be trusted since three hours ago."""
+        bad = NOW - 3 * HOUR
+        # Only the bad sensor saw it, since then.
+        see(connection, "192.0.2.1", sensor="bad", first=bad, last=NOW)
+        see(connection, "192.0.2.1", "smtpdata", sensor="bad", first=bad + HOUR, last=NOW)
+        # Both saw it.
+        see(connection, "192.0.2.2", sensor="bad", first=bad + HOUR, last=NOW, hits=50, flags=4)
+        see(connection, "192.0.2.2", sensor="good", first=NOW - 9 * HOUR, hits=3, flags=1)
+        # The bad one had seen it before too, and DATA of it.
+        see(connection, "192.0.2.3", sensor="bad", first=NOW - 9 * HOUR, last=NOW, hits=9, flags=2)
+        see(connection, "192.0.2.3", "smtpdata", sensor="bad", first=NOW - 8 * HOUR, last=NOW)
+        # Before only; and by another only.
+        see(connection, "192.0.2.4", sensor="bad", first=NOW - 9 * HOUR, last=NOW - 8 * HOUR)
+        see(connection, "2001:db8::5", sensor="good", last=NOW)
+        fold(connection)
+        connection.execute("UPDATE observation SET asn = 64496")
+        connection.execute(
+            "INSERT INTO activity VALUES (%s, 'smtpgreet', 'bad', 5), (%s, 'smtpgreet', 'bad', 5),"
+            " (%s, 'smtpgreet', 'good', 5)",
+            (bad - HOUR, bad + HOUR, bad + HOUR),
+        )
+        return bad
+
+    def observations(self, connection: Connection) -> list[tuple[object, ...]]:
+        return connection.execute(
+            "SELECT host(ip), feed, first_seen, last_seen, hits, flags, asn FROM observation"
+            " ORDER BY ip, feed"
+        ).fetchall()
+
+    def test_observation_is_rebuilt_from_what_is_left(
+        self, run: Run, connection: Connection, bad_since: datetime
+    ) -> None:
+        result = run("sensors", "purge", "bad", "--since", bad_since.isoformat(), "--yes")
+        assert result.exit_code == 0, result.output
+        assert "3 addresses rebuilt, 3 sightings deleted, 2 cut back, 2 rows left" in result.stdout
+        long_ago, later = NOW - 9 * HOUR, NOW - 8 * HOUR
+        assert self.observations(connection) == [
+            ("192.0.2.2", "smtpgreet", long_ago, NOW - HOUR, 3, 1, 64496),
+            ("192.0.2.3", "smtpdata", later, later, 1, 0, 64496),
+            # Seen once, at its first time; the data event after it was a greet too.
+            ("192.0.2.3", "smtpgreet", long_ago, later, 1, 0, 64496),
+            ("192.0.2.4", "smtpgreet", long_ago, later, 2, 0, 64496),
+            ("2001:db8::5", "smtpgreet", NOW - 2 * HOUR, NOW, 2, 0, 64496),
+        ]
+        hours = connection.execute("SELECT sensor FROM activity ORDER BY 1").fetchall()
+        assert hours == [("bad",), ("good",)]
+
+    def test_again_it_changes_nothing(self, connection: Connection, bad_since: datetime) -> None:
+        store = PurgeStore(connection)
+        store.purge("bad", bad_since)
+        before = self.observations(connection)
+        again = store.purge("bad", bad_since)
+        assert (again.addresses, again.sightings_deleted, again.sightings_cut) == (0, 0, 0)
+        assert self.observations(connection) == before
+
+    def test_asks_first_and_no_means_no(
+        self, run: Run, connection: Connection, bad_since: datetime
+    ) -> None:
+        before = self.observations(connection)
+        result = run("sensors", "purge", "bad", "--since", "3h", input="n\n")
+        assert result.exit_code == 1
+        assert "3 addresses?" in result.stderr
+        assert self.observations(connection) == before
+
+    def test_unknown_sensor_is_said(self, run: Run) -> None:
+        result = run("sensors", "purge", "nobody", "--since", "1d", "--yes")
+        assert result.exit_code == 1
+        assert "no sensor 'nobody'" in result.stderr
+
+    def test_time_is_required(self, run: Run) -> None:
+        assert run("sensors", "purge", "bad", "--yes").exit_code == 2
+
+
+def test_output_to_a_pipe_is_plain(dsn: str, connection: Connection) -> None:
+    """The real program, its output a pipe, a terminal's variables set."""
+    see(connection, "192.0.2.1")
+    fold(connection)
+    done = subprocess.run(
+        [sys.executable, "-m", "smtpfeeds_common.cli", "query", "192.0.2.1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "SMTPFEEDS_AGGREGATOR_DSN": dsn, "TERM": "xterm-256color"},
+    )
+    assert done.stdout.isascii()
+    assert "\x1b" not in done.stdout
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["address", "192.0.2.1"]
+    assert done.stderr == ""
