@@ -1,0 +1,217 @@
+"""The publisher's parts that need no database: the grid, sorting, times, reading back."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from publish_support import HOSTILE_NAMES, NOW, Seen, frame_of, hostile_rows, make_feed
+from smtpfeeds_aggregator.publish import text_format
+from smtpfeeds_aggregator.publish.check import check_feed
+from smtpfeeds_aggregator.publish.entries import RECORD, format_time, pack_record, tags
+from smtpfeeds_aggregator.publish.grid import expiry, next_point
+from smtpfeeds_aggregator.publish.manifest import generated_at
+from smtpfeeds_aggregator.publish.ranges import AddressRanges
+from smtpfeeds_aggregator.publish.snapshot import LeftOut, Window, window_end, window_start
+from smtpfeeds_aggregator.publish.sorting import SortedRecords
+from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_common.errors import PublishError
+from smtpfeeds_common.feeds import FEED_BY_NAME
+
+MIDNIGHT = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp())
+NOWHERE = AddressRanges(())
+
+
+@pytest.mark.parametrize(
+    ("now_s", "interval_s", "next_s"),
+    [
+        (0, 3600, 3600),
+        (3599.9, 3600, 3600),
+        (3600, 3600, 7200),  # strictly after now
+        (1, 1, 2),
+        (86_399, 3600, 86_400),
+        (86_300, 7000, 86_400),  # midnight, where the interval does not divide the day
+        (86_400, 7000, 93_400),  # and from there anew
+    ],
+)
+def test_grid_is_multiples_of_the_interval_since_midnight(
+    now_s: float, interval_s: int, next_s: int
+) -> None:
+    assert next_point(MIDNIGHT + now_s, interval_s) == MIDNIGHT + next_s
+
+
+def test_generation_expires_when_one_moment_was_missed() -> None:
+    assert expiry(MIDNIGHT + 10, 3600) == MIDNIGHT + 7200
+
+
+def test_window_ends_on_the_next_full_minute() -> None:
+    full = NOW.replace(second=0)
+    assert window_end(full) == full
+    assert window_end(full.replace(microsecond=1)) == window_end(NOW) != full
+    assert (window_end(NOW) - window_start(window_end(NOW))).days == 7
+
+
+@given(st.integers(0, 253_402_300_799))
+def test_times_are_written_as_utc(epoch_s: int) -> None:
+    expected = datetime.fromtimestamp(epoch_s, UTC)
+    assert (
+        datetime.strptime(format_time(epoch_s), "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC) == expected
+    )
+
+
+def test_tags_name_the_flags() -> None:
+    assert tags(0) == ()
+    assert tags(7) == ("bare_lf", "early_talker", "full_host_name")
+    assert tags(8) == ()  # a newer sensor's
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.none(), st.integers(1, 2**32 - 1)),
+            st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)),
+        ),
+        unique=True,
+    ),
+    st.integers(1, 5),
+)
+def test_records_come_back_in_the_feeds_order(
+    rows: list[tuple[int | None, bytes]], run_records: int
+) -> None:
+    """Through runs on disk as well: unknown ASN first, IPv4 before IPv6, by address."""
+    records = SortedRecords(Path("/tmp"), RECORD.size, run_records)
+    for asn, packed in rows:
+        records.add(pack_record(asn, packed, 1, 1, 1, 0, 1))
+    got = [(asn or None, packed[:size]) for asn, size, packed, *_ in map(RECORD.unpack, records)]
+    records.close()
+    assert got == sorted(rows, key=lambda row: (row[0] or 0, len(row[1]), row[1]))
+
+
+def test_changed_origins_come_in_the_databases_key_order(tmp_path: Path) -> None:
+    """Address first, then feed as text: what every writer locks by."""
+
+    class Table:
+        def lookup_many(self, addresses: list[bytes]) -> list[int | None]:
+            return [None if address[-1] == 9 else 7 for address in addresses]
+
+    window = Window(tmp_path)
+    seen = [
+        Seen("2001:db8::1", 5),
+        Seen("192.0.2.2", 5, "smtpgreet"),
+        Seen("192.0.2.2", 5, "smtpdata"),
+        Seen("192.0.2.1", 7),
+        Seen("10.0.0.9", 7),
+    ]
+    window.read([row.copied() for row in seen], Table(), LeftOut(NOWHERE, NOWHERE))  # type: ignore[arg-type]
+    assert list(window.changes()) == [
+        ("10.0.0.9", "smtpgreet", None),
+        ("192.0.2.2", "smtpdata", 7),
+        ("192.0.2.2", "smtpgreet", 7),
+        ("2001:db8::1", "smtpgreet", 7),
+    ]
+    window.close()
+
+
+@pytest.mark.parametrize("manifest", [b"", b"{}", b"<html>", b'{"generated": "soon"}', b"\xff"])
+def test_manifest_that_cannot_be_read_tells_no_time(manifest: bytes) -> None:
+    assert generated_at(manifest) is None
+
+
+def replaced(old: str, new: str) -> Callable[[str], str]:
+    def replace(text: str) -> str:
+        assert old in text
+        return text.replace(old, new, 1)
+
+    return replace
+
+
+def doubled(text: str) -> str:
+    row = next(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+    return text.replace(row, row * 2)
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil"),
+    [
+        ("smtpgreet.txt", replaced("#\n", "")),  # 67 lines of header
+        ("smtpgreet.txt", replaced("#\n", "#\n#\n")),  # 69
+        ("smtpgreet.txt", replaced("# Statistics\n", "")),
+        ("smtpgreet.txt", replaced("   Addresses: ", "   Addresses: 1")),
+        ("smtpgreet.txt", replaced("        ASNs: ", "        ASNs: 1")),
+        ("smtpgreet.txt", replaced("# Statistics", "# See 192.0.2.1")),
+        ("smtpgreet.txt", replaced("# Statistics", '# "Statistics"')),
+        ("smtpgreet.txt", replaced("  |  smtpgreet\n", "  |  smtpdata\n")),
+        ("smtpgreet.txt", replaced("  |  smtpgreet\n", "  |  smtpgreet \n")),
+        ("smtpgreet.txt", replaced("COGENT-174 ", "COGENT|174 ")),
+        ("smtpgreet.txt", replaced("COGENT-174 ", 'COGENT"174 ')),
+        ("smtpgreet.txt", replaced("COGENT-174 ", "C,O,G,NT17 ")),
+        ("smtpgreet.txt", replaced("COGENT-174 ", "1.2.3.4-17 ")),
+        ("smtpgreet.txt", replaced("COGENT-174 ", "eval(T-174 ")),
+        ("smtpgreet.txt", replaced("COGENT-174  ", "COGENT-174 ")),  # not padded
+        ("smtpgreet.txt", replaced("COGENT-174", " " * 10)),
+        ("smtpgreet.txt", replaced("64496 ", "0     ")),
+        ("smtpgreet.txt", replaced("64496 ", "064496")),
+        ("smtpgreet.txt", replaced("2001:db8::1 ", "2001:DB8::1 ")),
+        ("smtpgreet.txt", replaced("2001:db8::1 ", "2001:db8::g ")),
+        ("smtpgreet.txt", replaced("2026-11-23 10:58:30", "2026-11-23T10:58:30")),
+        ("smtpgreet.txt", doubled),
+        ("smtpgreet.txt", lambda text: text + "\n"),
+        ("smtpgreet.txt", lambda text: text[: len(text) // 2]),
+        ("smtpgreet-ipv4.txt", replaced("192.0.2.200 ", "192.0.2.201 ")),
+        ("smtpgreet-ipv4.txt", doubled),
+        ("smtpgreet-ipv6.txt", lambda text: text[: len(text) // 2]),
+        ("smtpgreet.csv", replaced(",smtpgreet,", ",smtpgreet,,")),
+        ("smtpgreet.csv", lambda text: text[: text.rindex("\n", 0, -1) + 1]),
+        ("smtpgreet.ndjson", lambda text: text[: text.rindex("\n", 0, -1) + 1]),
+        ("smtpgreet.ndjson", replaced("}\n", "\n")),
+        ("smtpgreet.ndjson", lambda text: text + '{"ASN":1}\n'),
+    ],
+)
+def test_no_spoilt_file_passes_the_check(
+    file: str, spoil: Callable[[str], str], tmp_path: Path
+) -> None:
+    files = make_feed(tmp_path, "smtpgreet", hostile_rows())
+    path = tmp_path / file
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(PublishError, match=file):
+        check_feed(tmp_path, files)
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES.values())
+def test_header_is_harmless_whatever_the_settings_hold(name: str) -> None:
+    """The publisher's name and contact go the way of AS names."""
+    frame = frame_of("smtpgreet")
+    spoilt = type(frame)(
+        **{
+            **{field: getattr(frame, field) for field in frame.__dataclass_fields__},
+            "publisher": name,
+            "contact": f"{name}\n192.0.2.1 {{braces}} 100 %",
+        }
+    )
+    lines = text_format.header(spoilt).split("\n")
+    assert len(lines) == 69
+    assert lines.pop() == ""
+    assert all(line.startswith("#") and '"' not in line and "192.0" not in line for line in lines)
+    assert sum("|" in line for line in lines) == 1
+
+
+def test_each_feed_says_which_event_it_lists() -> None:
+    for name, event in (("smtpgreet", "HELO or EHLO"), ("smtpdata", "the DATA command")):
+        assert FEED_BY_NAME[name].event
+        assert event in text_format.header(frame_of(name))
+
+
+def test_left_out_addresses_are_counted_by_reason(tmp_path: Path) -> None:
+    window = Window(tmp_path)
+    reserved = AddressRanges([ip_network("192.0.2.0/24")])
+    excluded = AddressRanges([ip_network("198.51.100.0/24")])
+    seen = [Seen("192.0.2.1"), Seen("198.51.100.1"), Seen("203.0.113.1"), Seen("2001:db8::1")]
+    window.read([row.copied() for row in seen], None, LeftOut(reserved, excluded))
+    assert window.left_out["smtpgreet"] == {"not_global": 1, "excluded": 1}
+    packed = [RECORD.unpack(record)[2] for record in window.records["smtpgreet"]]
+    assert packed == [pack_address("203.0.113.1").ljust(16, b"\0"), pack_address("2001:db8::1")]
+    window.close()
