@@ -10,7 +10,7 @@ import click
 
 from smtpfeeds_common import logs
 from smtpfeeds_common.errors import SettingsError, SpoolError
-from smtpfeeds_common.spool import Status, find_spools, read_status
+from smtpfeeds_common.spool import Status, read_status
 
 from . import settings as sensor_settings
 from .settings import SensorSettings
@@ -59,7 +59,7 @@ def check_config(config: Path | None) -> None:
 def status(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a click flag
     """Tell from the spool files how the sensor does; it need not run."""
     settings = sensor_settings.load(config)
-    paths = own_spools(settings)
+    paths = _own_spools(settings)
     for path in paths:
         told = read_status(path)
         if as_json:
@@ -68,14 +68,10 @@ def status(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a clic
             click.echo("\n".join(_lines(path, told)))
 
 
-def own_spools(settings: SensorSettings) -> list[Path]:
-    """This sensor's spool files, one for each worker there ever was.
+def _own_spools(settings: SensorSettings) -> list[Path]:
+    from .service import own_spools
 
-    Raises:
-        SpoolError: there is none.
-    """
-    name = re.compile(re.escape(settings.name) + r"(\.\d+)?\.spool")
-    paths = [path for path in find_spools(Path(settings.spool_dir)) if name.fullmatch(path.name)]
+    paths = own_spools(settings)
     if not paths:
         raise SpoolError(
             f"there is no spool of {settings.name!r} in {settings.spool_dir}; "
@@ -120,7 +116,7 @@ def replay(config: Path | None, since: str) -> None:
 
     settings = sensor_settings.load(config)
     since_ms = _since_ms(since, time.time())
-    number = sum(replay_spool(path, since_ms) for path in own_spools(settings))
+    number = sum(replay_spool(path, since_ms) for path in _own_spools(settings))
     click.echo(f"{number} batches sealed since {_utc(since_ms)} will be delivered again")
 
 

@@ -11,6 +11,7 @@ import functools
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from twisted.internet.task import LoopingCall
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import SpoolError
 from smtpfeeds_common.logs import fields
-from smtpfeeds_common.spool import SUFFIX, Bounds, Spool
+from smtpfeeds_common.spool import SUFFIX, Bounds, Spool, find_spools
 
 from .counters import new_counters
 from .delivery import Delivery, DeliveryThread, Housekeeping
@@ -61,6 +62,20 @@ def spool_path(settings: SensorSettings, worker: int = 0) -> Path:
     """The spool of a worker, 1 and up; 0 where there is but one process."""
     part = f".{worker}" if worker else ""
     return Path(settings.spool_dir) / f"{settings.name}{part}{SUFFIX}"
+
+
+def left_over_spools(settings: SensorSettings) -> list[Path]:
+    """This sensor's spools that none of its processes writes: there were more workers."""
+    numbers = range(1, settings.workers + 1) if settings.workers > 1 else (0,)
+    written = {spool_path(settings, number) for number in numbers}
+    return [path for path in own_spools(settings) if path not in written]
+
+
+def own_spools(settings: SensorSettings) -> list[Path]:
+    """This sensor's spool files, one for each worker there ever was."""
+    name = re.compile(re.escape(settings.name) + r"(\.\d+)?" + re.escape(SUFFIX))
+    folder = Path(settings.spool_dir)
+    return [path for path in find_spools(folder) if name.fullmatch(path.name)]
 
 
 def host_name(settings: SensorSettings) -> str:
@@ -143,7 +158,7 @@ class SensorService:
         )
         self._ports: list[Any] = []
         self._loops: list[LoopingCall] = []
-        self._delivery: DeliveryThread | None = None
+        self._deliveries: list[DeliveryThread] = []
         self._metrics: MetricsServer | None = None
 
     def start(self) -> None:
@@ -152,8 +167,7 @@ class SensorService:
         if self._worker:
             self._every(1.0, functools.partial(self._stop_with, os.getppid()))
         self._every(self._settings.state_interval_s, self._note_state)
-        self._delivery = DeliveryThread(self._make_delivery())
-        self._delivery.start()
+        self._deliver()
         if self._settings.metrics_listen:
             self._metrics = MetricsServer(
                 self._settings.metrics_listen, self._gauges, self.count, worker=self._worker
@@ -165,12 +179,21 @@ class SensorService:
             )
         self._reactor.addSystemEventTrigger("before", "shutdown", self.stop)
 
-    def _make_delivery(self) -> Delivery | Housekeeping:
+    def _deliver(self) -> None:
+        """Begin to deliver; the first process also what other workers left."""
+        paths = [self.spool.path]
+        if self._worker <= 1:
+            paths += left_over_spools(self._settings)
+        for path in paths:
+            self._deliveries.append(DeliveryThread(self._make_delivery(path)))
+            self._deliveries[-1].start()
+
+    def _make_delivery(self, path: Path) -> Delivery | Housekeeping:
         settings = self._settings
         if not settings.broker:
-            return Housekeeping(self.spool.path, self.spool.bounds, self.count, self._clock)
+            return Housekeeping(path, self.spool.bounds, self.count, self._clock)
         return Delivery(
-            self.spool.path,
+            path,
             BrokerLink.of_settings(settings),
             self.count,
             self._clock,
@@ -199,7 +222,7 @@ class SensorService:
             "tls_connections": self.reception.in_tls,
             "spool_events_in_memory": self.spool.unwritten,
             "spool_in_outage": int(self.recorder.in_outage),
-            **(self._delivery.gauges() if self._delivery else {}),
+            **(self._deliveries[0].gauges() if self._deliveries else {}),
         }
 
     def _stop_with(self, parent: int) -> None:
@@ -218,8 +241,8 @@ class SensorService:
             port.stopListening()
         for connection in list(self.reception.open):
             connection.say_and_close("shutting_down")
-        if self._delivery is not None:
-            self._delivery.ask_to_stop()
+        for delivery in self._deliveries:
+            delivery.ask_to_stop()
         stopped: Deferred[None] = Deferred()
         self._farewell(stopped, self._reactor.seconds() + _FAREWELL_S)
         return stopped
@@ -230,8 +253,8 @@ class SensorService:
             return
         for connection in list(self.reception.open):
             connection.abort()
-        if self._delivery is not None:
-            self._delivery.join(_PUBLISHER_END_S)
+        for delivery in self._deliveries:
+            delivery.join(_PUBLISHER_END_S)
         if self._metrics is not None:
             self._metrics.close()
         self._close_spool()

@@ -198,9 +198,9 @@ def transaction(db: sqlite3.Connection, path: Path) -> Iterator[None]:
         yield
         db.execute("COMMIT")
     except BaseException as exc:
-        if db.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
+        # It may be over already (disk full), or the file closed (a replacement that failed).
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
         if isinstance(exc, sqlite3.Error):
             raise _translated(exc, path) from exc
         raise
