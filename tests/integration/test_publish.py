@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -258,7 +258,7 @@ def test_failed_check_leaves_the_last_good_generation(
     good = (feeds / "smtpgreet.txt").read_bytes()
     observe(connection, "192.0.2.2")
 
-    def spoilt(folder: Path, files: Any) -> Any:
+    def spoilt(folder: Path, files: Any, *_: Any) -> Any:
         path = folder / files[0].name
         path.write_text(path.read_text().replace("  |  192.0.2.2 ", " | 192.0.2.2 "))
         return check.check_feed(folder, files)
@@ -304,7 +304,7 @@ def test_lock_that_went_with_the_session_forbids_the_switch(
     publish_once(settings, Origins(), connection, now=NOW)
     before = feeds.readlink()
 
-    def and_lose_the_lock(folder: Path, files: Any) -> Any:
+    def and_lose_the_lock(folder: Path, files: Any, *_: Any) -> Any:
         connection.execute("SELECT pg_advisory_unlock_all()")
         return check.check_feed(folder, files)
 
@@ -370,3 +370,35 @@ class TestLoop:
         assert second.publish()
         assert (first.counts.published, second.counts.published) == (1, 0)
         assert second.counts.left_to_another == 1
+
+    def test_told_to_stop_it_does_not_finish_first(
+        self, settings: AggregatorSettings, connection: Connection, feeds: Path
+    ) -> None:
+        """A run under way ends before the switch, is no failure, and leaves nothing behind."""
+        observe(connection, "192.0.2.1", last=datetime.now(UTC))
+        stop = threading.Event()
+        told: list[int] = []
+
+        class Stopping(Origins):
+            def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
+                stop.set()
+                return super().lookup_many(addresses)
+
+        loop = PublishLoop(
+            settings, Stopping(), after_run=lambda counts: told.append(counts.failed)
+        )
+        loop.run(stop)
+        assert told == [0]
+        assert loop.counts.published == 0
+        assert not feeds.exists()
+        assert list((feeds.parent / "generations").iterdir()) == []
+
+    def test_fault_of_ours_is_a_failed_run(self, settings: AggregatorSettings) -> None:
+        """Ingest shares the process: it goes on."""
+
+        def faulty(_: AggregatorSettings) -> Connection:
+            raise ZeroDivisionError
+
+        loop = PublishLoop(settings, Origins(), connect=faulty)
+        assert loop.publish() is False
+        assert loop.counts.error.startswith("ZeroDivisionError")

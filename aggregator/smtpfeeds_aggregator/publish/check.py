@@ -20,6 +20,7 @@ from smtpfeeds_common.errors import AddressError, PublishError
 from ..names import NOT_KNOWN
 from . import csv_format
 from .files import FeedFile
+from .stopping import KeepGoing, go_on, guarded
 from .text_format import FOOTER_LINES, HEADER_LINES
 
 _ASN: Final = re.compile(r"NA|[1-9][0-9]{0,9}")
@@ -41,7 +42,9 @@ class _Digest(Protocol):
     def digest(self) -> bytes: ...
 
 
-def check_feed(folder: Path, files: list[FeedFile]) -> list[tuple[FeedFile, str]]:
+def check_feed(
+    folder: Path, files: list[FeedFile], keep_going: KeepGoing = go_on
+) -> list[tuple[FeedFile, str]]:
     """Give the SHA-256 of each file of a feed if all are as they should be.
 
     The main file is read row by row; a family's file must hold exactly its rows.
@@ -51,8 +54,9 @@ def check_feed(folder: Path, files: list[FeedFile]) -> list[tuple[FeedFile, str]
     """
     families: dict[int, _Digest] = {4: hashlib.sha256(), 6: hashlib.sha256()}
     for file in sorted(files, key=lambda file: not file.is_whole):
+        keep_going()
         if file.is_whole:
-            _check_text(file, folder / file.name, families)
+            _check_text(file, folder / file.name, families, keep_going)
         elif file.frame.family is not None:
             _check_family(file, folder / file.name, families[file.frame.family])
         elif file.format is csv_format:
@@ -67,14 +71,16 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check_text(file: FeedFile, path: Path, families: Mapping[int, "_Digest"]) -> None:
+def _check_text(
+    file: FeedFile, path: Path, families: Mapping[int, "_Digest"], keep_going: KeepGoing
+) -> None:
     rows, asns = 0, 0
     footer: list[str] = []
     before: tuple[int, int, bytes] = (-1, 0, b"")
     read = _RowReader(file)
     with path.open(encoding="ascii", newline="\n") as stream:
         _check_header(file, stream)
-        for number, line in enumerate(stream, HEADER_LINES + 1):
+        for number, line in enumerate(guarded(stream, keep_going), HEADER_LINES + 1):
             if footer or line.startswith("#"):
                 _check_comment(file, number, line)
                 footer.append(line)

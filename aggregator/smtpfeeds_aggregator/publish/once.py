@@ -28,6 +28,7 @@ from .grid import expiry
 from .manifest import encode, manifest
 from .origins import OriginTable
 from .snapshot import LeftOut, Window, window_end, window_start
+from .stopping import KeepGoing, PublishStopped, go_on, guarded
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def publish_once(
     *,
     now: datetime | None = None,
     unless_made_in: tuple[datetime, datetime] | None = None,
+    keep_going: KeepGoing = go_on,
 ) -> Published | None:
     """Publish one generation of all feeds below ``settings.feeds_dir``.
 
@@ -59,6 +61,7 @@ def publish_once(
         connection: in autocommit; holds the directory's lock meanwhile.
         now: the time that counts as now; the database's clock where not given.
         unless_made_in: do nothing if what is published was made between these two.
+        keep_going: asked now and then; what it raises ends the run.
 
     Returns:
         None if another process is publishing this directory now, or has.
@@ -79,7 +82,7 @@ def publish_once(
         try:
             if unless_made_in and _is_made_in(directory, unless_made_in):
                 return None
-            return _Publication(settings, table, store, directory, key, now).run()
+            return _Publication(settings, table, store, directory, key, now, keep_going).run()
         finally:
             if not connection.closed:
                 store.unlock(key)
@@ -106,12 +109,14 @@ class _Publication:
         directory: FeedsDirectory,
         key: int,
         now: datetime | None,
+        keep_going: KeepGoing,
     ) -> None:
         self._settings = settings
         self._table = table if table.info.prefixes else None
         self._store = store
         self._directory = directory
         self._key = key
+        self._keep_going = keep_going
         self._now = now or store.now()
         self._end = window_end(self._now)
 
@@ -142,7 +147,13 @@ class _Publication:
         left_out = LeftOut.told(self._settings, self._store.exclusions())
         window = Window(folder)
         try:
-            window.take(self._store, window_start(self._end), self._table, left_out)
+            window.take(
+                self._store,
+                window_start(self._end),
+                self._table,
+                left_out,
+                keep_going=self._keep_going,
+            )
         except BaseException:
             window.close()
             raise
@@ -162,8 +173,8 @@ class _Publication:
         for feed in FEEDS:
             files = files_of(feed, self._frame(feed))
             rows = entries(window.records[feed.name], feed.name, names)
-            write_files(generation.partial, files, rows)
-            checked += check_feed(generation.partial, files)
+            write_files(generation.partial, files, guarded(rows, self._keep_going))
+            checked += check_feed(generation.partial, files, self._keep_going)
         told = manifest(
             self._frame(FEEDS[0]),
             checked,
@@ -206,8 +217,8 @@ class _Publication:
         try:
             self._store.store_origin_generation(self._table.generation, self._table.info)
             self._store.store_names(names)
-            return self._store.store_origins(window.changes())
-        except DatabaseError as exc:
+            return self._store.store_origins(guarded(window.changes(), self._keep_going))
+        except (DatabaseError, PublishStopped) as exc:
             logger.warning(
                 "origins not stored, the next publication tries again",
                 extra=fields(error=exc.message),

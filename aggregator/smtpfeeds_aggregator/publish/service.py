@@ -23,6 +23,7 @@ from .generation import FeedsDirectory
 from .grid import next_point
 from .once import Published, publish_once
 from .origins import OriginSource
+from .stopping import KeepGoing, PublishStopped, go_on, until
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +60,14 @@ class PublishLoop:
         *,
         clock: Callable[[], float] = time.time,
         connect: Callable[[AggregatorSettings], Connection] | None = None,
+        after_run: Callable[[PublishCounts], None] | None = None,
     ) -> None:
+        """Make a loop; ``after_run`` is told the counts after each run, good or bad."""
         self._settings = settings
         self._origins = origins
         self._clock = clock
         self._connect = connect or _connect
+        self._after_run = after_run
         self.counts = PublishCounts()
 
     def run(self, stop: threading.Event) -> None:
@@ -80,31 +84,47 @@ class PublishLoop:
                 due_s = min(due_s, next_point(self._clock(), interval_s))
                 stop.wait(min(wait_s, _LOOK_S))
                 continue
-            done = self.publish()
+            done = self.publish(until(stop))
             due_s = next_point(self._clock(), interval_s)
             if not done:
                 due_s = min(due_s, self._clock() + RETRY_S)
 
-    def publish(self) -> bool:
+    def publish(self, keep_going: KeepGoing = go_on) -> bool:
         """Publish once, unless another process has in this interval; false if it failed."""
         try:
-            published = self.publish_once(unless_made_in=self._since_grid_point())
-        except SmtpfeedsError as exc:
-            self.counts.failed += 1
-            self.counts.error = exc.message
-            logger.error(  # noqa: TRY400 - the message says it all; no traceback
-                "publishing failed, the last good feeds stay",
-                extra=fields(error=exc.message, failed=self.counts.failed),
-            )
+            published = self.publish_once(self._since_grid_point(), keep_going)
+            self.counts.error = ""
+            if published is None:
+                self.counts.left_to_another += 1
+                logger.info("published by another process")
+        except PublishStopped as exc:
+            logger.info(exc.message)
             return False
-        self.counts.error = ""
-        if published is None:
-            self.counts.left_to_another += 1
-            logger.info("published by another process")
+        except SmtpfeedsError as exc:
+            self._count_failure(exc.message)
+            return False
+        except Exception as exc:
+            # A fault of ours in publishing must not end ingest, which shares this process.
+            logger.exception("publishing failed unexpectedly")
+            self._count_failure(f"{type(exc).__name__}: {exc}")
+            return False
+        finally:
+            if self._after_run is not None:
+                self._after_run(self.counts)
         return True
 
+    def _count_failure(self, said: str) -> None:
+        self.counts.failed += 1
+        self.counts.error = said
+        logger.error(
+            "publishing failed, the last good feeds stay; tried again within a minute",
+            extra=fields(error=said, failed=self.counts.failed),
+        )
+
     def publish_once(
-        self, *, unless_made_in: tuple[datetime, datetime] | None = None
+        self,
+        unless_made_in: tuple[datetime, datetime] | None = None,
+        keep_going: KeepGoing = go_on,
     ) -> Published | None:
         """Publish one generation, on a connection of its own.
 
@@ -114,7 +134,11 @@ class PublishLoop:
         connection = self._connect(self._settings)
         try:
             published = publish_once(
-                self._settings, self._origins.current, connection, unless_made_in=unless_made_in
+                self._settings,
+                self._origins.current,
+                connection,
+                unless_made_in=unless_made_in,
+                keep_going=keep_going,
             )
         finally:
             discard(connection)

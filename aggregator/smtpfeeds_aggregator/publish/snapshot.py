@@ -26,6 +26,7 @@ from .origins import OriginTable
 from .ranges import AddressRanges
 from .sorting import SortedRecords
 from .special_purpose import not_global
+from .stopping import KeepGoing, go_on, guarded
 
 #: Rows whose origins are looked up in one call.
 LOOKUP_ROWS: Final = 20_000
@@ -83,12 +84,13 @@ class Window:
         table: OriginTable | None,
         left_out: LeftOut,
         until: datetime | None = None,
+        keep_going: KeepGoing = go_on,
     ) -> None:
         """Copy the window into a local file, and then read that."""
         with TemporaryFile(dir=self._folder) as snapshot:
             store.copy_window(since, until, snapshot)
             snapshot.seek(0)
-            self.read(snapshot, table, left_out)
+            self.read(guarded(snapshot, keep_going), table, left_out)
 
     def read(self, lines: Iterable[bytes], table: OriginTable | None, left_out: LeftOut) -> None:
         """Take the rows of a COPY; without a table the stored origins stand."""

@@ -1,0 +1,41 @@
+"""A publication takes seconds to minutes; being told to stop must not wait for it.
+
+Every part calls a `KeepGoing` now and then. Before the switch nothing is lost by
+ending; what is left to do after it the next run does.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from smtpfeeds_common.errors import PublishError
+
+T = TypeVar("T")
+#: Returns, or raises `PublishStopped`.
+KeepGoing = Callable[[], None]
+
+
+class PublishStopped(PublishError):
+    """The program is stopping; nothing was published, the last good feeds stay."""
+
+
+def go_on() -> None:
+    """Never stops."""
+
+
+def until(stop: threading.Event) -> KeepGoing:
+    """Goes on until an event is set."""
+
+    def keep_going() -> None:
+        if stop.is_set():
+            raise PublishStopped
+
+    return keep_going
+
+
+def guarded(items: Iterable[T], keep_going: KeepGoing) -> Iterator[T]:
+    """The same items, for as long as it goes on; asked once in a few thousand."""
+    for number, item in enumerate(items):
+        if not number & 0xFFF:
+            keep_going()
+        yield item
