@@ -15,6 +15,8 @@ from .index import DIRECT_SLOTS, NONE, SPLIT
 #: First address as a number, prefix length, origin ASN.
 Prefix = tuple[int, int, int]
 _WHOLE4: Final = 1 << 32
+#: With fewer ranges a search is as fast as the 64 MB of the direct table.
+DIRECT_FROM: Final = 4096
 
 
 class Ranges:
@@ -134,7 +136,11 @@ def _first_by_top(starts: list[int]) -> "array[int]":
 
 
 def compile_sections(
-    ipv4: Iterable[Prefix], ipv6: Iterable[Prefix], names: Mapping[int, str]
+    ipv4: Iterable[Prefix],
+    ipv6: Iterable[Prefix],
+    names: Mapping[int, str],
+    *,
+    direct_from: int = DIRECT_FROM,
 ) -> tuple[dict[str, Any], bool]:
     """All sections of an index, and whether an IPv4 /24 is split.
 
@@ -142,9 +148,12 @@ def compile_sections(
         ipv4: sorted by first address, then length; each prefix once.
         ipv6: the same, as 128-bit numbers.
         names: cleaned AS names.
+        direct_from: with fewer IPv4 ranges than this, no direct table is made.
     """
     ranges = flatten(ipv4, 32)
-    direct, split = direct_table(ranges)
+    direct, split = array("I"), False
+    if len(ranges.starts) >= direct_from:
+        direct, split = direct_table(ranges)
     texts = [(asn, names[asn].encode()) for asn in sorted(names)]
     offsets, end = array("I", [0]), 0
     for _, text in texts:

@@ -10,6 +10,7 @@ The file is a page of header (magic, then JSON: facts and sections) and, on page
 boundaries, arrays in the machine's byte order:
 
     direct4          uint32[2**24]  ASN of each IPv4 /24; 0 none, SPLIT: see the ranges
+                                    (empty in small tables: the ranges alone answer)
     start4 asn4 length4             ranges of IPv4: first address, ASN, prefix length
     start6 asn6 length6             ranges of IPv6 by their upper 64 bits, SPLIT as above
     first6           uint32[2**16 + 1]  where the ranges of each upper 16 bits begin
@@ -140,6 +141,8 @@ class OriginIndex:
     def _many4(self, addresses: Iterable[bytes]) -> list[int | None]:
         direct = self._direct
         numbers = _numbers("I", addresses)
+        if not direct:
+            return [self._range4(number)[0] or None for number in numbers]
         found = [direct[number >> 8] or None for number in numbers]
         if self._split4:
             for at, asn in enumerate(found):

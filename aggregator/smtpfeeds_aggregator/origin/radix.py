@@ -47,7 +47,7 @@ def load_tree(text: str, where: str) -> tuple[Any, int]:
 
 def _drop_record(text: str, number: int) -> str:
     """Take out the numbered record (comments and blank lines are not counted)."""
-    for seen, line in enumerate(re.finditer(r"^[0-9A-Fa-f][^\n]*\n", text, re.MULTILINE), 1):
+    for seen, line in enumerate(re.finditer(r"^[0-9A-Fa-f:][^\n]*\n", text, re.MULTILINE), 1):
         if seen == number:
             return text[: line.start()] + text[line.end() :]
     return ""

@@ -165,13 +165,14 @@ class OriginSource:
         raise reason
 
     def _refuse(self, seen: object, exc: OriginError) -> None:
-        if self._refused is None or seen != self._refused:
+        # A file that is not there is looked for again each time, but said once.
+        what = "missing" if seen is None else seen
+        if what != self._refused:
             logger.error(
                 "origin table refused; the one in use stays",
                 extra=fields(reason=exc.message, generation=self._current.generation),
             )
-        # A file that is not there now is looked for again, but said once.
-        self._refused = seen or "missing"
+        self._refused = what
 
     def _take(self, table: OriginTable, seen: object) -> None:
         self._current = table

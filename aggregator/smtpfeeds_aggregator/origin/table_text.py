@@ -30,7 +30,7 @@ _LINE: Final = rb"[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}\t" + _ASN
 _BAD_LINE: Final = re.compile(rb"^(?!(?:%s)?\r?$|[;#])[^\n]*\n?" % _LINE, re.MULTILINE)
 #: Never an answer: a default route, and ASNs that can announce nothing (RFC 7607, 6793, 7300).
 _NO_ORIGIN: Final = re.compile(
-    rb"^[0-9A-Fa-f][^\t\n]*(?:/0+\t[0-9]+|\t0*(?:0|23456|65535|4294967295))\r?\n", re.MULTILINE
+    rb"^[0-9A-Fa-f:][^\t\n]*(?:/0+\t[0-9]+|\t0*(?:0|23456|65535|4294967295))\r?\n", re.MULTILINE
 )
 _COUNT: Final = re.compile(rb"^; Prefixes-v([46])\s*:\s*(\d+)\s*$", re.MULTILINE)
 
@@ -103,7 +103,7 @@ def check_text(content: bytes, where: str) -> TableText:
             f"{first_bad}, are not `PREFIX<tab>ASN`; check what the file holds"
         )
     kept, no_origin = _NO_ORIGIN.subn(b"", _without(content, bad))
-    found = len(re.findall(rb"^[0-9A-Fa-f]", kept, re.MULTILINE))
+    found = len(re.findall(rb"^[0-9A-Fa-f:]", kept, re.MULTILINE))
     if not found:
         raise OriginError(f"the origin table {where} holds no prefix: check what the file holds")
     expected = sum(promised.values())

@@ -1,0 +1,540 @@
+"""The whole way of a refresh, over loopback and from files; and every way it can break."""
+
+import bz2
+import gzip
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from origin_support import mrt
+from origin_support.archive import BEFORE, RIB_PATH, Archive, serving
+from origin_support.world import (
+    NOW,
+    broken_ribs,
+    names_text,
+    packed_rib,
+    rows,
+    settings,
+    table_text,
+)
+from smtpfeeds_aggregator.origin import OriginSource, OriginTable
+from smtpfeeds_aggregator.origin.refresh import Outcome, refresh, roll_back
+from smtpfeeds_aggregator.origin.shelf import Shelf
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_common.errors import OriginError
+
+TESTS = Path(__file__).parents[1]
+ODD = {
+    "empty-aspath", "no-aspath", "aspath-starts-with-set", "all-private-path",
+    "addpath-subtype", "multicast-subtype", "generic-subtype",
+}  # fmt: skip
+BROKEN = broken_ribs()
+RIB = packed_rib(rows())
+#: The same Internet a day later: a few prefixes more.
+LATER = packed_rib([*rows(), ("95.1.0.0/16", 77), ("95.2.0.0/16", 78)])
+
+
+@pytest.fixture
+def archive() -> Iterator[Archive]:
+    with serving() as server:
+        server.files[RIB_PATH] = RIB
+        server.files["/asn.txt"] = names_text().encode()
+        yield server
+
+
+@pytest.fixture
+def config(tmp_path: Path, archive: Archive) -> AggregatorSettings:
+    return networked(tmp_path, archive)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a table in use, made once."""
+    base = tmp_path_factory.mktemp("made")
+    (base / "rib.20261121.0600.bz2").write_bytes(RIB)
+    (base / "asn.txt").write_text(names_text())
+    refresh(settings(base / "origins"), source=base, now=NOW - timedelta(hours=1))
+    return base / "origins"
+
+
+@pytest.fixture
+def in_use(config: AggregatorSettings, made: Path) -> AggregatorSettings:
+    """Settings with a table in use, and a newer RIB in the archive."""
+    shutil.copytree(made, config.origin_dir, symlinks=True)
+    return config
+
+
+def networked(tmp_path: Path, archive: Archive, **changes: Any) -> AggregatorSettings:
+    urls = {"origin_rib_urls": (archive.base,), "origin_names_urls": (archive.root + "/asn.txt",)}
+    return settings(tmp_path / "origins", **(urls | changes))
+
+
+def again(config: AggregatorSettings, **arguments: Any) -> Outcome:
+    return refresh(config, now=NOW, **arguments)
+
+
+def loaded(config: AggregatorSettings) -> OriginTable:
+    source = OriginSource(config)
+    source.load()
+    return source.current
+
+
+def packed(text: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+
+
+PROBES = [packed(p.partition("/")[0]) for p, _ in rows()[:80]] + [packed("16.0.5.5")]
+
+
+def answers(config: AggregatorSettings) -> tuple[str, list[int | None]]:
+    table = loaded(config)
+    return table.generation, table.lookup_many(PROBES)
+
+
+def failure(config: AggregatorSettings) -> str:
+    return str(Shelf(Path(config.origin_dir)).status()["last_failure"]["reason"])
+
+
+def test_a_rib_is_fetched_converted_checked_and_in_use(
+    config: AggregatorSettings, archive: Archive
+) -> None:
+    said: list[str] = []
+    outcome = again(config, progress=said.append)
+    table = loaded(config)
+    assert table.generation == outcome.generation
+    assert (table.info.prefixes_ipv4, table.info.prefixes_ipv6) == (399, 121)
+    assert table.info.source == archive.base + "/2026.11/RIBS/rib.20261122.0600.bz2"
+    assert table.info.table_time is not None
+    assert table.info.table_time.timestamp() == mrt.AT
+    assert table.lookup(packed("16.0.9.9")) == 3333
+    assert table.prefix(packed("16.0.9.9")) == "16.0.0.0/16"
+    assert table.lookup(packed("2400:100::5")) == 15169
+    assert table.lookup(packed("9.9.9.9")) is None
+    assert table.name(77) == "NET77 - Network 77, Inc."
+    assert table.names([77, 78, 19_999]) == {
+        77: "NET77 - Network 77, Inc.",
+        78: "NET78 - Network 78, Inc.",
+    }
+    assert any("writing the table" in line for line in said)
+    agents = {headers["User-Agent"] for _, headers in archive.requests}
+    assert len(agents) == 1
+    assert next(iter(agents)).startswith("smtpfeeds/")
+
+
+def test_an_empty_newest_month_sends_to_the_one_before(
+    config: AggregatorSettings, archive: Archive
+) -> None:
+    archive.files = {
+        RIB_PATH.replace("2026.11", BEFORE).replace("20261122", "20261031"): RIB,
+        "/asn.txt": archive.files["/asn.txt"],
+    }
+    assert "2026.10/RIBS/rib.20261031" in again(config).manifest["source"]
+
+
+def test_the_same_rib_is_not_fetched_twice(config: AggregatorSettings, archive: Archive) -> None:
+    first = again(config)
+    archive.sent.clear()
+    second = again(config)
+    assert (second.unchanged, second.generation) == (True, first.generation)
+    assert sum(archive.sent) < 1000, "a listing and a 304"
+    assert "If-None-Match" in archive.requests[-1][1]
+
+
+def test_a_new_rib_of_the_same_prefixes_changes_nothing(
+    config: AggregatorSettings, archive: Archive
+) -> None:
+    first = again(config)
+    archive.files[RIB_PATH.replace("0600", "0800")] = bz2.compress(mrt.dump(rows(), mrt.AT + 7200))
+    second = again(config)
+    assert (second.unchanged, second.generation) == (True, first.generation)
+
+
+@pytest.mark.parametrize("kind", sorted(BROKEN))
+def test_a_broken_rib_leaves_the_table_in_use_and_its_reason(
+    in_use: AggregatorSettings, archive: Archive, kind: str
+) -> None:
+    config = in_use
+    before = answers(config)
+    archive.files[RIB_PATH] = BROKEN[kind]
+    with pytest.raises(OriginError) as refused:
+        again(config)
+    assert answers(config) == before
+    assert failure(config) == refused.value.message
+    assert "rib.20261122" in refused.value.message
+    assert leftovers(config) == []
+
+
+@pytest.mark.parametrize("kind", sorted(ODD))
+def test_single_odd_records_can_be_allowed_and_then_are_counted(
+    tmp_path: Path, archive: Archive, kind: str
+) -> None:
+    archive.files[RIB_PATH] = BROKEN[kind]
+    outcome = again(networked(tmp_path, archive, origin_max_bad_records=1))
+    assert outcome.manifest["conversion"]["bad_records"] == 1
+    assert outcome.manifest["prefixes4"] == 399
+
+
+@pytest.mark.parametrize(
+    ("mode", "word"),
+    [
+        ("half", "ended after"),
+        ("too-long", "damaged"),
+        ("html", "HTML"),
+        ("redirect-loop", "loop"),
+        ("redirect-away", "only https"),
+        ("redirect-file", "redirects"),
+        ("error", "503"),
+        ("stall", "stalled"),
+        ("reset", "reset"),
+        ("garbage", "could not be fetched"),
+    ],
+)
+def test_a_misbehaving_server_leaves_the_table_in_use_and_its_reason(
+    in_use: AggregatorSettings, archive: Archive, mode: str, word: str
+) -> None:
+    config = in_use
+    before = answers(config)
+    archive.files[RIB_PATH] = LATER
+    archive.mode = mode
+    with pytest.raises(OriginError, match=word):
+        again(config)
+    assert answers(config) == before
+    assert word in failure(config)
+    if mode in {"half", "reset"}:  # and when it behaves again, all is well
+        archive.mode = "well"
+        assert not again(config).unchanged
+
+
+def test_a_server_that_never_ends_is_ended_by_time_and_by_size(
+    tmp_path: Path, archive: Archive
+) -> None:
+    config = networked(
+        tmp_path, archive, origin_fetch_timeout_s=2, origin_max_download_bytes=1_000_000
+    )
+    archive.mode = "drip"
+    with pytest.raises(OriginError, match="longer than 2 s"):
+        again(config)
+    archive.mode = "endless"
+    with pytest.raises(OriginError, match="exceeds the 1000000 bytes"):
+        again(config)
+
+
+def test_a_broken_fetch_is_taken_up_where_it_ended(
+    config: AggregatorSettings, archive: Archive
+) -> None:
+    archive.mode = "half"
+    with pytest.raises(OriginError, match="taken up next time"):
+        again(config)
+    archive.mode = "well"
+    archive.sent.clear()
+    again(config)
+    assert "Range" in next(h for path, h in archive.requests[::-1] if path == RIB_PATH)
+    assert len(RIB) - len(RIB) // 2 in archive.sent
+    assert loaded(config).info.prefixes_ipv4 == 399
+
+
+def test_a_rib_that_changed_meanwhile_is_fetched_from_its_beginning(
+    config: AggregatorSettings, archive: Archive
+) -> None:
+    archive.mode = "half"
+    with pytest.raises(OriginError):
+        again(config)
+    archive.mode = "well"
+    archive.files[RIB_PATH] = LATER
+    assert again(config).manifest["prefixes4"] == 401
+
+
+def test_archives_are_tried_in_turn(tmp_path: Path, archive: Archive) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/x"
+    config = networked(tmp_path, archive, origin_rib_urls=(nowhere, archive.base))
+    assert archive.base in again(config).manifest["source"]
+    with pytest.raises(OriginError, match="refused"):
+        again(networked(tmp_path, archive, origin_rib_urls=(nowhere,)))
+
+
+@pytest.mark.parametrize(
+    "bad", [b"<html>\nno\n</html>\n", b"1 ONE, US\n", names_text().encode()[:-9], b"", None]
+)
+def test_a_bad_list_of_names_gives_way_to_the_next(
+    tmp_path: Path, archive: Archive, bad: bytes | None
+) -> None:
+    if bad is not None:
+        archive.files["/bad.txt"] = bad
+    urls = (archive.root + "/bad.txt", archive.root + "/asn.txt")
+    outcome = again(networked(tmp_path, archive, origin_names_urls=urls))
+    assert (outcome.manifest["names"], outcome.manifest["names_source"]) == (500, urls[1])
+
+
+def test_without_a_fit_list_the_names_in_use_stay_and_the_table_is_fresh(
+    in_use: AggregatorSettings, archive: Archive
+) -> None:
+    config = in_use
+    archive.files |= {RIB_PATH: LATER, "/asn.txt": b"<html>down</html>"}
+    outcome = again(config)
+    assert not outcome.unchanged
+    assert loaded(config).name(77) == "NET77 - Network 77, Inc."
+
+
+def test_checks_hold_a_table_back_and_force_overrides_them(
+    in_use: AggregatorSettings, archive: Archive
+) -> None:
+    config = in_use
+    before = answers(config)
+    archive.files[RIB_PATH] = packed_rib(rows(200, 60, seed=2))
+    with pytest.raises(OriginError, match="IPv4 prefixes, fewer than 300") as refused:
+        again(config)
+    assert "--force" in refused.value.message
+    assert answers(config) == before
+    outcome = again(config, force=True)
+    assert loaded(config).generation == outcome.generation
+    assert outcome.overridden
+    assert outcome.manifest["overridden"] == outcome.overridden
+
+
+def test_moved_origins_hold_a_table_back(in_use: AggregatorSettings, archive: Archive) -> None:
+    config = in_use
+    moved = [(p, asn if asn in {3333, 15169} else asn + 7) for p, asn in rows()]
+    archive.files[RIB_PATH] = packed_rib(moved)
+    with pytest.raises(OriginError, match="another origin"):
+        again(config)
+
+
+def test_rollback_goes_back_and_stays_back(config: AggregatorSettings, archive: Archive) -> None:
+    first = again(config)
+    archive.files[RIB_PATH] = LATER
+    second = refresh(config, now=NOW + timedelta(seconds=1))
+    assert loaded(config).generation == second.generation
+    assert roll_back(config).name == first.generation
+    assert loaded(config).generation == first.generation
+    with pytest.raises(OriginError, match="rolled back"):
+        refresh(config, now=NOW + timedelta(seconds=2))
+    assert loaded(config).generation == first.generation
+    refresh(config, now=NOW + timedelta(seconds=3), force=True)
+    assert loaded(config).generation == second.generation
+    with pytest.raises(OriginError, match="no older"):
+        for _ in range(4):
+            roll_back(config)
+
+
+def test_three_generations_are_kept(tmp_path: Path) -> None:
+    config = settings(tmp_path / "origins")
+    made = []
+    for number in range(5):
+        table = tmp_path / "table.dat"
+        table.write_text(table_text([*rows(), ("95.0.0.0/16", 100 + number)]))
+        os.utime(table, (NOW.timestamp(), NOW.timestamp()))
+        made.append(refresh(config, source=table, now=NOW + timedelta(seconds=number)).generation)
+    shelf = Shelf(Path(config.origin_dir))
+    assert [generation.name for generation in shelf.others()] == made[3:1:-1]
+    assert len(list((tmp_path / "origins" / "generations").iterdir())) == 3
+
+
+def test_a_directory_without_the_internet(tmp_path: Path) -> None:
+    tree = tmp_path / "mirror" / "2026.11" / "RIBS"
+    tree.mkdir(parents=True)
+    (tree / "rib.20261121.0600.bz2").write_bytes(BROKEN["truncated"])
+    (tree / "rib.20261122.0600.bz2").write_bytes(RIB)
+    (tmp_path / "mirror" / "asn.txt").write_text(names_text())
+    config = settings(tmp_path / "origins", origin_rib_urls=("http://127.0.0.1:1/",))
+    outcome = again(config, source=tmp_path / "mirror")
+    assert outcome.manifest["source"] == str(tree / "rib.20261122.0600.bz2")
+    assert outcome.manifest["names"] == 500
+    for nothing in (tmp_path / "origins" / "incoming", tmp_path / "missing"):
+        with pytest.raises(OriginError, match=str(nothing)):
+            again(config, source=nothing)
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "t.dat.gz").write_bytes(gzip.compress(table_text(rows()).encode()))
+    os.utime(tmp_path / "flat" / "t.dat.gz", (NOW.timestamp(), NOW.timestamp()))
+    assert again(config, source=tmp_path / "flat").unchanged, "the same prefixes, names kept"
+
+
+def test_one_refresh_at_a_time(config: AggregatorSettings) -> None:
+    with (
+        Shelf(Path(config.origin_dir)).locked(),
+        pytest.raises(OriginError, match="another refresh"),
+    ):
+        again(config)
+
+
+def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = settings(tmp_path / "file" / "origins")
+    with pytest.raises(OriginError, match="origin_dir"):
+        again(config, source=tmp_path)
+
+
+def test_stop_ends_a_refresh_at_once(in_use: AggregatorSettings, archive: Archive) -> None:
+    config = in_use
+    before = answers(config)
+    archive.mode = "drip"
+    archive.files[RIB_PATH] = LATER
+    stop = threading.Event()
+    threading.Timer(0.7, stop.set).start()
+    with pytest.raises(OriginError, match="stopped"):
+        again(config, stop=stop)
+    assert answers(config) == before
+
+
+def leftovers(config: AggregatorSettings) -> list[str]:
+    incoming = Path(config.origin_dir) / "incoming"
+    return [path.name for path in incoming.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("limit", [100, 3_000, 6_000, 30_000])
+def test_a_full_disk_leaves_the_table_in_use(
+    in_use: AggregatorSettings, archive: Archive, limit: int
+) -> None:
+    """No file may grow over the limit: what is fetched, the table, or the index does not fit."""
+    config = in_use
+    before = answers(config)
+    archive.files[RIB_PATH] = LATER
+    archive.files["/asn.txt"] = names_text(5000).encode()
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, was[1]))
+    try:
+        with pytest.raises(OriginError, match=r"File too large|cannot"):
+            again(config, force=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    assert answers(config) == before
+    assert leftovers(config) == []
+    assert not again(config).unchanged
+
+
+KILLED = """
+    import os, signal, sys
+    sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    from origin_support.world import NOW, settings
+    from smtpfeeds_aggregator.origin import refresh, shelf
+    left = [{step}]
+    def dies(function):
+        def counted(*args, **kwargs):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+        return counted
+    shelf._sync = dies(shelf._sync)
+    shelf._write_json = dies(shelf._write_json)
+    refresh.run_child = dies(refresh.run_child)
+    for name in ("rename", "symlink_to"):
+        setattr(Path, name, dies(getattr(Path, name)))
+    config = settings(Path({directory!r}))
+    refresh.refresh(config, source=Path({source!r}), now=NOW)
+    print("whole")
+"""
+
+
+def test_kill_9_at_each_step_leaves_a_whole_table_in_use(tmp_path: Path, made: Path) -> None:
+    """Each child, sync, rename and link is where the process dies once."""
+    source = tmp_path / "rib.20261122.0600.bz2"
+    before = answers(settings(made))
+    source.write_bytes(LATER)
+    generations, whole, step = set(), False, 0
+    while not whole:
+        step += 1
+        assert step < 40
+        directory = tmp_path / "origins"
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(made, directory, symlinks=True)
+        script = KILLED.format(
+            tests=str(TESTS), step=step, directory=str(directory), source=str(source)
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        whole = "whole" in done.stdout
+        assert whole or done.returncode == -signal.SIGKILL, done.stderr
+        config = settings(directory)
+        generation, found = answers(config)
+        generations.add(generation)
+        assert found == before[1]
+        if step % 6 == 0:  # and the next refresh finds its way
+            assert refresh(config, source=source, now=NOW + timedelta(seconds=1))
+            assert leftovers(config) == []
+    assert len(generations) == 2
+    assert step > 10
+
+
+def test_a_child_that_dies_leaves_the_table_in_use(
+    in_use: AggregatorSettings, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel ends one that takes too much memory."""
+    config = in_use
+    before = answers(config)
+    archive.files[RIB_PATH] = LATER
+    real = subprocess.Popen
+
+    def killed(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        child = real(command, **options)
+        if "convert" in command:
+            child.kill()
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", killed)
+    with pytest.raises(OriginError, match="-9"):
+        again(config)
+    assert answers(config) == before
+
+
+def test_children_run_with_their_checks_under_python_o(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pyasn's reader checks by `assert`: -O and PYTHONOPTIMIZE must not reach it."""
+    source = tmp_path / "rib.20261122.0600.bz2"
+    source.write_bytes(BROKEN["addpath-subtype"])
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    monkeypatch.setenv("SMTPFEEDS_AGGREGATOR_ORIGIN_MAX_BAD_RECORDS", "0")
+    done = subprocess.run(
+        [sys.executable, "-OO", "-m", "smtpfeeds_common.cli", "origin", "refresh"]
+        + ["--origin-dir", str(tmp_path / "origins"), "--from", str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "1 records give no prefix and origin" in done.stderr
+    child = subprocess.run(
+        [sys.executable, "-O", "-m", "smtpfeeds_aggregator.origin.child", "convert", "{}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONOPTIMIZE": ""},
+    )
+    assert json.loads(child.stdout)["error"].startswith("python -O")
+
+
+def test_a_damaged_generation_gives_way_to_its_table_then_to_the_one_before(
+    config: AggregatorSettings, archive: Archive
+) -> None:
+    first = again(config)
+    archive.files[RIB_PATH] = LATER
+    second = refresh(config, now=NOW + timedelta(seconds=1))
+    current = Path(config.origin_dir) / "current"
+    index = bytearray((current / "origin.index").read_bytes())
+    index[5000] ^= 1
+    (current / "origin.index").write_bytes(index)
+    assert loaded(config).generation == second.generation, "made anew from its table"
+    assert loaded(config).lookup(packed("95.1.2.3")) == 77
+    assert loaded(config).name(77) == "NET77 - Network 77, Inc."
+    (current / "table.dat.gz").write_bytes(b"damaged")
+    assert loaded(config).generation == first.generation
+    assert loaded(config).lookup(packed("95.1.2.3")) is None

@@ -1,0 +1,78 @@
+"""AS names in each layout they are published in, cleaned once."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from smtpfeeds_aggregator.origin.as_names import parse_names, read_names, write_names
+from smtpfeeds_common.errors import OriginError
+
+OLD = b"1 LVLT-1, US\n15169 GOOGLE, US\n"
+NEW = (
+    b"1 LVLT-1 - Level 3 Parent, LLC, US\n"
+    b'64001 NET-HK  # converted for RPSL compliance - The Net|work, "HK", HK\n'
+    b"4745 AS4745-138 - , KR\n"
+    b"7901 - , NZ\n"
+    b"15169 GOOGLE - Google LLC, US\n"
+    b"29571 Orange C\xc3\xb4te d'Ivoire - Orange C\xc3\xb4te d'Ivoire, CI\n"
+)
+PYASN = b'{"15169": "Google, SA", "1": "Level 3", "0": "nobody", "7": 5}'
+HTML = (
+    b"<html><body><pre>\n"
+    b'<a href="/cgi-bin/as-report?as=AS1&view=2.0">AS1    </a> LVLT-1 - Level 3 &amp; Co, US\n'
+    b'<a href="/cgi-bin/as-report?as=AS15169">AS15169 </a> GOOGLE - Google LLC, US\n'
+    b"</pre></body></html>\n"
+)
+
+
+def test_both_layouts_of_asn_txt_lose_the_country_and_keep_the_name() -> None:
+    assert parse_names(OLD, "asn.txt") == {1: "LVLT-1", 15169: "GOOGLE"}
+    names = parse_names(NEW, "asn.txt")
+    assert names[1] == "LVLT-1 - Level 3 Parent, LLC"
+    assert names[15169] == "GOOGLE - Google LLC"
+    assert names[29571] == "Orange Cote d'Ivoire - Orange Cote d'Ivoire"
+    assert not set(names[64001]) & set('|"#')
+    assert 7901 not in names, "a dash and a country are no name"
+
+
+def test_json_of_pyasn_keeps_what_looks_like_a_country() -> None:
+    assert parse_names(PYASN, "names.json") == {15169: "Google, SA", 1: "Level 3"}
+
+
+def test_autnums_page_is_read_and_another_page_is_not() -> None:
+    assert parse_names(HTML, "autnums") == {
+        1: "LVLT-1 - Level 3 & Co",
+        15169: "GOOGLE - Google LLC",
+    }
+    with pytest.raises(OriginError, match="no AS name"):
+        parse_names(b"<html>\n<title>404</title>\n</html>\n", "autnums")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"x": "y"}', b"[1]", b"what\nis\nthis\n" * 9])
+def test_what_is_no_list_of_names_is_refused(content: bytes) -> None:
+    with pytest.raises(OriginError):
+        parse_names(content, "names")
+
+
+@pytest.mark.parametrize("content", [OLD, NEW, PYASN, HTML])
+def test_a_list_cut_anywhere_but_behind_a_line_is_refused(content: bytes) -> None:
+    for cut in range(len(content.rstrip())):
+        if content[:cut].endswith(b"\n") and content[:1].isdigit():
+            continue
+        with pytest.raises(OriginError):
+            parse_names(content[:cut], "names")
+
+
+def test_cleaned_names_come_back_as_they_were_written(tmp_path: Path) -> None:
+    """No second cleaning: what looks like an entity or a country afterwards is the name."""
+    names = {5: "A &amp; B, US", 7: "Seven"}
+    write_names(names, tmp_path / "a.gz")
+    write_names(dict(reversed(names.items())), tmp_path / "b.gz")
+    assert read_names(tmp_path / "a.gz", cleaned=True) == names
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+
+
+def test_gzip_is_told_by_content(tmp_path: Path) -> None:
+    (tmp_path / "asn.txt").write_bytes(gzip.compress(OLD))
+    assert len(read_names(tmp_path / "asn.txt")) == 2

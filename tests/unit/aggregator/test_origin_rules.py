@@ -1,0 +1,154 @@
+"""The small decisions: which RIB, which bounds, when again, what stays out."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from origin_support.world import settings
+from smtpfeeds_aggregator.origin import routeviews, validate
+from smtpfeeds_aggregator.origin.bogons import is_public_asn
+from smtpfeeds_aggregator.origin.fetch import check_url
+from smtpfeeds_aggregator.origin.refresh import next_refresh
+from smtpfeeds_aggregator.origin.table import EMPTY, OriginInfo, OriginTable
+from smtpfeeds_common.errors import OriginError, SettingsError
+
+NOW = datetime(2026, 3, 1, 0, 10, tzinfo=UTC)
+INFO = OriginInfo("test", NOW - timedelta(hours=6), 1000, 500, 700, 0)
+
+
+class Known(OriginTable):
+    """A table of given answers."""
+
+    __slots__ = ("answers",)
+
+    def __init__(self, info: OriginInfo = INFO, answers: dict[bytes, int] | None = None) -> None:
+        super().__init__(None, "test", info)
+        self.answers = answers
+
+    def lookup_many(self, addresses: Any) -> list[int | None]:
+        if self.answers is None:
+            return [int.from_bytes(a) % 1000 + 1 for a in addresses]
+        return [self.answers.get(a) for a in addresses]
+
+
+BOUNDS = validate.Bounds(900, 400, 600, 10.0, 5.0, timedelta(days=7), ())
+
+
+def said(new: OriginTable, old: OriginTable = EMPTY, **changes: Any) -> str:
+    return "; ".join(validate.complaints(new, old, replace(BOUNDS, **changes), NOW))
+
+
+def test_a_fit_table_meets_no_complaint() -> None:
+    assert said(Known(), Known()) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"prefixes_ipv4": 899}, "IPv4"),
+        ({"prefixes_ipv6": 399}, "IPv6"),
+        ({"origins": 599}, "origin ASNs"),
+        ({"prefixes_ipv4": 1101}, "change"),  # more is as suspect as less
+        ({"prefixes_ipv6": 449}, "change"),
+        ({"table_time": NOW - timedelta(days=8)}, "days old"),
+        ({"table_time": NOW + timedelta(days=2)}, "clock"),
+        ({"table_time": None}, "not known"),
+    ],
+)
+def test_each_bound_is_complained_of_when_it_is_passed(change: dict[str, Any], word: str) -> None:
+    assert word in said(Known(replace(INFO, **change)), Known())
+
+
+def test_known_answers_and_moved_origins_are_complained_of() -> None:
+    google = (b"\x08\x08\x08\x08", 15169)
+    assert "8.8.8.8 has origin None, not 15169" in said(Known(answers={}), known=(google,))
+    assert said(Known(answers={google[0]: 15169}), known=(google,)) == ""
+    sample = validate.sample_addresses(Known())
+    table: dict[bytes, int] = {a: int.from_bytes(a) % 1000 + 1 for a in sample}
+    tenth = table | dict.fromkeys(sample[::10], 9999)
+    assert "another origin" in said(Known(answers=tenth), Known())
+    assert said(Known(answers=tenth), Known(), max_moved_percent=11.0) == ""
+
+
+def test_a_known_answer_that_is_none_is_a_settings_error(tmp_path: Path) -> None:
+    for bad in ("8.8.8.8", "google=15169", "8.8.8.8=fifteen"):
+        with pytest.raises(SettingsError, match="ADDRESS=ASN"):
+            validate.bounds_of(settings(tmp_path, origin_known_answers=(bad,)))
+
+
+def test_months_reach_over_the_new_year() -> None:
+    assert list(routeviews.months(datetime(2027, 1, 1, tzinfo=UTC))) == ["2027.01", "2026.12"]
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["rib.20260228.2200.bz2", "rib.20260228.1800.bz2"], "rib.20260228.2200.bz2"),
+        # Just begun: it may still be written; the one before it is whole.
+        (["rib.20260301.0000.bz2", "rib.20260228.2200.bz2"], "rib.20260228.2200.bz2"),
+        (["rib.20260301.0000.bz2"], "rib.20260301.0000.bz2"),
+        (["rib.20991231.0000.bz2", "rib.20260201.0000.bz2"], "rib.20260201.0000.bz2"),
+        (["rib.20261399.9999.bz2", "updates.20260228.2200.bz2", "rib.x"], None),
+        (["../../etc/rib.20260228.2200.bz2?x=1"], "rib.20260228.2200.bz2"),
+        ([], None),
+    ],
+)
+def test_the_newest_settled_rib_is_chosen(names: list[str], chosen: str | None) -> None:
+    listing = "".join(f'<a href="{name}">{name}</a>\n' for name in names)
+    assert routeviews.newest_rib([listing], NOW) == chosen
+
+
+@pytest.mark.parametrize("url", ["http://example.net/a", "ftp://127.0.0.1/a", "file:///a", "x"])
+def test_only_https_leaves_this_host(url: str) -> None:
+    with pytest.raises(OriginError, match="only https"):
+        check_url(url, allow_http=False)
+
+
+def test_http_is_for_loopback_or_by_setting() -> None:
+    check_url("https://example.net/a", allow_http=False)
+    check_url("http://127.0.0.1:8000/a", allow_http=False)
+    check_url("http://[::1]/a", allow_http=False)
+    check_url("http://example.net/a", allow_http=True)
+
+
+def test_schedule_waits_an_interval_and_jitter_and_all_programs_agree(tmp_path: Path) -> None:
+    config = settings(tmp_path, origin_refresh_interval_s=86_400, origin_refresh_jitter_s=600)
+    begun = NOW - timedelta(days=3)
+    last = {"last_attempt": NOW.isoformat()}
+    due = next_refresh(config, last, begun)
+    assert due is not None
+    assert timedelta(days=1) <= due - NOW <= timedelta(days=1, minutes=10)
+    assert due == next_refresh(config, last, begun - timedelta(hours=7))
+
+
+def test_schedule_tries_sooner_after_a_failure_and_ever_later_after_more(tmp_path: Path) -> None:
+    config = settings(tmp_path, origin_refresh_interval_s=86_400, origin_refresh_jitter_s=0)
+    waits = []
+    for failures in range(1, 8):
+        noted = {"last_attempt": NOW.isoformat(), "failures": failures}
+        due = next_refresh(config, noted, NOW - timedelta(days=3))
+        assert due is not None
+        waits.append((due - NOW) / timedelta(hours=1))
+    assert waits == [1, 2, 4, 8, 16, 24, 24]
+
+
+def test_schedule_can_be_off_and_never_asks_more_than_hourly(tmp_path: Path) -> None:
+    begun = NOW - timedelta(days=1)
+    off = settings(tmp_path, origin_refresh_interval_s=0)
+    assert next_refresh(off, {}, begun) is None
+    often = settings(tmp_path, origin_refresh_interval_s=1, origin_refresh_jitter_s=0)
+    due = next_refresh(often, {"last_attempt": NOW.isoformat()}, begun)
+    assert due == NOW + timedelta(hours=1)
+    assert next_refresh(often, {}, NOW) == NOW + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("asn", "public"),
+    [(0, False), (1, True), (23456, False), (64495, True), (64496, False), (65551, False),
+     (131071, False), (131072, True), (4199999999, True), (4200000000, False), (2**32 - 1, False)],
+)  # fmt: skip
+def test_reserved_asns_are_known_at_their_edges(asn: int, public: bool) -> None:
+    assert is_public_asn(asn) is public

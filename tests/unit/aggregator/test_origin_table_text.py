@@ -1,0 +1,111 @@
+"""What pyasn takes in silence, or refuses whole, is caught before pyasn sees it."""
+
+import gzip
+import random
+from pathlib import Path
+
+import pytest
+
+from origin_support.world import rows, table_text
+from smtpfeeds_aggregator.origin import radix
+from smtpfeeds_aggregator.origin.table_text import check_text, read_table
+from smtpfeeds_common.errors import OriginError
+
+GOOD = table_text(rows()).encode()
+
+
+def write(tmp_path: Path, content: bytes, name: str = "table.dat") -> Path:
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["table.dat", "table.dat.gz", "gzip-without-its-name"])
+def test_plain_and_gzip_tables_are_told_apart_by_their_content(tmp_path: Path, name: str) -> None:
+    content = GOOD if name == "table.dat" else gzip.compress(GOOD)
+    checked = read_table(write(tmp_path, content, name))
+    assert checked.bad_lines == 0
+    tree, refused = radix.load_tree(checked.text, name)
+    ipv4, ipv6 = radix.prefixes(tree)
+    assert (len(ipv4), len(ipv6), refused) == (399, 121, 0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"no table at all\n",
+        b"16.1.0.0/16 5\n",  # a space for the tab
+        b"16.1.0.0/16\t5x\n",
+        b"16.1.0.0/16\t-5\n",
+        b"16.1.0.0/16\t4294967297\n",  # pyasn would take it for AS1
+        b"16.1.0.0\t5\n",
+        b"16.1.0.0/16\t5\t6\n",
+        b"\xff\xfe\n",
+        b"x" * 600 + b"\n",  # longer than pyasn's buffer
+    ],
+)
+def test_one_bad_line_costs_only_itself(bad: bytes) -> None:
+    content = b"16.0.0.0/16\t3333\n" + bad + b"17.0.0.0/16\t3334\n" * 1
+    checked = check_text(content, "table")
+    assert (checked.bad_lines, checked.first_bad) == (1, 2)
+    tree, _ = radix.load_tree(checked.text, "table")
+    assert [asn for _, _, asn in radix.prefixes(tree)[0]] == [3333, 3334]
+
+
+@pytest.mark.parametrize("bad", ["300.0.0.0/8\t4\n", "16.0.0.0/40\t4\n", "1:2:3/32\t4\n"])
+def test_a_line_only_pyasn_finds_bad_costs_only_itself(bad: str) -> None:
+    tree, refused = radix.load_tree(f"; head\n16.0.0.0/16\t3333\n{bad}17.0.0.0/16\t3334\n", "table")
+    assert refused == 1
+    assert [asn for _, _, asn in radix.prefixes(tree)[0]] == [3333, 3334]
+
+
+def test_asn_0_and_what_else_can_announce_nothing_is_never_an_answer() -> None:
+    lines = "16.0.0.0/16\t3333\n" + "".join(
+        f"{prefix}\t{asn}\n"
+        for prefix, asn in [
+            ("17.0.0.0/16", "0"),
+            ("18.0.0.0/16", "000"),
+            ("19.0.0.0/16", "23456"),
+            ("20.0.0.0/16", "65535"),
+            ("21.0.0.0/16", "4294967295"),
+            ("0.0.0.0/0", "3333"),
+            ("::/0", "3333"),
+        ]
+    )
+    checked = check_text(lines.encode(), "table")
+    assert (checked.bad_lines, checked.no_origin) == (0, 7)
+    ipv4, ipv6 = radix.prefixes(radix.load_tree(checked.text, "table")[0])
+    assert ([asn for _, _, asn in ipv4], ipv6) == ([3333], [])
+
+
+def test_a_prefix_of_ipv4_mapped_addresses_is_left_out() -> None:
+    text = "16.0.0.0/16\t3333\n::ffff:16.0.0.0/112\t7\n"
+    assert radix.prefixes(radix.load_tree(text, "table")[0])[1] == []
+
+
+def test_a_table_cut_anywhere_is_refused() -> None:
+    """At whichever byte, also right behind a line feed, and inside the last ASN."""
+    chance = random.Random(5)
+    cuts = [*chance.sample(range(len(GOOD)), 300), len(GOOD) - 1, len(GOOD) - 2]
+    cuts += [at + 1 for at in range(len(GOOD) - 1) if GOOD[at : at + 1] == b"\n"][3::20]
+    for cut in cuts:
+        with pytest.raises(OriginError):
+            check_text(GOOD[:cut], "table")
+
+
+@pytest.mark.parametrize("content", [b"", b"; only\n; comments\n", b"\n\n", b"<html>\n</html>\n"])
+def test_what_holds_no_prefix_is_refused(content: bytes) -> None:
+    with pytest.raises(OriginError, match="table"):
+        check_text(content, "table")
+
+
+def test_a_cut_gzip_a_folder_and_a_missing_file_are_refused_by_name(tmp_path: Path) -> None:
+    packed = gzip.compress(GOOD)
+    for path in (write(tmp_path, packed[: len(packed) // 2]), tmp_path, tmp_path / "missing"):
+        with pytest.raises(OriginError, match=str(path)):
+            read_table(path)
+
+
+def test_many_bad_lines_make_it_no_table() -> None:
+    with pytest.raises(OriginError, match="line 2"):
+        check_text(b"16.0.0.0/16\t1\nx\ny\nz\n", "table")
