@@ -19,7 +19,7 @@ import pytest
 
 from ingest_support.fixtures import migrated_database
 from publish_support import NOW, Info, Origins
-from servers.postgres import PostgresServer
+from servers.postgres import PostgresServer, database_name
 from smtpfeeds_aggregator.publish import check, once
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.publish.service import PublishLoop
@@ -31,9 +31,18 @@ from smtpfeeds_common.errors import DatabaseUnavailable, PublishError
 MINUTE = timedelta(minutes=1)
 
 
+@pytest.fixture(scope="module")
+def template(postgres: PostgresServer) -> Iterator[str]:
+    made = migrated_database(postgres)
+    yield database_name(made)
+    postgres.drop_database(made)
+
+
 @pytest.fixture
-def settings(postgres: PostgresServer, tmp_path: Path) -> Iterator[AggregatorSettings]:
-    dsn = migrated_database(postgres)
+def settings(
+    postgres: PostgresServer, template: str, tmp_path: Path
+) -> Iterator[AggregatorSettings]:
+    dsn = postgres.create_database(template=template)
     yield AggregatorSettings(
         dsn=dsn, feeds_dir=str(tmp_path / "www"), publish_non_global=True, generations_kept=2
     )
@@ -289,8 +298,10 @@ def test_only_one_publishes_a_directory_at_a_time(
     publish_once(settings, Origins(), connection, now=NOW)
     key = once.FeedsDirectory(feeds.parent).lock_key()
     with connect(settings, "other", autocommit=True) as other:
-        assert PublicationStore(other).try_lock(key)
+        another = PublicationStore(other)
+        assert another.try_lock(key)
         assert publish_once(settings, Origins(), connection, now=NOW + MINUTE) is None
+        another.unlock(key)
     assert publish_once(settings, Origins(), connection, now=NOW + MINUTE) is not None
 
 

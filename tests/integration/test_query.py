@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from ingest_support.fixtures import migrated_database
 from publish_support import Info, Origins
-from servers.postgres import PostgresServer
+from servers.postgres import PostgresServer, database_name
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store import reading
@@ -32,9 +32,16 @@ DAY = timedelta(days=1)
 Run = Callable[..., Result]
 
 
-@pytest.fixture
-def dsn(postgres: PostgresServer) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def template(postgres: PostgresServer) -> Iterator[str]:
     made = migrated_database(postgres)
+    yield database_name(made)
+    postgres.drop_database(made)
+
+
+@pytest.fixture
+def dsn(postgres: PostgresServer, template: str) -> Iterator[str]:
+    made = postgres.create_database(template=template)
     yield made
     postgres.drop_database(made)
 
