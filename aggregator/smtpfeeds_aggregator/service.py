@@ -7,6 +7,7 @@ program with a traceback: the service manager starts it anew, and what was not
 acknowledged comes again.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 #: A part that does not end in so long when asked to is left behind.
 _STOP_LIMIT_S: Final = 30.0
 _TICK_S: Final = 0.2
+_GC_THRESHOLD: Final = (100_000, 20, 50)
 
 
 class _Part:
@@ -140,6 +142,11 @@ class Service:
 
     def start(self) -> None:
         """Start every part."""
+        # A collection is tens of thousands of small objects, all of them freed by the
+        # count of their references: looking for cycles among them that often finds none
+        # and costs a fifth of the fold.
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLD)
         for part in self._parts:
             part.start()
 

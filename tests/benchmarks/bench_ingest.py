@@ -44,6 +44,7 @@ from smtpfeeds_aggregator.sources import broker
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.migrations import migrate
 from smtpfeeds_aggregator.store.sql import queries
+from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.spool import Event, Sealer, Spool
 from smtpfeeds_common.topology import EXCHANGE, QUEUE, routing_key
 from smtpfeeds_common.wire import Batch, HourCount, Observation, encode
@@ -129,7 +130,10 @@ def origin_table(folder: Path) -> Path:
 
 
 def distinct_batches(rows: int, seed: int) -> list[bytes]:
-    """Batches whose (address, feed) are all distinct: one in six IPv6, one in five with DATA."""
+    """Batches whose (address, feed) are all distinct: one in six IPv6, one in five with DATA.
+
+    Sorted as a spool seals them: by feed, then by address.
+    """
     chance = random.Random(seed)
     v4 = iter(chance.sample(range(1 << 24, 224 << 24), rows))
     spools = [str(uuid.uuid4()) for _ in range(SENSORS)]
@@ -150,6 +154,7 @@ def distinct_batches(rows: int, seed: int) -> list[bytes]:
             if n % 5 == 0 and len(observations) < BATCH_ROWS:
                 observations.append(Observation("smtpdata", ip, *seen))
         sensor = number % SENSORS
+        observations.sort(key=lambda row: (row.feed != "smtpgreet", pack_address(row.ip)))
         batches.append(body(f"s{sensor}", spools[sensor], number // SENSORS + 1, observations))
     return batches
 
@@ -252,7 +257,7 @@ def limit(bench: Bench, bodies: Sequence[bytes], table: OriginTable) -> float:
     sql = queries("ingest.sql")
     parameters = {"retention": timedelta(days=30), "annotated": True}
     with connect(AggregatorSettings(dsn=dsn), "limit", autocommit=True) as connection:
-        connection.execute("SET temp_buffers = '64MB'")
+        connection.execute(sql["set_up_session"])
         connection.execute(sql["create_incoming"])
         started = time.monotonic()
         for folded in ready:

@@ -11,7 +11,7 @@ https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
@@ -33,13 +33,11 @@ _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER: Final = b"\xff\xff"
-#: Nine columns; an inet is family (2 or 3), bits, is_cidr, octets, address.
-_ADDRESS_4: Final = struct.Struct(">hiBBBB4s")
-_ADDRESS_6: Final = struct.Struct(">hiBBBB16s")
-#: first_seen, last_seen, hits, flags, targets, asn; each with its length.
-_TAIL: Final = struct.Struct(">iqiqiqiqiqiq")
-_TAIL_NO_ASN: Final = struct.Struct(">iqiqiqiqiqi")
+#: Nine columns. An inet is family (2 or 3), bits, is_cidr, octets, address. Then the
+#: names of feed and sensor, ready packed; then first_seen, last_seen, hits, flags,
+#: targets and asn; each with its length, -1 for NULL.
 _COLUMNS: Final = 9
+_ROW: Final = ">hiBBBB{octets}s{names}siqiqiqiqiqi"
 
 
 class OriginTable(Protocol):
@@ -101,7 +99,7 @@ class Folded:
     rows: int
     #: Rows as they came, before the fold.
     rows_read: int
-    #: No (ip, feed) has rows of two sensors.
+    #: No (ip, feed) has rows of two sensors: there is nothing to group.
     one_sensor_each: bool
     has_ipv6: bool
     #: The oldest last_seen, or None where there are no rows.
@@ -120,17 +118,18 @@ class Folded:
 def fold(batches: Sequence[CheckedBatch], origin: OriginTable) -> Folded:
     """Fold batches; each key must be there once."""
     rows = _fold_rows(batches)
-    ordered = sorted(rows.items())
-    asns = _origins([row[_IP] for _, row in ordered], origin)
-    oldest = min((row[1] for row in rows.values()), default=None)
+    keys = sorted(rows)
+    ordered = [rows[key] for key in keys]
+    addresses = _distinct_addresses(ordered)
+    asns = origin.lookup_many(addresses)
     return Folded(
         keys=tuple(sorted(batch.key for batch in batches)),
-        copy=_copy(ordered, asns),
+        copy=_copy(ordered, addresses, asns),
         rows=len(ordered),
         rows_read=sum(len(batch.rows) for batch in batches),
-        one_sensor_each=len({batch.key.sensor for batch in batches}) == 1,
-        has_ipv6=bool(ordered) and ordered[-1][0][0] != IPv4_BYTES,
-        oldest=None if oldest is None else _time(oldest),
+        one_sensor_each=_one_sensor_each(batches, keys),
+        has_ipv6=bool(ordered) and len(ordered[-1][_IP]) != IPv4_BYTES,
+        oldest=_time(min(row[_LAST] for row in ordered)) if ordered else None,
         annotated=origin.generation != EMPTY.generation,
         names=_names(asns, origin),
         hours=_fold_hours(batches),
@@ -140,9 +139,31 @@ def fold(batches: Sequence[CheckedBatch], origin: OriginTable) -> Folded:
     )
 
 
-# A row in the making: first_ms, last_ms, hits, flags, targets, packed address, names for COPY.
+# A row in the making: first_ms, last_ms, hits, flags, targets, packed address, form.
+_LAST: Final = 1
 _IP: Final = 5
 _Row = list[Any]
+#: Sorts as PostgreSQL does: IPv4 before IPv6.
+_FAMILY: Final = {4: b"\4", 16: b"\6"}
+
+
+class _Form(NamedTuple):
+    """How the rows of a feed at a sensor are packed."""
+
+    names: bytes
+    ipv4: Callable[..., bytes]
+    ipv4_no_asn: Callable[..., bytes]
+    ipv6: Callable[..., bytes]
+    ipv6_no_asn: Callable[..., bytes]
+
+
+def _form(feed: str, sensor: str) -> _Form:
+    names = b"".join(
+        struct.pack(">i", len(name)) + name for name in (feed.encode(), sensor.encode())
+    )
+    ipv4, ipv6 = (_ROW.format(octets=octets, names=len(names)) for octets in (4, 16))
+    packers = (struct.Struct(text).pack for text in (ipv4 + "q", ipv4, ipv6 + "q", ipv6))
+    return _Form(names, *packers)
 
 
 def _fold_rows(batches: Sequence[CheckedBatch]) -> dict[bytes, _Row]:
@@ -150,31 +171,28 @@ def _fold_rows(batches: Sequence[CheckedBatch]) -> dict[bytes, _Row]:
     rows: dict[bytes, _Row] = {}
     for checked in batches:
         sensor = checked.key.sensor
-        names = {feed: _names_for_copy(feed, sensor) for feed in FEED_NAMES}
+        forms = {feed: _form(feed, sensor) for feed in FEED_NAMES}
         # 0 and 1 sort as the feeds' names do: smtpdata before smtpgreet.
         greet_end, data_end = b"\1" + sensor.encode(), b"\0" + sensor.encode()
         for packed, seen in checked.rows:
+            feed, first_ms, last_ms = seen.feed, seen.first_ms, seen.last_ms
+            hits, flags, targets = seen.hits, seen.flags, seen.targets
             head = _FAMILY[len(packed)] + packed
-            is_data = seen.feed == DATA.name
+            is_data = feed == DATA.name
             key = head + (data_end if is_data else greet_end)
             row = rows.get(key)
             if row is None:
-                rows[key] = [
-                    seen.first_ms, seen.last_ms, seen.hits, seen.flags, seen.targets,
-                    packed, names[seen.feed],
-                ]  # fmt: skip
+                rows[key] = [first_ms, last_ms, hits, flags, targets, packed, forms[feed]]
             else:
-                _merge(row, seen.first_ms, seen.last_ms, seen.hits, seen.flags, seen.targets)
+                _merge(row, first_ms, last_ms, hits, flags, targets)
             if is_data:
-                greet = rows.setdefault(
-                    head + greet_end,
-                    [seen.first_ms, seen.last_ms, 0, 0, 0, packed, names[GREET.name]],
-                )
-                _merge(greet, seen.first_ms, seen.last_ms, 0, 0, seen.targets)
+                key = head + greet_end
+                row = rows.get(key)
+                if row is None:
+                    rows[key] = [first_ms, last_ms, 0, 0, targets, packed, forms[GREET.name]]
+                else:
+                    _merge(row, first_ms, last_ms, 0, 0, targets)
     return rows
-
-
-_FAMILY: Final = {4: b"\4", 16: b"\6"}
 
 
 def _merge(row: _Row, first_ms: int, last_ms: int, hits: int, flags: int, targets: int) -> None:
@@ -188,17 +206,18 @@ def _merge(row: _Row, first_ms: int, last_ms: int, hits: int, flags: int, target
     row[4] |= targets
 
 
-def _names_for_copy(feed: str, sensor: str) -> bytes:
-    return b"".join(
-        struct.pack(">i", len(name)) + name for name in (feed.encode(), sensor.encode())
-    )
+def _one_sensor_each(batches: Sequence[CheckedBatch], keys: list[bytes]) -> bool:
+    """Whether no two keys differ in the sensor alone."""
+    if len({batch.key.sensor for batch in batches}) <= 1:
+        return True
+    ends = (6, 18)  # family, address, feed
+    heads = {key[: ends[key[0] == _FAMILY[16][0]]] for key in keys}
+    return len(heads) == len(keys)
 
 
-def _origins(addresses: list[bytes], origin: OriginTable) -> list[int | None]:
-    """The origin of each address; an address's rows lie side by side and cost one lookup."""
-    distinct = list(dict.fromkeys(addresses))
-    found = dict(zip(distinct, origin.lookup_many(distinct), strict=True))
-    return [found[address] for address in addresses]
+def _distinct_addresses(ordered: list[_Row]) -> list[bytes]:
+    """Each address once, in order: its rows lie side by side."""
+    return list(dict.fromkeys([row[_IP] for row in ordered]))
 
 
 def _names(asns: list[int | None], origin: OriginTable) -> dict[int, str]:
@@ -206,29 +225,26 @@ def _names(asns: list[int | None], origin: OriginTable) -> dict[int, str]:
     return {asn: name for asn, name in named.items() if name}
 
 
-def _copy(ordered: list[tuple[bytes, _Row]], asns: list[int | None]) -> bytes:
+def _copy(ordered: list[_Row], addresses: list[bytes], asns: list[int | None]) -> bytes:
+    """The rows for COPY; ``addresses`` and ``asns`` run beside them."""
     parts = [_COPY_HEADER]
-    for (_, (first_ms, last_ms, hits, flags, targets, packed, names)), asn in zip(
-        ordered, asns, strict=True
-    ):
-        if len(packed) == IPv4_BYTES:
-            parts.append(_ADDRESS_4.pack(_COLUMNS, 8, 2, 32, 0, 4, packed))
-        else:
-            parts.append(_ADDRESS_6.pack(_COLUMNS, 20, 3, 128, 0, 16, packed))
-        parts.append(names)
+    append = parts.append
+    origins = iter(zip(addresses, asns, strict=True))
+    address: bytes | None = None
+    asn: int | None = None
+    for first_ms, last_ms, hits, flags, targets, packed, form in ordered:
+        if packed != address:
+            address, asn = next(origins)
         first = (first_ms - _PG_EPOCH_MS) * 1000
         last = (last_ms - _PG_EPOCH_MS) * 1000
-        if asn:
-            parts.append(
-                _TAIL.pack(8, first, 8, last, 8, min(hits, MAX_COUNT), 8, flags, 8, targets, 8, asn)
-            )
+        tail = (form.names, 8, first, 8, last, 8, min(hits, MAX_COUNT), 8, flags, 8, targets)
+        if len(packed) == IPv4_BYTES:
+            head = (_COLUMNS, 8, 2, 32, 0, 4, packed)
+            append(form.ipv4(*head, *tail, 8, asn) if asn else form.ipv4_no_asn(*head, *tail, -1))
         else:
-            parts.append(
-                _TAIL_NO_ASN.pack(
-                    8, first, 8, last, 8, min(hits, MAX_COUNT), 8, flags, 8, targets, -1
-                )
-            )
-    parts.append(_COPY_TRAILER)
+            head = (_COLUMNS, 20, 3, 128, 0, 16, packed)
+            append(form.ipv6(*head, *tail, 8, asn) if asn else form.ipv6_no_asn(*head, *tail, -1))
+    append(_COPY_TRAILER)
     return b"".join(parts)
 
 

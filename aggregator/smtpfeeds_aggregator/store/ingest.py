@@ -115,7 +115,7 @@ class IngestStore:
             connection = self._connect()
             try:
                 _refuse_read_only(connection)
-                connection.execute("SET temp_buffers = '64MB'")
+                connection.execute(self._sql["set_up_session"])
                 connection.execute(self._sql["create_incoming"])
             except BaseException:
                 discard(connection)

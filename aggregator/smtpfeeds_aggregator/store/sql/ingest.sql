@@ -1,6 +1,10 @@
 -- What one ingest transaction executes, in this order. Every statement takes its
 -- locks sorted by key: two workers on the same keys wait, and do not deadlock.
 
+-- name: set_up_session
+-- A collection's rows are sorted and held in memory, not in files.
+SELECT set_config('temp_buffers', '64MB', false), set_config('work_mem', '64MB', false);
+
 -- name: create_incoming
 -- One for each connection. Emptied by the end of the transaction, however it ends.
 CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
