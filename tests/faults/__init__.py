@@ -1,0 +1,1 @@
+"""The fault harness: what is broken under load, and what is then compared."""

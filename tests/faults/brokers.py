@@ -1,0 +1,82 @@
+"""The broker that a fault run breaks: one node or three, with the accounts of a real site."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from servers.rabbitmq import RabbitCluster, RabbitHome, RabbitNode
+from smtpfeeds_common.topology import EXCHANGE, QUEUE
+
+VHOST = "smtpfeeds"
+AGGREGATOR = "smtpfeeds-aggregator"
+_PASSWORD = "password"
+_OWN = r"^smtpfeeds(\..*)?$"
+_OWN_AND_DEFAULT = r"^(smtpfeeds(\..*)?|amq\.default)$"
+#: Counts of the management interface are fresh enough to wait for.
+_SETTINGS = {"collect_statistics_interval": "1000"}
+
+
+class Brokers:
+    """One RabbitMQ node, or a cluster of three; a context manager."""
+
+    def __init__(self, folder: Path, *, cluster: bool) -> None:
+        folder.mkdir(parents=True)
+        self._cluster: RabbitCluster | None = None
+        self._home: RabbitHome | None = None
+        if cluster:
+            self._cluster = RabbitCluster(folder, settings=_SETTINGS)
+            self.nodes: Sequence[RabbitNode] = self._cluster.nodes
+        else:
+            self._home = RabbitHome.make(folder)
+            self.nodes = [RabbitNode(self._home, settings=_SETTINGS)]
+
+    def start(self, sensors: Iterable[str]) -> None:
+        """Start, and make the accounts as `deploy/rabbitmq` does."""
+        if self._cluster is not None:
+            self._cluster.start()
+        else:
+            self.nodes[0].start()
+        admin = self.nodes[0].admin
+        admin.add_vhost(VHOST)
+        administrator = self.nodes[0].home.user
+        admin.permit(administrator, VHOST, configure=".*", write=".*", read=".*")
+        admin.add_user(AGGREGATOR, _PASSWORD)
+        admin.permit(AGGREGATOR, VHOST, configure=_OWN, write=_OWN_AND_DEFAULT, read=_OWN)
+        for sensor in sensors:
+            admin.add_user(sensor, _PASSWORD)
+            admin.permit_topic(sensor, VHOST, EXCHANGE, write=rf"^observations\.{sensor}$")
+            admin.permit(sensor, VHOST, write=f"^{EXCHANGE}$")
+
+    def stop(self) -> None:
+        if self._cluster is not None:
+            self._cluster.stop()
+            return
+        assert self._home is not None
+        for node in self.nodes:
+            node.discard()
+        self._home.epmd.stop()
+
+    def urls(self, account: str, ports: Iterable[int] | None = None) -> list[str]:
+        """Addresses for an account: of every node, or by these proxies' ports."""
+        where = [node.port for node in self.nodes] if ports is None else ports
+        return [f"amqp://{account}:{_PASSWORD}@127.0.0.1:{port}/{VHOST}" for port in where]
+
+    def leader(self) -> RabbitNode:
+        """The node that leads the queue of batches."""
+        if self._cluster is None:
+            return self.nodes[0]
+        return self._cluster.leader_of(VHOST, QUEUE)
+
+    def empty(self) -> bool:
+        """Whether no batch waits or is unacknowledged, as far as the broker knows."""
+        for node in self.nodes:
+            if node.admin.answers():
+                return bool(node.admin.queue(VHOST, QUEUE).get("messages", 1) == 0)
+        return False
+
+    def whole(self) -> bool:
+        """Whether every node is up and has the queue's data."""
+        if not all(node.admin.answers() for node in self.nodes):
+            return False
+        return len(self.nodes[0].admin.queue(VHOST, QUEUE).get("online", [])) == len(self.nodes)

@@ -1,0 +1,168 @@
+"""The PostgreSQL that a fault run breaks: kill, restore, and a standby to promote.
+
+fsync is off, as no machine is switched off here; full pages are written, because a killed server
+may leave half of one behind in the kernel's cache.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import psycopg
+
+from smtpfeeds_deploy.postgres import PORT, PrivatePostgres, connection_string
+from smtpfeeds_deploy.postgres_cluster import SUPERUSER, environment
+
+from .reckoning import Recorded, Row
+
+_SETTINGS = {"max_connections": "60", "full_page_writes": "on", "max_wal_senders": "5"}
+_OBSERVATIONS = """
+SELECT feed, host(ip), hits, (extract(epoch FROM first_seen) * 1000)::bigint,
+       (extract(epoch FROM last_seen) * 1000)::bigint FROM observation
+"""
+_SIGHTINGS = """
+SELECT feed, host(ip), sensor, hits, (extract(epoch FROM first_seen) * 1000)::bigint,
+       (extract(epoch FROM last_seen) * 1000)::bigint FROM sighting
+"""
+_ACTIVITY = "SELECT (extract(epoch FROM hour) * 1000)::bigint, feed, sensor, events FROM activity"
+
+
+class Database(PrivatePostgres):
+    """A server that can be killed, copied, and started as a standby of another."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, durable=False, settings=_SETTINGS, start_limit_s=120)
+        self._is_standby = False
+
+    @property
+    def data(self) -> Path:
+        return self._data
+
+    def kill(self) -> None:
+        """kill -9 of the postmaster; its children see that and end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def superuser_dsn(self) -> str:
+        return self.dsn_for("smtpfeeds", user=SUPERUSER)
+
+    def execute(self, statement: str) -> list[tuple[object, ...]]:
+        """One statement, by the superuser."""
+        with psycopg.connect(
+            self.superuser_dsn(), autocommit=True, connect_timeout=5
+        ) as connection:
+            cursor = connection.execute(statement)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    def set_up(self, **settings: str) -> None:
+        """ALTER SYSTEM, and have it take effect."""
+        for name, value in settings.items():
+            self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        self.execute("SELECT pg_reload_conf()")
+
+    def back_up(self, target: Path) -> None:
+        """A base backup, as an operator takes one, of the running server."""
+        self._base_backup(target)
+
+    def restore(self, backup: Path) -> None:
+        """Put a backup in the place of the data; the server must not run."""
+        shutil.rmtree(self._data)
+        shutil.copytree(backup, self._data)
+
+    def become_standby_of(self, primary: Database) -> None:
+        """Throw the data away, copy the primary's, and follow it. Started afterwards."""
+        self.stop()
+        if self._data.exists():
+            shutil.rmtree(self._data)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        primary._base_backup(self._data, standby=True)
+        self._is_standby = True
+        self.start()
+        self._is_standby = False
+
+    def promote(self) -> None:
+        """Make this standby the primary; alone, so it waits for nobody."""
+        with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote(true, 60)")
+        self.set_up(synchronous_standby_names="")
+
+    def _base_backup(self, target: Path, *, standby: bool = False) -> None:
+        assert self._binaries is not None
+        command = [
+            *self._identity().prefix,
+            self._binaries.path("pg_basebackup"),
+            f"--host={self._socket_folder_in_use()}",
+            f"--port={PORT}",
+            f"--username={SUPERUSER}",
+            f"--pgdata={target}",
+            "--checkpoint=fast",
+            "--no-sync",
+            *(["--write-recovery-conf"] if standby else []),
+        ]
+        done = subprocess.run(
+            command, env=environment(), cwd=self._root, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        target.chmod(0o700)
+
+    def _make_accounts(self) -> None:
+        if not self._is_standby:
+            super()._make_accounts()
+
+
+def several_hosts(*databases: Database) -> str:
+    """A connection string that finds the primary among them."""
+    folders = [str(each._socket_folder_in_use()) for each in databases]
+    one = connection_string(Path("HOSTS"), "smtpfeeds", "smtpfeeds")
+    ports = ",".join(str(PORT) for _ in folders)
+    return (
+        one.replace("HOSTS", ",".join(folders)) + f" port={ports} target_session_attrs=read-write"
+    )
+
+
+def read_all(dsn: str) -> Recorded:
+    """Everything that is to be compared."""
+    with psycopg.connect(dsn, connect_timeout=5) as connection:
+        return Recorded(
+            observations={
+                (feed, ip): Row(*rest)
+                for feed, ip, *rest in connection.execute(_OBSERVATIONS).fetchall()
+            },
+            sightings={
+                (feed, ip, sensor): Row(*rest)
+                for feed, ip, sensor, *rest in connection.execute(_SIGHTINGS).fetchall()
+            },
+            activity={
+                (hour, feed, sensor): int(events)
+                for hour, feed, sensor, events in connection.execute(_ACTIVITY).fetchall()
+            },
+        )
+
+
+class Gauge:
+    """How many events of each sensor are in the database; nothing where it does not answer."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: psycopg.Connection | None = None
+
+    def look(self) -> dict[str, int] | None:
+        try:
+            if self._connection is None:
+                self._connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=2)
+            rows = self._connection.execute(
+                "SELECT sensor, sum(events)::bigint FROM activity GROUP BY sensor"
+            ).fetchall()
+        except psycopg.Error:
+            self.close()
+            return None
+        return dict(rows)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,100 @@
+"""The published feeds while their publisher is killed: always whole, soon new, in the end right."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psycopg
+
+from smtpfeeds_common.feeds import FEED_NAMES
+from smtpfeeds_deploy.published import NotThatFormat, read_feed
+
+from .databases import read_all
+from .pipeline import AGGREGATORS
+from .run import Run
+
+_NEXT_LIMIT_S = 60.0
+
+
+def generation(run: Run) -> Path | None:
+    """The generation that is published now."""
+    link = run.pipeline.feeds / "feeds"
+    return link.resolve() if link.is_symlink() else None
+
+
+def kill_publisher(run: Run) -> None:
+    """In the middle of a publication: both, as one of them is at it; or the last that published."""
+    if run.chance.random() < 0.5:
+        _wait_for_a_publication(run)
+        time.sleep(run.chance.uniform(0, 0.15))
+        for name in AGGREGATORS:
+            run.pipeline.kill(name)
+    else:
+        run.pipeline.kill(_last_publisher(run))
+
+
+def check_whole(run: Run) -> None:
+    """Every file of what is published now is complete.
+
+    Raises:
+        NotThatFormat: one is not.
+    """
+    found = generation(run)
+    assert found is not None, "nothing is published"
+    for feed in FEED_NAMES:
+        try:
+            read_feed(found, feed)
+        except NotThatFormat:
+            if generation(run) == found:  # else it was an old one, and is gone by now
+                raise
+
+
+def wait_for_next(run: Run, before: Path | None = None) -> None:
+    """Wait for a generation that is not this one, by default the one of now."""
+    before = before or generation(run)
+
+    def is_new() -> bool:
+        return generation(run) not in {None, before}
+
+    run.pipeline.wait(is_new, "the next generation is published", _NEXT_LIMIT_S)
+
+
+def published_disagreements(run: Run) -> list[str]:
+    """After the load: what is published must be what is in the database."""
+    wait_for_next(run)
+    wait_for_next(run)  # the first may have begun before the last event came in
+    found = generation(run)
+    assert found is not None
+    recorded = read_all(run.pipeline.dsn())
+    said = []
+    for feed in FEED_NAMES:
+        want = {key: row.hits for key, row in recorded.observations.items() if key[0] == feed}
+        rows = read_feed(found, feed)[f"{feed}.csv"]
+        have = {key: row.found.hits for key, row in rows.items()}
+        if have != want:
+            said.append(f"{feed}.csv: {len(have)} rows, {len(want)} in the database, or other hits")
+    return said
+
+
+def _wait_for_a_publication(run: Run) -> None:
+    deadline = time.monotonic() + 5
+    with psycopg.connect(run.pipeline.dsn(), autocommit=True) as connection:
+        while time.monotonic() < deadline:
+            row = connection.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE application_name = 'smtpfeeds publish'"
+            ).fetchone()
+            if row:
+                return
+            run.pipeline.tend()
+            time.sleep(0.005)
+
+
+def _last_publisher(run: Run) -> str:
+    """Who published last, by the logs."""
+    last: dict[str, str] = {}
+    for name in AGGREGATORS:
+        log = run.pipeline.programs[name].log.path
+        lines = [line for line in log.read_text().splitlines() if "feeds published" in line]
+        last[name] = lines[-1].split(" ", 1)[0] if lines else ""
+    return max(last, key=lambda name: last[name])

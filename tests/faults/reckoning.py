@@ -1,0 +1,217 @@
+"""What must be recorded, what may be, and what is.
+
+Under faults a client may be cut off between its verb and the answer: then nobody can know whether
+it was heard. So every number has a least (what clients saw answered) and a most (what they sent).
+Between the two all is well; below it something was lost, above it something was counted twice, and
+what nobody sent is invented. Times are held to the same rule.
+
+Pure: entries and recorded rows in, a verdict out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from smtpfeeds_common.feeds import DATA, GREET
+from smtpfeeds_deploy.ledger import Bracket, Heard, data_without_greet
+
+HOUR_MS = 3_600_000
+_SHOWN = 20
+_NOWHERE = Bracket(0, 0)
+
+#: (feed, address) or (feed, address, sensor).
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One connection, as its client saw it."""
+
+    source: str
+    sensor: str
+    #: The client read the answer.
+    answered: tuple[Heard, ...] = ()
+    #: Sent, and cut off before the answer: may count.
+    unanswered: tuple[Heard, ...] = ()
+
+
+class Row(NamedTuple):
+    """A recorded row."""
+
+    hits: int
+    first_ms: int
+    last_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """All that the database says."""
+
+    observations: Mapping[Key, Row] = field(default_factory=dict)
+    sightings: Mapping[Key, Row] = field(default_factory=dict)
+    #: Events by (hour in ms, feed, sensor).
+    activity: Mapping[tuple[int, str, str], int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Range:
+    """What a row may say."""
+
+    least: int = 0
+    most: int = 0
+    sure: list[Bracket] = field(default_factory=list)
+    possible: list[Bracket] = field(default_factory=list)
+    #: Of the data events, which raise the greet row's last_seen too.
+    sure_last: list[Bracket] = field(default_factory=list)
+    possible_last: list[Bracket] = field(default_factory=list)
+
+    def first(self) -> Bracket:
+        """Between which two instants the first of the events was."""
+        highest = (
+            min(b.highest for b in self.sure)
+            if self.sure
+            else max(b.highest for b in self.possible)
+        )
+        return Bracket(min(b.lowest for b in self.possible), highest)
+
+    def last(self) -> Bracket:
+        """Between which two instants the last of them was."""
+        sure, possible = self.sure + self.sure_last, self.possible + self.possible_last
+        lowest = max(b.lowest for b in sure) if sure else min(b.lowest for b in possible)
+        return Bracket(lowest, max(b.highest for b in possible))
+
+
+@dataclass(slots=True)
+class Verdict:
+    """How many events were lost, counted twice, made up; and what else is wrong."""
+
+    lost: int = 0
+    twice: int = 0
+    invented: int = 0
+    says: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.twice or self.invented or self.says)
+
+    def __str__(self) -> str:
+        head = f"{self.lost} lost, {self.twice} twice, {self.invented} invented"
+        rest = len(self.says) - _SHOWN
+        return "\n  ".join([head, *self.says[:_SHOWN], *([f"and {rest} more"] if rest > 0 else [])])
+
+
+def judge(entries: Iterable[Entry], recorded: Recorded) -> Verdict:
+    """Compare; the greatest disagreement of the three tables is what counts."""
+    entries = list(entries)
+    parts = [
+        _judge_rows("observation", _ranges(entries, by_sensor=False), recorded.observations),
+        _judge_rows("sighting", _ranges(entries, by_sensor=True), recorded.sightings),
+        _judge_activity(entries, recorded.activity),
+    ]
+    says = [line for part in parts for line in part.says]
+    says += data_without_greet(recorded.observations) + data_without_greet(recorded.sightings)
+    return Verdict(
+        lost=max(part.lost for part in parts),
+        twice=max(part.twice for part in parts),
+        invented=max(part.invented for part in parts),
+        says=says,
+    )
+
+
+def events(entries: Iterable[Entry]) -> tuple[int, int]:
+    """How many events were answered, and how many were sent and not answered."""
+    entries = list(entries)
+    return sum(len(e.answered) for e in entries), sum(len(e.unanswered) for e in entries)
+
+
+def _ranges(entries: Iterable[Entry], *, by_sensor: bool) -> dict[Key, Range]:
+    ranges: dict[Key, Range] = {}
+    for entry in entries:
+        tail = (entry.source, entry.sensor) if by_sensor else (entry.source,)
+        for event in entry.answered:
+            row = ranges.setdefault((event.feed, *tail), Range())
+            row.least += 1
+            row.sure.append(event.when)
+        for event in entry.answered + entry.unanswered:
+            row = ranges.setdefault((event.feed, *tail), Range())
+            row.most += 1
+            row.possible.append(event.when)
+            if event.feed == DATA.name:
+                greet = ranges.setdefault((GREET.name, *tail), Range())
+                greet.possible_last.append(event.when)
+                if event in entry.answered:
+                    greet.sure_last.append(event.when)
+    return ranges
+
+
+def _judge_rows(table: str, ranges: Mapping[Key, Range], found: Mapping[Key, Row]) -> Verdict:
+    verdict = Verdict()
+    for key in sorted(ranges.keys() | found.keys()):
+        wanted, row = ranges.get(key), found.get(key)
+        name = f"{table} {' '.join(key)}"
+        if wanted is None or not wanted.possible:
+            if row is not None:
+                verdict.invented += max(row.hits, 1)
+                verdict.says.append(f"{name}: invented, {row.hits} hits")
+        elif row is None:
+            verdict.lost += wanted.least
+            if wanted.least:
+                verdict.says.append(f"{name}: missing, {wanted.least} hits")
+        else:
+            _judge_row(verdict, name, wanted, row)
+    return verdict
+
+
+def _judge_row(verdict: Verdict, name: str, wanted: Range, row: Row) -> None:
+    verdict.lost += max(0, wanted.least - row.hits)
+    verdict.twice += max(0, row.hits - wanted.most)
+    if not wanted.least <= row.hits <= wanted.most:
+        verdict.says.append(f"{name}: {row.hits} hits, not {wanted.least} to {wanted.most}")
+    for what, at_ms, bracket in (
+        ("first", row.first_ms, wanted.first()),
+        ("last", row.last_ms, wanted.last()),
+    ):
+        if not bracket.lowest <= at_ms <= bracket.highest:
+            verdict.says.append(f"{name}: {what} seen {at_ms}, not within {bracket}")
+
+
+def _judge_activity(entries: Iterable[Entry], found: Mapping[tuple[int, str, str], int]) -> Verdict:
+    """An event whose bracket crosses an hour may be in either; in all none may be too many."""
+    least: dict[tuple[int, str, str], int] = {}
+    most: dict[tuple[int, str, str], int] = {}
+    total_least: dict[tuple[str, str], int] = {}
+    total_most: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        for event in entry.answered + entry.unanswered:
+            pair = (event.feed, entry.sensor)
+            hours = {_hour(event.when.lowest), _hour(event.when.highest)}
+            sure = event in entry.answered
+            total_most[pair] = total_most.get(pair, 0) + 1
+            total_least[pair] = total_least.get(pair, 0) + sure
+            for hour in hours:
+                most[hour, *pair] = most.get((hour, *pair), 0) + 1
+                if sure and len(hours) == 1:
+                    least[hour, *pair] = least.get((hour, *pair), 0) + 1
+    verdict = Verdict()
+    for key in sorted(most.keys() | found.keys()):
+        have = found.get(key, 0)
+        if not least.get(key, 0) <= have <= most.get(key, 0):
+            low, high = least.get(key, 0), most.get(key, 0)
+            verdict.says.append(f"activity {key}: {have} events, not {low} to {high}")
+        if key not in most:
+            verdict.invented += have
+    for pair in sorted(total_most):
+        have = sum(n for (_, *rest), n in found.items() if tuple(rest) == pair)
+        verdict.lost += max(0, total_least[pair] - have)
+        verdict.twice += max(0, have - total_most[pair])
+        if not total_least[pair] <= have <= total_most[pair]:
+            verdict.says.append(
+                f"activity {pair}: {have} in all, not {total_least[pair]} to {total_most[pair]}"
+            )
+    return verdict
+
+
+def _hour(at_ms: int) -> int:
+    return at_ms - at_ms % HOUR_MS

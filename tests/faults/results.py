@@ -1,0 +1,50 @@
+"""The table of results in the documentation: written by the runs, never by hand."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from .run import Result
+
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "faults.md"
+_BEGIN = "<!-- results: written by `make faults` -->"
+_END = "<!-- end of results -->"
+_HEAD = (
+    "| fault | runs | events | cut off | lost | twice | invented | longest recovery, s | on |\n"
+    "|---|---:|---:|---:|---:|---:|---:|---:|---|\n"
+)
+
+
+class Table:
+    """Results by fault; those of faults that were not run again stay."""
+
+    def __init__(self, page: Path) -> None:
+        self._page = page
+
+    def add(self, result: Result) -> None:
+        """Put a result in the place of its fault's last one, and write the page."""
+        page = self._page.read_text(encoding="utf-8")
+        rows = _rows(page)
+        rows[result.fault] = (
+            f"| {result.fault} | {result.faults} | {result.events} | {result.unanswered} "
+            f"| {result.lost} | {result.twice} | {result.invented} | {result.recovery_s:.1f} "
+            f"| {time.strftime('%Y-%m-%d', time.gmtime())} |"
+        )
+        before, rest = page.split(_BEGIN, 1)
+        _, after = rest.split(_END, 1)
+        table = _HEAD + "".join(f"{rows[fault]}\n" for fault in sorted(rows))
+        aside = self._page.with_suffix(".new")
+        aside.write_text(f"{before}{_BEGIN}\n{table}{_END}{after}", encoding="utf-8")
+        aside.replace(self._page)
+
+    def text(self) -> str:
+        """The table as it is now."""
+        return "\n".join(_rows(self._page.read_text(encoding="utf-8")).values())
+
+
+def _rows(page: str) -> dict[str, str]:
+    table = page.split(_BEGIN)[1].split(_END, 1)[0]
+    rows = [line for line in table.splitlines() if re.match(r"\| .* \| \d+ \|", line)]
+    return {row.split("|")[1].strip(): row for row in rows}

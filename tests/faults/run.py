@@ -1,0 +1,162 @@
+"""One run: load, faults at random moments, settle, compare, one line of result.
+
+Recovery is counted from the kill (or from the end of a fault that lasts) until all that clients
+had been answered by then is in the database; the restart of what was killed is in it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from smtpfeeds_common.errors import SpoolError
+from smtpfeeds_common.spool import read_status
+
+from .databases import Gauge, read_all
+from .load import Load
+from .pipeline import SENSORS, Pipeline
+from .reckoning import Verdict, events, judge
+
+RECOVERY_LIMIT_S = 120.0
+#: After everything is in, what could still be counted twice has come again by then.
+_QUIET_S = 3.0
+
+#: Breaks something; what lasts is over when it returns.
+Fault = Callable[["Run"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A line of the table."""
+
+    fault: str
+    faults: int
+    events: int
+    unanswered: int
+    lost: int
+    twice: int
+    invented: int
+    recovery_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fault}: {self.faults} faults, {self.events} events answered, "
+            f"{self.unanswered} cut off, {self.lost} lost, {self.twice} twice, "
+            f"{self.invented} invented, longest recovery {self.recovery_s:.1f} s"
+        )
+
+
+@dataclass
+class Run:
+    """A pipeline under load; a context manager around it is the test's."""
+
+    name: str
+    pipeline: Pipeline
+    seed: int
+    rate_per_s: float = 80
+    faults: int = 0
+    recovery_s: float = 0.0
+    chance: random.Random = field(init=False)
+    load: Load = field(init=False)
+    _gauge: Gauge = field(init=False)
+
+    def __post_init__(self) -> None:
+        now = time.strftime("%H:%M:%S")
+        print(f"\n{now} {self.name}: seed {self.seed}, in {self.pipeline.folder}", flush=True)
+        self.chance = random.Random(self.seed)
+        self.load = Load(self.pipeline.targets, seed=self.seed, rate_per_s=self.rate_per_s)
+        self._gauge = self.pipeline.gauge()
+
+    def start(self) -> None:
+        """Let the clients come, and see the first events arrive."""
+        self.load.start()
+        self.pipeline.sleep(0.5)
+        self.recovered()
+
+    def strike(
+        self, fault: Fault, *, after_s: tuple[float, float] = (0.3, 2.0), wait: bool = True
+    ) -> None:
+        """Break something at a random moment; then wait until it is made good."""
+        self.pipeline.sleep(self.chance.uniform(*after_s))
+        before = time.monotonic()
+        fault(self)
+        self.faults += 1
+        if wait:
+            took_s = self.recovered()
+            print(
+                f"  {time.strftime('%H:%M:%S')} {getattr(fault, '__name__', fault)}: "
+                f"lasted {time.monotonic() - before - took_s:.1f} s, recovery {took_s:.1f} s",
+                flush=True,
+            )
+
+    def recovered(self, since: float | None = None) -> float:
+        """Wait until all that is answered by now is in the database; the seconds it took."""
+        since = time.monotonic() if since is None else since
+        answered = dict(self.load.answered)
+
+        def all_in() -> bool:
+            found = self._gauge.look()
+            return found is not None and all(found.get(s, 0) >= n for s, n in answered.items())
+
+        self.pipeline.wait(all_in, f"{answered} events are in", RECOVERY_LIMIT_S)
+        took_s = time.monotonic() - since
+        self.recovery_s = max(self.recovery_s, took_s)
+        return took_s
+
+    def finish(self) -> tuple[Result, Verdict]:
+        """Stop the clients, let everything come in, compare."""
+        self.load.stop()
+        verdict = self._settle()
+        verdict.says += self.load.odd + self.pipeline.complaints() + self._spool_losses()
+        answered, unanswered = events(self.load.entries)
+        result = Result(
+            self.name,
+            self.faults,
+            answered,
+            unanswered,
+            verdict.lost,
+            verdict.twice,
+            verdict.invented,
+            self.recovery_s,
+        )
+        self._gauge.close()
+        print(f"{time.strftime('%H:%M:%S')} {result}", flush=True)
+        if self.pipeline.ended:
+            print(f"  ended by themselves: {', '.join(self.pipeline.ended)}", flush=True)
+        if not verdict.good:
+            print(f"  {verdict}", flush=True)
+        return result, verdict
+
+    def _settle(self) -> Verdict:
+        """Wait until nothing is on its way, and a little more; then what is in counts."""
+        pipeline, deadline = self.pipeline, time.monotonic() + RECOVERY_LIMIT_S
+
+        def nothing_waits() -> bool:
+            return time.monotonic() > deadline or (
+                pipeline.all_ready() and pipeline.nothing_waits()
+            )
+
+        pipeline.wait(nothing_waits, "nothing waits", RECOVERY_LIMIT_S + 10)
+        late = time.monotonic() > deadline
+        pipeline.sleep(_QUIET_S)
+        verdict = judge(self.load.entries, read_all(pipeline.dsn()))
+        if late:
+            verdict.says.append(f"something still waits after {RECOVERY_LIMIT_S:g} s")
+        return verdict
+
+    def _spool_losses(self) -> list[str]:
+        said = []
+        for path in self.spool_files():
+            told = read_status(path)
+            if told.drops or told.batches_set_aside:
+                said.append(f"{path.name}: {told.drops} drops, {told.batches_set_aside} set aside")
+        return said
+
+    def spool_files(self) -> list[Path]:
+        found = [p for s in SENSORS for p in self.pipeline.spools(s).glob("*.spool")]
+        if not found:
+            raise SpoolError("there are no spools")
+        return found
