@@ -51,8 +51,8 @@ bench-origin: setup ## look-ups, conversion, swap of origin tables; BENCH_OUT=FI
 	$(BENCH)/bench_origin.py
 
 .PHONY: faults
-faults: setup test-programs ## the long fault runs: kills and cuts under load
-	$(PYTEST) -m large --timeout=7200 tests/faults $(ARGS)
+faults: setup test-programs ## the long fault runs (about 45 minutes): kills and cuts under load
+	$(PYTEST) -s -m large tests/faults $(ARGS)
 
 .PHONY: acceptance
 acceptance: setup test-programs ## acceptance with the large origin tables: ASN_DATA=FOLDER
