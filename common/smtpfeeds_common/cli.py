@@ -70,12 +70,8 @@ class LazyGroup(click.Group):
         try:
             command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as exc:
-            if exc.name and exc.name.startswith("smtpfeeds_"):
-                raise
-            raise click.ClickException(
-                f"`smtpfeeds {cmd_name}` needs the package {exc.name!r}, which is not installed; "
-                f"install it with: pip install 'smtpfeeds[{entry.extra}]'"
-            ) from exc
+            _say_not_installed(cmd_name, exc)
+            raise
         assert isinstance(command, click.Command)
         return command
 
@@ -91,6 +87,25 @@ class LazyGroup(click.Group):
         except SmtpfeedsError as exc:
             click.echo(f"smtpfeeds: {exc.message}", err=True)
             ctx.exit(exc.exit_code)
+        except ModuleNotFoundError as exc:
+            # Commands import what they need when they run.
+            _say_not_installed(ctx.invoked_subcommand or "", exc)
+            raise
+
+
+def _say_not_installed(command: str, exc: ModuleNotFoundError) -> None:
+    """Say what to install for a package that is missing; a module of ours is none.
+
+    Raises:
+        click.ClickException: the extra that the command needs is not installed.
+    """
+    entry = COMMANDS.get(command)
+    if entry is None or not exc.name or exc.name.startswith("smtpfeeds_"):
+        return
+    raise click.ClickException(
+        f"`smtpfeeds {command}` needs the package {exc.name!r}, which is not installed; "
+        f"install it with: pip install 'smtpfeeds[{entry.extra}]'"
+    ) from exc
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
