@@ -29,6 +29,9 @@ class Reactor(Timer, Protocol):
     def addSystemEventTrigger(self, phase: str, event: str, call: Any, /) -> Any:
         """Call something at the start or end."""
 
+    def callWhenRunning(self, call: Callable[..., Any], /, *args: object) -> Any:
+        """Call something once it runs."""
+
     def run(self) -> None:
         """Run until stopped."""
 

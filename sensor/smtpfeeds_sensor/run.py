@@ -75,7 +75,8 @@ def run_process(
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service = SensorService(settings, opened, reactor, now_ms, worker=worker)
     service.start()
-    ready()
+    # Once it runs: before that SIGTERM would end the process without a word.
+    reactor.callWhenRunning(reactor.callLater, 0, ready)
     reactor.run()
 
 

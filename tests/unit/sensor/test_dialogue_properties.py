@@ -1,4 +1,4 @@
-"""Any octets, cut anyhow: same replies, same events, memory bounded; one greet and one data at most."""
+"""Any octets, cut anyhow: same replies, same events, bounded memory; one greet, one data at most."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from fuzz.dialogue_promises import ALL_RULES, check, split_input
 CORPUS = sorted((Path(__file__).parents[2] / "fuzz" / "corpus").iterdir())
 
 #: Pieces of what clients send, so that streams get far into a session.
-WORDS = st.sampled_from(
-    [b"HELO", b"EHLO ", b"ehlo a.example.org", b"MAIL FROM:<a>", b"RCPT TO:<b>", b"DATA", b"data"]
-    + [b"BDAT 7", b"BDAT 3 LAST", b"RSET", b"NOOP", b"QUIT", b"STARTTLS", b"AUTH", b"Subject: x"]
-    + [b"GET / HTTP/1.1", b"\r\n", b"\n", b"\r", b".", b"\r\n.\r\n", b"\n.\n", b"\0", b"\xff"]
-    + [b"\x16\x03\x01", b" ", b"x" * 70, b"hello"]
+WORDS = st.one_of(
+    st.sampled_from([b"HELO", b"EHLO ", b"ehlo a.example.org", b"MAIL FROM:<a>", b"RCPT TO:<b>"]),
+    st.sampled_from([b"DATA", b"data", b"BDAT 7", b"BDAT 3 LAST", b"RSET", b"NOOP", b"QUIT"]),
+    st.sampled_from([b"STARTTLS", b"AUTH", b"Subject: x", b"GET / HTTP/1.1", b"hello", b" "]),
+    st.sampled_from([b".", b"\r\n.\r\n", b"\n.\n", b"\0", b"\xff", b"\x16\x03\x01", b"x" * 70]),
 )
 LINES = st.tuples(WORDS, st.sampled_from([b"\r\n", b"\n", b"", b"\r"])).map(b"".join)
 STREAMS = st.one_of(st.lists(LINES, max_size=30).map(b"".join), st.binary(max_size=300))

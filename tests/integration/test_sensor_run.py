@@ -1,0 +1,473 @@
+"""A real sensor process: listening, PROXY, TLS, personas, limits, workers, stop, kill -9."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sensor_support import Client, SensorProcess, memory_bytes, running, settle
+from servers.certificates import Certificates
+from servers.processes import free_port, wait_until
+from smtpfeeds_common.wire import Flags
+
+SESSION = (b"EHLO c.example.org\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<a@b>\r\n", b"DATA\r\n")
+
+
+@pytest.fixture(scope="module")
+def sensor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorProcess]:
+    """One sensor that many tests talk to, each as a client of its own by PROXY protocol."""
+    with running(
+        tmp_path_factory.mktemp("sensor"),
+        listen=["127.0.0.1:0", "127.0.0.2:0", "[::1]:0"],
+        trusted_proxies=["127.0.0.2/32"],
+        ignore=["198.51.100.0/24"],
+        tls="made",
+        state_interval_s=1.0,
+    ) as made:
+        yield made
+
+
+def proxied(sensor: SensorProcess, source: str, destination: str = "203.0.113.1") -> Client:
+    client = sensor.connect(0, "127.0.0.2")
+    client.send(f"PROXY TCP4 {source} {destination} 1 25\r\n".encode())
+    return client
+
+
+def test_session_is_in_the_spool_when_it_is_answered(sensor: SensorProcess) -> None:
+    with proxied(sensor, "192.0.2.1") as client:
+        assert client.reply() == 220
+        assert client.say(SESSION[0]) == 250
+        assert sensor.rows()["smtpgreet", "192.0.2.1"][:2] == (1, Flags.FULL_HOST_NAME)
+        assert [client.say(line) for line in SESSION[1:]] == [250, 250, 554]
+        assert sensor.rows()["smtpdata", "192.0.2.1"][0] == 1
+        assert client.say(b"QUIT\r\n") == 221
+        assert client.is_closed()
+
+
+def test_ipv4_and_ipv6_side_by_side_each_with_its_address(sensor: SensorProcess) -> None:
+    """The stock endpoints fail with EADDRINUSE or report ::ffff:a.b.c.d."""
+    with sensor.connect(0) as four, sensor.connect(2) as six:
+        assert (four.reply(), six.reply()) == (220, 220)
+        assert (four.say(b"HELO x\n"), six.say(b"HELO x\r\n")) == (250, 250)
+    rows = sensor.rows()
+    # Targets: places in the sorted list of listen addresses.
+    assert rows["smtpgreet", "127.0.0.1"] == (1, Flags.BARE_LF, 1 << 0)
+    assert rows["smtpgreet", "::1"] == (1, 0, 1 << 2)
+
+
+def test_proxy_header_in_two_segments(sensor: SensorProcess) -> None:
+    """The stock wrapper drops it, and sends the banner before it knows the client."""
+    with sensor.connect(0, "127.0.0.2") as client:
+        client.send(b"PROXY TCP6 2001:db8::7 2001")
+        client.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.socket.recv(1)
+        client.socket.settimeout(10)
+        client.send(b":db8::1 1 25\r\nEHLO x\r\n")
+    with sensor.connect(0, "127.0.0.2") as client:
+        client.send(b"PROXY TCP6 2001:db8::8 2001:db8::1 1 25\r\nEHLO x\r\n")
+        assert [client.reply(), client.reply()] == [220, 250]
+    assert ("smtpgreet", "2001:db8::8") in sensor.rows()
+
+
+def test_proxy_v2_header(sensor: SensorProcess) -> None:
+    addresses = socket.inet_aton("192.0.2.22") + socket.inet_aton("203.0.113.9") + b"\0\1\0\x19"
+    header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + len(addresses).to_bytes(2) + addresses
+    with sensor.connect(0, "127.0.0.2") as client:
+        assert client.say(header) == 220
+        assert client.say(b"EHLO x\r\n") == 250
+    assert ("smtpgreet", "192.0.2.22") in sensor.rows()
+
+
+def test_proxy_unknown_is_answered_and_not_recorded(sensor: SensorProcess) -> None:
+    before = sensor.rows()
+    with sensor.connect(0, "127.0.0.2") as client:
+        assert client.say(b"PROXY UNKNOWN\r\n") == 220
+        assert client.say(b"EHLO x\r\n") == 250
+    assert sensor.rows() == before
+
+
+def test_trusted_proxy_without_a_header_is_closed(sensor: SensorProcess) -> None:
+    with sensor.connect(0, "127.0.0.2") as client:
+        client.send(b"EHLO x\r\n")
+        assert client.is_closed()
+    assert ("smtpgreet", "127.0.0.2") not in sensor.rows()
+
+
+def test_proxy_header_from_anyone_else_is_not_smtp(sensor: SensorProcess) -> None:
+    with sensor.connect(0, "127.0.0.3") as client:
+        assert client.reply() == 220
+        assert client.say(b"PROXY TCP4 192.0.2.99 203.0.113.1 1 25\r\n") == 500
+    assert ("smtpgreet", "192.0.2.99") not in sensor.rows()
+
+
+def test_ignored_monitor_is_answered_and_not_counted(sensor: SensorProcess) -> None:
+    with proxied(sensor, "198.51.100.7") as client:
+        assert client.reply() == 220
+        assert client.say(b"EHLO monitor\r\n") == 250
+    assert ("smtpgreet", "198.51.100.7") not in sensor.rows()
+
+
+def test_client_gone_before_its_answer_still_counts(sensor: SensorProcess) -> None:
+    for number in range(20):
+        client = proxied(sensor, f"192.0.2.{100 + number}")
+        client.send(b"EHLO x\r\n")
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        settle()
+        client.close()
+    wait_until(
+        lambda: all(("smtpgreet", f"192.0.2.{100 + n}") in sensor.rows() for n in range(20)),
+        limit_s=5,
+        what="the greets",
+    )
+
+
+def test_starttls_with_a_certificate_made_at_start(sensor: SensorProcess) -> None:
+    """Plaintext behind STARTTLS is thrown away; DATA without a new EHLO is data."""
+    with proxied(sensor, "192.0.2.50") as client:
+        assert client.reply() == 220
+        assert client.say(b"EHLO x\r\n") == 250
+        assert client.say(b"STARTTLS\r\n") == 220
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with context.wrap_socket(client.socket) as wrapped:
+            wrapped.sendall(b"DATA\r\nQUIT\r\n")
+            said = b""
+            while piece := wrapped.recv(1000):
+                said += piece
+    assert [line[:3] for line in said.split(b"\r\n")[:-1]] == [b"503", b"221"]
+    assert sensor.rows()["smtpgreet", "192.0.2.50"][0] == 1
+    assert sensor.rows()["smtpdata", "192.0.2.50"][0] == 1
+
+
+def test_tls_handshake_that_fails_is_closed(sensor: SensorProcess) -> None:
+    with proxied(sensor, "192.0.2.51") as client:
+        client.reply()
+        assert client.say(b"STARTTLS\r\n") == 220
+        client.send(b"EHLO not tls\r\n")
+        client.socket.settimeout(5)
+        while client.socket.recv(1000):
+            pass
+    assert ("smtpgreet", "192.0.2.51") not in sensor.rows()
+
+
+def test_status_without_the_sensors_help(sensor: SensorProcess) -> None:
+    told = sensor.call("status", "--json")
+    assert told.returncode == 0, told.stderr
+    status = json.loads(told.stdout)
+    assert status["sensor"] == "s1"
+    assert "waits" in sensor.call("status").stdout
+
+
+def test_second_sensor_on_the_spool_is_refused(sensor: SensorProcess) -> None:
+    told = sensor.call("run")
+    assert told.returncode == 1
+    assert "in use by another sensor" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_clean_stop_says_421_and_keeps_the_spool(tmp_path: Path) -> None:
+    with running(tmp_path) as sensor:
+        clients = [sensor.connect() for _ in range(3)]
+        assert [client.reply() for client in clients] == [220] * 3
+        assert clients[0].say(b"EHLO x\r\n") == 250
+        began = time.monotonic()
+        assert sensor.stop() == 0
+        assert time.monotonic() - began < 3
+        assert [client.reply() for client in clients] == [421] * 3
+        for client in clients:
+            client.close()
+        assert sensor.rows()["smtpgreet", "127.0.0.1"][0] == 1
+        assert "421" not in sensor.log.read_text()
+        sensor.start()
+        assert sensor.stop() == 0
+        assert sensor.rows()["smtpgreet", "127.0.0.1"][0] == 1
+
+
+def test_limits_per_source_and_in_all(tmp_path: Path) -> None:
+    with running(tmp_path, max_connections_per_source=2, max_connections=4) as sensor:
+        held = [sensor.connect(0, "127.0.0.5") for _ in range(2)]
+        assert [client.reply() for client in held] == [220, 220]
+        with sensor.connect(0, "127.0.0.5") as third:
+            assert third.reply() == 421
+            assert third.is_closed()
+        held += [sensor.connect(0, f"127.0.0.{6 + number}") for number in range(2)]
+        assert held[-1].reply() == 220
+        with sensor.connect(0, "127.0.0.9") as fifth:
+            assert fifth.reply() == 421
+        held.pop().close()
+        settle(0.2)
+        with sensor.connect(0, "127.0.0.9") as now:
+            assert now.reply() == 220
+        for client in held:
+            client.close()
+        sensor.stop()
+        counters = sensor.counters()
+        assert (counters["refused_source"], counters["refused_total"]) == (1, 1)
+
+
+def test_idle_and_slow_clients_end(tmp_path: Path) -> None:
+    """An octet a second does not keep a connection: only whole lines do, and the session ends."""
+    with running(tmp_path, idle_timeout_s=2, session_timeout_s=4) as sensor:
+        began = time.monotonic()
+        idle, slow, busy = (sensor.connect() for _ in range(3))
+        assert [client.reply() for client in (idle, slow, busy)] == [220] * 3
+        for _ in range(6):
+            assert busy.say(b"NOOP\r\n") == 250
+            slow.send(b"E")
+            time.sleep(0.25)
+        while busy.say(b"NOOP\r\n") == 250:
+            time.sleep(0.2)
+        assert [idle.reply(), slow.reply()] == [421, 421]
+        assert 3 < time.monotonic() - began < 7
+        for client in (idle, slow, busy):
+            client.close()
+        sensor.stop()
+        counters = sensor.counters()
+        assert (counters["limit_idle"], counters["limit_session"]) == (2, 1)
+
+
+def test_client_that_never_reads_is_dropped_and_memory_is_bounded(tmp_path: Path) -> None:
+    with running(tmp_path, max_commands=100_000, max_unsent_bytes=4096) as sensor:
+        assert sensor.process is not None
+        before = memory_bytes(sensor.process.pid)
+        with sensor.connect() as client:
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(1000):
+                    client.send(b"EHLO x\r\n" * 500)
+        assert memory_bytes(sensor.process.pid) - before < 8_000_000
+        with sensor.connect() as honest:
+            assert honest.reply() == 220
+        sensor.stop()
+        assert sensor.counters()["limit_unsent"] == 1
+
+
+def test_content_past_the_bound_still_gets_its_refusal(tmp_path: Path) -> None:
+    """A sender in the middle of a large message must read 554, not a reset."""
+    with (
+        running(tmp_path, data_policy="drain", max_content_bytes=100_000) as sensor,
+        sensor.connect() as client,
+    ):
+        client.reply()
+        assert [client.say(line) for line in SESSION] == [250, 250, 250, 354]
+        client.send(b"x" * 78 + b"\r\n")
+        for _ in range(20):
+            client.send((b"y" * 78 + b"\r\n") * 100)
+            time.sleep(0.01)
+        assert client.reply() == 554
+
+
+def test_personas_by_local_address(tmp_path: Path) -> None:
+    with running(
+        tmp_path,
+        listen=["127.0.0.1:0", "127.0.0.2:0", "127.0.0.3:0"],
+        personas={
+            "127.0.0.2": "postfix",
+            "127.0.0.3": {"like": "exim", "hostname": "b.example", "banner": "{host} ESMTP hi"},
+        },
+    ) as sensor:
+        banners = []
+        for index in range(3):
+            with sensor.connect(index) as client:
+                banners.append(client.stream.readline())
+        assert banners == [
+            b"220 mx.example ESMTP\r\n",
+            b"220 mx.example ESMTP Postfix\r\n",
+            b"220 b.example ESMTP hi\r\n",
+        ]
+
+
+def test_hundreds_of_addresses_from_a_prefix_and_the_wildcard(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path, listen=["127.0.4.0/24:0", f"*:{port}"]) as sensor:
+        assert len(sensor.addresses) == 258
+        with sensor.connect(77) as client:
+            assert client.reply() == 220
+            client.say(b"EHLO x\r\n")
+        assert sensor.rows()["smtpgreet", "127.0.0.1"][2] == 1 << (77 % 64)
+        for host in ("127.0.9.1", "::1"):
+            with Client((host, port)) as client:
+                assert client.reply() == 220
+                client.say(b"EHLO x\r\n")
+        assert sensor.rows()["smtpgreet", "::1"][2] != 0
+
+
+def test_workers_share_the_port_each_with_a_spool(tmp_path: Path) -> None:
+    with running(tmp_path, workers=2) as sensor:
+        for number in range(40):
+            with sensor.connect(0, f"127.0.5.{1 + number}") as client:
+                assert client.reply() == 220
+                assert client.say(b"EHLO x\r\n") == 250
+        assert sensor.process is not None
+        children = (
+            Path(f"/proc/{sensor.process.pid}/task/{sensor.process.pid}/children")
+            .read_text()
+            .split()
+        )
+        assert len(children) == 2
+        os.kill(int(children[0]), signal.SIGKILL)
+        wait_until(lambda: "begun again" in sensor.log.read_text(), limit_s=5, what="the death")
+        time.sleep(1.5)
+        for number in range(40):
+            with sensor.connect(0, f"127.0.6.{1 + number}") as client:
+                assert client.reply() == 220
+                assert client.say(b"EHLO x\r\n") == 250
+        assert sensor.stop() == 0
+        found: set[bytes] = set()
+        for worker in (1, 2):
+            sensor.settings["name"] = f"s1.{worker}"
+            rows = sensor.query("SELECT ip FROM observation WHERE feed = 0")
+            assert rows
+            found |= {row[0] for row in rows}
+        assert len(found) == 80
+
+
+def test_files_certificate_metrics_and_notify(tmp_path: Path) -> None:
+    certificates = Certificates.make(tmp_path / "certificates")
+    port = free_port()
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(tmp_path / "notify"))
+    notify.settimeout(10)
+    os.environ["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+    try:
+        with running(
+            tmp_path,
+            tls="files",
+            tls_certificate=str(certificates.certificate),
+            tls_key=str(certificates.key),
+            metrics_listen=f"127.0.0.1:{port}",
+        ) as sensor:
+            assert notify.recv(100) == b"READY=1"
+            with sensor.connect() as client:
+                client.reply()
+                client.say(b"EHLO x\r\n")
+                client.say(b"STARTTLS\r\n")
+                context = ssl.create_default_context(cafile=str(certificates.authority))
+                with context.wrap_socket(client.socket, server_hostname="localhost") as wrapped:
+                    assert wrapped.version() in {"TLSv1.2", "TLSv1.3"}
+            text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+            assert b"smtpfeeds_sensor_greets_total 1.0" in text
+            assert b"smtpfeeds_sensor_tls_handshakes_total 1.0" in text
+            assert b"smtpfeeds_sensor_spool_in_outage 0.0" in text
+            assert sensor.stop() == 0
+    finally:
+        del os.environ["NOTIFY_SOCKET"]
+        notify.close()
+
+
+def test_systemd_sockets_by_index(tmp_path: Path) -> None:
+    """The stock `systemd:name=` with a repeated name takes the last one."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    places = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    sensor = SensorProcess(tmp_path, listen=["systemd:1"])
+    code = (
+        "import os, sys\n"
+        "fds = [int(n) for n in sys.argv[1].split(',')]\n"
+        "high = [os.dup2(fd, 100 + i) for i, fd in enumerate(fds)]\n"
+        "for i, fd in enumerate(high): os.dup2(fd, 3 + i)\n"
+        "os.environ.update(LISTEN_FDS=str(len(fds)), LISTEN_PID=str(os.getpid()))\n"
+        "os.execv(sys.argv[2], sys.argv[2:])\n"
+    )
+    numbers = [one.fileno() for one in sockets]
+    command = [os.sys.executable, "-c", code, ",".join(map(str, numbers))]  # type: ignore[attr-defined]
+    process = subprocess.Popen([*command, *sensor.command("run")], pass_fds=numbers)
+    for one in sockets:
+        one.close()
+    try:
+        told = sensor.spool.with_suffix(".listening")
+        wait_until(told.exists, limit_s=20, what="the sensor")
+        assert json.loads(told.read_text())["addresses"] == [places[1]]
+        host, _, port = places[1].rpartition(":")
+        with Client((host, int(port))) as client:
+            assert client.reply() == 220
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("rounds", [2])
+def test_kill_9_under_load_loses_no_greet_that_was_answered(tmp_path: Path, rounds: int) -> None:
+    """Every greet a client saw answered is in the spool, none twice in the counts."""
+    answered: dict[str, int] = {}
+    sent: dict[str, int] = {}
+    ledger = threading.Lock()
+
+    def clients(place: tuple[str, int], number: int, until: threading.Event) -> None:
+        at = 0
+        while not until.is_set():
+            at += 1
+            source = f"127.1.{number}.{1 + at % 200}"
+            try:
+                with Client(place, source) as client:
+                    if client.reply() != 220:
+                        continue
+                    with ledger:
+                        sent[source] = sent.get(source, 0) + 1
+                    if client.say(b"EHLO x\r\n") == 250:
+                        with ledger:
+                            answered[source] = answered.get(source, 0) + 1
+            except OSError:
+                continue
+
+    sensor = SensorProcess(tmp_path, max_connections_per_source=1000)
+    for _ in range(rounds):
+        sensor.start()
+        until = threading.Event()
+        threads = [
+            threading.Thread(target=clients, args=(sensor.place(), number, until))
+            for number in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.5)
+        sensor.kill()
+        until.set()
+        for thread in threads:
+            thread.join()
+    sensor.start()
+    assert sensor.stop() == 0
+    rows = {ip: hits for (feed, ip), (hits, _, _) in sensor.rows().items() if feed == "smtpgreet"}
+    assert sum(answered.values()) > 300
+    for source, number in answered.items():
+        assert number <= rows[source] <= sent[source]
+    hours = sensor.query("SELECT sum(events) FROM activity WHERE feed = 0")
+    assert hours == [(sum(rows.values()),)]
+
+
+def test_file_that_cannot_be_written_is_survived(tmp_path: Path) -> None:
+    """The sensor goes on answering, folds in memory, says so once, and recovers."""
+    with running(tmp_path, trusted_proxies=["127.0.0.2/32"]) as sensor:
+        # Another hand on the file: what keeps the sensor's commits out looks like a full disk
+        # from here, and lasts as long as the test wants.
+        import sqlite3
+
+        db = sqlite3.connect(sensor.spool, isolation_level=None)
+        db.execute("BEGIN IMMEDIATE")
+        with proxied(sensor, "192.0.2.1") as client:
+            assert client.reply() == 220
+            began = time.monotonic()
+            assert client.say(b"EHLO x\r\n") == 250
+            assert 0.5 < time.monotonic() - began < 3
+        for number in range(50):
+            with proxied(sensor, f"192.0.3.{number}") as client:
+                assert client.reply() == 220
+                began = time.monotonic()
+                assert client.say(b"EHLO x\r\n") == 250
+                assert time.monotonic() - began < 1
+        assert sensor.log.read_text().count("kept in memory") == 1
+        db.execute("COMMIT")
+        db.close()
+        wait_until(lambda: len(sensor.rows()) == 51, limit_s=5, what="the events in the file")
+        assert "spool written again" in sensor.log.read_text()
+        assert sensor.stop() == 0

@@ -1,0 +1,197 @@
+"""A real sensor as a child process, and the simplest of SMTP clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from servers.processes import bound_to_parent, wait_until
+
+
+class SensorProcess:
+    """``smtpfeeds sensor run`` on loopback, with a spool and a log in a folder."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.settings = {
+            "name": "s1",
+            "listen": ["127.0.0.1:0", "[::1]:0"],
+            "spool_dir": str(folder / "spool"),
+            "hostname": "mx.example",
+            **settings,
+        }
+        self.config = folder / "sensor.toml"
+        self.log = folder / "sensor.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.settings["name"])
+
+    @property
+    def spool(self) -> Path:
+        return Path(str(self.settings["spool_dir"])) / f"{self.name}.spool"
+
+    def write_config(self) -> None:
+        lines = [f"{key} = {_toml(value)}" for key, value in self.settings.items()]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def command(self, *words: str) -> list[str]:
+        self.write_config()
+        program = [sys.executable, "-m", "smtpfeeds_common.cli", "sensor", *words]
+        return [*program, "--config", str(self.config)]
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words), capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def start(self, *, limit_s: float = 20) -> None:
+        told = self.spool.with_suffix(".listening")
+        told.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(bound_to_parent(self.command("run")), stderr=log)
+        process = self.process
+        wait_until(
+            lambda: told.exists() or process.poll() is not None,
+            limit_s=limit_s,
+            what="the sensor to listen",
+        )
+        if process.poll() is not None:
+            raise AssertionError(f"the sensor ended: {self.log.read_text()}")
+        self.addresses: list[str] = json.loads(told.read_text())["addresses"]
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def place(self, index: int = 0) -> tuple[str, int]:
+        host, _, port = self.addresses[index].rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def connect(self, index: int = 0, source: str = "") -> Client:
+        return Client(self.place(index), source)
+
+    def rows(self) -> dict[tuple[str, str], tuple[int, int, int]]:
+        """(feed, address) → hits, flags, targets; of what is not sealed yet."""
+        from smtpfeeds_common.addresses import format_address
+        from smtpfeeds_common.feeds import FEED_NAMES
+
+        found = self.query("SELECT feed, ip, hits, flags, targets FROM observation")
+        return {
+            (FEED_NAMES[feed], format_address(ip)): (hits, flags, targets)
+            for feed, ip, hits, flags, targets in found
+        }
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        db = sqlite3.connect(self.spool, timeout=10)
+        try:
+            return db.execute(sql).fetchall()
+        finally:
+            db.close()
+
+    def counters(self) -> dict[str, int]:
+        """As the sensor last noted them: after a clean stop, the last word."""
+        state = self.query("SELECT value FROM meta WHERE key = 'state'")
+        counters: dict[str, int] = json.loads(state[0][0])["counters"]
+        return counters
+
+
+class Client:
+    """A client that says and reads what a test tells it."""
+
+    def __init__(self, place: tuple[str, int], source: str = "") -> None:
+        bound = (source, 0) if source else None
+        self.socket = socket.create_connection(place, 10, source_address=bound)
+        self.stream = self.socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.stream.close()
+        self.socket.close()
+
+    def send(self, octets: bytes) -> None:
+        self.socket.sendall(octets)
+
+    def reply(self) -> int:
+        """One whole reply's code; 0 where the connection ended."""
+        while True:
+            line = self.stream.readline()
+            if not line:
+                return 0
+            if line[3:4] == b" ":
+                return int(line[:3])
+
+    def say(self, octets: bytes) -> int:
+        self.send(octets)
+        return self.reply()
+
+    def is_closed(self, limit_s: float = 5) -> bool:
+        """Whether the sensor closes, with nothing more said."""
+        self.socket.settimeout(limit_s)
+        try:
+            return self.stream.read(1) == b""
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+
+
+@contextmanager
+def running(folder: Path, **settings: Any) -> Iterator[SensorProcess]:
+    """A sensor that listens; ended however the test ends."""
+    folder.mkdir(exist_ok=True)
+    sensor = SensorProcess(folder, **settings)
+    sensor.start()
+    try:
+        yield sensor
+    finally:
+        if sensor.process is not None and sensor.process.poll() is None:
+            sensor.kill()
+
+
+def memory_bytes(pid: int) -> int:
+    """What a process has in memory for itself."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no Pss")
+
+
+def settle(seconds: float = 0.05) -> None:
+    """Let the sensor see what was sent."""
+    time.sleep(seconds)
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        inner = ", ".join(f'"{key}" = {_toml(item)}' for key, item in value.items())
+        return "{" + inner + "}"
+    return json.dumps(value) if not isinstance(value, list | tuple) else json.dumps(list(value))

@@ -1,0 +1,71 @@
+"""`smtpfeeds sensor check-config`: says what is wrong, where, what to do; opens nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from sensor_support import SensorProcess
+from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_sensor.cli import sensor
+
+
+def check(folder: Path, **settings: Any) -> str:
+    made = SensorProcess(folder, **settings)
+    made.write_config()
+    result = CliRunner().invoke(
+        sensor, ["check-config", "--config", str(made.config)], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    return result.output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"listen": ["nowhere"]}, "lacks a port"),
+        ({"listen": ["::1:25"]}, "brackets"),
+        ({"listen": []}, "at least one address"),
+        ({"listen": ["[::1]:1", "[::1]:1"]}, "twice"),
+        ({"listen": ["10.0.0.0/8:25"]}, "more than 4096"),
+        ({"listen": ["systemd:0"]}, "systemd passes 0"),
+        ({"listen": ["systemd:x"]}, "by index"),
+        ({"name": "Upper"}, "not allowed"),
+        ({"nmae": "x"}, "did you mean"),
+        ({"trusted_proxies": ["10.0.0.1/8"]}, "trusted_proxies"),
+        ({"ignore": ["x"]}, "ignore"),
+        ({"persona": "sendmial"}, "sendmial"),
+        ({"personas": {"192.0.2.1": {"banner": "hello"}}}, "ESMTP"),
+        ({"personas": {"192.0.2.1": {"banana": "hello"}}}, "banana"),
+        ({"personas": {"192.0.2.1": 7}}, "neither a name nor a table"),
+        ({"personas": {"192.0.2.1": {"hostname": "a\nb"}}}, "printable"),
+        ({"tls": "files"}, "tls_certificate"),
+        ({"tls": "files", "tls_certificate": "/none", "tls_key": "/none"}, "cannot read"),
+        ({"user": "no-such-user"}, "no user"),
+        ({"broker": ["http://x"]}, "amqp"),
+        ({"broker": ["amqp://127.0.0.1"]}, "no password"),
+        ({"broker_password_file": "/none"}, "cannot read /none"),
+        ({"metrics_listen": "9125"}, "metrics_listen"),
+        ({"idle_timeout_s": 100, "session_timeout_s": 50}, "session_timeout_s"),
+        ({"policy_url": "a b"}, "policy_url"),
+        ({"data_policy": "accept"}, "data_policy"),
+        ({"max_connections": 0}, "too small"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check(tmp_path, **wrong)
+    assert words in caught.value.message
+
+
+def test_good_settings_open_nothing(tmp_path: Path) -> None:
+    said = check(
+        tmp_path,
+        tls="made",
+        personas={"127.0.0.2": "exim", "own": {"like": "postfix"}, "::1": "own"},
+        broker=["amqps://s1:secret@127.0.0.1:5671/feeds"],
+        metrics_listen="127.0.0.1:0",
+    )
+    assert "the settings are good" in said
+    assert not (tmp_path / "spool").exists()
