@@ -53,9 +53,9 @@ def _bounds(told: Any) -> Iterator[str]:
     if told.choices:
         yield "one of " + ", ".join(f"`{choice}`" for choice in told.choices)
     if told.minimum is not None:
-        yield f"at least {told.minimum:g}"
+        yield f"at least {told.minimum:,.15g}"
     if told.maximum is not None:
-        yield f"at most {told.maximum:g}"
+        yield f"at most {told.maximum:,.15g}"
 
 
 def _type(hint: Any) -> str:
@@ -70,9 +70,11 @@ def _type(hint: Any) -> str:
 
 def _default(field: "dataclasses.Field[Any]") -> str:
     value = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
     if value is dataclasses.MISSING:
         return "*required*"
-    if value in {"", ()}:
+    if value in ("", (), {}):
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -214,9 +214,9 @@ _SAY = {
 def _check_range(value: Any, told: About, where: str) -> None:
     unit = f" {told.unit}" if told.unit else ""
     if told.minimum is not None and value < told.minimum:
-        raise SettingsError(f"{where}: {value} is too small; at least {told.minimum:g}{unit}")
+        raise SettingsError(f"{where}: {value} is too small; at least {told.minimum:,.15g}{unit}")
     if told.maximum is not None and value > told.maximum:
-        raise SettingsError(f"{where}: {value} is too large; at most {told.maximum:g}{unit}")
+        raise SettingsError(f"{where}: {value} is too large; at most {told.maximum:,.15g}{unit}")
     if told.choices and value not in told.choices:
         near = difflib.get_close_matches(str(value), told.choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
