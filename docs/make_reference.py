@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import click
 import msgspec
-from smtpfeeds_sensor.settings import SensorSettings
 
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common import wire
 from smtpfeeds_common.cli import main as command
 from smtpfeeds_common.settings import about
+from smtpfeeds_sensor.settings import SensorSettings
 
 FOLDER: Final = Path(__file__).parent / "reference"
 _NOTE: Final = "<!-- Made from the code by docs/make_reference.py: do not edit. -->\n"
@@ -32,9 +32,11 @@ def settings_page(title: str, program: str, cls: type) -> str:
     lines = [
         _NOTE,
         f"# {title}\n",
-        (f"A TOML file with these keys at its top level (`--config FILE`), then the environment "
-        f"(`{variable}` and the key in capitals; lists are comma-separated), then flags: the later "
-        f"wins. An unknown key refuses to start and names the nearest known one.\n"),
+        (
+            f"A TOML file with these keys at its top level (`--config FILE`), then the environment "
+            f"(`{variable}` and the key in capitals; lists are comma-separated), then flags: the later "
+            f"wins. An unknown key refuses to start and names the nearest known one.\n"
+        ),
         "| setting | type | default | what it does |",
         "|---|---|---|---|",
     ]
@@ -119,10 +121,12 @@ def message_page() -> str:
     parts = [
         _NOTE,
         "# The message: a batch of observations\n",
-        (f"JSON, schema version {wire.VERSION}, at most {wire.MAX_BODY_BYTES // 2**20} MiB; sealed "
-        f"with at most {wire.MAX_ROWS:,} rows, read with at most {wire.MAX_ROWS_READ:,} in a list. "
-        "Times (`…_ms`) are whole milliseconds since 1970-01-01 UTC. Fields that a reader does not "
-        "know are ignored. [batch.schema.json](batch.schema.json) is the same as JSON Schema.\n"),
+        (
+            f"JSON, schema version {wire.VERSION}, at most {wire.MAX_BODY_BYTES // 2**20} MiB; sealed "
+            f"with at most {wire.MAX_ROWS:,} rows, read with at most {wire.MAX_ROWS_READ:,} in a list. "
+            "Times (`…_ms`) are whole milliseconds since 1970-01-01 UTC. Fields that a reader does not "
+            "know are ignored. [batch.schema.json](batch.schema.json) is the same as JSON Schema.\n"
+        ),
     ]
     for name in ("Batch", "Observation", "HourCount", "PrefixOverflow"):
         schema = schemas[name]
