@@ -88,7 +88,10 @@ def feed() -> None:
 @format_options(_LIST_FORMATS)
 @database_options
 def feed_list(settings: "AggregatorSettings", form: str) -> None:
-    """List the feeds: what each reports, and how much it holds now."""
+    """List the feeds: what each reports, and how many addresses are stored of its window.
+
+    What is left out when the feeds are published is counted here. Times are UTC.
+    """
     from .cli_output import write_records
     from .publish.snapshot import window_end, window_start
     from .store.publication import PublicationStore
@@ -123,7 +126,10 @@ def feed_show(
     until: datetime | None,
     form: str,
 ) -> None:
-    """Show the rows of a feed as they would be published now: order, window, what is left out."""
+    """Show the rows of a feed as they would be published now: order, window, what is left out.
+
+    The origins are the stored ones, which the last publication wrote. Times are UTC.
+    """
     from .cli_output import write_entries
     from .query import feed_rows
     from .store.publication import PublicationStore
@@ -155,7 +161,7 @@ def query(
 ) -> None:
     """Ask what is known of addresses, prefixes and ASNs; without any, of all.
 
-    Everything that is kept is asked, older than the feeds' window too.
+    Everything that is kept is asked, older than the feeds' window too. Times are UTC.
     """
     from .cli_output import write_entries
     from .query import find, parse_term
@@ -176,7 +182,7 @@ def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> No
     """List the sensors, or purge one.
 
     Alive: a batch came in the last three minutes. Skew: the sensor's clock less the centre's at
-    the last batch, in seconds; delivery makes it a little less.
+    the last batch, in seconds; delivery makes it a little less. Times are UTC.
     """
     if ctx.invoked_subcommand is None:
         _list_sensors(settings, form)
