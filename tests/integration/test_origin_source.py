@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import socket
 import subprocess
@@ -302,4 +301,4 @@ def test_commands_work_for_an_ordinary_user_who_may_only_read(shelf_dir: Path) -
     directory = shelf_dir / "origins"
     for path in [*directory.rglob("*"), directory]:
         if not path.is_symlink():
-            assert os.stat(path).st_mode & 0o004, path
+            assert path.stat().st_mode & 0o004, path
