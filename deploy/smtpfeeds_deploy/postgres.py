@@ -214,9 +214,11 @@ class PrivatePostgres:
 
     def _identity(self) -> unprivileged.Identity:
         euid = os.geteuid()
+        has_name = unprivileged.has_name(euid)
         namespaces = self._user_namespaces
         if namespaces is None:
-            namespaces = euid == 0 and unprivileged.user_namespaces_work()
+            needed = euid == 0 or not has_name
+            namespaces = needed and unprivileged.user_namespaces_work()
         sudo_uid = os.environ.get("SUDO_UID", "")
         try:
             return unprivileged.choose_identity(
@@ -224,6 +226,7 @@ class PrivatePostgres:
                 data_uid=self._root.stat().st_uid,
                 namespaces=namespaces,
                 sudo_uid=int(sudo_uid) if sudo_uid.isdigit() else None,
+                has_name=has_name,
             )
         except SingleHostError as exc:
             msg = f"{self._root}: {exc}"

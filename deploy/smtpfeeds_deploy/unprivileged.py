@@ -4,7 +4,8 @@ PostgreSQL looks at its effective uid and refuses 0. In a user namespace of its 
 mapping (`unshare --user`, util-linux) a process sees itself as the overflow uid, while the kernel
 still counts it as the owner of root's files: the data stay root's alone. Where user namespaces are
 off (some containers), the server runs as another user, and the data belong to that user. Who is not
-root needs none of it.
+root needs none of it, except a uid that the system has no user for (containers are started so): there
+PostgreSQL looks for the name of its uid and ends, and in such a namespace it finds `nobody`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from smtpfeeds_common.errors import SingleHostError
 
 _FALLBACK_USER = "nobody"
+_OWN_NAMESPACE = ("unshare", "--user", "--")
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,20 @@ class Identity:
     gid: int | None = None
 
 
+def has_name(uid: int) -> bool:
+    """Whether the system knows a user of this uid."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
 def user_namespaces_work() -> bool:
     """Whether a program can be started in a user namespace of its own, by trying it."""
     try:
         done = subprocess.run(
-            ["unshare", "--user", "--", "true"], capture_output=True, timeout=10, check=False
+            [*_OWN_NAMESPACE, "true"], capture_output=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
@@ -44,7 +55,12 @@ def user_namespaces_work() -> bool:
 
 
 def choose_identity(
-    *, euid: int, data_uid: int | None, namespaces: bool, sudo_uid: int | None
+    *,
+    euid: int,
+    data_uid: int | None,
+    namespaces: bool,
+    sudo_uid: int | None,
+    has_name: bool = True,
 ) -> Identity:
     """Decide who the server is to be.
 
@@ -53,17 +69,20 @@ def choose_identity(
         data_uid: Who owns the data that exist already, or None.
         namespaces: Whether user namespaces work.
         sudo_uid: Who called sudo, if anyone did.
+        has_name: Whether the system knows a user of our uid.
 
     Raises:
-        SingleHostError: The data belong to someone whom we cannot be.
+        SingleHostError: The data belong to someone whom we cannot be, or there is nobody to be.
     """
     if euid != 0:
         if data_uid not in (None, euid):
             msg = f"its database belongs to user {_name(data_uid)}: start it as that user"
             raise SingleHostError(msg)
+        if not has_name:
+            return _nameless(euid, namespaces=namespaces)
         return Identity()
     if data_uid in (None, 0) and namespaces:
-        return Identity(prefix=("unshare", "--user", "--"))
+        return Identity(prefix=_OWN_NAMESPACE)
     return _as_user(data_uid or sudo_uid)
 
 
@@ -117,6 +136,16 @@ def is_private_folder(path: Path, uid: int) -> bool:
         and found.st_uid == uid
         and stat.S_IMODE(found.st_mode) & 0o077 == 0
     )
+
+
+def _nameless(uid: int, *, namespaces: bool) -> Identity:
+    if not namespaces:
+        msg = (
+            f"PostgreSQL does not run as uid {uid}, which the system has no user for, and user "
+            "namespaces are off here: start as a user that `getent passwd` lists"
+        )
+        raise SingleHostError(msg)
+    return Identity(prefix=_OWN_NAMESPACE)
 
 
 def _as_user(uid: int | None) -> Identity:

@@ -43,3 +43,16 @@ def test_data_once_given_to_a_user_stay_that_users() -> None:
 def test_user_who_does_not_exist_is_refused() -> None:
     with pytest.raises(SingleHostError, match="there is no user 4000000000"):
         choose_identity(euid=0, data_uid=None, namespaces=False, sudo_uid=4_000_000_000)
+
+
+def test_uid_without_a_user_takes_a_user_namespace_and_keeps_the_data() -> None:
+    """Containers are started with any uid; initdb ends where its uid has no name."""
+    chosen = choose_identity(
+        euid=12345, data_uid=12345, namespaces=True, sudo_uid=None, has_name=False
+    )
+    assert chosen == Identity(prefix=("unshare", "--user", "--"))
+
+
+def test_uid_without_a_user_or_namespaces_is_told_to_be_another() -> None:
+    with pytest.raises(SingleHostError, match="uid 12345, which the system has no user for"):
+        choose_identity(euid=12345, data_uid=None, namespaces=False, sudo_uid=None, has_name=False)
