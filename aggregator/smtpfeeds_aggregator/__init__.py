@@ -1,1 +1,1 @@
-"""The centre: takes batches in, folds them into PostgreSQL, publishes the feeds, answers queries."""
+"""The centre: takes batches in, folds them into PostgreSQL, publishes feeds, answers queries."""

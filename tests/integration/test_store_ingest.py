@@ -263,11 +263,13 @@ def test_lost_connection_is_opened_anew(store: IngestStore, every_dsn: str, tabl
     assert not apply(store, batch).fresh
 
 
-def test_two_workers_on_the_same_keys_neither_deadlock_nor_lose(dsn: str) -> None:
-    """Overlapping addresses, sensors, names, hours and prefixes; a compactor beside them."""
-    table = Table(dsn)
+Collections = list[list[Batch]]
+
+
+def overlapping_work() -> tuple[list[Collections], dict[tuple[str, str], int]]:
+    """Collections for two workers, every fifth given to both; and what they add up to."""
     ledger: dict[tuple[str, str], int] = {}
-    work: list[list[list[Batch]]] = [[], []]
+    work: list[Collections] = [[], []]
     chance = random.Random(7)
     spools = {f"s{n}": uuid.uuid4() for n in range(4)}
     for number in range(60):
@@ -280,30 +282,32 @@ def test_two_workers_on_the_same_keys_neither_deadlock_nor_lose(dsn: str) -> Non
             for ip in ips:
                 ledger[ip, "smtpgreet"] = ledger.get((ip, "smtpgreet"), 0) + 1
         work[number % 2].append(batches)
-        if number % 5 == 0:  # delivered to the other worker as well
+        if number % 5 == 0:
             work[1 - number % 2].append(batches)
-    stores = [store_of(dsn), store_of(dsn)]
-    failures: list[BaseException] = []
+    return work, ledger
 
-    def drain(store: IngestStore, collections: list[list[Batch]], origin: object) -> None:
+
+def test_two_workers_on_the_same_keys_neither_deadlock_nor_lose(dsn: str) -> None:
+    """Overlapping addresses, sensors, names, hours and prefixes; a compactor beside them."""
+    table = Table(dsn)
+    work, ledger = overlapping_work()
+    stores = [store_of(dsn), store_of(dsn)]
+    failures: list[Exception] = []
+
+    def drain(number: int) -> None:
         try:
-            for batches in collections:
-                apply(store, *batches, origin=origin)
-        except BaseException as exc:
+            for batches in work[number]:
+                apply(stores[number], *batches, origin=MadeUpOrigin(f"table {number}"))
+        except Exception as exc:  # noqa: BLE001 - asserted on by the main thread
             failures.append(exc)
 
-    threads = [
-        threading.Thread(target=drain, args=(stores[n], work[n], MadeUpOrigin(f"table {n}")))
-        for n in (0, 1)
-    ]
+    threads = [threading.Thread(target=drain, args=(number,)) for number in (0, 1)]
     for thread in threads:
         thread.start()
     with connect(settings_of(dsn), "compactor", autocommit=True) as connection:
         compactor = MaintenanceStore(connection, retention=RETENTION)
         while any(thread.is_alive() for thread in threads):
             compactor.compact(batches=1, spools=10)
-            for thread in threads:
-                thread.join(0.01)
         compactor.compact(batches=1, spools=10)
     assert not failures
     assert sum(store.conflicts for store in stores) == 0, "one lock order: no deadlock to resolve"

@@ -69,10 +69,11 @@ class IngestWorker:
         health: Health,
         *,
         hold_s: float = HOLD_S,
+        probe_s: float = _RETRY_LAST_S,
     ) -> None:
         self._source, self._store, self._origin = source, store, origin
         self._settings, self._metrics, self._health = settings, metrics, health
-        self._hold_s = hold_s
+        self._hold_s, self._probe_s = hold_s, probe_s
         self._ready: queue.Queue[Collection] = queue.Queue(maxsize=1)
         self._busy = Event()
         self._collected = Event()
@@ -260,7 +261,7 @@ class IngestWorker:
         self._source.pause()
         while not stop.is_set():
             self._health.beat("store", within_s=_SILENCE_S)
-            stop.wait(_RETRY_LAST_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            stop.wait(self._probe_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             try:
                 self._store.probe()
             except DatabaseError:

@@ -35,7 +35,7 @@ from .refused import ACCOUNT_HEADER, RefusedPublisher
 logger = logging.getLogger(__name__)
 
 #: Longest wait for something to happen before the channel is looked at.
-_TICK_S: Final = 1.0
+_TICK_S: Final = 1
 _BACKOFF_FIRST_S: Final = 0.5
 _BACKOFF_LAST_S: Final = 15.0
 #: Collections in the worker's hands and in waiting: one is committed while the next fills.

@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -69,7 +69,12 @@ def parameters(settings: AggregatorSettings, purpose: str) -> list[pika.URLParam
 
 def account(settings: AggregatorSettings) -> str:
     """The aggregator's own account at the broker."""
-    return str(parameters(settings, "account")[0].credentials.username)
+    parameters(settings, "account")  # says what is wrong with an address
+    return _user(settings.broker[0])
+
+
+def _user(url: str) -> str:
+    return unquote(urlsplit(url).username or "guest")
 
 
 def _one(url: str, settings: AggregatorSettings, purpose: str) -> pika.URLParameters:
@@ -83,7 +88,7 @@ def _one(url: str, settings: AggregatorSettings, purpose: str) -> pika.URLParame
         ) from exc
     if parts.username is not None and parts.password is None:
         password = read_secret("", settings.broker_password_file, name="broker_password_file")
-        made.credentials = pika.PlainCredentials(made.credentials.username, password)
+        made.credentials = pika.PlainCredentials(_user(url), password)
     made.socket_timeout = _CONNECT_TIMEOUT_S
     made.stack_timeout = _CONNECT_TIMEOUT_S * 2
     made.tcp_options = dict(_TCP_OPTIONS)

@@ -8,7 +8,7 @@ believes from its own account alone.
 """
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -132,9 +132,9 @@ class DeadLetters:
 def _fetch(channel: BlockingChannel, limit: int) -> Iterator[DeadLetter]:
     for _ in range(limit):
         method, properties, body = channel.basic_get(REFUSED_QUEUE)
-        if method is None:
+        if method is None or properties is None or body is None:
             return
-        headers: dict[str, Any] = properties.headers or {}
+        headers: Mapping[str, Any] = properties.headers or {}
         at = properties.timestamp
         yield DeadLetter(
             id=properties.message_id or f"tag-{method.delivery_tag}",

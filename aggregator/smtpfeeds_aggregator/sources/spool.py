@@ -191,7 +191,7 @@ class SpoolSource:
         """Deliver batches that were sealed before and never confirmed (also by a replay)."""
         if opened.waiting:
             return
-        for batch in opened.sealer.waiting()[:_WAITING_MAX]:
+        for batch in opened.sealer.waiting(_WAITING_MAX):
             self._deliver(path, opened, batch)
 
     def _seal(self, path: Path, opened: _Open, now_s: float) -> None:

@@ -1,0 +1,221 @@
+"""What a batch must be, and how batches fold: decided without a database."""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest_support import MadeUpOrigin, data, delivery_of, greet, made_batch, utc
+from smtpfeeds_aggregator.ingest.check import check, printable, refused_rows_body, stored_counters
+from smtpfeeds_aggregator.ingest.fold import MAX_COUNT, Folded, fold
+from smtpfeeds_aggregator.origin import EMPTY
+from smtpfeeds_aggregator.sources import Delivery
+from smtpfeeds_common.errors import WireError
+from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow
+
+AT = 1_790_000_000_000
+PG_EPOCH_MS = 946_684_800_000
+
+
+def folded(*batches: Batch, origin: object = EMPTY) -> Folded:
+    return fold([check(delivery_of(batch)) for batch in batches], origin)  # type: ignore[arg-type]
+
+
+def unpack(copy: bytes) -> list[tuple[object, ...]]:
+    """Read PostgreSQL's binary COPY format back, column by column."""
+    assert copy.startswith(b"PGCOPY\n\xff\r\n\0" + bytes(8))
+    at, rows = 19, []
+    while (columns := struct.unpack_from(">h", copy, at)[0]) != -1:
+        at += 2
+        fields: list[bytes | None] = []
+        for _ in range(columns):
+            (length,) = struct.unpack_from(">i", copy, at)
+            at += 4
+            fields.append(None if length < 0 else copy[at : at + length])
+            at += max(length, 0)
+        rows.append(_read(fields))
+    assert copy[at:] == b"\xff\xff"
+    return rows
+
+
+def _read(fields: list[bytes | None]) -> tuple[object, ...]:
+    ip, feed, sensor, *numbers = fields
+    assert ip is not None
+    assert feed is not None
+    assert sensor is not None
+    family, bits, is_cidr, octets = ip[:4]
+    assert (family, bits, is_cidr, octets) in {(2, 32, 0, 4), (3, 128, 0, 16)}
+    values = [None if n is None else struct.unpack(">q", n)[0] for n in numbers]
+    first, last = (v // 1000 + PG_EPOCH_MS for v in values[:2] if v is not None)
+    return (str(ip_address(ip[4:])), feed.decode(), sensor.decode(), first, last, *values[2:])
+
+
+def test_rows_come_sorted_as_postgresql_sorts_them() -> None:
+    """IPv4 before IPv6, then by number, then by the feed's and the sensor's name."""
+    made = folded(
+        made_batch(greet("2001:db8::1", AT), data("192.0.2.9", AT), greet("10.0.0.1", AT)),
+        made_batch(greet("192.0.2.9", AT), greet("9.255.0.0", AT), sensor="a"),
+    )
+    assert [row[:3] for row in unpack(made.copy)] == [
+        ("9.255.0.0", "smtpgreet", "a"),
+        ("10.0.0.1", "smtpgreet", "s1"),
+        ("192.0.2.9", "smtpdata", "s1"),
+        ("192.0.2.9", "smtpgreet", "a"),
+        ("192.0.2.9", "smtpgreet", "s1"),
+        ("2001:db8::1", "smtpgreet", "s1"),
+    ]
+    assert not made.one_sensor_each
+    assert made.has_ipv6
+
+
+def test_two_spellings_of_an_address_are_one_row() -> None:
+    made = folded(
+        made_batch(
+            Observation("smtpgreet", "2001:DB8:0:0::1", AT, AT + 5, 2, 1, 1),
+            Observation("smtpgreet", "2001:db8::1", AT - 5, AT, 3, 4, -(2**63)),
+            greet("::ffff:192.0.2.1", AT),
+            greet("192.0.2.1", AT),
+        )
+    )
+    assert unpack(made.copy) == [
+        ("192.0.2.1", "smtpgreet", "s1", AT, AT, 2, 0, 0, None),
+        ("2001:db8::1", "smtpgreet", "s1", AT - 5, AT + 5, 5, 5, 1 - 2**63, None),
+    ]
+
+
+def test_data_brings_its_greet_row_without_hits() -> None:
+    made = folded(made_batch(data("192.0.2.1", AT, hits=7, flags=1, targets=2)))
+    assert unpack(made.copy) == [
+        ("192.0.2.1", "smtpdata", "s1", AT, AT, 7, 1, 2, None),
+        ("192.0.2.1", "smtpgreet", "s1", AT, AT, 0, 0, 2, None),
+    ]
+
+
+def test_origins_and_names_are_of_the_table_given() -> None:
+    made = folded(made_batch(greet("0.0.0.1"), greet("192.0.2.1")), origin=MadeUpOrigin())
+    assert [row[-1] for row in unpack(made.copy)] == [None, 64_692]
+    assert made.names == {64_692: "AS 64692 made-up"}
+    assert made.annotated
+    assert not folded(made_batch(greet("192.0.2.1"))).annotated
+
+
+def test_hours_are_cut_summed_and_bounded() -> None:
+    hour = AT - AT % 3_600_000
+    counts = [HourCount("smtpgreet", hour + 5, 1), HourCount("smtpgreet", hour, 2)]
+    huge = [HourCount("smtpdata", hour, 2**53)] * 600
+    made = folded(made_batch(hours=[*counts, *huge]))
+    assert [(row.feed, row.events) for row in made.hours] == [
+        ("smtpdata", MAX_COUNT),
+        ("smtpgreet", 3),
+    ]
+    assert {row.hour for row in made.hours} == {utc(hour)}
+
+
+def test_newest_batch_of_a_sensor_says_its_state() -> None:
+    made = folded(
+        made_batch(sealed_ms=AT + 1, version="new", depth=5, drops=6, counters={"a": 1}),
+        made_batch(sealed_ms=AT, version="old"),
+    )
+    ((name, sealed_at, version, counters, depth, drops),) = made.sensors
+    assert (name, sealed_at, version) == ("s1", utc(AT + 1), "new")
+    assert (counters, depth, drops) == ({"a": 1}, 5, 6)
+
+
+def test_empty_batch_is_folded_to_no_row() -> None:
+    made = folded(made_batch())
+    assert (made.rows, made.oldest, unpack(made.copy)) == (0, None, [])
+    assert len(made.sensors) == 1
+
+
+OVERFLOWS = [
+    ("2001:db8::/64", True),
+    ("2001:DB8:0:0::/64", True),
+    ("2001:db8::1/64", False),
+    ("2001:db8::/48", False),
+    ("2001:db8::", False),
+    ("192.0.2.0/64", False),
+    ("::ffff:192.0.2.0/64", False),
+    ("/64", False),
+]
+
+
+@pytest.mark.parametrize(("prefix", "good"), OVERFLOWS)
+def test_only_a_64_bit_ipv6_prefix_is_an_overflow(prefix: str, good: bool) -> None:
+    row = PrefixOverflow("smtpgreet", prefix, AT, AT, 1)
+    checked = check(delivery_of(made_batch(greet("192.0.2.1"), overflows=[row])))
+    assert (len(checked.overflows), len(checked.refused)) == ((1, 0) if good else (0, 1))
+    assert len(checked.rows) == 1
+
+
+REFUSED = [
+    (delivery_of(made_batch(sensor="s2")).body, "s1", "names the sensor 's2'"),
+    (delivery_of(made_batch()).body, None, "does not vouch"),
+    (delivery_of(made_batch(spool="-" * 36)).body, "s1", "not a spool's UUID"),
+    (b"\xff", "s1", "not a batch"),
+    (b'{"v": 2}', "s1", "not a batch"),
+    (b" " * (8 * 1024 * 1024 + 1), "s1", "octets"),
+]
+
+
+@pytest.mark.parametrize(("body", "account", "reason"), REFUSED)
+def test_what_is_not_its_senders_batch_is_refused(
+    body: bytes, account: str | None, reason: str
+) -> None:
+    with pytest.raises(WireError, match=reason):
+        check(Delivery(body, account, "observations.s1", redelivered=False, token=None))
+
+
+def test_two_spellings_of_a_spool_are_one_spool() -> None:
+    spool = uuid.uuid4()
+    keys = {
+        check(delivery_of(made_batch(spool=text))).key
+        for text in (str(spool), spool.hex[:4] + "----" + spool.hex[4:])
+    }
+    assert len(keys) == 1
+
+
+def test_refused_rows_are_kept_as_they_came() -> None:
+    checked = check(delivery_of(made_batch(greet("192.0.2.1\0"), greet("192.0.2.2"))))
+    kept = refused_rows_body(checked).decode()
+    assert "192.0.2.1\\\\u0000" in kept
+    assert "192.0.2.2" not in kept
+
+
+def test_sensors_text_is_bounded_and_printable() -> None:
+    assert printable("1.0\0\x1b[31m\n" + "x" * 200) == "1.0[31m" + "x" * 54
+    assert stored_counters({"b\0": 1, "a": 2}) == {"a": 2, "b": 1}
+    assert len(stored_counters({str(n): n for n in range(256)})) == 128
+
+
+addresses = st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"])
+observations = st.builds(
+    lambda feed, ip, at, more, hits: Observation(feed, ip, AT + at, AT + at + more, hits),
+    st.sampled_from(["smtpgreet", "smtpdata"]),
+    addresses,
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.integers(0, 5),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(observations, max_size=8), min_size=1, max_size=5), st.randoms())
+def test_fold_is_the_same_in_any_order_and_data_is_part_of_greet(
+    parts: list[list[Observation]], chance: object
+) -> None:
+    batches = [made_batch(*part, seq=n + 1, sealed_ms=AT) for n, part in enumerate(parts)]
+    shuffled = list(batches)
+    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    rows = unpack(folded(*batches).copy)
+    assert unpack(folded(*shuffled).copy) == rows
+    last = {(row[0], row[1]): row[4] for row in rows}
+    for (ip, feed), at in last.items():
+        if feed == "smtpdata":
+            assert last[ip, "smtpgreet"] >= at  # type: ignore[operator]
+    given_hits = sum(row.hits for part in parts for row in part)
+    assert sum(row[5] for row in rows) == given_hits  # type: ignore[misc]

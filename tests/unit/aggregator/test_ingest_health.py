@@ -1,0 +1,89 @@
+"""What a service manager and a load balancer are told."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from smtpfeeds_aggregator.metrics import Health, Metrics
+from smtpfeeds_aggregator.metrics_http import MetricsServer
+from smtpfeeds_aggregator.systemd import notify, watchdog_interval_s
+from smtpfeeds_common.errors import SettingsError
+
+
+def test_part_is_ill_by_its_word_or_by_its_silence() -> None:
+    now = [100.0]
+    health = Health(lambda: now[0])
+    health.beat("store", within_s=10)
+    health.trouble("database", "away")
+    assert health.problems() == ["database: away"]
+    assert health.stuck() == []
+    health.well("database")
+    now[0] += 11
+    assert health.problems() == ["store: silent for 11 s"]
+    assert health.stuck() == ["store"]
+    health.beat("store", within_s=10)
+    assert health.problems() == []
+
+
+def test_systemd_is_told_where_it_listens(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(path))
+        notify("READY=1", {"NOTIFY_SOCKET": str(path)})
+        assert listening.recv(100) == b"READY=1"
+    notify("READY=1", {"NOTIFY_SOCKET": str(path)})
+    notify("READY=1", {})
+
+
+def test_watchdog_is_fed_at_half_of_its_time() -> None:
+    assert watchdog_interval_s({"WATCHDOG_USEC": "30000000"}) == 15
+    assert watchdog_interval_s({}) is None
+    assert watchdog_interval_s({"WATCHDOG_USEC": "often"}) is None
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[str, Metrics, Health]]:
+    metrics, health = Metrics(), Health()
+    server = MetricsServer("127.0.0.1:0", metrics, health)
+    stop = Event()
+    thread = Thread(target=server.run, args=(stop,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}", metrics, health
+    stop.set()
+    thread.join(10)
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read().decode()
+
+
+def test_metrics_and_health_over_http(served: tuple[str, Metrics, Health]) -> None:
+    url, metrics, health = served
+    metrics.batches.inc(3)
+    metrics.refused.labels("rows").inc()
+    status, text = get(url + "/metrics")
+    assert status == 200
+    assert "smtpfeeds_ingest_batches_total 3.0" in text
+    assert 'smtpfeeds_ingest_refused_total{kind="rows"} 1.0' in text
+    assert get(url + "/health") == (200, "ok\n")
+    health.trouble("database", "away")
+    assert get(url + "/health") == (503, "database: away\n")
+    assert get(url + "/else")[0] == 404
+
+
+def test_port_that_cannot_be_had_is_a_matter_of_the_settings() -> None:
+    for listen in ("127.0.0.1:99999", "nonsense", "192.0.2.1:80"):
+        with pytest.raises(SettingsError, match="metrics_listen"):
+            MetricsServer(listen, Metrics(), Health())

@@ -1,0 +1,246 @@
+"""What the worker does with each delivery, by a source and a store that misbehave on order."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from ingest_support import MemorySource, greet, made_batch, settings_of, until
+from smtpfeeds_aggregator.ingest.check import BatchKey
+from smtpfeeds_aggregator.ingest.fold import Folded
+from smtpfeeds_aggregator.ingest.worker import IngestWorker
+from smtpfeeds_aggregator.metrics import Health, Metrics
+from smtpfeeds_aggregator.origin import EMPTY
+from smtpfeeds_aggregator.store.ingest import Outcome
+from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
+from smtpfeeds_common.wire import Batch
+
+
+class MemoryStore:
+    """The fake beside IngestStore: remembers what was applied, fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.known: set[BatchKey] = set()
+        self.transactions: list[tuple[BatchKey, ...]] = []
+        self.away = False
+        self.bad: set[int] = set()
+        self.gate: threading.Event | None = None
+        self.conflicts = 0
+        self.closed = False
+
+    def apply(self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]) -> Outcome:
+        if self.gate is not None:
+            self.gate.wait(10)
+        if self.away:
+            raise DatabaseUnavailable("away")
+        if self.bad & {key.seq for key in folded.keys}:
+            raise BadRows("bad")
+        fresh = frozenset(folded.keys) - self.known
+        if len(fresh) < len(folded.keys):
+            folded = refold(fresh)
+        self.known |= fresh
+        self.transactions.append(folded.keys)
+        now = datetime.now(UTC)
+        return Outcome(fresh, folded.rows, folded.rows_read, 0, 0, now, folded.sealed_at, ())
+
+    def probe(self) -> None:
+        if self.away:
+            raise DatabaseUnavailable("away")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Work:
+    """A worker on its two threads."""
+
+    def __init__(self, **settings: object) -> None:
+        self.source, self.store = MemorySource(), MemoryStore()
+        self.metrics, self.health = Metrics(), Health()
+        self.worker = IngestWorker(
+            self.source,
+            self.store,  # type: ignore[arg-type]
+            lambda: EMPTY,
+            settings_of("", **settings),
+            self.metrics,
+            self.health,
+            hold_s=0.3,
+            probe_s=0.2,
+        )
+        self.stop = threading.Event()
+        self.threads = [
+            threading.Thread(target=part, args=(self.stop,))
+            for part in (self.worker.collect, self.worker.store)
+        ]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        for thread in self.threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+    def counted(self, name: str, **labels: str) -> float:
+        found = self.metrics.registry.get_sample_value(f"smtpfeeds_ingest_{name}_total", labels)
+        return found or 0.0
+
+
+def batches(count: int, rows: int = 1) -> list[Batch]:
+    spool = uuid.uuid4()
+    ips = [f"192.0.2.{n}" for n in range(rows)]
+    return [made_batch(*(greet(ip) for ip in ips), spool=spool, seq=n) for n in range(1, count + 1)]
+
+
+def test_batches_at_hand_are_written_together_and_then_acknowledged() -> None:
+    work = Work(ingest_wait_ms=200)
+    work.source.put(*batches(5))
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 5, "all are acknowledged")
+    assert [len(keys) for keys in work.store.transactions] == [5]
+    assert work.counted("batches") == 5
+    assert work.store.closed
+
+
+def test_collection_is_bounded_by_messages_and_by_rows() -> None:
+    work = Work(ingest_batch_messages=3, ingest_wait_ms=200)
+    work.source.put(*batches(7))
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 7, "all are acknowledged")
+    assert [len(keys) for keys in work.store.transactions] == [3, 3, 1]
+    work = Work(ingest_batch_rows=20, ingest_wait_ms=200)
+    work.source.put(*batches(5, rows=10))
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 5, "all are acknowledged")
+    assert [len(keys) for keys in work.store.transactions] == [2, 2, 1]
+
+
+def test_next_collection_fills_while_the_store_is_busy() -> None:
+    """Under load transactions grow to the bound, whatever the time is."""
+    work = Work(ingest_wait_ms=1, ingest_batch_messages=10)
+    work.store.gate = threading.Event()
+    made = batches(20)
+    work.source.put(made[0])
+    with work.running():
+        until(work.worker._busy.is_set, "the first is being written")
+        for batch in made[1:]:
+            work.source.put(batch)
+            time.sleep(0.005)
+        work.store.gate.set()
+        until(lambda: len(work.source.acknowledged) == 20, "all are acknowledged")
+    assert len(work.store.transactions) <= 5
+
+
+def test_same_batch_twice_in_a_collection_counts_once_and_both_are_acknowledged() -> None:
+    work = Work(ingest_wait_ms=200)
+    one, two = batches(2)
+    work.source.put(one, two, one, one)
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 4, "all are acknowledged")
+    assert [key.seq for keys in work.store.transactions for key in keys] == [1, 2]
+    assert (work.counted("batches"), work.counted("duplicates")) == (2, 2)
+
+
+def test_garbage_is_refused_and_its_neighbours_are_written() -> None:
+    work = Work(ingest_wait_ms=200)
+    one, two = batches(2)
+    work.source.put(one, b"garbage", two)
+    work.source.put(two, account=None)
+    with work.running():
+        until(lambda: len(work.source.acknowledged) >= 2, "the good ones are acknowledged")
+    assert [(r.kind, d.body) for d, r in work.source.refused][:1] == [("message", b"garbage")]
+    assert {key.seq for key in work.store.known} == {1, 2}
+
+
+def test_culprit_is_found_batch_by_batch_with_its_repeats() -> None:
+    work = Work(ingest_wait_ms=200)
+    made = batches(5)
+    work.source.put(*made, made[2], made[3])
+    work.store.bad = {3}
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 6, "the good and the repeats are done")
+    ((delivery, refusal),) = work.source.refused
+    assert refusal.kind == "batch"
+    assert delivery.body == refusal.body
+    assert {key.seq for key in work.store.known} == {1, 2, 4, 5}
+    assert work.counted("refused", kind="batch") == 1
+
+
+def test_batch_with_refused_rows_is_acknowledged_by_their_keeping_alone() -> None:
+    work = Work(ingest_wait_ms=50)
+    work.source.put(made_batch(greet("192.0.2.1"), greet("nonsense")))
+    with work.running():
+        until(lambda: bool(work.source.refused), "the rows are refused")
+    assert [refusal.kind for _, refusal in work.source.refused] == ["rows"]
+    assert work.source.acknowledged == []
+    assert len(work.store.known) == 1
+    assert work.counted("rows_refused") == 1
+
+
+def test_short_absence_of_the_database_is_held() -> None:
+    work = Work()
+    work.store.away = True
+    work.source.put(*batches(3))
+    with work.running():
+        until(lambda: bool(work.health.problems()), "it is noticed")
+        assert work.source.acknowledged == []
+        work.store.away = False
+        until(lambda: len(work.source.acknowledged) == 3, "all are acknowledged")
+    assert work.source.pauses == 0
+    assert work.health.problems() == []
+    assert work.counted("holds") == 1
+
+
+def test_long_absence_gives_everything_back_and_takes_it_up_again() -> None:
+    work = Work()
+    work.store.away = True
+    work.source.put(*batches(3))
+    with work.running():
+        until(lambda: work.source.pauses == 1, "the batches are given back")
+        work.store.away = False
+        until(lambda: work.source.resumes == 1, "it is noticed", limit_s=15)
+        assert work.source.acknowledged == []
+        work.source.put(*batches(2))
+        until(lambda: len(work.source.acknowledged) == 2, "what comes then is taken")
+    assert work.source.refused == []
+
+
+def test_deliveries_of_a_session_that_is_over_are_let_go() -> None:
+    work = Work(ingest_wait_ms=300)
+    work.source.put(*batches(2))
+    with work.running():
+        time.sleep(0.1)
+        work.source.session += 1
+        time.sleep(0.5)
+    assert work.source.acknowledged == []
+    assert work.store.known == set()
+
+
+def test_stop_finishes_what_is_in_hand() -> None:
+    work = Work(ingest_wait_ms=10_000)
+    work.source.put(*batches(4))
+    with work.running():
+        time.sleep(0.3)
+    assert len(work.source.acknowledged) == 4
+
+
+def test_stop_does_not_wait_for_a_database_that_is_away() -> None:
+    work = Work()
+    work.store.away = True
+    work.source.put(*batches(4))
+    started = time.monotonic()
+    with work.running():
+        until(lambda: bool(work.health.problems()), "it is noticed")
+    assert time.monotonic() - started < 5
+    assert work.source.acknowledged == []

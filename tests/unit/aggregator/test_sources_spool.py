@@ -1,0 +1,194 @@
+"""The spool source delivers what a sensor's publisher would, and forgets what is committed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ingest_support import now_ms, until
+from smtpfeeds_aggregator.metrics import Metrics
+from smtpfeeds_aggregator.sources import Delivery, Refusal
+from smtpfeeds_aggregator.sources.spool import SpoolSource
+from smtpfeeds_common.errors import SpoolBusy
+from smtpfeeds_common.spool import Event, Sealer, Spool, read_status
+from smtpfeeds_common.wire import decode
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = now_ms() / 1000
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Running:
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock()
+        self.source = SpoolSource(folder, seal_interval_s=0.05, metrics=Metrics(), clock=self.clock)
+
+    def take(self, count: int) -> list[Delivery]:
+        """So many deliveries; the clock goes on meanwhile."""
+        found: list[Delivery] = []
+
+        def one() -> bool:
+            self.clock.now_s += 0.05
+            delivery = self.source.get(0.05)
+            if delivery is not None:
+                found.append(delivery)
+            return len(found) >= count
+
+        until(one, f"{count} deliveries came")
+        return found
+
+    def nothing_comes(self) -> bool:
+        for _ in range(6):
+            self.clock.now_s += 0.2
+            if self.source.get(0.05) is not None:
+                return False
+        return True
+
+
+@contextmanager
+def source_on(folder: Path) -> Iterator[Running]:
+    made = Running(folder)
+    stop = threading.Event()
+    thread = threading.Thread(target=made.source.run, args=(stop,))
+    thread.start()
+    try:
+        yield made
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    made = Spool(tmp_path / "s1.spool", sensor="s1")
+    yield made
+    made.close()
+
+
+def heard(spool: Spool, *ips: bytes) -> None:
+    for ip in ips:
+        spool.fold(Event(0, ip, now_ms()))
+    until(lambda: committed(spool), "the sealer lets the sensor write")
+
+
+def committed(spool: Spool) -> bool:
+    """Commit; like the sensor, again where the sealer holds the lock just then."""
+    try:
+        spool.commit()
+    except SpoolBusy:
+        return False
+    return True
+
+
+def rows_of(delivery: Delivery) -> list[str]:
+    return [row.ip for row in decode(delivery.body).batch.observations]
+
+
+def test_events_are_sealed_delivered_under_the_sensors_name_and_forgotten(
+    spool: Spool, tmp_path: Path
+) -> None:
+    heard(spool, b"\xc0\0\2\1", b"\xc0\0\2\2")
+    with source_on(tmp_path) as running:
+        (delivery,) = running.take(1)
+        assert (delivery.account, delivery.routing_key) == ("s1", "observations.s1")
+        assert rows_of(delivery) == ["192.0.2.1", "192.0.2.2"]
+        assert running.source.consuming
+        running.source.acknowledge([delivery])
+        until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
+        heard(spool, b"\xc0\0\2\3")
+        assert rows_of(running.take(1)[0]) == ["192.0.2.3"]
+
+
+def test_what_was_not_acknowledged_comes_again_after_a_restart(
+    spool: Spool, tmp_path: Path
+) -> None:
+    heard(spool, b"\xc0\0\2\1")
+    with source_on(tmp_path) as running:
+        first = running.take(1)[0]
+    with source_on(tmp_path) as running:
+        again = running.take(1)[0]
+    assert again.body == first.body
+
+
+def test_at_most_four_batches_of_a_spool_are_on_the_way(spool: Spool, tmp_path: Path) -> None:
+    with source_on(tmp_path) as running:
+        taken = []
+        for n in range(4):
+            heard(spool, bytes([192, 0, 2, n]))
+            taken += running.take(1)
+        heard(spool, b"\xc0\0\2\x09")
+        assert running.nothing_comes()
+        running.source.acknowledge(taken[:1])
+        assert rows_of(running.take(1)[0]) == ["192.0.2.9"]
+
+
+def test_pause_seals_nothing_and_resume_delivers_what_was_in_hand(
+    spool: Spool, tmp_path: Path
+) -> None:
+    heard(spool, b"\xc0\0\2\1")
+    with source_on(tmp_path) as running:
+        first = running.take(1)[0]
+        running.source.pause()
+        assert not running.source.is_current(first)
+        assert not running.source.consuming
+        heard(spool, b"\xc0\0\2\2")
+        assert running.nothing_comes()
+        running.source.resume()
+        again = running.take(2)
+        assert [rows_of(delivery) for delivery in again] == [["192.0.2.1"], ["192.0.2.2"]]
+        assert again[0].redelivered
+
+
+def test_refused_batch_is_set_aside_in_its_spool_and_refused_rows_are_not(
+    spool: Spool, tmp_path: Path
+) -> None:
+    with source_on(tmp_path) as running:
+        heard(spool, b"\xc0\0\2\1")
+        running.source.refuse(running.take(1)[0], Refusal("batch", "bad", b""))
+        until(lambda: read_status(spool.path).batches_set_aside == 1, "it is set aside")
+        heard(spool, b"\xc0\0\2\2")
+        running.source.refuse(running.take(1)[0], Refusal("rows", "one bad", b""))
+        until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
+        assert read_status(spool.path).batches_set_aside == 1
+
+
+def test_quiet_sensor_says_that_it_is_alive_each_minute(spool: Spool, tmp_path: Path) -> None:
+    with source_on(tmp_path) as running:
+        running.source.acknowledge(running.take(1))
+        assert running.nothing_comes()
+        running.clock.now_s += 61
+        (alive,) = running.take(1)
+        assert rows_of(alive) == []
+
+
+def test_spool_that_is_in_use_missing_or_replaced_is_taken_when_it_can_be(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "later"
+    with source_on(folder) as running:
+        assert running.nothing_comes()
+        assert not running.source.consuming
+        folder.mkdir()
+        spool = Spool(folder / "s1.spool", sensor="s1")
+        other = Sealer(spool.path)
+        heard(spool, b"\xc0\0\2\1")
+        assert running.nothing_comes()
+        other.close()
+        running.source.acknowledge(running.take(1))
+        until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
+        spool.close()
+        for file in folder.iterdir():
+            file.unlink()
+        spool = Spool(folder / "s1.spool", sensor="s1")
+        heard(spool, b"\xc0\0\2\7")
+        assert rows_of(running.take(1)[0]) == ["192.0.2.7"]
+        spool.close()
