@@ -3,9 +3,10 @@
 PostgreSQL looks at its effective uid and refuses 0. In a user namespace of its own without any
 mapping (`unshare --user`, util-linux) a process sees itself as the overflow uid, while the kernel
 still counts it as the owner of root's files: the data stay root's alone. Where user namespaces are
-off (some containers), the server runs as another user, and the data belong to that user. Who is not
-root needs none of it, except a uid that the system has no user for (containers are started so): there
-PostgreSQL looks for the name of its uid and ends, and in such a namespace it finds `nobody`.
+off (some containers), the server runs as another user, and the data belong to that user.
+
+Who is not root needs none of it, except a uid that the system has no user for (containers are
+started so): PostgreSQL looks for the name of its uid and ends, and in such a namespace finds `nobody`.
 """
 
 from __future__ import annotations
