@@ -27,10 +27,11 @@ def kill_worker(run: Run) -> None:
 
 
 def kill_broker(run: Run) -> None:
-    """The single node; started again at once."""
+    """The single node; started again at once, which takes RabbitMQ its time."""
     (node,) = run.pipeline.brokers.nodes
     node.kill()
     node.launch()
+    run.pipeline.wait(node.admin.answers, "the broker is up", 120)
 
 
 def kill_leader(run: Run) -> None:
@@ -130,11 +131,3 @@ def freeze_worker(run: Run) -> None:
     run.pipeline.signal(name, signal.SIGSTOP)
     run.pipeline.sleep(run.chance.uniform(1, 4))
     run.pipeline.signal(name, signal.SIGCONT)
-
-
-def stop_broker(run: Run, for_s: float) -> None:
-    """Away for so long."""
-    (node,) = run.pipeline.brokers.nodes
-    node.stop()
-    run.pipeline.sleep(for_s)
-    node.launch()

@@ -28,6 +28,15 @@ SELECT feed, host(ip), sensor, hits, (extract(epoch FROM first_seen) * 1000)::bi
        (extract(epoch FROM last_seen) * 1000)::bigint FROM sighting
 """
 _ACTIVITY = "SELECT (extract(epoch FROM hour) * 1000)::bigint, feed, sensor, events FROM activity"
+_MISSING = """
+SELECT number FROM unnest(%s::text[], %s::inet[], %s::text[], %s::float8[])
+       WITH ORDINALITY AS told (feed, ip, sensor, sent_ms, number)
+LEFT JOIN sighting USING (ip, feed, sensor)
+WHERE last_seen IS NULL OR last_seen < to_timestamp(floor(sent_ms) / 1000 - 0.001)
+"""
+
+#: A feed, an address, a sensor, and when its client sent it (ms).
+Told = tuple[str, str, str, int]
 
 
 class Database(PrivatePostgres):
@@ -144,23 +153,23 @@ def read_all(dsn: str) -> Recorded:
 
 
 class Gauge:
-    """How many events of each sensor are in the database; nothing where it does not answer."""
+    """Which of the clients' latest events are not in the database yet."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._connection: psycopg.Connection | None = None
 
-    def look(self) -> dict[str, int] | None:
+    def missing(self, told: list[Told]) -> list[Told]:
+        """Those whose sighting is not as new as they are; all where nobody answers."""
+        columns = zip(*told, strict=True) if told else ([], [], [], [])
         try:
             if self._connection is None:
                 self._connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=2)
-            rows = self._connection.execute(
-                "SELECT sensor, sum(events)::bigint FROM activity GROUP BY sensor"
-            ).fetchall()
+            rows = self._connection.execute(_MISSING, [list(c) for c in columns]).fetchall()
         except psycopg.Error:
             self.close()
-            return None
-        return dict(rows)
+            return told
+        return [told[number - 1] for (number,) in rows]
 
     def close(self) -> None:
         if self._connection is not None:

@@ -12,7 +12,7 @@ import random
 import socket
 import threading
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 
@@ -49,6 +49,8 @@ _WEIGHTS = {
 }
 #: Who comes again and again, of whom so many.
 _REGULARS, _REGULARS_SHARE = 40, 0.3
+#: Answered events that are remembered for whoever waits until they are in the database.
+_LATEST = 20_000
 #: What a client may meet while a sensor is killed: the rest is a wrong answer.
 _CUT_OFF = ("cannot connect", "closed by the sensor")
 
@@ -89,8 +91,10 @@ class Load:
     ) -> None:
         self.rate_per_s = rate_per_s
         self.entries: list[Entry] = []
-        #: Events that clients saw answered, by sensor.
-        self.answered: Counter[str] = Counter()
+        #: Events that clients saw answered.
+        self.answered = 0
+        #: The latest of them: feed, address, sensor, and when it was sent (ms).
+        self.latest: deque[tuple[str, str, str, int]] = deque(maxlen=_LATEST)
         #: What clients were answered otherwise than they must be.
         self.odd: list[str] = []
         self._targets, self._parallel = list(targets), parallel
@@ -162,7 +166,10 @@ class Load:
         when = Bracket(began, now_ms() + _LATE_MS)
         unanswered = tuple(Heard(feed, when) for feed in feeds_attempted(sent) if feed not in known)
         self.entries.append(Entry(session.source, session.sensor, answered, unanswered))
-        self.answered[session.sensor] += len(answered)
+        self.answered += len(answered)
+        for event in answered:
+            told = (event.feed, session.source, session.sensor, event.when.lowest)
+            self.latest.append(told)
         if session.trouble and not session.trouble.startswith(_CUT_OFF):
             self.odd.append(f"{session.kind} {session.source}: {session.trouble}")
 

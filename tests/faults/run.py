@@ -1,7 +1,8 @@
 """One run: load, faults at random moments, settle, compare, one line of result.
 
-Recovery is counted from the kill (or from the end of a fault that lasts) until all that clients
-had been answered by then is in the database; the restart of what was killed is in it.
+Recovery is counted from the kill of a program (its restart is in it), or from the end of a fault
+that lasts (a killed server is up again, a wire carries again), until all that clients had been
+answered by then is in the database.
 """
 
 from __future__ import annotations
@@ -84,24 +85,21 @@ class Run:
         before = time.monotonic()
         fault(self)
         self.faults += 1
+        lasted_s = time.monotonic() - before
+        said = f"  {time.strftime('%H:%M:%S')} {fault.__name__}: lasted {lasted_s:.1f} s"
         if wait:
-            took_s = self.recovered()
-            print(
-                f"  {time.strftime('%H:%M:%S')} {getattr(fault, '__name__', fault)}: "
-                f"lasted {time.monotonic() - before - took_s:.1f} s, recovery {took_s:.1f} s",
-                flush=True,
-            )
+            said += f", recovery {self.recovered():.1f} s"
+        print(said, flush=True)
 
-    def recovered(self, since: float | None = None) -> float:
-        """Wait until all that is answered by now is in the database; the seconds it took."""
-        since = time.monotonic() if since is None else since
-        answered = dict(self.load.answered)
+    def recovered(self) -> float:
+        """Wait until all that was answered by now is in the database; the seconds it took."""
+        since, pending = time.monotonic(), list(self.load.latest)
 
         def all_in() -> bool:
-            found = self._gauge.look()
-            return found is not None and all(found.get(s, 0) >= n for s, n in answered.items())
+            pending[:] = self._gauge.missing(pending)
+            return not pending
 
-        self.pipeline.wait(all_in, f"{answered} events are in", RECOVERY_LIMIT_S)
+        self.pipeline.wait(all_in, f"{len(pending)} events are in", RECOVERY_LIMIT_S)
         took_s = time.monotonic() - since
         self.recovery_s = max(self.recovery_s, took_s)
         return took_s
