@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 import pika
 import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from smtpfeeds_common.errors import (
     BatchTooLarge,
@@ -175,7 +176,7 @@ class BrokerLink:
             raise BrokerRefused(f"broker {where} refuses the account {account!r}: {exc}") from exc
         except pika.exceptions.ConnectionClosedByBroker as exc:
             raise _connection_closed(exc, where) from exc
-        except (pika.exceptions.AMQPError, OSError) as exc:
+        except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as exc:
             raise BrokerUnavailable(f"broker {where}: {_reason(exc)}") from exc
         self._account = account
 

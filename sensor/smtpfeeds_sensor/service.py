@@ -45,7 +45,7 @@ _DAY_MS: Final = 86_400_000
 _HOUR_MS: Final = 3_600_000
 #: At a clean stop: how long clients have to take their 421, the publisher to end.
 _FAREWELL_S: Final = 1.0
-_PUBLISHER_END_S: Final = 5.0
+_PUBLISHER_END_S: Final = 2.0
 
 
 def bounds(settings: SensorSettings) -> Bounds:

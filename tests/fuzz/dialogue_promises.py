@@ -4,6 +4,7 @@ Asked by the property tests (hypothesis), by the fuzz target (atheris) and for e
 corpus, so that all three mean the same.
 """
 
+import itertools
 import re
 from dataclasses import dataclass, field
 
@@ -57,7 +58,7 @@ def check(stream: bytes, cuts: list[int], rules: Rules) -> Heard:
     """Feed a stream whole, cut, and octet by octet; compare; check what came of it."""
     whole = feed([stream], rules)
     places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
-    pieces = [stream[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [stream[a:b] for a, b in itertools.pairwise(places)]
     single = [stream[at : at + 1] for at in range(len(stream))]
     for other in (feed(pieces, rules), feed(single, rules)):
         assert other.replies == whole.replies

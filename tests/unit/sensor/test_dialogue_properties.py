@@ -1,4 +1,4 @@
-"""Any octets, cut anyhow: same replies, same events, bounded memory; one greet, one data at most."""
+"""Any octets, cut anyhow: same replies and events, bounded memory, one greet and one data."""
 
 from pathlib import Path
 

@@ -1,0 +1,54 @@
+"""A link to a broker that does as a test says; beside the real one, so that both stay alike."""
+
+from collections import deque
+
+from smtpfeeds_common.errors import BrokerError, BrokerUnavailable
+from smtpfeeds_common.spool import SealedBatch
+
+
+class FakeLink:
+    """Takes every batch, but for the outcomes that are queued in ``fails``."""
+
+    def __init__(self) -> None:
+        #: Batches that the broker confirmed, in order.
+        self.confirmed: list[SealedBatch] = []
+        #: Raised by the next calls of ``publish``; None lets one through.
+        self.fails: deque[BrokerError | None] = deque()
+        #: While set, ``open`` raises it.
+        self.away: BrokerError | None = None
+        self.is_open = False
+        self.opened = 0
+
+    def open(self) -> None:
+        """Connect, unless the broker is away."""
+        if self.away is not None:
+            raise self.away
+        self.is_open = True
+        self.opened += 1
+
+    def publish(self, batch: SealedBatch) -> None:
+        """Confirm, or fail as told."""
+        if not self.is_open:
+            raise BrokerUnavailable
+        failure = self.fails.popleft() if self.fails else None
+        if failure is not None:
+            self.is_open = False
+            raise failure
+        self.confirmed.append(batch)
+
+    def idle(self, wait_s: float) -> None:
+        """No time passes here.
+
+        Raises:
+            BrokerUnavailable: the connection is closed.
+        """
+        assert wait_s >= 0
+        if not self.is_open:
+            raise BrokerUnavailable
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.is_open = False
+
+    def interrupt(self) -> None:
+        """Nothing waits here."""

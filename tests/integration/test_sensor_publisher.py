@@ -1,0 +1,335 @@
+"""The publisher and a real RabbitMQ: confirms, refusals, cuts, failover, TLS, accounts, replay."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pika
+import pytest
+
+from sensor_support import SensorProcess, running
+from servers.certificates import Certificates
+from servers.processes import free_port, wait_until
+from servers.rabbitmq import RabbitNode
+from servers.fixtures import Vhost
+from smtpfeeds_common.errors import (
+    BatchTooLarge,
+    BrokerRefused,
+    BrokerUnavailable,
+    SettingsError,
+)
+from smtpfeeds_common.spool import SealedBatch, read_status
+from smtpfeeds_common.topology import BINDING_KEY, EXCHANGE, QUEUE
+from smtpfeeds_common.wire import decode
+from smtpfeeds_sensor.publisher import BrokerLink
+from smtpfeeds_sensor.settings import SensorSettings
+
+UUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
+
+
+def batch(body: bytes = b"{}", seq: int = 1) -> SealedBatch:
+    return SealedBatch(UUID, seq, 1_795_000_000_000, body)
+
+
+class Centre:
+    """What the aggregator declares, on an administrator's connection."""
+
+    def __init__(self, vhost: Vhost) -> None:
+        self.vhost = vhost
+        self.connection = pika.BlockingConnection(pika.URLParameters(vhost.url))
+        self.channel = self.connection.channel()
+        self.channel.exchange_declare(EXCHANGE, "topic", durable=True)
+
+    def declare_queue(self, **arguments: object) -> None:
+        self.channel.queue_declare(
+            QUEUE, durable=True, arguments={"x-queue-type": "quorum", **arguments}
+        )
+        self.channel.queue_bind(QUEUE, EXCHANGE, BINDING_KEY)
+
+    def account(self, name: str = "s1") -> str:
+        return self.vhost.add_account(
+            name, write=f"^{EXCHANGE}$", topics={EXCHANGE: rf"^observations\.{name}$"}
+        )
+
+    def take(self, limit_s: float = 20) -> tuple[pika.BasicProperties, bytes]:
+        found: list[tuple[pika.BasicProperties, bytes]] = []
+
+        def look() -> bool:
+            method, properties, body = self.channel.basic_get(QUEUE, auto_ack=True)
+            if method is not None:
+                assert properties is not None
+                assert body is not None
+                found.append((properties, body))
+            return bool(found)
+
+        wait_until(look, limit_s=limit_s, what="a batch in the queue")
+        return found[0]
+
+    def take_events(self, limit_s: float = 20) -> tuple[pika.BasicProperties, bytes]:
+        while True:
+            properties, body = self.take(limit_s)
+            if decode(body).batch.observations:
+                return properties, body
+
+
+@pytest.fixture
+def centre(vhost: Vhost) -> Iterator[Centre]:
+    made = Centre(vhost)
+    yield made
+    if made.connection.is_open:
+        made.connection.close()
+
+
+def link_to(*urls: str, confirm_timeout_s: float = 10, **settings: object) -> BrokerLink:
+    return BrokerLink.of_settings(
+        SensorSettings(
+            name="s1",
+            broker=urls,
+            confirm_timeout_s=confirm_timeout_s,
+            **settings,  # type: ignore[arg-type]
+        )
+    )
+
+
+@pytest.fixture
+def link(centre: Centre) -> Iterator[BrokerLink]:
+    made = link_to(centre.account())
+    yield made
+    made.close()
+
+
+def test_batch_is_persistent_and_vouched_for(centre: Centre, link: BrokerLink) -> None:
+    centre.declare_queue()
+    link.open()
+    link.publish(batch(b'{"a": 1}'))
+    properties, body = centre.take()
+    assert (properties.user_id, properties.delivery_mode, body) == ("s1", 2, b'{"a": 1}')
+    assert properties.content_type == "application/json"
+
+
+def test_unroutable_concerns_all(centre: Centre, link: BrokerLink) -> None:
+    link.open()
+    with pytest.raises(BrokerRefused, match="no queue takes"):
+        link.publish(batch())
+    centre.declare_queue()
+    link.publish(batch())
+    centre.take()
+
+
+def test_full_queue_concerns_all(centre: Centre, link: BrokerLink) -> None:
+    centre.declare_queue(**{"x-max-length-bytes": 100, "x-overflow": "reject-publish"})
+    link.open()
+    # The limit is looked at after a message is taken.
+    for _ in range(2):
+        link.publish(batch(b"x" * 90))
+    with pytest.raises(BrokerRefused, match="queue is full"):
+        link.publish(batch(b"x" * 90))
+    assert link.is_open
+
+
+def test_missing_exchange_and_missing_rights_concern_all(vhost: Vhost) -> None:
+    account = vhost.add_account("s1", write="^smtpfeeds$", topics={})
+    first = link_to(account)
+    first.open()
+    with pytest.raises(BrokerRefused, match="404"):
+        first.publish(batch())
+    first.close()
+    centre = Centre(vhost)
+    centre.declare_queue()
+    other = vhost.add_account("s2", write="^nothing$")
+    second = link_to(other)
+    second.open()
+    with pytest.raises(BrokerRefused, match="403"):
+        second.publish(batch())
+    second.close()
+    centre.connection.close()
+
+
+def test_wrong_password_is_a_refusal(centre: Centre) -> None:
+    url = centre.account()
+    host = url.rpartition("@")[2]
+    with pytest.raises(BrokerRefused, match="refuses the account"):
+        link_to(f"amqp://s1:wrong@{host}").open()
+    # The password from a setting stands before the one in the address.
+    secret = url.split("//")[1].split("@")[0].split(":")[1]
+    link = link_to(f"amqp://s1:wrong@{host}", broker_password=secret)
+    link.open()
+    link.close()
+
+
+def test_only_too_large_is_the_batchs_own_fault(centre: Centre, link: BrokerLink) -> None:
+    centre.declare_queue()
+    limit = "application:set_env(rabbit, max_message_size, {})."
+    centre.vhost.node.ctl("eval", limit.format(1000))
+    try:
+        link.open()
+        with pytest.raises(BatchTooLarge, match="larger than"):
+            link.publish(batch(b"x" * 2000))
+        assert not link.is_open
+        link.open()
+        link.publish(batch(b"x" * 500))
+    finally:
+        centre.vhost.node.ctl("eval", limit.format(134_217_728))
+
+
+def test_broker_that_never_confirms_is_given_up_in_time(
+    centre: Centre, cutting_proxy: object
+) -> None:
+    """pika has no time limit on a confirm: with the quorum lost a publish blocks for ever."""
+    import time
+
+    centre.declare_queue()
+    parts = pika.URLParameters(centre.account())
+    proxy = cutting_proxy((parts.host, parts.port))  # type: ignore[operator]
+    account = f"amqp://s1:{parts.credentials.password}@{proxy.host}:{proxy.port}/"  # type: ignore[attr-defined]
+    link = link_to(account + parts.virtual_host.replace("/", "%2f"), confirm_timeout_s=1)
+    link.open()
+    link.publish(batch())
+    proxy.pause()
+    began = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        link.publish(batch(seq=2))
+    assert 0.9 < time.monotonic() - began < 4
+    link.close()
+    proxy.forward()
+    link.open()
+    link.publish(batch(seq=2))
+    link.close()
+
+
+def test_broker_that_answers_nothing_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smtpfeeds_sensor.publisher._CONNECT_S", 1.0)
+    monkeypatch.setattr("smtpfeeds_sensor.publisher._STACK_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        link = link_to(f"amqp://s1:x@127.0.0.1:{deaf.getsockname()[1]}")
+        with pytest.raises(BrokerUnavailable):
+            link.open()
+
+
+def test_failover_to_the_broker_that_is_there(centre: Centre) -> None:
+    centre.declare_queue()
+    dead = f"amqp://s1:x@127.0.0.1:{free_port()}"
+    link = link_to(dead, centre.account())
+    link.open()
+    link.publish(batch())
+    link.close()
+    # The one that worked is tried first from then on.
+    link.open()
+    link.publish(batch())
+    link.close()
+
+
+def test_tls_verifies_the_broker(
+    rabbitmq: RabbitNode, vhost: Vhost, certificates: Certificates
+) -> None:
+    centre = Centre(vhost)
+    centre.declare_queue()
+    parts = pika.URLParameters(centre.account())
+    rest = f":{rabbitmq.tls_port}/{parts.virtual_host}"
+    url = f"amqps://s1:{parts.credentials.password}@localhost{rest}"  # type: ignore[attr-defined]
+    good = link_to(url, broker_ca_file=str(certificates.authority))
+    good.open()
+    good.publish(batch())
+    good.close()
+    with pytest.raises(BrokerUnavailable, match=r"[Cc]ertificate|CERTIFICATE"):
+        link_to(url).open()
+    with pytest.raises(SettingsError, match="certificates"):
+        link_to(url, broker_ca_file="/none.pem")
+    centre.connection.close()
+
+
+def test_interrupt_from_another_thread_ends_a_wait(centre: Centre, link: BrokerLink) -> None:
+    link.open()
+    timer = threading.Timer(0.3, link.interrupt)
+    timer.start()
+    with pytest.raises(BrokerUnavailable):
+        link.idle(10)
+    timer.join()
+
+
+def sensor_with(tmp_path: Path, broker: str, **settings: object) -> dict[str, object]:
+    return {"broker": [broker], "seal_interval_s": 0.1, "state_interval_s": 1.0, **settings}
+
+
+def greet(sensor: SensorProcess, source: str = "") -> None:
+    with sensor.connect(0, source) as client:
+        assert client.reply() == 220
+        assert client.say(b"EHLO c.example.org\r\n") == 250
+
+
+def test_sensor_delivers_what_it_heard(centre: Centre, tmp_path: Path) -> None:
+    centre.declare_queue()
+    with running(tmp_path, **sensor_with(tmp_path, centre.account())) as sensor:
+        greet(sensor, "127.0.0.7")
+        _, body = centre.take_events()
+        observation = decode(body).batch.observations[0]
+        assert (observation.feed, observation.ip, observation.hits) == (
+            "smtpgreet",
+            "127.0.0.7",
+            1,
+        )
+        # A replay beside the running sensor: the same batch under the same number.
+        assert sensor.call("replay", "--since", "1h").returncode == 0
+        again = centre.take_events()[1]
+        assert again == body
+        assert sensor.stop() == 0
+    assert read_status(sensor.spool).batches_waiting == 0
+    assert "Traceback" not in sensor.log.read_text()
+
+
+def test_broker_restart_is_survived(own_vhost: Vhost, tmp_path: Path) -> None:
+    centre = Centre(own_vhost)
+    centre.declare_queue()
+    account = centre.account()
+    centre.connection.close()
+    with running(tmp_path, **sensor_with(tmp_path, account, backoff_max_s=2.0)) as sensor:
+        greet(sensor, "127.0.0.1")
+        wait_until(lambda: not sensor.rows(), limit_s=10, what="the first batch")
+        own_vhost.node.kill()
+        for number in range(5):
+            greet(sensor, f"127.0.0.{10 + number}")
+        assert len(sensor.rows()) >= 1
+        own_vhost.node.start()
+        wait_until(
+            lambda: read_status(sensor.spool).batches_waiting == 0 and not sensor.rows(),
+            limit_s=60,
+            what="the rest",
+        )
+        assert sensor.stop() == 0
+    centre = Centre(own_vhost)
+    got: dict[str, int] = {}
+    numbers = set()
+    while len(got) < 6:
+        made = decode(centre.take_events()[1]).batch
+        assert (made.spool, made.seq) not in numbers
+        numbers.add((made.spool, made.seq))
+        for row in made.observations:
+            got[row.ip] = got.get(row.ip, 0) + row.hits
+    assert set(got.values()) == {1}
+    centre.connection.close()
+
+
+def test_clean_stop_does_not_wait_for_a_deaf_broker(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        broker = f"amqp://s1:x@127.0.0.1:{deaf.getsockname()[1]}"
+        with running(tmp_path, **sensor_with(tmp_path, broker)) as sensor:
+            greet(sensor)
+            assert sensor.stop() == 0
+            assert len(sensor.rows()) == 1
+
+
+def test_workers_that_are_gone_are_delivered_all_the_same(centre: Centre, tmp_path: Path) -> None:
+    centre.declare_queue()
+    with running(tmp_path, workers=2) as sensor:
+        for number in range(12):
+            greet(sensor, f"127.0.7.{1 + number}")
+        sensor.stop()
+    with running(tmp_path, **sensor_with(tmp_path, centre.account())) as sensor:
+        found: set[str] = set()
+        while len(found) < 12:
+            found |= {row.ip for row in decode(centre.take_events()[1]).batch.observations}
+        sensor.stop()
+    status = json.loads(sensor.call("status", "--json").stdout.splitlines()[0])
+    assert status["sensor"] == "s1"
