@@ -6,7 +6,8 @@ still counts it as the owner of root's files: the data stay root's alone. Where 
 off (some containers), the server runs as another user, and the data belong to that user.
 
 Who is not root needs none of it, except a uid that the system has no user for (containers are
-started so): PostgreSQL looks for the name of its uid and ends, and in such a namespace finds `nobody`.
+started so): PostgreSQL looks for the name of its uid and ends; in such a namespace it is
+`nobody`.
 """
 
 from __future__ import annotations
