@@ -122,7 +122,8 @@ class Connection:
         reception = self._reception
         full = len(reception.open) >= reception.max_connections
         reception.open.add(self)
-        reception.deadlines.add(self, self._began + reception.idle_timeout_s)
+        first = min(reception.idle_timeout_s, reception.session_timeout_s)
+        reception.deadlines.add(self, self._began + first)
         if full:
             self._refuse("refused_total", reception.wardrobe.default)
         elif not reception.trusted_proxies or self._ip not in reception.trusted_proxies:

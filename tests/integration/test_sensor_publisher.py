@@ -11,9 +11,9 @@ import pytest
 
 from sensor_support import SensorProcess, running
 from servers.certificates import Certificates
+from servers.fixtures import Vhost
 from servers.processes import free_port, wait_until
 from servers.rabbitmq import RabbitNode
-from servers.fixtures import Vhost
 from smtpfeeds_common.errors import (
     BatchTooLarge,
     BrokerRefused,

@@ -1,0 +1,42 @@
+"""Where to listen: what the setting says, and which bit of ``targets`` an address is."""
+
+import pytest
+
+from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_sensor.listen import parse_listen, target_bits
+
+
+def shown(*texts: str, **environ: str) -> list[str]:
+    return [str(place) for place in parse_listen(texts, environ)]
+
+
+def test_addresses_prefixes_and_wildcards() -> None:
+    assert shown("192.0.2.1:25", "[2001:DB8::1]:2525") == ["192.0.2.1:25", "[2001:db8::1]:2525"]
+    assert shown("192.0.2.0/30:25") == [f"192.0.2.{number}:25" for number in range(4)]
+    assert shown("[2001:db8::/127]:25") == ["[2001:db8::]:25", "[2001:db8::1]:25"]
+    assert shown("*:25") == ["0.0.0.0:25", "[::]:25"]
+
+
+def test_port_0_may_be_there_often() -> None:
+    assert len(shown("127.0.0.1:0", "127.0.0.1:0")) == 2
+
+
+def test_systemd_sockets_by_index() -> None:
+    places = parse_listen(["systemd:*"], {"LISTEN_FDS": "3"})
+    assert [place.systemd for place in places] == [0, 1, 2]
+    with pytest.raises(SettingsError, match="passes 1"):
+        parse_listen(["systemd:1"], {"LISTEN_FDS": "1"})
+    with pytest.raises(SettingsError, match="passes 0"):
+        parse_listen(["systemd:0"], {"LISTEN_FDS": "1", "LISTEN_PID": "1"})
+
+
+def test_targets_are_places_in_the_sorted_list() -> None:
+    texts = ["2001:db8::1", "192.0.2.9", "192.0.2.10", "192.0.2.9"]
+    bits = target_bits(pack_address(text) for text in texts)
+    assert bits == {
+        pack_address("192.0.2.9"): 0,
+        pack_address("192.0.2.10"): 1,
+        pack_address("2001:db8::1"): 2,
+    }
+    assert set(target_bits(n.to_bytes(4) for n in range(200)).values()) == set(range(64))
