@@ -7,9 +7,12 @@ of its own, so nothing is global and tests do not meet.
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from .publish.service import PublishCounts
 
 _PREFIX: Final = "smtpfeeds_ingest_"
 #: Seconds from a batch's sealing to its commit.
@@ -51,8 +54,35 @@ class Metrics:
         self.fold_time = self._histogram(
             "fold_seconds", "Check, fold and origin of a collection.", _TIME_BUCKETS
         )
+        self.origin_time = self._histogram(
+            "origin_seconds", "Look-ups of a collection's origins.", _TIME_BUCKETS
+        )
         self.consuming = self._gauge("consuming", "1 while batches can come in.")
         self.holding = self._gauge("holding", "1 while the database is away.")
+
+        self._published_at = Gauge(
+            "smtpfeeds_publish_last_success_timestamp_seconds",
+            "When this aggregator last published; 0: never.",
+            registry=self.registry,
+        )
+        self._publish_runs = Gauge(
+            "smtpfeeds_publish_runs", "Runs since the start.", ["result"], registry=self.registry
+        )
+        self._published_addresses = Gauge(
+            "smtpfeeds_publish_addresses",
+            "Addresses last published.",
+            ["feed"],
+            registry=self.registry,
+        )
+
+    def note_publication(self, counts: "PublishCounts") -> None:
+        """Take over what the publisher counts, after each of its runs."""
+        self._published_at.set(counts.last_published_s)
+        self._publish_runs.labels("published").set(counts.published)
+        self._publish_runs.labels("failed").set(counts.failed)
+        self._publish_runs.labels("left to another").set(counts.left_to_another)
+        for feed, number in counts.addresses.items():
+            self._published_addresses.labels(feed).set(number)
 
     def _counter(self, name: str, about: str, labels: list[str] | None = None) -> Counter:
         return Counter(_PREFIX + name, about, labels or (), registry=self.registry)

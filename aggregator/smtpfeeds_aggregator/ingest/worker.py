@@ -56,6 +56,25 @@ class Collection:
     origin: OriginTable
 
 
+class _TimedOrigin:
+    """An origin table that notes how long its look-ups took."""
+
+    def __init__(self, table: OriginTable) -> None:
+        self._table = table
+        self.generation = table.generation
+        self.spent_s = 0.0
+
+    def lookup_many(self, addresses: list[bytes]) -> list[int | None]:
+        started = time.perf_counter()
+        try:
+            return self._table.lookup_many(addresses)
+        finally:
+            self.spent_s += time.perf_counter() - started
+
+    def name(self, asn: int) -> str | None:
+        return self._table.name(asn)
+
+
 class IngestWorker:
     """Takes deliveries from a source into the store."""
 
@@ -151,8 +170,9 @@ class IngestWorker:
             for checked in batches
             if first.setdefault(checked.key, checked) is not checked
         ]
-        origin = self._origin()
+        origin = _TimedOrigin(self._origin())
         folded = fold(tuple(first.values()), origin)
+        self._metrics.origin_time.observe(origin.spent_s)
         self._metrics.fold_time.observe(time.perf_counter() - started)
         return Collection(tuple(first.values()), tuple(repeats), folded, origin)
 

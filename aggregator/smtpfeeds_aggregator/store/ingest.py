@@ -146,8 +146,8 @@ class IngestStore:
                 if len(fresh) < len(folded.keys):
                     folded = refold(fresh)
                 outlived, overflows, overflowed = self._write_rows(connection, folded, now)
-                self._write_overflows(connection, [*folded.overflows, *overflows])
                 self._write_hours(connection, folded)
+                self._write_overflows(connection, [*folded.overflows, *overflows])
                 new_sensors = self._write_sensors(connection, folded)
         self._names |= folded.names
         return Outcome(

@@ -168,6 +168,20 @@ ON CONFLICT (ip, feed, sensor) DO UPDATE SET
     flags = s.flags | EXCLUDED.flags,
     targets = s.targets | EXCLUDED.targets;
 
+-- name: upsert_activity
+-- An hour that has not begun is a wrong clock's: counted in the current one.
+INSERT INTO activity AS a (hour, feed, sensor, events)
+SELECT least(hour, date_trunc('hour', now())), feed COLLATE "C", sensor COLLATE "C",
+    least(sum(events), 4611686018427387903)::bigint
+FROM unnest(
+    %(hours)s::timestamptz[], %(feeds)s::text[], %(sensors)s::text[], %(events)s::bigint[]
+) AS asked (hour, feed, sensor, events)
+WHERE hour >= date_trunc('hour', now() - %(retention)s::interval)
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
+ON CONFLICT (hour, feed, sensor) DO UPDATE SET
+    events = least(a.events + EXCLUDED.events, 4611686018427387903);
+
 -- name: upsert_overflows
 INSERT INTO prefix_overflow AS p (prefix, feed, sensor, first_seen, last_seen, hits)
 SELECT prefix, feed COLLATE "C", sensor COLLATE "C",
@@ -185,20 +199,6 @@ ON CONFLICT (prefix, feed, sensor) DO UPDATE SET
     first_seen = least(p.first_seen, EXCLUDED.first_seen),
     last_seen = greatest(p.last_seen, EXCLUDED.last_seen),
     hits = least(p.hits + EXCLUDED.hits, 4611686018427387903);
-
--- name: upsert_activity
--- An hour that has not begun is a wrong clock's: counted in the current one.
-INSERT INTO activity AS a (hour, feed, sensor, events)
-SELECT least(hour, date_trunc('hour', now())), feed COLLATE "C", sensor COLLATE "C",
-    least(sum(events), 4611686018427387903)::bigint
-FROM unnest(
-    %(hours)s::timestamptz[], %(feeds)s::text[], %(sensors)s::text[], %(events)s::bigint[]
-) AS asked (hour, feed, sensor, events)
-WHERE hour >= date_trunc('hour', now() - %(retention)s::interval)
-GROUP BY 1, 2, 3
-ORDER BY 1, 2, 3
-ON CONFLICT (hour, feed, sensor) DO UPDATE SET
-    events = least(a.events + EXCLUDED.events, 4611686018427387903);
 
 -- name: upsert_sensors
 -- Last, for it is the row that all batches of a sensor share: locked for a moment.

@@ -1,0 +1,60 @@
+"""What each error of PostgreSQL means: the data, the moment, or the server."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from ingest_support import settings_of
+from smtpfeeds_aggregator.store.connection import (
+    TransactionConflict,
+    connection_parameters,
+    translate,
+)
+from smtpfeeds_common.errors import BadRows, DatabaseUnavailable, SettingsError
+
+MEANINGS: list[tuple[str, type[Exception]]] = [
+    ("21000", BadRows),  # cardinality violation
+    ("22003", BadRows),  # a number out of range
+    ("22P05", BadRows),  # NUL in a text
+    ("23514", BadRows),  # a CHECK
+    ("40001", TransactionConflict),
+    ("40P01", TransactionConflict),
+    ("25006", DatabaseUnavailable),  # read-only: a standby
+    ("42P01", DatabaseUnavailable),  # a table is gone
+    ("42501", DatabaseUnavailable),  # a right is gone
+    ("53100", DatabaseUnavailable),  # disk full
+    ("53300", DatabaseUnavailable),  # too many connections
+    ("57P01", DatabaseUnavailable),  # ended by an administrator
+    ("57014", DatabaseUnavailable),  # a statement's timeout
+    ("08006", DatabaseUnavailable),  # connection failure
+    ("XX000", DatabaseUnavailable),  # an internal error: a damaged page
+]
+
+
+@pytest.mark.parametrize(("state", "meaning"), MEANINGS)
+def test_only_errors_of_the_data_blame_the_data(state: str, meaning: type[Exception]) -> None:
+    found = translate(errors.lookup(state)("said"))
+    assert type(found) is meaning
+    assert "said" in str(found)
+
+
+def test_error_of_the_driver_without_a_state_is_told_by_its_class() -> None:
+    assert type(translate(psycopg.DataError("NUL"))) is BadRows
+    assert type(translate(psycopg.OperationalError("server closed"))) is DatabaseUnavailable
+    assert type(translate(psycopg.InterfaceError("closed"))) is DatabaseUnavailable
+
+
+def test_dsn_goes_over_our_defaults_and_keeps_its_hosts() -> None:
+    dsn = "postgresql://u@one,two/db?target_session_attrs=read-write&connect_timeout=3"
+    made = connection_parameters(settings_of(dsn), "test")
+    assert (made["host"], made["target_session_attrs"]) == ("one,two", "read-write")
+    assert (made["connect_timeout"], made["tcp_user_timeout"]) == ("3", "30000")
+    assert made["application_name"] == "smtpfeeds test"
+
+
+def test_dsn_that_is_missing_or_no_dsn_is_said() -> None:
+    for dsn, said in (("", "missing"), ("nonsense", "not a libpq connection string")):
+        with pytest.raises(SettingsError, match=said):
+            connection_parameters(settings_of(dsn), "test")
