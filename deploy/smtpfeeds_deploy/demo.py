@@ -59,6 +59,7 @@ def run_demo(folder: Path, *, clients: int, seed: int) -> int:
     began = time.monotonic()
     home = Home(folder)
     _prepare(home.folder)
+    page.begin(_as_typed(folder), clients)
     with _running(home):
         plan = made_up.visits(clients, _targets(home), seed=seed)
         sessions = _let_loose(plan, page)

@@ -42,6 +42,15 @@ class DemoPage:
             plain if plain.is_terminal else Console(width=_PIPE_WIDTH, no_color=True)
         )
 
+    def begin(self, folder: Path, clients: int) -> None:
+        """What is about to be shown."""
+        self._console.print(
+            f"{clients} made-up SMTP clients of many kinds will visit a real sensor on this host; "
+            f"both feeds are then compared with what the clients did. All in {folder}/",
+            highlight=False,
+            markup=False,
+        )
+
     @contextmanager
     def progress(self, total: int) -> Iterator[Callable[[], None]]:
         """A bar while the clients are at work."""
@@ -99,8 +108,9 @@ class DemoPage:
             f"    less {folder}/feeds/smtpgreet.txt\n"
             f"    head -3 {folder}/feeds/smtpdata.ndjson\n"
             "To ask further, start the same folder again, as it was:\n"
-            f"    {program} up --dir {folder} --smtp 127.0.0.1:2525 --publish-non-global \\\n"
-            f"        --origin-table {folder}/{ORIGIN_TABLE} --as-names {folder}/{AS_NAMES}\n"
+            f"    {program} up --dir {folder} --smtp 127.0.0.1:2525 \\\n"
+            f"        --origin-table {folder}/{ORIGIN_TABLE} \\\n"
+            f"        --as-names {folder}/{AS_NAMES} --publish-non-global\n"
             "and in another terminal ask, or be a client yourself:\n"
             f"    {program} query AS65536 --dir {folder}\n"
             f"    {program} feed show smtpdata --dir {folder}\n"
@@ -137,13 +147,13 @@ def _visitors(sessions: Sequence[Session]) -> Table:
 
 
 def _by_as(feeds: Mapping[str, Rows]) -> Table:
-    table = Table(title="The feeds, by origin", title_justify="left")
+    table = Table(title="The feeds, by origin", title_justify="left", padding=(0, 0))
     table.add_column("ASN", justify="right")
     table.add_column("AS name")
     for feed in FEED_NAMES:
-        table.add_column(f"{feed}\nIPv4", justify="right")
-        table.add_column("\nIPv6", justify="right")
-        table.add_column("\nhits", justify="right")
+        table.add_column(f"{feed}\nIPv4", justify="right", no_wrap=True)
+        table.add_column("\nIPv6", justify="right", no_wrap=True)
+        table.add_column("\nhits", justify="right", no_wrap=True)
     parts: dict[tuple[int, str], dict[str, _Part]] = {}
     for feed, rows in feeds.items():
         for (_, address), row in rows.items():
