@@ -19,6 +19,16 @@ def _listen_address(_: click.Context, __: click.Parameter, values: tuple[str, ..
             raise click.BadParameter(
                 f"{text!r} is not HOST:PORT, such as 0.0.0.0:25 or [2001:db8::1]:25"
             )
+        bracketed = host.startswith("[") and host.endswith("]")
+        if ":" in host and not bracketed:
+            raise click.BadParameter(
+                f"{text!r}: write an IPv6 address in brackets, [{host}]:{port}"
+            )
+        try:
+            if host != "*":
+                parse_network(host[1:-1] if bracketed else host)
+        except AddressError as exc:
+            raise click.BadParameter(f"{text!r}: {exc.message}") from exc
     return values
 
 

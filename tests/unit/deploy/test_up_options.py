@@ -1,0 +1,31 @@
+"""What the command line of `smtpfeeds up` refuses before anything is started."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from smtpfeeds_deploy.cli import up
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1", "is not HOST:PORT"),
+        (":25", "is not HOST:PORT"),
+        ("127.0.0.1:65536", "is not HOST:PORT"),
+        ("::1:25", "in brackets, [::1]:25"),  # where the address ends cannot be told
+        ("300.0.0.1:25", "'300.0.0.1'"),
+        ("localhost:25", "'localhost'"),  # names are for no listener: which of its addresses?
+        ("[]:25", "''"),
+    ],
+)
+def test_address_that_cannot_be_heard_on_is_wrong_use(
+    tmp_path: Path, address: str, said: str
+) -> None:
+    """Exit code 2, at once: no PostgreSQL is started for it."""
+    folder = tmp_path / "site"
+    done = CliRunner().invoke(up, ["--dir", str(folder), "--smtp", address])
+    assert done.exit_code == 2
+    assert said in done.output
+    assert not folder.exists()
