@@ -4,7 +4,7 @@ import os
 import pwd
 from pathlib import Path
 
-from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.errors import SettingsError, SpoolError
 
 
 def find_user(name: str) -> pwd.struct_passwd | None:
@@ -24,12 +24,23 @@ def find_user(name: str) -> pwd.struct_passwd | None:
     return user
 
 
-def give_folder(folder: Path, user: pwd.struct_passwd) -> None:
-    """Let the user own the spool's folder, and what an earlier start as root left in it."""
-    if os.geteuid() != 0:
+def make_folder(folder: Path, user: pwd.struct_passwd | None) -> None:
+    """Make the spool's folder, for that user; one that is there is left as it is.
+
+    Never are files in it given away: its owner could have put links to others there.
+
+    Raises:
+        SpoolError: it cannot be made.
+    """
+    if folder.is_dir():
         return
-    for path in (folder, *folder.iterdir()):
-        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    try:
+        folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o750)
+        if user is not None and os.geteuid() == 0:
+            os.chown(folder, user.pw_uid, user.pw_gid)
+    except OSError as exc:
+        raise SpoolError(f"spool_dir: cannot make {folder}: {exc.strerror}") from exc
 
 
 def become(user: pwd.struct_passwd) -> None:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-from smtpfeeds_common.errors import SettingsError, SpoolError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import now_ms
 
 from . import listen
 from .listen import Opened
-from .privileges import become, find_user, give_folder
+from .privileges import become, find_user, make_folder
 from .reactor import Reactor
 from .service import SensorService, announce, host_name, make_wardrobe, notify_systemd
 from .settings import SensorSettings
@@ -37,9 +36,8 @@ def run_sensor(settings: SensorSettings) -> None:
         run_workers(settings, places, user, functools.partial(_run_worker, settings))
         return
     opened = listen.open_sockets(places, backlog=settings.backlog, free=settings.listen_free)
-    _make_spool_dir(settings)
+    make_folder(Path(settings.spool_dir), user)
     if user is not None:
-        give_folder(Path(settings.spool_dir), user)
         become(user)
     run_process(settings, opened, functools.partial(announce, settings, opened))
     notify_systemd("STOPPING=1")
@@ -133,12 +131,3 @@ def _raise_file_limit(settings: SensorSettings) -> None:
                 "fewer files may be open than max_connections needs",
                 extra=fields(allowed=allowed, max_connections=settings.max_connections),
             )
-
-
-def _make_spool_dir(settings: SensorSettings) -> None:
-    try:
-        Path(settings.spool_dir).mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as exc:
-        raise SpoolError(f"spool_dir: cannot make {settings.spool_dir}: {exc.strerror}") from exc
-    if not os.access(settings.spool_dir, os.W_OK | os.X_OK) and os.geteuid() != 0:
-        raise SettingsError(f"spool_dir: {settings.spool_dir} cannot be written by this user")

@@ -22,7 +22,7 @@ from smtpfeeds_common.logs import fields
 
 from . import listen
 from .listen import Opened, Place
-from .privileges import become, give_folder
+from .privileges import become, make_folder
 from .service import announce, notify_systemd
 from .settings import SensorSettings
 
@@ -78,9 +78,8 @@ def run_workers(
         SpoolError: a worker could not start.
     """
     sets = open_for_workers(settings, places)
-    Path(settings.spool_dir).mkdir(mode=0o750, parents=True, exist_ok=True)
+    make_folder(Path(settings.spool_dir), user)
     if user is not None:
-        give_folder(Path(settings.spool_dir), user)
         become(user)
     crew = _Crew(sets, run)
     crew.start()
