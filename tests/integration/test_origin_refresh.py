@@ -540,3 +540,54 @@ def test_a_damaged_generation_gives_way_to_its_table_then_to_the_one_before(
     (current / "table.dat.gz").write_bytes(b"damaged")
     assert loaded(config).generation == first.generation
     assert loaded(config).lookup(packed("95.1.2.3")) is None
+
+
+def test_an_archive_that_stands_still_is_said_once_the_table_is_old(
+    in_use: AggregatorSettings, archive: Archive
+) -> None:
+    again(in_use)
+    with pytest.raises(OriginError, match="nothing newer"):
+        refresh(in_use, now=NOW + timedelta(days=20))
+    assert "kept up" in failure(in_use)
+
+
+def test_pieces_of_other_ribs_do_not_pile_up(config: AggregatorSettings, archive: Archive) -> None:
+    archive.mode = "half"
+    with pytest.raises(OriginError):
+        again(config)
+    archive.files[RIB_PATH.replace("0600", "0800")] = LATER
+    again(config)
+    assert list((Path(config.origin_dir) / "incoming").glob("fetched-*")) == []
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    """Also when the parent is killed: the pipe it holds ends with it."""
+    arguments = {"url": "http://127.0.0.1:1/", "target": "/nowhere"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        arguments["url"] = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        more = {"user_agent": "test", "max_bytes": 10, "stall_s": 60}
+        command = [sys.executable, "-m", "smtpfeeds_aggregator.origin.child", "fetch"]
+        child = subprocess.Popen(
+            [*command, json.dumps(arguments | more)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        connection, _ = server.accept()
+        with connection:
+            assert child.stdin is not None
+            child.stdin.close()
+            assert child.wait(10) == 3
+
+
+def test_two_generations_of_one_second_keep_their_order(tmp_path: Path) -> None:
+    config = settings(tmp_path / "origins")
+    table = tmp_path / "table.dat"
+    made = []
+    for number in range(3):
+        table.write_text(table_text([*rows(), ("95.0.0.0/16", 100 + number // 2)]))
+        os.utime(table, (NOW.timestamp(), NOW.timestamp()))
+        made.append(again(config, source=table, force=True).generation)
+    shelf = Shelf(Path(config.origin_dir))
+    assert len(list((tmp_path / "origins" / "generations").iterdir())) == 3
+    assert loaded(config).generation == made[2]
+    assert [generation.name for generation in shelf.others()] == made[1::-1]

@@ -174,7 +174,8 @@ def test_each_publication_agrees_with_one_generation_between_full_tables(
     spent = sorted(ingest.spent)
     with capsys.disabled():
         print(
-            f"\n{len(spent)} batches of {BATCH_ROWS} rows: median {spent[len(spent) // 2] * 1000:.0f} ms"
+            f"\n{len(spent)} batches of {BATCH_ROWS} rows"
+            f": median {spent[len(spent) // 2] * 1000:.0f} ms"
             f", 99 % {spent[len(spent) * 99 // 100] * 1000:.0f} ms"
             f", longest {spent[-1] * 1000:.0f} ms"
         )

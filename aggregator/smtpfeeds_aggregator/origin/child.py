@@ -5,12 +5,15 @@ loads, checks its input by `assert` alone, and can fail in C: none of that may
 reach ingest. Results, progress and errors go to stdout, one JSON object a line.
 
     python -P -m smtpfeeds_aggregator.origin.child COMMAND ARGUMENTS-AS-JSON
+
+It ends when its standard input does.
 """
 
 import json
 import os
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -141,11 +144,19 @@ COMMANDS: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
 }
 
 
+def end_with_parent() -> None:
+    """End this process when its parent is gone: two must never write the same file."""
+    while os.read(0, 1024):
+        pass
+    os._exit(3)
+
+
 def main() -> int:
     """Run one command; its result or its error is the last line."""
     if sys.flags.optimize:
         say(error="python -O takes away the checks of pyasn's readers: start without it")
         return 2
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         say(result=COMMANDS[sys.argv[1]](json.loads(sys.argv[2])))
     except OriginError as exc:

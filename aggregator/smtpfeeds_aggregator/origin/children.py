@@ -36,14 +36,18 @@ def run_child(
         OriginError: it failed, died, took longer than `timeout_s`, or was stopped.
     """
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONOPTIMIZE"}
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", _CHILD, command, json.dumps(arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environ,
-        pass_fds=pass_fds,
-    )
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", _CHILD, command, json.dumps(arguments)],
+            # Never written to: its end tells the child that this process is gone.
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ,
+            pass_fds=pass_fds,
+        )
+    except OSError as exc:
+        raise OriginError(f"no process could be started for the origin table: {exc}") from exc
     try:
         said, errors = _follow(child, time.monotonic() + timeout_s, stop, progress)
         child.wait(timeout=10)
@@ -53,7 +57,7 @@ def run_child(
         if child.poll() is None:
             child.kill()
         child.wait()
-        for stream in (child.stdout, child.stderr):
+        for stream in (child.stdin, child.stdout, child.stderr):
             if stream:
                 stream.close()
     if "result" in said:

@@ -41,7 +41,7 @@ def load_files(
     """
     before = signature(table), signature(names) if names else None
     generation = generation_name(sha256_of(table), sha256_of(names) if names else "")
-    changed = datetime.fromtimestamp(table.stat().st_mtime, UTC).replace(microsecond=0)
+    changed = datetime.fromtimestamp(before[0][3] // 10**9, UTC)
     facts = {"source": str(table), "table_time": changed.isoformat(), "generation": generation}
     if known:
         facts |= {key: known[key] for key in facts}
@@ -121,6 +121,13 @@ def sha256_of(path: Path) -> str:
 
 def _memory_file() -> BinaryIO:
     """An unnamed file in memory, or in the temporary directory where there is no such thing."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("smtpfeeds-origin"), "r+b")
+    try:
+        if hasattr(os, "memfd_create"):
+            return os.fdopen(os.memfd_create("smtpfeeds-origin"), "r+b")
+        return _temporary_file()
+    except OSError as exc:
+        raise OriginError(f"no room for an origin index: {exc.strerror}") from exc
+
+
+def _temporary_file() -> BinaryIO:
     return tempfile.TemporaryFile("r+b")  # type: ignore[return-value,unused-ignore]

@@ -150,7 +150,7 @@ def _refresh(work: _Work, source: Path | None, names: Path | None) -> Outcome:
         got = _fetch_rib(work, current)
         if got is None:
             assert current is not None
-            return Outcome(current.name, unchanged=True, manifest=current.manifest)
+            return _unchanged(work, current)
         path, origin, fetched = got
     else:
         path, found_names = local.find(source)
@@ -167,7 +167,7 @@ def _refresh(work: _Work, source: Path | None, names: Path | None) -> Outcome:
     table_sha, names_sha = sha256_of(work.made / TABLE), sha256_of(work.made / NAMES)
     generation = generation_name(table_sha, names_sha)
     if current is not None and generation == current.name and not work.force:
-        return Outcome(generation, unchanged=True, manifest=current.manifest)
+        return _unchanged(work, current)
     _refuse_rolled_back(work, generation)
     facts = {"source": origin, "table_time": counts["table_time"], "generation": generation}
     table, compiled = _compile(work, facts)
@@ -191,6 +191,17 @@ def _refresh(work: _Work, source: Path | None, names: Path | None) -> Outcome:
     return Outcome(generation, unchanged=False, manifest=manifest, overridden=against)
 
 
+def _unchanged(work: _Work, current: Generation) -> Outcome:
+    """Nothing new: fine, unless the archive has stood still for too long."""
+    at = _time(current.manifest.get("table_time"))
+    if at is not None and work.now - at > work.bounds.max_age and not work.force:
+        raise OriginError(
+            f"there is nothing newer than the table in use, which is of {at:%Y-%m-%d}, more than "
+            f"{work.bounds.max_age.days} days old: check whether the archive is kept up"
+        )
+    return Outcome(current.name, unchanged=True, manifest=current.manifest)
+
+
 def _fetch_rib(work: _Work, current: Generation | None) -> tuple[Path, str, dict[str, Any]] | None:
     """Fetch the newest RIB of the first archive that has one; `None`: it is the one in use."""
     reasons = []
@@ -202,6 +213,9 @@ def _fetch_rib(work: _Work, current: Generation | None) -> tuple[Path, str, dict
                 validators = current.manifest.get("fetched", {})
             work.progress(f"fetching {url}")
             target = work.shelf.incoming / f"fetched-{url.rpartition('/')[2]}"
+            for stale in work.shelf.incoming.glob("fetched-*"):
+                if not stale.name.startswith(target.name):
+                    stale.unlink(missing_ok=True)
             got = work.fetch(
                 url,
                 target,

@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ TABLE: Final = "table.dat.gz"
 NAMES: Final = "names.json.gz"
 INDEX: Final = "origin.index"
 MANIFEST: Final = "manifest.json"
+_STAMP: Final = "%Y%m%dT%H%M%SZ"
 #: A manifest or status is a few kB; a larger file is none.
 _MAX_JSON_BYTES: Final = 1 << 20
 
@@ -159,15 +160,12 @@ class Shelf:
         Raises:
             OriginError: it cannot be written; the current one stays.
         """
-        name = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{manifest['generation']}"
-        final = self._generations / name
+        final = self._generations / f"{self._next_stamp(now)}-{manifest['generation']}"
         try:
             _write_json(made / MANIFEST, manifest)
             for path in made.iterdir():
                 _sync(path)
             _sync(made)
-            if final.exists():  # the same table twice in one second
-                shutil.rmtree(final)
             made.rename(final)
             _sync(self._generations)
             self._switch(final)
@@ -216,6 +214,15 @@ class Shelf:
         for path in self.incoming.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _next_stamp(self, now: datetime) -> str:
+        """Now, or later than every generation that is here: their names tell their order."""
+        at = now.astimezone(UTC)
+        for path in self._paths()[:1]:
+            with contextlib.suppress(ValueError):
+                newest = datetime.strptime(path.name[:16], _STAMP).replace(tzinfo=UTC)
+                at = max(at, newest + timedelta(seconds=1))
+        return at.strftime(_STAMP)
 
     def _switch(self, final: Path) -> None:
         aside = self.directory / "current.new"

@@ -64,8 +64,11 @@ class OriginSource:
     def run(self, stop: threading.Event) -> None:
         """Notice new tables, and make them on schedule, until told to stop; raises for none."""
         while not stop.wait(self._settings.origin_watch_s):
-            self.look_again(stop)
-            self.refresh_if_due(stop)
+            try:
+                self.look_again(stop)
+                self.refresh_if_due(stop)
+            except Exception:
+                logger.exception("origin watch stumbled; the table in use stays")
 
     def look_again(self, stop: threading.Event | None = None) -> bool:
         """Take a changed table; whether another one is in use now."""
