@@ -287,7 +287,9 @@ def _refusal(exc: pika.exceptions.ChannelClosedByBroker) -> BrokerError:
 
 
 def _reason(exc: BaseException) -> str:
-    return str(exc) or type(exc).__name__
+    """What broke; pika's connection error says nothing itself, but carries what it met."""
+    causes = [getattr(each, "exception", each) for each in exc.args]
+    return str(exc) or "; ".join(map(str, causes)) or type(exc).__name__
 
 
 def _socket_of(connection: pika.BlockingConnection) -> socket.socket | None:

@@ -208,6 +208,13 @@ def test_broker_that_answers_nothing_at_all_is_given_up(monkeypatch: pytest.Monk
             link.open()
 
 
+def test_broker_that_is_away_is_said_to_refuse_the_connection() -> None:
+    """The operator reads what the kernel said, not the name of a class."""
+    settings = SensorSettings(name="s1", broker=(f"amqp://s1:x@127.0.0.1:{free_port()}/",))
+    with pytest.raises(BrokerUnavailable, match="Connection refused"):
+        BrokerLink.of_settings(settings).open()
+
+
 def test_failover_to_the_broker_that_is_there(centre: Centre) -> None:
     centre.declare_queue()
     dead = f"amqp://s1:x@127.0.0.1:{free_port()}"
