@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 #: Longest wait for something to happen before the channel is looked at.
 _TICK_S: Final = 1
 _BACKOFF_FIRST_S: Final = 0.5
-_BACKOFF_LAST_S: Final = 15.0
+#: Aggregators are few: no herd needs spreading, and each second here is latency after a restart.
+_BACKOFF_LAST_S: Final = 5.0
 #: Collections in the worker's hands and in waiting: one is committed while the next fills.
 _COLLECTIONS_AHEAD: Final = 2
 
