@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from servers.rabbitmq import RabbitCluster, RabbitHome, RabbitNode
+from servers.rabbitmq_admin import AdminError
 from smtpfeeds_common.topology import EXCHANGE, QUEUE
 
 VHOST = "smtpfeeds"
@@ -70,13 +73,16 @@ class Brokers:
 
     def empty(self) -> bool:
         """Whether no batch waits or is unacknowledged, as far as the broker knows."""
-        for node in self.nodes:
-            if node.admin.answers():
-                return bool(node.admin.queue(VHOST, QUEUE).get("messages", 1) == 0)
-        return False
+        return any(self._queue(node).get("messages") == 0 for node in self.nodes)
 
     def whole(self) -> bool:
         """Whether every node is up and has the queue's data."""
-        if not all(node.admin.answers() for node in self.nodes):
-            return False
-        return len(self.nodes[0].admin.queue(VHOST, QUEUE).get("online", [])) == len(self.nodes)
+        everyone = len(self.nodes)
+        return all(len(self._queue(node).get("online", [])) == everyone for node in self.nodes)
+
+    def _queue(self, node: RabbitNode) -> dict[str, Any]:
+        """What a node says of the queue; nothing where it is starting."""
+        try:
+            return node.admin.queue(VHOST, QUEUE)
+        except (AdminError, OSError, http.client.HTTPException):
+            return {}
