@@ -84,11 +84,15 @@ def connection_parameters(settings: AggregatorSettings, purpose: str) -> dict[st
         SettingsError: no DSN, or it cannot be read.
     """
     if not settings.dsn:
-        raise SettingsError("the setting 'dsn' is missing: say which PostgreSQL to use")
+        raise SettingsError(
+            "the setting 'dsn' is missing (which PostgreSQL to use): give it in a settings file "
+            "(--config FILE) or as SMTPFEEDS_AGGREGATOR_DSN"
+        )
     try:
         given = conninfo.conninfo_to_dict(settings.dsn)
     except psycopg.ProgrammingError as exc:
-        raise SettingsError(f"dsn: this is not a libpq connection string or URL: {exc}") from exc
+        said = " ".join(str(exc).split())
+        raise SettingsError(f"dsn: this is not a libpq connection string or URL: {said}") from exc
     password = read_secret("", settings.dsn_password_file, name="dsn_password_file")
     parameters: dict[str, Any] = {
         **_DEFAULTS,
