@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A part that does not end in so long when asked to is left behind.
-_STOP_LIMIT_S: Final = 30.0
+#: A part that does not end in so long when asked to is left behind: what it had in
+#: hand was not acknowledged. Service managers wait for at least ten seconds.
+_STOP_LIMIT_S: Final = 8.0
 _TICK_S: Final = 0.2
 _GC_THRESHOLD: Final = (100_000, 20, 50)
 

@@ -146,8 +146,14 @@ class IngestWorker:
         try:
             return check(delivery)
         except WireError as exc:
-            self._refuse(delivery, Refusal("message", exc.message, delivery.body))
-            return None
+            reason = exc.message
+        except Exception as exc:
+            # A fault of ours in reading one message must not stop all others: this
+            # would end the program, and the same message would end the next one.
+            logger.exception("message not understood")
+            reason = f"reading it failed: {type(exc).__name__}"
+        self._refuse(delivery, Refusal("message", reason, delivery.body))
+        return None
 
     def _refuse(self, delivery: Delivery, refusal: Refusal) -> None:
         self._metrics.refused.labels(refusal.kind).inc()

@@ -198,8 +198,12 @@ class AmqpSource:
                 channel.basic_ack(delivery.token[1])
 
     def _end_session(self) -> None:
+        """What came by this channel comes again; what waits of it here is let go."""
         self._session += 1
         self._channel = None
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._deliveries.get_nowait()
 
     def _close_channel(self) -> None:
         channel = self._channel

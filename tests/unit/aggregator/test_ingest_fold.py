@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import uuid
 from ipaddress import ip_address
@@ -16,7 +17,7 @@ from smtpfeeds_aggregator.ingest.fold import MAX_COUNT, Folded, fold
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.sources import Delivery
 from smtpfeeds_common.errors import WireError
-from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow
+from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow, encode
 
 AT = 1_790_000_000_000
 PG_EPOCH_MS = 946_684_800_000
@@ -219,3 +220,41 @@ def test_fold_is_the_same_in_any_order_and_data_is_part_of_greet(
             assert last[ip, "smtpgreet"] >= at  # type: ignore[operator]
     given_hits = sum(row.hits for part in parts for row in part)
     assert sum(row[5] for row in rows) == given_hits  # type: ignore[misc]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+hostile_rows = st.fixed_dictionaries(
+    {
+        "feed": st.sampled_from(["smtpgreet", "smtpdata"]) | json_values,
+        "ip": st.sampled_from(["192.0.2.1", "::1", "fe80::1%x", "1.2.3.4\0"]) | json_values,
+        "first_ms": st.integers(946_684_800_000, 253_370_764_800_000) | json_values,
+        "last_ms": st.integers(946_684_800_000, 253_370_764_800_000) | json_values,
+        "hits": st.integers(0, 2**53) | json_values,
+        "flags": st.integers(0, 2**63 - 1) | json_values,
+        "targets": st.integers(-(2**63), 2**63 - 1) | json_values,
+    }
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(hostile_rows | json_values, max_size=5), json_values, json_values)
+def test_no_message_of_any_shape_raises_anything_but_wire_error(
+    rows: list[object], counters: object, version: object
+) -> None:
+    body = json.loads(encode(made_batch(greet("192.0.2.77"))))
+    body["observations"] += rows
+    body["counters"], body["version"] = counters, version
+    try:
+        checked = check(delivery_of(json.dumps(body).encode(), "s1"))
+    except WireError:
+        return
+    made = fold([checked], EMPTY)
+    assert ("192.0.2.77", "smtpgreet", "s1") in [row[:3] for row in unpack(made.copy)]
+    assert refused_rows_body(checked)
+    assert len(checked.rows) + len(checked.refused) == len(rows) + 1

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import pytest
+
 from ingest_support import MemorySource, greet, made_batch, settings_of, until
-from smtpfeeds_aggregator.ingest.check import BatchKey
+from smtpfeeds_aggregator.ingest import worker as worker_module
+from smtpfeeds_aggregator.ingest.check import BatchKey, CheckedBatch
 from smtpfeeds_aggregator.ingest.fold import Folded
 from smtpfeeds_aggregator.ingest.worker import IngestWorker
 from smtpfeeds_aggregator.metrics import Health, Metrics
 from smtpfeeds_aggregator.origin import EMPTY
+from smtpfeeds_aggregator.sources import Delivery
 from smtpfeeds_aggregator.store.ingest import Outcome
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
 from smtpfeeds_common.wire import Batch
@@ -244,3 +248,24 @@ def test_stop_does_not_wait_for_a_database_that_is_away() -> None:
         until(lambda: bool(work.health.problems()), "it is noticed")
     assert time.monotonic() - started < 5
     assert work.source.acknowledged == []
+
+
+def test_fault_of_ours_in_reading_a_message_refuses_it_and_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else one message would end the program, and then the next one that is started."""
+    real = worker_module.check
+
+    def faulty(delivery: Delivery) -> CheckedBatch:
+        if delivery.body == b"odd":
+            raise ZeroDivisionError
+        return real(delivery)
+
+    monkeypatch.setattr(worker_module, "check", faulty)
+    work = Work(ingest_wait_ms=50)
+    work.source.put(b"odd", *batches(1))
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 1, "the good one is acknowledged")
+    ((_, refusal),) = work.source.refused
+    assert (refusal.kind, refusal.body) == ("message", b"odd")
+    assert "ZeroDivisionError" in refusal.reason
