@@ -6,7 +6,9 @@ aggregator's packages without noticing. What a group is, which extra it needs
 and its line of help are in one table here.
 """
 
+import errno
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any, Final
@@ -50,6 +52,10 @@ COMMANDS: Final = {
 }
 
 
+#: A full file system or an exhausted quota.
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -83,14 +89,30 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run; an error of ours becomes its message on stderr and its exit code."""
         try:
-            return super().invoke(ctx)
+            returned = super().invoke(ctx)
+            sys.stdout.flush()
         except SmtpfeedsError as exc:
             click.echo(f"smtpfeeds: {exc.message}", err=True)
             ctx.exit(exc.exit_code)
+        except OSError as exc:
+            if exc.errno not in _NO_SPACE:
+                raise
+            _say_no_space(exc)
+            ctx.exit(1)
         except ModuleNotFoundError as exc:
             # Commands import what they need when they run.
             _say_not_installed(ctx.invoked_subcommand or "", exc)
             raise
+        return returned
+
+
+def _say_no_space(exc: OSError) -> None:
+    """Say what is full: a question's answer often goes to a file."""
+    where = exc.filename or "where the output goes"
+    click.echo(f"smtpfeeds: {exc.strerror}: {where}; what was written is not whole", err=True)
+    # What is still held for stdout would be tried, and told, again at the end.
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
+        os.dup2(nowhere.fileno(), 1)
 
 
 def _say_not_installed(command: str, exc: ModuleNotFoundError) -> None:
