@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from ..errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolInUse, SpoolUnwritable
 from ..logs import fields
@@ -64,7 +65,10 @@ def open_or_replace(
 ) -> tuple[sqlite3.Connection, Path | None]:
     """Open the file, or set it aside where it is damaged and make a new one."""
     if not path.exists():
-        return create(path, sensor, bounds), None
+        # A log whose file is gone would be played into the new one: SQLite cannot tell.
+        orphaned = any(beside.exists() for beside in _beside(path))
+        aside = set_aside(path) if orphaned else None
+        return create(path, sensor, bounds), aside
     try:
         return _open_existing(path, sensor, bounds), None
     except SpoolDamaged:
@@ -100,23 +104,32 @@ def create(path: Path, sensor: str, bounds: Bounds) -> sqlite3.Connection:
     fresh = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{fresh}{suffix}").unlink(missing_ok=True)
+        for left_over in (fresh, *_beside(fresh)):
+            left_over.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
-        db = sqlite3.connect(fresh, isolation_level=None)
-        db.executescript(
-            f"PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL;"
-            f"PRAGMA user_version={_LAYOUT}; BEGIN; {_SCHEMA} COMMIT; PRAGMA journal_mode=WAL;"
-        )
-        db.execute(SET_META, ("sensor", sensor))
-        begin_epoch(db)
-        db.close()
+        with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as db:
+            db.executescript(
+                f"PRAGMA page_size={PAGE_BYTES}; PRAGMA auto_vacuum=INCREMENTAL;"
+                f"PRAGMA user_version={_LAYOUT}; BEGIN; {_SCHEMA} COMMIT; PRAGMA journal_mode=WAL;"
+            )
+            db.execute(SET_META, ("sensor", sensor))
+            begin_epoch(db)
         fresh.rename(path)
     except (OSError, sqlite3.Error) as exc:
         raise SpoolError(f"cannot make the spool {path}: {exc}") from exc
     db = connect(path, synchronous="NORMAL", busy_ms=2_000)
-    _begin(db, bounds)
+    try:
+        with reading(path):
+            _begin(db, bounds)
+    except BaseException:
+        db.close()
+        raise
     return db
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """The write-ahead log and its index."""
+    return Path(f"{path}-wal"), Path(f"{path}-shm")
 
 
 def _begin(db: sqlite3.Connection, bounds: Bounds) -> None:
@@ -135,8 +148,10 @@ def begin_epoch(db: sqlite3.Connection) -> None:
 
 
 def connect(path: Path, *, synchronous: str, busy_ms: int) -> sqlite3.Connection:
+    """Open a file that is there: one that went away meanwhile is not made anew, and empty."""
     try:
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        address = f"file:{quote(str(path))}?mode=rw"
+        db = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
         db.execute(f"PRAGMA busy_timeout={busy_ms}")
         db.execute(f"PRAGMA synchronous={synchronous}")
         db.execute("PRAGMA temp_store=MEMORY")
@@ -144,6 +159,18 @@ def connect(path: Path, *, synchronous: str, busy_ms: int) -> sqlite3.Connection
     except sqlite3.Error as exc:
         raise _translated(exc, path) from exc
     return db
+
+
+def inode(path: Path) -> int:
+    """Which file it is that stands at a path now.
+
+    Raises:
+        SpoolError: none.
+    """
+    try:
+        return path.stat().st_ino
+    except OSError as exc:
+        raise SpoolError(f"the spool {path} is gone: {exc.strerror}") from exc
 
 
 def check_layout(db: sqlite3.Connection, path: Path) -> None:
@@ -167,10 +194,9 @@ def set_aside(path: Path) -> Path:
         aside = aside.with_name(aside.name + "-again")
     if path.exists():  # it may be gone: deleted under a running sensor
         path.rename(aside)
-    for suffix in ("-wal", "-shm"):
-        beside = Path(f"{path}{suffix}")
+    for beside, beside_aside in zip(_beside(path), _beside(aside), strict=True):
         if beside.exists():
-            beside.rename(f"{aside}{suffix}")
+            beside.rename(beside_aside)
     logger.error("damaged spool set aside; a new one is begun", extra=fields(file=str(aside)))
     return aside
 

@@ -9,7 +9,16 @@ from ..addresses import format_address
 from ..errors import SpoolError
 from ..feeds import FEED_NAMES
 from ..wire import MAX_ROWS, Batch, HourCount, Observation, PrefixOverflow, encode
-from .file import SET_META, begin_epoch, check_layout, connect, reading, take_lock, transaction
+from .file import (
+    SET_META,
+    begin_epoch,
+    check_layout,
+    connect,
+    inode,
+    reading,
+    take_lock,
+    transaction,
+)
 from .fold import Bounds
 from .room import Keeper
 from .status import replay_in
@@ -44,15 +53,19 @@ class Sealer:
             "delivered, by a publisher or an aggregator; stop one of them",
         )
         try:
+            self._inode = inode(path)
             self._db = connect(path, synchronous="FULL", busy_ms=2_000)
-            self._inode = path.stat().st_ino
-            self._keeper = Keeper(self._db, path, self.bounds)
-            check_layout(self._db, path)
-            self.sensor = str(self._meta("sensor"))
-            with transaction(self._db, path):
-                begin_epoch(self._db)
         except BaseException:
             self._lock.close()
+            raise
+        try:
+            self._keeper = Keeper(self._db, path, self.bounds)
+            check_layout(self._db, path)
+            with transaction(self._db, path):
+                self.sensor = str(self._meta("sensor"))
+                begin_epoch(self._db)
+        except BaseException:
+            self.close()
             raise
 
     def _meta(self, key: str, default: Any = None) -> Any:
@@ -63,8 +76,8 @@ class Sealer:
     def replaced(self) -> bool:
         """Whether the file at the path is no longer the one that is open here."""
         try:
-            return self.path.stat().st_ino != self._inode
-        except OSError:
+            return inode(self.path) != self._inode
+        except SpoolError:
             return True
 
     def seal(self, now_ms: int, *, empty: bool = False) -> SealedBatch | None:

@@ -5,8 +5,17 @@ from pathlib import Path
 from typing import Final
 
 from ..addresses import IPv6_BYTES, prefix64
-from ..errors import SpoolDamaged
-from .file import ADD_META, SET_META, create, open_or_replace, set_aside, take_lock, transaction
+from ..errors import SpoolDamaged, SpoolError
+from .file import (
+    ADD_META,
+    SET_META,
+    create,
+    inode,
+    open_or_replace,
+    set_aside,
+    take_lock,
+    transaction,
+)
 from .fold import HOUR_MS, Bounds, Event, Fold, PrefixAdmission
 
 _FOLD: Final = """
@@ -47,7 +56,7 @@ class Spool:
         except BaseException:
             self._lock.close()
             raise
-        self._inode = path.stat().st_ino
+        self._inode = inode(path)
         self._fold = Fold()
         self._admitted = PrefixAdmission(self.bounds.per_prefix64, self.bounds.prefixes64)
         self.drops = 0
@@ -145,13 +154,13 @@ class Spool:
         self._db.close()
         aside = set_aside(self.path)
         self._db = create(self.path, sensor, self.bounds)
-        self._inode = self.path.stat().st_ino
+        self._inode = inode(self.path)
         return aside
 
     def _is_in_place(self) -> bool:
         try:
-            return self.path.stat().st_ino == self._inode
-        except OSError:
+            return inode(self.path) == self._inode
+        except SpoolError:
             return False
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from smtpfeeds_common.errors import (
     SpoolInUse,
     SpoolUnwritable,
 )
-from smtpfeeds_common.spool import Bounds, Event, Sealer, Spool, read_status
+from smtpfeeds_common.spool import Bounds, Event, Sealer, Spool, file, read_status
 from smtpfeeds_common.wire import decode
 
 NOW = 1_795_000_000_000
@@ -214,6 +214,47 @@ def test_file_deleted_while_running_is_noticed(path: Path) -> None:
     path.unlink()
     with pytest.raises(SpoolDamaged, match="deleted or moved"):
         spool.note_state(version="1", counters={}, now_ms=NOW)
+    spool.replace("s")
+    spool.fold(Event(0, IP, NOW))
+    spool.commit()
+    spool.close()
+    assert query(path, "SELECT count(*) FROM observation") == [(1,)]
+
+
+def test_log_whose_file_is_gone_is_not_played_into_a_new_spool(path: Path) -> None:
+    """Killed while setting a spool aside, or the file alone deleted: what is left stays out."""
+    code = (
+        "import os, sys; from pathlib import Path; from smtpfeeds_common.spool import *\n"
+        "spool = Spool(Path(sys.argv[1]), sensor='s')\n"
+        "for n in range(500): spool.fold(Event(0, n.to_bytes(4), 1_795_000_000_000))\n"
+        "spool.commit(); os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    log = path.with_name(path.name + "-wal")
+    assert log.stat().st_size
+    path.unlink()
+    spool = opened(path)
+    assert spool.set_aside is not None
+    assert spool.set_aside.with_name(spool.set_aside.name + "-wal").stat().st_size
+    spool.fold(Event(0, IP, NOW))
+    spool.commit()
+    spool.close()
+    assert query(path, "SELECT count(*) FROM observation") == [(1,)]
+
+
+def test_error_of_the_file_while_a_new_one_is_begun_is_one_of_ours(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up as the new file is put in place: the sensor tries again."""
+    spool = opened(path)
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file, "_begin", full)
+        with pytest.raises(SpoolUnwritable):
+            spool.replace("s")
     spool.replace("s")
     spool.fold(Event(0, IP, NOW))
     spool.commit()

@@ -17,6 +17,7 @@ from smtpfeeds_common.spool import (
     read_status,
     replay,
 )
+from smtpfeeds_common.spool.file import connect
 from smtpfeeds_common.wire import MAX_ROWS, decode
 
 NOW = 1_795_000_000_000
@@ -134,6 +135,21 @@ def test_no_spool_yet_says_so(path: Path) -> None:
         replay(path, 0)
     with pytest.raises(SpoolError, match="no folder"):
         find_spools(path.parent / "none")
+
+
+def test_spool_that_goes_while_it_is_opened_is_said_and_not_made_empty(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sensor may be setting it aside at this very moment."""
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    with pytest.raises(SpoolError, match="is gone"):
+        Sealer(path)
+    monkeypatch.undo()
+    with pytest.raises(SpoolError):
+        connect(path, synchronous="FULL", busy_ms=0)
+    assert not path.exists()
+    filled(path).close()
+    Sealer(path).close()
 
 
 def test_replay_makes_confirmed_batches_wait_again_beside_the_deliverer(path: Path) -> None:
