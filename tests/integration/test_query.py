@@ -303,6 +303,19 @@ class TestSensors:
         assert run("sensors", "list", "--json").stdout == run("sensors", "--json").stdout
         assert run("sensors").stdout.splitlines()[1].split()[:2] == ["a-alive", "yes"]
 
+    def test_absurd_counts_of_one_sensor_hide_no_other(
+        self, run: Run, connection: Connection
+    ) -> None:
+        """Three hours at the bound of a counter do not fit into their sum's type."""
+        connection.execute("INSERT INTO sensor (name) VALUES ('absurd'), ('good')")
+        connection.execute(
+            "INSERT INTO activity SELECT now() - n * interval '1 hour', 'smtpgreet', 'absurd',"
+            " 4611686018427387903 FROM generate_series(1, 3) n"
+        )
+        absurd, good = json.loads(run("sensors", "--json").stdout)
+        assert absurd["events"] == absurd["events_24h"] == 2**62 - 1
+        assert good["sensor"] == "good"
+
     def test_none_is_exit_code_1(self, run: Run) -> None:
         result = run("sensors")
         assert (result.exit_code, result.stderr) == (1, "no sensor has reported yet\n")
@@ -367,6 +380,16 @@ class TestPurge:
         again = store.purge("bad", bad_since)
         assert (again.addresses, again.sightings_deleted, again.sightings_cut) == (0, 0, 0)
         assert self.observations(connection) == before
+
+    def test_absurd_counts_do_not_stop_it(self, connection: Connection) -> None:
+        for sensor in ("a", "b", "c", "bad"):
+            see(connection, "192.0.2.9", sensor=sensor, hits=2**62 - 1)
+        connection.execute(
+            "INSERT INTO observation SELECT ip, feed, first_seen, last_seen, hits FROM sighting"
+            " WHERE sensor = 'bad'"
+        )
+        PurgeStore(connection).purge("bad", NOW - 3 * HOUR)
+        assert self.observations(connection)[0][4] == 2**62 - 1
 
     def test_asks_first_and_no_means_no(
         self, run: Run, connection: Connection, bad_since: datetime

@@ -107,6 +107,18 @@ def test_fragments_of_a_spool_are_bounded_by_closing_the_lowest_gaps(
     assert apply(store, made_batch(greet("192.0.2.1"), spool=spool, seq=38)).fresh
 
 
+def test_compaction_that_comes_too_late_takes_nothing_back(
+    store: IngestStore, keeper: MaintenanceStore, asked: Table
+) -> None:
+    """Another has moved the batches between the look and the lock: they stay recognised."""
+    batch = made_batch(greet("192.0.2.1"), spool=uuid.uuid4(), seq=1)
+    apply(store, batch)
+    keeper.compact(batches=1, spools=10)
+    assert keeper._compact_one(int(str(asked.one("SELECT id FROM spool"))), 1_000) == 0
+    assert applied(asked) == ["{[1,2)}"]
+    assert not apply(store, batch).fresh
+
+
 def test_batch_and_its_compaction_in_a_race_count_once(dsn: str, table: Table) -> None:
     """Two workers are given every batch; the compactor moves them while they work."""
     spool = uuid.uuid4()

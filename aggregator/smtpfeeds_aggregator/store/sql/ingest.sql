@@ -111,7 +111,7 @@ WITH crowded AS (
     RETURNING incoming.ip, feed, sensor, first_seen, last_seen, hits
 )
 SELECT network(set_masklen(ip, 64)), feed, sensor,
-    min(first_seen), max(last_seen), sum(hits)::bigint, count(*)
+    min(first_seen), max(last_seen), least(sum(hits), 4611686018427387903)::bigint, count(*)
 FROM gone GROUP BY 1, 2, 3;
 
 -- name: cap_admissions

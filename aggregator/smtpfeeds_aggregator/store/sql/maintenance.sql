@@ -20,11 +20,13 @@ SELECT id FROM spool WHERE id = %(spool)s FOR UPDATE;
 -- name: compact_spool
 -- Past the bound on fragments the lowest gaps are closed: what lies in them
 -- counts as applied. No sensor leaves that many gaps, for at most four of its
--- batches are on the way at any time.
+-- batches are on the way at any time. Where another was here first, nothing is added,
+-- and nothing may go: no row makes range_agg NULL.
 WITH gone AS (
     DELETE FROM applied_batch WHERE spool = %(spool)s RETURNING seq
 ), merged AS (
-    SELECT s.applied + (SELECT range_agg(int8range(seq, seq + 1)) FROM gone) AS applied
+    SELECT s.applied + coalesce((SELECT range_agg(int8range(seq, seq + 1)) FROM gone), '{}')
+        AS applied
     FROM spool s WHERE s.id = %(spool)s
 ), pieces AS (
     SELECT piece, row_number() OVER (ORDER BY piece DESC) AS rank

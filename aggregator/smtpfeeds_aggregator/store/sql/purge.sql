@@ -52,7 +52,9 @@ UPDATE observation AS o
 SET first_seen = r.first_seen, last_seen = r.last_seen, hits = r.hits, flags = r.flags
 FROM (
     SELECT s.ip, f.feed, min(s.first_seen) AS first_seen, max(s.last_seen) AS last_seen,
-           coalesce(sum(s.hits) FILTER (WHERE s.feed = f.feed), 0)::bigint AS hits,
+           least(
+               coalesce(sum(s.hits) FILTER (WHERE s.feed = f.feed), 0), 4611686018427387903
+           )::bigint AS hits,
            coalesce(bit_or(s.flags) FILTER (WHERE s.feed = f.feed), 0) AS flags
     FROM sighting AS s
     JOIN (VALUES ('smtpgreet', 'smtpgreet'), ('smtpgreet', 'smtpdata'), ('smtpdata', 'smtpdata'))

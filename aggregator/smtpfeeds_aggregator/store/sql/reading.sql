@@ -40,8 +40,11 @@ SELECT s.name, s.heard_at, s.heard_at >= now() - make_interval(secs => %(alive_s
        date_part('epoch', s.sealed_at - s.heard_at), s.spool_depth, s.drops
 FROM sensor AS s
 LEFT JOIN (
-    SELECT sensor, sum(events)::bigint AS every,
-           (sum(events) FILTER (WHERE hour >= now() - interval '24 hours'))::bigint AS day
+    -- Saturated, as what is summed up is: one sensor's numbers must not hide all others.
+    SELECT sensor, least(sum(events), 4611686018427387903)::bigint AS every,
+           least(
+               sum(events) FILTER (WHERE hour >= now() - interval '24 hours'), 4611686018427387903
+           )::bigint AS day
     FROM activity GROUP BY sensor
 ) AS a ON a.sensor = s.name
 ORDER BY s.name;
