@@ -43,6 +43,9 @@ class Metrics:
         self.consumer_losses = self._counter(
             "consumer_losses", "Consumers cancelled or channels closed by the broker."
         )
+        self.spool_dropped = self._counter(
+            "spool_dropped_events", "Events that a full spool on this host could not keep."
+        )
         self.retired_rows = self._counter("retired_rows", "Rows deleted by age.", ["table"])
         self.compacted = self._counter("compacted_batches", "Applied batches moved to ranges.")
         self.lag = self._histogram(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -225,7 +226,13 @@ def test_acknowledgement_timeout_of_the_broker_is_survived(
 def dead_letters(vhost: Vhost, *arguments: str) -> tuple[int, str]:
     """`smtpfeeds aggregator dead-letters …` with the environment as its settings."""
     environ = {"SMTPFEEDS_AGGREGATOR_BROKER": vhost.url}
-    done = CliRunner().invoke(main, ["aggregator", "dead-letters", *arguments], env=environ)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level  # the command sets up logs of its own
+    try:
+        done = CliRunner().invoke(main, ["aggregator", "dead-letters", *arguments], env=environ)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
     return done.exit_code, done.output
 
 

@@ -178,6 +178,7 @@ class SpoolSource:
                 opened.bounds_s = now_s
                 dropped = opened.sealer.keep_bounds(_ms(now_s))
                 if dropped:
+                    self._metrics.spool_dropped.inc(dropped)
                     logger.warning(
                         "spool full", extra=fields(spool=path.name, dropped_events=dropped)
                     )
