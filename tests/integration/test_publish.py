@@ -20,7 +20,8 @@ import pytest
 from ingest_support.fixtures import migrated_database
 from publish_support import NOW, Info, Origins
 from servers.postgres import PostgresServer, database_name
-from smtpfeeds_aggregator.publish import check, once
+from smtpfeeds_aggregator.publish import check, once, service
+from smtpfeeds_aggregator.publish.generation import FeedsDirectory
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.publish.service import PublishLoop
 from smtpfeeds_aggregator.settings import AggregatorSettings
@@ -366,10 +367,10 @@ class TestLoop:
             return connect(told, "publish", autocommit=True)
 
         loop = PublishLoop(settings, Origins(), connect=flaky)
-        assert loop.publish() is False
+        assert loop.publish() == service.RETRY_S
         assert loop.counts.failed == 1
         assert loop.counts.error == "gone for a moment"
-        assert loop.publish() is True
+        assert loop.publish() is None
         assert loop.counts.error == ""
         assert loop.counts.published == 1
 
@@ -377,10 +378,53 @@ class TestLoop:
         """The second comes a moment later, at the same point of the grid."""
         daily = replace(settings, publish_interval_s=86_400)
         first, second = PublishLoop(daily, Origins()), PublishLoop(daily, Origins())
-        assert first.publish()
-        assert second.publish()
+        assert first.publish() is None
+        assert second.publish() is None
         assert (first.counts.published, second.counts.published) == (1, 0)
         assert second.counts.left_to_another == 1
+
+    def test_holder_that_dies_is_succeeded_within_seconds(
+        self,
+        settings: AggregatorSettings,
+        connection: Connection,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Not only at the grid's next moment: with this interval that is a day away."""
+        monkeypatch.setattr(service, "TAKE_OVER_S", 0.1)
+        directory = FeedsDirectory(Path(settings.feeds_dir))
+        directory.prepare()
+        key = directory.lock_key()
+        assert PublicationStore(connection).try_lock(key)
+        loop = PublishLoop(replace(settings, publish_interval_s=86_400), Origins())
+        stop = threading.Event()
+        thread = threading.Thread(target=loop.run, args=(stop,))
+        thread.start()
+        try:
+            time.sleep(1)
+            assert loop.counts.published == 0
+            connection.close()
+            until = time.monotonic() + 30
+            while not loop.counts.published and time.monotonic() < until:
+                time.sleep(0.02)
+        finally:
+            stop.set()
+            thread.join(20)
+        assert (loop.counts.published, loop.counts.left_to_another) == (1, 0)
+
+    def test_directory_that_cannot_be_looked_into_is_a_failed_run(
+        self, settings: AggregatorSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not the end of the loop, and of ingest beside it."""
+
+        def refused(_: FeedsDirectory) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(FeedsDirectory, "generated", refused)
+        stop = threading.Event()
+        loop = PublishLoop(settings, Origins(), after_run=lambda _: stop.set())
+        loop.run(stop)
+        assert loop.counts.failed == 1
+        assert "Permission denied" in loop.counts.error
 
     def test_told_to_stop_it_does_not_finish_first(
         self, settings: AggregatorSettings, connection: Connection, feeds: Path
@@ -411,5 +455,5 @@ class TestLoop:
             raise ZeroDivisionError
 
         loop = PublishLoop(settings, Origins(), connect=faulty)
-        assert loop.publish() is False
+        assert loop.publish() == service.RETRY_S
         assert loop.counts.error.startswith("ZeroDivisionError")

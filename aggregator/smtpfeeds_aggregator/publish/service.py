@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: After a failed run, unless the grid's next moment comes first.
 RETRY_S: Final = 60
+#: While another process publishes this directory: it may die before it is done.
+TAKE_OVER_S: Final = 5
 #: The wall clock is looked at again this often: it may be set, or the host sleep.
 _LOOK_S: Final = 10.0
 
@@ -84,34 +86,47 @@ class PublishLoop:
                 due_s = min(due_s, next_point(self._clock(), interval_s))
                 stop.wait(min(wait_s, _LOOK_S))
                 continue
-            done = self.publish(until(stop))
+            again_s = self.publish(until(stop))
             due_s = next_point(self._clock(), interval_s)
-            if not done:
-                due_s = min(due_s, self._clock() + RETRY_S)
+            if again_s is not None:
+                due_s = min(due_s, self._clock() + again_s)
 
-    def publish(self, keep_going: KeepGoing = go_on) -> bool:
-        """Publish once, unless another process has in this interval; false if it failed."""
+    def publish(self, keep_going: KeepGoing = go_on) -> float | None:
+        """Publish once, unless another process has in this interval.
+
+        Returns:
+            None where this interval's generation is there; else when to look again, in seconds.
+        """
         try:
-            published = self.publish_once(self._since_grid_point(), keep_going)
+            interval = self._since_grid_point()
+            published = self.publish_once(interval, keep_going)
             self.counts.error = ""
             if published is None:
-                self.counts.left_to_another += 1
-                logger.info("published by another process")
+                return self._leave_to_another(interval[0])
         except PublishStopped as exc:
             logger.info(exc.message)
-            return False
+            return RETRY_S
         except SmtpfeedsError as exc:
             self._count_failure(exc.message)
-            return False
+            return RETRY_S
         except Exception as exc:
             # A fault of ours in publishing must not end ingest, which shares this process.
             logger.exception("publishing failed unexpectedly")
             self._count_failure(f"{type(exc).__name__}: {exc}")
-            return False
+            return RETRY_S
         finally:
             if self._after_run is not None:
                 self._after_run(self.counts)
-        return True
+        return None
+
+    def _leave_to_another(self, since: datetime) -> float | None:
+        """Another has published, or is about to and may still die."""
+        generated = FeedsDirectory(Path(self._settings.feeds_dir)).generated()
+        if generated is None or generated < since:
+            return TAKE_OVER_S
+        self.counts.left_to_another += 1
+        logger.info("published by another process")
+        return None
 
     def _count_failure(self, said: str) -> None:
         self.counts.failed += 1
@@ -173,7 +188,10 @@ class PublishLoop:
         return datetime.fromtimestamp(point_s, UTC), datetime.fromtimestamp(self._clock(), UTC)
 
     def _is_stale(self) -> bool:
-        generated = FeedsDirectory(Path(self._settings.feeds_dir)).generated()
+        try:
+            generated = FeedsDirectory(Path(self._settings.feeds_dir)).generated()
+        except OSError:
+            return True  # the run says what is wrong with the directory
         if generated is None:
             return True
         age_s = self._clock() - generated.timestamp()
