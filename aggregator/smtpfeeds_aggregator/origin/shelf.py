@@ -184,8 +184,11 @@ class Shelf:
             OriginError: there is none that is whole.
         """
         target = self.target()
+        left = Path(target).name if target is not None else ""
         for generation in self.others():
-            if target is None or generation.path.name < Path(target).name:
+            # The same table, put in use twice, is nothing to go back to.
+            again = left.endswith(generation.name)
+            if not left or (generation.path.name < left and not again):
                 generation.open()
                 self._switch(generation.path)
                 return generation
