@@ -107,6 +107,9 @@ class MemorySource:
         for batch in batches:
             self._waiting.put(delivery_of(batch, account, token=self.session))
 
+    def waiting(self) -> int:
+        return self._waiting.qsize()
+
     def run(self, stop: Event) -> None:
         stop.wait()
 

@@ -51,7 +51,7 @@ class Collection:
 
     batches: tuple[CheckedBatch, ...]
     #: Further deliveries of the same batches: acknowledged with them.
-    repeats: tuple[Delivery, ...]
+    repeats: tuple[CheckedBatch, ...]
     folded: Folded
     origin: OriginTable
 
@@ -103,7 +103,6 @@ class IngestWorker:
         """Gather, check, fold, hand over; until told to stop, and then what is in hand."""
         try:
             while not stop.is_set():
-                self._health.beat("collect", within_s=_SILENCE_S)
                 batches = self._gather(stop)
                 if batches:
                     self._hand_over(self._fold(batches), stop)
@@ -115,6 +114,8 @@ class IngestWorker:
         taken: list[CheckedBatch] = []
         rows, deadline = 0, 0.0
         while len(taken) < self._settings.ingest_batch_messages and not stop.is_set():
+            # Here, for this goes on as long as the store is busy, or all that comes is refused.
+            self._health.beat("collect", within_s=_SILENCE_S)
             wait_s = _TICK_S
             if taken:
                 wait_s = deadline - time.monotonic()
@@ -172,9 +173,7 @@ class IngestWorker:
         started = time.perf_counter()
         first: dict[BatchKey, CheckedBatch] = {}
         repeats = [
-            checked.delivery
-            for checked in batches
-            if first.setdefault(checked.key, checked) is not checked
+            checked for checked in batches if first.setdefault(checked.key, checked) is not checked
         ]
         origin = _TimedOrigin(self._origin())
         folded = fold(tuple(first.values()), origin)
@@ -225,7 +224,10 @@ class IngestWorker:
             self._acknowledge(collection)
 
     def _is_current(self, collection: Collection) -> bool:
-        return any(self._source.is_current(checked.delivery) for checked in collection.batches)
+        return any(
+            self._source.is_current(checked.delivery)
+            for checked in (*collection.batches, *collection.repeats)
+        )
 
     def _apply(self, collection: Collection, stop: Event) -> Outcome | None:
         """Write it, holding while the database is away; None where it was given back.
@@ -300,13 +302,11 @@ class IngestWorker:
         """Find the culprit: each batch in a transaction of its own; the good ones are taken."""
         if len(collection.batches) == 1:
             checked = collection.batches[0]
-            self._refuse(checked.delivery, Refusal("batch", cause.message, checked.delivery.body))
-            self._source.acknowledge(list(collection.repeats))
+            body = checked.delivery.body
+            self._refuse_once(checked, collection.repeats, Refusal("batch", cause.message, body))
             return
         for checked in collection.batches:
-            repeats = tuple(
-                delivery for delivery in collection.repeats if check(delivery).key == checked.key
-            )
+            repeats = tuple(again for again in collection.repeats if again.key == checked.key)
             folded = fold((checked,), collection.origin)
             self._write(Collection((checked,), repeats, folded, collection.origin), stop)
 
@@ -329,12 +329,28 @@ class IngestWorker:
 
     def _acknowledge(self, collection: Collection) -> None:
         """Acknowledge what is committed; a batch with refused rows once those are kept."""
-        good = list(collection.repeats)
+        good = []
         for checked in collection.batches:
+            repeats = [again for again in collection.repeats if again.key == checked.key]
             if checked.refused:
                 self._metrics.rows_refused.inc(len(checked.refused))
                 reason = f"{len(checked.refused)} rows: {checked.refused[0].reason}"
-                self._refuse(checked.delivery, Refusal("rows", reason, refused_rows_body(checked)))
+                self._refuse_once(
+                    checked, repeats, Refusal("rows", reason, refused_rows_body(checked))
+                )
             else:
-                good.append(checked.delivery)
+                good += [checked.delivery, *(again.delivery for again in repeats)]
         self._source.acknowledge(good)
+
+    def _refuse_once(
+        self, checked: CheckedBatch, repeats: Sequence[CheckedBatch], refusal: Refusal
+    ) -> None:
+        """Refuse one delivery of a batch, and acknowledge the others.
+
+        One that can still be acknowledged: of another the source keeps nothing, for it comes
+        again, and with its repeats acknowledged it would not.
+        """
+        deliveries = [checked.delivery, *(again.delivery for again in repeats)]
+        kept = next(filter(self._source.is_current, deliveries), checked.delivery)
+        self._refuse(kept, refusal)
+        self._source.acknowledge([delivery for delivery in deliveries if delivery is not kept])

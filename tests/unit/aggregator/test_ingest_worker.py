@@ -181,6 +181,54 @@ def test_culprit_is_found_batch_by_batch_with_its_repeats() -> None:
     assert work.counted("refused", kind="batch") == 1
 
 
+def test_culprit_is_refused_by_a_delivery_that_can_be_acknowledged() -> None:
+    """Of one from a session that is over nothing would be kept, and its repeat acknowledged."""
+    work = Work(ingest_wait_ms=600)
+    (made,) = batches(1)
+    work.store.bad = {1}
+    work.source.put(made)
+    with work.running():
+        until(lambda: work.source.waiting() == 0, "it is taken")
+        work.source.session += 1
+        work.source.put(made)
+        until(lambda: bool(work.source.refused), "the culprit is refused")
+        until(lambda: bool(work.source.acknowledged), "the other delivery is done with")
+    ((delivery, _),) = work.source.refused
+    assert work.source.is_current(delivery)
+
+
+def test_bad_messages_alone_do_not_make_a_part_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watchdog would end the program every few minutes, for as long as they come."""
+    monkeypatch.setattr(worker_module, "_SILENCE_S", 0.5)
+    work = Work()
+    with work.running():
+        for _ in range(60):
+            work.source.put(b"garbage")
+            time.sleep(0.02)
+            assert work.health.stuck() == []
+    assert len(work.source.refused) == 60
+
+
+def test_collection_that_waits_for_a_database_does_not_make_a_part_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "_SILENCE_S", 6.0)
+    clock = [0.0]
+    work = Work(ingest_wait_ms=20)
+    work.health._clock = lambda: clock[0]
+    work.store.away = True
+    made = batches(3)
+    with work.running():
+        for batch in made:  # in the store's hands, in waiting, in the making
+            work.source.put(batch)
+            until(lambda: work.source.waiting() == 0, "it is taken")
+            time.sleep(0.1)
+        for _ in range(4):
+            clock[0] += 4.0
+            time.sleep(0.4)
+            assert work.health.stuck() == []
+
+
 def test_batch_with_refused_rows_is_acknowledged_by_their_keeping_alone() -> None:
     work = Work(ingest_wait_ms=50)
     work.source.put(made_batch(greet("192.0.2.1"), greet("nonsense")))
@@ -229,6 +277,20 @@ def test_deliveries_of_a_session_that_is_over_are_let_go() -> None:
         time.sleep(0.5)
     assert work.source.acknowledged == []
     assert work.store.known == set()
+
+
+def test_batch_in_the_making_that_comes_again_is_acknowledged_by_its_second_delivery() -> None:
+    """The first is of a session that is over; the second would wait for the broker's timeout."""
+    work = Work(ingest_wait_ms=600)
+    (made,) = batches(1)
+    work.source.put(made)
+    with work.running():
+        until(lambda: work.source.waiting() == 0, "it is taken")
+        work.source.session += 1
+        work.source.put(made)
+        until(lambda: bool(work.source.acknowledged), "it is acknowledged")
+    assert len(work.store.known) == 1
+    assert any(map(work.source.is_current, work.source.acknowledged))
 
 
 def test_stop_finishes_what_is_in_hand() -> None:
