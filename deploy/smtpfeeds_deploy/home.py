@@ -114,6 +114,10 @@ class Home:
             "listen": wanted.smtp,
             "trusted_proxies": wanted.trusted_proxies,
             "spool_dir": str(self.spools),
+            "broker": (),
+            # A change of user, or a process of its own below it, would outlive a killed parent.
+            "user": "",
+            "workers": 1,
         }
 
     def aggregator_settings(self, wanted: Wanted, dsn: str) -> dict[str, Value]:
@@ -134,7 +138,6 @@ class Home:
         """The children's environment: ours, without what would part them from each other."""
         ours = {f"SMTPFEEDS_SENSOR_{name.upper()}" for name in self.sensor_settings(wanted)}
         ours |= {f"SMTPFEEDS_AGGREGATOR_{n.upper()}" for n in self.aggregator_settings(wanted, "")}
-        ours |= {"SMTPFEEDS_SENSOR_BROKER"}
         return {name: value for name, value in given.items() if name not in ours}
 
 

@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -26,9 +25,9 @@ from .programs import Backoff, Program, ended
 
 #: A program says that it is ready within this, or the start has failed.
 _READY_LIMIT_S: Final = 60.0
-#: Both programs together end within this, PostgreSQL within twice its own: 10 s in all.
+#: Both programs together end within this, PostgreSQL within three times its own: 10 s in all.
 _STOP_LIMIT_S: Final = 4.0
-_POSTGRES_STOP_LIMIT_S: Final = 2.0
+_POSTGRES_STOP_LIMIT_S: Final = 1.5
 _POLL_S: Final = 0.1
 
 Say = Callable[[str], None]
@@ -57,7 +56,6 @@ class StopRequest:
         self.made = True
 
 
-@dataclass(slots=True)
 class _Stopped(Exception):
     """A stop was asked for before all was ready."""
 

@@ -80,6 +80,7 @@ def test_nobodys_exported_variables_part_the_programs_from_each_other(tmp_path: 
         "SMTPFEEDS_AGGREGATOR_DSN": "postgresql://production/",
         "SMTPFEEDS_AGGREGATOR_PUBLISHER_NAME": "Example",
         "SMTPFEEDS_SENSOR_BROKER": "amqps://production",
+        "SMTPFEEDS_SENSOR_USER": "nobody",
     }
     left = Home(tmp_path).environment(given, Wanted(smtp=("127.0.0.1:0",)))
     assert left == {"PATH": "/bin", "SMTPFEEDS_AGGREGATOR_PUBLISHER_NAME": "Example"}

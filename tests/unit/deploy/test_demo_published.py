@@ -1,0 +1,76 @@
+"""Published files read back: what is cut or odd is refused, what differs from the ledger is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from smtpfeeds_deploy.ledger import Bracket, Expected, Found
+from smtpfeeds_deploy.published import (
+    NotThatFormat,
+    PublishedRow,
+    feed_disagreements,
+    read_ndjson,
+    read_text,
+    second,
+)
+
+KEY = ("smtpgreet", "192.0.2.7")
+FULL_NAME = "Sample Cloud Survey Project for Openly Reachable Hosts"
+CUT_NAME = "Sample Cloud Survey Project fo"
+SEEN = Bracket(1_000, 1_999)
+ROW = PublishedRow(65537, CUT_NAME, Found(SEEN, SEEN, 1, 1), ("bare_lf",))
+WANT = Expected(Bracket(1_200, 1_300), Bracket(1_200, 1_300), 1, {"one"}, bare_lf=True)
+
+
+def said(row: PublishedRow, file: str = "smtpgreet.csv") -> list[str]:
+    return feed_disagreements({file: {KEY: row}}, {KEY: WANT}, {KEY[1]: 65537}, {65537: FULL_NAME})
+
+
+def test_row_that_says_what_the_client_did_agrees() -> None:
+    assert said(ROW) == []
+    assert said(ROW, "smtpgreet-ipv4.txt") == []
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        (ROW._replace(asn=65536), "origin 65536"),
+        (ROW._replace(asn=None), "origin None"),
+        (ROW._replace(name="Sample Cloud"), "origin 65537 'Sample Cloud'"),
+        (ROW._replace(tags=()), "tag bare_lf is False"),
+        (ROW._replace(tags=("bare_lf", "full_host_name")), "tag full_host_name is True"),
+        (ROW._replace(found=ROW.found._replace(hits=2)), "2 hits"),
+        (ROW._replace(found=ROW.found._replace(last=Bracket(2_000, 2_999))), "last seen"),
+    ],
+)
+def test_row_that_says_otherwise_is_said(row: PublishedRow, what: str) -> None:
+    (found,) = said(row)
+    assert what in found
+
+
+def test_name_in_the_text_format_has_thirty_characters() -> None:
+    whole = ROW._replace(name=FULL_NAME)
+    assert said(whole) == []
+    assert len(said(whole, "smtpgreet.txt")) == 1
+
+
+def test_ipv4_row_in_the_ipv6_file_is_said_to_be_invented() -> None:
+    (found,) = said(ROW, "smtpgreet-ipv6.txt")
+    assert "invented" in found
+
+
+def test_cut_files_are_refused(tmp_path: Path) -> None:
+    text, ndjson = tmp_path / "cut.txt", tmp_path / "cut.ndjson"
+    row = "65537  |  Sample  |  192.0.2.7  |  2026-11-23 11:00:00  |  smtpgreet\n"
+    text.write_text("#\n" * 68 + row)
+    ndjson.write_text('{"metadata": {"count": 1}}\n')
+    with pytest.raises(NotThatFormat, match="the frame is not"):
+        read_text(text)
+    with pytest.raises(NotThatFormat, match="0 rows"):
+        read_ndjson(ndjson)
+
+
+def test_second_is_its_whole_thousand_milliseconds() -> None:
+    assert second("1970-01-01 00:00:01") == Bracket(1_000, 1_999)
