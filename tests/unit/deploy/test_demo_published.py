@@ -1,4 +1,4 @@
-"""Published files read back: what is cut or odd is refused, what differs from the ledger is said."""
+"""Published files read back: what is cut or odd is refused, what differs is said."""
 
 from __future__ import annotations
 
