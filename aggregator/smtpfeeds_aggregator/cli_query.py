@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from smtpfeeds_common.errors import SettingsError
-from smtpfeeds_common.feeds import FEED_BY_NAME, FEED_NAMES, FEEDS
+from smtpfeeds_common.errors import DatabaseUnavailable, SettingsError
+from smtpfeeds_common.feeds import FEED_NAMES, FEEDS
 
 if TYPE_CHECKING:
     from .settings import AggregatorSettings
@@ -45,7 +45,14 @@ def database_options(command: F) -> F:
     def with_settings(
         *args: Any, config: Path | None, dsn: str | None, folder: Path | None, **kwargs: Any
     ) -> Any:
-        return command(*args, settings=_settings(config, dsn, folder), **kwargs)
+        try:
+            return command(*args, settings=_settings(config, dsn, folder), **kwargs)
+        except DatabaseUnavailable as exc:
+            if folder is None:
+                raise
+            raise DatabaseUnavailable(
+                f"{exc.message}; is `smtpfeeds up --dir {folder}` running?"
+            ) from exc
 
     return with_settings  # type: ignore[return-value]  # click's options change the signature
 
@@ -74,7 +81,10 @@ def time_options(command: F) -> F:
     @click.option("--until", help="Last seen before this time.")
     @wraps(command)
     def with_times(*args: Any, since: str | None, until: str | None, **kwargs: Any) -> Any:
-        return command(*args, since=_time(since), until=_time(until), **kwargs)
+        begin, end = _time(since), _time(until)
+        if begin is not None and end is not None and begin >= end:
+            raise SettingsError(f"nothing is between --since {since} and --until {until}")
+        return command(*args, since=begin, until=end, **kwargs)
 
     return with_times  # type: ignore[return-value]  # click's options change the signature
 
@@ -131,14 +141,15 @@ def feed_show(
     The origins are the stored ones, which the last publication wrote. Times are UTC.
     """
     from .cli_output import write_entries
-    from .query import feed_rows
+    from .query import empty_said, feed_rows
     from .store.publication import PublicationStore
 
     with (
         _connected(settings) as connection,
-        feed_rows(settings, PublicationStore(connection), name, since=since, until=until) as rows,
+        feed_rows(settings, PublicationStore(connection), name, since=since, until=until) as found,
     ):
-        write_entries(rows, form, limit, f"{FEED_BY_NAME[name].name} is empty")
+        rows, left_out = found
+        write_entries(rows, form, limit, empty_said(name, left_out))
 
 
 @click.command()

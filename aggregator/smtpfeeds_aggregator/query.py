@@ -5,7 +5,7 @@ entries, so that every format writes a found row as it writes a published one.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -136,6 +136,16 @@ def entry_of(row: StoredRow) -> Entry:
     )
 
 
+def empty_said(feed: str, left_out: Mapping[str, int]) -> str:
+    """What is said of a feed without rows; whoever tries it at home is left out of it."""
+    words = {
+        "not_global": "not publicly routable (the setting publish_non_global publishes them)",
+        "excluded": "excluded by the operator",
+    }
+    counts = [f"{count} {words.get(why, why)}" for why, count in left_out.items() if count]
+    return f"{feed} is empty" + ("; left out: " + ", ".join(counts) if counts else "")
+
+
 def _seconds(time: datetime) -> str:
     """Cut to the second, as in the feeds."""
     return format_time(int(time.timestamp() // 1))
@@ -149,8 +159,10 @@ def feed_rows(
     *,
     since: datetime | None,
     until: datetime | None,
-) -> Iterator[Iterator[Entry]]:
+) -> Iterator[tuple[Iterator[Entry], Mapping[str, int]]]:
     """The rows that a publication would write now, in its order, from the stored origins.
+
+    With them how many addresses it would leave out, by reason.
 
     Args:
         since: in place of the beginning of the window.
@@ -162,6 +174,6 @@ def feed_rows(
             since = since or window_start(window_end(store.now()))
             window.take(store, since, None, LeftOut.told(settings, store.exclusions()), until)
             names = store.names_of(window.asns)
-            yield entries(window.records[feed], feed, names)
+            yield entries(window.records[feed], feed, names), window.left_out[feed]
         finally:
             window.close()

@@ -179,6 +179,7 @@ class TestQuery:
             ["--limit", "0"],
             ["--format", "xml"],
             ["--dsn", "host=x", "--dir", "/nowhere"],
+            ["--since", "1h", "--until", "1d"],
         ],
     )
     def test_wrong_use_is_exit_code_2(self, args: list[str], run: Run) -> None:
@@ -187,7 +188,7 @@ class TestQuery:
         assert result.stderr
 
     def test_limit_says_that_there_is_more(self, run: Run) -> None:
-        assert "more than these 2 rows" in run("query", "--limit", "2").stderr
+        assert "there is more: --limit 2" in run("query", "--limit", "2").stderr
         assert run("query", "--limit", "5").stderr == ""
 
     def test_pages_join_without_a_seam(
@@ -240,6 +241,12 @@ class TestDatabaseChoice:
         assert result.exit_code == 2
         assert "no aggregator.toml in it" in result.stderr
 
+    def test_folder_whose_database_is_not_running_says_what_to_run(self, tmp_path: Path) -> None:
+        (tmp_path / "aggregator.toml").write_text(f'dsn = "host={tmp_path} dbname=smtpfeeds"\n')
+        result = CliRunner().invoke(main, ["query", "--dir", str(tmp_path)])
+        assert result.exit_code == 1
+        assert f"is `smtpfeeds up --dir {tmp_path}` running?" in result.stderr
+
     def test_database_without_schema_says_what_to_run(self, database: str) -> None:
         result = CliRunner().invoke(main, ["query", "--dsn", database])
         assert result.exit_code == 1
@@ -269,7 +276,8 @@ class TestFeed:
 
     def test_show_leaves_out_what_is_not_published(self, run: Run) -> None:
         result = run("feed", "show", "smtpgreet")
-        assert (result.exit_code, result.stderr) == (1, "smtpgreet is empty\n")
+        assert result.exit_code == 1
+        assert "smtpgreet is empty; left out: 3 not publicly routable" in result.stderr
 
     def test_times_in_place_of_the_window(self, run: Run, tmp_path: Path) -> None:
         config = tmp_path / "aggregator.toml"
