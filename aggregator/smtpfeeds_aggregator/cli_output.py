@@ -1,11 +1,12 @@
 """How the command line writes lists: for people, for programs, for a pipe.
 
 Colours and boxes are for terminals only. Rows are written as they come; only a
-terminal's table is held, and cut at ``TABLE_ROWS``, which is said.
+terminal's table is held, and cut at ``TABLE_ROWS``, which is said. An address
+or a time is never broken in two: whoever reads it wants to copy it.
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -32,6 +33,14 @@ _TABLE: Final = (
     "AS name",
     "tags",
 )
+#: Columns of words, whose cells may go on in a second line.
+_FOLDING: Final = frozenset({"AS name", "tags", "description"})
+#: A word in them that is longer than this is broken.
+_LONGEST_WORD: Final = 16
+#: What a narrow terminal goes without, in this order.
+_SHED: Final = ("first seen", "tags", "sensors", "version")
+#: Between two columns.
+_GAP: Final = 2
 _WIDTHS: Final = (39, 9, 19, 19, 8, 7, 10, 30, 0)
 
 
@@ -100,21 +109,67 @@ def _write_rich(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in titles:
-        table.add_column(title, overflow="fold")
     rest = iter(rows)
-    for row in islice(rest, TABLE_ROWS):
-        table.add_row(*map(Text, row))  # Text: a name in brackets is no markup
-    Console().print(table)
+    shown = list(islice(rest, TABLE_ROWS))
+    console = Console()
+    widths = widths_that_fit(titles, shown, console.width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+    for column, width in widths.items():
+        table.add_column(titles[column], overflow="fold", width=width)
+    for row in shown:
+        # Text: a name in brackets is no markup.
+        table.add_row(*(Text(row[column]) for column in widths))
+    # What does not fit all the same the terminal breaks, at its edge.
+    console.width = max(console.width, _total(widths.values()))
+    console.print(table)
+    if shed := [title for column, title in enumerate(titles) if column not in widths]:
+        click.echo(f"not shown in a terminal so narrow: {', '.join(shed)}", err=True)
     if next(rest, None) is not None:
         click.echo(f"only {TABLE_ROWS} rows shown; --format text writes them all", err=True)
+
+
+def widths_that_fit(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> dict[int, int]:
+    """Which columns a terminal of this width shows, and how wide: none narrower than its least."""
+    least = least_widths(titles, rows)
+    columns = list(range(len(titles)))
+    for title in _SHED:
+        if _total(least[column] for column in columns) <= width:
+            break
+        columns = [column for column in columns if titles[column] != title]
+    widths = {column: least[column] for column in columns}
+    spare = max(0, width - _total(widths.values()))
+    for column in columns:
+        whole = max(len(titles[column]), *(len(row[column]) for row in rows), 0)
+        grown = min(spare, max(0, whole - widths[column]))
+        widths[column] += grown
+        spare -= grown
+    return widths
+
+
+def least_widths(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[int]:
+    """How wide each column is at least, so that nothing is broken but words over the bound."""
+    widths = [max(map(len, title.split())) for title in titles]
+    for row in rows:
+        for column, cell in enumerate(row):
+            if titles[column] in _FOLDING:
+                need = min(max(map(len, cell.split()), default=0), _LONGEST_WORD)
+            else:
+                need = len(cell)
+            widths[column] = max(widths[column], need)
+    return widths
+
+
+def _total(widths: Iterable[int]) -> int:
+    each = list(widths)
+    return sum(each) + _GAP * (len(each) - 1)
 
 
 def _limited(entries: Iterator[Entry], limit: int) -> Iterator[Entry]:
     yield from islice(entries, limit)
     if next(entries, None) is not None:
-        click.echo(f"there is more than these {limit} rows (--limit)", err=True)
+        click.echo(f"there is more: --limit {limit} cuts it here", err=True)
 
 
 def _write_json(documents: Iterable[str]) -> None:
