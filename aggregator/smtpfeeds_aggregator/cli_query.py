@@ -51,7 +51,7 @@ def database_options(command: F) -> F:
             if folder is None:
                 raise
             raise DatabaseUnavailable(
-                f"{exc.message}; is `smtpfeeds up --dir {folder}` running?"
+                f"is `smtpfeeds up --dir {folder}` running? {exc.message}"
             ) from exc
 
     return with_settings  # type: ignore[return-value]  # click's options change the signature
