@@ -24,7 +24,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ConnectionWrongStateError
 from pika.spec import Basic
 
-from smtpfeeds_common.errors import BrokerUnavailable
+from smtpfeeds_common.errors import BrokerUnavailable, SmtpfeedsError
 from smtpfeeds_common.logs import fields
 
 from ..metrics import Metrics
@@ -53,6 +53,7 @@ class AmqpSource:
         self._prefetch = min(settings.ingest_batch_messages * _COLLECTIONS_AHEAD, 65_535)
         self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._session = 0
+        self._consumed = False
         self._paused = Event()
         self._connection: pika.BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
@@ -108,16 +109,24 @@ class AmqpSource:
     # On the connection's thread.
 
     def run(self, stop: Event) -> None:
-        """Connect, consume, and do so again whenever it breaks, until told to stop."""
+        """Connect, consume, and do so again whenever it breaks, until told to stop.
+
+        Raises:
+            RuntimeError: the thread that keeps what is refused has ended by a fault of ours.
+        """
         helper = Thread(target=self._refused.run, args=(stop,), name="refused", daemon=True)
         helper.start()
         backoff_s = _BACKOFF_FIRST_S
         while not stop.is_set():
+            self._consumed = False
             try:
                 self._connect()
-                backoff_s = _BACKOFF_FIRST_S
-                self._serve(stop)
-            except (AMQPError, OSError, BrokerUnavailable) as exc:
+                self._serve(stop, helper)
+            except (AMQPError, OSError, SmtpfeedsError) as exc:
+                if self._consumed:
+                    # Not by the connection alone: a broker that takes that and refuses the
+                    # queue would be asked twice a second, for ever.
+                    backoff_s = _BACKOFF_FIRST_S
                 self._metrics.broker_losses.inc()
                 logger.warning(
                     "broker unavailable",
@@ -136,7 +145,7 @@ class AmqpSource:
         self._connection = broker.connect(self._settings, "ingest")
         logger.info("broker connected", extra=fields(account=self._account))
 
-    def _serve(self, stop: Event) -> None:
+    def _serve(self, stop: Event, helper: Thread) -> None:
         connection = self._connection
         assert connection is not None
         while not stop.is_set():
@@ -147,6 +156,9 @@ class AmqpSource:
             connection.process_data_events(time_limit=_TICK_S)
             if not connection.is_open:
                 raise BrokerUnavailable("the connection was closed")
+            if not helper.is_alive() and not stop.is_set():
+                # What is refused would stay unacknowledged, until the prefetch is full of it.
+                raise RuntimeError("nothing keeps what is refused any more")
         connection.process_data_events(time_limit=0)
 
     def _consume(self, connection: pika.BlockingConnection) -> None:
@@ -155,12 +167,14 @@ class AmqpSource:
             logger.warning("consumer lost", extra=fields(queue=self._settings.queue))
             self._metrics.consumer_losses.inc()
             self._close_channel()
+            connection.sleep(_BACKOFF_FIRST_S)  # it may be cancelled again at once
         broker.declare(connection, self._settings.queue)
         self._session += 1
         channel = connection.channel()
         channel.basic_qos(prefetch_count=self._prefetch)
         channel.basic_consume(self._settings.queue, partial(self._delivered, self._session))
         self._channel = channel
+        self._consumed = True
         logger.info("consuming", extra=fields(queue=self._settings.queue, prefetch=self._prefetch))
 
     def _delivered(
