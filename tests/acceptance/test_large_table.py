@@ -1,6 +1,6 @@
 """The whole pipeline once against a real origin table, with public addresses by the PROXY protocol.
 
-    make acceptance TABLES=FOLDER
+    make acceptance ASN_DATA=FOLDER
 
 FOLDER holds a pyasn table `ipasn-*.dat.gz` and a list of names `asnames-*.json.gz`. The table is
 read here apart from pyasn: a dictionary for each prefix length, the longest one wins.
@@ -73,8 +73,8 @@ class Table:
 
 
 def one_file(pattern: str) -> Path:
-    folder = os.environ.get("SMTPFEEDS_TABLES")
-    assert folder, "name the folder of the large tables: make acceptance TABLES=FOLDER"
+    folder = os.environ.get("SMTPFEEDS_ASN_DATA")
+    assert folder, "name the folder of the large tables: make acceptance ASN_DATA=FOLDER"
     found = sorted(path for path in Path(folder).glob(pattern) if "scaled" not in path.name)
     assert found, f"no {pattern} in {folder}"
     return found[-1]

@@ -257,7 +257,7 @@ def reannotate(table: OriginTable, other: OriginTable) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print, and write the figures where BENCH_OUT says."""
-    data = os.environ.get("SMTPFEEDS_ASN_DATA") or os.environ.get("SMTPFEEDS_TABLES")
+    data = os.environ.get("SMTPFEEDS_ASN_DATA")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = given(Path(data)) if data else made_up(folder)

@@ -33,7 +33,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def data() -> Path:
-    folder = os.environ.get("SMTPFEEDS_ASN_DATA") or os.environ.get("SMTPFEEDS_TABLES")
+    folder = os.environ.get("SMTPFEEDS_ASN_DATA")
     assert folder, "set SMTPFEEDS_ASN_DATA to the folder with the large tables"
     return Path(folder).absolute()
 

@@ -161,7 +161,7 @@ def test_each_publication_agrees_with_one_generation_between_full_tables(
     dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same between a table of 828 thousand prefixes and one of 1.3 million, with figures."""
-    folder = os.environ.get("SMTPFEEDS_ASN_DATA") or os.environ.get("SMTPFEEDS_TABLES")
+    folder = os.environ.get("SMTPFEEDS_ASN_DATA")
     assert folder, "set SMTPFEEDS_ASN_DATA to the folder with the large tables"
     config, chance = configured(dsn, tmp_path), random.Random(4)
     for name in ("ipasn-20260822.dat.gz", "ipasn-scaled-1300k.dat.gz"):
