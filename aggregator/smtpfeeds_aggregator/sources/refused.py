@@ -19,7 +19,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, UnroutableError
 
-from smtpfeeds_common.errors import BrokerUnavailable
+from smtpfeeds_common.errors import BrokerUnavailable, SmtpfeedsError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.topology import CONTENT_TYPE, REFUSED_QUEUE
 
@@ -80,7 +80,7 @@ class RefusedPublisher:
             while item is not None:
                 self._publish(channel, *item)
                 item = self._next(connection, stop)
-        except (AMQPError, OSError, BrokerUnavailable) as exc:
+        except (AMQPError, OSError, SmtpfeedsError) as exc:
             logger.warning(
                 "refused not kept yet", extra=fields(reason=str(exc) or type(exc).__name__)
             )

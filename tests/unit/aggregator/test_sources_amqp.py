@@ -1,0 +1,110 @@
+"""The consumer of a broker, without one: what ends it, what does not, how often it asks."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pika.exceptions import ChannelClosedByBroker
+
+from ingest_support import settings_of
+from smtpfeeds_aggregator.metrics import Metrics
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_aggregator.sources import amqp, broker
+from smtpfeeds_aggregator.sources.amqp import AmqpSource
+from smtpfeeds_aggregator.sources.refused import RefusedPublisher
+from smtpfeeds_common.errors import SettingsError
+
+
+class Connection(SimpleNamespace):
+    """A connection on which nothing comes."""
+
+    is_open = True
+
+    def process_data_events(self, time_limit: float) -> None: ...
+
+    def add_callback_threadsafe(self, what: Any) -> None: ...
+
+    def channel(self) -> Any:
+        return SimpleNamespace(
+            is_open=True,
+            consumer_tags=["tag"],
+            basic_qos=lambda **_: None,
+            basic_consume=lambda *_: None,
+            close=lambda: None,
+        )
+
+    def close(self) -> None: ...
+
+
+class Stop(threading.Event):
+    """Notes how long it is waited for, and is set after so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.waited: list[float] = []
+        self._times = times
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited.append(timeout or 0.0)
+        if len(self.waited) >= self._times:
+            self.set()
+        return self.is_set()
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> AmqpSource:
+    monkeypatch.setattr(broker, "connect", lambda *_: Connection())
+    monkeypatch.setattr(broker, "declare", lambda *_: None)
+    return AmqpSource(settings_of("", "amqp://127.0.0.1"), Metrics())
+
+
+@pytest.fixture
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amqp.random, "uniform", lambda *_: 1.0)
+
+
+def test_end_of_what_keeps_the_refused_is_not_silent(
+    source: AmqpSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is refused fills the prefetch, and the aggregator is deaf."""
+    monkeypatch.setattr(RefusedPublisher, "run", lambda *_: None)
+    with pytest.raises(RuntimeError, match="refused"):
+        source.run(threading.Event())
+
+
+@pytest.mark.usefixtures("no_jitter")
+def test_broker_that_refuses_the_queue_is_asked_less_and_less_often(
+    source: AmqpSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the connection each time: that alone is no success."""
+
+    def refused(*_: object) -> None:
+        raise ChannelClosedByBroker(404, "NOT_FOUND - no queue")
+
+    monkeypatch.setattr(RefusedPublisher, "run", lambda _, stop: None)
+    monkeypatch.setattr(broker, "declare", refused)
+    stop = Stop(7)
+    source.run(stop)
+    assert stop.waited == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
+
+
+@pytest.mark.usefixtures("no_jitter")
+def test_password_file_that_is_being_replaced_ends_nothing(
+    source: AmqpSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> Connection:
+        raise SettingsError("broker_password_file: cannot read it")
+
+    monkeypatch.setattr(RefusedPublisher, "run", lambda _, stop: None)
+    monkeypatch.setattr(broker, "connect", unreadable)
+    stop = Stop(2)
+    source.run(stop)
+    assert stop.waited == [0.5, 1.0]
+
+
+def test_settings_are_read_before_anything_runs() -> None:
+    with pytest.raises(SettingsError, match="AMQP address"):
+        AmqpSource(AggregatorSettings(broker=("amqp://host:port",)), Metrics())
