@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -30,7 +31,7 @@ class Table:
         rows[result.fault] = (
             f"| {result.fault} | {result.faults} | {result.events} | {result.unanswered} "
             f"| {result.lost} | {result.twice} | {result.invented} | {result.recovery_s:.1f} "
-            f"| {time.strftime('%Y-%m-%d', time.gmtime())} |"
+            f"| {time.strftime('%Y-%m-%d', time.gmtime())}, {_machine()} |"
         )
         before, rest = page.split(_BEGIN, 1)
         _, after = rest.split(_END, 1)
@@ -42,6 +43,11 @@ class Table:
     def text(self) -> str:
         """The table as it is now."""
         return "\n".join(_rows(self._page.read_text(encoding="utf-8")).values())
+
+
+def _machine() -> str:
+    """How busy the machine was: recovery is the slower for it."""
+    return f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.0f}"
 
 
 def _rows(page: str) -> dict[str, str]:

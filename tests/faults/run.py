@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from servers.processes import ServerFailedError
 from smtpfeeds_common.errors import SpoolError
 from smtpfeeds_common.spool import read_status
 
@@ -63,6 +64,8 @@ class Run:
     chance: random.Random = field(init=False)
     load: Load = field(init=False)
     _gauge: Gauge = field(init=False)
+    #: What was not in the database in time.
+    late: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         now = time.strftime("%H:%M:%S")
@@ -99,7 +102,11 @@ class Run:
             pending[:] = self._gauge.missing(pending)
             return not pending
 
-        self.pipeline.wait(all_in, f"{len(pending)} events are in", RECOVERY_LIMIT_S)
+        try:
+            self.pipeline.wait(all_in, "all that was answered is in", RECOVERY_LIMIT_S)
+        except ServerFailedError as exc:
+            # The comparison at the end tells what is missing; here it is only late.
+            self.late.append(f"{len(pending)} events late, such as {pending[0]}: {exc}")
         took_s = time.monotonic() - since
         self.recovery_s = max(self.recovery_s, took_s)
         return took_s
@@ -108,7 +115,9 @@ class Run:
         """Stop the clients, let everything come in, compare."""
         self.load.stop()
         verdict = self._settle()
-        verdict.says += self.load.odd + self.pipeline.complaints() + self._spool_losses()
+        verdict.says += (
+            self.late + self.load.odd + self.pipeline.complaints() + self._spool_losses()
+        )
         answered, unanswered = events(self.load.entries)
         result = Result(
             self.name,
