@@ -50,8 +50,8 @@ def list_(config: Path | None, limit: int) -> None:
     for letter in letters:
         at = "-" if letter.at is None else f"{letter.at:%Y-%m-%dT%H:%M:%SZ}"
         account, octets = _plain(letter.account) or "-", len(letter.body)
-        reason = _plain(letter.reason)
-        click.echo(f"{_plain(letter.id)}  {at}  {account}  {letter.kind}  {octets}  {reason}")
+        kind, reason = _plain(letter.kind), _plain(letter.reason)
+        click.echo(f"{_plain(letter.id)}  {at}  {account}  {kind}  {octets}  {reason}")
     if not letters:
         click.echo("nothing is refused", err=True)
         raise SystemExit(1)
@@ -62,11 +62,14 @@ def list_(config: Path | None, limit: int) -> None:
 @LIMIT
 @click.argument("letter_id", metavar="ID")
 def show(config: Path | None, limit: int, letter_id: str) -> None:
-    """The body of one message, as it came."""
+    """The body of one message, as it came; on a terminal without control characters."""
     for letter in _queue(config).read(limit):
         if letter.id == letter_id:
-            sys.stdout.buffer.write(letter.body)
-            sys.stdout.buffer.flush()
+            if sys.stdout.isatty():
+                click.echo("\n".join(map(_plain, letter.body.decode(errors="replace").split("\n"))))
+            else:
+                sys.stdout.buffer.write(letter.body)
+                sys.stdout.buffer.flush()
             return
     _none_of([letter_id])
 

@@ -1,6 +1,7 @@
 """`/metrics` for Prometheus and `/health` for a load balancer, on one small HTTP server."""
 
 import logging
+import socket
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -57,6 +58,10 @@ class _Server(ThreadingHTTPServer):
         logger.debug("metrics client lost")
 
 
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 class MetricsServer:
     """Serves in a thread of its own until closed."""
 
@@ -67,10 +72,10 @@ class MetricsServer:
             SettingsError: not HOST:PORT, or it cannot be bound.
         """
         host, _, port = listen.rpartition(":")
+        address = host.strip("[]") or "127.0.0.1"
+        serve = _Server6 if ":" in address else _Server
         try:
-            self._server = _Server(
-                (host.strip("[]") or "127.0.0.1", int(port)), partial(_Handler, metrics, health)
-            )
+            self._server = serve((address, int(port)), partial(_Handler, metrics, health))
         except (OSError, ValueError, OverflowError) as exc:
             raise SettingsError(
                 f"metrics_listen: cannot listen on {listen!r}: {exc}; give a free HOST:PORT"

@@ -194,8 +194,10 @@ class Service:
             if interval_s and time.monotonic() - fed_s >= interval_s and not self.health.stuck():
                 fed_s = time.monotonic()
                 notify("WATCHDOG=1")
-            if not all(part.alive for part in self._parts):
-                return
+            for part in self._parts:
+                if not part.alive:
+                    part.failed = True  # also one that ended without an error: it was not asked to
+                    return
             self._stop.wait(_TICK_S)
 
     def _say_ready(self) -> None:

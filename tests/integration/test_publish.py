@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ingest_support import running, until
 from ingest_support.fixtures import migrated_database
 from publish_support import NOW, Info, Origins
 from servers.postgres import PostgresServer, database_name
@@ -24,6 +25,7 @@ from smtpfeeds_aggregator.publish import check, once, service
 from smtpfeeds_aggregator.publish.generation import FeedsDirectory
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.publish.service import PublishLoop
+from smtpfeeds_aggregator.service import Service
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.publication import PublicationStore
@@ -457,3 +459,35 @@ class TestLoop:
         loop = PublishLoop(settings, Origins(), connect=faulty)
         assert loop.publish() == service.RETRY_S
         assert loop.counts.error.startswith("ZeroDivisionError")
+
+
+def test_aggregator_tells_of_its_publications_in_metrics_and_health(
+    settings: AggregatorSettings, tmp_path: Path, feeds: Path
+) -> None:
+    """What failed is seen where an operator looks, and so is that it is over."""
+    spools = tmp_path / "spools"
+    spools.mkdir()
+    feeds.mkdir(parents=True)  # in the way of the symlink
+    told = replace(settings, broker=(f"spool:{spools}",), publish_interval_s=1)
+    with running(told) as service:
+
+        def runs(result: str) -> float:
+            name, labels = "smtpfeeds_publish_runs", {"result": result}
+            return service.metrics.registry.get_sample_value(name, labels) or 0.0
+
+        until(lambda: runs("failed") >= 1, "the failed run is counted")
+        assert any("not a symlink" in problem for problem in service.health.problems())
+        feeds.rmdir()
+        until(lambda: runs("published") >= 1, "the good run is counted")
+        until(lambda: service.health.problems() == [], "all is well again")
+
+
+def test_part_that_ends_unasked_ends_the_program_as_failed(
+    settings: AggregatorSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service manager starts it anew only if it says so."""
+    monkeypatch.setattr(PublishLoop, "run", lambda *_: None)
+    made = Service(replace(settings, broker=(f"spool:{tmp_path}",)))
+    made.start()
+    made._watch()
+    assert made.finish()
