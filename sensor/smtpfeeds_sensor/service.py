@@ -166,6 +166,7 @@ class SensorService:
         self._every(1.0, self._tick, count=True)
         if self._worker:
             self._every(1.0, functools.partial(self._stop_with, os.getppid()))
+        self._note_state()  # before the first batch: it says which version sealed it
         self._every(self._settings.state_interval_s, self._note_state)
         self._deliver()
         if self._settings.metrics_listen:
