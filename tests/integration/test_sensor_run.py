@@ -166,6 +166,7 @@ def test_status_without_the_sensors_help(sensor: SensorProcess) -> None:
     assert told.returncode == 0, told.stderr
     status = json.loads(told.stdout)
     assert status["sensor"] == "s1"
+    assert status["version"], "noted at the start: the first batch carries it"
     assert "waits" in sensor.call("status").stdout
 
 
