@@ -46,6 +46,9 @@ class Metrics:
         self.spool_dropped = self._counter(
             "spool_dropped_events", "Events that a full spool on this host could not keep."
         )
+        self.spool_failures = self._counter(
+            "spool_failures", "Times that a spool, or their folder, could not be used."
+        )
         self.retired_rows = self._counter("retired_rows", "Rows deleted by age.", ["table"])
         self.compacted = self._counter("compacted_batches", "Applied batches moved to ranges.")
         self.lag = self._histogram(

@@ -314,7 +314,10 @@ class IngestWorker:
         known = len(collection.batches) - len(outcome.fresh)
         metrics = self._metrics
         metrics.batches.inc(len(outcome.fresh))
-        metrics.duplicates.inc(known + len(collection.repeats))
+        if again := known + len(collection.repeats):
+            # After a redelivery, a replay, a restored spool: nothing to do, but to be seen.
+            metrics.duplicates.inc(again)
+            logger.info("counted before", extra=fields(batches=again))
         metrics.rows_read.inc(outcome.rows_read)
         metrics.rows_written.inc(outcome.rows)
         metrics.rows_outlived.inc(outcome.outlived)

@@ -108,8 +108,9 @@ class SpoolSource:
 
     def pause(self) -> None:
         """Seal nothing more; what was delivered comes again after ``resume``."""
-        self._session += 1
+        # In this order: the other thread would take the new session for a resumed one.
         self._paused.set()
+        self._session += 1
 
     def resume(self) -> None:
         """Deliver again, first what was in hand."""
@@ -148,6 +149,7 @@ class SpoolSource:
         try:
             found = find_spools(self._folder)
         except SpoolError as exc:
+            self._found = False
             self._complain(str(self._folder), exc, now_s)
             return
         self._found = True
@@ -261,6 +263,7 @@ class SpoolSource:
         opened.sealer.close()
 
     def _complain(self, what: str, exc: SpoolError, now_s: float) -> None:
+        self._metrics.spool_failures.inc()
         last_s = self._complained.get(what)
         if last_s is None or not 0 <= now_s - last_s < _COMPLAIN_S:
             self._complained[what] = now_s

@@ -109,10 +109,13 @@ def find_spools(folder: Path) -> list[Path]:
     """The spool files in a folder, by name.
 
     Raises:
-        SpoolError: no such folder.
+        SpoolError: no such folder, or it may not be read.
     """
-    if not folder.is_dir():
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX))
+    except (FileNotFoundError, NotADirectoryError) as exc:
         raise SpoolError(
             f"there is no folder of spools {folder}; the sensor's `spool_dir` makes it"
-        )
-    return sorted(folder.glob("*" + SUFFIX))
+        ) from exc
+    except OSError as exc:
+        raise SpoolError(f"cannot look into the folder of spools {folder}: {exc.strerror}") from exc

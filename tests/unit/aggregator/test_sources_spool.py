@@ -29,7 +29,10 @@ class Clock:
 class Running:
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
-        self.source = SpoolSource(folder, seal_interval_s=0.05, metrics=Metrics(), clock=self.clock)
+        self.metrics = Metrics()
+        self.source = SpoolSource(
+            folder, seal_interval_s=0.05, metrics=self.metrics, clock=self.clock
+        )
 
     def take(self, count: int) -> list[Delivery]:
         """So many deliveries; the clock goes on meanwhile."""
@@ -159,6 +162,27 @@ def test_refused_batch_is_set_aside_in_its_spool_and_refused_rows_are_not(
         running.source.refuse(running.take(1)[0], Refusal("rows", "one bad", b""))
         until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
         assert read_status(spool.path).batches_set_aside == 1
+
+
+def test_folder_that_goes_or_may_not_be_read_is_told_and_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread goes on, and a load balancer hears of it."""
+    with source_on(tmp_path) as work:
+        until(lambda: work.source.consuming, "the folder is there")
+
+        def refused(_: Path) -> Iterator[Path]:
+            raise PermissionError(13, "Permission denied")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "iterdir", refused)
+            work.clock.now_s += 2
+            until(lambda: not work.source.consuming, "it is noticed")
+        work.clock.now_s += 2
+        until(lambda: work.source.consuming, "it is there again")
+    failures = work.metrics.registry.get_sample_value("smtpfeeds_ingest_spool_failures_total")
+    assert failures
+    assert failures >= 1
 
 
 def test_quiet_sensor_says_that_it_is_alive_each_minute(spool: Spool, tmp_path: Path) -> None:
