@@ -198,7 +198,7 @@ class AggregatorSettings:
         50, minimum=1, maximum=1000, unit="messages", help="collect at most this many for a commit"
     )
     ingest_batch_rows: int = setting(
-        50_000,
+        25_000,
         minimum=1,
         maximum=1_000_000,
         unit="rows",

@@ -283,16 +283,13 @@ def workers(bench: Bench, bodies: Sequence[bytes], rows: int, count: int) -> tup
     """Rows a second from the broker to the commit, by so many aggregators; CPU seconds of one."""
     dsn = bench.database()
     bench.clear_queue()
-    config = bench.settings(dsn)
-    # The queue is filled first; the programs are started, and stopped by a signal until all are
-    # up, so that neither their start nor ours is in the figure.
-    with held(dsn) as release:
+    configs = [bench.settings(dsn) for _ in range(count)]
+    # All are up and hold their first batches before the first row may be written, so that
+    # neither their start nor ours is in the figure, and the broker deals to each in turn.
+    with held(dsn) as release, contextlib.ExitStack() as programs:
+        running = [programs.enter_context(aggregator(config)) for config in configs]
         publish(bench, bodies)
-        with aggregator(config) as first:
-            if count == 2:
-                with aggregator(config):
-                    return _timed(dsn, bodies, rows, release, first)
-            return _timed(dsn, bodies, rows, release, first)
+        return _timed(dsn, bodies, rows, release, running[0])
 
 
 def _timed(
