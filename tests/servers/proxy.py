@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import struct
 import threading
@@ -168,7 +167,7 @@ class CuttingProxy:
         return await asyncio.open_connection(*self._target)
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while chunk := await source.read(_CHUNK_BYTES):
                 await self._flows.wait()
                 if self._wire is not Wire.BLACKHOLE:
@@ -177,6 +176,10 @@ class CuttingProxy:
             await self._flows.wait()
             if self._wire is not Wire.BLACKHOLE and not sink.is_closing():
                 sink.write_eof()
+        except OSError:
+            # One end was reset: the other must hear of it, as it would without us in between.
+            if self._wire is not Wire.BLACKHOLE:
+                _reset(sink)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
