@@ -73,6 +73,8 @@ class SpoolSource:
         self._wake = Event()
         self._paused = Event()
         self._session = 1
+        #: The session of what is handed out: behind the other until ``resume`` is noticed.
+        self._delivering = 1
         self._open: dict[Path, _Open] = {}
         self._complained: dict[str, float] = {}
         self._scanned_s = 0.0
@@ -108,7 +110,7 @@ class SpoolSource:
 
     def pause(self) -> None:
         """Seal nothing more; what was delivered comes again after ``resume``."""
-        # In this order: the other thread would take the new session for a resumed one.
+        # In this order: else the other thread may take the new session for a resumed one.
         self._paused.set()
         self._session += 1
 
@@ -126,11 +128,10 @@ class SpoolSource:
 
     def run(self, stop: Event) -> None:
         """Seal, deliver, forget, until told to stop."""
-        session = self._session
         while not stop.is_set():
             now_s = self._clock()
-            if session != self._session and not self._paused.is_set():
-                session = self._session
+            if self._delivering != self._session and not self._paused.is_set():
+                self._delivering = self._session
                 self._deliver_again()
             self._scan(now_s)
             self._forget(now_s)
@@ -201,7 +202,7 @@ class SpoolSource:
         since_s = now_s - opened.sealed_s
         if 0 <= since_s < self._seal_interval_s:
             return
-        while len(opened.waiting) < _WAITING_MAX:
+        while len(opened.waiting) < _WAITING_MAX and not self._paused.is_set():
             batch = opened.sealer.seal(_ms(now_s), empty=not 0 <= since_s < _ALIVE_S)
             since_s = 0
             if batch is None:
@@ -217,7 +218,7 @@ class SpoolSource:
         self, path: Path, opened: _Open, batch: SealedBatch, *, redelivered: bool
     ) -> None:
         sensor = opened.sealer.sensor
-        token = _Token(self._session, path, batch.spool, batch.seq)
+        token = _Token(self._delivering, path, batch.spool, batch.seq)
         self._deliveries.put(Delivery(batch.body, sensor, routing_key(sensor), redelivered, token))
 
     def _deliver_again(self) -> None:
