@@ -70,7 +70,7 @@ def configure(level: str = "info", form: str = "text") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("yoyo", "twisted"):
+    for noisy in ("twisted",):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     # pika writes tracebacks for each attempt at a broker that is away; our own line says it.
     logging.getLogger("pika").setLevel(
