@@ -6,7 +6,7 @@ import queue
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -14,6 +14,7 @@ from typing import Any
 
 import pika
 import psycopg
+from pika.exceptions import AMQPError
 
 from smtpfeeds_aggregator.service import Service
 from smtpfeeds_aggregator.settings import AggregatorSettings
@@ -206,7 +207,8 @@ class Publisher:
         self.channel.basic_publish(EXCHANGE, where, raw, properties, mandatory=True)
 
     def close(self) -> None:
-        self.connection.close()
+        with suppress(AMQPError):  # the broker may have closed it
+            self.connection.close()
 
 
 def folder_of(path: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import uuid
@@ -179,6 +180,21 @@ def test_queue_deleted_under_the_consumer_is_noticed(
     until(lambda: bool(table.rows()), "a batch is stored again")
 
 
+def test_queue_that_an_operator_declared_otherwise_is_bound_too(
+    vhost: Vhost, dsn: str, table: Table
+) -> None:
+    """Taken as it is: but a queue that nothing is routed to would leave the aggregator deaf."""
+    with contextlib.closing(pika.BlockingConnection(pika.URLParameters(vhost.url))) as connection:
+        arguments = {"x-queue-type": "quorum", "x-max-length-bytes": 1_000_000}
+        connection.channel().queue_declare(QUEUE, durable=True, arguments=arguments)
+    with running(settings_of(dsn, vhost.url)) as service:
+        until(lambda: service._source.consuming, "the aggregator consumes")
+        publisher = Publisher(account_of(vhost), "s1")
+        publisher.publish(made_batch(greet("192.0.2.1")))
+        until(lambda: bool(table.rows()), "the batch is stored")
+        publisher.close()
+
+
 def test_closed_connection_is_opened_again_and_nothing_counts_twice(
     s1: Publisher, vhost: Vhost, table: Table
 ) -> None:
@@ -187,8 +203,10 @@ def test_closed_connection_is_opened_again_and_nothing_counts_twice(
     for seq in range(1, 31):
         if seq in (10, 20):
             vhost.node.admin.close_connections()
+            publisher.close()
             publisher = Publisher(account_of(vhost), "s1")
         publisher.publish(made_batch(greet("192.0.2.1"), spool=spool, seq=seq))
+    publisher.close()
     until(lambda: table.hits() == {("192.0.2.1", "smtpgreet"): 30}, "each of 30 counts once")
     until(lambda: left_in(vhost, QUEUE) == 0, "nothing is left")
     assert table.hits() == {("192.0.2.1", "smtpgreet"): 30}

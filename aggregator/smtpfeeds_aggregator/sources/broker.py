@@ -155,6 +155,7 @@ def declare(connection: pika.BlockingConnection, queue: str) -> None:
     if queue == QUEUE:
         _declared(connection, "exchange", EXCHANGE, _declare_exchange)
         _declared(connection, "queue", QUEUE, _declare_queue)
+        _bind(connection)
     else:
         with_channel = connection.channel()
         with_channel.queue_declare(queue, passive=True)
@@ -175,8 +176,22 @@ def _declare_queue(channel: BlockingChannel, name: str, *, passive: bool) -> Non
     channel.queue_declare(
         name, durable=True, passive=passive, arguments=None if passive else QUEUE_ARGUMENTS
     )
-    if not passive:
-        channel.queue_bind(name, EXCHANGE, BINDING_KEY)
+
+
+def _bind(connection: pika.BlockingConnection) -> None:
+    """Bind the queue, also one that an operator has declared otherwise; else nothing reaches it."""
+    channel = connection.channel()
+    try:
+        channel.queue_bind(QUEUE, EXCHANGE, BINDING_KEY)
+    except ChannelClosedByBroker as exc:
+        if exc.reply_code != _ACCESS_REFUSED:
+            raise
+        logger.warning(
+            "not allowed to bind the queue; its binding is the operator's",
+            extra=fields(name=QUEUE, said=exc.reply_text),
+        )
+    else:
+        channel.close()
 
 
 def _declare_refused(channel: BlockingChannel, name: str, *, passive: bool) -> None:
