@@ -1,0 +1,168 @@
+"""A private Postfix: an honest mail server that has one message for a sensor.
+
+Everything of it is in a folder of its own; it listens on one loopback port, asks no DNS, and knows
+two domains: ``stray.example``, which a wrong entry sends to the sensor, and ``sender.example``,
+whose mailboxes are files here, so that bounces can be read. Postfix's master must be root and hands
+its work to the user ``postfix``: an ordinary user is root in a user namespace of the test's own,
+with the subordinate ids that the host gave (subuid(5)).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import smtplib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from servers.processes import bound_to_parent, end, free_port, wait_until
+
+SENDER = "one@sender.example"
+STRAY = "two@stray.example"
+DAEMONS = "/usr/lib/postfix/sbin"
+
+#: As Postfix's own master.cf, without what reads other mail than ours.
+_MASTER = f"""
+127.0.0.1:{{port}} inet n - n - - smtpd
+cleanup  unix n - n - 0 cleanup
+qmgr     unix n - n 300 1 qmgr
+rewrite  unix - - n - - trivial-rewrite
+bounce   unix - - n - 0 bounce
+defer    unix - - n - 0 bounce
+trace    unix - - n - 0 bounce
+verify   unix - - n - 1 verify
+tlsmgr   unix - - n 1000? 1 tlsmgr
+smtp     unix - - n - - smtp
+error    unix - - n - - error
+retry    unix - - n - - error
+virtual  unix - n n - - virtual
+anvil    unix - - n - 1 anvil
+scache   unix - - n - 1 scache
+postlog  unix-dgram n - n - 1 postlogd
+"""
+
+_MAIN = f"""
+compatibility_level = 3.6
+config_directory = {{folder}}/etc
+queue_directory = {{folder}}/queue
+data_directory = {{folder}}/data
+daemon_directory = {DAEMONS}
+maillog_file = {{folder}}/log
+maillog_file_prefixes = {{folder}}
+inet_interfaces = loopback-only
+inet_protocols = ipv4
+myhostname = mail.sender.example
+mydestination =
+local_recipient_maps =
+alias_maps =
+fast_flush_domains =
+smtp_dns_support_level = disabled
+smtp_host_lookup = native
+smtp_tls_security_level = may
+smtp_tls_loglevel = 1
+smtpd_tls_security_level = none
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = permit_mynetworks, reject
+transport_maps = inline:{{{{ stray.example=smtp:[{{host}}]:{{sensor_port}} }}}}
+virtual_mailbox_domains = sender.example
+virtual_mailbox_base = {{folder}}/mail
+virtual_mailbox_maps = static:box
+virtual_uid_maps = static:{{nobody}}
+virtual_gid_maps = static:{{nobody}}
+virtual_minimum_uid = 1
+"""
+
+#: Made by the test when it is root on this host, by its namespace's root otherwise.
+_PREPARE = r"""
+set -eu
+cd "$1"
+mkdir -m 755 queue
+cd queue
+mkdir -m 700 active bounce corrupt defer deferred flush hold incoming private saved trace
+mkdir -m 755 pid
+mkdir -m 1730 maildrop
+mkdir -m 2710 public
+chown postfix active bounce corrupt defer deferred flush hold incoming private saved trace
+chown postfix:postdrop maildrop public
+chmod 1730 maildrop
+chmod 2710 public
+mkdir -m 700 ../data && chown postfix ../data
+mkdir -m 700 ../mail && chown "$2:$2" ../mail
+exec "$3/master" -c "$1/etc" -d
+"""
+
+
+class Postfix:
+    """A running one."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port = folder, port
+
+    @property
+    def log(self) -> str:
+        log = self.folder / "log"
+        return self._read(log) if log.exists() else ""
+
+    def send(self, text: str) -> None:
+        """Hand it one message for the domain that leads to the sensor."""
+        with smtplib.SMTP("127.0.0.1", self.port, "client.sender.example", 20) as smtp:
+            smtp.sendmail(SENDER, [STRAY], text)
+
+    def bounce(self) -> str:
+        """What is in the sender's mailbox."""
+        return self._read(self.folder / "mail" / "box")
+
+    def _read(self, path: Path) -> str:
+        done = subprocess.run(
+            _as_root(["cat", str(path)]), capture_output=True, text=True, timeout=20, check=False
+        )
+        return done.stdout
+
+
+@contextmanager
+def postfix(sensor: tuple[str, int]) -> Iterator[Postfix]:
+    """A Postfix that sends ``stray.example`` to the sensor; gone afterwards, with its folder."""
+    # Not in pytest's own folders: the user `postfix` may not enter those.
+    folder = Path(tempfile.mkdtemp(prefix="smtpfeeds-postfix-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    port, nobody = free_port(), pwd.getpwnam("nobody").pw_uid
+    host, sensor_port = sensor
+    places = {"folder": folder, "host": host, "sensor_port": sensor_port, "nobody": nobody}
+    (folder / "etc").mkdir()
+    (folder / "etc" / "main.cf").write_text(_MAIN.format(**places))
+    (folder / "etc" / "master.cf").write_text(_MASTER.format(port=port))
+    command = ["sh", "-c", _PREPARE, "sh", str(folder), str(nobody), DAEMONS]
+    with (folder / "console").open("wb") as console:
+        process = subprocess.Popen(
+            bound_to_parent(_as_root(command)),
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            start_new_session=True,
+        )
+    made = Postfix(folder, port)
+    try:
+        wait_until(lambda: "daemon started" in made.log, limit_s=20, what="Postfix is up")
+        yield made
+    except BaseException:
+        print((folder / "console").read_text(), made.log, file=sys.stderr)
+        raise
+    finally:
+        end(process, limit_s=10)
+        subprocess.run(_as_root(["rm", "-rf", str(folder)]), timeout=20, check=True)
+
+
+def _as_root(command: list[str]) -> list[str]:
+    if os.geteuid() == 0:
+        return command
+    assert shutil.which("newuidmap"), (
+        "Postfix hands its work from root to the user postfix. As an ordinary user the tests need "
+        "subordinate ids for that (package uidmap, and a line in /etc/subuid and /etc/subgid); "
+        "or run them as root"
+    )
+    return ["unshare", "--user", "--map-root-user", "--map-auto", "--", *command]
