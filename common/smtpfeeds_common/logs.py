@@ -39,7 +39,9 @@ class TextFormatter(logging.Formatter):
             line += f" {key}={_quoted(value)}"
         line = line.replace("\n", "\\n")
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            # Indented: what an exception quotes of a stranger's text begins no line of ours.
+            told = self.formatException(record.exc_info).splitlines()
+            line += "".join(f"\n  {_harmless(part)}" for part in told)
         return line
 
 
@@ -80,6 +82,10 @@ def configure(level: str = "info", form: str = "text") -> None:
 
 def _utc(created: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created))
+
+
+def _harmless(text: str) -> str:
+    return "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
 
 
 def _quoted(value: Any) -> str:

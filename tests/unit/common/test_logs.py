@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,17 @@ def record(message: str, **values: object) -> logging.LogRecord:
 def test_text_is_one_line_with_quoted_values() -> None:
     line = TextFormatter().format(record("batch held", reason="no\nroute", seq=7))
     assert line == ('2026-11-23T11:00:00Z warning sensor.x: batch held reason="no\\nroute" seq=7')
+
+
+def test_a_traceback_forges_no_line_and_no_colour() -> None:
+    made = record("part failed")
+    try:
+        raise ValueError("bad: '\n2026-11-23T11:00:00Z info x: ready\x1b[31m'")
+    except ValueError:
+        made.exc_info = sys.exc_info()
+    lines = TextFormatter().format(made).splitlines()
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert "\x1b" not in "".join(lines)
 
 
 def test_a_percent_sign_in_a_value_is_no_format() -> None:
