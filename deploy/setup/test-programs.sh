@@ -9,16 +9,23 @@ POLICY=/usr/sbin/policy-rc.d
 POLICY_KEPT=/usr/sbin/policy-rc.d.smtpfeeds-kept
 POLICY_MARK="smtpfeeds test set-up"
 
-# program:package pairs; server programs live where ordinary users' PATH does not look.
+# program:package pairs; server programs live where ordinary users' PATH does not look. A name with
+# two colons in it is a Perl module: swaks speaks TLS only where it is there.
 WANTED=(
     rabbitmq-server:rabbitmq-server
     swaks:swaks
+    Net::SSLeay:libnet-ssleay-perl
     nmap:nmap
     smtp-source:postfix
+    fakeroot:fakeroot
 )
 
 find_program() {
     local program=$1 folder
+    if [[ $program == *::* ]]; then
+        perl "-M$program" -e 1 2>/dev/null
+        return
+    fi
     command -v "$program" >/dev/null 2>&1 && return 0
     for folder in /usr/lib/rabbitmq/bin /usr/local/sbin /usr/sbin /sbin; do
         [ -x "$folder/$program" ] && return 0
@@ -29,7 +36,7 @@ find_program() {
 missing_packages() {
     local pair
     for pair in "${WANTED[@]}"; do
-        find_program "${pair%%:*}" || printf '%s\n' "${pair##*:}"
+        find_program "${pair%:*}" || printf '%s\n' "${pair##*:}"
     done
 }
 

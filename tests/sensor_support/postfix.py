@@ -2,9 +2,8 @@
 
 Everything of it is in a folder of its own; it listens on one loopback port, asks no DNS, and knows
 two domains: ``stray.example``, which a wrong entry sends to the sensor, and ``sender.example``,
-whose mailboxes are files here, so that bounces can be read. Postfix's master must be root and hands
-its work to the user ``postfix``: an ordinary user is root in a user namespace of the test's own,
-with the subordinate ids that the host gave (subuid(5)).
+whose mailbox is a file here, so that bounces can be read. Postfix's master must be root and hands
+its work to the user ``postfix``; an ordinary user's Postfix is told by fakeroot(1) that it is so.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import smtplib
 import subprocess
 import sys
@@ -27,8 +27,8 @@ STRAY = "two@stray.example"
 DAEMONS = "/usr/lib/postfix/sbin"
 
 #: As Postfix's own master.cf, without what reads other mail than ours.
-_MASTER = f"""
-127.0.0.1:{{port}} inet n - n - - smtpd
+_MASTER = """
+127.0.0.1:{port} inet n - n - - smtpd
 cleanup  unix n - n - 0 cleanup
 qmgr     unix n - n 300 1 qmgr
 rewrite  unix - - n - - trivial-rewrite
@@ -48,6 +48,8 @@ postlog  unix-dgram n - n - 1 postlogd
 
 _MAIN = f"""
 compatibility_level = 3.6
+import_environment = MAIL_CONFIG MAIL_LOGTAG TZ LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME LD_PRELOAD
+    LD_LIBRARY_PATH FAKEROOTKEY
 config_directory = {{folder}}/etc
 queue_directory = {{folder}}/queue
 data_directory = {{folder}}/data
@@ -77,7 +79,7 @@ virtual_gid_maps = static:{{nobody}}
 virtual_minimum_uid = 1
 """
 
-#: Made by the test when it is root on this host, by its namespace's root otherwise.
+#: Begins Postfix in a folder that holds ``etc``.
 _PREPARE = r"""
 set -eu
 cd "$1"
@@ -106,7 +108,7 @@ class Postfix:
     @property
     def log(self) -> str:
         log = self.folder / "log"
-        return self._read(log) if log.exists() else ""
+        return log.read_text() if log.exists() else ""
 
     def send(self, text: str) -> None:
         """Hand it one message for the domain that leads to the sensor."""
@@ -115,13 +117,7 @@ class Postfix:
 
     def bounce(self) -> str:
         """What is in the sender's mailbox."""
-        return self._read(self.folder / "mail" / "box")
-
-    def _read(self, path: Path) -> str:
-        done = subprocess.run(
-            _as_root(["cat", str(path)]), capture_output=True, text=True, timeout=20, check=False
-        )
-        return done.stdout
+        return (self.folder / "mail" / "box").read_text()
 
 
 @contextmanager
@@ -139,7 +135,7 @@ def postfix(sensor: tuple[str, int]) -> Iterator[Postfix]:
     command = ["sh", "-c", _PREPARE, "sh", str(folder), str(nobody), DAEMONS]
     with (folder / "console").open("wb") as console:
         process = subprocess.Popen(
-            bound_to_parent(_as_root(command)),
+            _as_root(bound_to_parent(command)),
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,
@@ -153,16 +149,11 @@ def postfix(sensor: tuple[str, int]) -> Iterator[Postfix]:
         print((folder / "console").read_text(), made.log, file=sys.stderr)
         raise
     finally:
+        # All of it: under fakeroot the process that was started is not Postfix's master.
+        os.killpg(process.pid, signal.SIGTERM)
         end(process, limit_s=10)
-        subprocess.run(_as_root(["rm", "-rf", str(folder)]), timeout=20, check=True)
+        shutil.rmtree(folder)
 
 
 def _as_root(command: list[str]) -> list[str]:
-    if os.geteuid() == 0:
-        return command
-    assert shutil.which("newuidmap"), (
-        "Postfix hands its work from root to the user postfix. As an ordinary user the tests need "
-        "subordinate ids for that (package uidmap, and a line in /etc/subuid and /etc/subgid); "
-        "or run them as root"
-    )
-    return ["unshare", "--user", "--map-root-user", "--map-auto", "--", *command]
+    return command if os.geteuid() == 0 else bound_to_parent(["fakeroot", "--", *command])
