@@ -94,7 +94,11 @@ def commands_page() -> str:
     parts = [
         _NOTE,
         "# Commands\n",
-        "Exit codes: 0 done or found, 1 nothing found or an error (said on stderr), 2 wrong use.\n",
+        (
+            "Exit codes: 0 done or found; 1 nothing found, or the answer is no; 2 wrong use, which "
+            "includes the settings; 3 it could not be done: the database or the broker is away, the "
+            "schema is missing, a file or a package cannot be used. 1 to 3 are said on stderr.\n"
+        ),
     ]
     for path, found in _walk(("smtpfeeds",), command, click.Context(command)):
         context = click.Context(

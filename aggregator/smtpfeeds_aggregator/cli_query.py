@@ -1,6 +1,7 @@
 """The commands that ask the database: `feed`, `query` and `sensors`.
 
-Found: exit code 0. Nothing found: said on stderr, exit code 1. Wrong use: 2.
+Found: exit code 0. Nothing found: said on stderr, exit code 1. Wrong use: 2. Could not be
+asked, such as a database that is away: 3.
 What costs time to import, psycopg above all, is imported when a command runs.
 """
 

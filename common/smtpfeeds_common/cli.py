@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 
 from . import __version__
-from .errors import SmtpfeedsError
+from .errors import FAILED, SmtpfeedsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class LazyGroup(click.Group):
             if exc.errno not in _NO_SPACE:
                 raise
             _say_no_space(exc)
-            ctx.exit(1)
+            ctx.exit(FAILED)
         except ModuleNotFoundError as exc:
             # Commands import what they need when they run.
             _say_not_installed(ctx.invoked_subcommand or "", exc)
@@ -124,10 +124,14 @@ def _say_not_installed(command: str, exc: ModuleNotFoundError) -> None:
     entry = COMMANDS.get(command)
     if entry is None or not exc.name or exc.name.startswith("smtpfeeds_"):
         return
-    raise click.ClickException(
+    from .extras import how_to_install
+
+    missing = click.ClickException(
         f"`smtpfeeds {command}` needs the package {exc.name!r}, which is not installed; "
-        f"install it with: pip install 'smtpfeeds[{entry.extra}]'"
-    ) from exc
+        + how_to_install(entry.extra)
+    )
+    missing.exit_code = FAILED
+    raise missing from exc
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

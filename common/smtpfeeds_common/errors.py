@@ -23,14 +23,22 @@
 
 A class's docstring is its message where none is given. A message says what is
 wrong, where, and what to do. Hostile input is no error: it is counted and answered.
+
+Exit codes of a command: 0 done or found; 1 nothing found, or the answer is no; 2 wrong
+use; 3 one of these errors. Who asks can tell an empty answer from none at all.
 """
+
+from typing import Final
+
+#: Exit code of a command that could not do what it was asked.
+FAILED: Final = 3
 
 
 class SmtpfeedsError(Exception):
     """Something went wrong in smtpfeeds."""
 
     #: Exit code of the command that ends with this error.
-    exit_code = 1
+    exit_code = FAILED
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or type(self).__doc__)

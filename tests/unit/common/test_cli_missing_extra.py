@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from smtpfeeds_common.cli import main
+from smtpfeeds_common.extras import came_from, how_to_install, install_line
 
 
 @pytest.mark.parametrize("command", [["query", "192.0.2.1"], ["aggregator", "migrate"]])
@@ -20,7 +23,51 @@ def test_package_that_is_missing_when_the_command_runs_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, "psycopg", None)
     environ = {"SMTPFEEDS_AGGREGATOR_DSN": "host=/nowhere"}
     said = CliRunner().invoke(main, command, env=environ)
-    assert said.exit_code == 1
+    assert said.exit_code == 3
     assert f"`smtpfeeds {command[0]}` needs the package 'psycopg'" in said.output
-    assert "pip install 'smtpfeeds[aggregator]'" in said.output
+    assert how_to_install("aggregator") in said.output
     assert "Traceback" not in said.output
+
+
+def test_wheel_is_named_where_pip_took_it_from(tmp_path: Path) -> None:
+    """A name alone would be looked up in a public registry."""
+    wheel = tmp_path / "a folder" / "smtpfeeds-0.1.0-py3-none-any.whl"
+    noted = came_from(f'{{"url": "{wheel.as_uri()}", "archive_info": {{}}}}')
+    assert noted == wheel
+    line = install_line("aggregator", wheel)
+    assert shlex.split(line)[-2:] == ["install", f"{wheel}[aggregator]"]
+    assert shlex.split(line)[0] == sys.executable
+
+
+def test_checkout_has_its_locked_packages_installed(tmp_path: Path) -> None:
+    locked = tmp_path / "deploy" / "requirements" / "sensor.txt"
+    locked.parent.mkdir(parents=True)
+    locked.touch()
+    wanted = ["install", "--require-hashes", "-r", str(locked)]
+    assert shlex.split(install_line("sensor", tmp_path))[-4:] == wanted
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        None,  # installed by name, or by a distribution's package
+        "not JSON",
+        "[]",
+        '{"url": "https://example.net/smtpfeeds.whl"}',
+        '{"url": ""}',
+    ],
+)
+def test_without_a_local_place_the_line_still_names_a_file(
+    monkeypatch: pytest.MonkeyPatch, noted: str | None
+) -> None:
+    monkeypatch.setattr("smtpfeeds_common.extras._direct_url", lambda: noted)
+    assert came_from(noted) is None
+    said = how_to_install("aggregator")
+    assert "./smtpfeeds-….whl[aggregator]" in said
+    assert "docs/how-to/two-hosts.md" in said
+
+
+def test_wheel_that_is_gone_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = '{"url": "file:///nowhere/smtpfeeds-0.1.0.whl"}'
+    monkeypatch.setattr("smtpfeeds_common.extras._direct_url", lambda: noted)
+    assert "/nowhere" not in how_to_install("sensor")

@@ -24,7 +24,7 @@ def test_full_disk_behind_stdout_is_said_and_fails(tmp_path: Path, lines: int) -
             timeout=60,
             check=False,
         )
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.decode() == (
         "smtpfeeds: No space left on device: where the output goes; what was written is not whole\n"
     )

@@ -27,5 +27,5 @@ def test_data_of_a_version_that_is_not_here_are_refused_and_both_named() -> None
 
 
 def test_no_postgres_at_all_says_what_to_install() -> None:
-    with pytest.raises(SingleHostError, match=r"install smtpfeeds\[single-host\]"):
+    with pytest.raises(SingleHostError, match=r"the extra single-host: .*pip install"):
         choose([], None, DATA)

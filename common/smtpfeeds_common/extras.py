@@ -1,0 +1,55 @@
+"""The line that installs an extra of smtpfeeds, from where smtpfeeds itself came from.
+
+By name alone pip would ask a public registry, where that name may be anybody's.
+pip notes where it took a wheel or a checkout from (PEP 610, ``direct_url.json``),
+so the line names the same place, and the Python that it is for.
+"""
+
+import json
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+_GUIDE: Final = "docs/how-to/two-hosts.md"
+#: In place of a wheel whose whereabouts are not known.
+_SOME_WHEEL: Final = Path("smtpfeeds-….whl")
+
+
+def how_to_install(extra: str) -> str:
+    """What to do for an extra that is missing, with the line to type."""
+    place = came_from(_direct_url())
+    if place is None or not place.exists():
+        line = _pip(f"./{_SOME_WHEEL}[{extra}]")
+        return f"install the extra from where smtpfeeds came from: {line} (see {_GUIDE})"
+    return f"install it with: {install_line(extra, place)}"
+
+
+def came_from(direct_url: str | None) -> Path | None:
+    """The wheel or checkout that pip noted; None where it noted none, or one that is not local."""
+    try:
+        parts = urlsplit(str(json.loads(direct_url or "{}").get("url", "")))
+    except (ValueError, AttributeError):
+        return None
+    return Path(unquote(parts.path)) if parts.scheme == "file" and parts.path else None
+
+
+def install_line(extra: str, place: Path) -> str:
+    """The line for an extra of a wheel or of a checkout, whose locked packages are taken."""
+    locked = place / "deploy" / "requirements" / f"{extra}.txt"
+    if locked.is_file():
+        return _pip("--require-hashes", "-r", str(locked))
+    return _pip(f"{place}[{extra}]")
+
+
+def _pip(*arguments: str) -> str:
+    return shlex.join([sys.executable, "-m", "pip", "install", *arguments])
+
+
+def _direct_url() -> str | None:
+    try:
+        return metadata.distribution("smtpfeeds").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return None
