@@ -33,9 +33,9 @@ def settings_page(title: str, program: str, cls: type) -> str:
         _NOTE,
         f"# {title}\n",
         (
-            f"A TOML file with these keys at its top level (`--config FILE`), then the environment "
-            f"(`{variable}` and the key in capitals; lists are comma-separated), then flags: the later "
-            f"wins. An unknown key refuses to start and names the nearest known one.\n"
+            "A TOML file with these keys at its top level (`--config FILE`), then the environment "
+            f"(`{variable}` and the key in capitals; lists are comma-separated), then flags: the "
+            "later wins. An unknown key refuses to start and names the nearest known one.\n"
         ),
         "| setting | type | default | what it does |",
         "|---|---|---|---|",
@@ -126,10 +126,11 @@ def message_page() -> str:
         _NOTE,
         "# The message: a batch of observations\n",
         (
-            f"JSON, schema version {wire.VERSION}, at most {wire.MAX_BODY_BYTES // 2**20} MiB; sealed "
-            f"with at most {wire.MAX_ROWS:,} rows, read with at most {wire.MAX_ROWS_READ:,} in a list. "
-            "Times (`…_ms`) are whole milliseconds since 1970-01-01 UTC. Fields that a reader does not "
-            "know are ignored. [batch.schema.json](batch.schema.json) is the same as JSON Schema.\n"
+            f"JSON, schema version {wire.VERSION}, at most {wire.MAX_BODY_BYTES // 2**20} MiB; "
+            f"sealed with at most {wire.MAX_ROWS:,} rows, read with at most "
+            f"{wire.MAX_ROWS_READ:,} in a list. Times (`…_ms`) are whole milliseconds since "
+            "1970-01-01 UTC. Fields that a reader does not know are ignored. "
+            "[batch.schema.json](batch.schema.json) is the same as JSON Schema.\n"
         ),
     ]
     for name in ("Batch", "Observation", "HourCount", "PrefixOverflow"):
