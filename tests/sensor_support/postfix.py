@@ -77,6 +77,7 @@ virtual_mailbox_maps = static:box
 virtual_uid_maps = static:{{nobody}}
 virtual_gid_maps = static:{{nobody}}
 virtual_minimum_uid = 1
+strict_mailbox_ownership = no
 """
 
 #: Begins Postfix in a folder that holds ``etc``.
@@ -149,8 +150,11 @@ def postfix(sensor: tuple[str, int]) -> Iterator[Postfix]:
         print((folder / "console").read_text(), made.log, file=sys.stderr)
         raise
     finally:
-        # All of it: under fakeroot the process that was started is not Postfix's master.
-        os.killpg(process.pid, signal.SIGTERM)
+        # Under fakeroot the process that was started is not Postfix's master, but ends with it.
+        master = folder / "queue" / "pid" / "master.pid"
+        if master.exists():
+            os.kill(int(master.read_text()), signal.SIGTERM)
+            process.wait(10)
         end(process, limit_s=10)
         shutil.rmtree(folder)
 
