@@ -31,10 +31,11 @@ from origin_support.world import (
     table_text,
 )
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
-from smtpfeeds_aggregator.origin.refresh import Outcome, refresh, roll_back
+from smtpfeeds_aggregator.origin.refresh import Outcome, next_refresh, refresh, roll_back
 from smtpfeeds_aggregator.origin.shelf import Shelf
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.errors import OriginError
+from smtpfeeds_common.times import iso_utc
 
 TESTS = Path(__file__).parents[1]
 ODD = {
@@ -360,6 +361,37 @@ def test_a_directory_without_the_internet(tmp_path: Path) -> None:
     (tmp_path / "flat" / "t.dat.gz").write_bytes(gzip.compress(table_text(rows()).encode()))
     os.utime(tmp_path / "flat" / "t.dat.gz", (NOW.timestamp(), NOW.timestamp()))
     assert again(config, source=tmp_path / "flat").unchanged, "the same prefixes, names kept"
+
+
+def test_what_is_brought_by_hand_leaves_the_schedule_alone(
+    in_use: AggregatorSettings, archive: Archive, tmp_path: Path
+) -> None:
+    """Neither a mistyped path nor a table that is taken moves the next fetch."""
+    archive.files[RIB_PATH] = b"broken"
+    with pytest.raises(OriginError):
+        refresh(in_use, now=NOW)
+    shelf = Shelf(Path(in_use.origin_dir))
+    before = shelf.status()
+    assert (before["failures"], before["last_attempt"]) == (1, iso_utc(NOW))
+    due = next_refresh(in_use, before, NOW)
+    later = NOW + timedelta(minutes=10)
+    with pytest.raises(OriginError, match="nope"):
+        refresh(in_use, source=tmp_path / "nope", now=later)
+    assert "nope" in failure(in_use)
+    (tmp_path / "rib.bz2").write_bytes(RIB)
+    refresh(in_use, source=tmp_path / "rib.bz2", now=later)
+    after = shelf.status()
+    assert after["last_success"] == iso_utc(later)
+    assert (after["failures"], after["last_attempt"]) == (1, iso_utc(NOW))
+    assert next_refresh(in_use, after, NOW) == due
+
+
+def test_private_network_is_told_the_setting_that_keeps_its_prefixes(tmp_path: Path) -> None:
+    table = tmp_path / "private.dat"
+    table.write_text(table_text([("10.1.0.0/16", 64512), ("10.2.0.0/16", 4200000000)]))
+    config = settings(tmp_path / "origins")
+    with pytest.raises(OriginError, match="set origin_allow_reserved = true"):
+        refresh(config, source=table, now=NOW)
 
 
 def test_one_refresh_at_a_time(config: AggregatorSettings) -> None:

@@ -11,7 +11,7 @@ import logging
 import random
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import OriginError
 from smtpfeeds_common.logs import fields
+from smtpfeeds_common.times import iso_utc
 
 from . import local, routeviews, validate
 from .children import run_child
@@ -110,6 +111,8 @@ def refresh(
 ) -> Outcome:
     """Make a new generation in `origin_dir`, from the network or from local files.
 
+    What is brought by hand leaves the schedule of what is fetched alone, whether it passes or not.
+
     Args:
         source: a RIB or table, or a directory to find the newest one in; nothing is fetched.
         names: a list of AS names to go with it.
@@ -124,7 +127,8 @@ def refresh(
     bounds = validate.bounds_of(settings)
     at = now or datetime.now(UTC)
     with shelf.locked():
-        shelf.note(last_attempt=_stamp(at))
+        if source is None:
+            shelf.note(last_attempt=iso_utc(at))
         work = _Work(settings, shelf, bounds, at, force, stop, progress)
         try:
             shelf.clear_incoming()
@@ -132,14 +136,16 @@ def refresh(
             outcome = _refresh(work, source, names)
         except OSError as exc:
             reason = f"cannot work in {shelf.incoming}: {exc.strerror}"
-            _failed(shelf, at, reason)
+            _failed(shelf, at, reason, scheduled=source is None)
             raise OriginError(reason) from exc
         except OriginError as exc:
-            _failed(shelf, at, exc.message)
+            _failed(shelf, at, exc.message, scheduled=source is None)
             raise
         finally:
             shutil.rmtree(work.made, ignore_errors=True)
-        shelf.note(last_success=_stamp(at), failures=0)
+        shelf.note(last_success=iso_utc(at))
+        if source is None:
+            shelf.note(failures=0)
         return outcome
 
 
@@ -178,7 +184,7 @@ def _refresh(work: _Work, source: Path | None, names: Path | None) -> Outcome:
             "(if this is right, put it in use with --force)"
         )
     manifest = {
-        "made_at": _stamp(work.now),
+        "made_at": iso_utc(work.now),
         "names_source": names_source,
         "fetched": fetched,
         "conversion": counts,
@@ -272,8 +278,15 @@ def _convert(work: _Work, path: Path) -> dict[str, Any]:
         raise OriginError(
             f"{path.name} holds no usable prefix: {counts['records']} records, left out: "
             + ", ".join(f"{why} {count}" for why, count in counts["left_out"].items())
+            + _reserved_hint(counts["left_out"])
         )
     return counts
+
+
+def _reserved_hint(left_out: Mapping[str, int]) -> str:
+    if not left_out.get("reserved_asn") and not left_out.get("bogon"):
+        return ""
+    return "; for the prefixes or ASNs of a private network set origin_allow_reserved = true"
 
 
 def _fetch_names(work: _Work, current: Generation | None) -> str:
@@ -357,11 +370,10 @@ def _current(shelf: Shelf) -> Generation | None:
         return None
 
 
-def _failed(shelf: Shelf, now: datetime, reason: str) -> None:
-    shelf.note(
-        last_failure={"time": _stamp(now), "reason": reason},
-        failures=int(shelf.status().get("failures") or 0) + 1,
-    )
+def _failed(shelf: Shelf, now: datetime, reason: str, *, scheduled: bool) -> None:
+    shelf.note(last_failure={"time": iso_utc(now), "reason": reason})
+    if scheduled:
+        shelf.note(failures=int(shelf.status().get("failures") or 0) + 1)
 
 
 def roll_back(settings: AggregatorSettings) -> Generation:
@@ -399,10 +411,6 @@ def next_refresh(
     jitter = random.Random(f"{settings.origin_dir}{last}").random()  # noqa: S311 - no secret
     due = last + timedelta(seconds=wait + jitter * settings.origin_refresh_jitter_s)
     return max(first, due)
-
-
-def _stamp(at: datetime) -> str:
-    return at.astimezone(UTC).replace(microsecond=0).isoformat()
 
 
 def _time(text: object) -> datetime | None:
