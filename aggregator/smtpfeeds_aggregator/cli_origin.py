@@ -16,9 +16,11 @@ import click
 
 from smtpfeeds_common import logs
 from smtpfeeds_common.addresses import format_address, pack_address
-from smtpfeeds_common.errors import AddressError, OriginError
+from smtpfeeds_common.errors import AddressError, SettingsError
+from smtpfeeds_common.times import iso_utc
 
 from . import settings as aggregator_settings
+from .cli_options import CONFIG, FOLDER, single_host_settings
 from .origin import OriginSource, OriginTable
 from .settings import AggregatorSettings
 
@@ -26,29 +28,31 @@ from .settings import AggregatorSettings
 _BLOCK: Final = 1000
 #: A longer line is no address.
 _MAX_LINE: Final = 200
+_WRONG_USE: Final = 2
 _COLUMNS: Final = ("address", "asn", "prefix", "name", "generation")
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that name its tables, and `settings` made of them."""
 
-    @click.option(
-        "--config",
-        "-c",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Settings file (TOML). Without it, SMTPFEEDS_AGGREGATOR_* variables alone.",
-    )
+    @CONFIG
+    @FOLDER
     @click.option("--origin-dir", help="Directory of origin tables, in place of the setting.")
     @click.option("--origin-table", help="A pyasn table, in place of the setting.")
     @click.option("--as-names", help="A list of AS names, in place of the setting.")
     @functools.wraps(command)
     def run(
         config: Path | None,
+        folder: Path | None,
         origin_dir: str | None,
         origin_table: str | None,
         as_names: str | None,
         **arguments: Any,
     ) -> None:
+        if folder is not None:
+            if config is not None:
+                raise SettingsError("--dir says which settings already; leave --config out")
+            config = single_host_settings(folder)
         # The one that is named here stands alone, whatever the file says.
         if origin_table is not None and origin_dir is None:
             origin_dir = ""
@@ -62,12 +66,12 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group()
 def origin() -> None:
     """Origin tables: which AS announces an address, and what it is called."""
 
 
-@origin.command()
+@origin.command(short_help="Say who announces addresses.")
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS…|-")
 @click.option(
     "--format",
@@ -83,19 +87,23 @@ def lookup(
 ) -> None:
     """Say who announces ADDRESSes; `-` reads them from the standard input, one a line.
 
-    Prints address, ASN, prefix, AS name and table generation. Exit code 0 if any
-    address has an origin, 1 if none has.
+    Prints address, ASN, prefix, AS name and table generation. Exit codes: 0 if any
+    address has an origin, 1 if none has, 2 if what was given is no address at all,
+    3 if the table cannot be used.
     """
     table = _current(settings)
     lines = _from_stdin() if addresses == ("-",) else iter(addresses)
-    rows = (row for block in _blocks(lines) for row in _look_up(table, block))
+    lookup = _Lookup(table)
+    rows = (row for block in _blocks(lines) for row in lookup.rows(block))
     found = _write(rows, "json" if as_json else form)
+    if lookup.malformed and not lookup.addresses:
+        raise click.exceptions.Exit(_WRONG_USE)
     if not found:
         click.echo("no origin is known", err=True)
         raise click.exceptions.Exit(1)
 
 
-@origin.command()
+@origin.command(short_help="Show the table in use, and how refreshes went.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_with_settings
 def status(settings: AggregatorSettings, *, as_json: bool) -> None:
@@ -149,7 +157,7 @@ def refresh(
         f"{outcome.generation} "
         + ("is in use already: nothing changed" if outcome.unchanged else "is in use")
         + f": {made['prefixes4']} IPv4 and {made['prefixes6']} IPv6 prefixes, "
-        f"{made['origins']} origins, {made['names']} AS names, of {made['table_time']}"
+        f"{made['origins']} origins, {made['names']} AS names, of {_utc(made['table_time'])}"
     )
     for reason in outcome.overridden:
         click.echo(f"forced although: {reason}", err=True)
@@ -162,14 +170,14 @@ def rollback(settings: AggregatorSettings) -> None:
     from .origin.refresh import roll_back
 
     if not settings.origin_dir:
-        raise OriginError("origin_dir is not set: only a directory of tables can be rolled back")
+        raise SettingsError("origin_dir is not set: only a directory of tables can be rolled back")
     generation = roll_back(settings)
-    click.echo(f"{generation.name} is in use again, of {generation.manifest['table_time']}")
+    click.echo(f"{generation.name} is in use again, of {_utc(generation.manifest['table_time'])}")
 
 
 def _current(settings: AggregatorSettings) -> OriginTable:
     if not settings.origin_dir and not settings.origin_table:
-        raise OriginError(
+        raise SettingsError(
             "neither origin_dir nor origin_table is set: name one in the settings file (--config), "
             "or give --origin-dir or --origin-table"
         )
@@ -198,22 +206,34 @@ def _blocks(lines: Iterator[str]) -> Iterator[list[str]]:
         yield block
 
 
-def _look_up(table: OriginTable, texts: list[str]) -> Iterator[dict[str, Any]]:
-    """One row per address; what is no address says so on stderr and gives none."""
-    addresses = []
-    for text in texts:
-        try:
-            addresses.append(pack_address(text))
-        except AddressError as exc:
-            click.echo(f"smtpfeeds: {exc.message}", err=True)
-    for packed, asn in zip(addresses, table.lookup_many(addresses), strict=True):
-        yield {
-            "address": format_address(packed),
-            "asn": asn,
-            "prefix": table.prefix(packed) if asn else None,
-            "name": table.name(asn) if asn else None,
-            "generation": table.generation,
-        }
+class _Lookup:
+    """Looks texts up in a table, and counts how many were addresses."""
+
+    def __init__(self, table: OriginTable) -> None:
+        self._table = table
+        self.addresses = 0
+        self.malformed = 0
+
+    def rows(self, texts: list[str]) -> Iterator[dict[str, Any]]:
+        """One row per address; what is no address says so on stderr and gives none."""
+        table, addresses = self._table, list(self._packed(texts))
+        self.addresses += len(addresses)
+        for packed, asn in zip(addresses, table.lookup_many(addresses), strict=True):
+            yield {
+                "address": format_address(packed),
+                "asn": asn,
+                "prefix": table.prefix(packed) if asn else None,
+                "name": table.name(asn) if asn else None,
+                "generation": table.generation,
+            }
+
+    def _packed(self, texts: list[str]) -> Iterator[bytes]:
+        for text in texts:
+            try:
+                yield pack_address(text)
+            except AddressError as exc:
+                self.malformed += 1
+                click.echo(f"smtpfeeds: {exc.message}", err=True)
 
 
 def _write(rows: Iterable[dict[str, Any]], form: str) -> int:
@@ -245,7 +265,7 @@ def _describe(settings: AggregatorSettings) -> dict[str, Any]:
     described: dict[str, Any] = {
         "generation": table.generation,
         "source": info.source,
-        "table_time": info.table_time.isoformat() if info.table_time else None,
+        "table_time": iso_utc(info.table_time) if info.table_time else None,
         "age_hours": round((now - info.table_time).total_seconds() / 3600, 1)
         if info.table_time
         else None,
@@ -262,10 +282,10 @@ def _describe(settings: AggregatorSettings) -> dict[str, Any]:
         described |= {
             "older_generations": [generation.name for generation in shelf.others()],
             "rolled_back": noted.get("rolled_back"),
-            "last_attempt": noted.get("last_attempt"),
-            "last_success": noted.get("last_success"),
+            "last_attempt": _utc(noted.get("last_attempt")),
+            "last_success": _utc(noted.get("last_success")),
             "last_failure": noted.get("last_failure"),
-            "next_refresh": due.replace(microsecond=0).isoformat() if due else None,
+            "next_refresh": iso_utc(due) if due else None,
         }
     return described
 
@@ -276,5 +296,13 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, dict):
-        return f"{value.get('time')}: {value.get('reason')}"
+        return f"{_utc(value.get('time'))}: {value.get('reason')}"
     return str(value)
+
+
+def _utc(noted: str | None) -> str | None:
+    """A time that a file notes, in the spelling of all."""
+    try:
+        return iso_utc(datetime.fromisoformat(noted)) if noted else None
+    except ValueError:
+        return noted

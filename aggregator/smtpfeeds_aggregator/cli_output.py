@@ -2,17 +2,23 @@
 
 Colours and boxes are for terminals only. Rows are written as they come; only a
 terminal's table is held, and cut at ``TABLE_ROWS``, which is said. An address
-or a time is never broken in two: whoever reads it wants to copy it.
+or a time is never broken in two: whoever reads it wants to copy it. Times are UTC:
+`2026-11-23T15:24:31Z`, in a table under a head that says so `2026-11-23 15:24:31`; the
+rows of the feeds keep the spelling of the published files.
 """
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from itertools import chain, islice
 from typing import Any, Final
 
 import click
 import msgspec
 
+from smtpfeeds_common.times import iso_utc
+
+from .names import NOT_KNOWN
 from .publish import csv_format, ndjson_format, text_format
 from .publish.entries import Entry, tags
 
@@ -25,8 +31,8 @@ Record = dict[str, Any]
 _TABLE: Final = (
     "address",
     "feed",
-    "last seen",
-    "first seen",
+    "last seen UTC",
+    "first seen UTC",
     "hits",
     "sensors",
     "ASN",
@@ -38,7 +44,22 @@ _FOLDING: Final = frozenset({"AS name", "tags", "description"})
 #: A word in them that is longer than this is broken.
 _LONGEST_WORD: Final = 16
 #: What a narrow terminal goes without, in this order.
-_SHED: Final = ("first seen", "tags", "sensors", "version")
+_SHED: Final = ("first seen UTC", "tags", "sensors", "version")
+FEED_COLUMNS: Final = ("feed", "addresses", "newest", "description")
+SENSOR_COLUMNS: Final = (
+    "sensor",
+    "alive",
+    "silent_since",
+    "last_heard",
+    "version",
+    "events_24h",
+    "events",
+    "skew_s",
+    "spool_depth",
+    "drops",
+)
+#: Those of them that are times.
+_TIMES: Final = frozenset({"newest", "silent_since", "last_heard"})
 #: Between two columns.
 _GAP: Final = 2
 _WIDTHS: Final = (39, 9, 19, 19, 8, 7, 10, 30, 0)
@@ -48,7 +69,7 @@ def write_entries(entries: Iterable[Entry], form: str, limit: int | None, nothin
     """Write rows of feeds; ends the command with exit code 1 where there is none."""
     rows = iter(entries)
     first = next(rows, None)
-    if first is None and form != "json":
+    if first is None and form not in {"json", "csv"}:
         nothing_found(nothing)
     told: Iterator[Entry] = chain(() if first is None else (first,), rows)
     if limit is not None:
@@ -67,19 +88,19 @@ def write_entries(entries: Iterable[Entry], form: str, limit: int | None, nothin
         nothing_found(nothing)
 
 
-def write_records(records: list[Record], form: str, nothing: str) -> None:
-    """Write a short list, such as the sensors."""
+def write_records(records: list[Record], columns: tuple[str, ...], form: str, nothing: str) -> None:
+    """Write a short list, such as the sensors; each record has the columns, in their order."""
     if form == "json":
-        _write_json(msgspec.json.encode(record).decode() for record in records)
+        _write_json(map(_json, records))
+    elif form == "csv":
+        _write_csv(columns, records)
     if not records:
         nothing_found(nothing)
     if form == "ndjson":
         for record in records:
-            click.echo(msgspec.json.encode(record))
-    elif form == "csv":
-        _write_csv(records)
+            click.echo(_json(record))
     elif form == "table":
-        titles = tuple(name.replace("_", " ") for name in records[0])
+        titles = tuple(_title(name) for name in columns)
         rows = [tuple(map(_cell, record.values())) for record in records]
         widths = tuple(max(map(len, column)) for column in zip(titles, *rows, strict=True))
         write_table(titles, rows, widths)
@@ -180,12 +201,31 @@ def _write_json(documents: Iterable[str]) -> None:
     sys.stdout.write("\n]\n" if separator == "," else "[]\n")
 
 
-def _write_csv(records: list[Record]) -> None:
+def _write_csv(columns: tuple[str, ...], records: list[Record]) -> None:
     import csv
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(records[0])
-    writer.writerows(map(_cell, record.values()) for record in records)
+    writer.writerow(columns)
+    writer.writerows(map(_csv_field, record.values()) for record in records)
+
+
+def _json(record: Record) -> str:
+    return msgspec.json.encode({name: _plain(value) for name, value in record.items()}).decode()
+
+
+def _plain(value: Any) -> Any:
+    return iso_utc(value) if isinstance(value, datetime) else value
+
+
+def _csv_field(value: Any) -> str:
+    """As in the feeds' CSV: NA where nothing is known."""
+    if value is None:
+        return NOT_KNOWN
+    return str(value).lower() if isinstance(value, bool) else str(_plain(value))
+
+
+def _title(column: str) -> str:
+    return column.replace("_", " ") + (" UTC" if column in _TIMES else "")
 
 
 def _cells(entry: Entry) -> tuple[str, ...]:
@@ -207,4 +247,6 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return iso_utc(value).replace("T", " ").removesuffix("Z")
     return str(value)

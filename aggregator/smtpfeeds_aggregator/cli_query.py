@@ -16,13 +16,19 @@ import click
 
 from smtpfeeds_common.errors import DatabaseUnavailable, SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES, FEEDS
+from smtpfeeds_common.times import iso_utc
+
+from .cli_options import CONFIG, FOLDER, single_host_settings
 
 if TYPE_CHECKING:
     from .settings import AggregatorSettings
     from .store.connection import Connection
 
-#: What `smtpfeeds up` writes into its folder.
-SINGLE_HOST_SETTINGS: Final = "aggregator.toml"
+#: After the help of each command here.
+_EXIT_CODES: Final = (
+    "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 could not be asked, such as a database "
+    "that is away."
+)
 _FEED_FORMATS: Final = ("table", "json", "ndjson", "csv", "text")
 _LIST_FORMATS: Final = ("table", "json", "ndjson", "csv")
 
@@ -32,16 +38,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 def database_options(command: F) -> F:
     """Add the options that say which database, and give the command the `settings` they make."""
 
-    @click.option(
-        "--config", type=click.Path(path_type=Path, dir_okay=False), help="The settings file."
-    )
+    @CONFIG
     @click.option("--dsn", help="The database: a libpq connection string or URL.")
-    @click.option(
-        "--dir",
-        "folder",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="The folder of a running `smtpfeeds up`.",
-    )
+    @FOLDER
     @wraps(command)
     def with_settings(
         *args: Any, config: Path | None, dsn: str | None, folder: Path | None, **kwargs: Any
@@ -63,7 +62,13 @@ def format_options(formats: tuple[str, ...]) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         @click.option(
-            "--format", "form", type=click.Choice(formats), default="table", show_default=True
+            "--format",
+            "form",
+            type=click.Choice(formats),
+            default="table",
+            show_default=True,
+            help="A table to read; else rows for programs"
+            + ("; text: a published file's rows." if "text" in formats else "."),
         )
         @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
         @wraps(command)
@@ -95,7 +100,7 @@ def feed() -> None:
     """List and show the feeds."""
 
 
-@feed.command("list")
+@feed.command("list", epilog=_EXIT_CODES, short_help="List the feeds.")
 @format_options(_LIST_FORMATS)
 @database_options
 def feed_list(settings: "AggregatorSettings", form: str) -> None:
@@ -103,7 +108,7 @@ def feed_list(settings: "AggregatorSettings", form: str) -> None:
 
     What is left out when the feeds are published is counted here. Times are UTC.
     """
-    from .cli_output import write_records
+    from .cli_output import FEED_COLUMNS, write_records
     from .publish.snapshot import window_end, window_start
     from .store.publication import PublicationStore
     from .store.reading import ReadingStore
@@ -115,15 +120,15 @@ def feed_list(settings: "AggregatorSettings", form: str) -> None:
         {
             "feed": feed.name,
             "addresses": held[feed.name].addresses if feed.name in held else 0,
-            "newest": _text(held[feed.name].newest) if feed.name in held else None,
+            "newest": held[feed.name].newest if feed.name in held else None,
             "description": feed.description,
         }
         for feed in FEEDS
     ]
-    write_records(records, form, "there is no feed")
+    write_records(records, FEED_COLUMNS, form, "there is no feed")
 
 
-@feed.command("show")
+@feed.command("show", epilog=_EXIT_CODES, short_help="Show the rows of a feed.")
 @click.argument("name", type=click.Choice(FEED_NAMES))
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
 @time_options
@@ -153,7 +158,7 @@ def feed_show(
         write_entries(rows, form, limit, empty_said(name, left_out))
 
 
-@click.command()
+@click.command(epilog=_EXIT_CODES)
 @click.argument("terms", nargs=-1, metavar="[ADDRESS|PREFIX|ASN]...")
 @click.option(
     "--feed", "feeds", type=click.Choice(FEED_NAMES), multiple=True, help="Only this feed."
@@ -186,7 +191,7 @@ def query(
         write_entries(rows, form, limit, f"nothing found for {' '.join(terms) or 'these options'}")
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, epilog=_EXIT_CODES)
 @format_options(_LIST_FORMATS)
 @database_options
 @click.pass_context
@@ -200,7 +205,7 @@ def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> No
         _list_sensors(settings, form)
 
 
-@sensors.command("list")
+@sensors.command("list", epilog=_EXIT_CODES, short_help="List the sensors.")
 @format_options(_LIST_FORMATS)
 @database_options
 def sensors_list(settings: "AggregatorSettings", form: str) -> None:
@@ -208,7 +213,7 @@ def sensors_list(settings: "AggregatorSettings", form: str) -> None:
     _list_sensors(settings, form)
 
 
-@sensors.command("purge")
+@sensors.command("purge", short_help="Take out what a sensor reported from a time on.")
 @click.argument("name")
 @click.option(
     "--since",
@@ -236,7 +241,7 @@ def sensors_purge(settings: "AggregatorSettings", name: str, since: str, *, yes:
         touched = len(store.touched(name, time))
         if not yes:
             click.confirm(
-                f"Take out what {name} reported since {_text(time)} UTC: {touched} addresses?",
+                f"Take out what {name} reported since {iso_utc(time)}: {touched} addresses?",
                 abort=True,
                 err=True,
             )
@@ -249,7 +254,7 @@ def sensors_purge(settings: "AggregatorSettings", name: str, since: str, *, yes:
 
 
 def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
-    from .cli_output import write_records
+    from .cli_output import SENSOR_COLUMNS, write_records
     from .store.reading import ReadingStore
 
     with _connected(settings) as connection:
@@ -258,8 +263,8 @@ def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
         {
             "sensor": state.name,
             "alive": bool(state.alive),
-            "silent_since": None if state.alive else _text(state.heard_at),
-            "last_heard": _text(state.heard_at),
+            "silent_since": None if state.alive else state.heard_at,
+            "last_heard": state.heard_at,
             "version": state.version or None,
             "events_24h": state.events_24h,
             "events": state.events,
@@ -269,7 +274,7 @@ def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
         }
         for state in states
     ]
-    write_records(records, form, "no sensor has reported yet")
+    write_records(records, SENSOR_COLUMNS, form, "no sensor has reported yet")
 
 
 def _settings(config: Path | None, dsn: str | None, folder: Path | None) -> "AggregatorSettings":
@@ -282,9 +287,7 @@ def _settings(config: Path | None, dsn: str | None, folder: Path | None) -> "Agg
     if folder is not None:
         if config is not None or dsn is not None:
             raise SettingsError("--dir says which database already; leave --config and --dsn out")
-        config = folder / SINGLE_HOST_SETTINGS
-        if not config.is_file():
-            raise SettingsError(f"{folder} is no folder of `smtpfeeds up`: no {config.name} in it")
+        config = single_host_settings(folder)
     return load(config, dsn=dsn)
 
 
@@ -310,7 +313,3 @@ def _time(text: str | None) -> datetime | None:
     from .query import parse_time
 
     return None if text is None else parse_time(text, datetime.now(UTC))
-
-
-def _text(time: datetime | None) -> str | None:
-    return None if time is None else f"{time:%Y-%m-%d %H:%M:%S}"

@@ -106,6 +106,10 @@ class LazyGroup(click.Group):
         return returned
 
 
+class _NotInstalled(click.ClickException):
+    exit_code = FAILED
+
+
 def _say_no_space(exc: OSError) -> None:
     """Say what is full: a question's answer often goes to a file."""
     where = exc.filename or "where the output goes"
@@ -126,12 +130,10 @@ def _say_not_installed(command: str, exc: ModuleNotFoundError) -> None:
         return
     from .extras import how_to_install
 
-    missing = click.ClickException(
+    raise _NotInstalled(
         f"`smtpfeeds {command}` needs the package {exc.name!r}, which is not installed; "
         + how_to_install(entry.extra)
-    )
-    missing.exit_code = FAILED
-    raise missing from exc
+    ) from exc
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

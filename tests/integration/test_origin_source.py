@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import socket
 import subprocess
@@ -244,8 +245,25 @@ def test_lookup_of_nothing_known_exits_1_and_wrong_use_2(shelf_dir: Path) -> Non
     assert cli("lookup", *where).returncode == 2
     assert cli("lookup", *where, "--format", "xml", "1.1.1.1").returncode == 2
     nowhere = cli("lookup", "1.1.1.1")
-    assert nowhere.returncode == 1
+    assert nowhere.returncode == 2
     assert "origin_dir" in nowhere.stderr
+    odd = cli("lookup", *where, "192.0.2.300", "example.net", "--json")
+    assert (odd.returncode, odd.stdout) == (2, "[]\n")
+    assert "'example.net' is not an IPv4 or IPv6 address" in odd.stderr
+    assert cli("lookup", *where, "192.0.2.300", "16.0.5.5").returncode == 0
+    assert cli("lookup", *where, "192.0.2.300", "9.9.9.9").returncode == 1
+    gone = cli("lookup", "--origin-table", str(shelf_dir / "gone"), "16.0.5.5")
+    assert gone.returncode == 3
+
+
+def test_folder_of_a_single_host_names_the_table(shelf_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "aggregator.toml").write_text(f'origin_dir = "{shelf_dir / "origins"}"\n')
+    done = cli("lookup", "--dir", str(tmp_path), "16.0.5.5")
+    assert done.stdout.split("\t")[1] == "3333"
+    twice = cli("status", "--dir", str(tmp_path), "--config", str(tmp_path / "aggregator.toml"))
+    assert twice.returncode == 2
+    other = cli("status", "--dir", str(shelf_dir))
+    assert (other.returncode, "no aggregator.toml in it" in other.stderr) == (2, True)
 
 
 def test_lookup_from_a_pipe_survives_what_is_no_address(shelf_dir: Path) -> None:
@@ -285,10 +303,11 @@ def test_status_refresh_and_rollback_by_command(shelf_dir: Path, tmp_path: Path)
     done = cli("refresh", *given, "--from", str(table))
     assert done.returncode == 0
     assert "400 IPv4 and 121 IPv6 prefixes" in done.stdout
+    assert re.search(r", of \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", done.stdout)
     assert "compiling" in done.stderr
     table.write_text(table_text(rows(100, 10)))
     refused = cli("refresh", *given, "--from", str(table))
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert "fewer than 300" in refused.stderr
     shown = cli("status", *given)
     assert "fewer than 300" in shown.stdout

@@ -18,12 +18,14 @@ from click.testing import CliRunner, Result
 from ingest_support.fixtures import migrated_database
 from publish_support import Info, Origins
 from servers.postgres import PostgresServer, database_name
+from smtpfeeds_aggregator.publish import csv_format
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store import reading
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.purge import PurgeStore
 from smtpfeeds_common.cli import main
+from smtpfeeds_common.times import iso_utc
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
@@ -165,6 +167,8 @@ class TestQuery:
         assert "nothing found for 203.0.113.7" in result.stderr
         result = run("query", "203.0.113.7", "--json")
         assert (result.exit_code, json.loads(result.stdout)) == (1, [])
+        result = run("query", "203.0.113.7", "--format", "csv")
+        assert (result.exit_code, result.stdout) == (1, ",".join(csv_format.COLUMNS) + "\n")
 
     @pytest.mark.parametrize(
         "args",
@@ -259,7 +263,7 @@ class TestFeed:
         greet, data = json.loads(run("feed", "list", "--json").stdout)
         assert (greet["feed"], greet["addresses"]) == ("smtpgreet", 3)
         assert (data["feed"], data["addresses"]) == ("smtpdata", 1)
-        assert data["newest"] == f"{NOW - HOUR - timedelta(minutes=1):%Y-%m-%d %H:%M:%S}"
+        assert data["newest"] == iso_utc(NOW - HOUR - timedelta(minutes=1))
 
     def test_show_prints_what_would_be_published(
         self, run: Run, connection: Connection, dsn: str, tmp_path: Path
@@ -305,11 +309,17 @@ class TestSensors:
         assert alive["silent_since"] is None
         assert (alive["events_24h"], alive["events"], alive["skew_s"]) == (8, 108, 30.0)
         assert silent["alive"] is False
-        assert silent["silent_since"] == f"{NOW - DAY:%Y-%m-%d %H:%M:%S}"
+        assert silent["silent_since"] == iso_utc(NOW - DAY)
         assert (silent["version"], silent["drops"]) == ("0.0.9", 4)
         assert (new["alive"], new["last_heard"]) == (False, None)
         assert run("sensors", "list", "--json").stdout == run("sensors", "--json").stdout
-        assert run("sensors").stdout.splitlines()[1].split()[:2] == ["a-alive", "yes"]
+        head, row, *_ = run("sensors").stdout.splitlines()
+        assert row.split()[:2] == ["a-alive", "yes"]
+        assert "last heard UTC" in head
+        # CSV says what is not known, and what is true, as the feeds' own does.
+        rows = csv.DictReader(io.StringIO(run("sensors", "--format", "csv").stdout))
+        told = [(row["alive"], row["last_heard"], row["version"]) for row in rows][1:]
+        assert told == [("false", iso_utc(NOW - DAY), "0.0.9"), ("false", "NA", "NA")]
 
     def test_absurd_counts_of_one_sensor_hide_no_other(
         self, run: Run, connection: Connection
@@ -327,6 +337,9 @@ class TestSensors:
     def test_none_is_exit_code_1(self, run: Run) -> None:
         result = run("sensors")
         assert (result.exit_code, result.stderr) == (1, "no sensor has reported yet\n")
+        result = run("sensors", "--format", "csv")
+        assert result.exit_code == 1
+        assert result.stdout.startswith("sensor,alive,silent_since,last_heard,")
 
 
 class TestPurge:

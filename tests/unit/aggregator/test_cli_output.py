@@ -6,7 +6,7 @@ import pytest
 
 from smtpfeeds_aggregator.cli_output import least_widths, widths_that_fit
 
-TITLES = ("address", "feed", "last seen", "first seen", "hits", "AS name", "tags")
+TITLES = ("address", "feed", "last seen UTC", "first seen UTC", "hits", "AS name", "tags")
 ROW = (
     "198.51.100.9",
     "smtpgreet",
@@ -21,7 +21,7 @@ ROW = (
 def test_no_address_and_no_time_is_ever_broken() -> None:
     least = dict(zip(TITLES, least_widths(TITLES, [ROW]), strict=True))
     assert least["address"] == len("198.51.100.9")
-    assert least["last seen"] == len("2026-11-23 14:54:50")
+    assert least["last seen UTC"] == len("2026-11-23 14:54:50")
 
 
 def test_names_and_tags_are_broken_between_words_only() -> None:
@@ -44,9 +44,9 @@ def test_titles_without_rows_keep_their_longest_word() -> None:
     [
         (200, set()),
         (95, set()),  # 12 + 9 + 19 + 19 + 4 + 6 + 14, and six gaps of two: it just fits
-        (94, {"first seen"}),
-        (73, {"first seen", "tags"}),
-        (20, {"first seen", "tags"}),  # the rest is never shed: the terminal breaks the lines
+        (94, {"first seen UTC"}),
+        (73, {"first seen UTC", "tags"}),
+        (20, {"first seen UTC", "tags"}),  # the rest is never shed: the terminal breaks the lines
     ],
 )
 def test_narrow_terminal_goes_without_what_can_be_missed(width: int, missing: set[str]) -> None:
