@@ -11,6 +11,7 @@ the same way ends our idle transaction and with it the locks.
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -47,6 +48,8 @@ _IDLE_IN_TRANSACTION: Final = "60s"
 _BAD_DATA: Final = ("21", "22", "23")
 #: serialization_failure, deadlock_detected.
 _CONFLICTS: Final = ("40001", "40P01")
+#: A line that already ended in punctuation needs no more of it.
+_PUNCTUATED: Final = re.compile("([.,:;?!]);(?= )")
 
 
 class TransactionConflict(DatabaseUnavailable):
@@ -91,7 +94,7 @@ def connection_parameters(settings: AggregatorSettings, purpose: str) -> dict[st
     try:
         given = conninfo.conninfo_to_dict(settings.dsn)
     except psycopg.ProgrammingError as exc:
-        said = " ".join(str(exc).split())
+        said = one_line(exc)
         raise SettingsError(f"dsn: this is not a libpq connection string or URL: {said}") from exc
     password = read_secret("", settings.dsn_password_file, name="dsn_password_file")
     parameters: dict[str, Any] = {
@@ -135,12 +138,19 @@ def database_errors() -> Iterator[None]:
 def translate(exc: psycopg.Error) -> DatabaseError:
     """What an error of psycopg means to us."""
     state = exc.sqlstate or ""
-    said = " ".join(str(exc).split())
+    said = one_line(exc)
     if state[:2] in _BAD_DATA or (not state and isinstance(exc, errors.DataError)):
         return BadRows(f"the database refuses the data: {said} (SQLSTATE {state or 'none'})")
     if state in _CONFLICTS:
         return TransactionConflict(f"another transaction was in the way: {said}")
     return DatabaseUnavailable(f"the database cannot be used now: {said or type(exc).__name__}")
+
+
+def one_line(exc: BaseException) -> str:
+    """What an error says, in one line: libpq gives each of its sentences a line of its own."""
+    lines = [" ".join(line.split()) for line in str(exc).splitlines()]
+    said = "; ".join(line for line in lines if line)
+    return _PUNCTUATED.sub(r"\1", said)
 
 
 def discard(connection: Connection | None) -> None:

@@ -10,6 +10,7 @@ from ingest_support import settings_of
 from smtpfeeds_aggregator.store.connection import (
     TransactionConflict,
     connection_parameters,
+    one_line,
     translate,
 )
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable, SettingsError
@@ -58,3 +59,22 @@ def test_dsn_that_is_missing_or_no_dsn_is_said() -> None:
     for dsn, said in (("", "missing"), ("nonsense", "not a libpq connection string")):
         with pytest.raises(SettingsError, match=said):
             connection_parameters(settings_of(dsn), "test")
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (
+            'connection to server at "127.0.0.1", port 1 failed: Connection refused\n'
+            "\tIs the server running on that host and accepting TCP/IP connections?\n",
+            'connection to server at "127.0.0.1", port 1 failed: Connection refused; '
+            "Is the server running on that host and accepting TCP/IP connections?",
+        ),
+        ("All failures were:\n- host: one\n- host: two", "All failures were: - host: one; - host: two"),
+        ("it failed.\n\nTry again, please", "it failed. Try again, please"),
+        ("one line", "one line"),
+        ("", ""),
+    ],
+)
+def test_error_of_several_lines_is_one_sentence_after_another(said: str, line: str) -> None:
+    assert one_line(psycopg.OperationalError(said)) == line
