@@ -3,11 +3,17 @@
 import importlib.util
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import pytest
 
+from publish_support import frame_of
+from smtpfeeds_aggregator.publish import csv_format, ndjson_format
+from smtpfeeds_aggregator.publish.entries import Counts
+from smtpfeeds_aggregator.publish.manifest import manifest
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_sensor.settings import SensorSettings
 
@@ -35,6 +41,15 @@ def test_every_setting_has_a_line_of_help() -> None:
     for cls in (SensorSettings, AggregatorSettings):
         for field in cls.__dataclass_fields__.values():
             assert field.metadata["about"].help, f"{cls.__name__}.{field.name}"
+
+
+def test_every_column_and_field_of_the_published_files_is_told_of() -> None:
+    page = (ROOT / "docs" / "reference" / "feed-format.md").read_text(encoding="utf-8")
+    frame = frame_of("smtpgreet")
+    told = manifest(frame, [], {"smtpgreet": Counter()}, None)
+    fields = {*csv_format.COLUMNS, *ndjson_format.metadata(frame, Counts()), *told}
+    fields |= {field.encode_name for field in msgspec.structs.fields(ndjson_format.Row)}
+    assert [name for name in sorted(fields) if not re.search(rf"\b{name}\b", page)] == []
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
