@@ -5,12 +5,15 @@ The only module that imports sqlite3; every error of SQLite leaves it as one of 
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -137,9 +140,18 @@ def _begin(db: sqlite3.Connection, bounds: Bounds) -> None:
     db.execute(f"PRAGMA max_page_count={max(64, bounds.max_bytes // PAGE_BYTES)}")
     db.execute("BEGIN IMMEDIATE")
     begin_epoch(db)
+    db.execute(SET_META, ("bounds", json.dumps(asdict(bounds))))
     db.execute("COMMIT")
     # From here on the reactor would wait: the lock is tried once, and again a few ms later.
     db.execute("PRAGMA busy_timeout=0")
+
+
+def noted_bounds(db: sqlite3.Connection) -> Bounds:
+    """The bounds that its sensor has set; the default for what is not noted."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'bounds'").fetchone()
+    noted = json.loads(row[0]) if row else {}
+    known = {each.name for each in fields_of(Bounds)}
+    return Bounds(**{name: value for name, value in noted.items() if name in known})
 
 
 def begin_epoch(db: sqlite3.Connection) -> None:

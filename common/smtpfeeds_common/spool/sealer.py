@@ -15,6 +15,7 @@ from .file import (
     check_layout,
     connect,
     inode,
+    noted_bounds,
     reading,
     take_lock,
     transaction,
@@ -37,14 +38,13 @@ class Sealer:
     """The deliverer's side of a spool file; all calls from one thread."""
 
     def __init__(self, path: Path, *, bounds: Bounds | None = None) -> None:
-        """Open a spool that a sensor has made.
+        """Open a spool that a sensor has made, with the bounds that it noted there.
 
         Raises:
             SpoolInUse: another publisher or aggregator delivers from it.
             SpoolError: there is no such spool yet.
         """
         self.path = path
-        self.bounds = bounds or Bounds()
         if not path.exists():
             raise SpoolError(f"there is no spool {path}; the sensor makes it when it starts")
         self._lock = take_lock(
@@ -59,9 +59,10 @@ class Sealer:
             self._lock.close()
             raise
         try:
-            self._keeper = Keeper(self._db, path, self.bounds)
             check_layout(self._db, path)
             with transaction(self._db, path):
+                self.bounds = bounds or noted_bounds(self._db)
+                self._keeper = Keeper(self._db, path, self.bounds)
                 self.sensor = str(self._meta("sensor"))
                 begin_epoch(self._db)
         except BaseException:

@@ -1,5 +1,6 @@
 """The spool, deliverer's side: batches that never change, epochs, replay, the bound's rule."""
 
+import contextlib
 import shutil
 import sqlite3
 from pathlib import Path
@@ -276,3 +277,23 @@ def test_row_seen_again_meanwhile_stays(path: Path) -> None:
     assert rows(path) == {(0, (0).to_bytes(4))}
     db.close()
     spool.close()
+
+
+def test_deliverer_that_is_told_no_bounds_keeps_those_of_the_sensor(path: Path) -> None:
+    """On a single host another program delivers, which does not know the sensor's settings."""
+    bounds = Bounds(max_bytes=1_000_000, replay_ms=DAY // 2)
+    Spool(path, sensor="s", bounds=Bounds(max_bytes=2_000_000)).close()
+    Spool(path, sensor="s", bounds=bounds).close()
+    sealer = Sealer(path)
+    assert sealer.bounds == bounds
+    sealer.close()
+    with contextlib.closing(connect(path, synchronous="NORMAL", busy_ms=100)) as db:
+        db.execute("UPDATE meta SET value = '{\"max_bytes\": 7, \"new\": 1}' WHERE key = 'bounds'")
+    sealer = Sealer(path)
+    assert sealer.bounds == Bounds(max_bytes=7), "what a later sensor notes besides does no harm"
+    sealer.close()
+    with contextlib.closing(connect(path, synchronous="NORMAL", busy_ms=100)) as db:
+        db.execute("DELETE FROM meta WHERE key = 'bounds'")
+    sealer = Sealer(path)
+    assert sealer.bounds == Bounds()
+    sealer.close()
