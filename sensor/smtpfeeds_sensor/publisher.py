@@ -173,6 +173,8 @@ class BrokerLink:
             pika.exceptions.AuthenticationError,
             pika.exceptions.ProbableAccessDeniedError,
         ) as exc:
+            if _is_only_lost(exc):
+                raise BrokerUnavailable(f"broker {where}: {_reason(exc)}") from exc
             raise BrokerRefused(f"broker {where} refuses the account {account!r}: {exc}") from exc
         except pika.exceptions.ConnectionClosedByBroker as exc:
             raise _connection_closed(exc, where) from exc
@@ -269,6 +271,14 @@ class BrokerLink:
             yield
         finally:
             timer.cancel()
+
+
+def _is_only_lost(exc: pika.exceptions.AMQPConnectionError) -> bool:
+    """Whether pika takes a connection lost in the handshake for a refusal, by guess.
+
+    It keeps the ``repr`` of what it met; a broker that refuses says so before it closes.
+    """
+    return any(str(met).startswith("StreamLostError") for met in exc.args)
 
 
 def _connection_closed(exc: pika.exceptions.ConnectionClosedByBroker, where: str) -> BrokerError:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from pika.exceptions import (
+    ConnectionClosedByBroker,
+    ProbableAuthenticationError,
+    StreamLostError,
+)
 
-from smtpfeeds_sensor.publisher import read_brokers
+from smtpfeeds_common.errors import BrokerRefused, BrokerUnavailable
+from smtpfeeds_sensor.publisher import BrokerLink, read_brokers
 from smtpfeeds_sensor.settings import SensorSettings
 
 
@@ -28,3 +35,14 @@ def test_password_comes_from_the_file_where_the_address_has_none(
     assert read.account == "lisbon-1"
     assert read.parameters.credentials.password == "from the file"
     assert (read.parameters.host, read.parameters.virtual_host) == ("127.0.0.1", "smtpfeeds")
+
+
+def test_connection_lost_in_the_handshake_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pika guesses at a wrong password; a refusal would be an alarm, and hold all batches."""
+    lost = ProbableAuthenticationError(repr(StreamLostError("Stream connection lost: reset")))
+    refused = ProbableAuthenticationError(repr(ConnectionClosedByBroker(403, "ACCESS_REFUSED")))
+    settings = SensorSettings(name="s1", broker=("amqp://s1:x@127.0.0.1",))
+    for met, meant in ((lost, BrokerUnavailable), (refused, BrokerRefused)):
+        monkeypatch.setattr("pika.BlockingConnection", Mock(side_effect=met))
+        with pytest.raises(meant):
+            BrokerLink.of_settings(settings).open()
