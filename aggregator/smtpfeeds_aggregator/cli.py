@@ -18,13 +18,12 @@ def aggregator() -> None:
 def run(config: Path | None) -> None:
     """Take batches in and, where feeds_dir is set, publish the feeds.
 
-    Logs one line `ready` when batches can come in. SIGTERM and SIGINT finish
-    what is in hand.
+    Logs one line `ready` when batches can come in, and waits for a database or
+    broker that is away. SIGTERM and SIGINT finish what is in hand.
     """
-    from .service import Service
+    from .start import run as run_service
 
-    settings = load(config)
-    raise SystemExit(Service(settings).run())
+    raise SystemExit(run_service(load(config)))
 
 
 @aggregator.command()
@@ -45,10 +44,10 @@ def migrate(config: Path | None) -> None:
         click.echo("the schema is up to date")
 
 
-@aggregator.command("check-config")
+@aggregator.command("check-config", short_help="Check the settings; connects to nothing.")
 @CONFIG
 def check_config(config: Path | None) -> None:
-    """Read the settings as `run` would; connects to nothing."""
+    """Read the settings as `run` would, and try their folders and files; connects to nothing."""
     from .check_config import check
 
     for line in check(load(config)):

@@ -54,7 +54,10 @@ class Maintenance:
 
     def _round(self, stop: Event) -> None:
         if self._connection is None:
-            self._connection = connect(self._settings, "maintenance", autocommit=True)
+            limit_s = self._settings.database_timeout_s
+            self._connection = connect(
+                self._settings, "maintenance", autocommit=True, limit_s=limit_s
+            )
         store = MaintenanceStore(
             self._connection, retention=timedelta(days=self._settings.retention_days)
         )

@@ -38,6 +38,7 @@ class Metrics:
         self.redelivered = self._counter("redelivered", "Deliveries that came again.")
         self.new_sensors = self._counter("new_sensors", "Sensors heard for the first time.")
         self.holds = self._counter("holds", "Times that the database was away.")
+        self.timeouts = self._counter("timeouts", "Transactions given up for taking too long.")
         self.conflicts = self._counter("conflicts", "Transactions that gave way to another.")
         self.broker_losses = self._counter("broker_losses", "Connections to the broker lost.")
         self.consumer_losses = self._counter(

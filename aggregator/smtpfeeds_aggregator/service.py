@@ -89,7 +89,8 @@ class Service:
         self._settings = settings
         self.metrics, self.health = Metrics(), Health()
         self._stop = Event()
-        connection = connect(settings, "start", autocommit=True)
+        limit_s = settings.database_timeout_s
+        connection = connect(settings, "start", autocommit=True, limit_s=limit_s)
         try:
             check_schema(connection)
         finally:
@@ -98,7 +99,7 @@ class Service:
         self._origins.load()
         self._source = _make_source(settings, self.metrics)
         store = IngestStore(
-            lambda: connect(settings, "ingest", autocommit=True),
+            lambda: connect(settings, "ingest", autocommit=True, limit_s=limit_s),
             retention=timedelta(days=settings.retention_days),
             addresses_per_prefix64=settings.addresses_per_prefix64,
         )

@@ -218,6 +218,14 @@ class AggregatorSettings:
         unit="days",
         help="rows unseen for longer are deleted; never under the 7 days of the feeds",
     )
+    database_timeout_s: float = setting(
+        60,
+        minimum=1,
+        maximum=240,
+        unit="seconds",
+        help="a transaction that takes longer is given up, with its connection, and tried anew; "
+        "publishing may take ten times as long over a statement",
+    )
     addresses_per_prefix64: int = setting(
         64,
         minimum=1,

@@ -145,3 +145,75 @@ def test_server_out_of_connections_is_waited_for(
             table.connection.close()
         until(lambda: hits(dsn) == 10, "all 10 count", limit_s=40)
     publisher.close()
+
+
+def test_database_that_stays_connected_and_never_answers_is_given_up(
+    postgres: PostgresServer,
+    vhost: Vhost,
+    publisher: Publisher,
+    cutting_proxy: Callable[[Target], CuttingProxy],
+) -> None:
+    """As behind a pooler or a firewall that swallows a reset: keepalives are answered, no more."""
+    dsn = migrated_database(postgres)
+    proxy = cutting_proxy(postgres.private.socket_path)
+    through = postgres.dsn_through(proxy.host, proxy.port, dsn) + " connect_timeout=2"
+    spool = uuid.uuid4()
+    with running(settings_of(through, vhost.url, database_timeout_s=1)) as service:
+        until(lambda: service._source.consuming, "the aggregator consumes")
+        publish(publisher, spool, 1, 10)
+        until(lambda: hits(dsn) == 10, "ten count")
+        proxy.blackhole()
+        publish(publisher, spool, 11, 40)
+        until(lambda: sample(service, "timeouts_total") > 0, "the silence is noticed", limit_s=10)
+        until(lambda: sample(service, "holding") == 1, "it waits", limit_s=10)
+        publish(publisher, spool, 41, 50)
+        proxy.forward()  # the old connection goes on, deaf: nobody is told of its end
+        until(lambda: hits(dsn) == 50, "all 50 count", limit_s=30)
+        until(lambda: service.health.problems() == [], "all is well again")
+    assert hits(dsn) == 50
+    publisher.close()
+    postgres.drop_database(dsn)
+
+
+def test_slow_database_is_given_less_at_a_time_and_gets_on(
+    postgres: PostgresServer, vhost: Vhost, publisher: Publisher
+) -> None:
+    """Ten batches together are over the limit, one by one they are not: none waits for ever."""
+    dsn = migrated_database(postgres)
+    slow = Table(dsn)
+    slow.run(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(0.15); RETURN NEW; END'"
+    )
+    slow.run("CREATE TRIGGER slow BEFORE INSERT ON sighting FOR EACH ROW EXECUTE FUNCTION slow()")
+    settings = settings_of(dsn, vhost.url, database_timeout_s=1, ingest_wait_ms=1500)
+    with running(settings) as service:
+        until(lambda: service._source.consuming, "the aggregator consumes")
+        spool = uuid.uuid4()
+        for seq in range(1, 11):
+            publisher.publish(made_batch(greet(f"192.0.2.{seq}"), spool=spool, seq=seq))
+        until(lambda: hits(dsn) == 10, "all 10 count", limit_s=30)
+        until(lambda: service.health.problems() == [], "all is well again")
+        assert sample(service, "timeouts_total") == 1
+    assert hits(dsn) == 10
+    slow.connection.close()
+    publisher.close()
+    postgres.drop_database(dsn)
+
+
+def test_table_locked_beyond_the_limit_is_waited_for(
+    postgres: PostgresServer, vhost: Vhost, publisher: Publisher
+) -> None:
+    dsn = migrated_database(postgres)
+    other = Table(dsn)
+    with running(settings_of(dsn, vhost.url, database_timeout_s=1)) as service:
+        until(lambda: service._source.consuming, "the aggregator consumes")
+        with other.connection.transaction():
+            other.run("LOCK TABLE sighting IN ACCESS EXCLUSIVE MODE")
+            publish(publisher, uuid.uuid4(), 1, 5)
+            until(lambda: sample(service, "holding") == 1, "it waits")
+        until(lambda: hits(dsn) == 5, "all 5 count", limit_s=30)
+    assert hits(dsn) == 5
+    other.connection.close()
+    publisher.close()
+    postgres.drop_database(dsn)

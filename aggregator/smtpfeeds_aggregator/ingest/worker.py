@@ -11,6 +11,8 @@ What can go wrong has one answer each:
 * the database refuses the data: batch by batch, the culprit alone is refused
 * the database is away: hold; beyond a minute everything in hand is given back
   to the source, and taken again when the database is
+* it takes too long over a transaction: given up with its connection, then batch by
+  batch, so that a slow one gets on
 * killed at any point: what was not acknowledged comes again, and what of it was
   committed is recognised
 """
@@ -30,6 +32,7 @@ from smtpfeeds_common.logs import fields
 from ..metrics import Health, Metrics
 from ..settings import AggregatorSettings
 from ..sources import Delivery, Refusal, Source
+from ..store.connection import DatabaseTimeout
 from ..store.ingest import IngestStore, Outcome
 from .check import BatchKey, CheckedBatch, check, refused_rows_body
 from .fold import Folded, OriginTable, fold
@@ -217,7 +220,11 @@ class IngestWorker:
         try:
             outcome = self._apply(collection, stop)
         except BadRows as exc:
-            self._write_one_by_one(collection, exc, stop)
+            self._find_culprit(collection, exc, stop)
+            return
+        except DatabaseTimeout as exc:
+            logger.warning("database slow; batch by batch", extra=fields(reason=exc.message[:300]))
+            self._write_one_by_one(collection, stop)
             return
         if outcome is not None:
             self._count(collection, outcome)
@@ -234,6 +241,7 @@ class IngestWorker:
 
         Raises:
             BadRows: the database refuses the data.
+            DatabaseTimeout: it is too slow for several batches at once.
         """
         away_since: float | None = None
         retry_s = _RETRY_FIRST_S
@@ -245,9 +253,9 @@ class IngestWorker:
                 outcome = self._store.apply(
                     collection.folded, lambda keys: self._refold(collection, keys)
                 )
-            except BadRows:
-                raise
             except DatabaseError as exc:
+                if self._needs_smaller(exc, collection, first=away_since is None):
+                    raise
                 now = time.monotonic()
                 if away_since is None:
                     away_since = now
@@ -266,6 +274,13 @@ class IngestWorker:
                 return outcome
             finally:
                 self._metrics.conflicts.inc(self._store.conflicts - conflicts)
+
+    def _needs_smaller(self, exc: DatabaseError, collection: Collection, *, first: bool) -> bool:
+        """Whether the same again would be in vain, or may well be."""
+        if isinstance(exc, DatabaseTimeout):
+            self._metrics.timeouts.inc()
+            return first and len(collection.batches) > 1
+        return isinstance(exc, BadRows)
 
     def _refold(self, collection: Collection, keys: frozenset[BatchKey]) -> Folded:
         fresh = [checked for checked in collection.batches if checked.key in keys]
@@ -298,13 +313,17 @@ class IngestWorker:
             self._source.resume()
             return
 
-    def _write_one_by_one(self, collection: Collection, cause: BadRows, stop: Event) -> None:
-        """Find the culprit: each batch in a transaction of its own; the good ones are taken."""
+    def _find_culprit(self, collection: Collection, cause: BadRows, stop: Event) -> None:
+        """Refuse the one batch that the database refuses; the good ones are taken."""
         if len(collection.batches) == 1:
             checked = collection.batches[0]
             body = checked.delivery.body
             self._refuse_once(checked, collection.repeats, Refusal("batch", cause.message, body))
             return
+        self._write_one_by_one(collection, stop)
+
+    def _write_one_by_one(self, collection: Collection, stop: Event) -> None:
+        """Each batch in a transaction of its own."""
         for checked in collection.batches:
             repeats = tuple(again for again in collection.repeats if again.key == checked.key)
             folded = fold((checked,), collection.origin)

@@ -199,4 +199,6 @@ class PublishLoop:
 
 
 def _connect(settings: AggregatorSettings) -> Connection:
-    return connect(settings, "publish", autocommit=True)
+    # It reads and sorts the whole window in one statement.
+    limit_s = 10 * settings.database_timeout_s
+    return connect(settings, "publish", autocommit=True, limit_s=limit_s)

@@ -54,6 +54,7 @@ class AmqpSource:
         self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._session = 0
         self._consumed = False
+        self._said = ""
         self._paused = Event()
         self._connection: pika.BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
@@ -128,18 +129,19 @@ class AmqpSource:
                     # queue would be asked twice a second, for ever.
                     backoff_s = _BACKOFF_FIRST_S
                 self._metrics.broker_losses.inc()
-                logger.warning(
-                    "broker unavailable",
-                    extra=fields(
-                        reason=str(exc) or type(exc).__name__, retry_s=round(backoff_s, 1)
-                    ),
-                )
+                self._say_unavailable(str(exc) or type(exc).__name__)
                 self._end_session()
                 stop.wait(backoff_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
                 backoff_s = min(backoff_s * 2, _BACKOFF_LAST_S)
             finally:
                 self._disconnect()
         helper.join(timeout=10)
+
+    def _say_unavailable(self, reason: str) -> None:
+        """Say it once, and again where the reason changes; it is tried for as long as it takes."""
+        if reason != self._said:
+            self._said = reason
+            logger.warning("broker unavailable; trying on", extra=fields(reason=reason))
 
     def _connect(self) -> None:
         self._connection = broker.connect(self._settings, "ingest")
@@ -175,6 +177,7 @@ class AmqpSource:
         channel.basic_consume(self._settings.queue, partial(self._delivered, self._session))
         self._channel = channel
         self._consumed = True
+        self._said = ""
         logger.info("consuming", extra=fields(queue=self._settings.queue, prefetch=self._prefetch))
 
     def _delivered(

@@ -72,6 +72,10 @@ class IngestStore:
         self._connection: Connection | None = None
         self._sql = queries("ingest.sql")
         self._names: dict[int, str] = {}
+        #: Which session of the server the connection is: number and start.
+        self._session: tuple[int, datetime] | None = None
+        #: The one given up last, which may still be at work there.
+        self._abandoned: tuple[int, datetime] | None = None
         self.conflicts = 0
 
     def apply(self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]) -> Outcome:
@@ -83,6 +87,7 @@ class IngestStore:
 
         Raises:
             BadRows: the database refuses the data; nothing was written.
+            DatabaseTimeout: it took too long; fewer batches may pass.
             DatabaseUnavailable: nothing was written, or it is not known: the same
                 batches again do no harm.
         """
@@ -108,7 +113,7 @@ class IngestStore:
     def close(self) -> None:
         """Give the connection up."""
         discard(self._connection)
-        self._connection = None
+        self._connection = self._session = None
 
     def _ready(self) -> Connection:
         if self._connection is None or self._connection.closed:
@@ -117,12 +122,22 @@ class IngestStore:
                 _refuse_read_only(connection)
                 connection.execute(self._sql["set_up_session"])
                 connection.execute(self._sql["create_incoming"])
+                session = self._end_abandoned(connection)
             except BaseException:
                 discard(connection)
                 raise
-            self._connection = connection
+            self._connection, self._session, self._abandoned = connection, session, None
             self._names = {}
         return self._connection
+
+    def _end_abandoned(self, connection: Connection) -> tuple[int, datetime]:
+        """End the session that was given up: it would keep the same batches locked for long."""
+        if self._abandoned is not None:
+            pid, start = self._abandoned
+            connection.execute(self._sql["end_session"], {"pid": pid, "start": start})
+        row = connection.execute(self._sql["this_session"]).fetchone()
+        assert row is not None
+        return row[0], row[1]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -133,6 +148,7 @@ class IngestStore:
         except TransactionConflict:
             raise
         except DatabaseUnavailable:
+            self._abandoned = self._session or self._abandoned
             self.close()
             raise
 
@@ -141,7 +157,7 @@ class IngestStore:
     ) -> Outcome:
         with self._errors():
             connection = self._ready()
-            with connection.transaction():
+            with connection.one_limit(), connection.transaction():
                 fresh, now = self._claim(connection, folded.keys)
                 if len(fresh) < len(folded.keys):
                     folded = refold(fresh)

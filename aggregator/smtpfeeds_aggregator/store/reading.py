@@ -50,6 +50,17 @@ class FeedState(NamedTuple):
     newest: datetime
 
 
+class CrowdedPrefix(NamedTuple):
+    """An IPv6 /64 past its addresses of a day, and what was counted under it in a feed."""
+
+    prefix: str
+    feed: str
+    sensors: int
+    first_seen: datetime
+    last_seen: datetime
+    events: int
+
+
 class SensorState(NamedTuple):
     """What is known of a sensor; skew is its clock less ours, with the delivery's delay in it."""
 
@@ -86,6 +97,15 @@ class ReadingStore:
     def sensors(self) -> list[SensorState]:
         """All sensors, by name."""
         return [SensorState(*row) for row in self._rows("sensors", alive_s=ALIVE_S)]
+
+    def crowded(self, since: datetime | None, rows: int) -> list[CrowdedPrefix]:
+        """The /64s past their addresses of a day, those seen last first, at most so many."""
+        return [CrowdedPrefix(*row) for row in self._rows("crowded", since=since, rows=rows)]
+
+    def is_crowded(self, low: str, high: str, wanted: Filter) -> bool:
+        """Whether events of a range of IPv6 addresses were counted under their /64."""
+        asked = {"low": low, "high": high, "feeds": list(wanted.feeds), "since": wanted.since}
+        return bool(self._rows("is_crowded", **asked)[0][0])
 
     def _pages(
         self, query: str, wanted: Filter, *, low: str, **parameters: Any

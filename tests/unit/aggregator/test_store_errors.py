@@ -8,6 +8,7 @@ from psycopg import errors
 
 from ingest_support import settings_of
 from smtpfeeds_aggregator.store.connection import (
+    DatabaseTimeout,
     TransactionConflict,
     connection_parameters,
     one_line,
@@ -28,7 +29,7 @@ MEANINGS: list[tuple[str, type[Exception]]] = [
     ("53100", DatabaseUnavailable),  # disk full
     ("53300", DatabaseUnavailable),  # too many connections
     ("57P01", DatabaseUnavailable),  # ended by an administrator
-    ("57014", DatabaseUnavailable),  # a statement's timeout
+    ("57014", DatabaseTimeout),  # a statement's timeout
     ("08006", DatabaseUnavailable),  # connection failure
     ("XX000", DatabaseUnavailable),  # an internal error: a damaged page
 ]
@@ -70,7 +71,10 @@ def test_dsn_that_is_missing_or_no_dsn_is_said() -> None:
             'connection to server at "127.0.0.1", port 1 failed: Connection refused; '
             "Is the server running on that host and accepting TCP/IP connections?",
         ),
-        ("All failures were:\n- host: one\n- host: two", "All failures were: - host: one; - host: two"),
+        (
+            "All failures were:\n- host: one\n- host: two",
+            "All failures were: - host: one; - host: two",
+        ),
         ("it failed.\n\nTry again, please", "it failed. Try again, please"),
         ("one line", "one line"),
         ("", ""),

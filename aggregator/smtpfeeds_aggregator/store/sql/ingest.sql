@@ -19,6 +19,15 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
     asn bigint
 ) ON COMMIT DELETE ROWS;
 
+-- name: this_session
+SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid();
+
+-- name: end_session
+-- A session that was given up, if the server still has it, with its locks. The start
+-- tells it from another's of the same number, here or on another server.
+SELECT pg_terminate_backend(pid)
+FROM pg_stat_activity WHERE pid = %(pid)s AND backend_start = %(start)s;
+
 -- name: lock_spools
 -- FOR SHARE: workers go side by side, the compactor (FOR UPDATE) waits for them.
 -- The clock of this transaction comes with it.

@@ -33,6 +33,25 @@ SELECT feed, count(*), max(last_seen) FROM observation
 WHERE last_seen >= %(since)s
 GROUP BY feed;
 
+-- name: crowded
+-- IPv6 /64s past their addresses of a day: events without a row of their own, newest first.
+SELECT prefix::text, feed, count(*), min(first_seen), max(last_seen),
+       least(sum(hits), 4611686018427387903)::bigint
+FROM prefix_overflow
+WHERE (%(since)s::timestamptz IS NULL OR last_seen >= %(since)s)
+GROUP BY prefix, feed
+ORDER BY max(last_seen) DESC, prefix, feed
+LIMIT %(rows)s;
+
+-- name: is_crowded
+-- Whether a range of IPv6 addresses meets such a /64; by the key.
+SELECT EXISTS (
+    SELECT FROM prefix_overflow
+    WHERE prefix >= network(set_masklen(%(low)s::inet, 64)) AND prefix <= %(high)s::inet
+      AND feed = ANY(%(feeds)s)
+      AND (%(since)s::timestamptz IS NULL OR last_seen >= %(since)s)
+);
+
 -- name: sensors
 -- All sensors, with the events of the last 24 hours (by whole hours) and of all that is kept.
 SELECT s.name, s.heard_at, s.heard_at >= now() - make_interval(secs => %(alive_s)s),

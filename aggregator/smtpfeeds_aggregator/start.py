@@ -1,0 +1,79 @@
+"""The start of `smtpfeeds aggregator run`: waits for the database, then runs the service.
+
+A database that is away is waited for, and so said once; one that refuses the DSN,
+or whose schema is not this program's, is a mistake, and ends the program with what
+to do. The broker is waited for by the source, all the time and not only at the start.
+"""
+
+import logging
+import random
+import signal
+from threading import Event
+from typing import Final
+
+from smtpfeeds_common.errors import DatabaseUnavailable
+from smtpfeeds_common.logs import fields
+
+from .service import Service
+from .settings import AggregatorSettings
+from .store.connection import DatabaseRefused, connect, discard
+from .store.migrations import check_schema
+from .systemd import notify
+
+logger = logging.getLogger(__name__)
+
+_RETRY_FIRST_S: Final = 0.5
+_RETRY_LAST_S: Final = 5.0
+#: Longer than a try (several hosts, each with its time to connect) and the wait after it.
+_EXTEND: Final = "EXTEND_TIMEOUT_USEC=120000000"
+
+
+def run(settings: AggregatorSettings) -> int:
+    """Run until SIGTERM or SIGINT, also while it still waits. Returns the exit code.
+
+    Raises:
+        SettingsError, DatabaseError, OriginError: what is wrong.
+    """
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if not wait_for_database(settings, stop):
+        return 0
+    return Service(settings).run()
+
+
+def wait_for_database(settings: AggregatorSettings, stop: Event) -> bool:
+    """Wait until the database can be asked and has this program's schema; False when stopped.
+
+    Raises:
+        SettingsError: no DSN, or it cannot be read.
+        DatabaseRefused: the server does not take the account, or has no such database.
+        SchemaMismatch: the schema is missing, older or newer.
+    """
+    said = ""
+    retry_s = _RETRY_FIRST_S
+    while not stop.is_set():
+        try:
+            _check(settings)
+        except DatabaseRefused:
+            raise
+        except DatabaseUnavailable as exc:
+            if exc.message != said:
+                said = exc.message
+                logger.warning("waiting for the database", extra=fields(reason=said[:300]))
+            notify(f"STATUS=waiting for the database\n{_EXTEND}")
+            stop.wait(retry_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
+            retry_s = min(retry_s * 2, _RETRY_LAST_S)
+        else:
+            if said:
+                logger.info("the database is there", extra=fields())
+            return True
+    return False
+
+
+def _check(settings: AggregatorSettings) -> None:
+    connection = connect(settings, "start", autocommit=True, limit_s=settings.database_timeout_s)
+    try:
+        check_schema(connection)
+    finally:
+        discard(connection)

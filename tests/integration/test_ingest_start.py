@@ -1,0 +1,108 @@
+"""An aggregator that starts while what it needs is away, or is told wrong where it is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ingest_support import settings_of, until
+from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
+from servers.postgres import PostgresServer
+from servers.proxy import CuttingProxy, Target
+from smtpfeeds_aggregator.start import wait_for_database
+from smtpfeeds_aggregator.store.connection import (
+    DatabaseRefused,
+    DatabaseTimeout,
+    connect,
+    database_errors,
+)
+from smtpfeeds_common.errors import SchemaMismatch
+
+# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+
+
+class Waiting:
+    """`wait_for_database` in a thread."""
+
+    def __init__(self, dsn: str) -> None:
+        self.stop = threading.Event()
+        self.found: list[bool] = []
+        self.thread = threading.Thread(target=self._run, args=(dsn,))
+        self.thread.start()
+
+    def _run(self, dsn: str) -> None:
+        self.found.append(wait_for_database(settings_of(dsn, database_timeout_s=1), self.stop))
+
+    def end(self) -> bool:
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        return self.found[0]
+
+
+def test_database_that_is_away_is_waited_for_and_said_once(
+    postgres: PostgresServer,
+    dsn: str,
+    cutting_proxy: Callable[[Target], CuttingProxy],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proxy = cutting_proxy(postgres.private.socket_path)
+    proxy.refuse()
+    caplog.set_level(logging.INFO)
+    waiting = Waiting(postgres.dsn_through(proxy.host, proxy.port, dsn))
+    until(lambda: "waiting for the database" in caplog.messages, "it says so")
+    time.sleep(2)  # several tries
+    assert waiting.thread.is_alive()
+    assert caplog.messages.count("waiting for the database") == 1
+    proxy.forward()
+    assert waiting.end()
+    assert caplog.messages[-1] == "the database is there"
+
+
+def test_database_that_takes_connections_and_says_nothing_is_waited_for(
+    postgres: PostgresServer, dsn: str, cutting_proxy: Callable[[Target], CuttingProxy]
+) -> None:
+    proxy = cutting_proxy(postgres.private.socket_path)
+    proxy.blackhole()
+    waiting = Waiting(postgres.dsn_through(proxy.host, proxy.port, dsn) + " connect_timeout=2")
+    until(lambda: proxy.accepted > 1, "it gives one up and tries another")
+    proxy.cut()
+    proxy.forward()
+    assert waiting.end()
+
+
+def test_stop_ends_the_wait(tmp_path: Path) -> None:
+    waiting = Waiting(f"host={tmp_path} dbname=nothing")
+    time.sleep(0.2)
+    waiting.stop.set()
+    assert not waiting.end()
+
+
+def test_mistake_in_the_dsn_ends_with_what_is_wrong(dsn: str) -> None:
+    """Waiting would not help: no such database, no such account."""
+    for wrong, said in (
+        (dsn + " dbname=nowhere", r'database "nowhere" does not exist; check dsn'),
+        (dsn + " user=nobody-here", r"nobody-here.*check dsn"),
+    ):
+        with pytest.raises(DatabaseRefused, match=said):
+            wait_for_database(settings_of(wrong), threading.Event())
+
+
+def test_database_without_the_schema_ends_with_what_to_do(database: str) -> None:
+    with pytest.raises(SchemaMismatch, match="aggregator migrate"):
+        wait_for_database(settings_of(database), threading.Event())
+
+
+def test_statement_has_a_limit_here_and_in_the_server(dsn: str) -> None:
+    settings = settings_of(dsn)
+    with connect(settings, "test", autocommit=True, limit_s=0.5) as connection:
+        with pytest.raises(DatabaseTimeout, match="statement timeout"), database_errors():
+            connection.execute("SELECT pg_sleep(5)")
+        connection.execute("SET statement_timeout = 0")
+        with pytest.raises(DatabaseTimeout, match=r"no answer within 0\.5 s"), database_errors():
+            connection.execute("SELECT pg_sleep(5)")
+        assert connection.closed
