@@ -13,7 +13,7 @@ def aggregator() -> None:
     """Run the central aggregator."""
 
 
-@aggregator.command()
+@aggregator.command(short_help="Take batches in, and publish the feeds.")
 @CONFIG
 def run(config: Path | None) -> None:
     """Take batches in and, where feeds_dir is set, publish the feeds.

@@ -24,7 +24,7 @@ ALL = click.option("--all", "every", is_flag=True, help="All of them.")
 IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", short_help="See, put back and drop what was refused.")
 def dead_letters() -> None:
     """What was refused: messages that are no batch, and rows of batches."""
 
@@ -33,7 +33,12 @@ def _queue(config: Path | None) -> "DeadLetters":
     from .sources.dead_letters import DeadLetters
 
     settings = load(config)
-    if not settings.broker or settings.broker[0].startswith("spool:"):
+    if not settings.broker:
+        raise SettingsError(
+            "which broker? Give --config FILE with the setting 'broker', or set "
+            "SMTPFEEDS_AGGREGATOR_BROKER"
+        )
+    if settings.broker[0].startswith("spool:"):
         raise SettingsError(
             "without a broker there is no queue of refused messages; a refused batch stays in its "
             "spool: `smtpfeeds sensor status` counts it"
@@ -57,7 +62,7 @@ def list_(config: Path | None, limit: int) -> None:
         raise SystemExit(1)
 
 
-@dead_letters.command()
+@dead_letters.command(short_help="Write the body of one message.")
 @CONFIG
 @LIMIT
 @click.argument("letter_id", metavar="ID")
@@ -74,7 +79,7 @@ def show(config: Path | None, limit: int, letter_id: str) -> None:
     _none_of([letter_id])
 
 
-@dead_letters.command()
+@dead_letters.command(short_help="Put messages back among the batches.")
 @CONFIG
 @LIMIT
 @ALL

@@ -78,6 +78,6 @@ def test_settings_that_cannot_work_end_with_2_and_say_what_to_do(tmp_path: Path)
     assert (done.returncode, "feeds_dir" in done.stderr) == (2, True)
     config.write_text('dsn = "host=127.0.0.1 dbname=x"\nbroker = ["amqp://u@h", "spool:/x"]')
     assert command(config, "check-config").returncode == 2
-    config.write_text('dsn = "host=127.0.0.1 dbname=x"\nbroker = ["spool:/x"]')
+    config.write_text(f'dsn = "host=127.0.0.1 dbname=x"\nbroker = ["spool:{tmp_path}"]')
     good = command(config, "check-config")
     assert (good.returncode, "the settings are good" in good.stdout) == (0, True)

@@ -1,0 +1,76 @@
+"""`smtpfeeds aggregator check-config`: folders and files are tried, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smtpfeeds_aggregator import settings as aggregator_settings
+from smtpfeeds_aggregator.check_config import check
+from smtpfeeds_common.errors import SettingsError
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> dict[str, Any]:
+    for name in ("spools", "origins", "feeds"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "table").write_text("x")
+    return {
+        "dsn": "host=127.0.0.1 dbname=x",
+        "broker": [f"spool:{tmp_path / 'spools'}"],
+        "feeds_dir": str(tmp_path / "feeds"),
+        "origin_dir": str(tmp_path / "origins"),
+        "as_names": str(tmp_path / "table"),
+    }
+
+
+def said(tmp_path: Path, values: dict[str, Any]) -> list[str]:
+    config = tmp_path / "aggregator.toml"
+    config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
+    return list(check(aggregator_settings.load(config)))
+
+
+def test_good_settings_leave_nothing_behind(tmp_path: Path, good: dict[str, Any]) -> None:
+    assert said(tmp_path, good)[-1] == "the settings are good"
+    assert not list((tmp_path / "feeds").iterdir())
+    good["feeds_dir"] = str(tmp_path / "not" / "yet")
+    assert said(tmp_path, good)[-1] == "the settings are good"
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        # Nobody can make anything in /proc, whatever access(2) says to root.
+        ({"feeds_dir": "/proc/x"}, r"feeds_dir: cannot write in /proc, so /proc/x cannot be made"),
+        ({"feeds_dir": "{}/table"}, r"feeds_dir: cannot write in .*table: Not a directory"),
+        ({"feeds_dir": "{}/table/x"}, r"feeds_dir: cannot write in .*table, so"),
+        ({"origin_dir": "{}/none"}, r"origin_dir: cannot read the folder .*No such file"),
+        ({"origin_dir": "{}/table"}, r"origin_dir: cannot read the folder .*Not a directory"),
+        ({"origin_dir": "", "origin_table": "{}/none"}, r"origin_table: .*No such file"),
+        ({"origin_dir": "", "origin_table": "{}/feeds"}, r"origin_table: .*Is a directory"),
+        ({"as_names": "{}/none"}, r"as_names: cannot read the file .*No such file"),
+        ({"broker": ["spool:{}/none"]}, r"broker: cannot read the folder .*No such file"),
+        ({"broker": []}, "'broker' is missing"),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    tmp_path: Path, good: dict[str, Any], wrong: dict[str, Any], words: str
+) -> None:
+    placed = json.loads(json.dumps(wrong).replace("{}", str(tmp_path)))
+    with pytest.raises(SettingsError, match=words):
+        said(tmp_path, good | placed)
+
+
+def test_lacking_right_is_said_with_whose_it_is(
+    tmp_path: Path, good: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    with pytest.raises(SettingsError, match="Permission denied .tried as .*own user is what count"):
+        said(tmp_path, good)

@@ -1,0 +1,24 @@
+"""`smtpfeeds aggregator dead-letters` where there is no broker to ask."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from smtpfeeds_common.cli import main
+
+
+@pytest.mark.parametrize(
+    ("broker", "words"),
+    [
+        ("", "which broker? Give --config FILE"),
+        ("spool:/somewhere", "without a broker there is no queue"),
+    ],
+)
+def test_settings_that_are_missing_are_told_from_a_site_without_broker(
+    broker: str, words: str
+) -> None:
+    environ = {"SMTPFEEDS_AGGREGATOR_BROKER": broker}
+    done = CliRunner().invoke(main, ["aggregator", "dead-letters", "list"], env=environ)
+    assert done.exit_code == 2
+    assert words in done.stderr
