@@ -9,18 +9,15 @@ from pathlib import Path
 import click
 
 from smtpfeeds_common import logs
+from smtpfeeds_common.config_option import config_option
 from smtpfeeds_common.errors import SettingsError, SpoolError
 from smtpfeeds_common.spool import Status, read_status
+from smtpfeeds_common.times import iso_utc
 
 from . import settings as sensor_settings
 from .settings import SensorSettings
 
-_config = click.option(
-    "--config",
-    "config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Settings file (TOML).",
-)
+_config = config_option("sensor")
 _SINCE = re.compile(r"(\d+)([smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -53,7 +50,7 @@ def check_config(config: Path | None) -> None:
     click.echo("the settings are good")
 
 
-@sensor.command()
+@sensor.command(short_help="Tell from the spool files how the sensor does.")
 @_config
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a spool.")
 def status(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a click flag
@@ -100,12 +97,12 @@ def _lines(path: Path, told: Status) -> list[str]:
     return lines + [f"  {name:<21} {number}" for name, number in counters]
 
 
-@sensor.command()
+@sensor.command(short_help="Deliver confirmed batches again.")
 @_config
 @click.option(
     "--since",
     required=True,
-    help='From when: "6h", "2d", or a UTC time such as 2026-11-23T11:00:00.',
+    help='From when: "6h", "2d", or a UTC time such as 2026-11-23T11:00Z.',
 )
 def replay(config: Path | None, since: str) -> None:
     """Deliver confirmed batches again: what arrives twice counts once.
@@ -134,4 +131,4 @@ def _since_ms(text: str, now_s: float) -> int:
 
 
 def _utc(ms: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ms // 1000))
+    return iso_utc(datetime.fromtimestamp(ms // 1000, UTC))

@@ -290,16 +290,19 @@ class Housekeeping:
     ) -> None:
         self._path, self._bounds, self._count, self._clock = path, bounds, count, clock
         self._state: dict[str, float] = {}
+        self._failing = ""
 
     def step(self) -> float:
-        """Look once; gives the seconds until the next look."""
+        """Look once; gives the seconds until the next look. Trouble is said once, not at each."""
         try:
             dropped = keep_room(self._path, self._bounds, self._clock())
             told = read_status(self._path)
         except SpoolError as exc:
-            if not isinstance(exc, SpoolBusy):
+            if not isinstance(exc, SpoolBusy) and exc.message != self._failing:
+                self._failing = exc.message
                 logger.warning("spool not looked after", extra=fields(reason=exc.message))
             return _HOUSEKEEPING_S
+        self._failing = ""
         note_drops(dropped, self._count, self._bounds)
         oldest = told.oldest_waiting_ms
         self._state = {

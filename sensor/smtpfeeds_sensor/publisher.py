@@ -15,7 +15,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import pika
@@ -124,6 +124,8 @@ class BrokerLink:
         self._channel: BlockingChannel | None = None
         self._account = ""
         self._socket: socket.socket | None = None
+        #: Why the broker takes nothing at the moment, in its own words; else nothing.
+        self._blocked = ""
 
     @classmethod
     def of_settings(cls, settings: SensorSettings) -> "BrokerLink":
@@ -165,6 +167,7 @@ class BrokerLink:
             connection = pika.BlockingConnection(parameters)
             self._connection = connection
             self._socket = _socket_of(connection)
+            self._watch_blocking(connection)
             with self._watchdog():
                 self._channel = connection.channel()
                 self._channel.confirm_delivery()
@@ -217,6 +220,10 @@ class BrokerLink:
         except pika.exceptions.ChannelClosedByBroker as exc:
             raise _refusal(exc) from exc
         except (pika.exceptions.AMQPError, OSError) as exc:
+            if self._blocked:
+                raise BrokerRefused(
+                    f"the broker blocks all who publish: {self._blocked}; see its memory and disk"
+                ) from exc
             raise BrokerUnavailable(f"the broker is gone: {_reason(exc)}") from exc
 
     def idle(self, wait_s: float) -> None:
@@ -259,6 +266,24 @@ class BrokerLink:
             except OSError:
                 # Already shut.
                 return
+
+    def _watch_blocking(self, connection: pika.BlockingConnection) -> None:
+        """Know at once that the broker blocks (RabbitMQ's connection.blocked).
+
+        pika's own callback comes only once a call returns, and a publish then waits in vain. Where
+        a later pika has no such place the trouble is the same, and only its reason is not said.
+        """
+        self._blocked = ""
+        wire = getattr(connection, "_impl", None)
+        if wire is not None and hasattr(wire, "add_on_connection_unblocked_callback"):
+            wire.add_on_connection_blocked_callback(self._note_blocked)
+            wire.add_on_connection_unblocked_callback(self._note_unblocked)
+
+    def _note_blocked(self, _connection: object, frame: Any) -> None:
+        self._blocked = str(frame.method.reason)
+
+    def _note_unblocked(self, *_: object) -> None:
+        self._blocked = ""
 
     @contextmanager
     def _watchdog(self, limit_s: float | None = None) -> Iterator[None]:

@@ -201,3 +201,21 @@ def test_bound_is_kept_without_a_deliverer(tmp_path: Path) -> None:
     assert made.count["events_expired"] > 0
     assert keeper.gauges()["spool_rows"] == read_status(made.path).rows["smtpgreet"] < 3000
     made.spool.close()
+
+
+def test_housekeeping_says_its_trouble_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk may be full for days, and is looked at every five seconds."""
+    made = Set(tmp_path / "s.spool")
+    keeper = Housekeeping(made.path, made.spool.bounds, made.count, lambda: NOW)
+    aside = made.path.rename(tmp_path / "aside")
+    for _ in range(3):
+        keeper.step()
+    assert caplog.text.count("spool not looked after") == 1
+    aside.rename(made.path)
+    keeper.step()
+    made.path.rename(aside)
+    keeper.step()
+    assert caplog.text.count("spool not looked after") == 2
+    made.spool.close()
