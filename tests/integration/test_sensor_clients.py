@@ -1,5 +1,6 @@
 """Clients as they are found in the wild talk to a sensor, and land where they should."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +9,25 @@ import pytest
 
 from sensor_support import SensorProcess, running
 
+#: Local address: the persona there, and what nmap's own database calls it.
+LOOKS = {
+    "127.0.0.2": ("postfix", "Postfix smtpd"),
+    "127.0.0.3": ("exim", "Exim smtpd"),
+}
+#: What would give the sensor away.
+GIVE_AWAYS = ("twisted", "python", "smtpfeeds", "honeypot")
+
 
 @pytest.fixture(scope="module")
 def sensor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorProcess]:
     folder: Path = tmp_path_factory.mktemp("clients")
-    with running(folder, tls="made", policy_url="https://example.org/why") as made:
+    with running(
+        folder,
+        listen=["127.0.0.1:0", "[::1]:0", *(f"{local}:0" for local in LOOKS)],
+        personas={local: persona for local, (persona, _) in LOOKS.items()},
+        tls="made",
+        policy_url="https://example.org/why",
+    ) as made:
         yield made
 
 
@@ -33,6 +48,45 @@ def test_swaks_hears_the_refusal(sensor: SensorProcess) -> None:
     assert done.returncode == 25
     assert sensor.rows()["smtpgreet", "127.0.1.1"][0] == 1
     assert sensor.rows()["smtpdata", "127.0.1.1"][0] == 1
+
+
+def test_swaks_goes_on_over_tls_and_is_one_client(sensor: SensorProcess) -> None:
+    """EHLO, STARTTLS, EHLO again: one greet, one data, and the same refusal."""
+    host, port = sensor.place()
+    done = run(
+        *("swaks", "--server", host, "--port", str(port), "--local-interface", "127.0.1.2"),
+        *("--to", "a@mx.example", "--from", "b@client.example", "--helo", "client.example"),
+        *("--tls",),
+    )
+    assert "=== TLS started with cipher TLSv1." in done.stdout, done.stdout + done.stderr
+    assert "<~* 554 5.7.1 This host takes no mail" in done.stdout
+    # It is not offered again within TLS (RFC 3207 section 4.2).
+    assert "<~  250 STARTTLS" not in done.stdout
+    assert "<~  250-STARTTLS" not in done.stdout
+    assert done.returncode == 25
+    assert sensor.rows()["smtpgreet", "127.0.1.2"][0] == 1
+    assert sensor.rows()["smtpdata", "127.0.1.2"][0] == 1
+
+
+@pytest.mark.parametrize(("local", "look"), [(key, name) for key, (_, name) in LOOKS.items()])
+def test_nmap_takes_a_persona_for_what_it_looks_like(
+    sensor: SensorProcess, local: str, look: str
+) -> None:
+    index = next(i for i, place in enumerate(sensor.addresses) if place.startswith(local))
+    host, port = sensor.place(index)
+    done = run("nmap", "-Pn", "-n", "-sV", "-sC", "-p", str(port), host)
+    assert look in done.stdout, done.stdout
+    assert not [word for word in GIVE_AWAYS if word in done.stdout.lower()], done.stdout
+
+
+@pytest.mark.large
+def test_nothing_nmap_provokes_gives_the_plain_sensor_away(sensor: SensorProcess) -> None:
+    """Its database does not know it, so all probes are sent (30 s), and what came is shown."""
+    host, port = sensor.place()
+    done = run("nmap", "-Pn", "-n", "-sV", "-sC", "-p", str(port), host)
+    assert re.search(rf"{port}/tcp open +smtp", done.stdout), done.stdout
+    assert "fingerprint-strings" in done.stdout
+    assert not [word for word in GIVE_AWAYS if word in done.stdout.lower()], done.stdout
 
 
 def test_openssl_s_client_reaches_tls(sensor: SensorProcess) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -33,6 +34,8 @@ class SensorProcess:
         self.config = folder / "sensor.toml"
         self.log = folder / "sensor.log"
         self.process: subprocess.Popen[bytes] | None = None
+        #: Words before the command that give it mounts of its own; see ``seen``.
+        self.within: list[str] = []
 
     @property
     def name(self) -> str:
@@ -41,6 +44,12 @@ class SensorProcess:
     @property
     def spool(self) -> Path:
         return Path(str(self.settings["spool_dir"])) / f"{self.name}.spool"
+
+    def seen(self, path: Path) -> Path:
+        """A path as the sensor sees it, which may have mounts of its own."""
+        if not self.within or self.process is None:
+            return path
+        return Path(f"/proc/{self.process.pid}/root{path}")
 
     def write_config(self) -> None:
         lines = [f"{key} = {_toml(value)}" for key, value in self.settings.items()]
@@ -57,11 +66,12 @@ class SensorProcess:
         )
 
     def start(self, *, limit_s: float = 20) -> None:
-        told = self.spool.with_suffix(".listening")
-        told.unlink(missing_ok=True)
+        self.spool.with_suffix(".listening").unlink(missing_ok=True)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(bound_to_parent(self.command("run")), stderr=log)
+            command = [*self.within, *self.command("run")]
+            self.process = subprocess.Popen(bound_to_parent(command), stderr=log)
         process = self.process
+        told = self.seen(self.spool.with_suffix(".listening"))
         wait_until(
             lambda: told.exists() or process.poll() is not None,
             limit_s=limit_s,
@@ -169,6 +179,18 @@ def running(folder: Path, **settings: Any) -> Iterator[SensorProcess]:
     finally:
         if sensor.process is not None and sensor.process.poll() is None:
             sensor.kill()
+
+
+@contextmanager
+def many_files() -> Iterator[int]:
+    """As many open files as this process may have, 20,000 at most; gives how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = 20_000 if hard == resource.RLIM_INFINITY else min(hard, 20_000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    try:
+        yield allowed
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def memory_bytes(pid: int) -> int:

@@ -1,0 +1,78 @@
+"""Thousands of clients that just sit there, and a short attack; the long one has its own target."""
+
+import asyncio
+import selectors
+import socket
+import time
+from pathlib import Path
+
+from sensor_support import many_files, memory_bytes, running
+from sensor_support.attack import honest_clients, under_attack
+
+IDLE = 10_000
+#: 8 kB is aimed at, and measured by ``make bench-sensor``; a busy machine adds buffers.
+MAX_IDLE_BYTES = 12_000
+
+
+def test_ten_thousand_that_just_sit_there_cost_little_and_keep_nobody_out(tmp_path: Path) -> None:
+    """Where this host lets a process have fewer files open, as many as it does."""
+    with many_files() as allowed, running(tmp_path, max_connections=IDLE + 10) as sensor:
+        number = min(IDLE, allowed - 1000)
+        assert number >= 1000, f"this host allows {allowed} open files; raise it (ulimit -Hn)"
+        assert sensor.process is not None
+        before = memory_bytes(sensor.process.pid)
+        idle = [sit_there(sensor.place(), index) for index in range(number)]
+        try:
+            wait_for_banners(idle)
+            each = (memory_bytes(sensor.process.pid) - before) / number
+            print(f"{number} idle connections, {each:.0f} octets each")
+            assert each < MAX_IDLE_BYTES
+            began = time.monotonic()
+            with sensor.connect(0, "127.0.0.9") as honest:
+                assert honest.reply() == 220
+                assert honest.say(b"EHLO client.example\r\n") == 250
+            assert time.monotonic() - began < 1
+        finally:
+            for client in idle:
+                client.close()
+        assert sensor.stop() == 0
+        assert sensor.counters()["connections"] == number + 1
+
+
+def sit_there(place: tuple[str, int], index: int) -> socket.socket:
+    """A hundred from each address, as the default bound allows."""
+    client = socket.socket()
+    client.bind((f"127.9.{index // 100}.1", 0))
+    client.connect(place)
+    return client
+
+
+def wait_for_banners(clients: list[socket.socket]) -> None:
+    with selectors.DefaultSelector() as selector:
+        for client in clients:
+            selector.register(client, selectors.EVENT_READ)
+        until = time.monotonic() + 30
+        while selector.get_map():
+            assert time.monotonic() < until, f"{len(selector.get_map())} have no banner"
+            for key, _ in selector.select(1):
+                selector.unregister(key.fileobj)
+                assert key.fileobj.recv(100)[:3] == b"220"  # type: ignore[union-attr]
+
+
+def test_honest_clients_are_answered_beside_an_attack(tmp_path: Path) -> None:
+    """Slow clients, half-open ones, floods from one source and from many, garbage: all at once."""
+    with many_files(), running(tmp_path, max_connections_per_source=20) as sensor:
+        assert sensor.process is not None
+        with under_attack(sensor.place(), 5):
+            time.sleep(1)
+            early = memory_bytes(sensor.process.pid)
+            outcome = asyncio.run(honest_clients(sensor.place(), 3.5))
+            late = memory_bytes(sensor.process.pid)
+        assert sensor.stop() == 0
+        counters = sensor.counters()
+    print(outcome)
+    assert outcome.tried > 20
+    assert outcome.share == 1
+    assert late - early < 8_000_000
+    # It was an attack.
+    assert counters["refused_source"] + counters["bad_lines"] > 100

@@ -1,0 +1,87 @@
+"""Started as root: the port is opened, then root is given up for good, in every process."""
+
+import os
+import pwd
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sensor_support import Client, SensorProcess, is_root, running
+from servers.processes import free_port
+
+#: Whom to become; an ordinary user can only stay who they are.
+USER = pwd.getpwnam("nobody") if is_root() else pwd.getpwuid(os.geteuid())
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where that user may go; pytest's own folders are their owner's alone."""
+    with tempfile.TemporaryDirectory(prefix="smtpfeeds-user-", dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def processes(sensor: SensorProcess) -> list[int]:
+    """The sensor's, workers included."""
+    assert sensor.process is not None
+    pid = sensor.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
+def status(pid: int) -> dict[str, list[str]]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+
+
+def privileged_port() -> int:
+    """One that only root may open, where this is root."""
+    if not is_root():
+        return free_port()
+    for port in range(1023, 600, -1):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port below 1024 is free")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_root_is_given_up_once_the_port_is_open(folder: Path, workers: int) -> None:
+    port = privileged_port()
+    settings = {"listen": [f"127.0.0.1:{port}"], "user": USER.pw_name, "workers": workers}
+    with running(folder, **settings, spool_dir=str(folder / "var" / "spool")) as sensor:
+        pids = processes(sensor)
+        assert len(pids) == (1 if workers == 1 else 3)
+        for pid in pids:
+            told = status(pid)
+            # Real, effective, saved and for files; nothing to climb back by.
+            assert told["Uid"] == [str(USER.pw_uid)] * 4
+            assert told["Gid"] == [str(USER.pw_gid)] * 4
+            assert int(told["CapEff"][0], 16) == int(told["CapPrm"][0], 16) == 0
+            assert not is_root() or "0" not in told["Groups"]
+        for number in range(8):
+            with Client(("127.0.0.1", port), f"127.0.9.{1 + number}") as client:
+                assert client.reply() == 220
+                assert client.say(b"EHLO client.example\r\n") == 250
+        spools = list((folder / "var" / "spool").glob("*.spool"))
+        assert len(spools) == workers
+        for path in spools:
+            assert path.stat().st_uid == USER.pw_uid
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert sensor.stop() == 0
+
+
+def test_user_that_is_not_there_is_refused_before_anything_is_made(folder: Path) -> None:
+    sensor = SensorProcess(folder, user="nobody-of-this-name")
+    told = sensor.call("run")
+    assert told.returncode == 2
+    assert "this host has no user 'nobody-of-this-name'" in told.stderr
+    assert not (folder / "spool").exists()

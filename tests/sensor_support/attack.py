@@ -1,0 +1,151 @@
+"""An attack on a sensor, and honest clients beside it; each keeps its own account."""
+
+import asyncio
+import multiprocessing
+import random
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+
+class Ledger:
+    """What the clients themselves know."""
+
+    def __init__(self) -> None:
+        #: Greets sent, and greets that were answered, by source.
+        self.sent: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+
+
+async def greet(place: tuple[str, int], source: str, ledger: Ledger) -> None:
+    with suppress(OSError, asyncio.IncompleteReadError):
+        reader, writer = await asyncio.open_connection(*place, local_addr=(source, 0))
+        try:
+            if (await reader.readuntil(b"\r\n"))[:3] != b"220":
+                return
+            ledger.sent[source] += 1
+            writer.write(b"EHLO x\r\n")
+            if (await reader.readuntil(b"\r\n"))[:3] == b"250":
+                ledger.answered[source] += 1
+        finally:
+            writer.close()
+
+
+class Attack:
+    """Slow clients, floods, half-open connections and garbage, until told to stop."""
+
+    def __init__(self, place: tuple[str, int]) -> None:
+        self.place = place
+        self.until = 0.0
+        self.tries = 0
+
+    @property
+    def goes_on(self) -> bool:
+        return time.monotonic() < self.until
+
+    async def connect(self, source: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        self.tries += 1
+        return await asyncio.open_connection(*self.place, local_addr=(source, 0))
+
+    async def slow(self, number: int) -> None:
+        while self.goes_on:
+            with suppress(OSError):
+                _, writer = await self.connect(f"127.50.{number // 200}.{1 + number % 200}")
+                while self.goes_on and not writer.is_closing():
+                    writer.write(b"E")
+                    await writer.drain()
+                    await asyncio.sleep(1)
+                writer.close()
+
+    async def half_open(self, number: int) -> None:
+        while self.goes_on:
+            with suppress(OSError):
+                _, writer = await self.connect(f"127.51.{number // 200}.{1 + number % 200}")
+                left_s = max(0.0, self.until - time.monotonic())
+                await asyncio.sleep(min(left_s, random.uniform(1, 30)))
+                writer.close()
+
+    async def flood(self, source: str) -> None:
+        while self.goes_on:
+            with suppress(OSError):
+                _, writer = await self.connect(source)
+                writer.close()
+            await asyncio.sleep(0.002)
+
+    async def garbage(self, number: int) -> None:
+        octets = random.randbytes(65_536)
+        while self.goes_on:
+            with suppress(OSError):
+                _, writer = await self.connect(f"127.53.0.{number}")
+                writer.write(random.choice([b"EHLO " + b"A" * 65_536, b"\r\n" * 30_000, octets]))
+                await asyncio.wait_for(writer.drain(), 1)
+                writer.close()
+            await asyncio.sleep(0.01)
+
+    async def run(self, seconds: float) -> None:
+        self.until = time.monotonic() + seconds
+        await asyncio.gather(
+            *(self.slow(number) for number in range(200)),
+            *(self.half_open(number) for number in range(200)),
+            *(self.flood("127.52.0.1") for _ in range(4)),
+            *(self.flood(f"127.52.1.{1 + number}") for number in range(8)),
+            *(self.garbage(1 + number) for number in range(4)),
+        )
+
+
+class Outcome(NamedTuple):
+    """How the honest clients fared."""
+
+    tried: int
+    #: The answered ones' times, in order.
+    took_s: list[float]
+
+    @property
+    def share(self) -> float:
+        return len(self.took_s) / self.tried
+
+    def __str__(self) -> str:
+        median_ms = statistics.median(self.took_s) * 1000
+        late_ms = self.took_s[int(len(self.took_s) * 0.99)] * 1000
+        return (
+            f"honest: {self.tried} tried, {self.share:.4f} answered, median {median_ms:.1f} ms, "
+            f"99 % {late_ms:.1f} ms"
+        )
+
+
+async def honest_clients(place: tuple[str, int], seconds: float) -> Outcome:
+    """One a fiftieth of a second."""
+    took: list[float] = []
+    tried = 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        tried += 1
+        ledger = Ledger()
+        began = time.monotonic()
+        await asyncio.wait_for(greet(place, f"127.60.{tried % 200}.1", ledger), 30)
+        if ledger.answered:
+            took.append(time.monotonic() - began)
+        await asyncio.sleep(0.02)
+    return Outcome(tried, sorted(took))
+
+
+def _attack_in_a_child(place: tuple[str, int], seconds: float) -> None:
+    asyncio.run(Attack(place).run(seconds))
+
+
+@contextmanager
+def under_attack(place: tuple[str, int], seconds: float) -> Iterator[None]:
+    """The attack goes on in a process of its own, and has ended when this has."""
+    attacker = multiprocessing.get_context("fork").Process(
+        target=_attack_in_a_child, args=(place, seconds)
+    )
+    attacker.start()
+    try:
+        yield
+        attacker.join()
+    finally:
+        attacker.kill()
+        attacker.join()
