@@ -1,18 +1,21 @@
 """`smtpfeeds aggregator dead-letters`: what ingest refused, seen, put back, dropped."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.times import iso_utc
 
 from .cli_options import CONFIG, load
 
 if TYPE_CHECKING:
-    from .sources.dead_letters import DeadLetters
+    from .sources.dead_letters import DeadLetter, DeadLetters
 
+_NOTHING: Final = "nothing is refused"
 LIMIT = click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
@@ -49,17 +52,46 @@ def _queue(config: Path | None) -> "DeadLetters":
 @dead_letters.command("list")
 @CONFIG
 @LIMIT
-def list_(config: Path | None, limit: int) -> None:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json", "ndjson")),
+    default="text",
+    show_default=True,
+    help="A line each to read; else rows for programs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def list_(config: Path | None, limit: int, form: str, *, as_json: bool) -> None:
     """One line each: ID, time, account, kind, octets, reason. Exit 1: none."""
+    from .cli_output import LETTER_COLUMNS, Record, nothing_found, write_records
+
     letters = _queue(config).read(limit)
+    if as_json or form != "text":
+        records: list[Record] = [
+            dict(zip(LETTER_COLUMNS, _columns(letter), strict=True)) for letter in letters
+        ]
+        write_records(records, LETTER_COLUMNS, "json" if as_json else form, _NOTHING)
+        return
     for letter in letters:
-        at = "-" if letter.at is None else f"{letter.at:%Y-%m-%dT%H:%M:%SZ}"
-        account, octets = _plain(letter.account) or "-", len(letter.body)
-        kind, reason = _plain(letter.kind), _plain(letter.reason)
-        click.echo(f"{_plain(letter.id)}  {at}  {account}  {kind}  {octets}  {reason}")
+        columns = ("-" if cell is None else _text(cell) for cell in _columns(letter))
+        click.echo("  ".join(columns))
     if not letters:
-        click.echo("nothing is refused", err=True)
-        raise SystemExit(1)
+        nothing_found(_NOTHING)
+
+
+def _columns(letter: "DeadLetter") -> tuple[object, ...]:
+    return (
+        letter.id,
+        letter.at,
+        letter.account or None,
+        letter.kind,
+        len(letter.body),
+        letter.reason,
+    )
+
+
+def _text(cell: object) -> str:
+    return iso_utc(cell) if isinstance(cell, datetime) else _plain(str(cell))
 
 
 @dead_letters.command(short_help="Write the body of one message.")

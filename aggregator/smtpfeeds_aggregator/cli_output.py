@@ -46,6 +46,8 @@ _LONGEST_WORD: Final = 16
 #: What a narrow terminal goes without, in this order.
 _SHED: Final = ("first seen UTC", "tags", "sensors", "version")
 FEED_COLUMNS: Final = ("feed", "addresses", "newest", "description")
+CROWDED_COLUMNS: Final = ("prefix", "feed", "last_seen", "first_seen", "events", "sensors")
+LETTER_COLUMNS: Final = ("id", "at", "account", "kind", "octets", "reason")
 SENSOR_COLUMNS: Final = (
     "sensor",
     "alive",
@@ -59,7 +61,7 @@ SENSOR_COLUMNS: Final = (
     "drops",
 )
 #: Those of them that are times.
-_TIMES: Final = frozenset({"newest", "silent_since", "last_heard"})
+_TIMES: Final = frozenset({"newest", "silent_since", "last_heard", "last_seen", "first_seen"})
 #: Between two columns.
 _GAP: Final = 2
 _WIDTHS: Final = (39, 9, 19, 19, 8, 7, 10, 30, 0)

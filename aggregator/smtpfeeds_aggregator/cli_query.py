@@ -158,6 +158,33 @@ def feed_show(
         write_entries(rows, form, limit, empty_said(name, left_out))
 
 
+@feed.command("crowded", epilog=_EXIT_CODES, short_help="List the IPv6 /64s past their bound.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=1_000,
+    show_default=True,
+    help="At most this many, those seen last first.",
+)
+@click.option("--since", help="Last seen at this time or later: 2026-11-23T11:00Z, or 7d, 12h.")
+@format_options(_LIST_FORMATS)
+@database_options
+def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, form: str) -> None:
+    """List the IPv6 /64s that had more new addresses in a day than are stored.
+
+    What the others did is counted under the prefix, and is in no published file. Times are UTC.
+    """
+    from .cli_output import CROWDED_COLUMNS, write_records
+    from .store.reading import ReadingStore
+
+    with _connected(settings) as connection:
+        found = ReadingStore(connection).crowded(_time(since), limit + 1)
+    records = [{name: getattr(one, name) for name in CROWDED_COLUMNS} for one in found[:limit]]
+    write_records(records, CROWDED_COLUMNS, form, "no IPv6 /64 was past its addresses of a day")
+    if len(found) > limit:
+        click.echo(f"there is more: --limit {limit} cuts it here", err=True)
+
+
 @click.command(epilog=_EXIT_CODES)
 @click.argument("terms", nargs=-1, metavar="[ADDRESS|PREFIX|ASN]...")
 @click.option(
@@ -181,13 +208,20 @@ def query(
     Everything that is kept is asked, older than the feeds' window too. Times are UTC.
     """
     from .cli_output import write_entries
-    from .query import find, parse_term
+    from .query import find, meets_a_crowded_prefix, parse_term
     from .store.reading import Filter, ReadingStore
 
     asked = [parse_term(term) for term in terms]
     wanted = Filter(feeds=feeds or FEED_NAMES, since=since, until=until)
     with _connected(settings) as connection:
-        rows = find(ReadingStore(connection), asked, wanted)
+        store = ReadingStore(connection)
+        if meets_a_crowded_prefix(store, asked, wanted):
+            click.echo(
+                "note: a /64 in this had more addresses in a day than are stored; what the others "
+                "did is in `smtpfeeds feed crowded`",
+                err=True,
+            )
+        rows = find(store, asked, wanted)
         write_entries(rows, form, limit, f"nothing found for {' '.join(terms) or 'these options'}")
 
 

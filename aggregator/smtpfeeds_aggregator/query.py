@@ -15,6 +15,7 @@ from typing import Final
 
 from smtpfeeds_common.addresses import (
     IPv4_BYTES,
+    IPv6_BYTES,
     Network,
     format_address,
     pack_address,
@@ -46,6 +47,8 @@ class Range:
         """Whether an address is in it."""
         return len(packed) == len(self.low) and self.low <= packed <= self.high
 
+
+_EVERY_IPV6: Final = Range(bytes(IPv6_BYTES), b"\xff" * IPv6_BYTES)
 
 Term = Range | int
 """A range of addresses, or an ASN."""
@@ -107,6 +110,16 @@ def find(store: ReadingStore, terms: Sequence[Term], wanted: Filter) -> Iterator
         for row in _rows_of(store, term, wanted):
             if not any(_matches(row, earlier) for earlier in before):
                 yield entry_of(row)
+
+
+def meets_a_crowded_prefix(store: ReadingStore, terms: Sequence[Term], wanted: Filter) -> bool:
+    """Whether events that were asked for have no row: counted under a /64 past its bound."""
+    ranges = [term for term in terms if isinstance(term, Range)] if terms else [_EVERY_IPV6]
+    return any(
+        store.is_crowded(format_address(term.low), format_address(term.high), wanted)
+        for term in ranges
+        if len(term.low) == IPv6_BYTES
+    )
 
 
 def _rows_of(store: ReadingStore, term: Term, wanted: Filter) -> Iterator[StoredRow]:

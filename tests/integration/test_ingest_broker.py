@@ -268,6 +268,11 @@ def test_dead_letters_are_seen_put_back_and_dropped(
     first, second = (line.split("  ") for line in listed.splitlines())
     assert (first[2], first[3], second[2], second[3]) == ("s1", "message", "s1", "batch")
     assert "odd" in second[5]
+    code, listed = dead_letters(vhost, "list", "--json")
+    hostile, refused = json.loads(listed)
+    assert (code, hostile["id"], refused["id"]) == (0, first[0], second[0])
+    assert (refused["account"], refused["kind"], refused["at"]) == ("s1", "batch", second[1])
+    assert refused["octets"] == len(encode(good))
     assert dead_letters(vhost, "show", second[0])[1] == encode(good).decode()
     table.run("ALTER TABLE observation DROP CONSTRAINT odd")
     assert dead_letters(vhost, "requeue", second[0]) == (0, "put back: 1\n")
@@ -276,6 +281,8 @@ def test_dead_letters_are_seen_put_back_and_dropped(
     assert left_in(vhost, REFUSED_QUEUE) == 1
     assert dead_letters(vhost, "drop", "--all") == (0, "dropped: 1\n")
     assert dead_letters(vhost, "list") == (1, "nothing is refused\n")
+    code, listed = dead_letters(vhost, "list", "--format", "json")
+    assert (code, sorted(listed.splitlines())) == (1, ["[]", "nothing is refused"])
     assert dead_letters(vhost, "requeue", "nonsense")[0] == 1
     assert dead_letters(vhost, "drop")[0] == 2
 
