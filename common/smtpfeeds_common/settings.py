@@ -15,11 +15,14 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from .errors import SettingsError
 
 T = TypeVar("T")
+
+#: A key nearer to a known one than this is a slip of it; further away it is another word.
+_NEAR: Final = 0.65
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 def _known(key: str, fields: Mapping[str, Any], where: str) -> None:
     if key not in fields:
-        near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(key, fields, n=1, cutoff=_NEAR)
         hint = f"did you mean {near[0]!r}?" if near else "it is not a setting"
         raise SettingsError(f"{where}: unknown setting {key!r}; {hint}")
 

@@ -55,6 +55,8 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
     [
         ('nmae = "x"', r"settings.toml: nmae: unknown setting 'nmae'; did you mean 'name'\?"),
         ('name = "x"\nzzzzzz = 1', "it is not a setting"),
+        ('name = "x"\npolling = 1', "it is not a setting"),  # not `policy`
+        ('name = "x"\nidle_timeout = 1', "did you mean 'idle_timeout_s'"),
         ("name = 1", "name: 1 is not text"),
         ('name = "x"\nworkers = "2"', "workers: '2' is not a whole number"),
         ('name = "x"\nworkers = true', "workers: True is not a whole number"),
