@@ -73,6 +73,7 @@ class Program:
         self._started_at = 0.0
         self._start_again_at: float | None = None
         self._log_offset = 0
+        self._comes_back = False
 
     @property
     def pid(self) -> int | None:
@@ -111,9 +112,13 @@ class Program:
     def watch(self, say: Callable[[str], None]) -> None:
         """Keep it running and its log bounded; call this several times a second."""
         self.log.keep_bound()
+        if self._comes_back and self.ready:
+            self._comes_back = False
+            say(f"{self.name} is back")
         if self._start_again_at is not None:
             if self._clock() >= self._start_again_at:
                 self.start()
+                self._comes_back = True
         elif (code := self.exit_code()) is not None:
             self._end_group()
             pause_s = self._backoff.after(self._clock() - self._started_at)

@@ -166,6 +166,7 @@ class SingleHost:
             self._postgres_started_at = now
             try:
                 self._start_postgres()
+                self._say("PostgreSQL is back")
             except SingleHostError as exc:
                 pause_s = self._postgres_backoff.after(0)
                 self._postgres_again_at = time.monotonic() + pause_s

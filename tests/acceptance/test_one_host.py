@@ -146,6 +146,8 @@ def test_children_that_are_killed_come_back_and_nothing_is_lost(
         sessions += let_loose(made_up.visits(40, up.targets, seed=9))
         wait_to_agree(partial(published, sessions, folder), "the files")
         assert up.said().count("was killed by SIGKILL; starting it again") == 3
+        for part in ("the sensor", "the aggregator", "PostgreSQL"):
+            wait_for(lambda p=part: f"{p} is back\n" in up.said(), f"{part} is said to be back")
         assert up.stop(signal.SIGTERM) < STOP_LIMIT_S
 
 
