@@ -1,4 +1,7 @@
-"""The whole way of a refresh, over loopback and from files; and every way it can break."""
+"""The whole way of a refresh, over loopback and from files; and every way it can break.
+
+Long, for every way to break needs the same archive, settings and table in use.
+"""
 
 import bz2
 import gzip

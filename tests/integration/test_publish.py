@@ -1,4 +1,7 @@
-"""Publishing from a real PostgreSQL into generations behind one symlink."""
+"""Publishing from a real PostgreSQL into generations behind one symlink.
+
+Long, for all of it needs the same filled database and feeds directory.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The commands that ask the database, as an operator types them."""
+"""The commands that ask the database, as an operator types them.
+
+Long, for every command is asked of the same few rows, which are only worth making once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A real sensor process: listening, PROXY, TLS, personas, limits, workers, stop, kill -9."""
+"""A real sensor process: listening, PROXY, TLS, personas, limits, workers, stop, kill -9.
+
+Long, for each is a few lines on what most share: one process, started once for all of them.
+"""
 
 import contextlib
 import json

@@ -3,6 +3,7 @@
 Debian's wrapper in /usr/sbin changes to the user `rabbitmq` and its shared folders; the scripts
 under /usr/lib/rabbitmq/bin do as their environment says, as root and as an ordinary user. Nothing
 of a system-wide RabbitMQ is read or touched: own node name, cookie, HOME, epmd, ports, plugins.
+Longer than a module should be: a node's folder, ports, start and end are one thing to get right.
 """
 
 from __future__ import annotations

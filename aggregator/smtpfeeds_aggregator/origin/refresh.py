@@ -4,6 +4,10 @@ Joins the parts. Fetching, converting, reading names and compiling each run in a
 child process with a time limit. Whatever is off, the table in use stays, the
 reason is raised once and kept for `origin status`; `force` overrides the checks
 of the finished table, never those of whether it could be read at all.
+
+Longer than a module should be: the steps of one refresh, each short, share one
+folder, one lock and one report; parted, the order in which they undo each other
+could not be read in one place.
 """
 
 import contextlib
