@@ -56,19 +56,43 @@ works() {
     .venv/bin/python -c 'import smtpfeeds_common' 2>/dev/null
 }
 
-# -qq: only errors; the warnings of an odd pip configuration are not ours to show.
+# What pip is doing, of its many words a line a stage.
+tell_stages() {
+    local line
+    while IFS= read -r line; do
+        case $line in
+        *"Building wheel for "*started)
+            line=${line#*Building wheel for }
+            echo "  building ${line%% *} from source ..."
+            ;;
+        "Installing collected packages:"*) echo "  installing them ..." ;;
+        esac
+    done
+}
+
+# Only errors; the warnings of an odd pip configuration are not ours to show.
+only_errors() {
+    sed -E '/^(WARNING|DEPRECATION):/d' >&2
+}
+
+# Both pipes are of this process, so that its last words come before ours.
+pip_install() {
+    { { .venv/bin/python -m pip --disable-pip-version-check --no-input --no-color install \
+        --progress-bar off "$@" 2>&3 | tell_stages; } 3>&1 1>&4 | only_errors; } 4>&1
+}
+
 install_everything() {
-    local pip=(.venv/bin/python -m pip -qq --disable-pip-version-check --no-input)
     if ! { [ -f "$STAMP" ] && [ "$(head -n 1 "$STAMP")" = "$1" ] && works; }; then
-        echo "Making .venv with $("$PYTHON" -V) ..."
+        echo "Setting up .venv: about a minute the first time, longer over a slow network."
+        echo "Making the environment with $("$PYTHON" -V) ..."
         "$PYTHON" -m venv --clear .venv
     fi
-    echo "Installing $(grep -c '==' "$REQUIREMENTS") locked packages (about half a minute) ..."
-    "${pip[@]}" install --progress-bar off --require-hashes -r "$REQUIREMENTS" ||
+    echo "Fetching $(grep -c '==' "$REQUIREMENTS") locked packages ..."
+    pip_install --require-hashes -r "$REQUIREMENTS" ||
         fail "pip could not install $REQUIREMENTS: what it said is above"
     # Hashes make pip refuse a local project, so that comes by itself; its build backend is locked.
     echo "Installing smtpfeeds ..."
-    "${pip[@]}" install --no-deps --no-build-isolation --editable . ||
+    pip_install --no-deps --no-build-isolation --editable . >/dev/null ||
         fail "pip could not install the project itself: what it said is above"
 }
 
