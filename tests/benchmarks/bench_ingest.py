@@ -4,12 +4,20 @@ The *limit* is the same rows, ready packed, by COPY and upsert into the same two
 connection with nothing else on the machine. Beside it: one and two aggregators as programs, the
 rate over repeated addresses with the worker's memory, and the latency from an SMTP reply (the
 spool's commit) to the moment at which a query finds it. Every run ends with a check that all
-rows are there.
+rows are there. Limit and aggregators take turns, and each round has a ratio of its own: what else
+the machine does meanwhile weighs on both. The CPU time of a row hardly depends on it at all.
 
 ``python tests/benchmarks/bench_ingest.py`` prints a table, and writes JSON to ``$BENCH_OUT``.
 ``$SMTPFEEDS_ASN_DATA`` names a folder with ``ipasn-scaled-1300k.dat.gz``; without it a table of
 1.3 million prefixes is made up. ``$BENCH_ROWS``, ``$BENCH_REPEATED_ROWS``, ``$BENCH_SECONDS`` and
-``$BENCH_STAGES`` (``speed,repeated,latency,growth,spools``) make it longer or shorter.
+``$BENCH_STAGES`` make it longer or shorter. Stages:
+
+* ``speed`` (the rates), ``repeated`` (repeated addresses, memory), ``latency``: without being asked
+* ``growth``: the rate of new rows with ``$BENCH_GROWTH`` million already there
+* ``spools``: batches of 10,000 spools against as many of a few
+* ``busy``: while feeds are published and addresses are asked for
+
+No stage takes more than ``$BENCH_LIMIT_S``: what is not there by then is an error.
 """
 
 from __future__ import annotations
@@ -29,10 +37,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pika
 import psycopg
+from pika.exceptions import NackError
 
 from ingest_support import delivery_of, now_ms
 from servers.rabbitmq import RabbitNode
@@ -44,6 +53,7 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources import broker
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.migrations import migrate
+from smtpfeeds_aggregator.store.reading import Filter, ReadingStore
 from smtpfeeds_aggregator.store.sql import queries
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import SpoolBusy
@@ -58,6 +68,8 @@ ROWS = int(os.environ.get("BENCH_ROWS", "600000"))
 REPEATED_ROWS = int(os.environ.get("BENCH_REPEATED_ROWS", "10000000"))
 SECONDS = int(os.environ.get("BENCH_SECONDS", "30"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+GROWTH = [int(million) for million in os.environ.get("BENCH_GROWTH", "1,3,10").split(",")]
+LIMIT_S = float(os.environ.get("BENCH_LIMIT_S", "1200"))
 STAGES = os.environ.get("BENCH_STAGES", "speed,repeated,latency").split(",")
 SENSORS = 24
 POOL = 200_000
@@ -78,6 +90,7 @@ class Bench:
         self.node, self.postgres, self.folder = node, postgres, folder
         self.table = origin_table(folder)
         self.figures: dict[str, float] = {}
+        self.deadline_s = 0.0
         self._databases = 0
         for number in range(SENSORS):
             node.admin.add_user(f"s{number}", "password")
@@ -97,13 +110,23 @@ class Bench:
             migrate(connection)
         return dsn
 
-    def settings(self, dsn: str, *, origin: bool = True) -> Path:
+    def settings(self, dsn: str, *more: str) -> Path:
         path = self.folder / f"aggregator-{uuid.uuid4().hex[:8]}.toml"
-        lines = [f'dsn = "{dsn}"', f'broker = ["{self.node.url()}"]']
-        if origin:
-            lines.append(f'origin_table = "{self.table}"')
+        lines = [
+            f'dsn = "{dsn}"',
+            f'broker = ["{self.node.url()}"]',
+            f'origin_table = "{self.table}"',
+            *more,
+        ]
         path.write_text("\n".join(lines) + "\n")
         return path
+
+    def postgres_cpu_s(self) -> float:
+        """CPU seconds of the server and its sessions, also of those that have ended."""
+        server = self.postgres.pid
+        assert server is not None
+        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        return cpu_seconds(server, ended=True) + sum(cpu_seconds(int(pid)) for pid in children)
 
     def clear_queue(self) -> None:
         connection = pika.BlockingConnection(pika.URLParameters(self.node.url()))
@@ -199,7 +222,7 @@ def publish(bench: Bench, bodies: Iterator[bytes] | Sequence[bytes]) -> None:
                     EXCHANGE, routing_key(sensor), raw, properties, mandatory=True
                 )
                 break
-            except pika.exceptions.NackError:
+            except NackError:
                 time.sleep(0.05)  # the queue is at its bound
     for channel in channels:
         channel.connection.close()
@@ -233,12 +256,16 @@ def applied(connection: psycopg.Connection[Any]) -> int:
     return int(row[0])
 
 
-def wait_applied(dsn: str, batches: int, limit_s: float = 900) -> float:
-    """When the last batch was committed (monotonic)."""
-    deadline = time.monotonic() + limit_s
+def wait_applied(bench: Bench, dsn: str, batches: int) -> float:
+    """When the last batch was committed (monotonic); says every ten seconds how far it is."""
+    say_at = time.monotonic() + 10
     with psycopg.connect(dsn, autocommit=True) as connection:
-        while applied(connection) < batches:
-            assert time.monotonic() < deadline, f"{applied(connection)} of {batches} batches"
+        while (done := applied(connection)) < batches:
+            now = time.monotonic()
+            assert now < bench.deadline_s, f"out of time: {done} of {batches} batches"
+            if now >= say_at:
+                say_at = now + 10
+                say("batches", {"committed": f"{done:,}", "of": f"{batches:,}"})
             time.sleep(0.02)
     return time.monotonic()
 
@@ -279,8 +306,17 @@ def check_rows(dsn: str, rows: int) -> None:
     assert row == (rows,), f"{row} rows are stored, {rows} were sent"
 
 
-def workers(bench: Bench, bodies: Sequence[bytes], rows: int, count: int) -> tuple[float, float]:
-    """Rows a second from the broker to the commit, by so many aggregators; CPU seconds of one."""
+class Spent(NamedTuple):
+    """What committing all rows took."""
+
+    rows_per_s: float
+    #: Seconds of a core a row, in the first aggregator and in all of PostgreSQL.
+    worker_cpu_s: float
+    postgres_cpu_s: float
+
+
+def workers(bench: Bench, bodies: Sequence[bytes], rows: int, count: int) -> Spent:
+    """From the broker to the commit, by so many aggregators."""
     dsn = bench.database()
     bench.clear_queue()
     configs = [bench.settings(dsn) for _ in range(count)]
@@ -289,23 +325,25 @@ def workers(bench: Bench, bodies: Sequence[bytes], rows: int, count: int) -> tup
     with held(dsn) as release, contextlib.ExitStack() as programs:
         running = [programs.enter_context(aggregator(config)) for config in configs]
         publish(bench, bodies)
-        return _timed(dsn, bodies, rows, release, running[0])
+        return _timed(bench, dsn, bodies, rows, release, running[0])
 
 
 def _timed(
+    bench: Bench,
     dsn: str,
     bodies: Sequence[bytes],
     rows: int,
     release: Callable[[], None],
     process: subprocess.Popen[bytes],
-) -> tuple[float, float]:
+) -> Spent:
     time.sleep(1.0)
-    cpu = cpu_seconds(process.pid)
+    worker, server = cpu_seconds(process.pid), bench.postgres_cpu_s()
     started = time.monotonic()
     release()
-    spent = wait_applied(dsn, len(bodies)) - started
+    spent = wait_applied(bench, dsn, len(bodies)) - started
+    worker, server = cpu_seconds(process.pid) - worker, bench.postgres_cpu_s() - server
     check_rows(dsn, rows)
-    return rows / spent, cpu_seconds(process.pid) - cpu
+    return Spent(rows / spent, worker / rows, server / rows)
 
 
 @contextmanager
@@ -317,9 +355,10 @@ def held(dsn: str) -> Iterator[Callable[[], None]]:
         connection.rollback()
 
 
-def cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int, *, ended: bool = False) -> float:
+    """Of a process, and of its children that have ended where these are wanted."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return sum(map(int, fields[11 : 15 if ended else 13])) / TICKS
 
 
 def rss_mb(pid: int) -> float:
@@ -331,7 +370,7 @@ def rss_mb(pid: int) -> float:
 
 def speed(bench: Bench) -> None:
     rates: dict[str, list[float]] = {"limit": [], "one": [], "two": []}
-    cpu = []
+    found = []
     origins = OriginSource(AggregatorSettings(origin_table=str(bench.table)))
     origins.load()
     for number in range(ROUNDS):
@@ -339,20 +378,24 @@ def speed(bench: Bench) -> None:
         table = origins.current
         rows = sum(fold_of([raw], table).rows for raw in bodies)
         rates["limit"].append(limit(bench, bodies, table))
-        rate, spent = workers(bench, bodies, rows, 1)
-        rates["one"].append(rate)
-        cpu.append(spent * 1e6 / rows)
-        rates["two"].append(workers(bench, bodies, rows, 2)[0])
-        say(f"round {number + 1}", {name: f"{found[-1]:,.0f}" for name, found in rates.items()})
-    medians = {name: statistics.median(found) for name, found in rates.items()}
+        found.append(workers(bench, bodies, rows, 1))
+        rates["one"].append(found[-1].rows_per_s)
+        rates["two"].append(workers(bench, bodies, rows, 2).rows_per_s)
+        say(f"round {number + 1}", {name: f"{each[-1]:,.0f}" for name, each in rates.items()})
+    medians = {name: statistics.median(each) for name, each in rates.items()}
     bench.figures |= {
         "limit_rows_per_s": medians["limit"],
         "ingest_rows_per_s": medians["one"],
         "ingest_rows_per_s_two": medians["two"],
-        "ingest_vs_limit": medians["one"] / medians["limit"],
-        "ingest_vs_limit_two": medians["two"] / medians["limit"],
-        "worker_cpu_us_per_row": statistics.median(cpu),
+        "ingest_vs_limit": median_ratio(rates["one"], rates["limit"]),
+        "ingest_vs_limit_two": median_ratio(rates["two"], rates["limit"]),
+        "worker_cpu_us_per_row": statistics.median(each.worker_cpu_s for each in found) * 1e6,
+        "postgres_cpu_us_per_row": statistics.median(each.postgres_cpu_s for each in found) * 1e6,
     }
+
+
+def median_ratio(rates: list[float], limits: list[float]) -> float:
+    return statistics.median(rate / most for rate, most in zip(rates, limits, strict=True))
 
 
 def repeated(bench: Bench) -> None:
@@ -365,10 +408,10 @@ def repeated(bench: Bench) -> None:
         started = time.monotonic()
         sender.start()
         warm = count // 10
-        wait_applied(dsn, warm)
+        wait_applied(bench, dsn, warm)
         before = rss_mb(process.pid)
         cpu, warmed = cpu_seconds(process.pid), time.monotonic()
-        ended = wait_applied(dsn, count)
+        ended = wait_applied(bench, dsn, count)
         after = rss_mb(process.pid)
         cpu = cpu_seconds(process.pid) - cpu
         sender.join()
@@ -456,25 +499,25 @@ def _look(dsn: str, total: int, found: list[float], stop: threading.Event) -> No
 
 
 def growth(bench: Bench) -> None:
-    """The rate of new rows with 1, 3 and 10 million already there."""
+    """The rate of new rows with so many million already there."""
     dsn = bench.database()
     bench.clear_queue()
     total = 0
     with aggregator(bench.settings(dsn)):
         batches = 0
-        for million in (1, 3, 10):
+        for million in GROWTH:
             while total < million * 1_000_000:
                 bodies = distinct_batches(500_000, 100 + batches)
                 publish(bench, bodies)
                 batches += len(bodies)
-                wait_applied(dsn, batches)
+                wait_applied(bench, dsn, batches)
                 total += 500_000
             bodies = distinct_batches(200_000, 1000 + million)
             started = time.monotonic()
             sender = threading.Thread(target=publish, args=(bench, bodies))
             sender.start()
             batches += len(bodies)
-            ended = wait_applied(dsn, batches)
+            ended = wait_applied(bench, dsn, batches)
             sender.join()
             total += 200_000
             bench.figures[f"rows_per_s_over_{million}m"] = 200_000 / (ended - started)
@@ -501,8 +544,66 @@ def many_spools(bench: Bench, spools: int = 10_000) -> None:
                 time.sleep(1)
                 started = time.monotonic()
                 release()
-                ended = wait_applied(dsn, len(bodies))
+                ended = wait_applied(bench, dsn, len(bodies))
         bench.figures[f"batches_per_s_{name}_spools"] = len(bodies) / (ended - started)
+
+
+def busy(bench: Bench) -> None:
+    """The rate of new rows alone, and while feeds are published and addresses are asked for."""
+    dsn = bench.database()
+    feeds = bench.folder / "feeds"
+    publishing = (f'feeds_dir = "{feeds}"', "publish_interval_s = 2", "generations_kept = 1000")
+    batches = 0
+    rates, asked = [], []
+    for turn, more in enumerate(((), publishing)):
+        bodies = distinct_batches(ROWS, 2000 + turn)
+        bench.clear_queue()
+        with contextlib.ExitStack() as stack:
+            release = stack.enter_context(held(dsn))
+            stack.enter_context(aggregator(bench.settings(dsn, *more)))
+            publish(bench, bodies)
+            if more:
+                asked = stack.enter_context(asking(dsn, bodies))
+            batches += len(bodies)
+            time.sleep(1.0)
+            started = time.monotonic()
+            release()
+            rates.append(ROWS / (wait_applied(bench, dsn, batches) - started))
+    assert asked, "no question was answered"
+    asked.sort()
+    bench.figures |= {
+        "rows_per_s_alone": rates[0],
+        "rows_per_s_busy": rates[1],
+        "publications": len(list(feeds.glob("generations/*"))),
+        "question_p50_ms": asked[len(asked) // 2] * 1e3,
+        "question_p99_ms": asked[len(asked) * 99 // 100] * 1e3,
+    }
+
+
+@contextmanager
+def asking(dsn: str, bodies: Sequence[bytes]) -> Iterator[list[float]]:
+    """Ask for an address, over and over, 20 times a second; how long each answer took."""
+    ips = [row["ip"] for raw in bodies[:20] for row in json.loads(raw)["observations"][:50]]
+    spent: list[float] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        wanted = Filter(feeds=["smtpgreet", "smtpdata"])
+        with connect(AggregatorSettings(dsn=dsn), "bench", autocommit=True) as connection:
+            store = ReadingStore(connection)
+            while not stop.wait(0.05):
+                ip = random.choice(ips)
+                started = time.monotonic()
+                list(store.in_range(ip, ip, wanted))
+                spent.append(time.monotonic() - started)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield spent
+    finally:
+        stop.set()
+        thread.join()
 
 
 def say(what: str, values: dict[str, str]) -> None:
@@ -515,6 +616,7 @@ RUNS: dict[str, Callable[[Bench], None]] = {
     "latency": latency,
     "growth": growth,
     "spools": many_spools,
+    "busy": busy,
 }
 
 
@@ -527,6 +629,7 @@ def main() -> None:
         bench = Bench(node, postgres, Path(name))
         for stage in STAGES:
             say(stage, {"load": f"{os.getloadavg()[0]:.1f}"})
+            bench.deadline_s = time.monotonic() + LIMIT_S
             RUNS[stage](bench)
         width = max(map(len, bench.figures))
         for key, value in bench.figures.items():
