@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import msgspec
+import click
 import pytest
 
 from publish_support import frame_of
@@ -15,6 +16,7 @@ from smtpfeeds_aggregator.publish import csv_format, ndjson_format
 from smtpfeeds_aggregator.publish.entries import Counts
 from smtpfeeds_aggregator.publish.manifest import manifest
 from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_common.cli import main as command
 from smtpfeeds_sensor.settings import SensorSettings
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,35 @@ def test_every_column_and_field_of_the_published_files_is_told_of() -> None:
     fields = {*csv_format.COLUMNS, *ndjson_format.metadata(frame, Counts()), *told}
     fields |= {field.encode_name for field in msgspec.structs.fields(ndjson_format.Row)}
     assert [name for name in sorted(fields) if not re.search(rf"\b{name}\b", page)] == []
+
+
+def test_no_list_of_commands_is_cut_short(reference: ModuleType) -> None:
+    """At 80 columns every line of help is whole."""
+    for path, found in reference._walk(("smtpfeeds",), command, click.Context(command)):
+        if isinstance(found, click.Group):
+            context = click.Context(found, info_name=" ".join(path), terminal_width=80)
+            _, _, listed = found.get_help(context).partition("Commands:")
+            assert "..." not in listed, f"{' '.join(path)}: {listed}"
+
+
+def test_options_of_one_name_say_the_same(reference: ModuleType) -> None:
+    said: dict[str, set[str]] = {}
+    for path, found in reference._walk(("smtpfeeds",), command, click.Context(command)):
+        for option in found.params:
+            if option.name in {"config", "folder"} and path[1] not in {"up", "demo"}:
+                assert isinstance(option, click.Option)
+                words = (option.help or "").replace("SENSOR", "…").replace("AGGREGATOR", "…")
+                said.setdefault(option.name, set()).add(words)
+            elif isinstance(option, click.Option) and option.name == "form":
+                assert option.help, path
+    assert {name: len(words) for name, words in said.items()} == {"config": 1, "folder": 1}
+
+
+def test_query_tells_its_exit_codes() -> None:
+    found = command.get_command(click.Context(command), "query")
+    assert found is not None
+    told = found.get_help(click.Context(found, terminal_width=100))
+    assert "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 could not be asked" in told
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
