@@ -6,6 +6,7 @@ Long, for each is a few lines on what most share: one process, started once for 
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -170,7 +171,24 @@ def test_status_without_the_sensors_help(sensor: SensorProcess) -> None:
     status = json.loads(told.stdout)
     assert status["sensor"] == "s1"
     assert status["version"], "noted at the start: the first batch carries it"
-    assert "waits" in sensor.call("status").stdout
+    assert status["spool"] == str(sensor.spool)
+    assert set(status["rows"]) == {"smtpgreet", "smtpdata"}
+    assert status["batches_waiting"] == status["batches_set_aside"] == status["drops"] == 0
+    text = sensor.call("status").stdout
+    assert text.splitlines()[0] == str(sensor.spool)
+    for word in ("sensor", "waits", "batches", "size", "events dropped"):
+        assert re.search(rf"^  {word} ", text, re.MULTILINE), text
+
+
+def test_replay_says_how_many_and_since_when(sensor: SensorProcess) -> None:
+    told = sensor.call("replay", "--since", "2026-01-02T03:04:05")
+    assert told.stdout.startswith("0 batches sealed since 2026-01-02"), told.stderr
+    assert "03:04:05" in told.stdout
+    assert told.stdout.endswith(" will be delivered again\n")
+    told = sensor.call("replay", "--since", "yesterday")
+    assert told.returncode == 2
+    assert "yesterday" in told.stderr
+    assert "Traceback" not in told.stderr
 
 
 def test_second_sensor_on_the_spool_is_refused(sensor: SensorProcess) -> None:
