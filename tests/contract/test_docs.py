@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
-import msgspec
 import click
+import msgspec
 import pytest
 
 from publish_support import frame_of

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 from click.testing import CliRunner
 
 from smtpfeeds_common.cli import main
 
 
+@pytest.fixture
+def logging_kept() -> Iterator[None]:
+    """The command sets up logs of its own."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("logging_kept")
 @pytest.mark.parametrize(
     ("broker", "words"),
     [
