@@ -102,7 +102,12 @@ def commands_page() -> str:
     ]
     for path, found in _walk(("smtpfeeds",), command, click.Context(command)):
         context = click.Context(
-            found, info_name=" ".join(path), max_content_width=100, terminal_width=100
+            found,
+            info_name=" ".join(path),
+            max_content_width=100,
+            terminal_width=100,
+            # As the command itself has them: every command below inherits them.
+            help_option_names=list(command.context_settings["help_option_names"]),
         )
         parts.append(f"## `{' '.join(path)}`\n\n```text\n{found.get_help(context)}\n```\n")
     return "\n".join(parts)
