@@ -96,7 +96,7 @@ def commands_page() -> str:
         "# Commands\n",
         (
             "Exit codes: 0 done or found; 1 nothing found, or the answer is no; 2 wrong use, which "
-            "includes the settings; 3 it could not be done: the database or the broker is away, the "
+            "includes the settings; 3 it could not be done: database or broker is away, the "
             "schema is missing, a file or a package cannot be used. 1 to 3 are said on stderr.\n"
         ),
     ]
