@@ -215,7 +215,9 @@ class RabbitNode:
         RabbitMQ keeps the names of its quorum queues' logs in a table that it writes seconds later.
         A kill -9 before that leaves a declared queue without its log: no leader, ever.
         """
-        self.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
+        # Its own timer writes after half a second, and was seen to lose to a sync just before.
+        time.sleep(1.5)
+        self.ctl("eval", "[ok = dets:sync(Table) || Table <- dets:all()].")
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of the node's log and console."""
