@@ -80,15 +80,15 @@ class _Part:
 class Service:
     """One aggregator."""
 
-    def __init__(self, settings: AggregatorSettings) -> None:
-        """Build all parts; nothing runs yet.
+    def __init__(self, settings: AggregatorSettings, stop: Event | None = None) -> None:
+        """Build all parts; nothing runs yet. ``stop``, set by then or later, ends ``run``.
 
         Raises:
             SettingsError, DatabaseError, OriginError: what is missing.
         """
         self._settings = settings
         self.metrics, self.health = Metrics(), Health()
-        self._stop = Event()
+        self._stop = stop or Event()
         limit_s = settings.database_timeout_s
         connection = connect(settings, "start", autocommit=True, limit_s=limit_s)
         try:

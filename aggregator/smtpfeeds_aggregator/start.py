@@ -39,7 +39,7 @@ def run(settings: AggregatorSettings) -> int:
         signal.signal(number, lambda *_: stop.set())
     if not wait_for_database(settings, stop):
         return 0
-    return Service(settings).run()
+    return Service(settings, stop).run()
 
 
 def wait_for_database(settings: AggregatorSettings, stop: Event) -> bool:

@@ -81,3 +81,21 @@ def test_settings_that_cannot_work_end_with_2_and_say_what_to_do(tmp_path: Path)
     config.write_text(f'dsn = "host=127.0.0.1 dbname=x"\nbroker = ["spool:{tmp_path}"]')
     good = command(config, "check-config")
     assert (good.returncode, "the settings are good" in good.stdout) == (0, True)
+
+
+def test_database_away_at_the_start_is_waited_for_and_sigterm_ends_the_wait(tmp_path: Path) -> None:
+    config = config_of(tmp_path, f"host={tmp_path} dbname=nothing")
+    process = subprocess.Popen(
+        [*PROGRAM, "run", "--config", str(config)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert "waiting for the database" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_wrong_dsn_ends_the_program_with_what_is_wrong(database: str, tmp_path: Path) -> None:
+    done = command(config_of(tmp_path, database + " dbname=nowhere"), "run")
+    assert done.returncode == 3
+    assert 'database "nowhere" does not exist; check dsn' in done.stderr
