@@ -47,7 +47,7 @@ class Link(Protocol):
     @property
     def is_open(self) -> bool:
         """Whether something can be published."""
-        raise NotImplementedError
+        ...
 
     def open(self) -> None:
         """Connect to one of the brokers.

@@ -96,7 +96,7 @@ class Timed(Protocol):
 
     def check_time(self, now: int) -> int:
         """Called at ``due``: the next tick at which to be called, or 0 for never again."""
-        raise NotImplementedError
+        ...
 
 
 class Deadlines:

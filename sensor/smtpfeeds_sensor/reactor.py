@@ -17,7 +17,7 @@ class Timer(Protocol):
 
     def seconds(self) -> float:
         """The time on the reactor's clock."""
-        raise NotImplementedError
+        ...
 
 
 class Reactor(Timer, Protocol):
