@@ -126,7 +126,11 @@ class Bench:
         server = self.postgres.pid
         assert server is not None
         children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-        return cpu_seconds(server, ended=True) + sum(cpu_seconds(int(pid)) for pid in children)
+        spent = cpu_seconds(server, ended=True)
+        for pid in children:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                spent += cpu_seconds(int(pid))
+        return spent
 
     def clear_queue(self) -> None:
         connection = pika.BlockingConnection(pika.URLParameters(self.node.url()))
