@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
@@ -38,6 +39,9 @@ _GREET_FEED, _DATA_FEED = 0, 1
 _LINGER_S: Final = 5
 
 _TLS_NONE, _TLS_BEGUN, _TLS_UP = range(3)
+
+#: Why a connection ends that we end.
+_DONE: Final = Failure(ConnectionDone())  # type: ignore[no-untyped-call] # Twisted's
 
 
 @dataclass(kw_only=True)
@@ -306,7 +310,11 @@ class Connection:
         self._closing_at = self._reception.deadlines.now
         if self._tls or self._unsent:
             self._give_up_after_linger()
-        self.transport.loseConnection()
+            self.transport.loseConnection()
+        else:
+            # loseConnection would wait until the socket can be written, one more turn of epoll,
+            # and there is nothing to write.
+            self.transport.connectionLost(_DONE)
 
     def _give_up_after_linger(self) -> None:
         self._reception.deadlines.discard(self)
@@ -337,7 +345,7 @@ class Connection:
             return min(session_end, idle_end)
         reception.count["limit_session" if now >= session_end else "limit_idle"] += 1
         self.say_and_close("too_slow")
-        return 0 if self.due else now + _LINGER_S
+        return 0  # gone, or about to be, or asked again after the linger
 
     def say_and_close(self, reply: str) -> None:
         """End it with a reply of the persona, where the client knows that it speaks SMTP."""

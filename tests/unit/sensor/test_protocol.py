@@ -44,6 +44,7 @@ class FakeTransport:
         self.sent = b""
         self.buffered = b""
         self.end = ""
+        self.client: Connection | None = None
 
     def getHandle(self) -> "FakeTransport":
         return self
@@ -61,6 +62,12 @@ class FakeTransport:
 
     def write(self, octets: bytes) -> None:
         self.buffered += octets
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Closed at once, and whose it is is told: as Twisted's does."""
+        self.end = "closed"
+        assert self.client is not None
+        self.client.connectionLost(reason)
 
     def loseConnection(self) -> None:
         self.end = "lose"
@@ -104,6 +111,7 @@ class Set:
     ) -> tuple[Connection, FakeTransport]:
         connection = Connection(self.reception, pack_address(ip), local)
         transport = FakeTransport(room)
+        transport.client = connection
         connection.makeConnection(transport)
         return connection, transport
 
@@ -119,7 +127,7 @@ def test_reply_to_an_event_waits_for_the_commit_and_others_do_not() -> None:
     assert (transport.sent, transport.end) == (before, "")
     parts.recorder.commit()
     assert transport.sent.endswith(b"221 2.0.0 Bye\r\n")
-    assert transport.end == "lose"
+    assert transport.end == "closed"
     assert parts.recorder.events == [(0, pack_address("198.51.100.1"), Flags.FULL_HOST_NAME, 7)]
 
 
@@ -178,11 +186,23 @@ def test_time_bounds(settings: dict[str, int], counter: str) -> None:
     parts.reception.deadlines.advance(4)
     assert transport.end == ""
     parts.reception.deadlines.advance(1)
-    assert transport.end == "lose"
+    assert transport.end == "closed"
     assert b"421 4.4.2" in transport.sent
     assert parts.count[counter] == 1
-    # One that does not go is cut.
+    assert not parts.reception.open
+    # Nothing is asked of one that is gone.
     parts.reception.deadlines.advance(6)
+    assert transport.end == "closed"
+
+
+def test_client_that_does_not_take_its_last_reply_is_cut_after_a_while() -> None:
+    parts = Set(idle_timeout_s=5)
+    _, transport = parts.connect(room=40)
+    parts.reception.deadlines.advance(5)
+    assert (transport.end, transport.buffered[-2:]) == ("lose", b"\r\n")
+    parts.reception.deadlines.advance(4)
+    assert transport.end == "lose"
+    parts.reception.deadlines.advance(2)
     assert transport.end == "abort"
 
 
@@ -192,16 +212,15 @@ def test_octets_without_a_line_do_not_keep_a_connection() -> None:
     for _ in range(5):
         connection.dataReceived(b"E")
         parts.reception.deadlines.advance(1)
-    assert transport.end == "lose"
+    assert transport.end == "closed"
 
 
 def test_at_the_bound_in_all_a_newcomer_is_refused_and_nobody_else_cut() -> None:
     parts = Set(max_connections=1)
     _, first = parts.connect("198.51.100.1")
-    second, refused = parts.connect("198.51.100.2")
-    assert (first.end, refused.end) == ("", "lose")
+    _, refused = parts.connect("198.51.100.2")
+    assert (first.end, refused.end) == ("", "closed")
     assert refused.sent.startswith(b"421 4.7.0")
-    second.connectionLost(Failure(ConnectionError()))
     assert len(parts.reception.open) == 1
 
 
@@ -228,7 +247,7 @@ def test_early_junk_is_closed_at_once() -> None:
     parts = Set(banner_delay_s=2.0)
     connection, transport = parts.connect()
     connection.dataReceived(b"\x16\x03\x01")
-    assert transport.end == "lose"
+    assert transport.end == "closed"
     assert parts.recorder.events == []
 
 
@@ -270,4 +289,4 @@ def test_shutdown_says_421() -> None:
     connection.say_and_close("shutting_down")
     connection.say_and_close("shutting_down")
     assert transport.sent.count(b"421 4.3.2 mx.example Service shutting down") == 1
-    assert transport.end == "lose"
+    assert transport.end == "closed"
