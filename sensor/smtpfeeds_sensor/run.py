@@ -64,11 +64,15 @@ def run_process(
         ready: called when it accepts.
         worker: its number, 0 where it is alone.
     """
-    # Twisted makes the process's reactor when this is imported, so not before a fork.
-    from twisted.internet import reactor as twisted_reactor
+    # Made here, not before a fork, and put where Twisted's own parts look for it.
+    from twisted.internet.main import installReactor
     from twisted.logger import ILogObserver, STDLibLogObserver, globalLogBeginner
 
-    reactor = cast("Reactor", twisted_reactor)
+    from .poll import SensorReactor
+
+    made = SensorReactor()  # type: ignore[no-untyped-call] # Twisted's
+    installReactor(made)  # type: ignore[no-untyped-call] # Twisted's
+    reactor = cast("Reactor", made)
     observer = cast("ILogObserver", STDLibLogObserver())
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service = SensorService(settings, opened, reactor, now_ms, worker=worker)

@@ -1,0 +1,74 @@
+"""The sensor's reactor serves what is ready as Twisted's does, whatever happens meanwhile."""
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from twisted.python.failure import Failure
+
+from smtpfeeds_sensor.poll import SensorReactor
+
+
+class Reader:
+    """A socket that is ready to be read, and does as a test says when it is."""
+
+    def __init__(self, reactor: SensorReactor, then: Callable[[], None] = lambda: None) -> None:
+        self.socket, self.peer = socket.socketpair()
+        self.peer.send(b"x")
+        self.fileno = self.socket.fileno
+        self.then = then
+        self.served = 0
+        self.lost: list[Failure] = []
+        reactor.addReader(self)
+
+    def doRead(self) -> None:
+        self.socket.recv(1)
+        self.served += 1
+        self.then()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.lost.append(reason)
+
+    def close(self) -> None:
+        self.socket.close()
+        self.peer.close()
+
+
+@pytest.fixture
+def reactor() -> Iterator[SensorReactor]:
+    made = SensorReactor()
+    yield made
+    for left in made.removeAll():
+        if isinstance(left, Reader):
+            left.close()
+
+
+def test_all_that_are_ready_are_served_in_one_turn(reactor: SensorReactor) -> None:
+    readers = [Reader(reactor) for _ in range(5)]
+    reactor.doPoll(0)
+    assert [one.served for one in readers] == [1] * 5
+    reactor.doPoll(0)
+    assert [one.served for one in readers] == [1] * 5
+
+
+def test_one_taken_out_by_another_of_the_same_turn_is_not_served(reactor: SensorReactor) -> None:
+    first, second = Reader(reactor), Reader(reactor)
+    first.then = lambda: reactor.removeReader(second)
+    second.then = lambda: reactor.removeReader(first)
+    reactor.doPoll(0)
+    assert first.served + second.served == 1
+    reactor.removeAll()
+    first.close()
+    second.close()
+
+
+def test_error_in_one_ends_it_and_no_other(reactor: SensorReactor) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    bad, good = Reader(reactor, fail), Reader(reactor)
+    reactor.doPoll(0)
+    assert bad.lost[0].check(ZeroDivisionError)
+    assert (good.served, good.lost) == (1, [])
+    assert bad not in reactor.getReaders()
+    bad.close()
