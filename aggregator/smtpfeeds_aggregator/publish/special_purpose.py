@@ -14,8 +14,9 @@ from typing import Final
 
 from .ranges import AddressRanges
 
-#: When the registries were last compared with this copy.
-AS_OF: Final = "2026-11-23"
+#: State of the registries ("last updated" of the IPv6 one) that this copy follows; what they
+#: took in later is not here yet.
+AS_OF: Final = "2025-10-09"
 
 #: Not globally reachable, with the registry's name and its document.
 NOT_GLOBAL: Final = {
