@@ -199,14 +199,15 @@ def test_culprit_is_refused_by_a_delivery_that_can_be_acknowledged() -> None:
 
 def test_bad_messages_alone_do_not_make_a_part_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A watchdog would end the program every few minutes, for as long as they come."""
-    monkeypatch.setattr(worker_module, "_SILENCE_S", 0.5)
+    # Some of the threads' own ticks, so that a busy machine is not taken for silence.
+    monkeypatch.setattr(worker_module, "_SILENCE_S", 3.0)
     work = Work()
     with work.running():
-        for _ in range(60):
+        for _ in range(180):
             work.source.put(b"garbage")
             time.sleep(0.02)
             assert work.health.stuck() == []
-    assert len(work.source.refused) == 60
+    assert len(work.source.refused) == 180
 
 
 def test_collection_that_waits_for_a_database_does_not_make_a_part_silent(
