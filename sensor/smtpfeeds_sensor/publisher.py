@@ -181,7 +181,8 @@ class BrokerLink:
             raise BrokerRefused(f"broker {where} refuses the account {account!r}: {exc}") from exc
         except pika.exceptions.ConnectionClosedByBroker as exc:
             raise _connection_closed(exc, where) from exc
-        except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as exc:
+        # ValueError: pika's word for a connection that was reset before it looked at it.
+        except (pika.exceptions.AMQPError, AMQPConnectorException, OSError, ValueError) as exc:
             raise BrokerUnavailable(f"broker {where}: {_reason(exc)}") from exc
         self._account = account
 

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from smtpfeeds_common import __version__
@@ -138,7 +139,8 @@ def connect(settings: AggregatorSettings, purpose: str) -> pika.BlockingConnecti
             # pika leaves sockets to the garbage collector where nobody listens: look first.
             socket.create_connection((one.host, one.port), timeout=_CONNECT_TIMEOUT_S).close()
             return pika.BlockingConnection(one)
-        except (AMQPError, OSError) as exc:
+        # ValueError: pika's word for a connection that was reset before it looked at it.
+        except (AMQPError, AMQPConnectorException, OSError, ValueError) as exc:
             failures.append(f"{one.host}:{one.port}: {exc or type(exc).__name__}")
     raise BrokerUnavailable(f"no broker takes the connection: {'; '.join(failures)}")
 
