@@ -42,7 +42,9 @@ def test_connection_lost_in_the_handshake_is_no_refusal(monkeypatch: pytest.Monk
     lost = ProbableAuthenticationError(repr(StreamLostError("Stream connection lost: reset")))
     refused = ProbableAuthenticationError(repr(ConnectionClosedByBroker(403, "ACCESS_REFUSED")))
     settings = SensorSettings(name="s1", broker=("amqp://s1:x@127.0.0.1",))
-    for met, meant in ((lost, BrokerUnavailable), (refused, BrokerRefused)):
+    reset = ValueError("Expected connected socket, but getpeername() failed")
+    table = ((lost, BrokerUnavailable), (reset, BrokerUnavailable), (refused, BrokerRefused))
+    for met, meant in table:
         monkeypatch.setattr("pika.BlockingConnection", Mock(side_effect=met))
         with pytest.raises(meant):
             BrokerLink.of_settings(settings).open()
