@@ -31,19 +31,21 @@ class Entry:
 COMMANDS: Final = {
     "sensor": Entry("smtpfeeds_sensor.cli:sensor", "sensor", "Run an SMTP sensor."),
     "aggregator": Entry(
-        "smtpfeeds_aggregator.cli:aggregator", "aggregator", "Run the central aggregator."
+        "smtpfeeds_aggregator.cli.aggregator:aggregator",
+        "aggregator",
+        "Run the central aggregator.",
     ),
-    "feed": Entry("smtpfeeds_aggregator.cli_query:feed", "aggregator", "List and show the feeds."),
+    "feed": Entry("smtpfeeds_aggregator.cli.query:feed", "aggregator", "List and show the feeds."),
     "query": Entry(
-        "smtpfeeds_aggregator.cli_query:query",
+        "smtpfeeds_aggregator.cli.query:query",
         "aggregator",
         "Ask what is known of addresses, prefixes and ASNs.",
     ),
     "sensors": Entry(
-        "smtpfeeds_aggregator.cli_query:sensors", "aggregator", "List and purge sensors."
+        "smtpfeeds_aggregator.cli.query:sensors", "aggregator", "List and purge sensors."
     ),
     "origin": Entry(
-        "smtpfeeds_aggregator.cli_origin:origin", "aggregator", "Origin tables: ASN and AS name."
+        "smtpfeeds_aggregator.cli.origin:origin", "aggregator", "Origin tables: ASN and AS name."
     ),
     "up": Entry("smtpfeeds_deploy.cli:up", "single-host", "Run everything on this one host."),
     "demo": Entry(

@@ -23,7 +23,7 @@ def fields(**values: Any) -> dict[str, Any]:
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-11-23T11:00:00Z warning smtpfeeds_sensor.publisher: held reason="no route"``."""
+    """``2026-11-23T11:00:00Z warning smtpfeeds_sensor.delivery: held reason="no route"``."""
 
     def __init__(self, *, with_time: bool = True) -> None:
         super().__init__()

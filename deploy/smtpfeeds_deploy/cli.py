@@ -78,8 +78,8 @@ def up(
     The published feeds are in DIR/feeds. Ask with, for example,
     `smtpfeeds query 192.0.2.0/24 --dir DIR`.
     """
-    from .home import Home, Wanted
-    from .up import SingleHost, StopRequest, ready_line, to_stderr
+    from .single_host.home import Home, Wanted
+    from .single_host.up import SingleHost, StopRequest, ready_line, to_stderr
 
     home = Home(folder)
     wanted = Wanted(
@@ -112,6 +112,6 @@ def demo(context: click.Context, folder: Path, clients: int, seed: int) -> None:
     clients of many kinds loose on it, shows both feeds, and checks that they
     say exactly what the clients did. Nothing outside of this host is reached.
     """
-    from .demo import run_demo
+    from .demo.run import run_demo
 
     context.exit(run_demo(folder, clients=clients, seed=seed))

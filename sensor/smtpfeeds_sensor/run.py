@@ -12,13 +12,13 @@ from typing import cast
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import now_ms
 
-from . import listen
-from .listen import Opened
-from .privileges import become, find_user, make_folder
-from .reactor import Reactor
+from .edge import listen
+from .edge.listen import Opened
+from .edge.reactor import Reactor
+from .process.privileges import become, find_user, make_folder
+from .process.workers import run_workers
 from .service import SensorService, announce, host_name, make_wardrobe, notify_systemd
 from .settings import SensorSettings
-from .workers import run_workers
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def run_process(
     from twisted.internet.main import installReactor
     from twisted.logger import ILogObserver, STDLibLogObserver, globalLogBeginner
 
-    from .poll import SensorReactor
+    from .edge.poll import SensorReactor
 
     made = SensorReactor()  # type: ignore[no-untyped-call] # Twisted's
     installReactor(made)  # type: ignore[no-untyped-call] # Twisted's
@@ -91,9 +91,9 @@ def check_all(settings: SensorSettings) -> list[str]:
     Raises:
         SettingsError: it could not start.
     """
+    from .delivery.publisher import read_brokers
+    from .edge.tls import make_context
     from .metrics import parse_metrics_listen
-    from .publisher import read_brokers
-    from .tls import make_context
 
     places = listen.parse_listen(settings.listen, os.environ)
     make_wardrobe(settings)

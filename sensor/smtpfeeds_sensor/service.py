@@ -26,18 +26,18 @@ from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import SUFFIX, Bounds, Spool, find_spools
 
 from .counters import new_counters
-from .delivery import Delivery, DeliveryThread, Housekeeping
-from .dialogue import Rules
-from .limits import Deadlines, Networks, SourceLimits
-from .listen import Opened, target_bits
+from .delivery.deliverer import Delivery, DeliveryThread, Housekeeping
+from .delivery.publisher import BrokerLink
+from .delivery.recorder import Recorder
+from .edge.connection import Listener, Reception
+from .edge.limits import Deadlines, Networks, SourceLimits
+from .edge.listen import Opened, target_bits
+from .edge.reactor import Reactor
+from .edge.tls import make_context
 from .metrics import MetricsServer
-from .personas import Wardrobe
-from .protocol import Listener, Reception
-from .publisher import BrokerLink
-from .reactor import Reactor
-from .recorder import Recorder
 from .settings import SensorSettings
-from .tls import make_context
+from .smtp.dialogue import Rules
+from .smtp.personas import Wardrobe
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from acceptance.harness import Site
-from smtpfeeds_deploy import made_up
+from smtpfeeds_deploy.simulation import made_up
 
 
 @pytest.fixture

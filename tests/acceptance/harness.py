@@ -15,9 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from smtpfeeds_deploy.bounded_log import BoundedLog
-from smtpfeeds_deploy.home import Value, toml_text
-from smtpfeeds_deploy.ledger import (
+from smtpfeeds_deploy.simulation.ledger import (
     Bracket,
     Found,
     Key,
@@ -29,10 +27,12 @@ from smtpfeeds_deploy.ledger import (
     expected_sightings,
     troubles,
 )
-from smtpfeeds_deploy.listening import listening
-from smtpfeeds_deploy.programs import Program
-from smtpfeeds_deploy.published import feed_disagreements, read_feed
-from smtpfeeds_deploy.simulate import Target, Visit, simulate
+from smtpfeeds_deploy.simulation.published import feed_disagreements, read_feed
+from smtpfeeds_deploy.simulation.simulate import Target, Visit, simulate
+from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
+from smtpfeeds_deploy.single_host.home import Value, toml_text
+from smtpfeeds_deploy.single_host.listening import listening
+from smtpfeeds_deploy.single_host.programs import Program
 
 FEEDS = ("smtpgreet", "smtpdata")
 READY_LIMIT_S = 60.0

@@ -21,8 +21,8 @@ import pytest
 from acceptance.harness import Site, Truth, let_loose, wait_to_agree
 from servers.fixtures import Vhost
 from smtpfeeds_aggregator.names import clean_name
-from smtpfeeds_deploy import made_up
-from smtpfeeds_deploy.simulate import Target
+from smtpfeeds_deploy.simulation import made_up
+from smtpfeeds_deploy.simulation.simulate import Target
 
 #: Python's `is_global` lets these through.
 NOT_GLOBAL = [

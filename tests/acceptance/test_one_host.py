@@ -25,11 +25,12 @@ from acceptance.harness import (
     wait_to_agree,
 )
 from acceptance.processes import Process, descendants, only, still_there
-from smtpfeeds_deploy import child, made_up
-from smtpfeeds_deploy.home import SENSOR
-from smtpfeeds_deploy.ledger import Session
-from smtpfeeds_deploy.listening import listening
-from smtpfeeds_deploy.simulate import Target
+from smtpfeeds_deploy.simulation import made_up
+from smtpfeeds_deploy.simulation.ledger import Session
+from smtpfeeds_deploy.simulation.simulate import Target
+from smtpfeeds_deploy.single_host import child
+from smtpfeeds_deploy.single_host.home import SENSOR
+from smtpfeeds_deploy.single_host.listening import listening
 
 START_LIMIT_S = 60.0
 

@@ -19,11 +19,11 @@ import psycopg
 from acceptance.harness import Site, Truth, let_loose, wait_to_agree
 from servers.fixtures import Vhost
 from smtpfeeds_common.topology import REFUSED_QUEUE
-from smtpfeeds_deploy import made_up
-from smtpfeeds_deploy.clients import KINDS
-from smtpfeeds_deploy.home import Value
-from smtpfeeds_deploy.ledger import Session
-from smtpfeeds_deploy.simulate import Target, Visit
+from smtpfeeds_deploy.simulation import made_up
+from smtpfeeds_deploy.simulation.clients import KINDS
+from smtpfeeds_deploy.simulation.ledger import Session
+from smtpfeeds_deploy.simulation.simulate import Target, Visit
+from smtpfeeds_deploy.single_host.home import Value
 
 #: Who must begin with a PROXY header; other loopback addresses are clients in person.
 PROXIES = ["127.0.0.1/32", "::1/128"]

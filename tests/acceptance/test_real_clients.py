@@ -15,7 +15,7 @@ import pytest
 from acceptance.harness import Site
 from smtpfeeds_common.spool import Sealer
 from smtpfeeds_common.wire import Flags, Observation, decode
-from smtpfeeds_deploy.simulate import Target
+from smtpfeeds_deploy.simulation.simulate import Target
 
 SENSOR = "sensor-a"
 CLIENT = "127.0.0.1"

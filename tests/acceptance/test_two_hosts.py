@@ -25,12 +25,12 @@ from acceptance.how_to import Block, Place, blocks
 from servers.certificates import Certificates
 from servers.rabbitmq import RabbitNode, scripts_folder
 from smtpfeeds_common.topology import EXCHANGE, QUEUE
-from smtpfeeds_deploy.clients import KINDS
-from smtpfeeds_deploy.listening import listening
-from smtpfeeds_deploy.postgres import PrivatePostgres
-from smtpfeeds_deploy.postgres_binaries import embedded
-from smtpfeeds_deploy.postgres_cluster import SUPERUSER
-from smtpfeeds_deploy.simulate import Target, Visit
+from smtpfeeds_deploy.simulation.clients import KINDS
+from smtpfeeds_deploy.simulation.simulate import Target, Visit
+from smtpfeeds_deploy.single_host.listening import listening
+from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
+from smtpfeeds_deploy.single_host.postgres_binaries import embedded
+from smtpfeeds_deploy.single_host.postgres_cluster import SUPERUSER
 
 CHECKOUT = Path(__file__).parents[2]
 PAGE = CHECKOUT / "docs" / "how-to" / "two-hosts.md"

@@ -60,7 +60,7 @@ from smtpfeeds_common.errors import SpoolBusy
 from smtpfeeds_common.spool import Event, Sealer, Spool
 from smtpfeeds_common.topology import EXCHANGE, QUEUE, routing_key
 from smtpfeeds_common.wire import Batch, HourCount, Observation, encode
-from smtpfeeds_deploy.postgres import PrivatePostgres
+from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BATCH_ROWS = 5_000

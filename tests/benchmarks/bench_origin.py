@@ -39,9 +39,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from origin_support import mrt
 from origin_support.world import rows, table_text
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
-from smtpfeeds_aggregator.origin.children import run_child
-from smtpfeeds_aggregator.origin.loading import load_files
-from smtpfeeds_aggregator.origin.refresh import refresh
+from smtpfeeds_aggregator.origin.acquire.children import run_child
+from smtpfeeds_aggregator.origin.acquire.refresh import refresh
+from smtpfeeds_aggregator.origin.table.load import load_files
 from smtpfeeds_aggregator.settings import AggregatorSettings
 
 LOOKUPS = 400_000

@@ -7,8 +7,8 @@ import pytest
 
 from smtpfeeds_common.wire import Flags
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.dialogue import CLOSE, DATA, GREET, LINGER, OPEN, Dialogue, Rules
-from smtpfeeds_sensor.personas import STYLES, make_persona
+from smtpfeeds_sensor.smtp.dialogue import CLOSE, DATA, GREET, LINGER, OPEN, Dialogue, Rules
+from smtpfeeds_sensor.smtp.personas import STYLES, make_persona
 
 PERSONA = make_persona(
     STYLES["plain"], hostname="mx.example", policy_url="https://example.org/why", offer_tls=True

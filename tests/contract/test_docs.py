@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from publish_support import frame_of
-from smtpfeeds_aggregator.publish import csv_format, ndjson_format
 from smtpfeeds_aggregator.publish.entries import Counts
+from smtpfeeds_aggregator.publish.formats import csv_file as csv_format
+from smtpfeeds_aggregator.publish.formats import ndjson as ndjson_format
 from smtpfeeds_aggregator.publish.manifest import manifest
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.cli import main as command

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psycopg
 
-from smtpfeeds_deploy.postgres import PORT, PrivatePostgres, connection_string
-from smtpfeeds_deploy.postgres_cluster import SUPERUSER, environment
+from smtpfeeds_deploy.single_host.postgres import PORT, PrivatePostgres, connection_string
+from smtpfeeds_deploy.single_host.postgres_cluster import SUPERUSER, environment
 
 from .reckoning import Recorded, Row
 

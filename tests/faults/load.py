@@ -18,11 +18,11 @@ from ipaddress import IPv4Address, IPv6Address
 
 from smtpfeeds_common.addresses import normalise_address
 from smtpfeeds_common.feeds import DATA, GREET
-from smtpfeeds_deploy import proxy_header
-from smtpfeeds_deploy.clients import KINDS, Client
-from smtpfeeds_deploy.ledger import Bracket, Heard, Session
-from smtpfeeds_deploy.simulate import Target
-from smtpfeeds_deploy.talk import ClientTrouble, Talk, now_ms
+from smtpfeeds_deploy.simulation import proxy_header
+from smtpfeeds_deploy.simulation.clients import KINDS, Client
+from smtpfeeds_deploy.simulation.ledger import Bracket, Heard, Session
+from smtpfeeds_deploy.simulation.simulate import Target
+from smtpfeeds_deploy.simulation.talk import ClientTrouble, Talk, now_ms
 
 from .reckoning import Entry
 

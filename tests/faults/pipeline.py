@@ -19,10 +19,10 @@ from typing import Any, Self
 from servers.processes import ServerFailedError, free_port
 from servers.proxy import CuttingProxy
 from smtpfeeds_common.spool import read_status
-from smtpfeeds_deploy import made_up
-from smtpfeeds_deploy.bounded_log import BoundedLog
-from smtpfeeds_deploy.programs import Program, ended
-from smtpfeeds_deploy.simulate import Target
+from smtpfeeds_deploy.simulation import made_up
+from smtpfeeds_deploy.simulation.simulate import Target
+from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
+from smtpfeeds_deploy.single_host.programs import Program, ended
 
 from .brokers import AGGREGATOR, Brokers
 from .databases import Database, Gauge, several_hosts

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 
 from smtpfeeds_common.feeds import FEED_NAMES
-from smtpfeeds_deploy.published import read_feed
+from smtpfeeds_deploy.simulation.published import read_feed
 
 from .databases import read_all
 from .pipeline import AGGREGATORS

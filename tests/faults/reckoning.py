@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from smtpfeeds_common.feeds import DATA, GREET
-from smtpfeeds_deploy.ledger import Bracket, Heard, data_without_greet
+from smtpfeeds_deploy.simulation.ledger import Bracket, Heard, data_without_greet
 
 HOUR_MS = 3_600_000
 _SHOWN = 20

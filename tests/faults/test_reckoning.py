@@ -8,7 +8,7 @@ import pytest
 
 from faults.load import feeds_attempted
 from faults.reckoning import HOUR_MS, Entry, Key, Recorded, Row, events, judge
-from smtpfeeds_deploy.ledger import Bracket, Heard
+from smtpfeeds_deploy.simulation.ledger import Bracket, Heard
 
 NOON = 1_795_435_200_000
 GREET, DATA = "smtpgreet", "smtpdata"

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, field
 
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.dialogue import CLOSE, DATA, GREET, LINGER, OPEN, Dialogue, Rules
-from smtpfeeds_sensor.personas import STYLES, make_persona
+from smtpfeeds_sensor.smtp.dialogue import CLOSE, DATA, GREET, LINGER, OPEN, Dialogue, Rules
+from smtpfeeds_sensor.smtp.personas import STYLES, make_persona
 
 PERSONA = make_persona(STYLES["plain"], hostname="mx.example")
 #: Small bounds, so that short streams reach them.

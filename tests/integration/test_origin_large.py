@@ -19,8 +19,8 @@ import pytest
 from origin_support.archive import serving
 from origin_support.world import settings
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
-from smtpfeeds_aggregator.origin.convert import read_source
-from smtpfeeds_aggregator.origin.refresh import refresh
+from smtpfeeds_aggregator.origin.acquire.convert import read_source
+from smtpfeeds_aggregator.origin.acquire.refresh import refresh
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.errors import OriginError
 

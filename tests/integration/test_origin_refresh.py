@@ -34,7 +34,7 @@ from origin_support.world import (
     table_text,
 )
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
-from smtpfeeds_aggregator.origin.refresh import Outcome, next_refresh, refresh, roll_back
+from smtpfeeds_aggregator.origin.acquire.refresh import Outcome, next_refresh, refresh, roll_back
 from smtpfeeds_aggregator.origin.shelf import Shelf
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.errors import OriginError
@@ -550,7 +550,7 @@ def test_children_run_with_their_checks_under_python_o(
     assert done.returncode == 3
     assert "1 records give no prefix and origin" in done.stderr
     child = subprocess.run(
-        [sys.executable, "-O", "-m", "smtpfeeds_aggregator.origin.child", "convert", "{}"],
+        [sys.executable, "-O", "-m", "smtpfeeds_aggregator.origin.acquire.child", "convert", "{}"],
         capture_output=True,
         text=True,
         check=False,
@@ -601,7 +601,7 @@ def test_a_child_ends_with_its_parent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         arguments["url"] = f"http://127.0.0.1:{server.getsockname()[1]}/"
         more = {"user_agent": "test", "max_bytes": 10, "stall_s": 60}
-        command = [sys.executable, "-m", "smtpfeeds_aggregator.origin.child", "fetch"]
+        command = [sys.executable, "-m", "smtpfeeds_aggregator.origin.acquire.child", "fetch"]
         child = subprocess.Popen(
             [*command, json.dumps(arguments | more)],
             stdin=subprocess.PIPE,

@@ -17,7 +17,7 @@ import pytest
 from origin_support.archive import RIB_PATH, serving
 from origin_support.world import KNOWN, names_text, packed_rib, rows, settings, table_text
 from smtpfeeds_aggregator.origin import OriginSource
-from smtpfeeds_aggregator.origin.refresh import refresh
+from smtpfeeds_aggregator.origin.acquire.refresh import refresh
 from smtpfeeds_aggregator.origin.shelf import Shelf
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.errors import OriginError, SettingsError

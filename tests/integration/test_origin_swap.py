@@ -23,7 +23,7 @@ from origin_support.world import settings as origin_settings
 from smtpfeeds_aggregator.ingest.check import BatchKey, check
 from smtpfeeds_aggregator.ingest.fold import Folded, fold
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
-from smtpfeeds_aggregator.origin.refresh import refresh
+from smtpfeeds_aggregator.origin.acquire.refresh import refresh
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store.connection import connect

@@ -16,9 +16,9 @@ import pytest
 
 from servers.processes import wait_until
 from smtpfeeds_common.errors import SingleHostError
-from smtpfeeds_deploy.orphans import processes_in
-from smtpfeeds_deploy.postgres import PrivatePostgres
-from smtpfeeds_deploy.unprivileged import check_reach, choose_identity
+from smtpfeeds_deploy.single_host.orphans import processes_in
+from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
+from smtpfeeds_deploy.single_host.unprivileged import check_reach, choose_identity
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_number_of_a_dead_postmaster_that_is_another_program_now(tmp_path: Path)
 _OWNS_ONE = """
 import sys, time
 from pathlib import Path
-from smtpfeeds_deploy.postgres import PrivatePostgres
+from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
 private = PrivatePostgres(Path(sys.argv[1]), durable=False)
 private.start()
 print(private.pid, flush=True)

@@ -15,16 +15,11 @@ from servers.certificates import Certificates
 from servers.fixtures import Vhost
 from servers.processes import free_port, wait_until
 from servers.rabbitmq import RabbitNode
-from smtpfeeds_common.errors import (
-    BatchTooLarge,
-    BrokerRefused,
-    BrokerUnavailable,
-    SettingsError,
-)
+from smtpfeeds_common.errors import BatchTooLarge, BrokerRefused, BrokerUnavailable, SettingsError
 from smtpfeeds_common.spool import SealedBatch, read_status
 from smtpfeeds_common.topology import BINDING_KEY, EXCHANGE, QUEUE
 from smtpfeeds_common.wire import decode
-from smtpfeeds_sensor.publisher import BrokerLink
+from smtpfeeds_sensor.delivery.publisher import BrokerLink
 from smtpfeeds_sensor.settings import SensorSettings
 
 UUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
@@ -199,8 +194,8 @@ def test_broker_that_never_confirms_is_given_up_in_time(
 
 
 def test_broker_that_answers_nothing_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtpfeeds_sensor.publisher._CONNECT_S", 1.0)
-    monkeypatch.setattr("smtpfeeds_sensor.publisher._STACK_S", 1.0)
+    monkeypatch.setattr("smtpfeeds_sensor.delivery.publisher._CONNECT_S", 1.0)
+    monkeypatch.setattr("smtpfeeds_sensor.delivery.publisher._STACK_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         link = link_to(f"amqp://s1:x@127.0.0.1:{deaf.getsockname()[1]}")
         with pytest.raises(BrokerUnavailable):

@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from smtpfeeds_deploy import postgres_binaries
-from smtpfeeds_deploy.postgres import PrivatePostgres
-from smtpfeeds_deploy.postgres_cluster import SUPERUSER
+from smtpfeeds_deploy.single_host import postgres_binaries
+from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
+from smtpfeeds_deploy.single_host.postgres_cluster import SUPERUSER
 
 
 def installed() -> dict[str, Path]:

@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .source import OriginSource
-    from .table import EMPTY, OriginInfo, OriginTable
+    from .in_use import OriginSource
+    from .table.in_memory import EMPTY, OriginInfo, OriginTable
 
 __all__ = ["EMPTY", "OriginInfo", "OriginSource", "OriginTable"]
 
-_MODULES: Final = {"OriginSource": ".source"}
+_MODULES: Final = {"OriginSource": ".in_use"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(name)
-    return getattr(importlib.import_module(_MODULES.get(name, ".table"), __name__), name)
+    return getattr(importlib.import_module(_MODULES.get(name, ".table.in_memory"), __name__), name)

@@ -24,9 +24,9 @@ from typing import Any, Final
 
 from smtpfeeds_common.errors import OriginError
 
-from .index import OriginIndex
-from .loading import sha256_of, table_of
-from .table import OriginTable
+from .table.in_memory import OriginTable
+from .table.index import OriginIndex
+from .table.load import sha256_of, table_of
 
 KEPT: Final = 3
 TABLE: Final = "table.dat.gz"

@@ -18,10 +18,10 @@ from smtpfeeds_common.addresses import IPv4_BYTES, format_address, pack_address
 from smtpfeeds_common.errors import AddressError, PublishError
 
 from ..names import NOT_KNOWN
-from . import csv_format
 from .files import FeedFile
+from .formats import csv_file as csv_format
+from .formats.text import FOOTER_LINES, HEADER_LINES
 from .stopping import KeepGoing, go_on, guarded
-from .text_format import FOOTER_LINES, HEADER_LINES
 
 _ASN: Final = re.compile(r"NA|[1-9][0-9]{0,9}")
 _NAME: Final = re.compile(r"[!-~](?:[ -~]{0,28}[!-~])?")

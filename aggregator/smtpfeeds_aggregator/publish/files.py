@@ -9,9 +9,11 @@ from typing import IO, Final
 
 from smtpfeeds_common.feeds import Feed
 
-from . import csv_format, ndjson_format, text_format
 from .disk import sync_file
 from .entries import Counts, Entry, Format, Frame
+from .formats import csv_file as csv_format
+from .formats import ndjson as ndjson_format
+from .formats import text as text_format
 
 #: Rows formatted and written at a time.
 CHUNK_ROWS: Final = 5_000

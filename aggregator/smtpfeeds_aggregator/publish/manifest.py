@@ -10,7 +10,7 @@ from smtpfeeds_common import __version__
 
 from .entries import NOTICE, Frame
 from .files import FeedFile
-from .ndjson_format import iso
+from .formats.ndjson import iso
 from .special_purpose import AS_OF
 
 #: Raised when a field changes its meaning or goes.

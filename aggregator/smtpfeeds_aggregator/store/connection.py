@@ -20,12 +20,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import conninfo, errors
 
-from smtpfeeds_common.errors import (
-    BadRows,
-    DatabaseError,
-    DatabaseUnavailable,
-    SettingsError,
-)
+from smtpfeeds_common.errors import BadRows, DatabaseError, DatabaseUnavailable, SettingsError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.settings import read_secret
 

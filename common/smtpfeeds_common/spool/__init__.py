@@ -26,12 +26,12 @@ that are not yet confirmed never go.
 import time
 from collections.abc import Callable
 
+from .bounds import keep_room
 from .file import SUFFIX
 from .fold import Bounds, Event
-from .room import keep_room
-from .sealer import SealedBatch, Sealer
+from .seal import SealedBatch, Sealer
 from .status import Status, find_spools, read_status, replay
-from .writer import Spool
+from .write import Spool
 
 __all__ = [
     "SUFFIX",

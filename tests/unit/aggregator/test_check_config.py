@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smtpfeeds_aggregator import settings as aggregator_settings
-from smtpfeeds_aggregator.check_config import check
+from smtpfeeds_aggregator.cli.check_config import check
 from smtpfeeds_common.errors import SettingsError
 
 

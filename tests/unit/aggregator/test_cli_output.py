@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtpfeeds_aggregator.cli_output import least_widths, widths_that_fit
+from smtpfeeds_aggregator.cli.output import least_widths, widths_that_fit
 
 TITLES = ("address", "feed", "last seen UTC", "first seen UTC", "hits", "AS name", "tags")
 ROW = (

@@ -10,8 +10,8 @@ import pytest
 
 from origin_support import mrt
 from origin_support.world import broken_ribs, rows, table_text
-from smtpfeeds_aggregator.origin.convert import Converted, read_source, write_table
-from smtpfeeds_aggregator.origin.table_text import read_table
+from smtpfeeds_aggregator.origin.acquire.convert import Converted, read_source, write_table
+from smtpfeeds_aggregator.origin.table.text import read_table
 from smtpfeeds_common.errors import OriginError
 
 TABLE = rows()

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtpfeeds_aggregator.origin import radix
-from smtpfeeds_aggregator.origin.child import referee_sample
-from smtpfeeds_aggregator.origin.compiling import Prefix, compile_sections
-from smtpfeeds_aggregator.origin.index import PAGE, OriginIndex, write_index
+from smtpfeeds_aggregator.origin.acquire.child import referee_sample
+from smtpfeeds_aggregator.origin.table import radix
+from smtpfeeds_aggregator.origin.table.compile import Prefix, compile_sections
+from smtpfeeds_aggregator.origin.table.index import PAGE, OriginIndex, write_index
 from smtpfeeds_common.errors import OriginError
 
 FACTS = {"split4": True}

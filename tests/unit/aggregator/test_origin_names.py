@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from smtpfeeds_aggregator.origin.as_names import parse_names, read_names, write_names
+from smtpfeeds_aggregator.origin.acquire.as_names import parse_names, read_names, write_names
 from smtpfeeds_common.errors import OriginError
 
 OLD = b"1 LVLT-1, US\n15169 GOOGLE, US\n"

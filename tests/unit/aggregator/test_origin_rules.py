@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from origin_support.world import settings
-from smtpfeeds_aggregator.origin import routeviews, validate
-from smtpfeeds_aggregator.origin.bogons import is_public_asn
-from smtpfeeds_aggregator.origin.fetch import check_url
-from smtpfeeds_aggregator.origin.refresh import next_refresh
-from smtpfeeds_aggregator.origin.table import EMPTY, OriginInfo, OriginTable
+from smtpfeeds_aggregator.origin.acquire import route_views as routeviews
+from smtpfeeds_aggregator.origin.acquire import validate
+from smtpfeeds_aggregator.origin.acquire.bogons import is_public_asn
+from smtpfeeds_aggregator.origin.acquire.fetch import check_url
+from smtpfeeds_aggregator.origin.acquire.refresh import next_refresh
+from smtpfeeds_aggregator.origin.table.in_memory import EMPTY, OriginInfo, OriginTable
 from smtpfeeds_common.errors import OriginError, SettingsError
 
 NOW = datetime(2026, 3, 1, 0, 10, tzinfo=UTC)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from origin_support.world import rows, table_text
-from smtpfeeds_aggregator.origin import radix
-from smtpfeeds_aggregator.origin.table_text import check_text, read_table
+from smtpfeeds_aggregator.origin.table import radix
+from smtpfeeds_aggregator.origin.table.text import check_text, read_table
 from smtpfeeds_common.errors import OriginError
 
 GOOD = table_text(rows()).encode()

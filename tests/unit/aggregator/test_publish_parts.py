@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publish_support import HOSTILE_NAMES, NOW, Seen, frame_of, hostile_rows, make_feed
-from smtpfeeds_aggregator.publish import text_format
 from smtpfeeds_aggregator.publish.check import check_feed
 from smtpfeeds_aggregator.publish.entries import RECORD, format_time, pack_record, tags
+from smtpfeeds_aggregator.publish.formats import text as text_format
 from smtpfeeds_aggregator.publish.grid import expiry, next_point
 from smtpfeeds_aggregator.publish.manifest import generated_at
 from smtpfeeds_aggregator.publish.ranges import AddressRanges

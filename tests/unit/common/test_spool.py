@@ -9,13 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smtpfeeds_common.errors import (
-    SpoolBusy,
-    SpoolDamaged,
-    SpoolError,
-    SpoolInUse,
-    SpoolUnwritable,
-)
+from smtpfeeds_common.errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolInUse, SpoolUnwritable
 from smtpfeeds_common.spool import Bounds, Event, Sealer, Spool, file, read_status
 from smtpfeeds_common.wire import decode
 

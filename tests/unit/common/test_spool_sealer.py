@@ -264,8 +264,8 @@ def test_greet_never_goes_before_the_data_event_of_its_address(path: Path) -> No
 
 
 def test_row_seen_again_meanwhile_stays(path: Path) -> None:
+    from smtpfeeds_common.spool.bounds import Keeper
     from smtpfeeds_common.spool.file import connect
-    from smtpfeeds_common.spool.room import Keeper
 
     spool = filled(path, 2)
     db = connect(path, synchronous="NORMAL", busy_ms=100)

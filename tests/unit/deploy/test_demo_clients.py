@@ -8,11 +8,11 @@ from typing import Final
 
 import pytest
 
-from smtpfeeds_deploy import made_up, proxy_header
-from smtpfeeds_deploy.clients import KINDS, Client
-from smtpfeeds_deploy.ledger import Session
-from smtpfeeds_deploy.simulate import Target, Visit
-from smtpfeeds_deploy.talk import Talk
+from smtpfeeds_deploy.simulation import made_up, proxy_header
+from smtpfeeds_deploy.simulation.clients import KINDS, Client
+from smtpfeeds_deploy.simulation.ledger import Session
+from smtpfeeds_deploy.simulation.simulate import Target, Visit
+from smtpfeeds_deploy.simulation.talk import Talk
 
 TARGETS = [Target("127.0.0.1", 25, "one"), Target("::1", 25, "two")]
 DOCUMENTATION = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"]

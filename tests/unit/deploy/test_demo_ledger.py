@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smtpfeeds_deploy.ledger import (
+from smtpfeeds_deploy.simulation.ledger import (
     Bracket,
     Expected,
     Found,

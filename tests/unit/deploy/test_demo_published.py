@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from smtpfeeds_deploy.ledger import Bracket, Expected, Found
-from smtpfeeds_deploy.published import (
+from smtpfeeds_deploy.simulation.ledger import Bracket, Expected, Found
+from smtpfeeds_deploy.simulation.published import (
     NotThatFormat,
     PublishedRow,
     feed_disagreements,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smtpfeeds_common.errors import SingleHostError
-from smtpfeeds_deploy.postgres_binaries import Binaries, choose
+from smtpfeeds_deploy.single_host.postgres_binaries import Binaries, choose
 
 DATA = Path("/srv/smtpfeeds/postgres/data")
 NEW, OLD = Binaries(Path("/new/bin"), 18), Binaries(Path("/old/bin"), 16)

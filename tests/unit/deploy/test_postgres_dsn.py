@@ -8,7 +8,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from smtpfeeds_common.errors import SingleHostError
-from smtpfeeds_deploy.postgres import PrivatePostgres, connection_string
+from smtpfeeds_deploy.single_host.postgres import PrivatePostgres, connection_string
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smtpfeeds_common.errors import SingleHostError
-from smtpfeeds_deploy.unprivileged import Identity, choose_identity
+from smtpfeeds_deploy.single_host.unprivileged import Identity, choose_identity
 
 NOBODY = 65534
 

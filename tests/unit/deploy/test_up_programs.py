@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from smtpfeeds_common.errors import SingleHostError
-from smtpfeeds_deploy import child
-from smtpfeeds_deploy.bounded_log import BoundedLog
-from smtpfeeds_deploy.home import Home, Wanted, toml_text
-from smtpfeeds_deploy.programs import Backoff, Program, ended
-from smtpfeeds_deploy.readiness import Readiness
+from smtpfeeds_deploy.single_host import child
+from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
+from smtpfeeds_deploy.single_host.home import Home, Wanted, toml_text
+from smtpfeeds_deploy.single_host.programs import Backoff, Program, ended
+from smtpfeeds_deploy.single_host.readiness import Readiness
 
 
 def test_pauses_double_up_to_their_bound() -> None:

@@ -13,7 +13,7 @@ from pika.exceptions import (
 )
 
 from smtpfeeds_common.errors import BrokerRefused, BrokerUnavailable
-from smtpfeeds_sensor.publisher import BrokerLink, read_brokers
+from smtpfeeds_sensor.delivery.publisher import BrokerLink, read_brokers
 from smtpfeeds_sensor.settings import SensorSettings
 
 

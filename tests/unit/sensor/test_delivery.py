@@ -9,8 +9,8 @@ from smtpfeeds_common.errors import BatchTooLarge, BrokerRefused, BrokerUnavaila
 from smtpfeeds_common.spool import Event, Spool, read_status, replay
 from smtpfeeds_common.wire import MAX_ROWS, decode
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.delivery import Backoff, Delivery, Housekeeping
-from smtpfeeds_sensor.testing import FakeLink
+from smtpfeeds_sensor.delivery.deliverer import Backoff, Delivery, Housekeeping
+from smtpfeeds_sensor.delivery.testing import FakeLink
 
 NOW = 1_795_000_000_000
 

@@ -6,8 +6,8 @@ Those that need real sockets are in ``tests/integration/test_sensor_traps.py``.
 import time
 
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.dialogue import GREET, OPEN, Dialogue, Rules
-from smtpfeeds_sensor.personas import STYLES, make_persona
+from smtpfeeds_sensor.smtp.dialogue import GREET, OPEN, Dialogue, Rules
+from smtpfeeds_sensor.smtp.personas import STYLES, make_persona
 
 PERSONA = make_persona(STYLES["plain"], hostname="mx.example")
 

@@ -1,7 +1,7 @@
 """Bounds per source and in time, and networks."""
 
 from smtpfeeds_common.addresses import pack_address
-from smtpfeeds_sensor.limits import Deadlines, Networks, SourceLimits
+from smtpfeeds_sensor.edge.limits import Deadlines, Networks, SourceLimits
 
 
 def test_source_has_so_many_connections_and_no_more() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import SettingsError
-from smtpfeeds_sensor.listen import parse_listen, target_bits
+from smtpfeeds_sensor.edge.listen import parse_listen, target_bits
 
 
 def shown(*texts: str, **environ: str) -> list[str]:

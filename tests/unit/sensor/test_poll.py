@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from twisted.python.failure import Failure
 
-from smtpfeeds_sensor.poll import SensorReactor
+from smtpfeeds_sensor.edge.poll import SensorReactor
 
 
 class Reader:

@@ -10,10 +10,10 @@ from twisted.python.failure import Failure
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.wire import Flags
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.dialogue import Rules
-from smtpfeeds_sensor.limits import Deadlines, Networks, SourceLimits
-from smtpfeeds_sensor.personas import Wardrobe
-from smtpfeeds_sensor.protocol import Connection, Listener, Reception
+from smtpfeeds_sensor.edge.connection import Connection, Listener, Reception
+from smtpfeeds_sensor.edge.limits import Deadlines, Networks, SourceLimits
+from smtpfeeds_sensor.smtp.dialogue import Rules
+from smtpfeeds_sensor.smtp.personas import Wardrobe
 
 LOCAL = pack_address("192.0.2.25")
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpfeeds_common.addresses import pack_address
-from smtpfeeds_sensor.proxy_header import NotAProxyHeader, ProxyHeader, read_proxy_header
+from smtpfeeds_sensor.edge.proxy_header import NotAProxyHeader, ProxyHeader, read_proxy_header
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 FOUR, FOUR_TO = pack_address("192.0.2.1"), pack_address("198.51.100.2")

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from smtpfeeds_common.errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolUnwritable
 from smtpfeeds_common.spool import Bounds, Event
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.recorder import OUTAGE_RETRY_S, PATIENCE_S, RETRY_S, Recorder
+from smtpfeeds_sensor.delivery.recorder import OUTAGE_RETRY_S, PATIENCE_S, RETRY_S, Recorder
 
 IP = bytes(4)
 

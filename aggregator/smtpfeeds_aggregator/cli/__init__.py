@@ -1,0 +1,1 @@
+"""The commands that need the centre, one module for each group."""

@@ -1,0 +1,57 @@
+"""`smtpfeeds aggregator`: migrate, run, check-config and what is refused."""
+
+from pathlib import Path
+
+import click
+
+from .dead_letters import dead_letters
+from .options import CONFIG, load
+
+
+@click.group()
+def aggregator() -> None:
+    """Run the central aggregator."""
+
+
+@aggregator.command(short_help="Take batches in, and publish the feeds.")
+@CONFIG
+def run(config: Path | None) -> None:
+    """Take batches in and, where feeds_dir is set, publish the feeds.
+
+    Logs one line `ready` when batches can come in, and waits for a database or
+    broker that is away. SIGTERM and SIGINT finish what is in hand.
+    """
+    from ..start import run as run_service
+
+    raise SystemExit(run_service(load(config)))
+
+
+@aggregator.command()
+@CONFIG
+def migrate(config: Path | None) -> None:
+    """Bring the database's schema up to this program's.
+
+    Safe while aggregators run, and twice at once.
+    """
+    from ..store.connection import connect
+    from ..store.migrations import migrate as apply
+
+    with connect(load(config), "migrate", autocommit=True) as connection:
+        done = apply(connection)
+    for step in done:
+        click.echo(f"applied {step.version:04d} {step.name}")
+    if not done:
+        click.echo("the schema is up to date")
+
+
+@aggregator.command("check-config", short_help="Check the settings; connects to nothing.")
+@CONFIG
+def check_config(config: Path | None) -> None:
+    """Read the settings as `run` would, and try their folders and files; connects to nothing."""
+    from .check_config import check
+
+    for line in check(load(config)):
+        click.echo(line)
+
+
+aggregator.add_command(dead_letters)

@@ -1,0 +1,99 @@
+"""What can be said of the settings without a connection.
+
+Folders and files are tried, not asked about: of a file system that takes nothing,
+or from a user who may do everything, permissions tell too little. What is tried
+leaves nothing behind.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from getpass import getuser
+from pathlib import Path
+
+from smtpfeeds_common.errors import SettingsError
+
+from ..settings import AggregatorSettings
+
+
+def check(settings: AggregatorSettings) -> Iterator[str]:
+    """Check each setting that `run` needs; a line for each that is good.
+
+    Raises:
+        SettingsError: what is wrong, and what to do.
+    """
+    from ..store.connection import connection_parameters
+
+    where = connection_parameters(settings, "check")
+    yield f"dsn: host {where.get('host', 'the local socket')}, database {where.get('dbname', '-')}"
+    yield _broker(settings)
+    if settings.feeds_dir:
+        _check_writable("feeds_dir", Path(settings.feeds_dir))
+        yield f"feeds_dir: {settings.feeds_dir}, every {settings.publish_interval_s} s"
+    else:
+        yield "feeds_dir: none; this aggregator only ingests"
+    if settings.origin_dir:
+        _check_folder("origin_dir", Path(settings.origin_dir))
+        if settings.origin_refresh_interval_s:
+            _check_writable("origin_dir", Path(settings.origin_dir))
+    for name in ("origin_table", "as_names"):
+        if value := getattr(settings, name):
+            _check_file(name, Path(value))
+    yield "the settings are good"
+
+
+def _broker(settings: AggregatorSettings) -> str:
+    if not settings.broker:
+        raise SettingsError(
+            "the setting 'broker' is missing: give amqps://… addresses, or spool:DIR on one host"
+        )
+    if settings.broker[0].startswith("spool:"):
+        folder = Path(settings.broker[0].removeprefix("spool:"))
+        _check_folder("broker", folder)
+        _check_writable("broker", folder)
+        return f"broker: none; spools in {folder}"
+    from ..sources.broker import parameters
+
+    nodes = [f"{one.host}:{one.port}" for one in parameters(settings, "check")]
+    return f"broker: {', '.join(nodes)}, queue {settings.queue}"
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    try:
+        next(folder.iterdir(), None)
+    except OSError as exc:
+        raise SettingsError(f"{name}: cannot read the folder {folder}: {_why(exc)}") from exc
+
+
+def _check_file(name: str, file: Path) -> None:
+    try:
+        with file.open("rb") as stream:
+            stream.read(1)
+    except OSError as exc:
+        raise SettingsError(f"{name}: cannot read the file {file}: {_why(exc)}") from exc
+
+
+def _check_writable(name: str, folder: Path) -> None:
+    """Make a folder in it and remove it again; in the nearest that exists where it does not yet."""
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".smtpfeeds-check-", dir=there):
+            pass
+    except OSError as exc:
+        made = "" if there == folder.absolute() else f", so {folder} cannot be made"
+        raise SettingsError(f"{name}: cannot write in {there}{made}: {_why(exc)}") from exc
+
+
+def _why(exc: OSError) -> str:
+    """The reason, and for a missing right who lacks it."""
+    if isinstance(exc, PermissionError):
+        return f"{exc.strerror} (tried as {_user()}; the aggregator's own user is what counts)"
+    return exc.strerror or type(exc).__name__
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a user id without a name
+        return "this user"

@@ -1,0 +1,156 @@
+"""`smtpfeeds aggregator dead-letters`: what ingest refused, seen, put back, dropped."""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.times import iso_utc
+
+from .options import CONFIG, load
+
+if TYPE_CHECKING:
+    from ..sources.dead_letters import DeadLetter, DeadLetters
+
+_NOTHING: Final = "nothing is refused"
+LIMIT = click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=1_000,
+    show_default=True,
+    help="Look at the oldest so many messages.",
+)
+ALL = click.option("--all", "every", is_flag=True, help="All of them.")
+IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
+
+
+@click.group("dead-letters", short_help="See, put back and drop what was refused.")
+def dead_letters() -> None:
+    """What was refused: messages that are no batch, and rows of batches."""
+
+
+def _queue(config: Path | None) -> "DeadLetters":
+    from ..sources.dead_letters import DeadLetters
+
+    settings = load(config)
+    if not settings.broker:
+        raise SettingsError(
+            "which broker? Give --config FILE with the setting 'broker', or set "
+            "SMTPFEEDS_AGGREGATOR_BROKER"
+        )
+    if settings.broker[0].startswith("spool:"):
+        raise SettingsError(
+            "without a broker there is no queue of refused messages; a refused batch stays in its "
+            "spool: `smtpfeeds sensor status` counts it"
+        )
+    return DeadLetters(settings)
+
+
+@dead_letters.command("list")
+@CONFIG
+@LIMIT
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json", "ndjson")),
+    default="text",
+    show_default=True,
+    help="A line each to read; else rows for programs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def list_(config: Path | None, limit: int, form: str, *, as_json: bool) -> None:
+    """One line each: ID, time, account, kind, octets, reason. Exit 1: none."""
+    from .output import LETTER_COLUMNS, Record, nothing_found, write_records
+
+    letters = _queue(config).read(limit)
+    if as_json or form != "text":
+        records: list[Record] = [
+            dict(zip(LETTER_COLUMNS, _columns(letter), strict=True)) for letter in letters
+        ]
+        write_records(records, LETTER_COLUMNS, "json" if as_json else form, _NOTHING)
+        return
+    for letter in letters:
+        columns = ("-" if cell is None else _text(cell) for cell in _columns(letter))
+        click.echo("  ".join(columns))
+    if not letters:
+        nothing_found(_NOTHING)
+
+
+def _columns(letter: "DeadLetter") -> tuple[object, ...]:
+    return (
+        letter.id,
+        letter.at,
+        letter.account or None,
+        letter.kind,
+        len(letter.body),
+        letter.reason,
+    )
+
+
+def _text(cell: object) -> str:
+    return iso_utc(cell) if isinstance(cell, datetime) else _plain(str(cell))
+
+
+@dead_letters.command(short_help="Write the body of one message.")
+@CONFIG
+@LIMIT
+@click.argument("letter_id", metavar="ID")
+def show(config: Path | None, limit: int, letter_id: str) -> None:
+    """The body of one message, as it came; on a terminal without control characters."""
+    for letter in _queue(config).read(limit):
+        if letter.id == letter_id:
+            if sys.stdout.isatty():
+                click.echo("\n".join(map(_plain, letter.body.decode(errors="replace").split("\n"))))
+            else:
+                sys.stdout.buffer.write(letter.body)
+                sys.stdout.buffer.flush()
+            return
+    _none_of([letter_id])
+
+
+@dead_letters.command(short_help="Put messages back among the batches.")
+@CONFIG
+@LIMIT
+@ALL
+@IDS
+def requeue(config: Path | None, limit: int, ids: tuple[str, ...], *, every: bool) -> None:
+    """Put messages back among the batches, under the account that had sent them."""
+    _one_of(ids, every=every)
+    done, rows = _queue(config).requeue(None if every else ids, limit)
+    click.echo(f"put back: {len(done)}")
+    if rows:
+        click.echo(f"not put back: {rows} of refused rows, which are no batch", err=True)
+    if not done and not every:
+        _none_of(ids)
+
+
+@dead_letters.command()
+@CONFIG
+@LIMIT
+@ALL
+@IDS
+def drop(config: Path | None, limit: int, ids: tuple[str, ...], *, every: bool) -> None:
+    """Delete messages."""
+    _one_of(ids, every=every)
+    done = _queue(config).drop(None if every else ids, limit)
+    click.echo(f"dropped: {len(done)}")
+    if not done and not every:
+        _none_of(ids)
+
+
+def _one_of(ids: tuple[str, ...], *, every: bool) -> None:
+    if bool(ids) == every:
+        raise click.UsageError("name IDs, or give --all")
+
+
+def _none_of(ids: tuple[str, ...] | list[str]) -> None:
+    click.echo(f"no such message: {', '.join(ids)}; see `dead-letters list`", err=True)
+    raise SystemExit(1)
+
+
+def _plain(text: str) -> str:
+    """A stranger's text on a terminal: no control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text)

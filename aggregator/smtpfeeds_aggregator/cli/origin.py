@@ -1,0 +1,308 @@
+"""`smtpfeeds origin`: look origins up, show and refresh the table, go back to the one before.
+
+These commands read the same files as a running aggregator and tell it nothing:
+it notices a new table by itself.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from smtpfeeds_common import logs
+from smtpfeeds_common.addresses import format_address, pack_address
+from smtpfeeds_common.errors import AddressError, SettingsError
+from smtpfeeds_common.times import iso_utc
+
+from .. import settings as aggregator_settings
+from ..origin import OriginSource, OriginTable
+from ..settings import AggregatorSettings
+from .options import CONFIG, FOLDER, single_host_settings
+
+#: Addresses from a pipe are looked up in blocks of this many lines.
+_BLOCK: Final = 1000
+#: A longer line is no address.
+_MAX_LINE: Final = 200
+_WRONG_USE: Final = 2
+_COLUMNS: Final = ("address", "asn", "prefix", "name", "generation")
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name its tables, and `settings` made of them."""
+
+    @CONFIG
+    @FOLDER
+    @click.option("--origin-dir", help="Directory of origin tables, in place of the setting.")
+    @click.option("--origin-table", help="A pyasn table, in place of the setting.")
+    @click.option("--as-names", help="A list of AS names, in place of the setting.")
+    @functools.wraps(command)
+    def run(
+        config: Path | None,
+        folder: Path | None,
+        origin_dir: str | None,
+        origin_table: str | None,
+        as_names: str | None,
+        **arguments: Any,
+    ) -> None:
+        if folder is not None:
+            if config is not None:
+                raise SettingsError("--dir says which settings already; leave --config out")
+            config = single_host_settings(folder)
+        # The one that is named here stands alone, whatever the file says.
+        if origin_table is not None and origin_dir is None:
+            origin_dir = ""
+        elif origin_dir is not None and origin_table is None:
+            origin_table = ""
+        flags = {"origin_dir": origin_dir, "origin_table": origin_table, "as_names": as_names}
+        settings = aggregator_settings.load(config, **flags)
+        logs.configure("warning", settings.log_format)
+        command(settings, **arguments)
+
+    return run
+
+
+@click.group()
+def origin() -> None:
+    """Origin tables: which AS announces an address, and what it is called."""
+
+
+@origin.command(short_help="Say who announces addresses.")
+@click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS…|-")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "ndjson"]),
+    default="text",
+    help="Tab-separated text, one JSON list, or one JSON object a line.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@_with_settings
+def lookup(
+    settings: AggregatorSettings, *, addresses: tuple[str, ...], form: str, as_json: bool
+) -> None:
+    """Say who announces ADDRESSes; `-` reads them from the standard input, one a line.
+
+    Prints address, ASN, prefix, AS name and table generation. Exit codes: 0 if any
+    address has an origin, 1 if none has, 2 if what was given is no address at all,
+    3 if the table cannot be used.
+    """
+    table = _current(settings)
+    lines = _from_stdin() if addresses == ("-",) else iter(addresses)
+    lookup = _Lookup(table)
+    rows = (row for block in _blocks(lines) for row in lookup.rows(block))
+    found = _write(rows, "json" if as_json else form)
+    if lookup.malformed and not lookup.addresses:
+        raise click.exceptions.Exit(_WRONG_USE)
+    if not found:
+        click.echo("no origin is known", err=True)
+        raise click.exceptions.Exit(1)
+
+
+@origin.command(short_help="Show the table in use, and how refreshes went.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_with_settings
+def status(settings: AggregatorSettings, *, as_json: bool) -> None:
+    """Show the table in use: source, age, counts, next refresh, last failure."""
+    described = _describe(settings)
+    if as_json:
+        click.echo(json.dumps(described, indent=1))
+    else:
+        width = max(map(len, described))
+        for key, value in described.items():
+            click.echo(f"{key.replace('_', ' '):{width}}  {_plain(value)}")
+    if described["generation"] == "none":
+        raise click.exceptions.Exit(1)
+
+
+@origin.command()
+@click.option("--force", is_flag=True, help="Put the new table in use whatever the checks say.")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="A RIB, a pyasn table, or a directory of them; nothing is fetched.",
+)
+@click.option(
+    "--names", type=click.Path(path_type=Path), help="With --from: the AS names to go with it."
+)
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@_with_settings
+def refresh(
+    settings: AggregatorSettings,
+    *,
+    force: bool,
+    source: Path | None,
+    names: Path | None,
+    quiet: bool,
+) -> None:
+    """Fetch the newest RIB, convert and check it, and put it in use."""
+    from ..origin.acquire.refresh import refresh as run_refresh
+
+    if names is not None and source is None:
+        raise click.UsageError("--names goes with --from")
+    outcome = run_refresh(
+        settings,
+        source=source,
+        names=names,
+        force=force,
+        progress=lambda text: None if quiet else click.echo(text, err=True),
+    )
+    made = outcome.manifest
+    click.echo(
+        f"{outcome.generation} "
+        + ("is in use already: nothing changed" if outcome.unchanged else "is in use")
+        + f": {made['prefixes4']} IPv4 and {made['prefixes6']} IPv6 prefixes, "
+        f"{made['origins']} origins, {made['names']} AS names, of {_utc(made['table_time'])}"
+    )
+    for reason in outcome.overridden:
+        click.echo(f"forced although: {reason}", err=True)
+
+
+@origin.command()
+@_with_settings
+def rollback(settings: AggregatorSettings) -> None:
+    """Put the table before the current one in use again."""
+    from ..origin.acquire.refresh import roll_back
+
+    if not settings.origin_dir:
+        raise SettingsError("origin_dir is not set: only a directory of tables can be rolled back")
+    generation = roll_back(settings)
+    click.echo(f"{generation.name} is in use again, of {_utc(generation.manifest['table_time'])}")
+
+
+def _current(settings: AggregatorSettings) -> OriginTable:
+    if not settings.origin_dir and not settings.origin_table:
+        raise SettingsError(
+            "neither origin_dir nor origin_table is set: name one in the settings file (--config), "
+            "or give --origin-dir or --origin-table"
+        )
+    source = OriginSource(settings)
+    source.load()
+    return source.current
+
+
+def _from_stdin() -> Iterator[str]:
+    """The lines of the standard input, without blank ones; over-long ones cut."""
+    while line := sys.stdin.buffer.readline(_MAX_LINE):
+        if line.strip():
+            yield line.decode("ascii", errors="replace").strip()
+
+
+def _blocks(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Blocks of lines; a terminal gets its answers line by line."""
+    size = 1 if sys.stdin.isatty() else _BLOCK
+    block: list[str] = []
+    for line in lines:
+        block.append(line)
+        if len(block) >= size:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+class _Lookup:
+    """Looks texts up in a table, and counts how many were addresses."""
+
+    def __init__(self, table: OriginTable) -> None:
+        self._table = table
+        self.addresses = 0
+        self.malformed = 0
+
+    def rows(self, texts: list[str]) -> Iterator[dict[str, Any]]:
+        """One row per address; what is no address says so on stderr and gives none."""
+        table, addresses = self._table, list(self._packed(texts))
+        self.addresses += len(addresses)
+        for packed, asn in zip(addresses, table.lookup_many(addresses), strict=True):
+            yield {
+                "address": format_address(packed),
+                "asn": asn,
+                "prefix": table.prefix(packed) if asn else None,
+                "name": table.name(asn) if asn else None,
+                "generation": table.generation,
+            }
+
+    def _packed(self, texts: list[str]) -> Iterator[bytes]:
+        for text in texts:
+            try:
+                yield pack_address(text)
+            except AddressError as exc:
+                self.malformed += 1
+                click.echo(f"smtpfeeds: {exc.message}", err=True)
+
+
+def _write(rows: Iterable[dict[str, Any]], form: str) -> int:
+    """Write rows as they come; how many have an origin."""
+    found = 0
+    if form == "json":
+        listed = list(rows)
+        click.echo(json.dumps(listed, indent=1))
+        return sum(row["asn"] is not None for row in listed)
+    for row in rows:
+        found += row["asn"] is not None
+        text = (
+            json.dumps(row)
+            if form == "ndjson"
+            else "\t".join("NA" if row[key] is None else str(row[key]) for key in _COLUMNS)
+        )
+        sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+    return found
+
+
+def _describe(settings: AggregatorSettings) -> dict[str, Any]:
+    """What there is to know, under names that stay."""
+    from ..origin.acquire.refresh import next_refresh
+    from ..origin.shelf import Shelf
+
+    table = _current(settings)
+    info, now = table.info, datetime.now(UTC)
+    described: dict[str, Any] = {
+        "generation": table.generation,
+        "source": info.source,
+        "table_time": iso_utc(info.table_time) if info.table_time else None,
+        "age_hours": round((now - info.table_time).total_seconds() / 3600, 1)
+        if info.table_time
+        else None,
+        "prefixes_ipv4": info.prefixes_ipv4,
+        "prefixes_ipv6": info.prefixes_ipv6,
+        "origins": info.origins,
+        "as_names": info.names,
+        "bad_lines": info.bad_lines,
+    }
+    if settings.origin_dir:
+        shelf = Shelf(Path(settings.origin_dir))
+        noted = shelf.status()
+        due = next_refresh(settings, noted, now)
+        described |= {
+            "older_generations": [generation.name for generation in shelf.others()],
+            "rolled_back": noted.get("rolled_back"),
+            "last_attempt": _utc(noted.get("last_attempt")),
+            "last_success": _utc(noted.get("last_success")),
+            "last_failure": noted.get("last_failure"),
+            "next_refresh": iso_utc(due) if due else None,
+        }
+    return described
+
+
+def _plain(value: Any) -> str:
+    if value is None or value == []:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return f"{_utc(value.get('time'))}: {value.get('reason')}"
+    return str(value)
+
+
+def _utc(noted: str | None) -> str | None:
+    """A time that a file notes, in the spelling of all."""
+    try:
+        return iso_utc(datetime.fromisoformat(noted)) if noted else None
+    except ValueError:
+        return noted

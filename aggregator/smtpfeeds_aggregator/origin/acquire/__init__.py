@@ -1,0 +1,1 @@
+"""Get a new origin table: find, fetch, convert, check."""

@@ -1,0 +1,111 @@
+"""AS names: pyasn's JSON and both layouts of RIPE's asn.txt, cleaned once.
+
+asn.txt has had two layouts: ``15169 GOOGLE, US`` and, since 2026, ``15169
+GOOGLE - Google LLC, US``. In both a country ends the line, and the text before
+it is the name. In pyasn's JSON (``{"15169": "…"}``) no country was added.
+"""
+
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from smtpfeeds_aggregator.names import clean_name
+from smtpfeeds_common.errors import OriginError
+
+from ..table.text import read_whole
+
+#: Longer texts are no names; cut before cleaning.
+MAX_NAME_CHARS: Final = 300
+_LINE: Final = re.compile(r"^\s*(?:AS)?(\d{1,10})[ \t]+(\S.*?)\s*$")
+#: A line of autnums.html: the ASN within a link, the name behind it.
+_HTML_LINE: Final = re.compile(r"^<a\s[^>]*>\s*(AS\d{1,10})\s*</a>\s*(.*)$", re.IGNORECASE)
+_MAX_ASN: Final = 0xFFFFFFFE
+_MAX_BAD_SHARE: Final = 0.01
+
+
+def read_names(path: Path, *, cleaned: bool = False) -> dict[int, str]:
+    """Read and clean AS names, plain or gzip; JSON, asn.txt or autnums.html by their content.
+
+    Args:
+        cleaned: they were cleaned before, and written by `write_names`.
+
+    Raises:
+        OriginError: unreadable, cut short, or no list of AS names.
+    """
+    content = read_whole(path, "list of AS names")
+    if cleaned:
+        return dict(_from_json(content, str(path)))
+    return parse_names(content, str(path))
+
+
+def write_names(names: Mapping[int, str], out: Path) -> None:
+    """Write cleaned names as gzipped JSON in pyasn's layout; the same names make the same bytes."""
+    text = json.dumps({str(asn): names[asn] for asn in sorted(names)}, indent=0)
+    with out.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream:
+        stream.write(text.encode())
+
+
+def parse_names(content: bytes, where: str) -> dict[int, str]:
+    """Clean the names of a list; what is left without a name is left out.
+
+    Raises:
+        OriginError: no list of AS names, or cut short.
+    """
+    head = content.lstrip()[:1]
+    is_json = head == b"{"
+    if is_json:
+        pairs = _from_json(content, where)
+    elif head == b"<":
+        pairs = _from_html(content, where)
+    else:
+        pairs = _from_text(content, where)
+    names: dict[int, str] = {}
+    for asn, raw in pairs:
+        name = clean_name(raw[:MAX_NAME_CHARS], ripe_layout=not is_json)
+        if name.strip(" -.,"):
+            names[asn] = name
+    if not names:
+        raise OriginError(f"{where} holds no AS name: check what the file holds")
+    return names
+
+
+def _from_json(content: bytes, where: str) -> Iterator[tuple[int, str]]:
+    try:
+        table = json.loads(content)
+        for key, value in table.items():
+            if isinstance(value, str) and 1 <= int(key) <= _MAX_ASN:
+                yield int(key), value
+    except (ValueError, AttributeError) as exc:
+        raise OriginError(
+            f"{where} is no JSON list of AS names ({exc}): it should read like "
+            '{"64496": "Example", …}; fetch it again'
+        ) from exc
+
+
+def _from_html(content: bytes, where: str) -> Iterator[tuple[int, str]]:
+    """The layout of autnums.html; any other page holds none of its lines."""
+    if not content.rstrip().lower().endswith(b"</html>"):
+        raise OriginError(f"{where} has no end of a page: it was cut; fetch it again")
+    found = map(_HTML_LINE.match, content.decode("utf-8", errors="replace").splitlines())
+    lines = "".join(f"{line[1]} {line[2]}\n" for line in found if line)
+    yield from _from_text(lines.encode(), where)
+
+
+def _from_text(content: bytes, where: str) -> Iterator[tuple[int, str]]:
+    if content and not content.endswith(b"\n"):
+        raise OriginError(f"{where} ends in the middle of a line: it was cut; fetch it again")
+    lines = content.decode("utf-8", errors="replace").splitlines()
+    bad = 0
+    for line in lines:
+        found = _LINE.match(line)
+        if found and 1 <= int(found[1]) <= _MAX_ASN:
+            yield int(found[1]), found[2]
+        elif line.strip() and not line.lstrip().startswith(("#", ";")):
+            bad += 1
+    if bad > max(5, len(lines) * _MAX_BAD_SHARE):
+        raise OriginError(
+            f"{where} is no list of AS names: {bad} of {len(lines)} lines are not `ASN NAME, CC`"
+        )

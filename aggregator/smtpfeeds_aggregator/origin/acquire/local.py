@@ -1,0 +1,50 @@
+"""Find the newest RIB or table, and AS names, in a local directory.
+
+For hosts without the Internet: a mirror of the archive's tree, or files in a folder.
+"""
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from smtpfeeds_common.errors import OriginError
+
+from . import route_views as routeviews
+
+#: A mirror of a collector's months is some thousand files.
+_MAX_ENTRIES: Final = 100_000
+_NAMES: Final = ("asn*.txt", "asn*.txt.gz", "asnames*.json", "asnames*.json.gz", "autnums.html")
+_TABLES: Final = ("*.dat", "*.dat.gz")
+
+
+def find(source: Path) -> tuple[Path, Path | None]:
+    """The RIB or table to use, and the AS names that lie in the same directory.
+
+    Raises:
+        OriginError: there is none.
+    """
+    if source.is_file():
+        return source, None
+    if not source.is_dir():
+        raise OriginError(f"there is no file or directory {source}: check --from")
+    names = _newest(path for pattern in _NAMES for path in source.glob(pattern))
+    ribs = {
+        path.name: path
+        for path in itertools.islice(source.rglob("rib.*"), _MAX_ENTRIES)
+        if path.is_file() and routeviews.rib_time(path.name)
+    }
+    if ribs:
+        return ribs[max(ribs, key=lambda name: (routeviews.rib_time(name), name))], names
+    table = _newest(path for pattern in _TABLES for path in source.glob(pattern))
+    if table is None:
+        raise OriginError(
+            f"{source} holds no rib.YYYYMMDD.HHMM.bz2 and no pyasn table (*.dat, *.dat.gz): "
+            "check --from"
+        )
+    return table, names
+
+
+def _newest(paths: Iterable[Path]) -> Path | None:
+    found = [path for path in paths if path.is_file()]
+    return max(found, key=lambda path: (path.stat().st_mtime, path.name), default=None)

@@ -1,0 +1,196 @@
+"""Where a running program gets its origins: one current table, kept fresh.
+
+`load` once, then `run` on a thread of its own: it notices a new table, has it
+made ready aside, and swaps one reference; where a directory of tables is kept, it
+also refreshes that on its schedule. Who holds the old table keeps it whole; a
+table that cannot be used is said once, and the one in use stays.
+"""
+
+import logging
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_common.errors import OriginError
+from smtpfeeds_common.logs import fields
+
+from .acquire import refresh, validate
+from .shelf import NAMES, TABLE, Generation, Shelf
+from .table import load as loading
+from .table.in_memory import EMPTY, OriginTable
+
+logger: Final = logging.getLogger(__name__)
+
+
+class OriginSource:
+    """The current origin table of the files or the directory that the settings name."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        self._settings = settings
+        self._table = Path(settings.origin_table) if settings.origin_table else None
+        self._names = Path(settings.as_names) if settings.as_names else None
+        self._shelf = Shelf(Path(settings.origin_dir)) if settings.origin_dir else None
+        self._current = EMPTY
+        # A setting that cannot be read is for the start to refuse, not for the night.
+        validate.bounds_of(settings)
+        self._begun = datetime.now(UTC)
+        #: What `_look` saw of the table in use, and of the one refused last.
+        self._seen: object = None
+        self._refused: object = None
+
+    @property
+    def current(self) -> OriginTable:
+        """The table in use: take it once for what must agree, and keep it as long as needed."""
+        return self._current
+
+    def load(self, stop: threading.Event | None = None) -> None:
+        """Load what the settings name; with nothing named or kept yet, nothing is known.
+
+        A damaged generation of a directory gives way to the one before it.
+
+        Raises:
+            OriginError: it cannot be used.
+        """
+        seen = self._look()
+        try:
+            table = self._read(stop)
+        except OriginError as exc:
+            if self._shelf is None:
+                raise
+            table = self._older(self._shelf, exc, stop)
+        self._take(table, seen)
+
+    def run(self, stop: threading.Event) -> None:
+        """Notice new tables, and make them on schedule, until told to stop; raises for none."""
+        while not stop.wait(self._settings.origin_watch_s):
+            try:
+                self.look_again(stop)
+                self.refresh_if_due(stop)
+            except Exception:
+                logger.exception("origin watch stumbled; the table in use stays")
+
+    def look_again(self, stop: threading.Event | None = None) -> bool:
+        """Take a changed table; whether another one is in use now."""
+        seen: object = None
+        try:
+            seen = self._look()
+            if seen in (self._seen, self._refused):
+                return False
+            self._take(self._read(stop), seen)
+        except OriginError as exc:
+            if stop is not None and stop.is_set():
+                return False
+            self._refuse(seen, exc)
+            return False
+        return True
+
+    def refresh_if_due(
+        self, stop: threading.Event | None = None, now: datetime | None = None
+    ) -> bool:
+        """Refresh the directory where its schedule says so, take what comes; whether it was due."""
+        if self._shelf is None:
+            return False
+        at = now or datetime.now(UTC)
+        due = refresh.next_refresh(self._settings, self._shelf.status(), self._begun)
+        if due is None or at < due:
+            return False
+        try:
+            outcome = refresh.refresh(self._settings, stop=stop, now=at)
+        except OriginError as exc:
+            if stop is None or not stop.is_set():
+                logger.error(  # noqa: TRY400 - the reason is the message
+                    "origin refresh failed; the table in use stays",
+                    extra=fields(reason=exc.message, generation=self._current.generation),
+                )
+            return True
+        logger.info(
+            "origin refreshed",
+            extra=fields(generation=outcome.generation, unchanged=outcome.unchanged),
+        )
+        self.look_again(stop)
+        return True
+
+    def _look(self) -> object:
+        """What changes when there is another table to load."""
+        if self._shelf is not None:
+            return self._shelf.target()
+        if self._table is None:
+            return ()
+        return (
+            loading.signature(self._table),
+            loading.signature(self._names) if self._names else None,
+        )
+
+    def _read(self, stop: threading.Event | None) -> OriginTable:
+        if self._shelf is not None:
+            generation = self._shelf.current()
+            if generation is None:
+                logger.warning(
+                    "no origin table yet: run `smtpfeeds origin refresh`",
+                    extra=fields(origin_dir=str(self._shelf.directory)),
+                )
+                return EMPTY
+            return self._open(generation, stop)
+        if self._table is None:
+            return EMPTY
+        return loading.load_files(
+            self._table, self._names, timeout_s=self._settings.origin_load_timeout_s, stop=stop
+        )
+
+    def _open(self, generation: Generation, stop: threading.Event | None) -> OriginTable:
+        """Map a generation's index, or make another from its table where that one is no use."""
+        try:
+            return generation.open()
+        except OriginError as exc:
+            logger.warning("origin index made anew", extra=fields(reason=exc.message))
+        return loading.load_files(
+            generation.check(TABLE),
+            generation.check(NAMES),
+            timeout_s=self._settings.origin_load_timeout_s,
+            stop=stop,
+            known=generation.manifest,
+        )
+
+    def _older(
+        self, shelf: Shelf, reason: OriginError, stop: threading.Event | None
+    ) -> OriginTable:
+        for generation in shelf.others():
+            try:
+                table = self._open(generation, stop)
+            except OriginError:
+                continue
+            logger.error(
+                "origin table damaged; an older one is in use",
+                extra=fields(reason=reason.message, generation=table.generation),
+            )
+            return table
+        raise reason
+
+    def _refuse(self, seen: object, exc: OriginError) -> None:
+        # A file that is not there is looked for again each time, but said once.
+        what = "missing" if seen is None else seen
+        if what != self._refused:
+            logger.error(
+                "origin table refused; the one in use stays",
+                extra=fields(reason=exc.message, generation=self._current.generation),
+            )
+        self._refused = what
+
+    def _take(self, table: OriginTable, seen: object) -> None:
+        self._current = table
+        self._seen, self._refused = seen, None
+        info = table.info
+        logger.info(
+            "origin table in use",
+            extra=fields(
+                generation=table.generation,
+                prefixes_ipv4=info.prefixes_ipv4,
+                prefixes_ipv6=info.prefixes_ipv6,
+                origins=info.origins,
+                names=info.names,
+                bad_lines=info.bad_lines,
+                source=info.source,
+            ),
+        )

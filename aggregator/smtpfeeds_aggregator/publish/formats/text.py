@@ -1,0 +1,142 @@
+"""The feed as text, in the layout that Dataplane.org's consumers already parse.
+
+68 lines of header, rows of five fields, 4 lines of footer. Consumers count the
+lines, split at ``'  |  '`` and take address-looking tokens out of comments, so
+nothing here changes without the contract tests.
+"""
+
+import re
+from typing import Final
+
+from ...names import NOT_KNOWN, clean_name
+from ..entries import NOTICE, Counts, Entry, Frame
+
+HEADER_LINES: Final = 68
+FOOTER_LINES: Final = 4
+SUFFIX: Final = ".txt"
+_MAX_SETTING_CHARS: Final = 120
+
+_EVENTS: Final = {
+    "smtpgreet": "the client said HELO or EHLO",
+    "smtpdata": "the client went on to the DATA command",
+}
+
+
+def row(entry: Entry) -> str:
+    """One row."""
+    return (
+        f"{entry.asn or NOT_KNOWN:<11}  |  {entry.name:<30}  |  {entry.address:<15}"
+        f"  |  {entry.last_seen}  |  {entry.category}\n"
+    )
+
+
+def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
+    """The four lines of statistics."""
+    return f"#\n# Statistics\n#        ASNs: {counts.asns}\n#   Addresses: {counts.addresses}\n"
+
+
+def header(frame: Frame) -> str:
+    """The 68 lines that say what this is.
+
+    No address, quote or surplus pipe may be in them, whatever the settings hold.
+    """
+    lines = [line.rstrip() for line in _HEADER.format(**_values(frame)).splitlines()]
+    assert len(lines) == HEADER_LINES
+    return "\n".join(lines) + "\n"
+
+
+def _values(frame: Frame) -> dict[str, str]:
+    families = {None: "IPv4 and IPv6", 4: "IPv4 only", 6: "IPv6 only"}
+    notice = NOTICE.split(": ", 1)
+    return {
+        "feed": frame.feed.name,
+        "families": families[frame.family],
+        "description": frame.feed.description,
+        "event": _EVENTS[frame.feed.name],
+        "start": f"{frame.window_start:%Y-%m-%d %H:%M}",
+        "end": f"{frame.window_end:%Y-%m-%d %H:%M}",
+        "generated": f"{frame.generated:%Y-%m-%d %H:%M:%S}",
+        "expires": f"{frame.expires:%Y-%m-%d %H:%M:%S}",
+        "publisher": _told(frame.publisher),
+        "contact": _told(frame.contact),
+        "licence": _told(frame.licence),
+        "notice": notice[0],
+        "because": notice[1],
+    }
+
+
+def _told(setting: str) -> str:
+    """A setting's text, harmless in a comment."""
+    return re.sub(r"\s+", " ", clean_name(setting, ripe_layout=False))[:_MAX_SETTING_CHARS]
+
+
+_HEADER: Final = """\
+# {feed}: {description}
+#
+# Published by:  {publisher}
+# Contact:       {contact}
+# Licence:       {licence}
+#
+# Feed:          {feed}
+# Families:      {families}
+# Window:        {start} - {end} (UTC)
+# Generated:     {generated} (UTC)
+# Expires:       {expires} (UTC)
+#
+# Past the time of expiry a newer edition should be there; if there is none,
+# publishing has stopped, and this one tells of the past only.
+#
+#
+# WHAT THIS FEED REPORTS
+#
+# SMTP sensors listen on addresses that nobody advertises, that no MX record
+# names, and that never deliver mail. This feed lists every address of which
+# this is true within the window: {event}.
+# One row stands for one address, however often and wherever it came.
+#
+# Addresses that cannot be routed on the Internet are left out, and so are
+# networks that the publisher excludes.
+#
+#
+# THIS IS NOT A BLOCK LIST
+#
+# {notice}:
+# {because}
+# A mistyped MX record, a mail server that moved, an address that was used
+# for mail before a sensor came to it, a survey of the Internet by
+# researchers: each of them brings clients here that mean no harm. Addresses
+# are shared and change hands; what was seen is not who has it now. Decide
+# with more than this feed before traffic of anybody is refused.
+#
+#
+# LAYOUT
+#
+# The layout is compatible with the one of the feeds of Dataplane.org, also
+# spelled DataPlane.org, so that the same tools can read it. Neither the
+# publisher nor the software is affiliated with them, and none of their data
+# is in here.
+#
+# Comment lines begin with a number sign: {lines} before the rows, four after.
+# Rows are sorted by origin ASN as a number, with unknown ones first, then
+# IPv4 before IPv6, then by address. All times are UTC. The fields:
+#
+# ASN  |  ASname  |  ipaddr  |  lastseen  |  category
+#
+#   ASN       Autonomous system number that announced the longest prefix
+#             around the address, from a routing table; NA if none did.
+#   ASname    Name of that autonomous system in printable ASCII, cut to 30
+#             characters; NA if none is known.
+#   ipaddr    The address: IPv4 dotted, IPv6 as RFC 5952 writes it.
+#   lastseen  When it was last seen doing so, YYYY-MM-DD HH:MM:SS, cut to
+#             the second.
+#   category  The name of the feed, {feed}.
+#
+#
+# BESIDE THIS FILE
+#
+# The rows of either family by themselves, and all of them as CSV and NDJSON
+# with more columns. manifest.json holds the counts and checksums of all.
+# For questions, corrections, and networks that ask to be left out there is
+# the contact above.
+#
+""".replace("{lines}", str(HEADER_LINES))

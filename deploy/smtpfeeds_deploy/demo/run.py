@@ -1,0 +1,207 @@
+"""`smtpfeeds demo`: the whole pipeline in half a minute, with made-up clients, checked.
+
+Starts the real `smtpfeeds up` as a child in a folder of its own, lets clients
+of every kind loose on its sensor by the PROXY protocol, waits until the feeds
+say what the clients did, and shows them. Nothing outside of this host is
+reached, and no setting of the caller's environment is used.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_common.feeds import FEED_NAMES
+
+from ..simulation import made_up
+from ..simulation.ledger import Session, data_without_greet, expected_rows, troubles
+from ..simulation.published import NotThatFormat, Rows, feed_disagreements, read_feed
+from ..simulation.simulate import Target, Visit, simulate
+from ..single_host import child
+from ..single_host.home import SENSOR, Home
+from ..single_host.listening import listening
+from .page import AS_NAMES, ORIGIN_TABLE, DemoPage
+
+_MARKER: Final = ".smtpfeeds-demo"
+_PUBLISH_EVERY_S: Final = 2
+#: Sealing, ingest and publishing take about five seconds; a busy machine more.
+_AGREE_LIMIT_S: Final = 45.0
+_STOP_LIMIT_S: Final = 15.0
+#: More disagreements than this help nobody.
+_SHOWN: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of the demo."""
+
+    sessions: Sequence[Session]
+    #: By feed, then by file name.
+    feeds: Mapping[str, Mapping[str, Rows]]
+    disagreements: Sequence[str]
+
+
+def run_demo(folder: Path, *, clients: int, seed: int) -> int:
+    """Run the demo and show it; the exit code.
+
+    Raises:
+        SingleHostError: the folder cannot be used, or something does not start.
+    """
+    page = DemoPage()
+    began = time.monotonic()
+    home = Home(folder)
+    _prepare(home.folder)
+    page.begin(_as_typed(folder), clients)
+    with _running(home):
+        plan = made_up.visits(clients, _targets(home), seed=seed)
+        sessions = _let_loose(plan, page)
+        outcome = _wait_for_agreement(home, sessions, page)
+    page.show(outcome.sessions, outcome.feeds)
+    if outcome.disagreements:
+        page.failed(outcome.disagreements[:_SHOWN], len(outcome.disagreements))
+        return 1
+    page.agreed(outcome.sessions, outcome.feeds, time.monotonic() - began)
+    page.what_next(_program(), _as_typed(folder))
+    return 0
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder anew; only an earlier demo's is ever removed.
+
+    Raises:
+        SingleHostError: it holds something else, is in use, or cannot be written.
+    """
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            if not (folder / _MARKER).exists():
+                raise SingleHostError(
+                    f"{folder} is not empty and is no earlier demo's: give the demo another --dir"
+                )
+            earlier = Home(folder)
+            earlier.take()
+            earlier.leave()
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MARKER).touch()
+        made_up.write_origin_table(folder / ORIGIN_TABLE)
+        made_up.write_as_names(folder / AS_NAMES)
+    except OSError as exc:
+        raise SingleHostError(
+            f"cannot make the folder {folder} anew: {exc.strerror}: {exc.filename}; "
+            "give the demo another --dir, or remove what is there as the user who made it"
+        ) from exc
+
+
+@contextmanager
+def _running(home: Home) -> Iterator[None]:
+    """`smtpfeeds up` in that folder, from ready to stopped."""
+    process = subprocess.Popen(
+        child.command(["up", *_options(home.folder)]),
+        env={name: text for name, text in os.environ.items() if not name.startswith("SMTPFEEDS_")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Ctrl-C in a terminal is for the demo, which then stops it in order.
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline().startswith("ready"):
+            raise SingleHostError("`smtpfeeds up` did not start; it says why above")
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_LIMIT_S)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def _options(folder: Path) -> list[str]:
+    options = ["--dir", str(folder), "--publish-every", str(_PUBLISH_EVERY_S)]
+    options += ["--publish-non-global", "--smtp", "127.0.0.1:0", "--trusted-proxy", "127.0.0.0/8"]
+    if _has_ipv6_loopback():
+        options += ["--smtp", "[::1]:0", "--trusted-proxy", "::1/128"]
+    options += ["--origin-table", str(folder / ORIGIN_TABLE)]
+    return [*options, "--as-names", str(folder / AS_NAMES)]
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _targets(home: Home) -> list[Target]:
+    return [Target(host, port, SENSOR) for host, port in listening(home.spools)]
+
+
+def _let_loose(plan: Sequence[Visit], page: DemoPage) -> list[Session]:
+    with page.progress(len(plan)) as advance:
+        return asyncio.run(simulate(plan, on_done=lambda _: advance()))
+
+
+def _wait_for_agreement(home: Home, sessions: Sequence[Session], page: DemoPage) -> Outcome:
+    """Look at each published generation until one says what the clients did."""
+    with page.waiting():
+        return _poll(
+            lambda: _outcome(home, sessions), time.monotonic() + _AGREE_LIMIT_S, time.monotonic
+        )
+
+
+def _poll(look: Callable[[], Outcome], deadline: float, clock: Callable[[], float]) -> Outcome:
+    while True:
+        outcome = look()
+        if not outcome.disagreements or clock() > deadline:
+            return outcome
+        time.sleep(0.3)
+
+
+def _outcome(home: Home, sessions: Sequence[Session]) -> Outcome:
+    """Compare what is published now with the ledger."""
+    said = troubles(sessions)
+    feeds: dict[str, Mapping[str, Rows]] = {}
+    expected = expected_rows(sessions)
+    origins = {key[1]: made_up.origin_of(key[1]) for key in expected}
+    try:
+        generation = home.feeds.resolve(strict=True)
+        for feed in FEED_NAMES:
+            feeds[feed] = read_feed(generation, feed)
+            want = {key: row for key, row in expected.items() if key[0] == feed}
+            said += feed_disagreements(feeds[feed], want, origins, made_up.AS_NAMES)
+    except FileNotFoundError:
+        said.append(f"nothing is published in {home.feeds}")
+    except NotThatFormat as exc:
+        said.append(exc.message)
+    keys = {key for files in feeds.values() for rows in files.values() for key in rows}
+    return Outcome(sessions, feeds, said + data_without_greet(keys))
+
+
+def _program() -> str:
+    """How this very program is best called from here."""
+    called = Path(sys.argv[0])
+    if called.name != "smtpfeeds":
+        return "smtpfeeds"
+    on_path = shutil.which("smtpfeeds")
+    return "smtpfeeds" if on_path and called.samefile(on_path) else str(_as_typed(called))
+
+
+def _as_typed(path: Path) -> Path:
+    """A path as it is best typed from here."""
+    try:
+        return path.absolute().relative_to(Path.cwd())
+    except ValueError:
+        return path.absolute()

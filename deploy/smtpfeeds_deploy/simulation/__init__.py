@@ -1,0 +1,1 @@
+"""Simulated clients, their ledger, and the check of what was published."""

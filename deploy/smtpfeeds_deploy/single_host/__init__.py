@@ -1,0 +1,1 @@
+"""One host: a private PostgreSQL and the programs as child processes."""

@@ -1,0 +1,368 @@
+"""A private PostgreSQL in a folder: made, started, watched and stopped by us, for one host.
+
+It listens on a Unix socket in a folder that only its owner may enter, and nowhere else; it needs
+no root, adds no user and changes no permission outside its folder. As root see `unprivileged`.
+
+    DIRECTORY/postgres/     0700
+        lock                held while someone owns this PostgreSQL
+        data/               the cluster
+        run/                the socket; elsewhere when the path is too long (see `socket-folder`)
+        log, log.1          what the server says; each at most about 8 MB
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_deploy.single_host import postgres_binaries as programs
+from smtpfeeds_deploy.single_host import unprivileged
+from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
+from smtpfeeds_deploy.single_host.orphans import end_processes_in, is_alive, processes_in
+from smtpfeeds_deploy.single_host.postgres_cluster import (
+    SUPERUSER,
+    environment,
+    make_accounts,
+    make_cluster,
+)
+from smtpfeeds_deploy.single_host.postgres_sockets import PORT, SocketFolder
+
+DATABASE = "smtpfeeds"
+USER = "smtpfeeds"
+
+
+#: Modest in memory: it shares a small host with the sensor and the aggregator.
+_SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "40",
+    "shared_buffers": "64MB",
+    "work_mem": "8MB",
+    "maintenance_work_mem": "64MB",
+    "max_wal_size": "512MB",
+    "max_worker_processes": "4",
+    "max_parallel_workers": "2",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "lc_messages": "C",
+    "log_line_prefix": "%m [%p] ",
+    "log_checkpoints": "off",
+}
+
+#: For data that may be lost with the machine (tests). What is committed still outlives a kill -9
+#: of the server: synchronous_commit stays on, so the log has reached the kernel.
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+
+
+class PrivatePostgres:
+    """One PostgreSQL that belongs to one directory; a context manager that starts and stops it.
+
+    The server is told by the kernel when the thread that called `start` ends, so that no server
+    outlives a killed owner: call it from a thread that lives as long as the program.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        binaries: Path | None = None,
+        durable: bool = True,
+        settings: Mapping[str, str] | None = None,
+        user_namespaces: bool | None = None,
+        start_limit_s: float = 60.0,
+        stop_limit_s: float = 5.0,
+    ) -> None:
+        """Nothing is made or started yet.
+
+        Args:
+            directory: The folder it belongs to; `postgres` in it is made when missing.
+            binaries: The folder of PostgreSQL's programs; the embedded ones unless given.
+            durable: False gives up the data's safety for speed.
+            settings: Server settings over our own.
+            user_namespaces: Whether root may use them; found out by trying unless given.
+            start_limit_s: A start (with the recovery after a crash) may take so long.
+            stop_limit_s: A fast shutdown may take so long, before it is made an immediate one.
+        """
+        self._root = directory.resolve() / "postgres"
+        self._data = self._root / "data"
+        self._socket_folder = SocketFolder(self._root)
+        self._log = BoundedLog(self._root / "log")
+        self._log_since = 0
+        self._binaries_folder = binaries
+        self._durable = durable
+        self._settings = {**_SETTINGS, **({} if durable else _NOT_DURABLE), **(settings or {})}
+        self._user_namespaces = user_namespaces
+        self._start_limit_s = start_limit_s
+        self._stop_limit_s = stop_limit_s
+        self._lock: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sockets: Path | None = None
+        self._binaries: programs.Binaries | None = None
+
+    @property
+    def dsn(self) -> str:
+        """How the aggregator connects."""
+        return self.dsn_for(DATABASE)
+
+    def dsn_for(self, database: str, *, user: str = USER) -> str:
+        """How to connect to a database of this server; it must have been started."""
+        return connection_string(self._socket_folder_in_use(), database, user)
+
+    @property
+    def socket_path(self) -> Path:
+        """The server's Unix socket; it must have been started."""
+        return self._socket_folder_in_use() / f".s.PGSQL.{PORT}"
+
+    def _socket_folder_in_use(self) -> Path:
+        if self._sockets is None:
+            msg = f"the PostgreSQL in {self._root} was not started yet"
+            raise SingleHostError(msg)
+        return self._sockets
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process id while it runs."""
+        return None if self._process is None or self.poll() is not None else self._process.pid
+
+    @property
+    def major(self) -> int | None:
+        """The major version, once started."""
+        return None if self._binaries is None else self._binaries.major
+
+    def poll(self) -> int | None:
+        """The postmaster's exit code once it has ended, or None; `start` brings it back.
+
+        Meant to be called every second or so by a supervisor: the log's bound is kept here.
+        """
+        self._log.keep_bound()
+        if self._process is None:
+            return 0
+        return self._process.poll()
+
+    def start(self) -> None:
+        """Make what is missing, start the server, and wait until the database can be used.
+
+        Raises:
+            SingleHostError: It cannot be done; says why and what to do.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        try:
+            self._prepare_and_launch()
+            self._wait_ready()
+            self._make_accounts()
+        except OSError as exc:
+            self.stop()
+            msg = f"cannot run PostgreSQL in {self._root}: {exc}"
+            raise SingleHostError(msg) from exc
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Shut down fast, at the time limit at once; leave nothing outside the directory."""
+        if self._process is not None:
+            fast, at_once, kill = signal.SIGINT, signal.SIGQUIT, signal.SIGKILL
+            for number, limit_s in ((fast, self._stop_limit_s), (at_once, 2.0), (kill, None)):
+                if self._process.poll() is None:
+                    self._process.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(limit_s)
+                    break
+            self._process = None
+        self._sockets = None
+        # Without the lock it is another's PostgreSQL, and so is its socket.
+        if self._lock is not None:
+            self._socket_folder.remove()
+            self._lock.close()
+            self._lock = None
+
+    def log_tail(self) -> str:
+        """The last lines that the server has said since its last start."""
+        return self._log.tail(self._log_since)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _prepare_and_launch(self) -> None:
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        identity = self._identity()
+        self._take_lock()
+        self._root.chmod(0o700)
+        self._clear_after_a_crash()
+        binaries = self._choose_binaries()
+        unprivileged.check_reach(self._root.parent, binaries.path("postgres"), identity)
+        unprivileged.hand_over(self._root, identity)
+        if not self._data.exists():
+            make_cluster(self._data, binaries, identity, durable=self._durable)
+        self._sockets = self._socket_folder.make(identity)
+        self._binaries = binaries
+        self._process = self._launch(binaries, identity)
+
+    def _identity(self) -> unprivileged.Identity:
+        euid = os.geteuid()
+        has_name = unprivileged.has_name(euid)
+        namespaces = self._user_namespaces
+        if namespaces is None:
+            needed = euid == 0 or not has_name
+            namespaces = needed and unprivileged.user_namespaces_work()
+        sudo_uid = os.environ.get("SUDO_UID", "")
+        try:
+            return unprivileged.choose_identity(
+                euid=euid,
+                data_uid=self._root.stat().st_uid,
+                namespaces=namespaces,
+                sudo_uid=int(sudo_uid) if sudo_uid.isdigit() else None,
+                has_name=has_name,
+            )
+        except SingleHostError as exc:
+            msg = f"{self._root}: {exc}"
+            raise SingleHostError(msg) from exc
+
+    def _take_lock(self) -> None:
+        if self._lock is not None:
+            return
+        lock = (self._root / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            lock.seek(0)
+            owner = lock.read().strip()
+            lock.close()
+            msg = f"{self._root} is in use by process {owner}: stop it, or choose another directory"
+            raise SingleHostError(msg) from exc
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._lock = lock
+
+    def _clear_after_a_crash(self) -> None:
+        """End a server that outlived its owner, and remove what would mislead the next one.
+
+        We hold the lock: whatever runs here is nobody's.
+        """
+        stated = self._stated_pid()
+        if not end_processes_in(self._data, stated, limit_s=self._stop_limit_s):
+            left = processes_in(self._data)
+            msg = f"{self._root}: processes {left} of an earlier PostgreSQL do not end: end them"
+            raise SingleHostError(msg)
+        # A dead number the server clears away itself; one that is another program's by now
+        # it takes for a living postmaster.
+        if stated is not None and is_alive(stated):
+            (self._data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _stated_pid(self) -> int | None:
+        lines = self._pid_file_lines()
+        return int(lines[0]) if lines and lines[0].isdigit() else None
+
+    def _make_accounts(self) -> None:
+        if self._binaries is None:
+            raise AssertionError("makes the accounts of a server that runs")
+        make_accounts(self._root, self._binaries, self.dsn_for("postgres", user=SUPERUSER))
+
+    def _pid_file_lines(self) -> list[str]:
+        """postmaster.pid: the process id first; the state in line eight, as pg_ctl reads it."""
+        try:
+            text = (self._data / "postmaster.pid").read_text(errors="replace")
+        except FileNotFoundError:
+            return []
+        return [line.strip() for line in text.splitlines()]
+
+    def _choose_binaries(self) -> programs.Binaries:
+        folder = self._binaries_folder
+        installed = programs.embedded() if folder is None else [programs.at(folder)]
+        return programs.choose(installed, self._data_major(), self._data)
+
+    def _data_major(self) -> int | None:
+        try:
+            return int((self._data / "PG_VERSION").read_text())
+        except FileNotFoundError:
+            if self._data.exists():
+                msg = f"{self._data} is not a PostgreSQL data folder: move it away"
+                raise SingleHostError(msg) from None
+            return None
+
+    def _launch(
+        self, binaries: programs.Binaries, identity: unprivileged.Identity
+    ) -> subprocess.Popen[bytes]:
+        sockets = str(self._sockets).replace('"', '""')
+        settings = {
+            **self._settings,
+            "port": str(PORT),  # the socket's name: not for a setting to change
+            "unix_socket_directories": f'"{sockets}"',
+        }
+        command = [
+            *identity.prefix,
+            *unprivileged.death_signal("INT"),
+            binaries.path("postgres"),
+            "-D",
+            str(self._data),
+        ]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        self._log.keep_bound()
+        self._log_since = self._log.size()
+        log = self._log.open()
+        try:
+            return subprocess.Popen(
+                command,
+                cwd=self._root,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C in a terminal is for the owner, who stops the server last.
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+
+    def _wait_ready(self) -> None:
+        process = self._process
+        if process is None:
+            raise AssertionError("waits for a server that was launched")
+        deadline = time.monotonic() + self._start_limit_s
+        while True:
+            lines = self._pid_file_lines()
+            if lines[:1] == [str(process.pid)] and len(lines) >= 8 and lines[7] == "ready":
+                return
+            if process.poll() is not None:
+                msg = f"PostgreSQL in {self._root} ended at its start:\n{self.log_tail()}"
+                raise SingleHostError(msg)
+            if time.monotonic() > deadline:
+                msg = (
+                    f"PostgreSQL in {self._root} was not ready after {self._start_limit_s:g} s; "
+                    f"the end of {self._log.path}:\n{self.log_tail()}"
+                )
+                raise SingleHostError(msg)
+            time.sleep(0.02)
+
+
+def connection_string(sockets: Path, database: str, user: str) -> str:
+    """A libpq connection string for a server that listens in this folder."""
+    parts = {"host": str(sockets), "dbname": database, "user": user}
+    return " ".join(f"{name}={_quoted(value)}" for name, value in parts.items())
+
+
+def _quoted(value: str) -> str:
+    """A value in a libpq connection string."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'" if not value or set(value) & set(" '\\=") else value

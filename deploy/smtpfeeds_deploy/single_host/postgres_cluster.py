@@ -1,0 +1,102 @@
+"""Making a cluster and the aggregator's account in it, by PostgreSQL's own programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_deploy.single_host.postgres_binaries import Binaries
+from smtpfeeds_deploy.single_host.unprivileged import Identity
+
+SUPERUSER = "postgres"
+
+_INITDB_LIMIT_S = 120.0
+_PSQL_LIMIT_S = 30.0
+_SAID_LINES = 15
+
+
+def make_cluster(data: Path, binaries: Binaries, identity: Identity, *, durable: bool) -> None:
+    """initdb beside, then rename: a data folder is there whole or not at all.
+
+    Raises:
+        SingleHostError: initdb failed; what it said is in the message.
+    """
+    partial = data.with_name(f"{data.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    command = [
+        *identity.prefix,
+        binaries.path("initdb"),
+        f"--pgdata={partial}",
+        f"--username={SUPERUSER}",
+        "--encoding=UTF8",
+        "--locale=C",
+        # Whoever gets into the socket's folder is its owner; over TCP nobody is.
+        "--auth-local=trust",
+        "--auth-host=reject",
+        "--data-checksums",
+        "--no-instructions",
+    ]
+    if not durable:
+        command.append("--no-sync")
+    _run(command, data.parent, limit_s=_INITDB_LIMIT_S)
+    partial.rename(data)
+    parent = os.open(data.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def make_accounts(folder: Path, binaries: Binaries, superuser_dsn: str) -> None:
+    """The aggregator's role and database, where they are missing.
+
+    Raises:
+        SingleHostError: psql failed; what it said is in the message.
+    """
+    command = [
+        binaries.path("psql"),
+        f"--dbname={superuser_dsn}",
+        f"--file={Path(__file__).with_name('postgres_accounts.sql')}",
+        "--no-psqlrc",
+        "--no-password",
+        "--quiet",
+        "--set=ON_ERROR_STOP=1",
+    ]
+    _run(command, folder, limit_s=_PSQL_LIMIT_S)
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what would steer PostgreSQL's programs elsewhere."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PG", "LC_", "LANG"))
+    }
+    return {**kept, "LC_ALL": "C"}
+
+
+def _run(command: list[str], folder: Path, *, limit_s: float) -> None:
+    """Run one program to its end; `folder` is where it works, and what an error names."""
+    what = next(Path(word).name for word in command if word.endswith(("initdb", "psql")))
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        msg = f"{what} in {folder} did not end within {limit_s:g} s"
+        raise SingleHostError(msg) from exc
+    if done.returncode != 0:
+        said = "\n".join((done.stdout + done.stderr).splitlines()[-_SAID_LINES:])
+        msg = f"{what} failed in {folder}:\n{said}"
+        raise SingleHostError(msg)

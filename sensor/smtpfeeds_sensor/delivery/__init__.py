@@ -1,0 +1,1 @@
+"""From events to the broker: the recorder, the delivery thread, the publisher."""

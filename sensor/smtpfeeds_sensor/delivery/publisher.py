@@ -1,0 +1,339 @@
+"""The way to RabbitMQ: a pika connection that publishes batches, each confirmed.
+
+The sensor's only pika import. pika's blocking confirm has no time limit: with a
+quorum lost, or the broker's disk full, it would wait for ever. So a watchdog
+shuts the socket down from outside when the limit has passed, which pika then
+reports as a lost connection. Heartbeats and the blocked-connection timeout
+cover a host that is gone and a broker that says that it blocks.
+
+Nothing is declared here: the aggregator owns exchange and queues, and a
+sensor's account may do no more than publish under its own key.
+"""
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import pika
+import pika.exceptions
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+
+from smtpfeeds_common.errors import (
+    BatchTooLarge,
+    BrokerError,
+    BrokerRefused,
+    BrokerUnavailable,
+    SettingsError,
+)
+from smtpfeeds_common.spool import SealedBatch
+from smtpfeeds_common.topology import CONTENT_TYPE, EXCHANGE, routing_key
+
+from ..settings import SensorSettings
+
+#: To reach a broker: TCP, and TCP with TLS and AMQP on top.
+_CONNECT_S: Final = 10.0
+_STACK_S: Final = 15.0
+_PERSISTENT: Final = 2
+#: AMQP 0-9-1 reply codes, section 1.9.
+_PRECONDITION_FAILED: Final = 406
+#: ACCESS_REFUSED, NOT_ALLOWED.
+_REFUSALS: Final = frozenset({403, 530})
+#: RabbitMQ: "message size 1234 is larger than configured max size 1000".
+_TOO_LARGE: Final = "larger than"
+
+
+class Broker(NamedTuple):
+    """A broker to try, and the account there."""
+
+    account: str
+    parameters: pika.URLParameters
+
+
+def read_brokers(settings: SensorSettings) -> list[Broker]:
+    """The brokers that the settings name.
+
+    Raises:
+        SettingsError: an address or a certificate cannot be used.
+    """
+    password = settings.secret()
+    return [_read_broker(settings, url, password) for url in settings.broker]
+
+
+def _read_broker(settings: SensorSettings, url: str, password: str) -> Broker:
+    parts = urlsplit(url)
+    if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
+        shown = f"{parts.scheme}://{parts.hostname or ''}"
+        raise SettingsError(f"broker: {shown!r} is not amqp://USER@HOST or amqps://USER@HOST")
+    try:
+        parameters = pika.URLParameters(_with_a_password(url))
+        name = unquote(parts.username or settings.name)
+        secret = password or unquote(parts.password or "")
+        if not secret:
+            raise SettingsError(
+                f"broker: no password for {name} at {parts.hostname}; set broker_password_file, "
+                "or SMTPFEEDS_SENSOR_BROKER_PASSWORD"
+            )
+        parameters.credentials = pika.PlainCredentials(name, secret, erase_on_connect=False)
+        parameters.heartbeat = settings.heartbeat_s
+        parameters.blocked_connection_timeout = settings.confirm_timeout_s
+        parameters.socket_timeout = _CONNECT_S
+        parameters.stack_timeout = _STACK_S
+        parameters.connection_attempts = 1
+        parameters.client_properties = {"connection_name": f"smtpfeeds sensor {settings.name}"}
+        if parts.scheme == "amqps":
+            parameters.ssl_options = pika.SSLOptions(_tls_context(settings), parts.hostname)
+    except (ValueError, TypeError) as exc:
+        raise SettingsError(f"broker: the address at {parts.hostname} is wrong: {exc}") from exc
+    return Broker(name, parameters)
+
+
+def _with_a_password(url: str) -> str:
+    """An empty password where the address has an account and none: pika raises TypeError."""
+    scheme, _, rest = url.partition("://")
+    userinfo, at, tail = rest.rpartition("@")
+    return f"{scheme}://{userinfo}:@{tail}" if at and ":" not in userinfo else url
+
+
+def _tls_context(settings: SensorSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.broker_ca_file or None)
+        if settings.broker_certificate_file:
+            context.load_cert_chain(
+                settings.broker_certificate_file, settings.broker_key_file or None
+            )
+    except (OSError, ssl.SSLError) as exc:
+        raise SettingsError(f"broker: cannot use the certificates: {exc}") from exc
+    return context
+
+
+class BrokerLink:
+    """A connection to one of several brokers; all calls but ``interrupt`` from one thread."""
+
+    def __init__(self, brokers: Sequence[Broker], *, sensor: str, confirm_timeout_s: float) -> None:
+        self._brokers = list(brokers)
+        self._routing_key = routing_key(sensor)
+        self._confirm_timeout_s = confirm_timeout_s
+        #: The broker to try first: the one that worked last.
+        self._first = 0
+        self._connection: pika.BlockingConnection | None = None
+        self._channel: BlockingChannel | None = None
+        self._account = ""
+        self._socket: socket.socket | None = None
+        #: Why the broker takes nothing at the moment, in its own words; else nothing.
+        self._blocked = ""
+
+    @classmethod
+    def of_settings(cls, settings: SensorSettings) -> "BrokerLink":
+        """A link as the settings say."""
+        return cls(
+            read_brokers(settings),
+            sensor=settings.name,
+            confirm_timeout_s=settings.confirm_timeout_s,
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something can be published."""
+        return self._channel is not None and self._channel.is_open
+
+    def open(self) -> None:
+        """Connect to the first broker that lets us, beginning with the last that did.
+
+        Raises:
+            BrokerError: none did; the last one's reason.
+        """
+        self.close()
+        failure: BrokerError = BrokerUnavailable()
+        for turn in range(len(self._brokers)):
+            index = (self._first + turn) % len(self._brokers)
+            try:
+                self._open(*self._brokers[index])
+            except BrokerError as exc:
+                failure = exc
+                self.close()
+            else:
+                self._first = index
+                return
+        raise failure
+
+    def _open(self, account: str, parameters: pika.URLParameters) -> None:
+        where = f"{parameters.host}:{parameters.port}"
+        try:
+            connection = pika.BlockingConnection(parameters)
+            self._connection = connection
+            self._socket = _socket_of(connection)
+            self._watch_blocking(connection)
+            with self._watchdog():
+                self._channel = connection.channel()
+                self._channel.confirm_delivery()
+        except (
+            pika.exceptions.ProbableAuthenticationError,
+            pika.exceptions.AuthenticationError,
+            pika.exceptions.ProbableAccessDeniedError,
+        ) as exc:
+            if _is_only_lost(exc):
+                raise BrokerUnavailable(f"broker {where}: {_reason(exc)}") from exc
+            raise BrokerRefused(f"broker {where} refuses the account {account!r}: {exc}") from exc
+        except pika.exceptions.ConnectionClosedByBroker as exc:
+            raise _connection_closed(exc, where) from exc
+        # ValueError: pika's word for a connection that was reset before it looked at it.
+        except (pika.exceptions.AMQPError, AMQPConnectorException, OSError, ValueError) as exc:
+            raise BrokerUnavailable(f"broker {where}: {_reason(exc)}") from exc
+        self._account = account
+
+    def publish(self, batch: SealedBatch) -> None:
+        """Publish persistent and mandatory; returning means that the broker has it.
+
+        Raises:
+            BatchTooLarge: for its size alone.
+            BrokerRefused: nack, no route, no right: it concerns every batch.
+            BrokerUnavailable: no connection, it broke, or no confirm in time.
+        """
+        channel = self._channel
+        if channel is None:
+            raise BrokerUnavailable
+        try:
+            with self._watchdog():
+                channel.basic_publish(
+                    EXCHANGE,
+                    self._routing_key,
+                    batch.body,
+                    pika.BasicProperties(
+                        content_type=CONTENT_TYPE,
+                        delivery_mode=_PERSISTENT,
+                        user_id=self._account,
+                        message_id=f"{batch.spool}/{batch.seq}",
+                    ),
+                    mandatory=True,
+                )
+        except pika.exceptions.UnroutableError as exc:
+            raise BrokerRefused(
+                f"no queue takes {self._routing_key!r}; the aggregator makes the queue when it "
+                "first starts"
+            ) from exc
+        except pika.exceptions.NackError as exc:
+            raise BrokerRefused("the broker does not take it; its queue is full") from exc
+        except pika.exceptions.ChannelClosedByBroker as exc:
+            raise _refusal(exc) from exc
+        except (pika.exceptions.AMQPError, OSError) as exc:
+            if self._blocked:
+                raise BrokerRefused(
+                    f"the broker blocks all who publish: {self._blocked}; see its memory and disk"
+                ) from exc
+            raise BrokerUnavailable(f"the broker is gone: {_reason(exc)}") from exc
+
+    def idle(self, wait_s: float) -> None:
+        """Wait, answering heartbeats.
+
+        Raises:
+            BrokerUnavailable: the connection broke.
+        """
+        connection = self._connection
+        if connection is None:
+            raise BrokerUnavailable
+        try:
+            connection.sleep(wait_s)
+        except (pika.exceptions.AMQPError, OSError) as exc:
+            raise BrokerUnavailable(f"the broker is gone: {_reason(exc)}") from exc
+        if not self.is_open:
+            raise BrokerUnavailable("the broker closed the channel")
+
+    def close(self) -> None:
+        """Disconnect; a broker that does not answer is not waited for."""
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is None or not connection.is_open:
+            self._socket = None
+            return
+        try:
+            with self._watchdog(_STACK_S / 5):
+                connection.close()
+        except (pika.exceptions.AMQPError, OSError):
+            # It is gone, which is what was wanted.
+            pass
+        finally:
+            self._socket = None
+
+    def interrupt(self) -> None:
+        """Shut the socket down: what waits on it in another thread ends with an error."""
+        wire = self._socket
+        if wire is not None:
+            try:
+                wire.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                # Already shut.
+                return
+
+    def _watch_blocking(self, connection: pika.BlockingConnection) -> None:
+        """Know at once that the broker blocks (RabbitMQ's connection.blocked).
+
+        pika's own callback comes only once a call returns, and a publish then waits in vain. Where
+        a later pika has no such place the trouble is the same, and only its reason is not said.
+        """
+        self._blocked = ""
+        wire = getattr(connection, "_impl", None)
+        if wire is not None and hasattr(wire, "add_on_connection_unblocked_callback"):
+            wire.add_on_connection_blocked_callback(self._note_blocked)
+            wire.add_on_connection_unblocked_callback(self._note_unblocked)
+
+    def _note_blocked(self, _connection: object, frame: Any) -> None:
+        self._blocked = str(frame.method.reason)
+
+    def _note_unblocked(self, *_: object) -> None:
+        self._blocked = ""
+
+    @contextmanager
+    def _watchdog(self, limit_s: float | None = None) -> Iterator[None]:
+        timer = threading.Timer(
+            self._confirm_timeout_s if limit_s is None else limit_s, self.interrupt
+        )
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _is_only_lost(exc: pika.exceptions.AMQPConnectionError) -> bool:
+    """Whether pika takes a connection lost in the handshake for a refusal, by guess.
+
+    It keeps the ``repr`` of what it met; a broker that refuses says so before it closes.
+    """
+    return any(str(met).startswith("StreamLostError") for met in exc.args)
+
+
+def _connection_closed(exc: pika.exceptions.ConnectionClosedByBroker, where: str) -> BrokerError:
+    """A broker that just started closes with 541 what it soon takes: no refusal."""
+    said = f"broker {where}: {exc.reply_code} {exc.reply_text}"
+    if exc.reply_code in _REFUSALS:
+        return BrokerRefused(said)
+    return BrokerUnavailable(said)
+
+
+def _refusal(exc: pika.exceptions.ChannelClosedByBroker) -> BrokerError:
+    said = f"{exc.reply_code} {exc.reply_text}"
+    if exc.reply_code == _PRECONDITION_FAILED and _TOO_LARGE in exc.reply_text:
+        return BatchTooLarge(said)
+    return BrokerRefused(f"the broker refuses: {said}")
+
+
+def _reason(exc: BaseException) -> str:
+    """What broke; pika's connection error says nothing itself, but carries what it met."""
+    causes = [getattr(each, "exception", each) for each in exc.args]
+    return str(exc) or "; ".join(map(str, causes)) or type(exc).__name__
+
+
+def _socket_of(connection: pika.BlockingConnection) -> socket.socket | None:
+    """The connection's own socket, which pika does not hand out.
+
+    Only ``shutdown`` is called on it. Where a later pika keeps it elsewhere there is no time limit
+    on confirms beyond heartbeats; a test with a broker that never confirms would notice.
+    """
+    transport = getattr(getattr(connection, "_impl", None), "_transport", None)
+    found = getattr(transport, "_sock", None)
+    return found if isinstance(found, socket.socket) else None
