@@ -7,12 +7,15 @@ An interrupted run tears them down as any other; of a killed one the kernel ends
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from servers.certificates import Certificates
+from servers.clock import SteppedClock, compile_library
 from servers.postgres import PostgresServer, installed
 from servers.proxy import CuttingProxy, Target
 from servers.rabbitmq import RabbitNode, running
@@ -151,3 +154,30 @@ def cutting_proxy() -> Iterator[Callable[[Target], CuttingProxy]]:
     yield make
     for proxy in made:
         proxy.close()
+
+
+@pytest.fixture(scope="session")
+def clock_library() -> Iterator[Path]:
+    """The library behind `SteppedClock`, in a folder that a server of another user can enter."""
+    with tempfile.TemporaryDirectory(prefix="smtpfeeds-clock-") as folder:
+        Path(folder).chmod(0o755)
+        yield compile_library(Path(folder))
+
+
+@pytest.fixture
+def make_clock(clock_library: Path) -> Iterator[Callable[[], SteppedClock]]:
+    """A maker of clocks, one for each host that a test plays."""
+    with tempfile.TemporaryDirectory(dir=clock_library.parent) as folder:
+        Path(folder).chmod(0o755)
+        numbers = itertools.count(1)
+
+        def make() -> SteppedClock:
+            return SteppedClock(clock_library, Path(folder) / f"clock-{next(numbers)}")
+
+        yield make
+
+
+@pytest.fixture
+def clock(make_clock: Callable[[], SteppedClock]) -> SteppedClock:
+    """A wall clock that shows the real time until the test steps it."""
+    return make_clock()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from servers.clock import SteppedClock
 from smtpfeeds_deploy.single_host import postgres_binaries
 from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
 from smtpfeeds_deploy.single_host.postgres_cluster import SUPERUSER
@@ -28,14 +30,22 @@ class PostgresServer:
     """One running server, without fsync, that hands out databases."""
 
     def __init__(
-        self, directory: Path, binaries: Path | None = None, settings: dict[str, str] | None = None
+        self,
+        directory: Path,
+        binaries: Path | None = None,
+        settings: dict[str, str] | None = None,
+        clock: SteppedClock | None = None,
     ) -> None:
-        """Not started yet; `settings` go over the defaults."""
-        self._private = PrivatePostgres(
-            directory,
-            binaries=binaries,
-            durable=False,
-            settings={"max_connections": "100", **(settings or {})},
+        """Not started yet; `settings` go over the defaults, `clock` is the server's wall clock."""
+        options: dict[str, Any] = {
+            "binaries": binaries,
+            "durable": False,
+            "settings": {"max_connections": "100", **(settings or {})},
+        }
+        self._private = (
+            PrivatePostgres(directory, **options)
+            if clock is None
+            else _PostgresWithClock(directory, clock, **options)
         )
         self._numbers = itertools.count(1)
 
@@ -69,6 +79,18 @@ class PostgresServer:
         composed = sql.SQL(statement).format(*map(sql.Identifier, names))
         with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
             connection.execute(composed)
+
+
+class _PostgresWithClock(PrivatePostgres):
+    """A server whose every start gets the same stepped clock."""
+
+    def __init__(self, directory: Path, clock: SteppedClock, **options: Any) -> None:
+        super().__init__(directory, **options)
+        self._clock = clock
+
+    def start(self) -> None:
+        with self._clock.in_environment():
+            super().start()
 
 
 def database_name(dsn: str) -> str:
