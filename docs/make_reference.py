@@ -18,6 +18,7 @@ import msgspec
 
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common import wire
+from smtpfeeds_common.behaviours import MEANINGS, Flags
 from smtpfeeds_common.cli import main as command
 from smtpfeeds_common.settings import about
 from smtpfeeds_sensor.settings import SensorSettings
@@ -153,7 +154,17 @@ def message_page() -> str:
                 f"| `{field}` | {_json_type(told)}{optional} | {_cell(told['description'])} |"
             )
         parts.append("")
-    return "\n".join(parts)
+    parts += [
+        "## Behaviours\n",
+        "The bits of `flags`. A reader ignores bits that it does not know.\n",
+        "| bit | name | set when the client |",
+        "|---|---|---|",
+    ]
+    for flag in Flags:
+        parts.append(
+            f"| {flag.bit_length() - 1} | `{flag.name.lower()}` | {_cell(MEANINGS[flag])} |"
+        )
+    return "\n".join(parts) + "\n"
 
 
 def _json_type(told: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ not pass, its rows are read one by one and those that fail are handed back
 beside the batch.
 """
 
-from enum import IntFlag
 from typing import Annotated, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -46,14 +45,6 @@ First = Annotated[Millis, msgspec.Meta(description="time of the first of these e
 Last = Annotated[Millis, msgspec.Meta(description="time of the last of these events")]
 
 
-class Flags(IntFlag):
-    """What was notable about how a client spoke; OR-folded over its visits."""
-
-    BARE_LF = 1
-    EARLY_TALKER = 2
-    FULL_HOST_NAME = 4
-
-
 class Observation(msgspec.Struct, frozen=True, gc=False):
     """One address's part in one feed since the last batch."""
 
@@ -67,8 +58,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
         msgspec.Meta(
             ge=0,
             le=_INT64_MAX,
-            description="OR of 1 (a line ended by a bare LF), 2 (spoke before the banner), "
-            "4 (greeted with a full host name)",
+            description="OR of behaviours, one bit each: the table below names them",
         ),
     ] = 0
     targets: Annotated[

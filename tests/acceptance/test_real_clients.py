@@ -13,8 +13,9 @@ import time
 import pytest
 
 from acceptance.harness import Site
+from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.spool import Sealer
-from smtpfeeds_common.wire import Flags, Observation, decode
+from smtpfeeds_common.wire import Observation, decode
 from smtpfeeds_deploy.simulation.simulate import Target
 
 SENSOR = "sensor-a"

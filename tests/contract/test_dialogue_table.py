@@ -5,7 +5,7 @@ Sources: RFC 5321, 2920, 3030, 3207, 4954, and what scanners and bots were seen 
 
 import pytest
 
-from smtpfeeds_common.wire import Flags
+from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.smtp.dialogue import CLOSE, DATA, GREET, LINGER, OPEN, Dialogue, Rules
 from smtpfeeds_sensor.smtp.personas import STYLES, make_persona

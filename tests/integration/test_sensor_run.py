@@ -22,7 +22,7 @@ import pytest
 from sensor_support import Client, SensorProcess, memory_bytes, running, settle
 from servers.certificates import Certificates
 from servers.processes import free_port, wait_until
-from smtpfeeds_common.wire import Flags
+from smtpfeeds_common.behaviours import Flags
 
 SESSION = (b"EHLO c.example.org\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<a@b>\r\n", b"DATA\r\n")
 

@@ -14,8 +14,8 @@ from operator import itemgetter
 from typing import Final, NamedTuple, Protocol
 
 from smtpfeeds_common.addresses import IPv4_BYTES, format_address
+from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.feeds import Feed
-from smtpfeeds_common.wire import Flags
 
 from ..names import short_name
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from smtpfeeds_common.wire import Flags
+from smtpfeeds_common.behaviours import Flags
 
 from .content import ENDED, TOO_MUCH, Content
 from .lines import LINE_STARTS, TLS_HELLO, is_clean, is_full_host_name, is_junk

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from smtpfeeds_common.addresses import pack_address
-from smtpfeeds_common.wire import Flags
+from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.edge.connection import Connection, Listener, Reception
 from smtpfeeds_sensor.edge.limits import Deadlines, Networks, SourceLimits
