@@ -119,7 +119,7 @@ class Dialogue:
         self._line_by_lf = False
         #: Events heard and not yet taken: GREET and DATA at most once each.
         self.heard = 0
-        #: What was notable so far, as in ``wire.Flags``.
+        #: What was notable so far, as in ``behaviours.Flags``.
         self.flags = 0
         self.closing = OPEN
         #: After the reply, go to TLS and call ``tls_started``.

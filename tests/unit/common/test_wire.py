@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from smtpfeeds_common import wire
+from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.errors import WireError
 
 NOW_MS = 1_795_431_600_000
@@ -31,7 +32,7 @@ def observation(**changes: Any) -> wire.Observation:
         "first_ms": NOW_MS,
         "last_ms": NOW_MS + 5,
         "hits": 3,
-        "flags": int(wire.Flags.BARE_LF),
+        "flags": int(Flags.BARE_LF),
         "targets": -(2**63),
     }
     return wire.Observation(**(fields | changes))
