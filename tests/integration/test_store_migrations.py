@@ -9,8 +9,15 @@ import pytest
 
 from ingest_support import settings_of
 from smtpfeeds_aggregator.service import Service
+from smtpfeeds_aggregator.store import migrations as migrations_module
 from smtpfeeds_aggregator.store.connection import Connection, connect
-from smtpfeeds_aggregator.store.migrations import Migration, check_schema, migrate, migrations
+from smtpfeeds_aggregator.store.migrations import (
+    Migration,
+    check_schema,
+    migrate,
+    migrations,
+    read_step,
+)
 from smtpfeeds_common.errors import DatabaseUnavailable, SchemaMismatch
 
 #: Everything that makes a schema, as PostgreSQL describes it.
@@ -23,6 +30,7 @@ DESCRIBE = (
     """SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace
     AND relkind = 'r' ORDER BY 1""",
     "SELECT version, name FROM schema_migration ORDER BY 1",
+    "SELECT version, name, oldest_reader, oldest_writer, applied_by FROM schema_step ORDER BY 1",
 )
 
 
@@ -49,8 +57,62 @@ def test_migrating_step_by_step_and_installing_fresh_give_the_same_schema(
     assert migrate(connection) == []
 
 
-def test_numbers_of_migrations_have_no_gap_and_no_twin() -> None:
-    assert [step.version for step in migrations()] == list(range(1, len(migrations()) + 1))
+def test_numbers_of_steps_have_no_twin() -> None:
+    numbers = [step.version for step in migrations()]
+    assert numbers == sorted(set(numbers))
+
+
+def test_step_states_the_oldest_programs_that_go_on_after_it() -> None:
+    text = "-- Adds.\n-- oldest reader: 0.1.0\n-- oldest writer: 0.2.0\nSELECT 1;"
+    step = read_step(20, "adds", text)
+    assert (step.oldest_reader, step.oldest_writer) == ("0.1.0", "0.2.0")
+    assert not step.first_version_goes_on
+    with pytest.raises(ValueError, match="0020_adds.sql: state"):
+        read_step(20, "adds", text.replace("reader", "raeder"))
+
+
+def test_steps_that_are_missing_are_applied_in_order_of_number(connection: Connection) -> None:
+    """Branches number their steps in ranges: one may come after a higher one was applied."""
+    first, high = migrations()[0], Migration(9040, "high", "CREATE TABLE high ()")
+    low = Migration(9010, "low", "CREATE TABLE low ()")
+    between = Migration(9020, "between", "ALTER TABLE low ADD COLUMN high bigint")
+    assert migrate(connection, (first, high)) == [first, high]
+    assert migrate(connection, (first, low, between, high)) == [low, between]
+
+
+def test_step_waits_for_a_locked_table_without_keeping_others_from_it(
+    connection: Connection, every_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publication's snapshot may stay open for minutes; ingest goes on meanwhile."""
+    migrate(connection)
+    monkeypatch.setattr(migrations_module, "_LOCK_WAIT", "50ms")
+    step = Migration(9000, "adds", "ALTER TABLE observation ADD COLUMN more bigint DEFAULT 0")
+    with connect(settings_of(every_database), "reader") as reader:
+        reader.execute("SELECT count(*) FROM observation")
+        with connect(settings_of(every_database), "worker", autocommit=True) as worker:
+            pauses: list[float] = []
+
+            def pause(seconds: float) -> None:
+                pauses.append(seconds)
+                with worker.transaction():
+                    worker.execute("LOCK TABLE observation IN ROW EXCLUSIVE MODE NOWAIT")
+                if len(pauses) == 3:
+                    reader.rollback()
+
+            assert migrate(connection, (*migrations(), step), pause=pause) == [step]
+            assert len(pauses) == 3
+
+
+def test_step_gives_up_where_a_table_stays_locked(
+    connection: Connection, every_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate(connection)
+    monkeypatch.setattr(migrations_module, "_LOCK_WAIT", "1ms")
+    step = Migration(9000, "adds", "ALTER TABLE observation ADD COLUMN more bigint DEFAULT 0")
+    with connect(settings_of(every_database), "reader") as reader:
+        reader.execute("SELECT count(*) FROM observation")
+        with pytest.raises(DatabaseUnavailable, match=r"9000 adds.*keeps a table locked"):
+            migrate(connection, (*migrations(), step), pause=lambda _: None)
 
 
 def test_two_at_once_wait_for_each_other(database: str) -> None:
@@ -74,7 +136,7 @@ def test_two_at_once_wait_for_each_other(database: str) -> None:
 
 
 def test_migration_that_fails_leaves_nothing_of_itself(connection: Connection) -> None:
-    bad = Migration(len(migrations()) + 1, "bad", "CREATE TABLE half (); SELECT 1/0;")
+    bad = Migration(9000, "bad", "CREATE TABLE half (); SELECT 1/0;")
     migrate(connection)
     with pytest.raises(Exception, match="division by zero"):
         migrate(connection, (*migrations(), bad))
@@ -82,21 +144,24 @@ def test_migration_that_fails_leaves_nothing_of_itself(connection: Connection) -
     check_schema(connection)
 
 
-def test_run_refuses_an_empty_an_older_and_a_newer_schema(database: str) -> None:
+def test_run_refuses_an_empty_an_older_and_an_unknown_schema(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = settings_of(database, "spool:/nowhere")
     with pytest.raises(SchemaMismatch, match=r"no smtpfeeds schema.*aggregator migrate"):
         Service(settings)
     with connect(settings, "test", autocommit=True) as own:
         migrate(own)
-        newest = len(migrations())
-        own.execute("UPDATE schema_migration SET version = 0 WHERE version = %s", (newest,))
-        with pytest.raises(SchemaMismatch, match=r"older.*aggregator migrate"):
-            Service(settings)
-        own.execute("UPDATE schema_migration SET version = 99 WHERE version = 0")
-        with pytest.raises(SchemaMismatch, match="99.*install the newer"):
+        own.execute("INSERT INTO schema_migration VALUES (9000, 'unknown')")
+        with pytest.raises(SchemaMismatch, match="9000.*install the newer"):
             Service(settings)
         with pytest.raises(SchemaMismatch, match="install the newer"):
             migrate(own)
+        own.execute("DELETE FROM schema_migration WHERE version = 9000")
+        later = (*migrations(), Migration(9000, "later", ""))
+        monkeypatch.setattr(migrations_module, "migrations", lambda: later)
+        with pytest.raises(SchemaMismatch, match=r"older.*9000 later.*aggregator migrate"):
+            Service(settings)
 
 
 def test_no_server_is_said_in_our_words() -> None:

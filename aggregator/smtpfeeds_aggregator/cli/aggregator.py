@@ -31,7 +31,7 @@ def run(config: Path | None) -> None:
 def migrate(config: Path | None) -> None:
     """Bring the database's schema up to this program's.
 
-    Safe while aggregators run, and twice at once.
+    Safe while aggregators run, those of the version before too, and twice at once.
     """
     from ..store.connection import connect
     from ..store.migrations import migrate as apply
@@ -39,7 +39,7 @@ def migrate(config: Path | None) -> None:
     with connect(load(config), "migrate", autocommit=True) as connection:
         done = apply(connection)
     for step in done:
-        click.echo(f"applied {step.version:04d} {step.name}")
+        click.echo(f"applied {step.label}")
     if not done:
         click.echo("the schema is up to date")
 

@@ -267,7 +267,7 @@ def sensors_purge(settings: "AggregatorSettings", name: str, since: str, *, yes:
 
     time = _time(since)
     assert time is not None
-    with _connected(settings) as connection:
+    with _connected(settings, write=True) as connection:
         store = PurgeStore(connection)
         if not store.knows(name):
             click.echo(f"there is no sensor {name!r}; `smtpfeeds sensors` lists them", err=True)
@@ -326,7 +326,7 @@ def _settings(config: Path | None, dsn: str | None, folder: Path | None) -> "Agg
 
 
 @contextmanager
-def _connected(settings: "AggregatorSettings") -> "Iterator[Connection]":
+def _connected(settings: "AggregatorSettings", *, write: bool = False) -> "Iterator[Connection]":
     from ..store.connection import connect, discard
     from ..store.migrations import check_schema
 
@@ -337,7 +337,7 @@ def _connected(settings: "AggregatorSettings") -> "Iterator[Connection]":
         )
     connection = connect(settings, "query", autocommit=True)
     try:
-        check_schema(connection)
+        check_schema(connection, write=write)
         yield connection
     finally:
         discard(connection)

@@ -1,126 +1,265 @@
-"""Brings the schema up to this program's, forward only.
+"""Brings the schema up to this program's, forward only, while older programs go on.
 
-Our own runner rather than a migration library, for one promise: a migration
-and the record that it ran are one transaction, so a kill between any two steps
-leaves either all of it or nothing (yoyo, tried, marks in a second one, and looks
-the host's name up in the DNS for its log). An advisory lock makes two runs at
-once wait for each other.
+Our own runner rather than a migration library, for one promise: a step and the
+record that it ran are one transaction, so a kill between any two steps leaves
+either all of a step or nothing (yoyo, tried, marks in a second one, and looks the
+host's name up in the DNS for its log). An advisory lock makes two runs at once
+wait for each other.
 
-A migration is a numbered file of SQL beside ``sql/__init__.py``. It must be safe
-while the previous version still runs: it adds, it never renames or takes away
-what that version uses.
+A step is a numbered file of SQL in ``sql/migrations``. It must be safe while the
+version before it still runs: it adds, with defaults; it never renames or removes
+what that version uses. Its numbers need not follow one another without a gap;
+what is missing is applied in their order. After the first, each file states two
+versions, which go into ``schema_step`` with it:
+
+    -- oldest reader: 0.1.0
+    -- oldest writer: 0.1.0
+
+A program reads the tables while it is at least every step's oldest reader, and
+writes while it is at least every step's oldest writer; steps that it does not
+know itself are its successors' and change nothing more. Version 0.1.0 reads
+``schema_migration`` alone and stops at a row that is not its own. So a step that
+it survives is in ``schema_step`` alone, and a step that it does not is in both.
 """
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Final, NamedTuple
 
-from smtpfeeds_common.errors import SchemaMismatch
+from psycopg import errors
+
+from smtpfeeds_common import __version__
+from smtpfeeds_common.errors import DatabaseUnavailable, SchemaMismatch
 
 from . import sql as sql_files
 from .connection import Connection, database_errors
 from .sql import queries
 
 _FILE: Final = re.compile(r"^(\d{4})_(\w+)\.sql$")
+_OLDEST: Final = re.compile(r"^-- oldest (reader|writer): (\d+\.\d+\.\d+)$", re.MULTILINE)
+#: The version whose programs read ``schema_migration`` alone, and its only step.
+FIRST_VERSION: Final = "0.1.0"
+FIRST_STEP: Final = 1
+
+#: A step that waits for a table's lock makes all that comes after it wait too: not for long.
+_LOCK_WAIT: Final = "3s"
+#: A publication may hold its snapshot of a table for ten minutes.
+_LOCK_TRIES: Final = 150
+_LOCK_PAUSE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step: its number, its name, its SQL."""
+    """One step: its number, its name, its SQL, and the oldest programs that go on after it."""
 
     version: int
     name: str
     sql: str = field(repr=False)
+    oldest_reader: str = FIRST_VERSION
+    oldest_writer: str = FIRST_VERSION
+
+    @property
+    def label(self) -> str:
+        """The step as people write it."""
+        return f"{self.version:04d} {self.name}"
+
+    @property
+    def first_version_goes_on(self) -> bool:
+        """Whether programs of 0.1.0 may use the tables after it."""
+        return {self.oldest_reader, self.oldest_writer} == {FIRST_VERSION}
+
+
+class AppliedStep(NamedTuple):
+    """A step as the database has it recorded; of one in ``schema_migration`` alone, less."""
+
+    version: int
+    name: str
+    oldest_reader: str | None = None
+    oldest_writer: str | None = None
 
 
 @cache
 def migrations() -> tuple[Migration, ...]:
-    """All steps that this program knows, in order."""
-    found = []
+    """All steps that this program knows, in order.
+
+    Raises:
+        ValueError: a file does not state its oldest reader and writer.
+    """
+    steps = []
     for file in files(sql_files).joinpath("migrations").iterdir():
         match = _FILE.match(file.name)
         if match:
-            found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
-    return tuple(sorted(found, key=lambda step: step.version))
+            steps.append(read_step(int(match[1]), match[2], file.read_text(encoding="utf-8")))
+    return tuple(sorted(steps, key=lambda step: step.version))
 
 
-def migrate(connection: Connection, steps: tuple[Migration, ...] | None = None) -> list[Migration]:
+def read_step(version: int, name: str, sql: str) -> Migration:
+    """Make a step of a file's number, name and text.
+
+    Raises:
+        ValueError: it does not state its oldest reader and writer.
+    """
+    oldest = dict(_OLDEST.findall(sql))
+    if version != FIRST_STEP and set(oldest) != {"reader", "writer"}:
+        raise ValueError(f"{version:04d}_{name}.sql: state `-- oldest reader:` and `writer:`")
+    return Migration(
+        version,
+        name,
+        sql,
+        oldest.get("reader", FIRST_VERSION),
+        oldest.get("writer", FIRST_VERSION),
+    )
+
+
+def migrate(
+    connection: Connection,
+    steps: tuple[Migration, ...] | None = None,
+    *,
+    pause: Callable[[float], object] = time.sleep,
+) -> list[Migration]:
     """Apply what is missing, each step in a transaction of its own.
 
     Args:
         connection: in autocommit mode.
         steps: other steps than this program's, for tests.
+        pause: waits so many seconds between two tries to lock a table.
 
     Returns:
         The steps that were applied now.
 
     Raises:
-        SchemaMismatch: the schema is newer than this program.
-        DatabaseUnavailable: no right to create tables, or the connection broke.
+        SchemaMismatch: the schema is too new for this program.
+        DatabaseUnavailable: no right to create tables, a table stays locked, or the
+            connection broke.
     """
     own = migrations() if steps is None else steps
     sql = queries("schema.sql")
-    done: list[Migration] = []
+    applied_now: list[Migration] = []
     with database_errors():
         connection.execute(sql["lock_schema"])
         try:
-            connection.execute(sql["create_schema_migration"])
-            applied = _applied(connection)
-            _refuse_newer(applied, own)
+            if not _tables(connection).schema_step:
+                connection.execute(sql["create_schema_tables"])
+            recorded = _recorded(connection)
+            _refuse_newer(recorded, own, write=True)
+            known = {step.version for step in recorded}
             for step in own:
-                if step.version not in applied:
-                    _apply(connection, step)
-                    done.append(step)
+                if step.version not in known:
+                    _apply(connection, step, pause)
+                    applied_now.append(step)
         finally:
             if not connection.closed:
                 connection.execute(sql["unlock_schema"])
-    return done
+    return applied_now
 
 
-def _apply(connection: Connection, step: Migration) -> None:
-    with connection.transaction():
-        connection.execute(step.sql.encode())
-        connection.execute(
-            queries("schema.sql")["record_migration"],
-            {"version": step.version, "name": step.name},
-        )
+def _apply(connection: Connection, step: Migration, pause: Callable[[float], object]) -> None:
+    for _ in range(_LOCK_TRIES):
+        try:
+            with connection.transaction():
+                connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_WAIT,))
+                connection.execute(step.sql.encode())
+                _record(connection, step)
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
+            pause(_LOCK_PAUSE_S)
+        else:
+            return
+    raise DatabaseUnavailable(
+        f"step {step.label} is not applied, nothing of it is in the database: another session "
+        "keeps a table locked; pg_stat_activity shows it; end it and run "
+        "`smtpfeeds aggregator migrate` again"
+    )
 
 
-def check_schema(connection: Connection) -> None:
-    """Make sure that the schema is exactly this program's.
+def _record(connection: Connection, step: Migration) -> None:
+    sql = queries("schema.sql")
+    row = {"version": step.version, "name": step.name}
+    if step.version == FIRST_STEP or not step.first_version_goes_on:
+        connection.execute(sql["record_migration"], row)
+    if step.version != FIRST_STEP:
+        more = {
+            "oldest_reader": step.oldest_reader,
+            "oldest_writer": step.oldest_writer,
+            "applied_by": __version__,
+        }
+        connection.execute(sql["record_step"], {**row, **more})
+
+
+def check_schema(connection: Connection, *, write: bool = True) -> None:
+    """Make sure that this program may use the schema: it has all steps, and no later one objects.
+
+    Args:
+        connection: to the database.
+        write: the program also writes.
 
     Raises:
-        SchemaMismatch: it is missing, older or newer.
+        SchemaMismatch: it is missing, older, or too new for this program.
         DatabaseUnavailable: it cannot be asked.
     """
     with database_errors():
-        row = connection.execute(queries("schema.sql")["schema_exists"]).fetchone()
-        applied = _applied(connection) if row and row[0] else frozenset[int]()
-    _refuse_newer(applied, migrations())
-    missing = [step for step in migrations() if step.version not in applied]
+        recorded = _recorded(connection)
+    _refuse_newer(recorded, migrations(), write=write)
+    known = {step.version for step in recorded}
+    missing = [step.label for step in migrations() if step.version not in known]
     if missing:
-        state = "has no smtpfeeds schema" if not applied else "is older than this program"
+        state = "is older than this program" if known else "has no smtpfeeds schema"
         raise SchemaMismatch(
-            f"the database {state} (missing: {', '.join(_label(step) for step in missing)}); "
+            f"the database {state} (missing: {', '.join(missing)}); "
             "run `smtpfeeds aggregator migrate`"
         )
 
 
-def _applied(connection: Connection) -> frozenset[int]:
-    rows = connection.execute(queries("schema.sql")["applied_migrations"]).fetchall()
-    return frozenset(int(row[0]) for row in rows)
+class _Tables(NamedTuple):
+    """Which of the two tables of steps there are."""
+
+    schema_migration: bool
+    schema_step: bool
 
 
-def _refuse_newer(applied: frozenset[int], own: tuple[Migration, ...]) -> None:
-    newest = max((step.version for step in own), default=0)
-    if applied and max(applied) > newest:
-        raise SchemaMismatch(
-            f"the database's schema has version {max(applied)}, this program knows up to {newest}; "
-            "install the newer smtpfeeds on this host"
-        )
+def _tables(connection: Connection) -> _Tables:
+    row = connection.execute(queries("schema.sql")["which_tables"]).fetchone()
+    assert row is not None
+    return _Tables(*row)
 
 
-def _label(step: Migration) -> str:
-    return f"{step.version:04d} {step.name}"
+def _recorded(connection: Connection) -> list[AppliedStep]:
+    """All steps in the database, each once."""
+    sql, tables = queries("schema.sql"), _tables(connection)
+    steps: list[AppliedStep] = []
+    if tables.schema_step:
+        steps += [AppliedStep(*row) for row in connection.execute(sql["applied_steps"])]
+    if tables.schema_migration:
+        known = {step.version for step in steps}
+        steps += [
+            AppliedStep(version, name)
+            for version, name in connection.execute(sql["applied_migrations"])
+            if version not in known
+        ]
+    return steps
+
+
+def _refuse_newer(recorded: list[AppliedStep], own: tuple[Migration, ...], *, write: bool) -> None:
+    known = {step.version for step in own}
+    for step in recorded:
+        oldest = step.oldest_writer if write else step.oldest_reader
+        if step.version not in known and _is_newer(oldest):
+            verb = "write" if write else "read"
+            raise SchemaMismatch(
+                f"the database's schema is newer than this program (step {step.version:04d} "
+                f"{step.name}): smtpfeeds {oldest or 'of that step'} or later may {verb} it, this "
+                f"is {__version__}; install the newer smtpfeeds on this host"
+            )
+
+
+def _is_newer(oldest: str | None) -> bool:
+    return oldest is None or _numbers(oldest) > _numbers(__version__)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Comparable: of `0.2.0.dev1` the numbers before the first word."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(number) for number in match[0].split(".")) if match else ()

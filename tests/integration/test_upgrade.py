@@ -1,0 +1,146 @@
+"""Aggregators and clients of 0.1.0 go on while hosts are upgraded one by one, the centre first."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ingest_support import Table, now_ms, settings_of, until
+from recorded import FIRST, command_of, environment_of, run_of
+from smtpfeeds_aggregator.service import Service
+from smtpfeeds_aggregator.store.connection import Connection, connect
+from smtpfeeds_aggregator.store.migrations import Migration, check_schema, migrate, migrations
+from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_common.errors import SchemaMismatch
+from smtpfeeds_common.spool import Event, Spool
+
+#: A step of some later version, as all of them are: it adds.
+ADDS = Migration(
+    9000,
+    "adds",
+    "ALTER TABLE observation ADD COLUMN later bigint NOT NULL DEFAULT 7;"
+    " CREATE TABLE later (id bigint PRIMARY KEY)",
+)
+
+
+@pytest.fixture
+def table(database: str) -> Iterator[Table]:
+    asked = Table(database)
+    yield asked
+    asked.connection.close()
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[Connection]:
+    with connect(settings_of(database), "test", autocommit=True) as opened:
+        yield opened
+
+
+def hear(folder: Path, sensor: str, address: str) -> None:
+    spool = Spool(folder / f"{sensor}.spool", sensor=sensor)
+    spool.fold(Event(0, pack_address(address), now_ms() - 1000))
+    spool.commit()
+    spool.close()
+
+
+@contextmanager
+def first_version(config: Path) -> Iterator[subprocess.Popen[str]]:
+    """An aggregator of 0.1.0."""
+    process = subprocess.Popen(
+        command_of("aggregator", "run", "--config", str(config)),
+        env=environment_of(FIRST),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log
+
+
+def test_aggregator_and_queries_of_the_first_version_go_on_after_an_upgrade(
+    database: str, tmp_path: Path, table: Table, connection: Connection
+) -> None:
+    """Also when 0.1.0 starts again after it, and where a still later version adds to the tables."""
+    spools = tmp_path / "spools"
+    spools.mkdir()
+    config = tmp_path / "aggregator.toml"
+    config.write_text(f'dsn = "{database}"\nbroker = ["spool:{spools}"]\n')
+    migrated = run_of(FIRST, "aggregator", "migrate", "--config", str(config))
+    assert "applied 0001 first_schema" in migrated.stdout, migrated.stderr
+
+    with first_version(config):
+        hear(spools, "before", "192.0.2.1")
+        until(lambda: len(table.hits()) == 1, "it counts before the upgrade")
+        migrate(connection, (*migrations(), ADDS))
+        hear(spools, "after", "192.0.2.2")
+        until(lambda: len(table.hits()) == 2, "it goes on after the upgrade")
+
+    again = run_of(FIRST, "aggregator", "migrate", "--config", str(config))
+    assert (again.returncode, again.stdout) == (0, "the schema is up to date\n"), again.stderr
+    with first_version(config):
+        hear(spools, "again", "192.0.2.1")
+        until(lambda: sum(table.hits().values()) == 3, "it starts again and counts")
+    query = run_of(FIRST, "query", "192.0.2.1", "--format", "csv", "--dsn", database)
+    assert (query.returncode, query.stdout.count("192.0.2.1")) == (0, 1), query.stderr
+    purged = run_of(FIRST, "sensors", "purge", "again", "--since", "1h", "--yes", "--dsn", database)
+    assert purged.returncode == 0, purged.stderr
+    assert table.hits() == {("192.0.2.1", "smtpgreet"): 1, ("192.0.2.2", "smtpgreet"): 1}
+    check_schema(connection)
+
+
+def test_schema_of_the_first_version_becomes_that_of_a_fresh_installation(
+    database: str, tmp_path: Path, connection: Connection
+) -> None:
+    config = tmp_path / "aggregator.toml"
+    config.write_text(f'dsn = "{database}"\nbroker = ["spool:{tmp_path}"]\n')
+    run_of(FIRST, "aggregator", "migrate", "--config", str(config))
+    assert [step.version for step in migrate(connection)] == [
+        step.version for step in migrations()[1:]
+    ]
+    check_schema(connection)
+
+
+def test_programs_older_than_a_step_allows_say_which_version_is_needed(
+    database: str, tmp_path: Path, connection: Connection, table: Table
+) -> None:
+    """A step may leave readers of this version alone and stop its writers."""
+    migrate(connection)
+    migrate(connection, (*migrations(), Migration(9000, "writes", "", "0.1.0", "9.1.0")))
+    check_schema(connection, write=False)
+    for refused in (
+        lambda: check_schema(connection),
+        lambda: migrate(connection),
+        lambda: Service(settings_of(database, f"spool:{tmp_path}")),
+    ):
+        with pytest.raises(SchemaMismatch, match=r"step 9000 writes.*9\.1\.0 or later may write"):
+            refused()
+    table.run("UPDATE schema_step SET oldest_reader = '9.1.0' WHERE version = 9000")
+    with pytest.raises(SchemaMismatch, match=r"9\.1\.0 or later may read.*install the newer"):
+        check_schema(connection, write=False)
+
+
+def test_step_that_the_first_version_does_not_survive_stops_it(
+    database: str, connection: Connection
+) -> None:
+    migrate(connection, (*migrations(), Migration(9000, "renames", "", "0.1.0", "0.2.0")))
+    query = run_of(FIRST, "query", "--dsn", database)
+    assert query.returncode == 3
+    assert "install the newer smtpfeeds" in query.stderr
+
+
+def test_account_that_may_only_read_needs_no_grant_after_an_upgrade(
+    database: str, connection: Connection
+) -> None:
+    migrate(connection)
+    rights = connection.execute(
+        "SELECT has_table_privilege('pg_monitor', 'schema_step', 'SELECT')"
+    ).fetchone()
+    assert rights == (True,)
