@@ -15,7 +15,8 @@ from typing import Final
 from smtpfeeds_common.errors import DatabaseError
 from smtpfeeds_common.logs import fields
 
-from .metrics import Health, Metrics
+from .health import Health
+from .metrics import Metrics
 from .settings import AggregatorSettings
 from .store.connection import Connection, connect, discard
 from .store.maintenance import MaintenanceStore

@@ -1,12 +1,9 @@
-"""What the aggregator counts, for Prometheus, and whether it is well.
+"""What the aggregator counts, for Prometheus.
 
 The only module that imports prometheus_client. Each aggregator has a registry
 of its own, so nothing is global and tests do not meet.
 """
 
-import threading
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -103,45 +100,3 @@ class Metrics:
     def render(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
-
-
-class Health:
-    """Whether each part has lately said that it is well."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._troubles: dict[str, str] = {}
-        self._beats: dict[str, tuple[float, float]] = {}
-
-    def beat(self, part: str, *, within_s: float) -> None:
-        """This part is alive, and says so again within the time."""
-        with self._lock:
-            self._beats[part] = (self._clock(), within_s)
-
-    def trouble(self, part: str, reason: str) -> None:
-        """This part cannot do its work now."""
-        with self._lock:
-            self._troubles[part] = reason
-
-    def well(self, part: str) -> None:
-        """This part can do its work."""
-        with self._lock:
-            self._troubles.pop(part, None)
-
-    def problems(self) -> list[str]:
-        """What is wrong now; empty where all is well."""
-        with self._lock:
-            now = self._clock()
-            silent = [
-                f"{part}: silent for {now - at:.0f} s"
-                for part, (at, within_s) in sorted(self._beats.items())
-                if now - at > within_s
-            ]
-            return [f"{part}: {why}" for part, why in sorted(self._troubles.items())] + silent
-
-    def stuck(self) -> list[str]:
-        """Parts that are silent: what a watchdog restarts for."""
-        with self._lock:
-            now = self._clock()
-            return [part for part, (at, within_s) in self._beats.items() if now - at > within_s]

@@ -10,7 +10,8 @@ from typing import Any
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.logs import fields
 
-from .metrics import Health, Metrics
+from .health import Health
+from .metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -23,9 +23,10 @@ from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.logs import fields
 
+from .health import Health
 from .ingest.worker import IngestWorker
 from .maintenance import Maintenance
-from .metrics import Health, Metrics
+from .metrics import Metrics
 from .origin import OriginSource
 from .settings import AggregatorSettings
 from .sources import Source

@@ -29,7 +29,8 @@ from typing import Final
 from smtpfeeds_common.errors import BadRows, DatabaseError, WireError
 from smtpfeeds_common.logs import fields
 
-from ..metrics import Health, Metrics
+from ..health import Health
+from ..metrics import Metrics
 from ..settings import AggregatorSettings
 from ..sources import Delivery, Refusal, Source
 from ..store.connection import DatabaseTimeout

@@ -11,7 +11,8 @@ from threading import Event, Thread
 
 import pytest
 
-from smtpfeeds_aggregator.metrics import Health, Metrics
+from smtpfeeds_aggregator.health import Health
+from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.metrics_http import MetricsServer
 from smtpfeeds_aggregator.publish.service import PublishCounts
 from smtpfeeds_aggregator.systemd import notify, watchdog_interval_s

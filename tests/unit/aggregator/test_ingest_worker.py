@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 import pytest
 
 from ingest_support import MemorySource, greet, made_batch, settings_of, until
+from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.ingest import worker as worker_module
 from smtpfeeds_aggregator.ingest.check import BatchKey, CheckedBatch
 from smtpfeeds_aggregator.ingest.fold import Folded
 from smtpfeeds_aggregator.ingest.worker import IngestWorker
-from smtpfeeds_aggregator.metrics import Health, Metrics
+from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.sources import Delivery
 from smtpfeeds_aggregator.store.ingest import Outcome
