@@ -4,14 +4,13 @@ The only module that imports prometheus_client. Each aggregator has a registry
 of its own, so nothing is global and tests do not meet.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-if TYPE_CHECKING:
-    from .publish.service import PublishCounts
-
 _PREFIX: Final = "smtpfeeds_ingest_"
+#: What a run of the publisher comes to; the last: another process published.
+PUBLISH_RESULTS: Final = ("published", "failed", "left to another")
 #: Seconds from a batch's sealing to its commit.
 _LAG_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 3600, 86_400)
 _TIME_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -64,29 +63,22 @@ class Metrics:
         self.consuming = self._gauge("consuming", "1 while batches can come in.")
         self.holding = self._gauge("holding", "1 while the database is away.")
 
-        self._published_at = Gauge(
+        self.published_at = Gauge(
             "smtpfeeds_publish_last_success_timestamp_seconds",
             "When this aggregator last published; 0: never.",
             registry=self.registry,
         )
-        self._publish_runs = Gauge(
+        self.publish_runs = Gauge(
             "smtpfeeds_publish_runs", "Runs since the start.", ["result"], registry=self.registry
         )
-        self._published_addresses = Gauge(
+        for result in PUBLISH_RESULTS:
+            self.publish_runs.labels(result)
+        self.published_addresses = Gauge(
             "smtpfeeds_publish_addresses",
             "Addresses last published.",
             ["feed"],
             registry=self.registry,
         )
-
-    def note_publication(self, counts: "PublishCounts") -> None:
-        """Take over what the publisher counts, after each of its runs."""
-        self._published_at.set(counts.last_published_s)
-        self._publish_runs.labels("published").set(counts.published)
-        self._publish_runs.labels("failed").set(counts.failed)
-        self._publish_runs.labels("left to another").set(counts.left_to_another)
-        for feed, number in counts.addresses.items():
-            self._published_addresses.labels(feed).set(number)
 
     def _counter(self, name: str, about: str, labels: list[str] | None = None) -> Counter:
         return Counter(_PREFIX + name, about, labels or (), registry=self.registry)

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import SettingsError
@@ -34,9 +34,6 @@ from .store.connection import connect, discard
 from .store.ingest import IngestStore
 from .store.migrations import check_schema
 from .systemd import notify, watchdog_interval_s
-
-if TYPE_CHECKING:
-    from .publish.service import PublishCounts
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +123,7 @@ class Service:
         if self._settings.feeds_dir:
             from .publish.service import PublishLoop
 
-            loop = PublishLoop(self._settings, self._origins, after_run=self._note_publication)
+            loop = PublishLoop(self._settings, self._origins, self.metrics, self.health)
             parts.append(_Part("publish", loop.run))
         if self._settings.metrics_listen:
             from .metrics_http import MetricsServer
@@ -134,13 +131,6 @@ class Service:
             server = MetricsServer(self._settings.metrics_listen, self.metrics, self.health)
             parts.append(_Part("http", server.run))
         return parts
-
-    def _note_publication(self, counts: "PublishCounts") -> None:
-        self.metrics.note_publication(counts)
-        if counts.error:
-            self.health.trouble("publish", counts.error[:300])
-        else:
-            self.health.well("publish")
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT. Returns the exit code."""

@@ -24,6 +24,8 @@ from ingest_support import running, until
 from ingest_support.fixtures import migrated_database
 from publish_support import NOW, Info, Origins
 from servers.postgres import PostgresServer, database_name
+from smtpfeeds_aggregator.health import Health
+from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.publish import check, once, service
 from smtpfeeds_aggregator.publish.generation import FeedsDirectory
 from smtpfeeds_aggregator.publish.once import publish_once
@@ -341,24 +343,36 @@ def test_something_else_in_the_feeds_place_is_not_touched(
     assert (feeds / "precious").exists()
 
 
+def publishing(
+    settings: AggregatorSettings, origins: Origins | None = None, **options: Any
+) -> PublishLoop:
+    return PublishLoop(settings, origins or Origins(), Metrics(), Health(), **options)
+
+
+def runs(loop: PublishLoop, result: str) -> int:
+    return int(loop._metrics.publish_runs.labels(result)._value.get())
+
+
+def problems(loop: PublishLoop) -> list[str]:
+    return loop._health.problems()
+
+
 class TestLoop:
     def test_publishes_at_once_and_then_on_the_grid(
         self, settings: AggregatorSettings, connection: Connection, feeds: Path
     ) -> None:
-        loop = PublishLoop(replace(settings, publish_interval_s=1), Origins())
+        loop = publishing(replace(settings, publish_interval_s=1))
         stop = threading.Event()
         thread = threading.Thread(target=loop.run, args=(stop,))
         thread.start()
         try:
-            until = time.monotonic() + 30
-            while loop.counts.published < 3 and time.monotonic() < until:
-                time.sleep(0.02)
+            until(lambda: runs(loop, "published") >= 3, "three publications", 30)
         finally:
             stop.set()
             thread.join(20)
         assert not thread.is_alive()
-        assert loop.counts.published >= 3
-        assert loop.counts.failed == 0
+        assert runs(loop, "published") >= 3
+        assert runs(loop, "failed") == 0
         assert (feeds / "manifest.json").exists()
 
     def test_failure_is_counted_and_the_loop_goes_on(self, settings: AggregatorSettings) -> None:
@@ -371,22 +385,22 @@ class TestLoop:
                 raise DatabaseUnavailable("gone for a moment")
             return connect(told, "publish", autocommit=True)
 
-        loop = PublishLoop(settings, Origins(), connect=flaky)
+        loop = publishing(settings, connect=flaky)
         assert loop.publish() == service.RETRY_S
-        assert loop.counts.failed == 1
-        assert loop.counts.error == "gone for a moment"
+        assert runs(loop, "failed") == 1
+        assert problems(loop) == ["publish: gone for a moment"]
         assert loop.publish() is None
-        assert loop.counts.error == ""
-        assert loop.counts.published == 1
+        assert problems(loop) == []
+        assert runs(loop, "published") == 1
 
     def test_one_of_two_processes_is_enough(self, settings: AggregatorSettings) -> None:
         """The second comes a moment later, at the same point of the grid."""
         daily = replace(settings, publish_interval_s=86_400)
-        first, second = PublishLoop(daily, Origins()), PublishLoop(daily, Origins())
+        first, second = publishing(daily), publishing(daily)
         assert first.publish() is None
         assert second.publish() is None
-        assert (first.counts.published, second.counts.published) == (1, 0)
-        assert second.counts.left_to_another == 1
+        assert (runs(first, "published"), runs(second, "published")) == (1, 0)
+        assert runs(second, "left to another") == 1
 
     def test_holder_that_dies_is_succeeded_within_seconds(
         self,
@@ -400,21 +414,19 @@ class TestLoop:
         directory.prepare()
         key = directory.lock_key()
         assert PublicationStore(connection).try_lock(key)
-        loop = PublishLoop(replace(settings, publish_interval_s=86_400), Origins())
+        loop = publishing(replace(settings, publish_interval_s=86_400))
         stop = threading.Event()
         thread = threading.Thread(target=loop.run, args=(stop,))
         thread.start()
         try:
             time.sleep(1)
-            assert loop.counts.published == 0
+            assert runs(loop, "published") == 0
             connection.close()
-            until = time.monotonic() + 30
-            while not loop.counts.published and time.monotonic() < until:
-                time.sleep(0.02)
+            until(lambda: runs(loop, "published") > 0, "the other takes over", 30)
         finally:
             stop.set()
             thread.join(20)
-        assert (loop.counts.published, loop.counts.left_to_another) == (1, 0)
+        assert (runs(loop, "published"), runs(loop, "left to another")) == (1, 0)
 
     def test_directory_that_cannot_be_looked_into_is_a_failed_run(
         self, settings: AggregatorSettings, monkeypatch: pytest.MonkeyPatch
@@ -425,11 +437,17 @@ class TestLoop:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(FeedsDirectory, "generated", refused)
+        loop = publishing(settings)
         stop = threading.Event()
-        loop = PublishLoop(settings, Origins(), after_run=lambda _: stop.set())
-        loop.run(stop)
-        assert loop.counts.failed == 1
-        assert "Permission denied" in loop.counts.error
+        thread = threading.Thread(target=loop.run, args=(stop,))
+        thread.start()
+        try:
+            until(lambda: runs(loop, "failed") >= 1, "the failed run is counted")
+            assert "Permission denied" in problems(loop)[0]
+            assert thread.is_alive()
+        finally:
+            stop.set()
+            thread.join(20)
 
     def test_told_to_stop_it_does_not_finish_first(
         self, settings: AggregatorSettings, connection: Connection, feeds: Path
@@ -437,19 +455,17 @@ class TestLoop:
         """A run under way ends before the switch, is no failure, and leaves nothing behind."""
         observe(connection, "192.0.2.1", last=datetime.now(UTC))
         stop = threading.Event()
-        told: list[int] = []
 
         class Stopping(Origins):
             def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
                 stop.set()
                 return super().lookup_many(addresses)
 
-        loop = PublishLoop(
-            settings, Stopping(), after_run=lambda counts: told.append(counts.failed)
-        )
+        loop = publishing(settings, Stopping())
         loop.run(stop)
-        assert told == [0]
-        assert loop.counts.published == 0
+        assert problems(loop) == []
+        assert runs(loop, "failed") == 0
+        assert runs(loop, "published") == 0
         assert not feeds.exists()
         assert list((feeds.parent / "generations").iterdir()) == []
 
@@ -459,9 +475,9 @@ class TestLoop:
         def faulty(_: AggregatorSettings) -> Connection:
             raise ZeroDivisionError
 
-        loop = PublishLoop(settings, Origins(), connect=faulty)
+        loop = publishing(settings, connect=faulty)
         assert loop.publish() == service.RETRY_S
-        assert loop.counts.error.startswith("ZeroDivisionError")
+        assert problems(loop)[0].startswith("publish: ZeroDivisionError")
 
 
 def test_aggregator_tells_of_its_publications_in_metrics_and_health(
@@ -474,14 +490,14 @@ def test_aggregator_tells_of_its_publications_in_metrics_and_health(
     told = replace(settings, broker=(f"spool:{spools}",), publish_interval_s=1)
     with running(told) as service:
 
-        def runs(result: str) -> float:
+        def count(result: str) -> float:
             name, labels = "smtpfeeds_publish_runs", {"result": result}
             return service.metrics.registry.get_sample_value(name, labels) or 0.0
 
-        until(lambda: runs("failed") >= 1, "the failed run is counted")
+        until(lambda: count("failed") >= 1, "the failed run is counted")
         assert any("not a symlink" in problem for problem in service.health.problems())
         feeds.rmdir()
-        until(lambda: runs("published") >= 1, "the good run is counted")
+        until(lambda: count("published") >= 1, "the good run is counted")
         until(lambda: service.health.problems() == [], "all is well again")
 
 

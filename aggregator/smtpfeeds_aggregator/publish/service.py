@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,8 @@ from typing import Final
 from smtpfeeds_common.errors import SmtpfeedsError
 from smtpfeeds_common.logs import fields
 
+from ..health import Health
+from ..metrics import Metrics
 from ..settings import AggregatorSettings
 from ..store.connection import Connection, connect, discard
 from .generation import FeedsDirectory
@@ -35,23 +36,6 @@ TAKE_OVER_S: Final = 5
 _LOOK_S: Final = 10.0
 
 
-@dataclass(slots=True)
-class PublishCounts:
-    """What the loop did so far: for metrics and health."""
-
-    published: int = 0
-    failed: int = 0
-    #: Runs left to another process that publishes the same directory.
-    left_to_another: int = 0
-    #: Seconds since 1970; 0: never.
-    last_published_s: float = 0.0
-    last_duration_s: float = 0.0
-    addresses: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
-    #: The last run's error; empty after a good one.
-    error: str = ""
-
-
 class PublishLoop:
     """Publishes below ``settings.feeds_dir``; ``run`` belongs in a thread of its own."""
 
@@ -59,18 +43,18 @@ class PublishLoop:
         self,
         settings: AggregatorSettings,
         origins: OriginSource,
+        metrics: Metrics,
+        health: Health,
         *,
         clock: Callable[[], float] = time.time,
         connect: Callable[[AggregatorSettings], Connection] | None = None,
-        after_run: Callable[[PublishCounts], None] | None = None,
     ) -> None:
-        """Make a loop; ``after_run`` is told the counts after each run, good or bad."""
+        """Make a loop; each run, good or bad, is in the metrics and the health."""
         self._settings = settings
         self._origins = origins
+        self._metrics, self._health = metrics, health
         self._clock = clock
         self._connect = connect or _connect
-        self._after_run = after_run
-        self.counts = PublishCounts()
 
     def run(self, stop: threading.Event) -> None:
         """Publish at every moment of the grid until told to stop.
@@ -100,7 +84,7 @@ class PublishLoop:
         try:
             interval = self._since_grid_point()
             published = self.publish_once(interval, keep_going)
-            self.counts.error = ""
+            self._health.well("publish")
             if published is None:
                 return self._leave_to_another(interval[0])
         except PublishStopped as exc:
@@ -114,9 +98,6 @@ class PublishLoop:
             logger.exception("publishing failed unexpectedly")
             self._count_failure(f"{type(exc).__name__}: {exc}")
             return RETRY_S
-        finally:
-            if self._after_run is not None:
-                self._after_run(self.counts)
         return None
 
     def _leave_to_another(self, since: datetime) -> float | None:
@@ -124,16 +105,16 @@ class PublishLoop:
         generated = FeedsDirectory(Path(self._settings.feeds_dir)).generated()
         if generated is None or generated < since:
             return TAKE_OVER_S
-        self.counts.left_to_another += 1
+        self._metrics.publish_runs.labels("left to another").inc()
         logger.info("published by another process")
         return None
 
-    def _count_failure(self, said: str) -> None:
-        self.counts.failed += 1
-        self.counts.error = said
+    def _count_failure(self, reason: str) -> None:
+        self._metrics.publish_runs.labels("failed").inc()
+        self._health.trouble("publish", reason[:300])
         logger.error(
             "publishing failed, the last good feeds stay; tried again within a minute",
-            extra=fields(error=said, failed=self.counts.failed),
+            extra=fields(error=reason),
         )
 
     def publish_once(
@@ -162,12 +143,11 @@ class PublishLoop:
         return published
 
     def _count(self, published: Published) -> None:
-        counts = self.counts
-        counts.published += 1
-        counts.last_published_s = self._clock()
-        counts.last_duration_s = published.seconds
-        counts.addresses = published.addresses
-        counts.left_out = {feed: dict(told) for feed, told in published.left_out.items()}
+        metrics = self._metrics
+        metrics.publish_runs.labels("published").inc()
+        metrics.published_at.set(self._clock())
+        for feed, addresses in published.addresses.items():
+            metrics.published_addresses.labels(feed).set(addresses)
         logger.info(
             "feeds published",
             extra=fields(

@@ -14,7 +14,6 @@ import pytest
 from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.metrics_http import MetricsServer
-from smtpfeeds_aggregator.publish.service import PublishCounts
 from smtpfeeds_aggregator.systemd import notify, watchdog_interval_s
 from smtpfeeds_common.errors import SettingsError
 
@@ -83,25 +82,6 @@ def test_metrics_and_health_over_http(served: tuple[str, Metrics, Health]) -> No
     health.trouble("database", "away")
     assert get(url + "/health") == (503, "database: away\n")
     assert get(url + "/else")[0] == 404
-
-
-def test_publications_are_in_the_metrics() -> None:
-    metrics = Metrics()
-    metrics.note_publication(
-        PublishCounts(
-            published=3,
-            failed=1,
-            left_to_another=2,
-            last_published_s=1_795_000_000.5,
-            addresses={"smtpgreet": 7, "smtpdata": 5},
-            error="disk full",
-        )
-    )
-    text = metrics.render().decode()
-    assert "smtpfeeds_publish_last_success_timestamp_seconds 1.7950000005e+09" in text
-    assert 'smtpfeeds_publish_runs{result="failed"} 1.0' in text
-    assert 'smtpfeeds_publish_runs{result="left to another"} 2.0' in text
-    assert 'smtpfeeds_publish_addresses{feed="smtpgreet"} 7.0' in text
 
 
 def test_metrics_are_served_over_ipv6_too() -> None:
