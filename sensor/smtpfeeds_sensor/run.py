@@ -70,8 +70,8 @@ def run_process(
 
     from .edge.poll import SensorReactor
 
-    made = SensorReactor()  # type: ignore[no-untyped-call] # Twisted's
-    installReactor(made)  # type: ignore[no-untyped-call] # Twisted's
+    made = SensorReactor()
+    installReactor(made)
     reactor = cast("Reactor", made)
     observer = cast("ILogObserver", STDLibLogObserver())
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)

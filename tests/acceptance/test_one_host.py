@@ -141,15 +141,24 @@ def test_children_that_are_killed_come_back_and_nothing_is_lost(
                 {p for p in up.family() if " -D " in p.command or "run" in p.command}, word
             )
             os.kill(victim, signal.SIGKILL)
-            wait_for(lambda gone=victim: all(p.pid != gone for p in up.family()), "it is dead")
-            wait_for(lambda w=word: any(w in p.command for p in up.family()), f"{word} is back")
+            wait_for_another(up, victim, word)
             up.targets = listening_again(folder)
         sessions += let_loose(made_up.visits(40, up.targets, seed=9))
         wait_to_agree(partial(published, sessions, folder), "the files")
         assert up.said().count("was killed by SIGKILL; starting it again") == 3
         for part in ("the sensor", "the aggregator", "PostgreSQL"):
-            wait_for(lambda p=part: f"{p} is back\n" in up.said(), f"{part} is said to be back")
+            wait_for_line(up, f"{part} is back")
         assert up.stop(signal.SIGTERM) < STOP_LIMIT_S
+
+
+def wait_for_another(up: Up, killed: int, word: str) -> None:
+    """Wait until a killed child is gone and another with this word in its command runs."""
+    wait_for(lambda: all(p.pid != killed for p in up.family()), "it is dead")
+    wait_for(lambda: any(word in p.command for p in up.family()), f"{word} is back")
+
+
+def wait_for_line(up: Up, line: str) -> None:
+    wait_for(lambda: f"{line}\n" in up.said(), f"the line {line!r}")
 
 
 def listening_again(folder: Path) -> list[Target]:

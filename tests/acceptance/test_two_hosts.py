@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pika
@@ -151,7 +152,7 @@ def _follow(hosts: Hosts, values: dict[str, dict[str, str]]) -> None:
             place.say_where(block, values.pop(block.place))
         elif block.how == "runs":
             place.keep_running(block)
-            wait_for(lambda p=place, word=ready[block.place]: p.has_said(word), "it is ready")
+            wait_for(partial(place.has_said, ready[block.place]), "it is ready")
         elif block.how == "check":
             hosts.checks[block.place].append(block)
         else:
@@ -249,7 +250,7 @@ def test_sensors_account_may_publish_under_its_own_name_and_nothing_else(
         with pika.BlockingConnection(pika.URLParameters(url)) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
-            assert _is_refused(lambda a=attempt, c=channel: a(c)), f"{what} was allowed"
+            assert _is_refused(partial(attempt, channel)), f"{what} was allowed"
 
 
 def _is_refused(attempt: Callable[[], object]) -> bool:

@@ -169,7 +169,7 @@ def distinct_batches(rows: int, seed: int) -> list[bytes]:
     batches = []
     at = now_ms()
     for number in range(rows // BATCH_ROWS):
-        observations = []
+        observations: list[Observation] = []
         while len(observations) < BATCH_ROWS:
             n = next(v4)
             v6 = n % 6 == 0

@@ -5,6 +5,7 @@ recording, no bounds beyond its own.
 """
 
 import sys
+from typing import Any
 
 
 def run_aiosmtpd(port: int) -> None:
@@ -27,7 +28,8 @@ def run_aiosmtpd(port: int) -> None:
 
 
 def run_stock(port: int) -> None:
-    from twisted.internet import defer, protocol, reactor
+    from twisted.internet import defer, protocol
+    from twisted.internet import reactor as installed
     from twisted.mail import smtp
     from zope.interface import implementer
 
@@ -56,13 +58,14 @@ def run_stock(port: int) -> None:
     class Factory(protocol.ServerFactory):
         noisy = False
 
-        def buildProtocol(self, addr: object) -> object:
+        def buildProtocol(self, addr: object) -> protocol.Protocol:
             made = smtp.ESMTP()
             made.factory = self
             made.host = b"bench.example"
             made.delivery = Delivery()
             return made
 
+    reactor: Any = installed
     reactor.listenTCP(port, Factory(), backlog=1024, interface="127.0.0.1")
     reactor.run()
 

@@ -10,6 +10,8 @@ import json
 import sys
 from pathlib import Path
 
+# pyright: reportMissingImports=false
+# IntelMQ is in an environment of its own.
 from intelmq.bots.parsers.dataplane.parser import DataplaneParserBot
 from intelmq.lib.bot import BotLibSettings
 from intelmq.lib.cache import Cache

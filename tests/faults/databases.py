@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psycopg
 
-from smtpfeeds_deploy.single_host.postgres import PORT, PrivatePostgres, connection_string
+from smtpfeeds_deploy.single_host.postgres import PrivatePostgres, connection_string
 from smtpfeeds_deploy.single_host.postgres_cluster import SUPERUSER, environment
+from smtpfeeds_deploy.single_host.postgres_sockets import PORT
 
 from .reckoning import Recorded, Row
 
@@ -64,7 +65,7 @@ class Database(PrivatePostgres):
         with psycopg.connect(
             self.superuser_dsn(), autocommit=True, connect_timeout=5
         ) as connection:
-            cursor = connection.execute(statement)  # type: ignore[arg-type]
+            cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
     def set_up(self, **settings: str) -> None:

@@ -146,7 +146,7 @@ class Load:
         except ClientTrouble as exc:
             session.trouble = exc.message
         except (OSError, TimeoutError) as exc:
-            session.trouble = f"cannot connect: {exc or 'no answer in time'}"
+            session.trouble = f"cannot connect: {str(exc) or 'no answer in time'}"
             await asyncio.sleep(0.02)
         finally:
             talk.close()

@@ -4,7 +4,7 @@
 
 where CORPUS is a copy of ``tests/fuzz/corpus``, which it adds to.
 
-Needs atheris, and ``sensor``, ``common`` and ``tests/fuzz`` on PYTHONPATH. The first two octets
+Needs atheris, and ``sensor``, ``common`` and ``tests`` on PYTHONPATH. The first two octets
 of an input choose the rules and the cuts; the rest is the stream.
 """
 
@@ -12,8 +12,10 @@ import sys
 
 import atheris
 
+# pyright: reportAttributeAccessIssue=false
+# atheris publishes no types.
 with atheris.instrument_imports(include=["smtpfeeds_sensor"]):
-    from dialogue_promises import check, split_input
+    from fuzz.dialogue_promises import check, split_input
 
 
 def one_input(octets: bytes) -> None:

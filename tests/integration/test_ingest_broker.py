@@ -67,6 +67,7 @@ def refused(vhost: Vhost) -> list[tuple[dict[str, Any], bytes]]:
         method, properties, body = channel.basic_get(REFUSED_QUEUE, auto_ack=True)
         if method is None:
             break
+        assert properties is not None
         found.append((properties.headers, body))
     connection.close()
     return found

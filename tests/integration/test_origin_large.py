@@ -42,8 +42,8 @@ def packed(text: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
 
 
-def load(data: Path, name: str, **changes: str) -> OriginTable:
-    source = OriginSource(AggregatorSettings(origin_table=str(data / name), **changes))
+def load(data: Path, name: str, *, as_names: str = "") -> OriginTable:
+    source = OriginSource(AggregatorSettings(origin_table=str(data / name), as_names=as_names))
     source.load()
     return source.current
 
@@ -82,10 +82,10 @@ def test_random_addresses_agree_with_an_independent_reading(data: Path, real: Or
         bits = 32 if version == 4 else 128
         expected = next(
             (
-                asn
+                origin
                 for length in range(bits, 0, -1)
                 if (
-                    asn := table.get(
+                    origin := table.get(
                         (version, number >> (bits - length) << (bits - length), length)
                     )
                 )

@@ -304,7 +304,7 @@ def test_only_one_publishes_a_directory_at_a_time(
     settings: AggregatorSettings, connection: Connection, feeds: Path
 ) -> None:
     publish_once(settings, Origins(), connection, now=NOW)
-    key = once.FeedsDirectory(feeds.parent).lock_key()
+    key = FeedsDirectory(feeds.parent).lock_key()
     with connect(settings, "other", autocommit=True) as other:
         another = PublicationStore(other)
         assert another.try_lock(key)

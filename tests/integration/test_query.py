@@ -27,6 +27,7 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store import reading
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.purge import PurgeStore
+from smtpfeeds_aggregator.store.sql import queries
 from smtpfeeds_common.cli import main
 from smtpfeeds_common.times import iso_utc
 
@@ -214,7 +215,7 @@ def test_an_address_is_an_index_range(connection: Connection) -> None:
         " FROM generate_series(1, 20000) g"
     )
     connection.execute("ANALYZE observation")
-    sql = "EXPLAIN " + reading.queries("reading.sql")["page_of_range"].split("\n", 1)[1]
+    sql = "EXPLAIN " + queries("reading.sql")["page_of_range"].split("\n", 1)[1]
     plan = connection.execute(
         sql.encode(),
         {

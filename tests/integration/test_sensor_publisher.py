@@ -4,16 +4,18 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pika
 import pytest
+from pika.credentials import PlainCredentials
 
 from sensor_support import SensorProcess, running
 from servers.certificates import Certificates
 from servers.fixtures import Vhost
 from servers.processes import free_port, wait_until
+from servers.proxy import CuttingProxy, Target
 from servers.rabbitmq import RabbitNode
 from smtpfeeds_common.errors import BatchTooLarge, BrokerRefused, BrokerUnavailable, SettingsError
 from smtpfeeds_common.spool import SealedBatch, read_status
@@ -27,6 +29,11 @@ UUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
 def batch(body: bytes = b"{}", seq: int = 1) -> SealedBatch:
     return SealedBatch(UUID, seq, 1_795_000_000_000, body)
+
+
+def password_in(parameters: pika.URLParameters) -> str:
+    assert isinstance(parameters.credentials, PlainCredentials)
+    return str(parameters.credentials.password)
 
 
 class Centre:
@@ -171,13 +178,13 @@ def test_only_too_large_is_the_batchs_own_fault(centre: Centre, link: BrokerLink
 
 
 def test_broker_that_never_confirms_is_given_up_in_time(
-    centre: Centre, cutting_proxy: object
+    centre: Centre, cutting_proxy: Callable[[Target], CuttingProxy]
 ) -> None:
     """pika has no time limit on a confirm: with the quorum lost a publish blocks for ever."""
     centre.declare_queue()
     parts = pika.URLParameters(centre.account())
-    proxy = cutting_proxy((parts.host, parts.port))  # type: ignore[operator]
-    account = f"amqp://s1:{parts.credentials.password}@{proxy.host}:{proxy.port}/"  # type: ignore[attr-defined]
+    proxy = cutting_proxy((parts.host, parts.port))
+    account = f"amqp://s1:{password_in(parts)}@{proxy.host}:{proxy.port}/"
     link = link_to(account + parts.virtual_host.replace("/", "%2f"), confirm_timeout_s=1)
     link.open()
     link.publish(batch())
@@ -229,7 +236,7 @@ def test_tls_verifies_the_broker(
     centre.declare_queue()
     parts = pika.URLParameters(centre.account())
     rest = f":{rabbitmq.tls_port}/{parts.virtual_host}"
-    url = f"amqps://s1:{parts.credentials.password}@localhost{rest}"  # type: ignore[attr-defined]
+    url = f"amqps://s1:{password_in(parts)}@localhost{rest}"
     good = link_to(url, broker_ca_file=str(certificates.authority))
     good.open()
     good.publish(batch())

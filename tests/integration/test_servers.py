@@ -16,6 +16,7 @@ import pika
 import pika.exceptions
 import psycopg
 import pytest
+from pika.adapters.blocking_connection import BlockingChannel
 
 from servers.certificates import Certificates
 from servers.fixtures import Vhost
@@ -32,7 +33,7 @@ def connect(url: str) -> pika.BlockingConnection:
     return pika.BlockingConnection(pika.URLParameters(url))
 
 
-def publish(channel: pika.adapters.blocking_connection.BlockingChannel, body: bytes) -> None:
+def publish(channel: BlockingChannel, body: bytes) -> None:
     lasting = pika.BasicProperties(delivery_mode=2)
     channel.basic_publish("", "observations", body, properties=lasting, mandatory=True)
 
@@ -46,6 +47,7 @@ def first_body(url: str, limit_s: float = 30) -> bytes | None:
                 for _, _, body in connection.channel().consume(
                     "observations", inactivity_timeout=10
                 ):
+                    assert body is None or isinstance(body, bytes)
                     return body
         except pika.exceptions.ConnectionClosedByBroker as exc:
             if exc.reply_code != 541 or time.monotonic() > deadline:
@@ -61,6 +63,7 @@ def test_confirmed_message_is_consumed_from_a_quorum_queue(vhost: Vhost) -> None
         publish(channel, b"batch")
         for method, _, body in channel.consume("observations", inactivity_timeout=10):
             assert body == b"batch"
+            assert method is not None
             channel.basic_ack(method.delivery_tag)
             break
         channel.cancel()
@@ -135,6 +138,7 @@ def test_unlimited_redelivery_needs_a_large_positive_delivery_limit(vhost: Vhost
         channel.basic_qos(prefetch_count=1)
         deliveries = 0
         for method, _, _ in channel.consume("observations", inactivity_timeout=10):
+            assert method is not None, "no delivery in 10 s"
             deliveries += 1
             if deliveries == 30:  # RabbitMQ 4 would stop at 20 by default
                 break

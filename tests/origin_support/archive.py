@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 MONTH, BEFORE = "2026.11", "2026.10"
 RIB_PATH = f"/route-views4/bgpdata/{MONTH}/RIBS/rib.20261122.0600.bz2"
@@ -43,25 +44,28 @@ class Archive(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Archive
 
-    def log_message(self, *args: object) -> None:
+    def __init__(self, request: socket.socket, client_address: Any, server: Archive) -> None:
+        self.archive = server
+        super().__init__(request, client_address, server)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
         """Say nothing."""
 
     def do_GET(self) -> None:
-        self.server.requests.append((self.path, dict(self.headers.items())))
+        self.archive.requests.append((self.path, dict(self.headers.items())))
         self.close_connection = True
-        content = self.server.files.get(self.path)
+        content = self.archive.files.get(self.path)
         if content is None and self.path.endswith("/"):
             content = self._listing()
-        mode = self.server.mode if self.path == RIB_PATH else "well"
+        mode = self.archive.mode if self.path == RIB_PATH else "well"
         if content is None:
             self._send(404, b"<html>not here</html>")
         else:
             getattr(self, "_" + mode.replace("-", "_"))(content)
 
     def _listing(self) -> bytes | None:
-        names = [path for path in self.server.files if path.startswith(self.path)]
+        names = [path for path in self.archive.files if path.startswith(self.path)]
         if not names and self.path.endswith("/RIBS/") and MONTH not in self.path:
             return None
         links = "".join(f'<a href="{p.rpartition("/")[2]}">x</a>\n' for p in names)
@@ -75,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(content)
-        self.server.sent.append(len(content))
+        self.archive.sent.append(len(content))
 
     def _well(self, content: bytes) -> None:
         etag = f'"{hash(content) & 0xFFFFFFFF:x}"'
@@ -125,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content[:100])
         self.wfile.flush()
-        self.server.released.wait(30)
+        self.archive.released.wait(30)
 
     def _drip(self, content: bytes) -> None:
         """A byte now and then: never a stall, never an end."""
@@ -133,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         with contextlib.suppress(OSError):
-            while not self.server.released.wait(0.1):
+            while not self.archive.released.wait(0.1):
                 self.wfile.write(b"B")
                 self.wfile.flush()
 
@@ -141,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         with contextlib.suppress(OSError):
-            while not self.server.released.is_set():
+            while not self.archive.released.is_set():
                 self.wfile.write(b"BZh9" + bytes(65536))
 
     def _reset(self, content: bytes) -> None:

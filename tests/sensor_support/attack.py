@@ -54,7 +54,7 @@ class Attack:
         while self.goes_on:
             with suppress(OSError):
                 _, writer = await self.connect(f"127.50.{number // 200}.{1 + number % 200}")
-                while self.goes_on and not writer.is_closing():
+                while not writer.is_closing() and self.goes_on:
                     writer.write(b"E")
                     await writer.drain()
                     await asyncio.sleep(1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from servers.clock import SteppedClock
 from smtpfeeds_deploy.single_host import postgres_binaries
@@ -75,7 +76,7 @@ class PostgresServer:
         """The same database by TCP, through a CuttingProxy on `private.socket_path`."""
         return f"host={host} port={port} dbname={database_name(dsn)} user=smtpfeeds sslmode=disable"
 
-    def _execute(self, statement: str, *names: str) -> None:
+    def _execute(self, statement: LiteralString, *names: str) -> None:
         composed = sql.SQL(statement).format(*map(sql.Identifier, names))
         with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
             connection.execute(composed)
@@ -95,4 +96,4 @@ class _PostgresWithClock(PrivatePostgres):
 
 def database_name(dsn: str) -> str:
     """The database a connection string names."""
-    return str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+    return str(conninfo_to_dict(dsn)["dbname"])

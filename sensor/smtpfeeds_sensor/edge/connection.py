@@ -22,7 +22,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.ssl import CertificateOptions
 from twisted.python.failure import Failure
-from zope.interface import implementer  # type: ignore[import-untyped] # publishes no types
+from zope.interface import implementer
 
 from smtpfeeds_common.addresses import pack_address
 
@@ -41,7 +41,7 @@ _LINGER_S: Final = 5
 _TLS_NONE, _TLS_BEGUN, _TLS_UP = range(3)
 
 #: Why a connection ends that we end.
-_DONE: Final = Failure(ConnectionDone())  # type: ignore[no-untyped-call] # Twisted's
+_DONE: Final = Failure(ConnectionDone())
 
 
 @dataclass(kw_only=True)

@@ -26,6 +26,6 @@ class SensorReactor(EPollReactor):
             # One that was served before it may have closed it.
             selectable = selectables.get(descriptor)
             if selectable is not None:
-                self._doReadOrWrite(selectable, descriptor, event)  # type: ignore[no-untyped-call]
+                self._doReadOrWrite(selectable, descriptor, event)
 
     doIteration = doPoll  # noqa: N815 - Twisted's name

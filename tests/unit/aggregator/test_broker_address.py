@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pika.credentials import PlainCredentials
 
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources.broker import parameters
@@ -25,5 +26,7 @@ def test_password_comes_from_the_file_where_the_address_has_none(
         broker=(address,), broker_password_file=str(tmp_path / "password")
     )
     (read,) = parameters(settings, "test")
-    assert (read.credentials.username, read.credentials.password) == ("centre", password)
+    credentials = read.credentials
+    assert isinstance(credentials, PlainCredentials)
+    assert (credentials.username, credentials.password) == ("centre", password)
     assert (read.host, read.virtual_host) == ("127.0.0.1", "smtpfeeds")

@@ -14,7 +14,7 @@ import pytest
 from ingest_support import MemorySource, greet, made_batch, settings_of, until
 from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.ingest import worker as worker_module
-from smtpfeeds_aggregator.ingest.check import BatchKey, CheckedBatch
+from smtpfeeds_aggregator.ingest.check import BatchKey, CheckedBatch, check
 from smtpfeeds_aggregator.ingest.fold import Folded
 from smtpfeeds_aggregator.ingest.worker import IngestWorker
 from smtpfeeds_aggregator.metrics import Metrics
@@ -318,12 +318,11 @@ def test_fault_of_ours_in_reading_a_message_refuses_it_and_stops_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else one message would end the program, and then the next one that is started."""
-    real = worker_module.check
 
     def faulty(delivery: Delivery) -> CheckedBatch:
         if delivery.body == b"odd":
             raise ZeroDivisionError
-        return real(delivery)
+        return check(delivery)
 
     monkeypatch.setattr(worker_module, "check", faulty)
     work = Work(ingest_wait_ms=50)

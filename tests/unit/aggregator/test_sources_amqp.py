@@ -12,7 +12,7 @@ from pika.exceptions import ChannelClosedByBroker
 from ingest_support import settings_of
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.settings import AggregatorSettings
-from smtpfeeds_aggregator.sources import amqp, broker
+from smtpfeeds_aggregator.sources import broker
 from smtpfeeds_aggregator.sources.amqp import AmqpSource
 from smtpfeeds_aggregator.sources.refused import RefusedPublisher
 from smtpfeeds_common.errors import SettingsError
@@ -63,7 +63,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> AmqpSource:
 
 @pytest.fixture
 def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amqp.random, "uniform", lambda *_: 1.0)
+    monkeypatch.setattr("random.uniform", lambda *_: 1.0)
 
 
 def test_end_of_what_keeps_the_refused_is_not_silent(

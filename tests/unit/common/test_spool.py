@@ -180,7 +180,7 @@ def test_damage_while_running_is_told_and_replaced(path: Path) -> None:
     sealer = Sealer(path)
     spool.fold(Event(0, IP, NOW))
     spool.commit()
-    assert not sealer.replaced
+    assert not bool(sealer.replaced)
     # What a failing disk leaves: pages that are not what they were, also in the log.
     for name in (path, path.with_name(path.name + "-wal")):
         with name.open("r+b") as stream:

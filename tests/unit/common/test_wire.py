@@ -40,7 +40,8 @@ def observation(**changes: Any) -> wire.Observation:
 
 def raw(**changes: Any) -> dict[str, Any]:
     """A batch as JSON would have it, to be spoilt."""
-    return json.loads(wire.encode(batch())) | changes
+    decoded: dict[str, Any] = json.loads(wire.encode(batch()))
+    return decoded | changes
 
 
 def test_batch_reads_back_as_it_was_written() -> None:

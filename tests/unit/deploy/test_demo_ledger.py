@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from smtpfeeds_deploy.simulation.ledger import (
     Bracket,
     Expected,
     Found,
+    Key,
     Session,
     activity_disagreements,
     data_without_greet,
@@ -59,29 +62,32 @@ def test_sensors_and_their_addresses_are_kept_apart_in_sightings() -> None:
     assert parts["smtpgreet", CLIENT, "two"].hits == 1
 
 
-def row_found(**changed: object) -> Found:
-    values: dict[str, object] = {
+def row_found(**changed: Any) -> Found:
+    values: dict[str, Any] = {
         "first": Bracket(10, 10),
         "last": Bracket(25, 25),
         "hits": 2,
         "sensors": 1,
     }
-    return Found(**{**values, **changed})  # type: ignore[arg-type]
+    return Found(**{**values, **changed})
 
 
 def test_every_way_to_disagree_is_said() -> None:
-    key = ("smtpgreet", CLIENT)
-    want = {key: Expected(Bracket(5, 10), Bracket(20, 30), hits=2, sensors={"one"})}
+    key: Key = ("smtpgreet", CLIENT)
+    want: dict[Key, Expected] = {
+        key: Expected(Bracket(5, 10), Bracket(20, 30), hits=2, sensors={"one"})
+    }
     assert disagreements(want, {key: row_found()}) == []
     assert disagreements(want, {key: row_found(first=None, hits=None, sensors=None)}) == []
-    for changed, said in [
+    ways: list[tuple[dict[str, Any], str]] = [
         ({"first": Bracket(11, 11)}, "first seen"),  # a millisecond after the answer
         ({"last": Bracket(19, 19)}, "last seen"),  # a millisecond before it was sent
         ({"hits": 3}, "3 hits, not 2"),
         ({"sensors": 2}, "2 sensors, not 1"),
-    ]:
+    ]
+    for changed, difference in ways:
         (found,) = disagreements(want, {key: row_found(**changed)})
-        assert said in found
+        assert difference in found
     assert disagreements(want, {}) == [f"smtpgreet {CLIENT}: missing"]
     assert disagreements({}, {key: row_found()}) == [f"smtpgreet {CLIENT}: invented"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from pika.credentials import PlainCredentials
 from pika.exceptions import (
     ConnectionClosedByBroker,
     ProbableAuthenticationError,
@@ -33,7 +34,9 @@ def test_password_comes_from_the_file_where_the_address_has_none(
     )
     (read,) = read_brokers(settings)
     assert read.account == "lisbon-1"
-    assert read.parameters.credentials.password == "from the file"
+    credentials = read.parameters.credentials
+    assert isinstance(credentials, PlainCredentials)
+    assert credentials.password == "from the file"
     assert (read.parameters.host, read.parameters.virtual_host) == ("127.0.0.1", "smtpfeeds")
 
 

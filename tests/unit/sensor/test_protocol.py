@@ -1,9 +1,10 @@
 """A connection between a transport, the dialogue and the recorder: order, bounds, the end."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -275,9 +276,12 @@ def test_accept_rate_and_scoped_addresses() -> None:
     parts = Set(limits=SourceLimits(per_source=9, per_second=2))
     listener = Listener(parts.reception, LOCAL)
     made = [
-        listener.buildProtocol(IPv4Address("TCP", "198.51.100.1", 1)),
-        listener.buildProtocol(IPv6Address("TCP", "fe80::1%lo", 1)),
-        listener.buildProtocol(IPv4Address("TCP", "198.51.100.1", 1)),
+        listener.buildProtocol(cast("IAddress", address))
+        for address in (
+            IPv4Address("TCP", "198.51.100.1", 1),
+            IPv6Address("TCP", "fe80::1%lo", 1),
+            IPv4Address("TCP", "198.51.100.1", 1),
+        )
     ]
     assert [one is not None for one in made] == [True, True, False]
     assert parts.count["refused_rate"] == 1
