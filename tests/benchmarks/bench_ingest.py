@@ -47,13 +47,14 @@ from ingest_support import delivery_of, now_ms
 from servers.rabbitmq import RabbitNode
 from servers.rabbitmq import running as rabbitmq_running
 from smtpfeeds_aggregator.ingest.check import check
-from smtpfeeds_aggregator.ingest.fold import Folded, fold
+from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources import broker
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.migrations import migrate
 from smtpfeeds_aggregator.store.reading import Filter, ReadingStore
+from smtpfeeds_aggregator.store.rows import Folded
 from smtpfeeds_aggregator.store.sql import queries
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import SpoolBusy

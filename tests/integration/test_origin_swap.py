@@ -20,14 +20,15 @@ from ingest_support import delivery_of, greet, made_batch, settings_of
 from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
 from origin_support.world import rows, table_text
 from origin_support.world import settings as origin_settings
-from smtpfeeds_aggregator.ingest.check import BatchKey, check
-from smtpfeeds_aggregator.ingest.fold import Folded, fold
+from smtpfeeds_aggregator.ingest.check import check
+from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
 from smtpfeeds_aggregator.origin.acquire.refresh import refresh
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
+from smtpfeeds_aggregator.store.rows import BatchKey, Folded
 from smtpfeeds_common.addresses import pack_address
 
 # ruff: noqa: F811 - a fixture is imported by name and asked for by name

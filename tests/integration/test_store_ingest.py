@@ -24,12 +24,13 @@ from ingest_support import (
     utc,
 )
 from ingest_support.fixtures import dsn, every_dsn, terminate_others  # noqa: F401 - fixtures
-from smtpfeeds_aggregator.ingest.check import BatchKey, check
-from smtpfeeds_aggregator.ingest.fold import MAX_COUNT, fold
+from smtpfeeds_aggregator.ingest.check import check
+from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.store.connection import connect
-from smtpfeeds_aggregator.store.ingest import IngestStore, Outcome
+from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_aggregator.store.maintenance import MaintenanceStore
+from smtpfeeds_aggregator.store.rows import MAX_COUNT, BatchKey, Outcome
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
 from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow
 

@@ -25,11 +25,12 @@ from ingest_support import (
 )
 from ingest_support.fixtures import dsn, every_dsn, table  # noqa: F401 - fixtures
 from smtpfeeds_aggregator.ingest.check import check
-from smtpfeeds_aggregator.ingest.fold import Folded, fold
+from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.store import maintenance
 from smtpfeeds_aggregator.store.connection import connect
-from smtpfeeds_aggregator.store.ingest import IngestStore, Outcome
+from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_aggregator.store.maintenance import MaintenanceStore
+from smtpfeeds_aggregator.store.rows import Folded, Outcome
 from smtpfeeds_common.wire import Batch
 
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name

@@ -15,6 +15,7 @@ from smtpfeeds_common.errors import AddressError, WireError
 from smtpfeeds_common.wire import Batch, Observation, PrefixOverflow, RefusedRow, decode
 
 from ..sources import Delivery
+from ..store.rows import BatchKey
 
 #: Longest ``version`` and name of a counter that is stored.
 _TEXT_MAX: Final = 64
@@ -22,14 +23,6 @@ _TEXT_MAX: Final = 64
 _REFUSED_ROWS_BYTES: Final = 4 * 1024 * 1024
 #: Counters of a sensor that are stored.
 _COUNTERS_MAX: Final = 128
-
-
-class BatchKey(NamedTuple):
-    """What makes a batch the same batch: the account that sent it, its spool, its number."""
-
-    sensor: str
-    spool: uuid.UUID
-    seq: int
 
 
 class CheckedBatch(NamedTuple):

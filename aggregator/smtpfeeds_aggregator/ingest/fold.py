@@ -12,7 +12,6 @@ https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -20,11 +19,8 @@ from smtpfeeds_common.addresses import IPv4_BYTES
 from smtpfeeds_common.feeds import DATA, FEED_NAMES, GREET
 
 from ..origin import EMPTY
-from .check import BatchKey, CheckedBatch, printable, stored_counters
-
-#: Sums stop here: two of them still fit into PostgreSQL's bigint, so that no
-#: sensor can make an address's counter overflow and spoil everybody's batches.
-MAX_COUNT: Final = 2**62 - 1
+from ..store.rows import MAX_COUNT, Folded, HourRow, OverflowRow, SensorReport
+from .check import CheckedBatch, printable, stored_counters
 
 _HOUR_MS: Final = 3_600_000
 #: PostgreSQL counts microseconds from 2000-01-01.
@@ -40,7 +36,7 @@ _COLUMNS: Final = 9
 _ROW: Final = ">hiBBBB{octets}s{names}siqiqiqiqiqi"
 
 
-class OriginTable(Protocol):
+class OriginLookup(Protocol):
     """Which ASN announces an address, as of one generation of the table."""
 
     @property
@@ -57,65 +53,7 @@ class OriginTable(Protocol):
         ...
 
 
-class SensorState(NamedTuple):
-    """What the newest batch of a sensor says of it."""
-
-    name: str
-    sealed_at: datetime
-    version: str
-    counters: dict[str, int]
-    spool_depth: int
-    drops: int
-
-
-class HourRow(NamedTuple):
-    """Events of a feed at a sensor in an hour."""
-
-    hour: datetime
-    feed: str
-    sensor: str
-    events: int
-
-
-class OverflowRow(NamedTuple):
-    """Events under an IPv6 /64, beyond its addresses of the day."""
-
-    prefix: bytes
-    feed: str
-    sensor: str
-    first_seen: datetime
-    last_seen: datetime
-    hits: int
-
-
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """Everything that one transaction writes."""
-
-    #: The batches in it, each once, sorted.
-    keys: tuple[BatchKey, ...]
-    #: Rows for COPY, in binary, sorted by (ip, feed, sensor).
-    copy: bytes
-    rows: int
-    #: Rows as they came, before the fold.
-    rows_read: int
-    #: No (ip, feed) has rows of two sensors: there is nothing to group.
-    one_sensor_each: bool
-    has_ipv6: bool
-    #: The oldest last_seen, or None where there are no rows.
-    oldest: datetime | None
-    #: Whether ``asn`` means anything: false where no origin table is loaded.
-    annotated: bool
-    #: Names of the ASNs in the rows.
-    names: dict[int, str]
-    hours: tuple[HourRow, ...]
-    overflows: tuple[OverflowRow, ...]
-    sensors: tuple[SensorState, ...]
-    #: Times of sealing, for the lag from there to the commit.
-    sealed_at: tuple[datetime, ...]
-
-
-def fold(batches: Sequence[CheckedBatch], origin: OriginTable) -> Folded:
+def fold(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:
     """Fold batches; each key must be there once."""
     rows = _fold_rows(batches)
     keys = sorted(rows)
@@ -129,13 +67,13 @@ def fold(batches: Sequence[CheckedBatch], origin: OriginTable) -> Folded:
         rows_read=sum(len(batch.rows) for batch in batches),
         one_sensor_each=_one_sensor_each(batches, keys),
         has_ipv6=bool(ordered) and len(ordered[-1][_IP]) != IPv4_BYTES,
-        oldest=_time(min(row[_LAST] for row in ordered)) if ordered else None,
+        oldest=_utc(min(row[_LAST] for row in ordered)) if ordered else None,
         annotated=origin.generation != EMPTY.generation,
         names=_names(asns, origin),
         hours=_fold_hours(batches),
         overflows=_fold_overflows(batches),
         sensors=_newest(batches),
-        sealed_at=tuple(_time(batch.batch.sealed_ms) for batch in batches),
+        sealed_at=tuple(_utc(batch.batch.sealed_ms) for batch in batches),
     )
 
 
@@ -220,7 +158,7 @@ def _distinct_addresses(ordered: list[_Row]) -> list[bytes]:
     return list(dict.fromkeys([row[_IP] for row in ordered]))
 
 
-def _names(asns: list[int | None], origin: OriginTable) -> dict[int, str]:
+def _names(asns: list[int | None], origin: OriginLookup) -> dict[int, str]:
     named = {asn: origin.name(asn) for asn in sorted({asn for asn in asns if asn})}
     return {asn: name for asn, name in named.items() if name}
 
@@ -256,7 +194,7 @@ def _fold_hours(batches: Sequence[CheckedBatch]) -> tuple[HourRow, ...]:
             key = (hour_ms, count.feed, checked.key.sensor)
             counts[key] = counts.get(key, 0) + count.events
     return tuple(
-        HourRow(_time(hour_ms), feed, sensor, min(events, MAX_COUNT))
+        HourRow(_utc(hour_ms), feed, sensor, min(events, MAX_COUNT))
         for (hour_ms, feed, sensor), events in sorted(counts.items())
     )
 
@@ -270,21 +208,21 @@ def _fold_overflows(batches: Sequence[CheckedBatch]) -> tuple[OverflowRow, ...]:
             seen[0], seen[1] = min(seen[0], row.first_ms), max(seen[1], row.last_ms)
             seen[2] += row.hits
     return tuple(
-        OverflowRow(prefix, feed, sensor, _time(first), _time(last), min(hits, MAX_COUNT))
+        OverflowRow(prefix, feed, sensor, _utc(first), _utc(last), min(hits, MAX_COUNT))
         for (prefix, feed, sensor), (first, last, hits) in sorted(found.items())
     )
 
 
-def _newest(batches: Sequence[CheckedBatch]) -> tuple[SensorState, ...]:
+def _newest(batches: Sequence[CheckedBatch]) -> tuple[SensorReport, ...]:
     newest: dict[str, CheckedBatch] = {}
     for checked in batches:
         known = newest.get(checked.key.sensor)
         if known is None or checked.batch.sealed_ms >= known.batch.sealed_ms:
             newest[checked.key.sensor] = checked
     return tuple(
-        SensorState(
+        SensorReport(
             name,
-            _time(checked.batch.sealed_ms),
+            _utc(checked.batch.sealed_ms),
             printable(checked.batch.version),
             stored_counters(checked.batch.counters),
             checked.batch.depth,
@@ -294,5 +232,5 @@ def _newest(batches: Sequence[CheckedBatch]) -> tuple[SensorState, ...]:
     )
 
 
-def _time(ms: int) -> datetime:
+def _utc(ms: int) -> datetime:
     return _UNIX_EPOCH + timedelta(milliseconds=ms)

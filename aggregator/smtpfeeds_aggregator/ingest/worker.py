@@ -34,9 +34,10 @@ from ..metrics import Metrics
 from ..settings import AggregatorSettings
 from ..sources import Delivery, Refusal, Source
 from ..store.connection import DatabaseTimeout
-from ..store.ingest import IngestStore, Outcome
-from .check import BatchKey, CheckedBatch, check, refused_rows_body
-from .fold import Folded, OriginTable, fold
+from ..store.ingest import IngestStore
+from ..store.rows import BatchKey, Folded, Outcome
+from .check import CheckedBatch, check, refused_rows_body
+from .fold import OriginLookup, fold
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +58,13 @@ class Collection:
     #: Further deliveries of the same batches: acknowledged with them.
     repeats: tuple[CheckedBatch, ...]
     folded: Folded
-    origin: OriginTable
+    origin: OriginLookup
 
 
 class _TimedOrigin:
     """An origin table that notes how long its look-ups took."""
 
-    def __init__(self, table: OriginTable) -> None:
+    def __init__(self, table: OriginLookup) -> None:
         self._table = table
         self.generation = table.generation
         self.spent_s = 0.0
@@ -86,7 +87,7 @@ class IngestWorker:
         self,
         source: Source,
         store: IngestStore,
-        origin: Callable[[], OriginTable],
+        origin: Callable[[], OriginLookup],
         settings: AggregatorSettings,
         metrics: Metrics,
         health: Health,

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -20,9 +20,8 @@ from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.errors import DatabaseUnavailable
 from smtpfeeds_common.logs import fields
 
-from ..ingest.check import BatchKey
-from ..ingest.fold import Folded, OverflowRow
 from .connection import Connection, TransactionConflict, database_errors, discard
+from .rows import BatchKey, Folded, Outcome, OverflowRow
 from .sql import queries
 
 logger = logging.getLogger(__name__)
@@ -31,26 +30,6 @@ logger = logging.getLogger(__name__)
 _CONFLICT_TRIES: Final = 10
 #: AS names known to be stored; past it they are looked at anew.
 _NAMES_KNOWN: Final = 200_000
-
-
-class Outcome(NamedTuple):
-    """What became of the batches of one transaction."""
-
-    #: Batches that were counted now; the others had been before.
-    fresh: frozenset[BatchKey]
-    #: Rows written to ``sighting``.
-    rows: int
-    rows_read: int
-    #: Rows older than the retention.
-    outlived: int
-    #: Rows counted under their /64 in place of their address.
-    overflowed: int
-    #: The database's clock.
-    now: datetime
-    #: Times of sealing of the fresh batches.
-    sealed_at: tuple[datetime, ...]
-    #: Sensors that were never heard before.
-    new_sensors: tuple[str, ...]
 
 
 class IngestStore:

@@ -14,13 +14,12 @@ import pytest
 from ingest_support import MemorySource, greet, made_batch, settings_of, until
 from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.ingest import worker as worker_module
-from smtpfeeds_aggregator.ingest.check import BatchKey, CheckedBatch, check
-from smtpfeeds_aggregator.ingest.fold import Folded
+from smtpfeeds_aggregator.ingest.check import CheckedBatch, check
 from smtpfeeds_aggregator.ingest.worker import IngestWorker
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.sources import Delivery
-from smtpfeeds_aggregator.store.ingest import Outcome
+from smtpfeeds_aggregator.store.rows import BatchKey, Folded, Outcome
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
 from smtpfeeds_common.wire import Batch
 

@@ -130,7 +130,7 @@ WHERE p.prefix = c.prefix AND p.day = c.day;
 
 -- name: upsert_observations
 -- Times are clamped to this transaction's clock and to the retention. Counters
--- saturate at 2^62 - 1 (MAX_COUNT in fold.py).
+-- saturate at 2^62 - 1 (MAX_COUNT in rows.py).
 INSERT INTO observation AS o (ip, feed, first_seen, last_seen, hits, flags, asn)
 SELECT ip, feed,
     greatest(least(min(first_seen), now()), now() - %(retention)s::interval),
