@@ -8,6 +8,7 @@ from threading import Event, Thread
 from typing import Any
 
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.host_port import HostPort, parse_host_port
 from smtpfeeds_common.logs import fields
 
 from .health import Health
@@ -63,6 +64,18 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
+def parse_metrics_listen(listen: str) -> HostPort:
+    """Host and port of the setting.
+
+    Raises:
+        SettingsError: not HOST:PORT.
+    """
+    try:
+        return parse_host_port(listen, example="127.0.0.1:9126")
+    except SettingsError as exc:
+        raise SettingsError(f"metrics_listen: {exc.message}") from exc
+
+
 class MetricsServer:
     """Serves in a thread of its own until closed."""
 
@@ -72,17 +85,16 @@ class MetricsServer:
         Raises:
             SettingsError: not HOST:PORT, or it cannot be bound.
         """
-        host, _, port = listen.rpartition(":")
-        address = host.strip("[]") or "127.0.0.1"
-        serve = _Server6 if ":" in address else _Server
+        where = parse_metrics_listen(listen)
+        serve = _Server6 if ":" in where.host else _Server
         try:
-            self._server = serve((address, int(port)), partial(_Handler, metrics, health))
-        except (OSError, ValueError, OverflowError) as exc:
+            self._server = serve(where, partial(_Handler, metrics, health))
+        except OSError as exc:
             raise SettingsError(
                 f"metrics_listen: cannot listen on {listen!r}: {exc}; give a free HOST:PORT"
             ) from exc
         self.port = int(self._server.server_address[1])
-        logger.info("metrics served", extra=fields(listen=f"{host}:{self.port}"))
+        logger.info("metrics served", extra=fields(listen=HostPort(where.host, self.port)))
 
     def run(self, stop: Event) -> None:
         """Serve until told to stop."""

@@ -10,18 +10,18 @@ acknowledged comes again.
 import gc
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
-from types import FrameType
 from typing import Final
 
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.logs import fields
+from smtpfeeds_common.signals import Signals
+from smtpfeeds_common.systemd import notify, watchdog_interval_s
 
 from .health import Health
 from .ingest.worker import IngestWorker
@@ -33,7 +33,6 @@ from .sources import Source
 from .store.connection import connect, discard
 from .store.ingest import IngestStore
 from .store.migrations import check_schema
-from .systemd import notify, watchdog_interval_s
 
 logger = logging.getLogger(__name__)
 
@@ -78,15 +77,15 @@ class _Part:
 class Service:
     """One aggregator."""
 
-    def __init__(self, settings: AggregatorSettings, stop: Event | None = None) -> None:
-        """Build all parts; nothing runs yet. ``stop``, set by then or later, ends ``run``.
+    def __init__(self, settings: AggregatorSettings, signals: Signals | None = None) -> None:
+        """Build all parts; nothing runs yet. ``signals`` ends ``run``.
 
         Raises:
             SettingsError, DatabaseError, OriginError: what is missing.
         """
         self._settings = settings
         self.metrics, self.health = Metrics(), Health()
-        self._stop = stop or Event()
+        self._signals = signals or Signals()
         limit_s = settings.database_timeout_s
         connection = connect(settings, "start", autocommit=True, limit_s=limit_s)
         try:
@@ -133,9 +132,7 @@ class Service:
         return parts
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT. Returns the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        """Run until a signal asks for the stop. Returns the exit code."""
         self.start()
         self._watch()
         notify("STOPPING=1")
@@ -163,17 +160,14 @@ class Service:
 
     def stop(self) -> None:
         """End ``run``; from any thread."""
-        self._stop.set()
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._stop.set()
+        self._signals.ask_to_stop()
 
     def _watch(self) -> None:
         """Say ready once, keep the watchdog fed, and notice a part that ended."""
         ready = False
         interval_s = watchdog_interval_s()
         fed_s = 0.0
-        while not self._stop.is_set():
+        while not self._signals.stop:
             consuming = self._source.consuming
             self.metrics.consuming.set(consuming)
             if consuming:
@@ -190,7 +184,7 @@ class Service:
                 if not part.alive:
                     part.failed = True  # also one that ended without an error: it was not asked to
                     return
-            self._stop.wait(_TICK_S)
+            self._signals.wait(_TICK_S)
 
     def _say_ready(self) -> None:
         settings = self._settings

@@ -6,24 +6,22 @@ to do. The broker is waited for by the source, all the time and not only at the 
 """
 
 import logging
-import random
-import signal
-from threading import Event
 from typing import Final
 
+from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import DatabaseUnavailable
 from smtpfeeds_common.logs import fields
+from smtpfeeds_common.signals import Signals
+from smtpfeeds_common.systemd import notify
 
 from .service import Service
 from .settings import AggregatorSettings
 from .store.connection import DatabaseRefused, connect, discard
 from .store.migrations import check_schema
-from .systemd import notify
 
 logger = logging.getLogger(__name__)
 
-_RETRY_FIRST_S: Final = 0.5
-_RETRY_LAST_S: Final = 5.0
+_LONGEST_RETRY_S: Final = 5.0
 #: Longer than a try (several hosts, each with its time to connect) and the wait after it.
 _EXTEND: Final = "EXTEND_TIMEOUT_USEC=120000000"
 
@@ -34,15 +32,13 @@ def run(settings: AggregatorSettings) -> int:
     Raises:
         SettingsError, DatabaseError, OriginError: what is wrong.
     """
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    if not wait_for_database(settings, stop):
+    signals = Signals().install(reload=())
+    if not wait_for_database(settings, signals):
         return 0
-    return Service(settings, stop).run()
+    return Service(settings, signals).run()
 
 
-def wait_for_database(settings: AggregatorSettings, stop: Event) -> bool:
+def wait_for_database(settings: AggregatorSettings, signals: Signals) -> bool:
     """Wait until the database can be asked and has this program's schema; False when stopped.
 
     Raises:
@@ -51,8 +47,8 @@ def wait_for_database(settings: AggregatorSettings, stop: Event) -> bool:
         SchemaMismatch: the schema is missing, older or newer.
     """
     said = ""
-    retry_s = _RETRY_FIRST_S
-    while not stop.is_set():
+    backoff = Backoff(_LONGEST_RETRY_S)
+    while not signals.stop:
         try:
             _check(settings)
         except DatabaseRefused:
@@ -62,8 +58,7 @@ def wait_for_database(settings: AggregatorSettings, stop: Event) -> bool:
                 said = exc.message
                 logger.warning("waiting for the database", extra=fields(reason=said[:300]))
             notify(f"STATUS=waiting for the database\n{_EXTEND}")
-            stop.wait(retry_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
-            retry_s = min(retry_s * 2, _RETRY_LAST_S)
+            signals.wait(backoff.next_s())
         else:
             if said:
                 logger.info("the database is there", extra=fields())

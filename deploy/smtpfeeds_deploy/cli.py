@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from smtpfeeds_common.addresses import parse_network
-from smtpfeeds_common.errors import AddressError
+from smtpfeeds_common.errors import AddressError, SettingsError
+from smtpfeeds_common.host_port import parse_host_port
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -14,19 +15,12 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 def _listen_address(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Any:
     for text in values:
-        host, colon, port = text.rpartition(":")
-        if not (colon and host and port.isdigit() and int(port) <= 65_535):
-            raise click.BadParameter(
-                f"{text!r} is not HOST:PORT, such as 0.0.0.0:25 or [2001:db8::1]:25"
-            )
-        bracketed = host.startswith("[") and host.endswith("]")
-        if ":" in host and not bracketed:
-            raise click.BadParameter(
-                f"{text!r}: write an IPv6 address in brackets, [{host}]:{port}"
-            )
         try:
+            host = parse_host_port(text, example="0.0.0.0:25").host
             if host != "*":
-                parse_network(host[1:-1] if bracketed else host)
+                parse_network(host)
+        except SettingsError as exc:
+            raise click.BadParameter(exc.message) from exc
         except AddressError as exc:
             raise click.BadParameter(f"{text!r}: {exc.message}") from exc
     return values
@@ -79,7 +73,7 @@ def up(
     `smtpfeeds query 192.0.2.0/24 --dir DIR`.
     """
     from .single_host.home import Home, Wanted
-    from .single_host.up import SingleHost, StopRequest, ready_line, to_stderr
+    from .single_host.up import SingleHost, handle_signals, ready_line, to_stderr
 
     home = Home(folder)
     wanted = Wanted(
@@ -90,9 +84,7 @@ def up(
         publish_every_s=publish_every,
         publish_non_global=publish_non_global,
     )
-    stop = StopRequest()
-    stop.install()
-    host = SingleHost(home, wanted, stop=stop, say=to_stderr)
+    host = SingleHost(home, wanted, signals=handle_signals(), say=to_stderr)
     host.run(lambda: click.echo(ready_line(home)))
 
 

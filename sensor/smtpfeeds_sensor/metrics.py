@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.host_port import HostPort, parse_host_port
 
 from .counters import COUNTERS
 
@@ -69,16 +70,16 @@ class MetricsServer:
         self._thread.join(1)
 
 
-def parse_metrics_listen(listen: str) -> tuple[str, int]:
+def parse_metrics_listen(listen: str) -> HostPort:
     """Host and port.
 
     Raises:
         SettingsError: not HOST:PORT.
     """
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise SettingsError(f'metrics_listen: {listen!r}: write "127.0.0.1:9125"')
-    return host.strip("[]"), int(port)
+    try:
+        return parse_host_port(listen, example="127.0.0.1:9125")
+    except SettingsError as exc:
+        raise SettingsError(f"metrics_listen: {exc.message}") from exc
 
 
 class _Sensor(Collector):

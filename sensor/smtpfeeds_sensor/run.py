@@ -11,13 +11,14 @@ from typing import cast
 
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import now_ms
+from smtpfeeds_common.systemd import notify
 
 from .edge import listen
 from .edge.listen import Opened
 from .edge.reactor import Reactor
 from .process.privileges import become, find_user, make_folder
 from .process.workers import run_workers
-from .service import SensorService, announce, host_name, make_wardrobe, notify_systemd
+from .service import SensorService, announce, host_name, make_wardrobe
 from .settings import SensorSettings
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def run_sensor(settings: SensorSettings) -> None:
     if user is not None:
         become(user)
     run_process(settings, opened, functools.partial(announce, settings, opened))
-    notify_systemd("STOPPING=1")
+    notify("STOPPING=1")
 
 
 def _run_worker(

@@ -24,6 +24,7 @@ from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import SpoolError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import SUFFIX, Bounds, Spool, find_spools
+from smtpfeeds_common.systemd import notify
 
 from .counters import new_counters
 from .delivery.deliverer import Delivery, DeliveryThread, Housekeeping
@@ -285,19 +286,4 @@ def announce(settings: SensorSettings, opened: Sequence[Opened]) -> None:
     fresh.replace(path)
     shown = where if len(where) <= 8 else [*where[:7], f"and {len(where) - 7} more"]
     logger.info("listening", extra=fields(addresses=",".join(shown)))
-    notify_systemd("READY=1")
-
-
-def notify_systemd(state: str) -> None:
-    """Tell systemd, where it asked to be told (sd_notify(3))."""
-    name = os.environ.get("NOTIFY_SOCKET", "")
-    if not name:
-        return
-    if name.startswith("@"):
-        name = "\0" + name[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-        try:
-            notify.connect(name)
-            notify.sendall(state.encode())
-        except OSError as exc:
-            logger.warning("systemd not told", extra=fields(reason=exc.strerror))
+    notify("READY=1")

@@ -22,6 +22,7 @@ from smtpfeeds_aggregator.store.connection import (
     database_errors,
 )
 from smtpfeeds_common.errors import SchemaMismatch
+from smtpfeeds_common.signals import Signals
 
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
 
@@ -30,13 +31,13 @@ class Waiting:
     """`wait_for_database` in a thread."""
 
     def __init__(self, dsn: str) -> None:
-        self.stop = threading.Event()
+        self.signals = Signals()
         self.found: list[bool] = []
         self.thread = threading.Thread(target=self._run, args=(dsn,))
         self.thread.start()
 
     def _run(self, dsn: str) -> None:
-        self.found.append(wait_for_database(settings_of(dsn, database_timeout_s=1), self.stop))
+        self.found.append(wait_for_database(settings_of(dsn, database_timeout_s=1), self.signals))
 
     def end(self) -> bool:
         self.thread.join(20)
@@ -78,7 +79,7 @@ def test_database_that_takes_connections_and_says_nothing_is_waited_for(
 def test_stop_ends_the_wait(tmp_path: Path) -> None:
     waiting = Waiting(f"host={tmp_path} dbname=nothing")
     time.sleep(0.2)
-    waiting.stop.set()
+    waiting.signals.ask_to_stop()
     assert not waiting.end()
 
 
@@ -89,12 +90,12 @@ def test_mistake_in_the_dsn_ends_with_what_is_wrong(dsn: str) -> None:
         (dsn + " user=nobody-here", r"nobody-here.*check dsn"),
     ):
         with pytest.raises(DatabaseRefused, match=said):
-            wait_for_database(settings_of(wrong), threading.Event())
+            wait_for_database(settings_of(wrong), Signals())
 
 
 def test_database_without_the_schema_ends_with_what_to_do(database: str) -> None:
     with pytest.raises(SchemaMismatch, match="aggregator migrate"):
-        wait_for_database(settings_of(database), threading.Event())
+        wait_for_database(settings_of(database), Signals())
 
 
 def test_statement_has_a_limit_here_and_in_the_server(dsn: str) -> None:

@@ -14,7 +14,6 @@ what is said of an older session's deliveries is let go: they come again.
 import contextlib
 import logging
 import queue
-import random
 from functools import partial
 from threading import Event, Thread
 from typing import Any, Final
@@ -24,6 +23,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ConnectionWrongStateError
 from pika.spec import Basic
 
+from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import BrokerUnavailable, SmtpfeedsError
 from smtpfeeds_common.logs import fields
 
@@ -36,9 +36,10 @@ logger = logging.getLogger(__name__)
 
 #: Longest wait for something to happen before the channel is looked at.
 _TICK_S: Final = 1
-_BACKOFF_FIRST_S: Final = 0.5
 #: Aggregators are few: no herd needs spreading, and each second here is latency after a restart.
-_BACKOFF_LAST_S: Final = 5.0
+_LONGEST_BACKOFF_S: Final = 5.0
+#: A consumer that was cancelled may be cancelled again at once.
+_CONSUME_AGAIN_S: Final = 0.5
 #: Collections in the worker's hands and in waiting: one is committed while the next fills.
 _COLLECTIONS_AHEAD: Final = 2
 
@@ -117,7 +118,7 @@ class AmqpSource:
         """
         helper = Thread(target=self._refused.run, args=(stop,), name="refused", daemon=True)
         helper.start()
-        backoff_s = _BACKOFF_FIRST_S
+        backoff = Backoff(_LONGEST_BACKOFF_S)
         while not stop.is_set():
             self._consumed = False
             try:
@@ -127,12 +128,11 @@ class AmqpSource:
                 if self._consumed:
                     # Not by the connection alone: a broker that takes that and refuses the
                     # queue would be asked twice a second, for ever.
-                    backoff_s = _BACKOFF_FIRST_S
+                    backoff.reset()
                 self._metrics.broker_losses.inc()
                 self._say_unavailable(str(exc) or type(exc).__name__)
                 self._end_session()
-                stop.wait(backoff_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
-                backoff_s = min(backoff_s * 2, _BACKOFF_LAST_S)
+                stop.wait(backoff.next_s())
             finally:
                 self._disconnect()
         helper.join(timeout=10)
@@ -169,7 +169,7 @@ class AmqpSource:
             logger.warning("consumer lost", extra=fields(queue=self._settings.queue))
             self._metrics.consumer_losses.inc()
             self._close_channel()
-            connection.sleep(_BACKOFF_FIRST_S)  # it may be cancelled again at once
+            connection.sleep(_CONSUME_AGAIN_S)
         broker.declare(connection, self._settings.queue)
         self._session += 1
         channel = connection.channel()

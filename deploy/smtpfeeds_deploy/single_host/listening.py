@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
-from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_common.errors import SettingsError, SingleHostError
+from smtpfeeds_common.host_port import HostPort, parse_host_port
 
 from .home import SENSOR
 
 
-def listening(spools: Path, sensor: str = SENSOR) -> list[tuple[str, int]]:
+def listening(spools: Path, sensor: str = SENSOR) -> list[HostPort]:
     """Addresses and ports, in the order of the sensor's setting ``listen``.
 
     Raises:
@@ -17,11 +18,6 @@ def listening(spools: Path, sensor: str = SENSOR) -> list[tuple[str, int]]:
     path = spools / f"{sensor}.listening"
     try:
         addresses = json.loads(path.read_text(encoding="utf-8"))["addresses"]
-        return [_host_and_port(text) for text in addresses]
-    except (OSError, ValueError, LookupError, TypeError) as exc:
+        return [parse_host_port(text) for text in addresses]
+    except (OSError, ValueError, LookupError, TypeError, SettingsError) as exc:
         raise SingleHostError(f"the sensor has not said in {path} where it listens") from exc
-
-
-def _host_and_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -13,33 +13,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from smtpfeeds_common.backoff import Backoff
 
 from . import child
 from .bounded_log import BoundedLog
 from .readiness import Readiness
 
-_FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 30.0
-#: A child that has lived so long has recovered: the next pause is the first one again.
-_STEADY_S: Final = 60.0
+#: The longest pause before a child is started again.
+LONGEST_PAUSE_S: Final = 30.0
 _POLL_S: Final = 0.05
 
 Clock = Callable[[], float]
-
-
-@dataclass(slots=True)
-class Backoff:
-    """How long to wait before the next start."""
-
-    pause_s: float = 0.0
-
-    def after(self, lived_s: float) -> float:
-        """The pause after a child that lived so long."""
-        doubled = _FIRST_PAUSE_S if lived_s >= _STEADY_S else self.pause_s * 2
-        self.pause_s = min(max(doubled, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-        return self.pause_s
 
 
 class Program:
@@ -67,7 +53,7 @@ class Program:
         self._arguments = tuple(arguments)
         self._environ = dict(environ)
         self._clock = clock
-        self._backoff = Backoff()
+        self._backoff = Backoff(LONGEST_PAUSE_S, rng=None)
         self._process: subprocess.Popen[bytes] | None = None
         self._readiness: Readiness | None = None
         self._started_at = 0.0

@@ -12,16 +12,17 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
+from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_common.signals import STOP_SIGNALS, Signals
 
 from .bounded_log import BoundedLog
 from .home import Home, Wanted
 from .listening import listening
 from .postgres import PrivatePostgres
-from .programs import Backoff, Program, ended
+from .programs import LONGEST_PAUSE_S, Program, ended
 
 #: A program says that it is ready within this, or the start has failed.
 _READY_LIMIT_S: Final = 60.0
@@ -38,22 +39,14 @@ def to_stderr(text: str) -> None:
     print(f"smtpfeeds up: {text}", file=sys.stderr, flush=True)  # noqa: T201 - a command's own words
 
 
-class StopRequest:
-    """Whether SIGINT, SIGTERM or SIGHUP has come."""
-
-    def __init__(self) -> None:
-        self.made = False
-
-    def install(self) -> None:
-        """Take the signals over from here on."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # nohup(1) leaves SIGHUP ignored, and means it. A shell's background job is left with
-            # SIGINT ignored: whoever sends one all the same means it too.
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the handler's signature
-        self.made = True
+def handle_signals() -> Signals:
+    """Stop at SIGINT, SIGTERM and SIGHUP, from here on."""
+    # nohup(1) leaves SIGHUP ignored, and means it. A shell's background job is left with SIGINT
+    # ignored: one that is sent all the same is meant.
+    hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return Signals().install(
+        stop=(*STOP_SIGNALS, signal.SIGHUP) if hangup else STOP_SIGNALS, reload=()
+    )
 
 
 class _Stopped(Exception):
@@ -63,12 +56,12 @@ class _Stopped(Exception):
 class SingleHost:
     """Everything that `smtpfeeds up` runs, in one folder."""
 
-    def __init__(self, home: Home, wanted: Wanted, *, stop: StopRequest, say: Say) -> None:
+    def __init__(self, home: Home, wanted: Wanted, *, signals: Signals, say: Say) -> None:
         """Nothing is started yet."""
         self._home, self._wanted = home, wanted
-        self._stop, self._say = stop, say
+        self._signals, self._say = signals, say
         self._postgres = PrivatePostgres(home.folder, stop_limit_s=_POSTGRES_STOP_LIMIT_S)
-        self._postgres_backoff = Backoff()
+        self._postgres_backoff = Backoff(LONGEST_PAUSE_S, rng=None)
         self._postgres_started_at = 0.0
         self._postgres_again_at: float | None = None
         environ = home.environment(os.environ, wanted)
@@ -96,9 +89,9 @@ class SingleHost:
         try:
             self._start()
             on_ready()
-            while not self._stop.made:
+            while not self._signals.stop:
                 self._watch()
-                time.sleep(_POLL_S)
+                self._signals.wait(_POLL_S)
             self._say("stopping")
         except _Stopped:
             self._say("stopped before everything was ready")
@@ -143,9 +136,9 @@ class SingleHost:
             self._pause()
 
     def _pause(self) -> None:
-        if self._stop.made:
+        if self._signals.stop:
             raise _Stopped
-        time.sleep(_POLL_S)
+        self._signals.wait(_POLL_S)
 
     def _watch(self) -> None:
         self._watch_postgres()
@@ -192,13 +185,8 @@ def _all_ready(programs: Iterable[Program]) -> bool:
 
 def ready_line(home: Home) -> str:
     """What `smtpfeeds up` prints when everything listens."""
-    addresses = ", ".join(shown(*address) for address in listening(home.spools))
+    addresses = ", ".join(map(str, listening(home.spools)))
     return f"ready: SMTP on {addresses}; feeds in {home.feeds}"
-
-
-def shown(host: str, port: int) -> str:
-    """HOST:PORT, an IPv6 host in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _failed(program: Program, code: int) -> SingleHostError:

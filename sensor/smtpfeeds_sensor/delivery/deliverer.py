@@ -18,6 +18,7 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Final, Protocol
 
+from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import BatchTooLarge, BrokerError, BrokerRefused, SpoolBusy, SpoolError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import Bounds, SealedBatch, Sealer, keep_room, read_status
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 #: Sealed batches that may wait for a confirm.
 MAX_WAITING: Final = 4
-_FIRST_BACKOFF_S: Final = 0.5
 _HOUSEKEEPING_S: Final = 5.0
 #: Whoever waits on an open connection looks this often whether it is to stop.
 _STOP_LOOK_S: Final = 0.25
@@ -71,24 +71,6 @@ class Link(Protocol):
         """Break off, from another thread, whatever waits for the broker."""
 
 
-class Backoff:
-    """Doubling waits with jitter, up to a longest one."""
-
-    def __init__(self, longest_s: float, rng: Callable[[], float]) -> None:
-        self._longest_s, self._rng = longest_s, rng
-        self._failures = 0
-
-    def next_s(self) -> float:
-        """The wait after one more failure: between half and all of the doubled one."""
-        full = min(self._longest_s, _FIRST_BACKOFF_S * float(2 ** min(self._failures, 16)))
-        self._failures += 1
-        return full * (0.5 + self._rng() / 2)
-
-    def reset(self) -> None:
-        """It works again."""
-        self._failures = 0
-
-
 class Delivery:
     """Delivers from one spool; all calls but ``interrupt`` from one thread."""
 
@@ -110,7 +92,7 @@ class Delivery:
         self._bounds = bounds
         self._seal_interval_s, self._alive_interval_s = seal_interval_s, alive_interval_s
         self._monotonic = monotonic
-        self._backoff = Backoff(backoff_max_s, rng)
+        self._backoff = Backoff(backoff_max_s, rng=rng)
         self._sealer: Sealer | None = None
         self._next_attempt = self._next_seal = self._next_housekeeping = 0.0
         self._last_batch = monotonic()

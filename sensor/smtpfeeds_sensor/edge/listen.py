@@ -16,6 +16,7 @@ from typing import Final
 
 from smtpfeeds_common.addresses import format_address, pack_address, sort_key
 from smtpfeeds_common.errors import AddressError, SettingsError
+from smtpfeeds_common.host_port import HostPort, parse_host_port
 
 #: Addresses of one prefix that are listened on, each with a socket of its own.
 MAX_ADDRESSES: Final = 4096
@@ -39,7 +40,7 @@ class Place:
         return pack_address(self.host)
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return str(HostPort(self.host, self.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +82,15 @@ def parse_listen(texts: Iterable[str], environ: Mapping[str, str]) -> list[Place
 
 
 def _addresses(text: str) -> list[Place]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65_535:
-        raise SettingsError(f'listen: {text!r} lacks a port; write "192.0.2.1:25" or "[::1]:25"')
+    try:
+        host, port = parse_host_port(text)
+    except SettingsError as exc:
+        raise SettingsError(f"listen: {exc.message}") from exc
     if host == "*":
-        return [Place("0.0.0.0", int(port)), Place("::", int(port))]  # noqa: S104 - asked for
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise SettingsError(f"listen: {text!r}: write an IPv6 address in brackets, [{host}]:{port}")
+        return [Place("0.0.0.0", port), Place("::", port)]  # noqa: S104 - asked for
     try:
         if "/" not in host:
-            return [Place(format_address(pack_address(host)), int(port))]
+            return [Place(format_address(pack_address(host)), port)]
         network = ip_network(host)
     except (AddressError, ValueError) as exc:
         raise SettingsError(f"listen: {text!r}: {exc}") from exc
@@ -101,7 +99,7 @@ def _addresses(text: str) -> list[Place]:
             f"listen: {text!r} has more than {MAX_ADDRESSES} addresses; "
             f'listen on "*:{port}" instead: the address of each connection is known all the same'
         )
-    return [Place(str(address), int(port)) for address in network]
+    return [Place(str(address), port) for address in network]
 
 
 def _systemd(text: str, environ: Mapping[str, str]) -> list[Place]:

@@ -17,22 +17,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import SmtpfeedsError, SpoolError
 from smtpfeeds_common.logs import fields
+from smtpfeeds_common.signals import Signals
+from smtpfeeds_common.systemd import notify
 
 from ..edge import listen
 from ..edge.listen import Opened, Place
-from ..service import announce, notify_systemd
+from ..service import announce
 from ..settings import SensorSettings
 from .privileges import become, make_folder
 
 logger = logging.getLogger(__name__)
 
-#: A worker that dies is begun again after this, doubled each time up to the longest.
-_FIRST_RESTART_S: Final = 0.5
 _LONGEST_RESTART_S: Final = 30.0
-#: A worker that lived this long is forgiven its earlier deaths.
-_FORGIVEN_S: Final = 60.0
 _STOP_S: Final = 10.0
 
 Run = Callable[[Sequence[Opened], int, Callable[[], None]], None]
@@ -85,7 +84,7 @@ def run_workers(
     crew.start()
     announce(settings, sets[0])
     crew.watch()
-    notify_systemd("STOPPING=1")
+    notify("STOPPING=1")
 
 
 class _Crew:
@@ -95,9 +94,9 @@ class _Crew:
         self._sets, self._run = sets, run
         self._pids: dict[int, int] = {}
         self._began: dict[int, float] = {}
-        self._deaths: dict[int, int] = {}
+        self._backoffs: dict[int, Backoff] = {}
         self._due: dict[int, float] = {}
-        self._stopping = False
+        self._signals = Signals()
 
     def start(self) -> None:
         """Begin all, and wait until each accepts.
@@ -105,8 +104,7 @@ class _Crew:
         Raises:
             SpoolError: one could not.
         """
-        signal.signal(signal.SIGTERM, self._asked_to_stop)
-        signal.signal(signal.SIGINT, self._asked_to_stop)
+        self._signals.install(reload=())
         reader, writer = os.pipe()
         for number in range(1, len(self._sets) + 1):
             self._fork(number, functools.partial(_say_ready, writer))
@@ -122,17 +120,14 @@ class _Crew:
 
     def watch(self) -> None:
         """Begin again who dies, until told to stop; then end all."""
-        while not self._stopping:
+        while not self._signals.stop:
             self._bury()
             now = time.monotonic()
             for number in [n for n, due in self._due.items() if now >= due]:
                 del self._due[number]
                 self._fork(number, lambda: None)
-            time.sleep(0.1)
+            self._signals.wait(0.1)
         self._end()
-
-    def _asked_to_stop(self, *_: object) -> None:
-        self._stopping = True
 
     def _fork(self, number: int, ready: Callable[[], None]) -> None:
         sys.stdout.flush()
@@ -163,11 +158,8 @@ class _Crew:
                 return
             number = self._pids.pop(pid)
             now = time.monotonic()
-            if now - self._began[number] > _FORGIVEN_S:
-                self._deaths[number] = 0
-            deaths = self._deaths.get(number, 0)
-            self._deaths[number] = deaths + 1
-            wait_s = min(_LONGEST_RESTART_S, _FIRST_RESTART_S * 2**deaths)
+            backoff = self._backoffs.setdefault(number, Backoff(_LONGEST_RESTART_S, rng=None))
+            wait_s = backoff.after(now - self._began[number])
             self._due[number] = now + wait_s
             logger.error(
                 "worker died; it is begun again",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Event, Thread
 
 import pytest
@@ -14,7 +12,6 @@ import pytest
 from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.metrics_http import MetricsServer
-from smtpfeeds_aggregator.systemd import notify, watchdog_interval_s
 from smtpfeeds_common.errors import SettingsError
 
 
@@ -31,22 +28,6 @@ def test_part_is_ill_by_its_word_or_by_its_silence() -> None:
     assert health.stuck() == ["store"]
     health.beat("store", within_s=10)
     assert health.problems() == []
-
-
-def test_systemd_is_told_where_it_listens(tmp_path: Path) -> None:
-    path = tmp_path / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(str(path))
-        notify("READY=1", {"NOTIFY_SOCKET": str(path)})
-        assert listening.recv(100) == b"READY=1"
-    notify("READY=1", {"NOTIFY_SOCKET": str(path)})
-    notify("READY=1", {})
-
-
-def test_watchdog_is_fed_at_half_of_its_time() -> None:
-    assert watchdog_interval_s({"WATCHDOG_USEC": "30000000"}) == 15
-    assert watchdog_interval_s({}) is None
-    assert watchdog_interval_s({"WATCHDOG_USEC": "often"}) is None
 
 
 @pytest.fixture

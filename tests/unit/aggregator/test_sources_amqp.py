@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources import broker
 from smtpfeeds_aggregator.sources.amqp import AmqpSource
 from smtpfeeds_aggregator.sources.refused import RefusedPublisher
+from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import SettingsError
 
 
@@ -63,7 +65,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> AmqpSource:
 
 @pytest.fixture
 def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("random.uniform", lambda *_: 1.0)
+    monkeypatch.setattr("smtpfeeds_aggregator.sources.amqp.Backoff", partial(Backoff, rng=None))
 
 
 def test_end_of_what_keeps_the_refused_is_not_silent(

@@ -11,13 +11,13 @@ from smtpfeeds_deploy.cli import up
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("127.0.0.1", "is not HOST:PORT"),
-        (":25", "is not HOST:PORT"),
-        ("127.0.0.1:65536", "is not HOST:PORT"),
+        ("127.0.0.1", "lacks a port"),
+        (":25", "lacks a host"),
+        ("127.0.0.1:65536", "lacks a port"),
         ("::1:25", "in brackets, [::1]:25"),  # where the address ends cannot be told
         ("300.0.0.1:25", "'300.0.0.1'"),
         ("localhost:25", "'localhost'"),  # names are for no listener: which of its addresses?
-        ("[]:25", "''"),
+        ("[]:25", "lacks a host"),
     ],
 )
 def test_address_that_cannot_be_heard_on_is_wrong_use(

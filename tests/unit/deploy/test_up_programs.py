@@ -15,21 +15,8 @@ from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_deploy.single_host import child
 from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
 from smtpfeeds_deploy.single_host.home import Home, Wanted, toml_text
-from smtpfeeds_deploy.single_host.programs import Backoff, Program, ended
+from smtpfeeds_deploy.single_host.programs import Program, ended
 from smtpfeeds_deploy.single_host.readiness import Readiness
-
-
-def test_pauses_double_up_to_their_bound() -> None:
-    backoff = Backoff()
-    pauses = [backoff.after(lived_s=0.1) for _ in range(9)]
-    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-
-
-def test_child_that_lived_a_while_is_started_again_at_once() -> None:
-    backoff = Backoff(pause_s=30)
-    assert backoff.after(lived_s=61) == 0.5
-    assert backoff.after(lived_s=59) == 1
-
 
 #: Ends when it is run the first time; the second time says that it is ready, and stays.
 _ENDS_ONCE = """

@@ -9,7 +9,7 @@ from smtpfeeds_common.errors import BatchTooLarge, BrokerRefused, BrokerUnavaila
 from smtpfeeds_common.spool import Event, Spool, read_status, replay
 from smtpfeeds_common.wire import MAX_ROWS, decode
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.delivery.deliverer import Backoff, Delivery, Housekeeping
+from smtpfeeds_sensor.delivery.deliverer import Delivery, Housekeeping
 from smtpfeeds_sensor.delivery.testing import FakeLink
 
 NOW = 1_795_000_000_000
@@ -181,15 +181,6 @@ def test_locked_spool_is_tried_again_soon(parts: Set) -> None:
     parts.hear()
     parts.step(10)
     assert parts.link.confirmed
-
-
-def test_back_off_doubles_up_to_the_longest_with_jitter() -> None:
-    low, high = Backoff(60, lambda: 0.0), Backoff(60, lambda: 1.0)
-    assert [high.next_s() for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
-    assert [low.next_s() for _ in range(3)] == [0.25, 0.5, 1.0]
-    high.reset()
-    assert high.next_s() == 0.5
-    assert all(high.next_s() <= 60 for _ in range(2000))
 
 
 def test_bound_is_kept_without_a_deliverer(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""HOST:PORT, an IPv6 host in brackets: read and written in one way everywhere.
+
+RFC 3986 section 3.2.2 has the brackets. The host may also be ``*``, a name, or
+a prefix with a length, as far as the setting that holds it allows: this reads
+the form, and who asks checks the host.
+"""
+
+from typing import Final, NamedTuple
+
+from .errors import SettingsError
+
+MAX_PORT: Final = 65_535
+
+
+class HostPort(NamedTuple):
+    """A host, an IPv6 address without its brackets, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_host_port(text: str, *, example: str = "192.0.2.1:25") -> HostPort:
+    """Read ``HOST:PORT``.
+
+    Args:
+        text: what is written.
+        example: what to write instead, for the error.
+
+    Raises:
+        SettingsError: no host, no port from 0 to 65535, or an IPv6 address without brackets.
+    """
+    host, colon, port = text.rpartition(":")
+    # isdecimal alone also takes the digits of other scripts.
+    if not (colon and port.isascii() and port.isdecimal() and int(port) <= MAX_PORT):
+        raise SettingsError(f'{text!r} lacks a port from 0 to {MAX_PORT}; write "{example}"')
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise SettingsError(f"{text!r}: write an IPv6 address in brackets, [{host}]:{port}")
+    if not host or "[" in host or "]" in host:
+        raise SettingsError(f'{text!r} lacks a host; write "{example}"')
+    return HostPort(host, int(port))

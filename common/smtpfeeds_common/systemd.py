@@ -1,0 +1,47 @@
+"""What a program reports to systemd: ready, alive, stopping. Elsewhere nothing happens.
+
+The protocol is one datagram, https://www.freedesktop.org/software/systemd/man/sd_notify.html;
+a library for it would be larger than this.
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from .logs import fields
+
+logger = logging.getLogger(__name__)
+
+#: A receiver that reads nothing must not hold up the program.
+_LIMIT_S: Final = 1.0
+
+
+def notify(state: str, environ: Mapping[str, str] | None = None) -> None:
+    """Send a state such as ``READY=1``, where NOTIFY_SOCKET names a receiver."""
+    address = (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    if address.startswith("@"):  # the abstract namespace
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(_LIMIT_S)
+            sender.sendto(state.encode(), address)
+    except OSError as exc:
+        logger.warning(
+            "systemd not notified", extra=fields(state=state, reason=exc.strerror or str(exc))
+        )
+
+
+def notify_reloading() -> None:
+    """Report that settings are read again; ``READY=1`` ends it."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def watchdog_interval_s(environ: Mapping[str, str] | None = None) -> float | None:
+    """How often to send ``WATCHDOG=1``: half of what systemd waits; None: it does not watch."""
+    microseconds = (os.environ if environ is None else environ).get("WATCHDOG_USEC", "")
+    return int(microseconds) / 2e6 if microseconds.isdigit() and int(microseconds) else None
