@@ -7,7 +7,6 @@ steps here follow it, in its order. Pure; the origin tables and the feeds share 
 
 import html
 import re
-import unicodedata
 from typing import Final
 
 #: Width of the ASname column: what consumers of this layout expect.
@@ -22,47 +21,34 @@ _DROPPED: Final = str.maketrans("", "", '|"#')
 _DOTTED_QUAD: Final = re.compile(r"\d+(?:\.\d+){3,}")
 #: The comma too: the surplus ones become spaces later on.
 _EVAL_CALL: Final = re.compile(r"(eval)[\s,(]*\(", re.IGNORECASE)
-_COUNTRY: Final = re.compile(r",\s?[A-Z]{2}$")
-
-# Letters that no decomposition takes apart, and the signs names are typeset with.
-_LATIN: Final = {
-    "ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O",
-    "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th",
-    "ħ": "h", "Ħ": "H", "ı": "i", "ŋ": "n", "Ŋ": "N", "ŧ": "t", "Ŧ": "T",  # noqa: RUF001
-    "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "―": "-", "−": "-",  # noqa: RUF001
-    "‘": "'", "’": "'", "‚": "'", "′": "'", "´": "'",  # noqa: RUF001
-    "•": "-", "·": "-", "∙": "-",
-}  # fmt: skip
-_CYRILLIC: Final = dict(
-    zip(
-        "абвгдезийклмнопрстуфхыэіґ",
-        "abvgdezijklmnoprstufhyeig",
-        strict=True,
-    )
-) | {
-    "ё": "e", "ж": "zh", "ц": "ts", "ч": "ch", "ш": "sh", "щ": "shch", "ъ": "", "ь": "",
-    "ю": "yu", "я": "ya", "є": "ye", "ї": "yi",
-}  # fmt: skip
-_TRANSLITERATED: Final = str.maketrans(
-    _LATIN | _CYRILLIC | {key.upper(): value.capitalize() for key, value in _CYRILLIC.items()}
-)
+_COUNTRY: Final = re.compile(r",\s?[A-Z]{2}\s*$")
+#: What RIPE's list writes in place of a name, for 4,400 ASNs that nobody has.
+_NO_NAME: Final = re.compile(r"-\s*(?:reserved|private use)\s+as\s*-", re.IGNORECASE)
 
 
-def clean_name(raw: str, *, ripe_layout: bool) -> str:
+def clean_name(raw: str, *, has_country: bool) -> str:
     """Give the full name in printable ASCII, harmless to every known parser; '' if nothing is left.
 
     Args:
-        ripe_layout: the source has a country at the end of every line (``GOOGLE, US``).
+        has_country: the source ends nearly every name with a country (``GOOGLE, US``).
             Elsewhere ``, SA`` is part of the name.
     """
     text = _to_ascii(html.unescape(raw)).translate(_DROPPED)
     text = _DOTTED_QUAD.sub(lambda quad: quad[0].replace(".", "-"), text)
     text = " ".join(_EVAL_CALL.sub(r"\1 ", text).split())
-    if ripe_layout:
-        text = _COUNTRY.sub("", text)
+    if has_country:
+        # ``AS4745-138 - , KR``: an organisation without a name leaves its dash behind.
+        text = _COUNTRY.sub("", text).rstrip().removesuffix(" -")
+    if _NO_NAME.fullmatch(text):
+        return ""
     # A space in place of a surplus comma: nothing that was broken apart grows together again.
     *kept, last = text.split(",", MAX_COMMAS)
     return " ".join(",".join([*kept, last.replace(",", " ")]).split())
+
+
+def ends_with_country(raw: str) -> bool:
+    """Whether a name as the source has it ends with a comma and a country code."""
+    return _COUNTRY.search(raw) is not None
 
 
 def short_name(name: str) -> str:
@@ -71,11 +57,10 @@ def short_name(name: str) -> str:
 
 
 def _to_ascii(text: str) -> str:
-    """Transliterate what has a counterpart, drop the rest; any white space is a space."""
+    """Transliterate each script; what has no counterpart goes, any white space is a space."""
     if text.isascii() and text.isprintable():
         return text
-    plain = unicodedata.normalize("NFKD", text.translate(_TRANSLITERATED))
-    return "".join(
-        char if char in _PRINTABLE else " " if char.isspace() else ""
-        for char in plain.translate(_TRANSLITERATED)
-    )
+    from anyascii import anyascii
+
+    spaced = "".join(" " if char.isspace() else char for char in text)
+    return "".join(char for char in anyascii(spaced) if char in _PRINTABLE)

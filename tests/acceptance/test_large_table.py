@@ -121,7 +121,7 @@ def test_public_addresses_against_a_real_table(site: Site, vhost: Vhost, databas
 
     origins = {session.source: table.origin(session.source) for session in sessions}
     names = {
-        asn: clean_name(raw[str(asn)], ripe_layout=False)
+        asn: clean_name(raw[str(asn)], has_country=False)
         for asn in set(origins.values())
         if asn is not None and str(asn) in raw
     }

@@ -55,7 +55,7 @@ def expected(feed: str) -> dict[str, tuple[str, str]]:
     return {
         normalise_address(row.ip): (
             str(row.asn or "NA"),
-            short_name(clean_name(HOSTILE_NAMES.get(row.asn or 0, ""), ripe_layout=False)),
+            short_name(clean_name(HOSTILE_NAMES.get(row.asn or 0, ""), has_country=False)),
         )
         for row in hostile_rows(feed)
     }

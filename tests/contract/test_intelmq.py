@@ -81,7 +81,7 @@ def test_intelmq_makes_one_event_of_every_row(
         assert event["time.source"] == row.last_seen.strftime("%Y-%m-%dT%H:%M:%S+00:00")
         assert event["protocol.application"] == "smtp"
         # IntelMQ keeps a name's first word.
-        name = short_name(clean_name(HOSTILE_NAMES.get(row.asn or 0, ""), ripe_layout=False))
+        name = short_name(clean_name(HOSTILE_NAMES.get(row.asn or 0, ""), has_country=False))
         assert event.get("source.as_name") == (None if name == "NA" else name.split()[0])
     assert [event["source.ip"] for event in ipv4] == [ip for ip in got if ":" not in ip]
     assert [event["source.ip"] for event in ipv6] == [ip for ip in got if ":" in ip]

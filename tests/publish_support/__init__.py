@@ -65,7 +65,7 @@ class Origins:
         return [self.asns.get(format_address(packed)) for packed in addresses]
 
     def name(self, asn: int) -> str | None:
-        return clean_name(self.raw_names.get(asn, ""), ripe_layout=False) or None
+        return clean_name(self.raw_names.get(asn, ""), has_country=False) or None
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def make_feed(folder: Path, feed: str, rows: Sequence[Seen]) -> list[FeedFile]:
     window = Window(folder)
     nowhere = AddressRanges(())
     window.read([row.copied() for row in rows], None, LeftOut(nowhere, nowhere))
-    names = {asn: clean_name(name, ripe_layout=False) for asn, name in HOSTILE_NAMES.items()}
+    names = {asn: clean_name(name, has_country=False) for asn, name in HOSTILE_NAMES.items()}
     files = files_of(FEED_BY_NAME[feed], frame_of(feed))
     write_files(folder, files, entries(window.records[feed], feed, names))
     window.close()

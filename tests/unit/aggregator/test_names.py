@@ -18,8 +18,16 @@ from smtpfeeds_aggregator.names import clean_name, short_name
         ("Orange Côte d’Ivoire", "Orange Cote d'Ivoire"),  # noqa: RUF001
         ("BelWü, Łódź, Straße", "BelWu, Lodz, Strasse"),
         ("ТЦ ЮМОС", "TTs YuMOS"),
-        ("Lightboard Services ★", "Lightboard Services"),
-        ("株式会社", ""),  # nothing with a counterpart
+        ("Lightboard Services ★", "Lightboard Services *"),
+        ("中国电信", "ZhongGuoDianXin"),
+        ("株式会社", "ZhuShiHuiShe"),
+        ("Ελλάδα Τηλεπικοινωνίες", "Ellada Tilepikoinonies"),
+        ("شركة الاتصالات", "shrkh ltslt"),
+        ("ＮＴＴ　東日本", "NTT DongRiBen"),  # noqa: RUF001 - wide letters, wide space
+        ("a\u200bb\u202ec", "abc"),  # nothing to see
+        ("-Reserved AS-", ""),
+        ("-Private Use AS-", ""),
+        ("- CONECTMAIS -", "- CONECTMAIS -"),
         ("Fullwidth ｜ ＃ ＂", "Fullwidth"),  # noqa: RUF001 - compatibility forms of | # "
         ('PJSC "Vimpelcom"', "PJSC Vimpelcom"),
         ("Burlington USD #244", "Burlington USD 244"),
@@ -40,7 +48,7 @@ from smtpfeeds_aggregator.names import clean_name, short_name
     ],
 )
 def test_name_is_cleaned(raw: str, cleaned: str) -> None:
-    assert clean_name(raw, ripe_layout=False) == cleaned
+    assert clean_name(raw, has_country=False) == cleaned
 
 
 @pytest.mark.parametrize(
@@ -49,15 +57,17 @@ def test_name_is_cleaned(raw: str, cleaned: str) -> None:
         ("GOOGLE - Google LLC, US", "GOOGLE - Google LLC"),
         ("LVLT-1 - Level 3 Parent, LLC, US", "LVLT-1 - Level 3 Parent, LLC"),
         ("Deutsches Zentrum e.V., DE ", "Deutsches Zentrum e.V."),
-        ("AS4745-138 - , KR", "AS4745-138 -"),
+        ("AS4745-138 - , KR", "AS4745-138"),
+        ("-Reserved AS-, ZZ", ""),
+        ("-Private Use AS-, ZZ", ""),
         ("A, B, C, D, US", "A, B, C D"),  # the country goes before commas are counted
         ("Telefonica, SA, ES", "Telefonica, SA"),  # one country, at the end
         (", US", ""),
         ("Polismyndigheten, se", "Polismyndigheten, se"),  # no country code
     ],
 )
-def test_country_goes_in_ripe_layout_only(raw: str, cleaned: str) -> None:
-    assert clean_name(raw, ripe_layout=True) == cleaned
+def test_country_goes_where_the_source_appends_one(raw: str, cleaned: str) -> None:
+    assert clean_name(raw, has_country=True) == cleaned
 
 
 @pytest.mark.parametrize(
@@ -76,7 +86,7 @@ def test_short_name_fits_the_column(name: str, short: str) -> None:
 @given(st.text(st.sampled_from('aA1.,|"# (\t\n\0eval&#124;;é\uff02\u200b'), max_size=60))
 def test_no_text_gets_through_hostile(raw: str) -> None:
     """Whatever a registry holds, the name can stand in a row of the feed."""
-    cleaned = clean_name(raw, ripe_layout=False)
+    cleaned = clean_name(raw, has_country=False)
     assert all(" " <= char <= "~" for char in cleaned)
     assert not set('|"#') & set(cleaned)
     assert "eval(" not in cleaned.lower()

@@ -1,6 +1,7 @@
 """AS names in each layout they are published in, cleaned once."""
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,33 @@ def test_both_layouts_of_asn_txt_lose_the_country_and_keep_the_name() -> None:
 
 def test_json_of_pyasn_keeps_what_looks_like_a_country() -> None:
     assert parse_names(PYASN, "names.json") == {15169: "Google, SA", 1: "Level 3"}
+
+
+def json_list(names: list[str]) -> bytes:
+    return json.dumps({str(64496 + at): name for at, name in enumerate(names)}).encode()
+
+
+def test_json_made_from_asn_txt_loses_the_country_by_the_share_of_names_that_end_so() -> None:
+    """pyasn's own asnames.json: 99.5 % of its names end with a country."""
+    names = [f"NET-{number}, {country}" for number, country in enumerate(("US", "DE") * 100)]
+    read = parse_names(json_list(["Odd one", *names, "Acme, SA, ES"]), "asnames.json")
+    assert read[64496] == "Odd one"
+    assert read[64497] == "NET-0"
+    assert read[64496 + 201] == "Acme, SA"
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.8])
+def test_list_without_countries_keeps_the_end_of_a_company_s_name(share: float) -> None:
+    names = [f"Net {n}, SA" if n < share * 200 else f"Net {n}" for n in range(200)]
+    assert parse_names(json_list(names), "names.json")[64496] == "Net 0, SA"
+    text = "".join(f"{64496 + at} {name}\n" for at, name in enumerate(names)).encode()
+    assert parse_names(text, "own-list.txt")[64496] == "Net 0, SA"
+
+
+def test_reserved_and_private_as_have_no_name() -> None:
+    text = b"64512 -Private Use AS-, ZZ\n23456 -Reserved AS-, ZZ\n15169 GOOGLE, US\n"
+    assert parse_names(text, "asn.txt") == {15169: "GOOGLE"}
+    assert parse_names(b'{"1": "-Reserved AS-", "2": "Two"}', "names.json") == {2: "Two"}
 
 
 def test_autnums_page_is_read_and_another_page_is_not() -> None:

@@ -2,17 +2,20 @@
 
 asn.txt has had two layouts: ``15169 GOOGLE, US`` and, since 2026, ``15169
 GOOGLE - Google LLC, US``. In both a country ends the line, and the text before
-it is the name. In pyasn's JSON (``{"15169": "…"}``) no country was added.
+it is the name. pyasn's own asnames.json (``{"15169": "GOOGLE, US"}``) is made from
+asn.txt and keeps the country; other lists in its layout have none, and there
+``, SA`` is part of a company's name. The share of the names that end so tells
+which it is.
 """
 
 import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from smtpfeeds_aggregator.names import clean_name
+from smtpfeeds_aggregator.names import clean_name, ends_with_country
 from smtpfeeds_common.errors import OriginError
 
 from ..table.text import read_whole
@@ -24,6 +27,11 @@ _LINE: Final = re.compile(r"^\s*(?:AS)?(\d{1,10})[ \t]+(\S.*?)\s*$")
 _HTML_LINE: Final = re.compile(r"^<a\s[^>]*>\s*(AS\d{1,10})\s*</a>\s*(.*)$", re.IGNORECASE)
 _MAX_ASN: Final = 0xFFFFFFFE
 _MAX_BAD_SHARE: Final = 0.01
+#: Where so many of the names end with a country, the source appends it to each: 99.5 % of pyasn's
+#: own list do, all of RIPE's; of lists without countries under 1 % end that way.
+_COUNTRY_SHARE: Final = 0.9
+#: A share of fewer names says nothing: there the layout decides.
+_MIN_FOR_SHARE: Final = 50
 
 
 def read_names(path: Path, *, cleaned: bool = False) -> dict[int, str]:
@@ -62,14 +70,23 @@ def parse_names(content: bytes, where: str) -> dict[int, str]:
         pairs = _from_html(content, where)
     else:
         pairs = _from_text(content, where)
+    listed = dict(pairs)
+    has_country = _has_country(listed.values(), by_layout=not is_json)
     names: dict[int, str] = {}
-    for asn, raw in pairs:
-        name = clean_name(raw[:MAX_NAME_CHARS], ripe_layout=not is_json)
+    for asn, raw in listed.items():
+        name = clean_name(raw[:MAX_NAME_CHARS], has_country=has_country)
         if name.strip(" -.,"):
             names[asn] = name
     if not names:
         raise OriginError(f"{where} holds no AS name: check what the file holds")
     return names
+
+
+def _has_country(names: Collection[str], *, by_layout: bool) -> bool:
+    """Whether the source ends its names with a country, by the share of those that end so."""
+    if len(names) < _MIN_FOR_SHARE:
+        return by_layout
+    return sum(map(ends_with_country, names)) >= len(names) * _COUNTRY_SHARE
 
 
 def _from_json(content: bytes, where: str) -> Iterator[tuple[int, str]]:

@@ -67,7 +67,7 @@ def _values(frame: Frame) -> dict[str, str]:
 
 def _told(setting: str) -> str:
     """A setting's text, harmless in a comment."""
-    return re.sub(r"\s+", " ", clean_name(setting, ripe_layout=False))[:_MAX_SETTING_CHARS]
+    return re.sub(r"\s+", " ", clean_name(setting, has_country=False))[:_MAX_SETTING_CHARS]
 
 
 _HEADER: Final = """\
