@@ -18,7 +18,7 @@ from .edge.listen import Opened
 from .edge.reactor import Reactor
 from .process.privileges import become, find_user, make_folder
 from .process.workers import run_workers
-from .service import SensorService, announce, host_name, make_wardrobe
+from .service import SensorService, announce, host_name, make_personas
 from .settings import SensorSettings
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def check_all(settings: SensorSettings) -> list[str]:
     from .metrics import parse_metrics_listen
 
     places = listen.parse_listen(settings.listen, os.environ)
-    make_wardrobe(settings)
+    make_personas(settings)
     make_context(settings, host_name(settings))
     find_user(settings.user)
     read_brokers(settings)

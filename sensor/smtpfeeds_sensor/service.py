@@ -38,7 +38,7 @@ from .edge.tls import make_context
 from .metrics import MetricsServer
 from .settings import SensorSettings
 from .smtp.dialogue import Rules
-from .smtp.personas import Wardrobe
+from .smtp.personas import Personas
 
 logger = logging.getLogger(__name__)
 
@@ -84,13 +84,13 @@ def host_name(settings: SensorSettings) -> str:
     return settings.hostname or socket.getfqdn()
 
 
-def make_wardrobe(settings: SensorSettings) -> Wardrobe:
+def make_personas(settings: SensorSettings) -> Personas:
     """The personas.
 
     Raises:
         SettingsError: one cannot be used.
     """
-    return Wardrobe(
+    return Personas(
         settings.persona,
         settings.personas,
         hostname=host_name(settings),
@@ -121,7 +121,7 @@ class SensorService:
         self._settings, self._opened, self._reactor, self._clock = settings, opened, reactor, clock
         self._worker = worker
         self.count = new_counters()
-        wardrobe = make_wardrobe(settings)
+        personas = make_personas(settings)
         tls_context = make_context(settings, host_name(settings))
         self.spool = Spool(
             spool_path(settings, worker), sensor=settings.name, bounds=bounds(settings)
@@ -131,7 +131,7 @@ class SensorService:
         self.reception = Reception(
             reactor=reactor,
             recorder=self.recorder,
-            wardrobe=wardrobe,
+            personas=personas,
             rules=Rules(
                 drain=settings.data_policy == "drain",
                 offer_tls=tls_context is not None,

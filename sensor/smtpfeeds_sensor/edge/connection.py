@@ -28,7 +28,7 @@ from smtpfeeds_common.addresses import pack_address
 
 from ..delivery.recorder import Recorder
 from ..smtp.dialogue import CLOSE, DATA, GREET, LINGER, OPEN, Dialogue, Rules
-from ..smtp.personas import Persona, Wardrobe
+from ..smtp.personas import Persona, Personas
 from .limits import Deadlines, Networks, SourceLimits
 from .proxy_header import NotAProxyHeader, ProxyHeader, read_proxy_header
 from .reactor import Timer
@@ -50,7 +50,7 @@ class Reception:
 
     reactor: Timer
     recorder: Recorder
-    wardrobe: Wardrobe
+    personas: Personas
     rules: Rules
     count: MutableMapping[str, int]
     limits: SourceLimits
@@ -129,7 +129,7 @@ class Connection:
         first = min(reception.idle_timeout_s, reception.session_timeout_s)
         reception.deadlines.add(self, self._began + first)
         if full:
-            self._refuse("refused_total", reception.wardrobe.default)
+            self._refuse("refused_total", reception.personas.default)
         elif not reception.trusted_proxies or self._ip not in reception.trusted_proxies:
             self._begin(self._local)
 
@@ -178,7 +178,7 @@ class Connection:
         reception = self._reception
         if local is None:
             local = self._find_local()
-        persona = reception.wardrobe.at(local)
+        persona = reception.personas.at(local)
         if not reception.limits.enter(self._ip):
             self._refuse("refused_source", persona)
             return

@@ -34,11 +34,6 @@ class Place:
     #: Index of a socket that systemd passes, or -1.
     systemd: int = -1
 
-    @property
-    def packed(self) -> bytes:
-        """The packed address."""
-        return pack_address(self.host)
-
     def __str__(self) -> str:
         return str(HostPort(self.host, self.port))
 
@@ -149,11 +144,6 @@ def open_sockets(
             one.socket.close()
         raise
     return opened
-
-
-def adopt(descriptors: Iterable[int]) -> list[Opened]:
-    """Take over listening sockets that another process opened."""
-    return [_opened(socket.socket(fileno=number)) for number in descriptors]
 
 
 def _open(place: Place, backlog: int, shared: bool, free: bool) -> Opened:  # noqa: FBT001 - private

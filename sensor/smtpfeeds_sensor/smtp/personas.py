@@ -1,10 +1,11 @@
 """Personas: what the sensor looks like to a client, as ready-made replies.
 
 A default banner is a fingerprint, so banner, host name, keywords and the words
-of each reply are settings, by local address too. The built-in ones look like
-what is common in the wild. Every reply is made once, at start; RFC 5321 section
-4.2 gives the codes, ``docs/`` the table of which answers what. The refusal at
-DATA is the same everywhere: a person must be able to understand it.
+of each reply are settings, by local address too. The built-in styles look like
+servers that are common in the wild. Every reply is written once, at start. RFC
+5321 section 4.2 gives the codes; ``docs/explanation/what-counts.md`` has the
+table of which one answers what. The refusal at DATA is the same in every style:
+a person must be able to understand it.
 """
 
 import functools
@@ -16,6 +17,8 @@ from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import AddressError, SettingsError
 
 _STARTTLS: Final = "STARTTLS"
+#: Names of personas that may name each other in turn: a ring of names ends here.
+_MAX_NAMES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +173,13 @@ def make_persona(
     Raises:
         SettingsError: a banner without the word ESMTP, or a line that is no reply.
     """
-    said = style.banner if banner is None else banner
-    if "ESMTP" not in said.split():
+    banner_text = style.banner if banner is None else banner
+    if "ESMTP" not in banner_text.split():
         raise SettingsError(
-            f"persona banner {said!r} lacks the word ESMTP: scanners send EHLO only where it stands"
+            f"persona banner {banner_text!r} lacks the word ESMTP: "
+            "some scanners send EHLO only after a banner that has it"
         )
-    known = style.keywords if keywords is None else keywords
+    offered = style.keywords if keywords is None else keywords
 
     def line(code: int, text: str, mark: str = " ") -> bytes:
         full = text.replace("{host}", hostname).replace("{size}", str(max_content_bytes))
@@ -189,10 +193,10 @@ def make_persona(
     url = f"; see {policy_url}" if policy_url else ""
     return Persona(
         hostname=hostname,
-        banner=line(220, said),
+        banner=line(220, banner_text),
         helo=line(250, style.helo),
-        ehlo=many((style.ehlo, *known, *((_STARTTLS,) if offer_tls else ()))),
-        ehlo_in_tls=many((style.ehlo, *known)),
+        ehlo=many((style.ehlo, *offered, *((_STARTTLS,) if offer_tls else ()))),
+        ehlo_in_tls=many((style.ehlo, *offered)),
         mail_ok=line(250, style.mail_ok),
         rcpt_ok=line(250, style.rcpt_ok),
         ok=line(250, style.ok),
@@ -216,7 +220,7 @@ def make_persona(
     )
 
 
-class Wardrobe:
+class Personas:
     """Which persona answers at which local address."""
 
     def __init__(
@@ -229,7 +233,7 @@ class Wardrobe:
         max_content_bytes: int,
         offer_tls: bool,
     ) -> None:
-        """Make all personas.
+        """Write the replies of all personas.
 
         Raises:
             SettingsError: an unknown name or key, or an unusable banner.
@@ -247,7 +251,7 @@ class Wardrobe:
             try:
                 address = pack_address(key)
             except AddressError:
-                self._make(value)  # a named one: checked, and worn where it is named
+                self._make(value)  # a named one: checked here, used where it is named
             else:
                 self._by_address[address] = self._make(value)
 
@@ -255,28 +259,24 @@ class Wardrobe:
         """The persona for a packed local address."""
         return self._by_address.get(local, self.default)
 
-    @property
-    def several(self) -> bool:
-        """Whether the local address makes a difference."""
-        return bool(self._by_address)
-
-    def _make(self, told: Any, depth: int = 0) -> Persona:
-        if isinstance(told, str):
-            if told in self._table and told not in STYLES and depth < 4:
-                return self._make(self._table[told], depth + 1)
-            told = {"like": told}
-        if not isinstance(told, Mapping):
-            raise SettingsError(f"personas: {told!r} is neither a name nor a table")
-        unknown = set(told) - {"like", "hostname", "banner", "keywords"}
+    def _make(self, value: Any, depth: int = 0) -> Persona:
+        """A persona from its setting: a name, or a table."""
+        if isinstance(value, str):
+            if value in self._table and value not in STYLES and depth < _MAX_NAMES:
+                return self._make(self._table[value], depth + 1)
+            value = {"like": value}
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"personas: {value!r} is neither a name nor a table")
+        unknown = set(value) - {"like", "hostname", "banner", "keywords"}
         if unknown:
             raise SettingsError(f"personas: unknown {', '.join(sorted(unknown))}")
-        like = str(told.get("like", "plain"))
+        like = str(value.get("like", "plain"))
         if like not in STYLES:
             raise SettingsError(f"persona {like!r} is not one of {', '.join(STYLES)}")
-        keywords = told.get("keywords")
+        keywords = value.get("keywords")
         return self._make_persona(
             STYLES[like],
-            hostname=str(told.get("hostname", self._hostname)),
-            banner=told.get("banner"),
+            hostname=str(value.get("hostname", self._hostname)),
+            banner=value.get("banner"),
             keywords=None if keywords is None else tuple(str(word) for word in keywords),
         )

@@ -14,7 +14,7 @@ from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.edge.connection import Connection, Listener, Reception
 from smtpfeeds_sensor.edge.limits import Deadlines, Networks, SourceLimits
 from smtpfeeds_sensor.smtp.dialogue import Rules
-from smtpfeeds_sensor.smtp.personas import Wardrobe
+from smtpfeeds_sensor.smtp.personas import Personas
 
 LOCAL = pack_address("192.0.2.25")
 
@@ -85,7 +85,7 @@ class Set:
         self.count = new_counters()
         self.clock = Clock()
         self.recorder = FakeRecorder()
-        wardrobe = Wardrobe(
+        personas = Personas(
             "plain",
             {"192.0.2.26": "postfix"},
             hostname="mx.example",
@@ -102,7 +102,7 @@ class Set:
         self.reception = Reception(
             reactor=self.clock,
             recorder=self.recorder,  # type: ignore[arg-type] # as much of it as is used
-            wardrobe=wardrobe,
+            personas=personas,
             count=self.count,
             **(settings | changed),
         )
