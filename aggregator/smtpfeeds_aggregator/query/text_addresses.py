@@ -1,0 +1,255 @@
+"""Find the addresses of a set in lines of text, such as a mail log, fast.
+
+Two stages. Columns of octets first: wherever three dots stand as in a dotted
+quad, the number is computed and looked up in the set, for a whole block of
+lines at once. What passes (and whatever looks like IPv6, or is written in a
+defanged form) is then judged exactly, by one regular expression and the C
+library. So the exact rule runs on few places, and the cost of a line hardly
+depends on it.
+
+The rule (docs/reference/addresses-in-text.md has it as a table):
+
+* An address is not part of a longer word: ``1.2.3.4.5``, ``1.2.3.4.example.org``
+  and ``v1.2.3.4`` are none. Brackets, quotes, ``=``, a port, a mask, a full stop
+  and a colon behind it may stand around it.
+* IPv6 in any spelling, also with ``IPv6:`` before it or ``%zone`` behind it. An
+  IPv4-mapped address is the IPv4 address. A time of day is none.
+* ``[.]``, ``(.)`` and ``[:]`` stand for a dot and a colon.
+"""
+
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from smtpfeeds_common.addresses import IPv4_BYTES, pack_address
+from smtpfeeds_common.errors import AddressError
+
+#: Octets around a place that hold the whole of any address and its neighbours.
+_AROUND: Final = 96
+#: Dots of a plain quad are at most this far apart.
+_GAP: Final = 4
+#: An IPv6 address without ``::`` has seven colons, or six before a dotted quad.
+_COLONS: Final = 6
+_COLONS_SPAN: Final = (_COLONS - 1) * 5
+
+_IN_ADDRESS: Final = b"0123456789abcdefABCDEF:.[]()"
+
+_DOT: Final = rb"(?:\.|\[\.\]|\(\.\))"
+_COLON: Final = rb"(?::|\[:\])"
+_OCTET: Final = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = (
+    rb"(?<![0-9A-Za-z_])(?<![0-9A-Za-z_]\.)(?<![0-9A-Za-z_][\[(]\.[\])])"
+    rb"(?P<ipv4>" + _OCTET + rb"(?:" + _DOT + _OCTET + rb"){3})"
+    rb"(?![0-9A-Za-z_])(?!" + _DOT + rb"[0-9A-Za-z_])(?!-[A-Za-z])"
+)
+_IPV6: Final = (
+    rb"(?<![0-9A-Za-z_:.])(?:[Ii][Pp][Vv]6:)?"
+    rb"(?=[0-9A-Fa-f]{0,4}" + _COLON + rb"[0-9A-Fa-f]{0,4}" + _COLON + rb")"
+    rb"(?P<ipv6>(?:[0-9A-Fa-f.]|" + _COLON + rb")++)"
+    rb"(?:%[0-9A-Za-z_.~-]+)?(?![0-9A-Za-z_])"
+)
+_ADDRESS: Final = re.compile(_IPV6 + rb"|" + _IPV4)
+_ONLY_IPV4: Final = re.compile(_IPV4)
+
+_Octets = npt.NDArray[np.uint8]
+_Places = npt.NDArray[np.intp]
+_Numbers = npt.NDArray[np.uint32]
+
+
+class Match(NamedTuple):
+    """One address of the set in a text: its place, and the address packed."""
+
+    start: int
+    end: int
+    packed: bytes
+
+
+def addresses_in(text: bytes, start: int = 0, end: int | None = None) -> Iterator[Match]:
+    """All addresses in a text, by the exact rule alone, whether or not in a set.
+
+    Args:
+        text: what is searched.
+        start: where to begin; what stands before it still counts as a neighbour.
+        end: where to stop.
+    """
+    position, end = start, len(text) if end is None else end
+    while (match := _ADDRESS.search(text, position, end)) is not None:
+        position = match.end()
+        if match["ipv6"] is None:
+            yield Match(*match.span("ipv4"), _pack_ipv4(match["ipv4"]))
+        elif (packed := _pack_ipv6(match["ipv6"])) is not None:
+            yield Match(*match.span("ipv6"), packed)
+        else:
+            # A time or a word with colons; a dotted quad may stand in it.
+            inner = _ONLY_IPV4.search(text, match.start(), end)
+            if inner is not None and inner.start() < position:
+                position = inner.end()
+                yield Match(*inner.span("ipv4"), _pack_ipv4(inner["ipv4"]))
+
+
+def _pack_ipv4(text: bytes) -> bytes:
+    plain = text.translate(None, b"[]()") if b"[" in text or b"(" in text else text
+    return socket.inet_pton(socket.AF_INET, plain.decode("ascii"))
+
+
+def _pack_ipv6(text: bytes) -> bytes | None:
+    """Pack it; where it ends a phrase, without the colon or the full stop behind it."""
+    plain = text.translate(None, b"[]").decode("ascii")
+    for candidate in (plain, plain[:-1] if plain[-1:] in {":", "."} else ""):
+        try:
+            if candidate:
+                return pack_address(candidate)
+        except AddressError:
+            continue
+    return None
+
+
+class TextMatcher:
+    """A set of addresses to be found in text."""
+
+    def __init__(self, addresses: Iterable[bytes], *, ipv6_prefix_bits: int = 128) -> None:
+        """Take the set.
+
+        Args:
+            addresses: packed, 4 or 16 octets each.
+            ipv6_prefix_bits: how many bits of an IPv6 address must be the same, as
+                clients change the rest; a multiple of 8.
+        """
+        self._ipv6_octets = ipv6_prefix_bits // 8
+        #: By key (the address, or the octets of an IPv6 one that count): the addresses.
+        self.by_key: dict[bytes, bytes] = {}
+        for packed in addresses:
+            self.by_key.setdefault(self._key(packed), packed)
+        quads = [int.from_bytes(key) for key in self.by_key if len(key) == IPv4_BYTES]
+        # A bit for each upper half of a quad answers most questions without a search.
+        self._quads = np.unique(np.array(quads, dtype=np.uint32))
+        self._upper = np.zeros(1 << 16, dtype=bool)
+        self._upper[self._quads >> 16] = True
+
+    def _key(self, packed: bytes) -> bytes:
+        # A /32 of IPv6 would have four octets too: keep it apart from an IPv4 address.
+        return packed if len(packed) == IPv4_BYTES else b"6" + packed[: self._ipv6_octets]
+
+    def lookup(self, packed: bytes) -> bytes | None:
+        """The address of the set that this one stands for, if it is in the set."""
+        return self.by_key.get(self._key(packed))
+
+    def search(self, text: bytes) -> list[Match]:
+        """Every address of the set in a block of whole lines, by its place."""
+        octets = np.frombuffer(text, dtype=np.uint8)
+        dots = np.flatnonzero(octets == ord("."))
+        colons = np.flatnonzero(octets == ord(":"))
+        places = (
+            self._quads_in(octets, dots),
+            _bracketed(octets, dots),
+            _bracketed(octets, colons),
+            _ipv6_in(colons),
+        )
+        matches: list[Match] = []
+        judged_to = 0
+        for place in np.unique(np.concatenate(places)).tolist():
+            if place < judged_to:
+                continue
+            match = _address_at(text, place)
+            if match is not None:
+                judged_to = match.end
+                if self.lookup(match.packed) is not None:
+                    matches.append(match)
+        return matches
+
+    def _quads_in(self, octets: _Octets, dots: _Places) -> _Places:
+        """Dots that begin a plain dotted quad whose number is in the set."""
+        if len(dots) < 3 or not len(self._quads):
+            return dots[:0]
+        gap_1, gap_2 = dots[1:-1] - dots[:-2], dots[2:] - dots[1:-1]
+        fits = (gap_1 >= 2) & (gap_1 <= _GAP) & (gap_2 >= 2) & (gap_2 <= _GAP)
+        first = dots[:-2][fits]
+        last = first + gap_1[fits] + gap_2[fits]
+        digits = np.full(len(octets) + 8, 0xFF, dtype=np.uint8)
+        # Eight octets of padding, four on either side: no index leaves the block.
+        digits[4:-4] = octets - ord("0")
+        numbers = (
+            (_number_before(digits, first) << 24)
+            | (_number_before(digits, first + gap_1[fits]) << 16)
+            | (_number_before(digits, last) << 8)
+            | _number_after(digits, last)
+        )
+        near = self._upper[numbers >> 16]
+        numbers, first = numbers[near], first[near]
+        where = np.searchsorted(self._quads, numbers)
+        where[where == len(self._quads)] = 0
+        known: _Places = first[self._quads[where] == numbers]
+        return known
+
+
+def _address_at(text: bytes, place: int) -> Match | None:
+    """The address that covers a place."""
+    before = text[max(0, place - _AROUND) : place]
+    # "IPv" may stand before an address, and is no part of what may be in one.
+    start = place - (len(before) - len(before.rstrip(_IN_ADDRESS))) - len(b"IPv")
+    for match in addresses_in(text, max(0, start), place + _AROUND):
+        if match.end > place:
+            return match if match.start <= place else None
+    return None
+
+
+def _number_before(digits: _Octets, end: _Places) -> _Numbers:
+    """The decimal number of up to three digits that ends before a place, modulo 256."""
+    at = end + 4
+    ones, tens, hundreds = (digits[at - back].astype(np.uint32) for back in (1, 2, 3))
+    has_tens = tens <= 9
+    ones[has_tens] += tens[has_tens] * 10
+    has_hundreds = has_tens & (hundreds <= 9)
+    ones[has_hundreds] += hundreds[has_hundreds] * 100
+    ones &= 0xFF
+    return ones
+
+
+def _number_after(digits: _Octets, before: _Places) -> _Numbers:
+    """The decimal number of up to three digits that begins after a place, modulo 256."""
+    at = before + 4
+    number, second, third = (digits[at + ahead].astype(np.uint32) for ahead in (1, 2, 3))
+    has_second = second <= 9
+    number[has_second] = number[has_second] * 10 + second[has_second]
+    has_third = has_second & (third <= 9)
+    number[has_third] = number[has_third] * 10 + third[has_third]
+    number &= 0xFF
+    return number
+
+
+def _bracketed(octets: _Octets, separators: _Places) -> _Places:
+    """Dots or colons behind a bracket: a defanged form, or IPv6 that begins with ``::``."""
+    before = octets[separators - 1] if len(separators) else octets[:0]
+    bracketed: _Places = separators[(before == ord("[")) | (before == ord("("))]
+    return bracketed
+
+
+def _ipv6_in(colons: _Places) -> _Places:
+    """Colons that may be in an IPv6 address: two side by side, or six close to one another."""
+    if len(colons) < 2:
+        return colons[:0]
+    double: _Places = colons[:-1][(colons[1:] - colons[:-1]) == 1]
+    if len(colons) < _COLONS:
+        return double
+    span = colons[_COLONS - 1 :] - colons[: 1 - _COLONS]
+    return np.concatenate((double, colons[: 1 - _COLONS][span <= _COLONS_SPAN]))
+
+
+def lines_around(text: bytes, matches: Iterable[Match]) -> Iterator[tuple[int, int, list[Match]]]:
+    """Group matches by their line: where it begins, where the next begins, and its matches."""
+    begin = end = 0
+    held: list[Match] = []
+    for match in matches:
+        if match.start >= end:
+            if held:
+                yield begin, end, held
+            begin = text.rfind(b"\n", 0, match.start) + 1
+            end = text.find(b"\n", match.start) + 1 or len(text)
+            held = []
+        held.append(match)
+    if held:
+        yield begin, end, held

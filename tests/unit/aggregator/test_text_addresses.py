@@ -1,0 +1,149 @@
+"""Addresses in lines of text: what is one, what is none, and that the fast way agrees."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from smtpfeeds_aggregator.query.text_addresses import TextMatcher, addresses_in, lines_around
+from smtpfeeds_common.addresses import format_address, pack_address
+
+V4, V6 = "192.0.2.1", "2001:db8::1"
+
+
+def found_in(text: str) -> list[str]:
+    return [format_address(match.packed) for match in addresses_in(text.encode())]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (V4, [V4]),
+        (f"unknown[{V4}]", [V4]),
+        (f"face[{V4}]:25", [V4]),
+        (f"{V4}:25", [V4]),
+        (f"{V4}/24", [V4]),
+        (f"from {V4}.", [V4]),
+        (f"from {V4}: lost", [V4]),
+        (f"rip={V4}, lip=198.51.100.7", [V4, "198.51.100.7"]),
+        (f"({V4})", [V4]),
+        (f'"{V4}"', [V4]),
+        (f"host:{V4}", [V4]),
+        (f"21:03:05:{V4}", [V4]),
+        (f"{V4}-198.51.100.7", [V4, "198.51.100.7"]),
+        ("192[.]0[.]2[.]1", [V4]),
+        ("192.0.2[.]1", [V4]),
+        ("192(.)0(.)2(.)1", [V4]),
+        (f"[IPv6:{V6}]", [V6]),
+        (f"ipv6:{V6}", [V6]),
+        (f"[{V6}]:25", [V6]),
+        (f"{V6}.", [V6]),
+        (f"{V6}: lost", [V6]),
+        ("2001:DB8:0:0::1", [V6]),
+        ("2001:db8:0:0:0:0:0:1", [V6]),
+        ("2001[:]db8[:][:]1", [V6]),
+        ("fe80::1%eth0 up", ["fe80::1"]),
+        (f"::ffff:{V4}", [V4]),
+        (f"::FFFF:{V4}]", [V4]),
+        ("::1", ["::1"]),
+        # None of these holds an address.
+        ("1.2.3.4.5", []),
+        ("1.2.3.4.example.org", []),
+        ("1[.]2[.]3[.]4[.]example", []),
+        ("example.1.2.3.4", []),
+        ("v1.2.3.4", []),
+        ("1.2.3.4b", []),
+        ("1.2.3.4-static.example", []),
+        ("1.2.3.256", []),
+        ("01.2.3.4", []),
+        ("1.2.3", []),
+        ("21:03:05", []),
+        ("2026-11-25T21:03:05.123+00:00", []),
+        ("00:11:22:33:44:55", []),
+        ("a::b::c", []),
+        ("std::vector", []),
+        ("2001:db8::1g", []),
+        ("", []),
+    ],
+)
+def test_what_is_an_address(text: str, expected: list[str]) -> None:
+    assert found_in(text) == expected
+    assert found_in(f"before {text} behind") == expected
+
+
+def matcher(*addresses: str, bits: int = 128) -> TextMatcher:
+    return TextMatcher(map(pack_address, addresses), ipv6_prefix_bits=bits)
+
+
+def test_only_addresses_of_the_set_match() -> None:
+    text = f"a {V4} b 198.51.100.7 c {V6} d 2001:db8::2\n".encode()
+    matches = matcher("198.51.100.7", "2001:db8::2").search(text)
+    assert [text[match.start : match.end].decode() for match in matches] == [
+        "198.51.100.7",
+        "2001:db8::2",
+    ]
+
+
+def test_an_ipv6_client_matches_by_its_prefix() -> None:
+    rotating = matcher("2001:db8:1:2::a", bits=64)
+    assert len(rotating.search(b"x 2001:db8:1:2:ffff::1\n2001:db8:1:3::1\n")) == 1
+    assert rotating.lookup(pack_address("2001:db8:1:2::b")) == pack_address("2001:db8:1:2::a")
+
+
+def test_a_prefix_of_four_octets_is_not_an_ipv4_address() -> None:
+    assert matcher("2001:db8::1", bits=32).search(b"32.1.13.184\n") == []
+
+
+def test_matches_are_grouped_by_line() -> None:
+    text = f"{V4} {V4}\nnothing\n{V6}\nlast {V4}".encode()
+    matches = matcher(V4, V6).search(text)
+    lines = [(text[begin:end], len(held)) for begin, end, held in lines_around(text, matches)]
+    assert lines == [
+        (f"{V4} {V4}\n".encode(), 2),
+        (f"{V6}\n".encode(), 1),
+        (b"last " + V4.encode(), 1),
+    ]
+
+
+AROUND = [*"[]():.,%=-/ag \n", "21:03:05", "::", "IPv6:"]
+NUMBERS = ["0", "1", "2", "9", "10", "99", "100", "192", "255", "256"]
+QUADS = st.lists(
+    st.sampled_from(NUMBERS),
+    min_size=2,
+    max_size=6,
+)
+PIECES = st.one_of(
+    QUADS.map(".".join),
+    QUADS.map("[.]".join),
+    st.ip_addresses(v=4, network="192.0.2.0/28").map(str),
+    st.ip_addresses(v=6, network="2001:db8::/124").map(str),
+    st.ip_addresses(v=6, network="2001:db8::/124").map(lambda ip: ip.exploded),
+    st.ip_addresses(v=6, network="2001:db8::/124").map(lambda ip: str(ip).upper()),
+    st.ip_addresses(v=4, network="192.0.2.0/28").map(lambda ip: f"::ffff:{ip}"),
+    st.sampled_from(AROUND),
+)
+TEXTS = st.lists(PIECES, max_size=12).map("".join)
+SET = [ipaddress.ip_address("192.0.2.0") + n for n in range(0, 16, 2)]
+SET += [ipaddress.ip_address("2001:db8::") + n for n in range(0, 16, 2)]
+HALF = TextMatcher(address.packed for address in SET)
+
+
+@given(TEXTS)
+@example("1.2.3.4" * 40)
+@example("192.0.2.2")
+@example("::ffff:192.0.2.2")
+@example("0" * 200 + ".192.0.2.2")
+def test_the_fast_way_agrees_with_the_exact_rule_on_every_line(text: str) -> None:
+    lines = text.encode().split(b"\n")
+    expected = [
+        [match.packed for match in addresses_in(line) if HALF.lookup(match.packed)]
+        for line in lines
+    ]
+    block = b"\n".join(lines)
+    by_line: dict[int, list[bytes]] = {}
+    for begin, _, held in lines_around(block, HALF.search(block)):
+        by_line[block.count(b"\n", 0, begin)] = [match.packed for match in held]
+    assert [by_line.get(number, []) for number in range(len(lines))] == expected
