@@ -19,8 +19,6 @@ from ..store.rows import BatchKey
 
 #: Longest ``version`` and name of a counter that is stored.
 _TEXT_MAX: Final = 64
-#: Octets of a batch's refused rows that are kept, as JSON.
-_REFUSED_ROWS_BYTES: Final = 4 * 1024 * 1024
 #: Counters of a sensor that are stored.
 _COUNTERS_MAX: Final = 128
 
@@ -102,31 +100,6 @@ def _pack_overflows(
 
 def _refuse(kind: str, row: Observation | PrefixOverflow, reason: str) -> RefusedRow:
     return RefusedRow(kind, msgspec.json.encode(row), reason)
-
-
-def refused_rows_body(checked: CheckedBatch) -> bytes:
-    """The refused rows of a batch as one JSON message, each as it came; past a bound only counted.
-
-    JSON within JSON may be many times as long: a message that the broker calls too large would
-    be tried for ever.
-    """
-    rows: list[dict[str, str]] = []
-    room = _REFUSED_ROWS_BYTES
-    for row in checked.refused:
-        told = {"kind": row.kind, "reason": row.reason, "row": row.raw.decode(errors="replace")}
-        room -= len(msgspec.json.encode(told))
-        if room < 0:
-            break
-        rows.append(told)
-    return msgspec.json.encode(
-        {
-            "sensor": checked.key.sensor,
-            "spool": str(checked.key.spool),
-            "seq": checked.key.seq,
-            "rows": rows,
-            "not_kept": len(checked.refused) - len(rows),
-        }
-    )
 
 
 def printable(text: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from ingest_support import delivery_of, greet, made_batch
-from smtpfeeds_aggregator.ingest.check import check, refused_rows_body
+from smtpfeeds_aggregator.ingest.check import check
+from smtpfeeds_aggregator.ingest.refusals import refused_rows_body
 
 
 def test_refused_rows_are_kept_within_a_bound_and_the_rest_counted() -> None:

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest_support import MadeUpOrigin, data, delivery_of, greet, made_batch, utc
-from smtpfeeds_aggregator.ingest.check import check, printable, refused_rows_body, stored_counters
+from smtpfeeds_aggregator.ingest.check import check, printable, stored_counters
 from smtpfeeds_aggregator.ingest.fold import fold
+from smtpfeeds_aggregator.ingest.refusals import refused_rows_body
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.sources import Delivery
 from smtpfeeds_aggregator.store.rows import MAX_COUNT, Folded

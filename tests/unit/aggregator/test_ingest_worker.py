@@ -13,7 +13,7 @@ import pytest
 
 from ingest_support import MemorySource, greet, made_batch, settings_of, until
 from smtpfeeds_aggregator.health import Health
-from smtpfeeds_aggregator.ingest import worker as worker_module
+from smtpfeeds_aggregator.ingest import collect, write
 from smtpfeeds_aggregator.ingest.check import CheckedBatch, check
 from smtpfeeds_aggregator.ingest.worker import IngestWorker
 from smtpfeeds_aggregator.metrics import Metrics
@@ -137,7 +137,7 @@ def test_next_collection_fills_while_the_store_is_busy() -> None:
     made = batches(20)
     work.source.put(made[0])
     with work.running():
-        until(work.worker._busy.is_set, "the first is being written")
+        until(lambda: work.worker.handover.is_busy, "the first is being written")
         for batch in made[1:]:
             work.source.put(batch)
             time.sleep(0.005)
@@ -200,7 +200,8 @@ def test_culprit_is_refused_by_a_delivery_that_can_be_acknowledged() -> None:
 def test_bad_messages_alone_do_not_make_a_part_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A watchdog would end the program every few minutes, for as long as they come."""
     # Some of the threads' own ticks, so that a busy machine is not taken for silence.
-    monkeypatch.setattr(worker_module, "_SILENCE_S", 3.0)
+    for part in (collect, write):
+        monkeypatch.setattr(part, "SILENCE_S", 3.0)
     work = Work()
     with work.running():
         for _ in range(180):
@@ -213,7 +214,8 @@ def test_bad_messages_alone_do_not_make_a_part_silent(monkeypatch: pytest.Monkey
 def test_collection_that_waits_for_a_database_does_not_make_a_part_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_module, "_SILENCE_S", 6.0)
+    for part in (collect, write):
+        monkeypatch.setattr(part, "SILENCE_S", 6.0)
     clock = [0.0]
     work = Work(ingest_wait_ms=20)
     work.health._clock = lambda: clock[0]
@@ -323,7 +325,7 @@ def test_fault_of_ours_in_reading_a_message_refuses_it_and_stops_nothing(
             raise ZeroDivisionError
         return check(delivery)
 
-    monkeypatch.setattr(worker_module, "check", faulty)
+    monkeypatch.setattr(collect, "check", faulty)
     work = Work(ingest_wait_ms=50)
     work.source.put(b"odd", *batches(1))
     with work.running():

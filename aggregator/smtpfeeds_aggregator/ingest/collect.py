@@ -1,0 +1,137 @@
+"""The first thread of ingest: from deliveries to folded collections.
+
+It gathers deliveries up to N messages, M rows or T milliseconds, checks and
+folds them, and hands them to the thread that writes. What is not a batch, or
+not its sender's, is refused here; the others go on.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from threading import Event
+from typing import Final
+
+from smtpfeeds_common.errors import WireError
+
+from ..health import Health
+from ..metrics import Metrics
+from ..settings import AggregatorSettings
+from ..sources import Delivery, Refusal, Source
+from ..store.rows import BatchKey
+from .check import CheckedBatch, check
+from .fold import OriginLookup, fold
+from .handover import SILENCE_S, TICK_S, Collection, Handover
+from .refusals import refuse
+
+logger = logging.getLogger(__name__)
+
+#: Past its time a collection goes on filling while another is written; looked at so often.
+_STILL_BUSY_S: Final = 0.02
+
+
+class _TimedOrigin:
+    """An origin table that notes how long its look-ups took."""
+
+    def __init__(self, table: OriginLookup) -> None:
+        self._table = table
+        self.generation = table.generation
+        self.spent_s = 0.0
+
+    def lookup_many(self, addresses: list[bytes]) -> list[int | None]:
+        started = time.perf_counter()
+        try:
+            return self._table.lookup_many(addresses)
+        finally:
+            self.spent_s += time.perf_counter() - started
+
+    def name(self, asn: int) -> str | None:
+        return self._table.name(asn)
+
+
+class Collector:
+    """Takes deliveries from a source and hands folded collections over."""
+
+    def __init__(
+        self,
+        source: Source,
+        origin: Callable[[], OriginLookup],
+        handover: Handover,
+        settings: AggregatorSettings,
+        metrics: Metrics,
+        health: Health,
+    ) -> None:
+        self._source, self._origin, self._handover = source, origin, handover
+        self._settings, self._metrics, self._health = settings, metrics, health
+
+    def run(self, stop: Event) -> None:
+        """Gather, check, fold, hand over until stopped; then finish what is in hand."""
+        try:
+            while not stop.is_set():
+                batches = self._gather(stop)
+                if batches:
+                    self._hand_over(self._fold(batches), stop)
+        finally:
+            self._handover.close()
+
+    def _gather(self, stop: Event) -> list[CheckedBatch]:
+        """Take deliveries until a bound; past the time, while another collection is written."""
+        taken: list[CheckedBatch] = []
+        rows, deadline = 0, 0.0
+        while len(taken) < self._settings.ingest_batch_messages and not stop.is_set():
+            # Here, because this goes on as long as the writer is busy, or all is refused.
+            self._health.beat("collect", within_s=SILENCE_S)
+            wait_s = TICK_S
+            if taken:
+                wait_s = deadline - time.monotonic()
+                if wait_s <= 0:
+                    if not self._handover.is_busy:
+                        break
+                    wait_s = _STILL_BUSY_S
+            delivery = self._source.get(wait_s)
+            if delivery is None:
+                if not taken:
+                    break
+                continue
+            if not taken:
+                deadline = time.monotonic() + self._settings.ingest_wait_ms / 1000
+            checked = self._check(delivery)
+            if checked is not None:
+                taken.append(checked)
+                rows += len(checked.rows)
+                if rows >= self._settings.ingest_batch_rows:
+                    break
+        return taken
+
+    def _check(self, delivery: Delivery) -> CheckedBatch | None:
+        if delivery.redelivered:
+            self._metrics.redelivered.inc()
+        try:
+            return check(delivery)
+        except WireError as exc:
+            reason = exc.message
+        except Exception as exc:
+            # A fault of ours in reading one message must not stop all others: this
+            # would end the program, and the same message would end the next one.
+            logger.exception("message not understood")
+            reason = f"reading it failed: {type(exc).__name__}"
+        refusal = Refusal("message", reason, delivery.body)
+        refuse(self._source, self._metrics, delivery, refusal)
+        return None
+
+    def _fold(self, batches: Sequence[CheckedBatch]) -> Collection:
+        started = time.perf_counter()
+        first: dict[BatchKey, CheckedBatch] = {}
+        repeats = [batch for batch in batches if first.setdefault(batch.key, batch) is not batch]
+        origin = _TimedOrigin(self._origin())
+        folded = fold(tuple(first.values()), origin)
+        self._metrics.origin_time.observe(origin.spent_s)
+        self._metrics.fold_time.observe(time.perf_counter() - started)
+        return Collection(tuple(first.values()), tuple(repeats), folded, origin)
+
+    def _hand_over(self, collection: Collection, stop: Event) -> None:
+        while True:
+            self._health.beat("collect", within_s=SILENCE_S)
+            if self._handover.put(collection):
+                return
+            if stop.is_set():
+                return  # not acknowledged: it comes again

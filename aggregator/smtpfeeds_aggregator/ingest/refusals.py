@@ -1,0 +1,78 @@
+"""Refusing: counted, logged, and kept by the source with its reason."""
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from smtpfeeds_common.logs import fields
+
+from ..metrics import Metrics
+from ..sources import Delivery, Refusal, Source
+from .check import CheckedBatch
+
+logger = logging.getLogger(__name__)
+
+#: Octets of a batch's refused rows that are kept, as JSON.
+_REFUSED_ROWS_BYTES: Final = 4 * 1024 * 1024
+#: Characters of a reason in the log.
+_LOGGED_REASON: Final = 300
+
+
+def refuse(source: Source, metrics: Metrics, delivery: Delivery, refusal: Refusal) -> None:
+    """Count it, log it, and have the source keep it."""
+    metrics.refused.labels(refusal.kind).inc()
+    logger.warning(
+        "refused",
+        extra=fields(
+            kind=refusal.kind,
+            account=delivery.account,
+            reason=refusal.reason[:_LOGGED_REASON],
+            octets=len(refusal.body),
+        ),
+    )
+    source.refuse(delivery, refusal)
+
+
+def refuse_batch(
+    source: Source,
+    metrics: Metrics,
+    batch: CheckedBatch,
+    repeats: Sequence[CheckedBatch],
+    refusal: Refusal,
+) -> None:
+    """Refuse one delivery of a batch, and acknowledge the others.
+
+    The one that is refused can still be acknowledged: of another the source keeps nothing,
+    because it comes again, and with its repeats acknowledged it would not.
+    """
+    deliveries = [batch.delivery, *(again.delivery for again in repeats)]
+    kept = next(filter(source.is_current, deliveries), batch.delivery)
+    refuse(source, metrics, kept, refusal)
+    source.acknowledge([delivery for delivery in deliveries if delivery is not kept])
+
+
+def refused_rows_body(batch: CheckedBatch) -> bytes:
+    """The refused rows of a batch as one JSON message, each as it came; past a bound only counted.
+
+    JSON within JSON may be many times as long: a message that the broker calls too large would
+    be tried for ever.
+    """
+    rows: list[dict[str, str]] = []
+    room = _REFUSED_ROWS_BYTES
+    for row in batch.refused:
+        entry = {"kind": row.kind, "reason": row.reason, "row": row.raw.decode(errors="replace")}
+        room -= len(msgspec.json.encode(entry))
+        if room < 0:
+            break
+        rows.append(entry)
+    return msgspec.json.encode(
+        {
+            "sensor": batch.key.sensor,
+            "spool": str(batch.key.spool),
+            "seq": batch.key.seq,
+            "rows": rows,
+            "not_kept": len(batch.refused) - len(rows),
+        }
+    )
