@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from smtpfeeds_aggregator.address_ranges import AddressRanges
 from smtpfeeds_aggregator.names import clean_name
 from smtpfeeds_aggregator.publish.check import check_feed
 from smtpfeeds_aggregator.publish.entries import Frame, entries
 from smtpfeeds_aggregator.publish.files import FeedFile, files_of, write_files
-from smtpfeeds_aggregator.publish.ranges import AddressRanges
 from smtpfeeds_aggregator.publish.snapshot import LeftOut, Window, window_end, window_start
 from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.feeds import FEED_BY_NAME

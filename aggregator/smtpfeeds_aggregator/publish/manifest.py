@@ -8,10 +8,10 @@ import msgspec
 
 from smtpfeeds_common import __version__
 
+from ..special_purpose import AS_OF
 from .entries import NOTICE, Frame
 from .files import FeedFile
 from .formats.ndjson import iso
-from .special_purpose import AS_OF
 
 #: Raised when a field changes its meaning or goes.
 VERSION: Final = 1

@@ -19,13 +19,13 @@ from typing import Final
 from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.feeds import DATA, FEED_NAMES, FEEDS, GREET, WINDOW_DAYS
 
+from ..address_ranges import AddressRanges
 from ..settings import AggregatorSettings
+from ..special_purpose import not_global
 from ..store.publication import OriginChange, PublicationStore
 from .entries import RECORD, pack_record
 from .origins import OriginTable
-from .ranges import AddressRanges
 from .sorting import SortedRecords
-from .special_purpose import not_global
 from .stopping import KeepGoing, go_on, guarded
 
 #: Rows whose origins are looked up in one call.

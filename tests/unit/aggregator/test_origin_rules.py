@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from origin_support.world import settings
 from smtpfeeds_aggregator.origin.acquire import route_views as routeviews
 from smtpfeeds_aggregator.origin.acquire import validate
-from smtpfeeds_aggregator.origin.acquire.bogons import is_public_asn
+from smtpfeeds_aggregator.origin.acquire.bogons import PrefixFilter
 from smtpfeeds_aggregator.origin.acquire.fetch import check_url
 from smtpfeeds_aggregator.origin.acquire.refresh import next_refresh
 from smtpfeeds_aggregator.origin.table.in_memory import EMPTY, OriginInfo, OriginTable
@@ -147,9 +148,23 @@ def test_schedule_can_be_off_and_never_asks_more_than_hourly(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("asn", "public"),
-    [(0, False), (1, True), (23456, False), (64495, True), (64496, False), (65551, False),
-     (131071, False), (131072, True), (4199999999, True), (4200000000, False), (2**32 - 1, False)],
-)  # fmt: skip
-def test_reserved_asns_are_known_at_their_edges(asn: int, public: bool) -> None:
-    assert is_public_asn(asn) is public
+    ("prefix", "reason"),
+    [
+        ("192.88.99.0/24", "bogon"),  # RFC 7526: deprecated relay anycast
+        ("198.18.0.0/16", "bogon"),
+        ("2001:1ff::/32", "bogon"),  # IETF protocol assignments
+        ("2001:20::/32", ""),  # ORCHIDv2 is globally reachable
+        ("2001:4:112::/48", ""),  # AS112, within what is not
+        ("192.31.196.0/24", ""),  # AS112
+        ("2001:200::/32", ""),
+        ("198.51.100.0/25", "too_long"),
+        ("0.0.0.0/0", "default"),
+        ("8.0.0.0/7", "too_short"),
+    ],
+)
+def test_prefixes_leave_a_table_by_the_registries(prefix: str, reason: str) -> None:
+    network = ip_network(prefix)
+    chosen = PrefixFilter(allow_reserved=False)
+    one = (int(network.network_address), network.prefixlen, 3333)
+    assert list(chosen.keep([one], network.max_prefixlen)) == ([] if reason else [one])
+    assert [why for why, count in chosen.left_out.items() if count] == ([reason] if reason else [])

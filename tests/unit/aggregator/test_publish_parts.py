@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publish_support import HOSTILE_NAMES, NOW, Seen, frame_of, hostile_rows, make_feed
+from smtpfeeds_aggregator.address_ranges import AddressRanges
 from smtpfeeds_aggregator.publish.check import check_feed
 from smtpfeeds_aggregator.publish.entries import RECORD, format_time, pack_record, tags
 from smtpfeeds_aggregator.publish.formats import text as text_format
 from smtpfeeds_aggregator.publish.grid import expiry, next_point
 from smtpfeeds_aggregator.publish.manifest import generated_at
-from smtpfeeds_aggregator.publish.ranges import AddressRanges
 from smtpfeeds_aggregator.publish.snapshot import LeftOut, Window, window_end, window_start
 from smtpfeeds_aggregator.publish.sorting import SortedRecords
 from smtpfeeds_common.addresses import pack_address

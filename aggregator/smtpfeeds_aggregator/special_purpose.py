@@ -1,18 +1,20 @@
-"""What is not publicly routable: a dated copy of IANA's special-purpose registries.
+"""What is not of the public Internet: a dated copy of IANA's special-purpose registries.
 
+The one copy: feeds leave these addresses out, origin tables and lists these prefixes.
 Copied by hand from the IPv4 and IPv6 Special-Purpose Address Registries (RFC
 6890), the multicast registries, and the IPv6 address space registry, as they
 stood on ``AS_OF``. Python's ``is_global`` follows the interpreter's age, lets
 multicast through and lacks the newer reservations, so it is not asked.
 
 "Globally reachable: N/A" (Teredo, 6to4 and its relay anycast) counts as not
-routable: such an address names a tunnel, not the host behind it.
+routable: such an address names a tunnel, not the host behind it. ASNs follow the AS number
+registries (RFC 7249).
 """
 
 from ipaddress import ip_network
 from typing import Final
 
-from .ranges import AddressRanges
+from .address_ranges import AddressRanges
 
 #: State of the registries ("last updated" of the IPv6 one) that this copy follows; what they
 #: took in later is not here yet.
@@ -65,3 +67,17 @@ GLOBAL_WITHIN: Final = {
 def not_global() -> AddressRanges:
     """The set of addresses that are left out of the published feeds."""
     return AddressRanges(map(ip_network, NOT_GLOBAL), map(ip_network, GLOBAL_WITHIN))
+
+
+#: First and last ASN of each block that announces nothing on the public Internet.
+RESERVED_ASNS: Final = (
+    (0, 0),  # RFC 7607
+    (23456, 23456),  # AS_TRANS, RFC 6793
+    (64496, 131071),  # documentation, private use, RFC 7300, documentation, IANA's reserve
+    (4200000000, 4294967295),  # private use, RFC 7300
+)
+
+
+def is_public_asn(asn: int) -> bool:
+    """Whether an ASN may announce prefixes on the public Internet."""
+    return not any(first <= asn <= last for first, last in RESERVED_ASNS)

@@ -1,4 +1,4 @@
-"""Sets of addresses given as prefixes, asked once for every row that is published.
+"""Sets of addresses given as prefixes: what is excluded, what is not publicly routable.
 
 Packed addresses of one length compare like the numbers they are, so a set is a
 sorted list of boundaries for each length, and a look-up one bisection.

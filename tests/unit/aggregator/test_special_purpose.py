@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpfeeds_aggregator.publish.ranges import AddressRanges
-from smtpfeeds_aggregator.publish.special_purpose import GLOBAL_WITHIN, NOT_GLOBAL, not_global
+from smtpfeeds_aggregator.address_ranges import AddressRanges
+from smtpfeeds_aggregator.special_purpose import (
+    GLOBAL_WITHIN,
+    NOT_GLOBAL,
+    is_public_asn,
+    not_global,
+)
 from smtpfeeds_common.addresses import pack_address
 
 RESERVED = not_global()
@@ -43,6 +48,42 @@ def test_not_routable(address: str) -> None:
 )  # fmt: skip
 def test_routable(address: str) -> None:
     assert pack_address(address) not in RESERVED
+
+
+#: Every entry of both registries as they stood on `AS_OF`, and whether it is globally reachable;
+#: "N/A" counts as not.
+REGISTERED = {
+    "0.0.0.0/8": False, "0.0.0.0/32": False, "10.0.0.0/8": False, "100.64.0.0/10": False,
+    "127.0.0.0/8": False, "169.254.0.0/16": False, "172.16.0.0/12": False, "192.0.0.0/29": False,
+    "192.0.0.8/32": False, "192.0.0.9/32": True, "192.0.0.10/32": True, "192.0.0.170/32": False,
+    "192.0.0.171/32": False, "192.0.2.0/24": False, "192.31.196.0/24": True,
+    "192.52.193.0/24": True, "192.88.99.0/24": False, "192.88.99.2/32": False,
+    "192.168.0.0/16": False, "192.175.48.0/24": True, "198.18.0.0/15": False,
+    "198.51.100.0/24": False, "203.0.113.0/24": False, "240.0.0.0/4": False,
+    "255.255.255.255/32": False,
+    "::1/128": False, "::/128": False, "::ffff:0:0/96": False, "64:ff9b::/96": True,
+    "64:ff9b:1::/48": False, "100::/64": False, "100:0:0:1::/64": False, "2001::/32": False,
+    "2001:1::1/128": True, "2001:1::2/128": True, "2001:1::3/128": True, "2001:2::/48": False,
+    "2001:3::/32": True, "2001:4:112::/48": True, "2001:10::/28": False, "2001:20::/28": True,
+    "2001:30::/28": True, "2001:db8::/32": False, "2002::/16": False, "2620:4f:8000::/48": True,
+    "3fff::/20": False, "5f00::/16": False, "fc00::/7": False, "fe80::/10": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("prefix", "reachable"), REGISTERED.items())
+def test_every_registered_block_is_as_the_registry_has_it(prefix: str, reachable: bool) -> None:
+    network = ip_network(prefix)
+    for address in (network.network_address, network.broadcast_address):
+        assert (address.packed not in RESERVED) is reachable
+
+
+@pytest.mark.parametrize(
+    ("asn", "public"),
+    [(0, False), (1, True), (23456, False), (64495, True), (64496, False), (65551, False),
+     (131071, False), (131072, True), (4199999999, True), (4200000000, False), (2**32 - 1, False)],
+)  # fmt: skip
+def test_reserved_asns_are_known_at_their_edges(asn: int, public: bool) -> None:
+    assert is_public_asn(asn) is public
 
 
 def test_exceptions_lie_within_what_they_are_exceptions_of() -> None:
