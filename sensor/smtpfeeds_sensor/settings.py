@@ -133,7 +133,7 @@ class SensorSettings:
         unit="octets",
         minimum=1024,
         maximum=1024 * _MB,
-        help="content read and thrown away after DATA (drain) or BDAT, then the connection ends",
+        help="content of a connection by DATA (drain) and BDAT, read and thrown away; then it ends",
     )
     max_commands: int = setting(
         500,

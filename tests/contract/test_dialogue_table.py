@@ -49,6 +49,25 @@ TABLE = [
     # EHLO without an argument, as nmap and zgrab2 send it: 250, greet.
     (b"EHLO\r\n", [250], GREET),
     (b"HELO \r\n", [250], GREET),
+    # Blanks or tabs before a verb, a tab after it: as the verb.
+    (b" EHLO host\r\n", [250], GREET),
+    (b"\t \tehlo\thost\r\n", [250], GREET),
+    (b"EHLO \t host\r\n\tDATA\t\r\n", [250, 503], GREET | DATA),
+    (b"  " + GREETED + b" MAIL FROM:<a>\r\n\tRCPT TO:<b>\r\n DATA\r\n", [250] * 3 + [554], 3),
+    (b"  \tNOOP\r\n \txyzzy\r\n", [250, 500], 0),
+    # Lines ended by LF CR: as the verb.
+    (b"EHLO host\n\rMAIL FROM:<>\n\rRCPT TO:<a>\n\rDATA\n\rQUIT\n\r", [250] * 3 + [554, 221], 3),
+    (b"HELO\n\r", [250], GREET),
+    # CR twice before LF.
+    (b"EHLO host\r\r\nDATA\r\r\n", [250, 503], GREET | DATA),
+    # A known verb whose argument holds a colon is no header line, in any spelling.
+    (b"EHLO ::1\r\n", [250], GREET),
+    (b"eHLo ::1\r\n", [250], GREET),
+    (b"EHLO\t::1\r\n", [250], GREET),
+    (b"\thElO\t :: 1\r\n", [250], GREET),
+    (b"EHLO\t[IPv6:::1]\r\nDATA\t: x\r\n", [250, 503], GREET | DATA),
+    (b"EHLO\t:" + b"a" * 3000 + b"\r\nNOOP\r\n", [500, 250], GREET),
+    (b"ehLO : \xff\r\n", [500], GREET),
     # HELO or EHLO again: 250, and no second greet.
     (b"EHLO a\r\nHELO b\r\n", [250, 250], GREET),
     # MAIL and RCPT, with or without HELO: 250, no event.
@@ -166,7 +185,14 @@ def test_early_talker_is_noted_and_answered_in_turn() -> None:
         b"\x03\x00\x00\x13\x0e",
         b"\0",
         b"1\r\n",
-        b" EHLO x\r\n",
+        # The same behind blanks.
+        b" GET / HTTP/1.1\r\n",
+        b"\tSubject: x\r\n",
+        b"\rHost : x\r\n",
+        b" \t\r1",
+        b" \x16\x03",
+        b" \x0bEHLO",
+        b"Data: x\r\n",
         b"\x16\x02",
         b"\xff",
     ],
@@ -272,6 +298,13 @@ def test_content_of_a_client_that_ends_lines_by_lf_ends_by_lf() -> None:
     assert drained(b".\nNOOP\n", b"\n").replies == [554, 250]  # type: ignore[attr-defined]
 
 
+def test_content_of_a_client_that_ends_lines_by_lf_cr_ends_by_it() -> None:
+    talk = Talk(drain=True)
+    sent = (GREETED + ENVELOPE + b"DATA\r\n").replace(b"\r\n", b"\n\r")
+    assert talk.say(sent + b".\n\rNOOP\n\r") == [250, 250, 250, 354, 554, 250]
+    assert talk.say(sent + b"hello\n\r.x\n\r.\n\rQUIT\n\r") == [250, 250, 250, 354, 554, 221]
+
+
 def test_content_up_to_the_bound_is_refused_at_its_dot() -> None:
     talk = drained(b"x" * 98 + b"\r\n.\r\n", max_content_bytes=98)
     assert talk.replies == [554]  # type: ignore[attr-defined]
@@ -283,6 +316,21 @@ def test_content_past_the_bound_is_refused_before_its_dot() -> None:
     talk = drained(b"x" * 104, max_content_bytes=98)
     assert talk.replies == [554]  # type: ignore[attr-defined]
     assert (talk.dialogue.closing, talk.count["limit_content"]) == (LINGER, 1)
+
+
+def test_bound_of_content_is_for_a_whole_connection() -> None:
+    """DATA and BDAT together: many small messages are as much as one that is large."""
+    message = ENVELOPE + b"DATA\r\n" + b"x" * 40 + b"\r\n.\r\n"
+    talk = Talk(drain=True, max_content_bytes=100)
+    assert talk.say(GREETED + message + message) == [250, 250, 250, 354, 554, 250, 250, 354, 554]
+    assert talk.say(b"BDAT 20\r\n" + b"y" * 20 + b"NOOP\r\n") == [502, 250]
+    assert talk.dialogue.closing == OPEN
+    assert talk.say(b"BDAT 1\r\n") == [502]
+    assert (talk.dialogue.closing, talk.count["limit_content"]) == (LINGER, 1)
+    again = Talk(drain=True, max_content_bytes=50)
+    assert again.say(GREETED + message) == [250, 250, 250, 354, 554]
+    assert again.say(message) == [250, 250, 354, 554]
+    assert (again.dialogue.closing, again.count["limit_content"]) == (LINGER, 1)
 
 
 def test_bdat_past_the_bound_ends_it() -> None:

@@ -21,8 +21,8 @@ ALL_RULES = (
 )
 _LONGEST_REPLY = 300
 _REPLY_LINE = re.compile(rb"[2345][0-9][0-9][ -][ -~]{0,500}")
-_GREET_LINE = re.compile(rb"(?:\A|\n)(?:helo|ehlo)(?:\s|\Z|.{58})", re.IGNORECASE | re.DOTALL)
-_DATA_LINE = re.compile(rb"(?:\A|\n)(?:data|bdat)(?:\s|\Z|.{58})", re.IGNORECASE | re.DOTALL)
+_GREET_LINE = re.compile(rb"(?:\A|\n)[ \t\r]*(?:helo|ehlo)", re.IGNORECASE)
+_DATA_LINE = re.compile(rb"(?:\A|\n)[ \t\r]*(?:data|bdat)", re.IGNORECASE)
 
 
 @dataclass

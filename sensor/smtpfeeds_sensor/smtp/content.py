@@ -2,34 +2,36 @@
 
 Pure, and apart from the dialogue because where content ends must not depend on
 how it was cut into pieces: up to four octets that may begin an end are held
-until the next piece. RFC 5321 sections 4.1.1.4 and 4.5.2; a bare LF ends a line
-(2.3.8 forbids it) only for a client whose DATA command ended by one itself, so
-nobody's content can be taken for commands.
+until the next piece. RFC 5321 sections 4.1.1.4 and 4.5.2; a bare LF, or LF CR,
+ends a line (2.3.8 forbids it) only for a client whose DATA command ended by one
+itself, so nobody's content can be taken for commands.
 """
 
 import re
 from typing import Final
 
 _END_CRLF: Final = b"\r\n.\r\n"
-_END_LF: Final = re.compile(rb"\n\.\r?\n")
+_END_LF: Final = re.compile(rb"\n\r?\.\r?\n")
 #: Ends where the dot is the first line: the line end before it is the command's own.
 _STARTS_CRLF: Final = (b".\r\n",)
-_STARTS_LF: Final = (b".\r\n", b".\n")
+_STARTS_LF: Final = (b".\r\n", b".\n", b"\r.\n", b"\r.\r\n")
 #: Octets of an unfinished end that are held back.
 _TAIL: Final = len(_END_CRLF) - 1
 
-#: What ``Content.skip`` says.
+#: What ``Content.skip`` returns.
 MORE, ENDED, TOO_MUCH = range(3)
 
 
 class Content:
     """The content of one message, until it ends or there is too much of it."""
 
-    __slots__ = ("_at_start", "_by_lf", "_left", "held")
+    __slots__ = ("_at_start", "_by_lf", "held", "left")
 
     def __init__(self, limit_bytes: int, *, by_lf: bool) -> None:
-        self._left, self._by_lf = limit_bytes, by_lf
+        self._by_lf = by_lf
         self._at_start = True
+        #: Octets that may still come; its end is not content.
+        self.left = limit_bytes
         #: Octets to put before the next piece.
         self.held = b""
 
@@ -42,26 +44,27 @@ class Content:
         end = len(octets)
         self.held = b""
         if self._at_start:
-            for dot in _STARTS_LF if self._by_lf else _STARTS_CRLF:
+            starts = _STARTS_LF if self._by_lf else _STARTS_CRLF
+            for dot in starts:
                 if octets.startswith(dot, at):
                     return ENDED, at + len(dot)
-            if any(dot.startswith(octets[at:]) for dot in _STARTS_LF[: 1 + self._by_lf]):
+            if any(dot.startswith(octets[at:]) for dot in starts):
                 self.held = octets[at:]
                 return MORE, end
             self._at_start = False
-        starts, stops = self._find_dot(octets, at)
-        before = (starts if starts >= 0 else max(at, end - _TAIL)) - at
-        if before > self._left:
+        ends_at, goes_on_at = self._find_dot(octets, at)
+        before = (ends_at if ends_at >= 0 else max(at, end - _TAIL)) - at
+        if before > self.left:
             return TOO_MUCH, end
-        if starts >= 0:
-            return ENDED, stops
-        self._left -= before
+        self.left -= before
+        if ends_at >= 0:
+            return ENDED, goes_on_at
         self.held = octets[at + before :]
         return MORE, end
 
     def _find_dot(self, octets: bytes, at: int) -> tuple[int, int]:
         if not self._by_lf:
-            starts = octets.find(_END_CRLF, at)
-            return starts, starts + len(_END_CRLF)
-        found = _END_LF.search(octets, at)
-        return (found.start(), found.end()) if found else (-1, -1)
+            ends_at = octets.find(_END_CRLF, at)
+            return ends_at, ends_at + len(_END_CRLF)
+        match = _END_LF.search(octets, at)
+        return match.span() if match else (-1, -1)

@@ -22,7 +22,7 @@ from typing import ClassVar, Final
 from smtpfeeds_common.behaviours import Flags
 
 from .content import ENDED, TOO_MUCH, Content
-from .lines import LINE_STARTS, TLS_HELLO, is_clean, is_full_host_name, is_junk
+from .lines import TLS_HELLO, begins_junk, is_clean, is_full_host_name, is_junk, split_verb
 from .personas import Persona
 
 #: Bits of ``Dialogue.heard``.
@@ -70,6 +70,7 @@ class Dialogue:
         "_bad",
         "_commands",
         "_content",
+        "_content_left",
         "_count",
         "_data_heard",
         "_early_replies",
@@ -113,6 +114,8 @@ class Dialogue:
         #: A line, or an end of content, that is not whole yet.
         self._rest = b""
         self._content: Content | None = None
+        #: Octets of content, by DATA and BDAT together, that may still come.
+        self._content_left = rules.max_content_bytes
         self._early_replies = b""
         self._envelope = self._commands = self._unknown = self._bad = self._left = 0
         self._greeted = self._data_heard = self._refused = self._opened = self._in_tls = False
@@ -217,19 +220,19 @@ class Dialogue:
 
     def _odd_line(self, line: bytes, *, bare_lf: bool) -> bytes:
         """Any line that is not plainly a command."""
-        if is_junk(line):
+        verb, argument = split_verb(line)
+        handler = self._VERBS.get(verb)
+        if handler is None and is_junk(line):
             return self._junk(line)
-        words = line.split(None, 1)
-        if not words:
+        if not verb:
             return self._unknown_line()
-        handler = self._VERBS.get(words[0].upper())
         if handler is not None:
             self._note_line_end(bare_lf=bare_lf)
         if not is_clean(line):
             return self._bad_line(handler)
         if handler is None:
             return self._unknown_line()
-        return handler(self, words[1].rstrip() if len(words) > 1 else b"")
+        return handler(self, argument)
 
     def _note_line_end(self, *, bare_lf: bool) -> None:
         self._line_by_lf = bare_lf
@@ -244,19 +247,19 @@ class Dialogue:
         longest = self._rules.max_line_bytes
         if end - at >= longest:
             return self._begin_long_line(octets[at : at + longest]), at + longest
-        begins = octets[at : at + 2]
-        if begins[0] not in LINE_STARTS and begins != TLS_HELLO[:1]:
+        begins = octets[at:]
+        if begins_junk(begins):
             return self._junk(begins), end
-        self._rest = octets[at:]
+        self._rest = begins
         return b"", end
 
     def _begin_long_line(self, begins: bytes) -> bytes:
         self._commands += 1
-        if is_junk(begins):
+        handler = self._VERBS.get(split_verb(begins)[0])
+        if handler is None and is_junk(begins):
             return self._junk(begins)
-        words = begins.split(None, 1)
         self._mode, self._left = _LONG_LINE, _MAX_SKIPPED_LINE
-        return self._bad_line(self._VERBS.get(words[0].upper()) if words else None)
+        return self._bad_line(handler)
 
     # Lines that are no commands
 
@@ -311,7 +314,7 @@ class Dialogue:
             return
         self._greeted = True
         self.heard |= GREET
-        if is_full_host_name(argument):
+        if is_full_host_name(argument.strip()):
             self.flags |= _FULL_NAME
 
     def _hear_data(self) -> None:
@@ -364,7 +367,7 @@ class Dialogue:
             self._refused = True
             return self.persona.refused
         self._mode = _CONTENT
-        self._content = Content(self._rules.max_content_bytes, by_lf=self._line_by_lf)
+        self._content = Content(self._content_left, by_lf=self._line_by_lf)
         return self.persona.go_ahead
 
     def _bdat(self, argument: bytes) -> bytes:
@@ -373,8 +376,9 @@ class Dialogue:
         size = argument.split(b" ", 1)[0]
         # Twenty digits are past every bound; Python would take its time over a thousand.
         announced = int(size[:20]) if size.isdigit() else 0
-        if announced > self._rules.max_content_bytes:
+        if announced > self._content_left:
             return self._end("limit_content", self.persona.not_implemented, LINGER)
+        self._content_left -= announced
         if announced:
             self._mode, self._left = _CHUNK, announced
         return self.persona.not_implemented
@@ -426,10 +430,11 @@ class Dialogue:
     def _skip_content(self, octets: bytes, at: int) -> tuple[bytes, int]:
         content = self._content
         assert content is not None
-        said, at = content.skip(octets, at)
-        if said == TOO_MUCH:
+        outcome, at = content.skip(octets, at)
+        if outcome == TOO_MUCH:
             return self._end("limit_content", self.persona.content_too_big, LINGER), at
-        if said == ENDED:
+        if outcome == ENDED:
+            self._content_left = content.left
             self._mode, self._content = _COMMAND, None
             return self.persona.refused, at
         self._rest = content.held

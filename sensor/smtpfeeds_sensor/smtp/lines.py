@@ -8,8 +8,8 @@ import re
 from typing import Final
 
 _LETTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-#: What a line may begin with before it is judged as a whole.
-LINE_STARTS: Final = _LETTERS | frozenset(b"\r\n \t")
+#: What may stand before a verb; CR is there where lines end by LF CR.
+BLANKS: Final = b" \t\r"
 #: A TLS record: handshake, version 3.x (RFC 8446 5.1).
 TLS_HELLO: Final = b"\x16\x03"
 _HTTP_VERBS: Final = frozenset(
@@ -23,18 +23,42 @@ _HOST_NAME: Final = re.compile(
 )
 
 
-def is_junk(line: bytes) -> bool:
-    """Whether a line, without its end, shows that its sender does not speak SMTP.
+def split_verb(line: bytes) -> tuple[bytes, bytes]:
+    """The first word of a line in upper case, and what follows it; blanks around both go.
 
-    A line that begins with what is in ``LINE_STARTS`` is judged when it is whole, any other at
-    once: both ways must agree on it. A blank line is no junk.
+    Blanks, tabs and CR (from lines that end by LF CR) may stand before the word, blanks and tabs
+    behind it: real clients send all of these.
     """
+    words = line.split(None, 1)
+    if not words:
+        return b"", b""
+    return words[0].upper(), words[1].rstrip() if len(words) > 1 else b""
+
+
+def is_junk(line: bytes) -> bool:
+    """Whether a line that begins with no known verb shows that its sender does not speak SMTP.
+
+    Its first octet after leading blanks decides, as in ``begins_junk``; where that is a letter,
+    HTTP and header lines are recognized. A blank line is no junk.
+    """
+    line = line.lstrip(BLANKS)
     if not line:
         return False
     if line[0] not in _LETTERS:
-        return line[0] not in LINE_STARTS or not line.isspace()
-    word = line.split(None, 1)[0]
-    return word.upper() in _HTTP_VERBS or _HEADER_LINE.match(line) is not None
+        return True
+    return line.split(None, 1)[0].upper() in _HTTP_VERBS or _HEADER_LINE.match(line) is not None
+
+
+def begins_junk(octets: bytes) -> bool:
+    """Whether a line that is not whole yet is junk already, whatever follows.
+
+    It must agree with ``is_junk`` on the whole line, so that a verdict does not depend on how
+    octets were cut. The first octet of a TLS record waits for the second.
+    """
+    if octets == TLS_HELLO[:1]:
+        return False
+    octets = octets.lstrip(BLANKS)
+    return bool(octets) and octets[0] not in _LETTERS
 
 
 def is_clean(line: bytes) -> bool:

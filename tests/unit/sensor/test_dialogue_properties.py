@@ -16,8 +16,11 @@ WORDS = st.one_of(
     st.sampled_from([b"DATA", b"data", b"BDAT 7", b"BDAT 3 LAST", b"RSET", b"NOOP", b"QUIT"]),
     st.sampled_from([b"STARTTLS", b"AUTH", b"Subject: x", b"GET / HTTP/1.1", b"hello", b" "]),
     st.sampled_from([b".", b"\r\n.\r\n", b"\n.\n", b"\0", b"\xff", b"\x16\x03\x01", b"x" * 70]),
+    st.sampled_from(
+        [b" EHLO x", b"\tdata", b"eHLO\t::1", b"DATA\t", b"\r.", b"BDAT\t9", b" \tGET /"]
+    ),
 )
-LINES = st.tuples(WORDS, st.sampled_from([b"\r\n", b"\n", b"", b"\r"])).map(b"".join)
+LINES = st.tuples(WORDS, st.sampled_from([b"\r\n", b"\n", b"", b"\r", b"\n\r"])).map(b"".join)
 STREAMS = st.one_of(st.lists(LINES, max_size=30).map(b"".join), st.binary(max_size=300))
 
 
