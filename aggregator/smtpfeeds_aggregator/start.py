@@ -16,7 +16,8 @@ from smtpfeeds_common.systemd import notify
 
 from .service import Service
 from .settings import AggregatorSettings
-from .store.connection import DatabaseRefused, connect, discard
+from .store.connection import connect, discard
+from .store.errors import DatabaseRefused
 from .store.migrations import check_schema
 
 logger = logging.getLogger(__name__)

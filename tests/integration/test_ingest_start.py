@@ -15,12 +15,8 @@ from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
 from servers.postgres import PostgresServer
 from servers.proxy import CuttingProxy, Target
 from smtpfeeds_aggregator.start import wait_for_database
-from smtpfeeds_aggregator.store.connection import (
-    DatabaseRefused,
-    DatabaseTimeout,
-    connect,
-    database_errors,
-)
+from smtpfeeds_aggregator.store.connection import connect
+from smtpfeeds_aggregator.store.errors import DatabaseRefused, DatabaseTimeout, database_errors
 from smtpfeeds_common.errors import SchemaMismatch
 from smtpfeeds_common.signals import Signals
 

@@ -1,5 +1,6 @@
 """What the aggregator's commands share: where their settings come from."""
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,10 @@ def load(config: Path | None) -> AggregatorSettings:
 
 
 def single_host_settings(folder: Path) -> Path:
-    """The settings file of a folder of `smtpfeeds up`.
+    """The settings file of a folder of `smtpfeeds up`, for a command that asks nothing else.
+
+    The folder's database is private: libpq's variables in the environment (PGHOSTADDR, PGOPTIONS,
+    PGSERVICE and others) are about some other one, and are removed from this process.
 
     Raises:
         SettingsError: there is none in it.
@@ -40,4 +44,6 @@ def single_host_settings(folder: Path) -> Path:
     config = folder / _SINGLE_HOST_SETTINGS
     if not config.is_file():
         raise SettingsError(f"{folder} is no folder of `smtpfeeds up`: no {config.name} in it")
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
     return config

@@ -17,7 +17,7 @@ from smtpfeeds_common.logs import fields
 from ..health import Health
 from ..metrics import Metrics
 from ..sources import Refusal, Source
-from ..store.connection import DatabaseTimeout
+from ..store.errors import DatabaseTimeout
 from ..store.ingest import IngestStore
 from ..store.rows import BatchKey, Folded, Outcome
 from .fold import fold

@@ -20,7 +20,8 @@ from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.errors import DatabaseUnavailable
 from smtpfeeds_common.logs import fields
 
-from .connection import Connection, TransactionConflict, database_errors, discard
+from .connection import Connection, discard
+from .errors import TransactionConflict, database_errors
 from .rows import BatchKey, Folded, Outcome, OverflowRow
 from .sql import queries
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import psycopg
 
-from .connection import Connection, database_errors
+from .connection import Connection
+from .errors import database_errors
 from .sql import queries
 
 #: Rows looked at, or deleted, in one statement.

@@ -36,7 +36,8 @@ from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import DatabaseUnavailable, SchemaMismatch
 
 from . import sql as sql_files
-from .connection import Connection, database_errors
+from .connection import Connection
+from .errors import database_errors
 from .sql import queries
 
 _FILE: Final = re.compile(r"^(\d{4})_(\w+)\.sql$")

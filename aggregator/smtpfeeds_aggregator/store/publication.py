@@ -11,7 +11,8 @@ from itertools import islice
 from typing import IO, Any, Final, NamedTuple, TypeVar
 
 from ..publish.origins import OriginInfo
-from .connection import Connection, database_errors
+from .connection import Connection
+from .errors import database_errors
 from .sql import queries
 
 T = TypeVar("T")

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from .connection import Connection, database_errors
+from .connection import Connection
+from .errors import database_errors
 from .sql import queries
 
 #: Addresses locked and rebuilt in one transaction.

@@ -135,10 +135,17 @@ class Home:
         return settings
 
     def environment(self, given: Mapping[str, str], wanted: Wanted) -> dict[str, str]:
-        """The children's environment: ours, without what would part them from each other."""
+        """The children's environment: ours, without what would send them elsewhere.
+
+        libpq reads variables such as PGHOSTADDR, PGOPTIONS and PGSERVICE beside the DSN.
+        """
         ours = {f"SMTPFEEDS_SENSOR_{name.upper()}" for name in self.sensor_settings(wanted)}
         ours |= {f"SMTPFEEDS_AGGREGATOR_{n.upper()}" for n in self.aggregator_settings(wanted, "")}
-        return {name: value for name, value in given.items() if name not in ours}
+        return {
+            name: value
+            for name, value in given.items()
+            if name not in ours and not name.startswith("PG")
+        }
 
 
 def toml_text(settings: Mapping[str, Value]) -> str:

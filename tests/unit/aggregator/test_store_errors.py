@@ -7,10 +7,10 @@ import pytest
 from psycopg import errors
 
 from ingest_support import settings_of
-from smtpfeeds_aggregator.store.connection import (
+from smtpfeeds_aggregator.store.connection import connection_parameters
+from smtpfeeds_aggregator.store.errors import (
     DatabaseTimeout,
     TransactionConflict,
-    connection_parameters,
     one_line,
     translate,
 )

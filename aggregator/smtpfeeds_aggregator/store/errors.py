@@ -1,0 +1,92 @@
+"""What PostgreSQL's errors mean to the rest of the program.
+
+They stand alone so that nothing outside of ``store`` knows psycopg's: callers see
+
+    DatabaseUnavailable      hold what is in hand and try again
+    ├── DatabaseTimeout      so too, and with less at a time
+    ├── DatabaseRefused      so too while running; at a start end with its message
+    │   └── DatabaseUnsuitable
+    └── TransactionConflict  the same transaction again, at once
+    BadRows                  this data will never be accepted
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import psycopg
+from psycopg import errors
+
+from smtpfeeds_common.errors import BadRows, DatabaseError, DatabaseUnavailable
+
+from .limited import ServerSilent
+
+#: SQLSTATE classes: cardinality violation, data exception, integrity constraint violation.
+_BAD_DATA: Final = ("21", "22", "23")
+#: serialization_failure, deadlock_detected.
+_CONFLICTS: Final = ("40001", "40P01")
+#: A line that already ended in punctuation needs no more of it.
+_PUNCTUATED: Final = re.compile("([.,:;?!]);(?= )")
+#: query_canceled: by ``statement_timeout``, or by an administrator to whom it was too slow.
+_CANCELED: Final = "57014"
+
+
+class TransactionConflict(DatabaseUnavailable):
+    """PostgreSQL chose this transaction to give way to another; run it again."""
+
+
+class DatabaseTimeout(DatabaseUnavailable):
+    """The database did not do in time what it was asked."""
+
+
+class DatabaseRefused(DatabaseUnavailable):
+    """The server is there and refuses this account, or it has no such database."""
+
+
+class DatabaseUnsuitable(DatabaseRefused):
+    """The database, or what stands in front of it, is set up in a way that cannot be used."""
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """Translate psycopg's errors to ours.
+
+    Raises:
+        BadRows: the data itself is refused.
+        TransactionConflict: the same transaction may pass when run again.
+        DatabaseTimeout: it took too long.
+        DatabaseUnavailable: anything else; the data is not to blame.
+    """
+    try:
+        yield
+    except psycopg.Error as exc:
+        raise translate(exc) from exc
+
+
+def translate(exc: psycopg.Error) -> DatabaseError:
+    """What an error of psycopg means to us."""
+    state = exc.sqlstate or ""
+    text = one_line(exc)
+    if state[:2] in _BAD_DATA or (not state and isinstance(exc, errors.DataError)):
+        return BadRows(f"the database refuses the data: {text} (SQLSTATE {state or 'none'})")
+    if state in _CONFLICTS:
+        return TransactionConflict(f"another transaction was in the way: {text}")
+    silent = _silence(exc)
+    if silent is not None or state == _CANCELED:
+        return DatabaseTimeout(f"the database takes too long: {silent or text}")
+    return DatabaseUnavailable(f"the database cannot be used now: {text or type(exc).__name__}")
+
+
+def _silence(exc: BaseException | None) -> ServerSilent | None:
+    """The silence that led to an error: what cleans up after it may meet another."""
+    while exc is not None and not isinstance(exc, ServerSilent):
+        exc = exc.__cause__ or exc.__context__
+    return exc
+
+
+def one_line(exc: BaseException) -> str:
+    """An error's text in one line: libpq gives each of its sentences a line of its own."""
+    lines = [" ".join(line.split()) for line in str(exc).splitlines()]
+    text = "; ".join(line for line in lines if line)
+    return _PUNCTUATED.sub(r"\1", text)
