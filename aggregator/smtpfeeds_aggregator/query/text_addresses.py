@@ -42,15 +42,15 @@ _DOT: Final = rb"(?:\.|\[\.\]|\(\.\))"
 _COLON: Final = rb"(?::|\[:\])"
 _OCTET: Final = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4: Final = (
-    rb"(?<![0-9A-Za-z_])(?<![0-9A-Za-z_]\.)(?<![0-9A-Za-z_][\[(]\.[\])])"
+    rb"(?<![0-9A-Za-z_%])(?<![0-9A-Za-z_]\.)(?<![0-9A-Za-z_][\[(]\.[\])])"
     rb"(?P<ipv4>" + _OCTET + rb"(?:" + _DOT + _OCTET + rb"){3})"
     rb"(?![0-9A-Za-z_])(?!" + _DOT + rb"[0-9A-Za-z_])(?!-[A-Za-z])"
 )
 _IPV6: Final = (
-    rb"(?<![0-9A-Za-z_:.])(?:[Ii][Pp][Vv]6:)?"
+    rb"(?<![0-9A-Za-z_:.%])(?:[Ii][Pp][Vv]6:)?"
     rb"(?=[0-9A-Fa-f]{0,4}" + _COLON + rb"[0-9A-Fa-f]{0,4}" + _COLON + rb")"
     rb"(?P<ipv6>(?:[0-9A-Fa-f.]|" + _COLON + rb")++)"
-    rb"(?:%[0-9A-Za-z_.~-]+)?(?![0-9A-Za-z_])"
+    rb"(?:%[0-9A-Za-z_~-]+)?(?![0-9A-Za-z_])"
 )
 _ADDRESS: Final = re.compile(_IPV6 + rb"|" + _IPV4)
 _ONLY_IPV4: Final = re.compile(_IPV4)

@@ -134,6 +134,7 @@ HALF = TextMatcher(address.packed for address in SET)
 @given(TEXTS)
 @example("1.2.3.4" * 40)
 @example("192.0.2.2")
+@example("2001:db8::%192.0.2.0")
 @example("::ffff:192.0.2.2")
 @example("0" * 200 + ".192.0.2.2")
 def test_the_fast_way_agrees_with_the_exact_rule_on_every_line(text: str) -> None:
