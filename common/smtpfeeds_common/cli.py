@@ -44,6 +44,16 @@ COMMANDS: Final = {
     "sensors": Entry(
         "smtpfeeds_aggregator.cli.query:sensors", "aggregator", "List and purge sensors."
     ),
+    "exclude": Entry(
+        "smtpfeeds_aggregator.cli.exclusions:exclude",
+        "aggregator",
+        "Keep prefixes out of what is published.",
+    ),
+    "forget": Entry(
+        "smtpfeeds_aggregator.cli.exclusions:forget",
+        "aggregator",
+        "Delete what is stored of an address or a prefix.",
+    ),
     "origin": Entry(
         "smtpfeeds_aggregator.cli.origin:origin", "aggregator", "Origin tables: ASN and AS name."
     ),

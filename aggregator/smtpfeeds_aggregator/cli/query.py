@@ -30,7 +30,7 @@ _EXIT_CODES: Final = (
     "that is away."
 )
 _FEED_FORMATS: Final = ("table", "json", "ndjson", "csv", "text")
-_LIST_FORMATS: Final = ("table", "json", "ndjson", "csv")
+list_formats: Final = ("table", "json", "ndjson", "csv")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -101,7 +101,7 @@ def feed() -> None:
 
 
 @feed.command("list", epilog=_EXIT_CODES, short_help="List the feeds.")
-@format_options(_LIST_FORMATS)
+@format_options(list_formats)
 @database_options
 def feed_list(settings: "AggregatorSettings", form: str) -> None:
     """List the feeds: what each reports, and how many addresses are stored of its window.
@@ -113,7 +113,7 @@ def feed_list(settings: "AggregatorSettings", form: str) -> None:
     from ..store.reading import ReadingStore
     from .output import FEED_COLUMNS, write_records
 
-    with _connected(settings) as connection:
+    with connected(settings) as connection:
         since = window_start(window_end(PublicationStore(connection).now()))
         held = {state.feed: state for state in ReadingStore(connection).feeds(since)}
     records = [
@@ -151,7 +151,7 @@ def feed_show(
     from .output import write_entries
 
     with (
-        _connected(settings) as connection,
+        connected(settings) as connection,
         feed_rows(settings, PublicationStore(connection), name, since=since, until=until) as found,
     ):
         rows, left_out = found
@@ -167,7 +167,7 @@ def feed_show(
     help="At most this many, those seen last first.",
 )
 @click.option("--since", help="Last seen at this time or later: 2026-11-23T11:00Z, or 7d, 12h.")
-@format_options(_LIST_FORMATS)
+@format_options(list_formats)
 @database_options
 def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, form: str) -> None:
     """List the IPv6 /64s that had more new addresses in a day than are stored.
@@ -177,7 +177,7 @@ def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, 
     from ..store.reading import ReadingStore
     from .output import CROWDED_COLUMNS, write_records
 
-    with _connected(settings) as connection:
+    with connected(settings) as connection:
         found = ReadingStore(connection).crowded(_time(since), limit + 1)
     records = [{name: getattr(one, name) for name in CROWDED_COLUMNS} for one in found[:limit]]
     write_records(records, CROWDED_COLUMNS, form, "no IPv6 /64 was past its addresses of a day")
@@ -213,7 +213,7 @@ def query(
 
     asked = [parse_term(term) for term in terms]
     wanted = Filter(feeds=feeds or FEED_NAMES, since=since, until=until)
-    with _connected(settings) as connection:
+    with connected(settings) as connection:
         store = ReadingStore(connection)
         if meets_a_crowded_prefix(store, asked, wanted):
             click.echo(
@@ -226,7 +226,7 @@ def query(
 
 
 @click.group(invoke_without_command=True, epilog=_EXIT_CODES)
-@format_options(_LIST_FORMATS)
+@format_options(list_formats)
 @database_options
 @click.pass_context
 def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> None:
@@ -240,7 +240,7 @@ def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> No
 
 
 @sensors.command("list", epilog=_EXIT_CODES, short_help="List the sensors.")
-@format_options(_LIST_FORMATS)
+@format_options(list_formats)
 @database_options
 def sensors_list(settings: "AggregatorSettings", form: str) -> None:
     """List the sensors: alive, silent since, version, events, clock skew."""
@@ -267,7 +267,7 @@ def sensors_purge(settings: "AggregatorSettings", name: str, since: str, *, yes:
 
     time = _time(since)
     assert time is not None
-    with _connected(settings, write=True) as connection:
+    with connected(settings, write=True) as connection:
         store = PurgeStore(connection)
         if not store.knows(name):
             click.echo(f"there is no sensor {name!r}; `smtpfeeds sensors` lists them", err=True)
@@ -291,7 +291,7 @@ def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
     from ..store.reading import ReadingStore
     from .output import SENSOR_COLUMNS, write_records
 
-    with _connected(settings) as connection:
+    with connected(settings) as connection:
         states = ReadingStore(connection).sensors()
     records = [
         {
@@ -326,7 +326,8 @@ def _settings(config: Path | None, dsn: str | None, folder: Path | None) -> "Agg
 
 
 @contextmanager
-def _connected(settings: "AggregatorSettings", *, write: bool = False) -> "Iterator[Connection]":
+def connected(settings: "AggregatorSettings", *, write: bool = False) -> "Iterator[Connection]":
+    """A connection to the database of the settings, whose schema is this program's."""
     from ..store.connection import connect, discard
     from ..store.migrations import check_schema
 

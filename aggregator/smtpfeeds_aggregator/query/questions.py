@@ -82,16 +82,26 @@ def _range(network: Network) -> Range:
     return Range(network.network_address.packed, network.broadcast_address.packed)
 
 
+def parse_duration(text: str) -> timedelta | None:
+    """Read a duration such as 7d, 12h, 30m; None where the text is none.
+
+    Raises:
+        OverflowError: it is longer than Python's times.
+    """
+    match = _DURATION.fullmatch(text)
+    return None if match is None else timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+
+
 def parse_time(text: str, now: datetime) -> datetime:
     """Read an ISO 8601 time (UTC where it names no zone) or a duration back from now.
 
     Raises:
         SettingsError: it is neither.
     """
-    match = _DURATION.fullmatch(text)
     try:
-        if match is not None:
-            return now - timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+        duration = parse_duration(text)
+        if duration is not None:
+            return now - duration
         time = datetime.fromisoformat(text)
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError) as exc:

@@ -1,0 +1,153 @@
+"""`smtpfeeds exclude` and `smtpfeeds forget`: what is not published, and what is not kept."""
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from smtpfeeds_common.addresses import Network, parse_network
+from smtpfeeds_common.errors import AddressError, SettingsError
+from smtpfeeds_common.times import iso_utc
+
+from .query import connected, database_options, format_options, list_formats
+
+if TYPE_CHECKING:
+    from ..settings import AggregatorSettings
+
+#: A spool keeps undelivered events for the retention, and confirmed batches for a day; a
+#: week more is for a host that was away meanwhile.
+_ARRIVAL: Final = timedelta(days=8)
+#: Addresses whose deletion takes long enough for a line of progress.
+_WORTH_A_LINE: Final = 10_000
+_COLUMNS: Final = ("prefix", "in_force", "since", "until", "reason")
+
+
+@click.group()
+def exclude() -> None:
+    """Keep prefixes out of what is published. Their events are counted and kept all the same."""
+
+
+@exclude.command("add", short_help="Keep a prefix or an address out of the feeds.")
+@click.argument("prefix", metavar="PREFIX|ADDRESS")
+@click.option("--why", "reason", required=True, help="The reason, for yourself: never published.")
+@click.option("--until", help="When it ends: 2026-12-24T00:00Z, or 30d from now. Default: never.")
+@database_options
+def add(settings: "AggregatorSettings", prefix: str, reason: str, until: str | None) -> None:
+    """Keep a prefix or an address out of the feeds from the next publication on.
+
+    Examples:
+
+    \b
+      smtpfeeds exclude add 192.0.2.0/24 --why "our own mail servers"
+      smtpfeeds exclude add 2001:db8::25 --why "asked by its owner" --until 90d
+    """
+    from ..store.exclusions import ExclusionStore
+
+    network, end = _network(prefix), _end(until)
+    with connected(settings, write=True) as connection:
+        store = ExclusionStore(connection)
+        store.add(network, reason, end)
+        addresses = store.count(network)
+    click.echo(
+        f"{network} is not published {_until(end)} ({addresses} of its addresses are stored); "
+        "published files change with the next publication"
+    )
+
+
+@exclude.command("list", short_help="List what is excluded.")
+@format_options(list_formats)
+@database_options
+def list_(settings: "AggregatorSettings", form: str) -> None:
+    """List what is excluded, also what has ended. Times are UTC."""
+    from ..store.exclusions import ExclusionStore
+    from .output import write_records
+
+    with connected(settings) as connection:
+        exclusions = ExclusionStore(connection).all()
+    records = [{name: getattr(one, name) for name in _COLUMNS} for one in exclusions]
+    write_records(records, _COLUMNS, form, "nothing is excluded")
+
+
+@exclude.command("remove", short_help="Publish a prefix again.")
+@click.argument("prefix", metavar="PREFIX|ADDRESS")
+@database_options
+def remove(settings: "AggregatorSettings", prefix: str) -> None:
+    """Publish a prefix again from the next publication on. It must be spelled as it is listed."""
+    from ..store.exclusions import ExclusionStore
+
+    network = _network(prefix)
+    with connected(settings, write=True) as connection:
+        removed = ExclusionStore(connection).remove(network)
+    if not removed:
+        click.echo(f"{network} is not excluded; see `smtpfeeds exclude list`", err=True)
+        raise click.exceptions.Exit(1)
+    click.echo(f"{network} is published again with the next publication")
+
+
+@click.command(short_help="Delete what is stored of an address or a prefix.")
+@click.argument("prefix", metavar="ADDRESS|PREFIX")
+@click.option("--why", "reason", default="forgotten on request", show_default=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@database_options
+def forget(settings: "AggregatorSettings", prefix: str, reason: str, *, yes: bool) -> None:
+    """Delete what is stored of an address or a prefix, and do not publish it.
+
+    It stays excluded for as long as a sensor's spool or a replay could bring its events back:
+    the retention and eight days. Counts by hour stay: they hold no address.
+    """
+    from ..store.exclusions import ExclusionStore
+
+    network = _network(prefix)
+    with connected(settings, write=True) as connection:
+        store = ExclusionStore(connection)
+        addresses = store.count(network)
+        if not yes:
+            click.confirm(
+                f"Delete what is stored of {network}: {addresses} addresses?", abort=True, err=True
+            )
+        end = datetime.now(UTC) + timedelta(days=settings.retention_days) + _ARRIVAL
+        forgotten = store.forget(network, reason, end, _progress(addresses))
+    click.echo(
+        f"{network}: {forgotten.addresses} addresses deleted "
+        f"({forgotten.observations} rows of feeds, {forgotten.sightings} sightings); "
+        f"not published {_until(end)}"
+    )
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    """A line that changes, on a terminal, where it takes long enough to be read."""
+
+    def show(addresses: int) -> None:
+        click.echo(f"\r{addresses} of {total} addresses", nl=False, err=True)
+
+    return show if sys.stderr.isatty() and total > _WORTH_A_LINE else lambda _addresses: None
+
+
+def _network(text: str) -> Network:
+    try:
+        return parse_network(text)
+    except AddressError as exc:
+        raise SettingsError(exc.message) from exc
+
+
+def _end(text: str | None) -> datetime | None:
+    """A time to come; a duration counts from now on."""
+    from ..query.questions import parse_duration, parse_time
+
+    if text is None:
+        return None
+    now = datetime.now(UTC)
+    try:
+        duration = parse_duration(text)
+        end = parse_time(text, now) if duration is None else now + duration
+    except OverflowError as exc:
+        raise SettingsError(f"--until {text} is too far away; leave it out for no end") from exc
+    if end <= now:
+        raise SettingsError(f"--until {text} is in the past")
+    return end
+
+
+def _until(end: datetime | None) -> str:
+    return "from now on" if end is None else f"until {iso_utc(end)}"

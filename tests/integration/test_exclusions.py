@@ -1,0 +1,157 @@
+"""`smtpfeeds exclude` and `smtpfeeds forget`, on a real database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ingest_support.fixtures import migrated_database
+from servers.postgres import PostgresServer
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_aggregator.store.connection import Connection, connect
+from smtpfeeds_aggregator.store.exclusions import SLICE_ADDRESSES, ExclusionStore
+from smtpfeeds_common.addresses import parse_network
+from smtpfeeds_common.cli import main
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def dsn(postgres: PostgresServer) -> Iterator[str]:
+    made = migrated_database(postgres)
+    yield made
+    postgres.drop_database(made)
+
+
+@pytest.fixture
+def connection(dsn: str) -> Iterator[Connection]:
+    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as made:
+        yield made
+
+
+@pytest.fixture
+def run(dsn: str) -> Run:
+    def call(*args: str, **kwargs: object) -> Result:
+        env = {"SMTPFEEDS_AGGREGATOR_DSN": dsn}
+        return CliRunner().invoke(main, args, env=env, **kwargs)  # type: ignore[arg-type]
+
+    return call
+
+
+def see(connection: Connection, *ips: str) -> None:
+    """Two feeds and two sensors for each address."""
+    connection.execute(
+        b"INSERT INTO observation (ip, feed, first_seen, last_seen, hits)"
+        b" SELECT ip::inet, feed, now(), now(), 2 FROM unnest(%(ips)s::text[]) AS i (ip),"
+        b" unnest(ARRAY['smtpgreet', 'smtpdata']) AS f (feed)",
+        {"ips": list(ips)},
+    )
+    connection.execute(
+        b"INSERT INTO sighting (ip, feed, sensor, first_seen, last_seen, hits)"
+        b" SELECT ip, feed, sensor, first_seen, last_seen, 1 FROM observation,"
+        b" unnest(ARRAY['sensor-1', 'sensor-2']) AS s (sensor) WHERE ip = ANY(%(ips)s::inet[])",
+        {"ips": list(ips)},
+    )
+
+
+def stored(connection: Connection, table: bytes) -> list[str]:
+    rows = connection.execute(b"SELECT DISTINCT host(ip), ip FROM " + table + b" ORDER BY ip")
+    return [row[0] for row in rows.fetchall()]
+
+
+def exclusions(run: Run) -> list[dict[str, object]]:
+    listed: list[dict[str, object]] = json.loads(run("exclude", "list", "--json").stdout)
+    return listed
+
+
+def test_an_exclusion_is_added_listed_and_removed(run: Run, connection: Connection) -> None:
+    see(connection, "192.0.2.1", "198.51.100.1")
+    added = run("exclude", "add", "192.0.2.0/24", "--why", "our own", "--until", "30d")
+    assert added.exit_code == 0
+    assert added.stdout.startswith("192.0.2.0/24 is not published until ")
+    assert "(1 of its addresses are stored)" in added.stdout
+    (listed,) = exclusions(run)
+    assert (listed["prefix"], listed["reason"], listed["in_force"]) == (
+        "192.0.2.0/24",
+        "our own",
+        True,
+    )
+    until = datetime.fromisoformat(str(listed["until"]))
+    assert abs(until - NOW - timedelta(days=30)) < timedelta(minutes=5)
+    assert run("exclude", "remove", "192.0.2.0/24").exit_code == 0
+    assert run("exclude", "list", "--json").exit_code == 1
+    again = run("exclude", "remove", "192.0.2.0/24")
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "is not excluded" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("add", "192.0.2.1/24", "--why", "x"), "has host bits set"),
+        (("add", "nonsense", "--why", "x"), "is not a prefix"),
+        (("add", "192.0.2.1", "--why", "x", "--until", "2020-01-01"), "is in the past"),
+        (("add", "192.0.2.1", "--why", "x", "--until", "999999999w"), "too far away"),
+        (("add", "192.0.2.1"), "--why"),
+    ],
+)
+def test_wrong_use_is_named(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    result = run("exclude", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_to_forget_deletes_every_row_of_a_prefix_and_nothing_else(
+    run: Run, connection: Connection
+) -> None:
+    see(connection, "192.0.2.0", "192.0.2.255", "192.0.1.255", "192.0.3.0", "2001:db8::1")
+    result = run("forget", "192.0.2.0/24", "--yes")
+    assert result.exit_code == 0
+    assert "2 addresses deleted (4 rows of feeds, 8 sightings)" in result.stdout
+    for table in (b"observation", b"sighting"):
+        assert stored(connection, table) == ["192.0.1.255", "192.0.3.0", "2001:db8::1"]
+    # What a spool or a replay brings back later is stored and not published.
+    (listed,) = exclusions(run)
+    until = datetime.fromisoformat(str(listed["until"]))
+    assert until > NOW + timedelta(days=AggregatorSettings().retention_days + 7)
+
+
+def test_to_forget_asks_first(run: Run, connection: Connection) -> None:
+    see(connection, "192.0.2.1")
+    result = run("forget", "192.0.2.1", input="n\n")
+    assert result.exit_code == 1
+    assert stored(connection, b"observation") == ["192.0.2.1"]
+    assert run("exclude", "list", "--json").exit_code == 1
+
+
+def test_a_large_prefix_goes_in_slices_and_a_second_time_changes_nothing(
+    connection: Connection,
+) -> None:
+    many = [f"2001:db8::{number:x}" for number in range(SLICE_ADDRESSES + 10)]
+    see(connection, *many, "2001:db9::1")
+    store = ExclusionStore(connection)
+    prefix, until = parse_network("2001:db8::/32"), NOW + timedelta(days=40)
+    seen: list[int] = []
+    forgotten = store.forget(prefix, "asked", until, seen.append)
+    assert (forgotten.addresses, forgotten.observations) == (len(many), 2 * len(many))
+    assert seen == [SLICE_ADDRESSES, len(many)]
+    assert store.forget(prefix, "asked", until).addresses == 0
+    assert stored(connection, b"observation") == ["2001:db9::1"]
+
+
+def test_to_forget_keeps_a_longer_exclusion_and_its_reason(connection: Connection) -> None:
+    store = ExclusionStore(connection)
+    prefix = parse_network("192.0.2.0/24")
+    store.add(prefix, "our own", None)
+    store.forget(prefix, "asked", NOW + timedelta(days=40))
+    (kept,) = store.all()
+    assert (kept.reason, kept.until) == ("our own", None)
+    store.add(prefix, "asked", NOW + timedelta(days=1))
+    store.forget(prefix, "forgotten", NOW + timedelta(days=40))
+    (longer,) = store.all()
+    assert longer.until == NOW + timedelta(days=40)
