@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from smtpfeeds_common.addresses import Network
 
-from .connection import Connection, database_errors
+from .connection import Connection
+from .errors import database_errors
 from .sql import queries
 
 #: Addresses deleted in one transaction.
