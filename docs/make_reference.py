@@ -168,7 +168,7 @@ def message_page() -> str:
 
 
 def _json_type(told: dict[str, Any]) -> str:
-    kind = told.get("type", "")
+    kind = "string" if "enum" in told else told.get("type", "")
     if kind == "array":
         return "list of " + told["items"]["$ref"].rpartition("/")[2]
     return {"object": "object of integers"}.get(kind, kind)

@@ -1,14 +1,16 @@
-"""The two feeds. Everything that is said per feed is said in terms of these."""
+"""The two feeds: their names, and the event that each lists."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
+
+FeedName = Literal["smtpgreet", "smtpdata"]
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
     """A public feed: its name, the event it lists, and a line on what that event is."""
 
-    name: str
+    name: FeedName
     event: str
     description: str
 
@@ -22,7 +24,7 @@ DATA: Final = Feed(
 
 #: In the order in which they are listed everywhere; a data event implies a greet.
 FEEDS: Final = (GREET, DATA)
-FEED_BY_NAME: Final = {feed.name: feed for feed in FEEDS}
+FEED_BY_NAME: Final[dict[str, Feed]] = {feed.name: feed for feed in FEEDS}
 FEED_NAMES: Final = tuple(FEED_BY_NAME)
 
 #: Past this an entry leaves the published feeds.

@@ -10,11 +10,14 @@ not pass, its rows are read one by one and those that fail are handed back
 beside the batch.
 """
 
+import uuid
 from typing import Annotated, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from .errors import WireError
+from .feeds import FeedName
+from .topology import SENSOR_NAME_PATTERN
 
 VERSION: Final = 1
 #: Rows a sensor seals into one batch.
@@ -24,6 +27,13 @@ MAX_ROWS_READ: Final = 20_000
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 
 _INT64_MAX: Final = 2**63 - 1
+#: Characters of a reason that are kept: it may quote what a stranger wrote.
+_REASON_MAX: Final = 300
+#: What msgspec reads as a UUID, for the published schema. ``$(?!\n)`` is the end of the text both
+#: in Python and in ECMAScript.
+_UUID_PATTERN: Final = (
+    r"^([0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$(?!\n)"
+)
 Row = TypeVar("Row")
 #: 2000-01-01 to 9999-01-01: what every PostgreSQL and Python can hold. A wrong
 #: clock inside of it is a matter for the clamp at ingest, not for the schema.
@@ -32,14 +42,7 @@ _MS_MAX: Final = 253_370_764_800_000
 
 Millis = Annotated[int, msgspec.Meta(ge=_MS_MIN, le=_MS_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-FeedName = Annotated[
-    str,
-    msgspec.Meta(
-        pattern="^(smtpgreet|smtpdata)$",
-        max_length=9,
-        description="the feed: `smtpgreet` or `smtpdata`",
-    ),
-]
+Feed = Annotated[FeedName, msgspec.Meta(description="the feed: `smtpgreet` or `smtpdata`")]
 Text = Annotated[str, msgspec.Meta(max_length=128)]
 First = Annotated[Millis, msgspec.Meta(description="time of the first of these events")]
 Last = Annotated[Millis, msgspec.Meta(description="time of the last of these events")]
@@ -48,7 +51,7 @@ Last = Annotated[Millis, msgspec.Meta(description="time of the last of these eve
 class Observation(msgspec.Struct, frozen=True, gc=False):
     """One address's part in one feed since the last batch."""
 
-    feed: FeedName
+    feed: Feed
     ip: Annotated[str, msgspec.Meta(max_length=64, description="the client's address, RFC 5952")]
     first_ms: First
     last_ms: Last
@@ -75,7 +78,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 class HourCount(msgspec.Struct, frozen=True, gc=False):
     """How many events of a feed fell into one UTC hour."""
 
-    feed: FeedName
+    feed: Feed
     hour_ms: Annotated[Millis, msgspec.Meta(description="when the UTC hour begins")]
     events: Annotated[Count, msgspec.Meta(description="events in that hour, in this batch")]
 
@@ -83,7 +86,7 @@ class HourCount(msgspec.Struct, frozen=True, gc=False):
 class PrefixOverflow(msgspec.Struct, frozen=True, gc=False):
     """Events from an IPv6 /64 beyond its addresses of the day, counted under the prefix."""
 
-    feed: FeedName
+    feed: Feed
     prefix: Annotated[str, msgspec.Meta(max_length=64, description="the IPv6 /64")]
     first_ms: First
     last_ms: Last
@@ -95,11 +98,10 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
 
     v: Annotated[int, msgspec.Meta(ge=1, le=VERSION, description="version of the schema")] = VERSION
     spool: Annotated[
-        str,
+        uuid.UUID,
         msgspec.Meta(
-            pattern="^[0-9a-f-]{36}$",
-            max_length=36,
             description="UUID of the opening of the spool that sealed the batch",
+            extra_json_schema={"pattern": _UUID_PATTERN},
         ),
     ]
     seq: Annotated[
@@ -113,7 +115,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
     sensor: Annotated[
         str,
         msgspec.Meta(
-            pattern="^[a-z0-9-]{1,63}$",
+            pattern=SENSOR_NAME_PATTERN,
             max_length=63,
             description="the sensor's name, the same as its account's at the broker",
         ),
@@ -207,7 +209,7 @@ def _decode_by_row(body: bytes) -> Decoded:
         header = _header_decoder.decode(body)
         loose = _loose_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise WireError(f"the message is not a batch: {exc}") from exc
+        raise WireError(f"the message is not a batch: {exc}"[:_REASON_MAX]) from exc
     refused: list[RefusedRow] = []
     batch = Batch(
         **msgspec.structs.asdict(header),
@@ -229,5 +231,5 @@ def _rows(
         try:
             rows.append(decoder.decode(raw))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-            refused.append(RefusedRow(kind, bytes(raw), str(exc)))
+            refused.append(RefusedRow(kind, bytes(raw), str(exc)[:_REASON_MAX]))
     return rows

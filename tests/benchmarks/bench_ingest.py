@@ -166,7 +166,7 @@ def distinct_batches(rows: int, seed: int) -> list[bytes]:
     """
     chance = random.Random(seed)
     v4 = iter(chance.sample(range(1 << 24, 224 << 24), rows))
-    spools = [str(uuid.uuid4()) for _ in range(SENSORS)]
+    spools = [uuid.uuid4() for _ in range(SENSORS)]
     batches = []
     at = now_ms()
     for number in range(rows // BATCH_ROWS):
@@ -192,7 +192,7 @@ def distinct_batches(rows: int, seed: int) -> list[bytes]:
 def repeated_batches(count: int) -> Iterator[bytes]:
     """One event a row, over and over of the same addresses."""
     chance = random.Random(5)
-    spools = [str(uuid.uuid4()) for _ in range(SENSORS)]
+    spools = [uuid.uuid4() for _ in range(SENSORS)]
     ips = [f"198.{18 + n // 65536}.{n >> 8 & 255}.{n & 255}" for n in range(POOL)]
     for number in range(count):
         at, sensor = now_ms(), number % SENSORS
@@ -201,7 +201,7 @@ def repeated_batches(count: int) -> Iterator[bytes]:
         yield body(f"s{sensor}", spools[sensor], number // SENSORS + 1, rows)
 
 
-def body(sensor: str, spool: str, seq: int, rows: list[Observation]) -> bytes:
+def body(sensor: str, spool: uuid.UUID, seq: int, rows: list[Observation]) -> bytes:
     at = now_ms()
     hours = [HourCount("smtpgreet", at, len(rows))]
     return encode(
@@ -535,7 +535,7 @@ def many_spools(bench: Bench, spools: int = 10_000) -> None:
         dsn = bench.database()
         bench.clear_queue()
         bodies, at = [], now_ms()
-        ids = [str(uuid.uuid4()) for _ in range(count)]
+        ids = [uuid.uuid4() for _ in range(count)]
         for number in range(spools):
             sensor = f"s{number % SENSORS}"
             rows = [

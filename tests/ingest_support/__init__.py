@@ -55,14 +55,14 @@ def data(ip: str, at_ms: int | None = None, **more: Any) -> Observation:
 def made_batch(
     *rows: Observation,
     sensor: str = "s1",
-    spool: uuid.UUID | str | None = None,
+    spool: uuid.UUID | None = None,
     seq: int = 1,
     hours: Sequence[HourCount] = (),
     overflows: Sequence[PrefixOverflow] = (),
     **more: Any,
 ) -> Batch:
     return Batch(
-        spool=str(spool or uuid.uuid4()),
+        spool=spool or uuid.uuid4(),
         seq=seq,
         sensor=sensor,
         sealed_ms=more.pop("sealed_ms", now_ms()),
@@ -79,7 +79,7 @@ def delivery_of(batch: Batch | bytes, account: str | None = "s1", token: Any = N
     return Delivery(body, who, f"observations.{who}", redelivered=False, token=token)
 
 
-class MadeUpOrigin:
+class KnowsAllOrigins:
     """An origin table that knows every address: the ASN is made from its first octet."""
 
     def __init__(self, generation: str = "made-up", offset: int = 64_500) -> None:

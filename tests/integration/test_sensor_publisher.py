@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pika
 import pytest
@@ -24,11 +25,11 @@ from smtpfeeds_common.wire import decode
 from smtpfeeds_sensor.delivery.publisher import BrokerLink
 from smtpfeeds_sensor.settings import SensorSettings
 
-UUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
+SPOOL = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
 
 def batch(body: bytes = b"{}", seq: int = 1) -> SealedBatch:
-    return SealedBatch(UUID, seq, 1_795_000_000_000, body)
+    return SealedBatch(SPOOL, seq, 1_795_000_000_000, body)
 
 
 def password_in(parameters: pika.URLParameters) -> str:
@@ -353,7 +354,7 @@ def test_broker_that_blocks_publishers_gets_the_batch_when_it_blocks_no_more(
         )
         assert sensor.stop() == 0
         hits: dict[str, int] = {}
-        seen: set[tuple[str, int]] = set()
+        seen: set[tuple[UUID, int]] = set()
         while len(hits) < 4:
             made = decode(centre.take_events()[1]).batch
             if (made.spool, made.seq) not in seen:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest_support import MadeUpOrigin, Table, delivery_of, now_ms, settings_of
+from ingest_support import KnowsAllOrigins, Table, delivery_of, now_ms, settings_of
 from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
 from smtpfeeds_aggregator.ingest.check import check
 from smtpfeeds_aggregator.ingest.fold import fold
@@ -56,7 +56,7 @@ def deliver(path: Path, store: IngestStore, *, confirmed: bool = True) -> int:
         counted = 0
         for batch in sealer.waiting():
             checked = check(delivery_of(batch.body))
-            origin = MadeUpOrigin()
+            origin = KnowsAllOrigins()
             outcome = store.apply(fold([checked], origin), lambda _: fold([], origin))  # noqa: B023
             counted += len(outcome.fresh)
             if confirmed:

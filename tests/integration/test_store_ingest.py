@@ -13,7 +13,7 @@ import pytest
 from ingest_support import (
     DAY_MS,
     HOUR_MS,
-    MadeUpOrigin,
+    KnowsAllOrigins,
     Table,
     data,
     delivery_of,
@@ -64,7 +64,7 @@ def table(every_dsn: str) -> Iterator[Table]:
 
 def apply(store: IngestStore, *batches: Batch, origin: object = None) -> Outcome:
     """Write batches as the worker does, in one transaction."""
-    used = origin or MadeUpOrigin()
+    used = origin or KnowsAllOrigins()
     unique = {check(delivery_of(batch)).key: check(delivery_of(batch)) for batch in batches}
 
     def refold(keys: frozenset[BatchKey]) -> object:
@@ -213,16 +213,16 @@ def test_counters_saturate_and_spoil_nobody(store: IngestStore, table: Table) ->
 
 
 def test_origin_is_stored_updated_and_never_lost(store: IngestStore, table: Table) -> None:
-    apply(store, made_batch(greet("192.0.2.1"), greet("0.0.0.1")), origin=MadeUpOrigin())
+    apply(store, made_batch(greet("192.0.2.1"), greet("0.0.0.1")), origin=KnowsAllOrigins())
     asked = "SELECT host(ip), asn FROM observation ORDER BY ip"
     assert table(asked) == [("0.0.0.1", None), ("192.0.2.1", 64_692)]
     assert table("SELECT * FROM autonomous_system") == [(64_692, "AS 64692 made-up")]
-    moved = MadeUpOrigin("newer", offset=65_000)
+    moved = KnowsAllOrigins("newer", offset=65_000)
     apply(store, made_batch(greet("192.0.2.1")), origin=moved)
     assert table(asked)[1] == ("192.0.2.1", 65_192)
     apply(store, made_batch(greet("192.0.2.1")), origin=EMPTY)
     assert table(asked)[1] == ("192.0.2.1", 65_192), "no table knows less than an old one"
-    apply(store, made_batch(greet("192.0.2.1")), origin=MadeUpOrigin("renamed"))
+    apply(store, made_batch(greet("192.0.2.1")), origin=KnowsAllOrigins("renamed"))
     assert table("SELECT name FROM autonomous_system ORDER BY asn")[0] == ("AS 64692 renamed",)
 
 
@@ -298,7 +298,7 @@ def test_two_workers_on_the_same_keys_neither_deadlock_nor_lose(dsn: str) -> Non
     def drain(number: int) -> None:
         try:
             for batches in work[number]:
-                apply(stores[number], *batches, origin=MadeUpOrigin(f"table {number}"))
+                apply(stores[number], *batches, origin=KnowsAllOrigins(f"table {number}"))
         except Exception as exc:  # noqa: BLE001 - asserted on by the main thread
             failures.append(exc)
 

@@ -13,7 +13,7 @@ import pytest
 
 from ingest_support import (
     DAY_MS,
-    MadeUpOrigin,
+    KnowsAllOrigins,
     Table,
     data,
     delivery_of,
@@ -42,9 +42,9 @@ def apply(store: IngestStore, batch: Batch) -> Outcome:
     checked = check(delivery_of(batch))
 
     def refold(keys: object) -> Folded:
-        return fold([checked] if keys else [], MadeUpOrigin())
+        return fold([checked] if keys else [], KnowsAllOrigins())
 
-    return store.apply(fold([checked], MadeUpOrigin()), refold)
+    return store.apply(fold([checked], KnowsAllOrigins()), refold)
 
 
 def ingest_store(dsn: str) -> IngestStore:

@@ -5,7 +5,6 @@ its sensor; they must be one and the same. Every address is packed here, once.
 A row that cannot be is handed back beside its batch, its neighbours stay.
 """
 
-import uuid
 from typing import Final, NamedTuple
 
 import msgspec
@@ -49,14 +48,10 @@ def check(delivery: Delivery) -> CheckedBatch:
         raise WireError(
             f"the batch names the sensor {batch.sensor!r}, the account {delivery.account!r} sent it"
         )
-    try:
-        spool = uuid.UUID(batch.spool)
-    except ValueError as exc:
-        raise WireError(f"{batch.spool!r} is not a spool's UUID") from exc
     rows = _pack_rows(batch.observations, refused)
     overflows = _pack_overflows(batch.overflows, refused)
     return CheckedBatch(
-        BatchKey(batch.sensor, spool, batch.seq), batch, rows, overflows, refused, delivery
+        BatchKey(batch.sensor, batch.spool, batch.seq), batch, rows, overflows, refused, delivery
     )
 
 

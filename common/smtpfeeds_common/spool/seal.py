@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from ..addresses import format_address
 from ..errors import SpoolError
-from ..feeds import FEED_NAMES
+from ..feeds import FEEDS
 from ..wire import MAX_ROWS, Batch, HourCount, Observation, PrefixOverflow, encode
 from .bounds import Keeper
 from .file import (
@@ -136,7 +137,7 @@ class Sealer:
     ) -> Batch:
         state = json.loads(self._meta("state", "{}"))
         return Batch(
-            spool=spool,
+            spool=UUID(spool),
             seq=seq,
             sensor=self.sensor,
             sealed_ms=now_ms,
@@ -145,12 +146,12 @@ class Sealer:
             drops=int(self._meta("drops", 0)),
             counters=state.get("counters", {}),
             observations=[
-                Observation(FEED_NAMES[feed], format_address(ip), first, last, hits, flags, targets)
+                Observation(FEEDS[feed].name, format_address(ip), first, last, hits, flags, targets)
                 for feed, ip, first, last, hits, flags, targets in rows
             ],
-            hours=[HourCount(FEED_NAMES[feed], hour, events) for feed, hour, events in hours],
+            hours=[HourCount(FEEDS[feed].name, hour, events) for feed, hour, events in hours],
             overflows=[
-                PrefixOverflow(FEED_NAMES[feed], f"{format_address(prefix)}/64", first, last, hits)
+                PrefixOverflow(FEEDS[feed].name, f"{format_address(prefix)}/64", first, last, hits)
                 for feed, prefix, first, last, hits in overflow
             ],
         )

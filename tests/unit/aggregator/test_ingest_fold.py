@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest_support import MadeUpOrigin, data, delivery_of, greet, made_batch, utc
+from ingest_support import KnowsAllOrigins, data, delivery_of, greet, made_batch, utc
 from smtpfeeds_aggregator.ingest.check import check, printable, stored_counters
 from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.ingest.refusals import refused_rows_body
@@ -100,7 +100,7 @@ def test_data_brings_its_greet_row_without_hits() -> None:
 
 
 def test_origins_and_names_are_of_the_table_given() -> None:
-    made = folded(made_batch(greet("0.0.0.1"), greet("192.0.2.1")), origin=MadeUpOrigin())
+    made = folded(made_batch(greet("0.0.0.1"), greet("192.0.2.1")), origin=KnowsAllOrigins())
     assert [row[-1] for row in unpack(made.copy)] == [None, 64_692]
     assert made.names == {64_692: "AS 64692 made-up"}
     assert made.annotated
@@ -155,10 +155,15 @@ def test_only_a_64_bit_ipv6_prefix_is_an_overflow(prefix: str, good: bool) -> No
     assert len(checked.rows) == 1
 
 
+def with_spool(text: str) -> bytes:
+    made = made_batch()
+    return encode(made).replace(str(made.spool).encode(), text.encode())
+
+
 REFUSED = [
     (delivery_of(made_batch(sensor="s2")).body, "s1", "names the sensor 's2'"),
     (delivery_of(made_batch()).body, None, "does not vouch"),
-    (delivery_of(made_batch(spool="-" * 36)).body, "s1", "not a spool's UUID"),
+    (with_spool("-" * 36), "s1", "Invalid UUID"),
     (b"\xff", "s1", "not a batch"),
     (b'{"v": 2}', "s1", "not a batch"),
     (b" " * (8 * 1024 * 1024 + 1), "s1", "octets"),
@@ -175,10 +180,8 @@ def test_what_is_not_its_senders_batch_is_refused(
 
 def test_two_spellings_of_a_spool_are_one_spool() -> None:
     spool = uuid.uuid4()
-    keys = {
-        check(delivery_of(made_batch(spool=text))).key
-        for text in (str(spool), spool.hex[:4] + "----" + spool.hex[4:])
-    }
+    spellings = (str(spool), spool.hex, str(spool).upper())
+    keys = {check(delivery_of(with_spool(text))).key for text in spellings}
     assert len(keys) == 1
 
 

@@ -1,6 +1,7 @@
 """The wire: what one end encodes the other reads, and hostile rows stay alone."""
 
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -10,12 +11,12 @@ from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.errors import WireError
 
 NOW_MS = 1_795_431_600_000
-UUID = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
+SPOOL = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
 
 
 def batch(**changes: Any) -> wire.Batch:
     fields: dict[str, Any] = {
-        "spool": UUID,
+        "spool": uuid.UUID(SPOOL),
         "seq": 1,
         "sensor": "sensor-1",
         "sealed_ms": NOW_MS,
@@ -67,6 +68,7 @@ def test_unknown_fields_are_ignored() -> None:
         {"ip": "1" * 65},
         {"ip": None},
         {"feed": "dnsrd"},
+        {"feed": "smtpdata\n"},  # Python's `$` matches before a last line feed
         {"first_ms": 0},  # a clock at the epoch is no clock
         {"last_ms": 2**62},
         {"targets": 2**63},
@@ -110,6 +112,8 @@ def test_a_row_that_is_not_utf8_stays_alone() -> None:
         json.dumps(raw(seq=2**63)).encode(),
         json.dumps(raw(spool="../../etc/passwd")).encode(),
         json.dumps(raw(sensor="Sensor.1")).encode(),
+        json.dumps(raw(sensor="sensor-1\n")).encode(),
+        json.dumps(raw(spool=SPOOL + "\n")).encode(),
         json.dumps(raw(sealed_ms="now")).encode(),
         json.dumps(raw(observations={})).encode(),
         json.dumps(raw(counters={"a": -1})).encode(),
@@ -133,3 +137,10 @@ def test_a_full_batch_is_within_the_bounds() -> None:
     full = wire.encode(batch(observations=[longest] * wire.MAX_ROWS))
     assert len(full) < wire.MAX_BODY_BYTES
     assert len(wire.decode(full).batch.observations) == wire.MAX_ROWS
+
+
+def test_reason_that_quotes_a_stranger_is_bounded() -> None:
+    message = raw()
+    message["observations"][0]["feed"] = "x" * 100_000
+    ((_, _, reason),) = wire.decode(json.dumps(message).encode()).refused
+    assert len(reason) == 300
