@@ -1,0 +1,129 @@
+"""Bits that age: on which days an address was seen, and what it did lately. Pure.
+
+An address changes hands. So behaviours and targets are kept for two epoch weeks
+only, that of the row's newest day and the one before, and the days on which it was
+seen as a number whose bit 0 is the row's newest day and whose bit n is n days before
+it. All of it is relative to ``day``, the newest day that was folded in: a row that
+is idle needs no writer, and a reader shifts.
+
+Days are UTC days since 1970-01-01, weeks are seven of them. Folding is
+commutative, associative and idempotent, so that neither order nor repetition of
+visits changes a row. ``store/sql/ingest.sql`` and the spool hold the same rules as
+SQL; property tests compare all three.
+"""
+
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+DAY_MS: Final = 86_400_000
+WEEK_DAYS: Final = 7
+#: Days that are kept, the newest included, whatever the retention: 63 bits hold them.
+DAYS_MAX: Final = 60
+#: An address is new for so long after it was first seen.
+NEW_FOR: Final = timedelta(hours=24)
+#: An address returned when it was away for at least so many days.
+AWAY_DAYS: Final = 3
+
+
+class History(NamedTuple):
+    """What ages of one row; a row without events has day 0 and no bits."""
+
+    #: The newest day that was folded in.
+    day: int = 0
+    #: Bit n: seen on ``day - n``.
+    days: int = 0
+    #: Behaviours and targets of the week of ``day``, and of the week before.
+    flags_now: int = 0
+    flags_before: int = 0
+    targets_now: int = 0
+    targets_before: int = 0
+
+
+def of_event(at_ms: int, flags: int, targets: int) -> History:
+    """The history of one event."""
+    return History(at_ms // DAY_MS, 1, flags, 0, targets, 0)
+
+
+def of_note(at_ms: int, flags: int) -> History:
+    """The history of a note: behaviours of an event that is recorded already, and no day."""
+    return History(at_ms // DAY_MS, 0, flags, 0, 0, 0)
+
+
+def fold(one: History, other: History) -> History:
+    """Both histories as one."""
+    day = max(one.day, other.day)
+    first, second = moved(one, day), moved(other, day)
+    return History(day, *(a | b for a, b in zip(first[1:], second[1:], strict=True)))
+
+
+def moved(history: History, day: int) -> History:
+    """The same history relative to a later day: what is older than its bits are kept is gone."""
+    later = day - history.day
+    if later <= 0:
+        return history
+    weeks = day // WEEK_DAYS - history.day // WEEK_DAYS
+    days = history.days << later if later < DAYS_MAX else 0
+    days &= (1 << DAYS_MAX) - 1
+    if weeks == 0:
+        return history._replace(day=day, days=days)
+    if weeks == 1:
+        return History(day, days, 0, history.flags_now, 0, history.targets_now)
+    return History(day, days)
+
+
+def masked(days: int, day: int, first_day: int, retention_days: int) -> int:
+    """The days of a row that was first seen on one day and last seen on another, both set.
+
+    Args:
+        days: bit n is ``day - n``.
+        day: the row's newest day.
+        first_day: the day of its first_seen.
+        retention_days: no day further back is kept, nor one past ``DAYS_MAX``.
+    """
+    oldest = min(day - first_day, retention_days, DAYS_MAX - 1)
+    if oldest < 0:
+        return 0
+    days &= (1 << (oldest + 1)) - 1
+    if day - first_day == oldest:
+        days |= 1 << oldest
+    return days | 1
+
+
+def recent_flags(history: History, today: int) -> int:
+    """Behaviours of this epoch week and of the one before."""
+    now = moved(history, today)
+    return now.flags_now | now.flags_before
+
+
+def recent_targets(history: History, today: int) -> int:
+    """Targets of this epoch week and of the one before."""
+    now = moved(history, today)
+    return now.targets_now | now.targets_before
+
+
+def days_seen(history: History, today: int, window_days: int) -> int:
+    """On how many of the last days, today included, it was seen."""
+    return (moved(history, today).days & ((1 << window_days) - 1)).bit_count()
+
+
+def marks(history: History, today: int) -> str:
+    """The last seven days as a small picture, the oldest first: ``#`` seen, ``.`` not."""
+    days = moved(history, today).days
+    return "".join("#" if days >> back & 1 else "." for back in reversed(range(WEEK_DAYS)))
+
+
+def returned(history: History, today: int) -> bool:
+    """Whether a gap of at least ``AWAY_DAYS`` days ended within the last seven."""
+    days = moved(history, today).days
+    gap = 0
+    seen_later = False
+    for back in range(DAYS_MAX):
+        if days >> back & 1:
+            if seen_later and gap >= AWAY_DAYS:
+                return True
+            if back >= WEEK_DAYS:
+                return False
+            seen_later, gap = True, 0
+        elif seen_later:
+            gap += 1
+    return False
