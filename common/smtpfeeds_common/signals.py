@@ -31,6 +31,8 @@ class Signals:
         reload: Iterable[signal.Signals] = (signal.SIGHUP,),
     ) -> "Signals":
         """Handle these signals from here on; call it from the main thread."""
+        # A caller may have left it ignored: then nobody learns how a child ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in stop:
             signal.signal(number, self._on_stop)
         for number in reload:

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import cast
 
 from smtpfeeds_common.logs import fields
+from smtpfeeds_common.signals import Signals
 from smtpfeeds_common.spool import now_ms
 from smtpfeeds_common.systemd import notify
 
 from .edge import listen
-from .edge.listen import Opened
+from .edge.listen import Opened, Place
 from .edge.reactor import Reactor
 from .process.privileges import become, find_user, make_folder
-from .process.workers import run_workers
-from .service import SensorService, announce, host_name, make_personas
+from .process.readiness import announce
+from .process.workers import open_for_workers, run_workers
+from .service import SensorService, host_name, make_personas
 from .settings import SensorSettings
 
 logger = logging.getLogger(__name__)
@@ -33,15 +35,24 @@ def run_sensor(settings: SensorSettings) -> None:
     places = listen.parse_listen(settings.listen, os.environ)
     user = find_user(settings.user)
     _raise_file_limit(settings)
-    if settings.workers > 1:
-        run_workers(settings, places, user, functools.partial(_run_worker, settings))
-        return
-    opened = listen.open_sockets(places, backlog=settings.backlog, free=settings.listen_free)
+    sets = _open(settings, places)
     make_folder(Path(settings.spool_dir), user)
     if user is not None:
         become(user)
-    run_process(settings, opened, functools.partial(announce, settings, opened))
+    ready = functools.partial(announce, settings, sets[0])
+    if settings.workers > 1:
+        signals = Signals().install()
+        run_workers(sets, functools.partial(_run_worker, settings), ready, signals)
+    else:
+        run_process(settings, sets[0], ready)
     notify("STOPPING=1")
+
+
+def _open(settings: SensorSettings, places: Sequence[Place]) -> list[list[Opened]]:
+    """A set of sockets for each process."""
+    if settings.workers > 1:
+        return open_for_workers(settings, places)
+    return [listen.open_sockets(places, backlog=settings.backlog, free=settings.listen_free)]
 
 
 def _run_worker(

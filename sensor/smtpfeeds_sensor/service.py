@@ -8,7 +8,6 @@ keeps the rest.
 """
 
 import functools
-import json
 import logging
 import os
 import re
@@ -24,7 +23,6 @@ from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import SpoolError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import SUFFIX, Bounds, Spool, find_spools
-from smtpfeeds_common.systemd import notify
 
 from .counters import new_counters
 from .delivery.deliverer import Delivery, DeliveryThread, Housekeeping
@@ -179,6 +177,7 @@ class SensorService:
             self._ports.append(
                 self._reactor.adoptStreamPort(one.socket.fileno(), one.socket.family, factory)
             )
+            one.socket.close()  # Twisted has a copy
         self._reactor.addSystemEventTrigger("before", "shutdown", self.stop)
 
     def _deliver(self) -> None:
@@ -275,15 +274,3 @@ class SensorService:
             )
         self.spool.close()
         logger.info("stopped")
-
-
-def announce(settings: SensorSettings, opened: Sequence[Opened]) -> None:
-    """Say where the sensor listens: in the log, in `<name>.listening`, and to systemd."""
-    where = [one.where for one in opened]
-    path = Path(settings.spool_dir) / f"{settings.name}.listening"
-    fresh = path.with_suffix(".listening-new")
-    fresh.write_text(json.dumps({"pid": os.getpid(), "addresses": where}) + "\n", encoding="utf-8")
-    fresh.replace(path)
-    shown = where if len(where) <= 8 else [*where[:7], f"and {len(where) - 7} more"]
-    logger.info("listening", extra=fields(addresses=",".join(shown)))
-    notify("READY=1")

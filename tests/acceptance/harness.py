@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psycopg
 
+from servers.processes import NoReport
+from smtpfeeds_common.supervision import State, stop_all
 from smtpfeeds_deploy.simulation.ledger import (
     Bracket,
     Found,
@@ -71,16 +73,17 @@ class Site:
         program.start()
 
         def is_ready() -> bool:
-            code = program.exit_code()
-            assert code is None, f"{name} ended with {code}:\n{program.last_words()}"
-            return program.ready
+            program.look()
+            ended = program.state is State.DOWN
+            assert not ended, f"{name} ended with {program.exit_code}:\n{program.last_words()}"
+            return program.state is State.RUNNING
 
         wait_for(is_ready, f"{name} is ready")
         return program
 
     def program(self, name: str, *arguments: str) -> Program:
         log = BoundedLog(self.folder / "log" / f"{name}.log")
-        program = Program(name, arguments, log, clean_environment())
+        program = Program(name, arguments, log, clean_environment(), NoReport())
         self.programs.append(program)
         return program
 
@@ -88,8 +91,13 @@ class Site:
         """Run `smtpfeeds ARGUMENTS…` to its end, which must be a good one."""
         program = self.program(name, *arguments)
         program.start()
-        wait_for(lambda: program.exit_code() is not None, f"{name} has ended")
-        assert program.exit_code() == 0, program.last_words()
+
+        def has_ended() -> bool:
+            program.look()
+            return program.state is State.DOWN
+
+        wait_for(has_ended, f"{name} has ended")
+        assert program.exit_code == 0, program.last_words()
 
     def migrate(self, config: Path) -> None:
         self.run("migrate", "aggregator", "migrate", "--config", str(config))
@@ -110,12 +118,9 @@ class Site:
 
     def stop(self) -> list[str]:
         """Stop in the reverse order; the names of those that had to be killed."""
-        deadline = time.monotonic() + STOP_LIMIT_S
-        for program in reversed(self.programs):
-            program.ask_to_stop()
-        stubborn = [p.name for p in reversed(self.programs) if not p.wait_or_kill(deadline)]
+        killed = stop_all(reversed(self.programs), STOP_LIMIT_S)
         self.programs.clear()
-        return stubborn
+        return [program.name for program in killed]
 
     def logs(self) -> str:
         """The end of every log, for the message of a failed test."""

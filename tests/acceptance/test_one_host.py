@@ -238,7 +238,7 @@ def test_stop_during_the_start_is_heard(tmp_path: Path, made_up_origins: dict[st
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--smtp=127.0.0.1"], "is not HOST:PORT"),
+        (["--smtp=127.0.0.1"], "lacks a port"),
         (["--smtp=127.0.0.1:0", "--trusted-proxy=10.0.0.1/8"], "is not a prefix"),
         (["--smtp=127.0.0.1:0", "--origin-table=/nowhere"], "does not exist"),
         ([], "Missing option '--smtp'"),

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from servers.processes import ServerFailedError, free_port
+from servers.processes import NoReport, ServerFailedError, free_port
 from servers.proxy import CuttingProxy
 from smtpfeeds_common.spool import read_status
+from smtpfeeds_common.supervision import State, describe_end, stop_all
 from smtpfeeds_deploy.simulation import made_up
 from smtpfeeds_deploy.simulation.simulate import Target
 from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
-from smtpfeeds_deploy.single_host.programs import Program, ended
+from smtpfeeds_deploy.single_host.programs import Program
 
 from .brokers import AGGREGATOR, Brokers
 from .databases import Database, Gauge, several_hosts
@@ -101,7 +102,7 @@ class Pipeline:
         self.run("migrate", "aggregator", "migrate", "--config", str(self._file("a1")))
         for name in (*AGGREGATORS, *SENSORS):
             self._start_program(name)
-        self.wait(lambda: all(p.ready for p in self.programs.values()), "all programs are ready")
+        self.wait(lambda: all(map(_is_ready, self.programs.values())), "all programs are ready")
 
     def _lay_wires(self) -> None:
         node = ("127.0.0.1", self.brokers.nodes[0].port)
@@ -167,25 +168,28 @@ class Pipeline:
     # Programs
 
     def _start_program(self, name: str) -> None:
-        if name not in self.programs:
-            kind = "sensor" if name in SENSORS else "aggregator"
-            arguments = (kind, "run", "--config", str(self._file(name)))
-            self.programs[name] = self._program(name, *arguments)
+        kind = "sensor" if name in SENSORS else "aggregator"
+        arguments = (kind, "run", "--config", str(self._file(name)))
+        # One for each run: a run decides by itself when the next one begins.
+        self.programs[name] = self._program(name, *arguments)
         self.programs[name].start()
 
     def _program(self, name: str, *arguments: str) -> Program:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("SMTPFEEDS_")}
         log = BoundedLog(self.folder / "log" / f"{name}.log", max_bytes=1 << 30)
-        return Program(name, arguments, log, environ)
+        return Program(name, arguments, log, environ, NoReport())
 
     def run(self, name: str, *arguments: str) -> None:
         """Run `smtpfeeds ARGUMENTS…` to its end, which must be a good one."""
         program = self._program(name, *arguments)
         program.start()
-        self.wait(lambda: program.exit_code() is not None, f"{name} has ended")
-        code, said = program.exit_code(), program.last_words()
-        program.wait_or_kill(time.monotonic())
-        assert code == 0, said
+
+        def has_ended() -> bool:
+            program.look()
+            return program.state is State.DOWN
+
+        self.wait(has_ended, f"{name} has ended")
+        assert program.exit_code == 0, program.last_words()
 
     def kill(self, name: str) -> None:
         """kill -9; it is started again."""
@@ -211,20 +215,22 @@ class Pipeline:
 
     def tend(self) -> None:
         """Start what has died; call this several times a second."""
-        for name, program in self.programs.items():
+        for name, program in list(self.programs.items()):
             due = self._restart_at.get(name)
             if due is not None:
                 if time.monotonic() >= due and name not in self._down:
                     del self._restart_at[name]
-                    program.start()
-            elif (code := program.exit_code()) is not None:
+                    self._start_program(name)
+                continue
+            program.look()
+            if program.state in {State.DOWN, State.BACKING_OFF}:
                 if name not in self._killed:
-                    self.ended.append(f"{name} {ended(code)}")
+                    self.ended.append(f"{name} {describe_end(program.exit_code or 0)}")
                 self._killed.discard(name)
                 self._restart_at[name] = time.monotonic() + RESTART_S
 
     def all_ready(self) -> bool:
-        return not self._restart_at and all(p.ready for p in self.programs.values())
+        return not self._restart_at and all(map(_is_ready, self.programs.values()))
 
     def sleep(self, duration_s: float) -> None:
         """Let time pass, with everything tended."""
@@ -251,12 +257,8 @@ class Pipeline:
 
     def _stop_programs(self) -> None:
         for program in self.programs.values():
-            if program.pid is not None:
-                program._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
-            program.ask_to_stop()
-        deadline = time.monotonic() + 10
-        for program in self.programs.values():
-            program.wait_or_kill(deadline)
+            program.send(signal.SIGCONT)
+        stop_all(self.programs.values(), 10)
 
     # What it says of itself
 
@@ -292,3 +294,7 @@ class Pipeline:
             f"--- {path.name}\n{BoundedLog(path).tail()}"
             for path in sorted((self.folder / "log").glob("*.log"))
         )
+
+
+def _is_ready(program: Program) -> bool:
+    return program.state is State.RUNNING

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from sensor_support import Client, SensorProcess, memory_bytes, running, settle
+from sensor_support import Client, SensorProcess, memory_bytes, running, settle, started
 from servers.certificates import Certificates
 from servers.processes import free_port, wait_until
 from smtpfeeds_common.behaviours import Flags
@@ -332,15 +332,12 @@ def test_workers_share_the_port_each_with_a_spool(tmp_path: Path) -> None:
                 assert client.reply() == 220
                 assert client.say(b"EHLO x\r\n") == 250
         assert sensor.process is not None
-        children = (
-            Path(f"/proc/{sensor.process.pid}/task/{sensor.process.pid}/children")
-            .read_text()
-            .split()
+        workers = children(sensor.process.pid)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        wait_until(
+            lambda: "worker is back" in sensor.log.read_text(), limit_s=20, what="its return"
         )
-        assert len(children) == 2
-        os.kill(int(children[0]), signal.SIGKILL)
-        wait_until(lambda: "begun again" in sensor.log.read_text(), limit_s=5, what="the death")
-        time.sleep(1.5)
         for number in range(40):
             with sensor.connect(0, f"127.0.6.{1 + number}") as client:
                 assert client.reply() == 220
@@ -353,6 +350,59 @@ def test_workers_share_the_port_each_with_a_spool(tmp_path: Path) -> None:
             assert rows
             found |= {row[0] for row in rows}
         assert len(found) == 80
+
+
+def test_workers_go_on_when_a_child_ends_that_is_none_of_them(tmp_path: Path) -> None:
+    """As the first process of a container the parent inherits every orphan."""
+    sensor = SensorProcess(tmp_path, workers=2)
+    # The shell becomes the sensor, which then has a child that it did not start.
+    sensor.within = ["sh", "-c", 'sleep 600 & exec "$@"', "sh"]
+    with started(sensor):
+        assert sensor.process is not None
+        pid = sensor.process.pid
+        before = children(pid)
+        assert len(before) == 3
+        (orphan,) = (each for each in before if b"sleep" in command_of(each))
+        os.kill(orphan, signal.SIGKILL)
+        wait_until(lambda: len(children(pid)) == 2, limit_s=20, what="the orphan is reaped")
+        with sensor.connect() as client:
+            assert client.reply() == 220
+        assert set(children(pid)) < set(before)
+        assert sensor.stop() == 0
+        assert "Traceback" not in sensor.log.read_text()
+
+
+def test_workers_hold_only_their_own_sockets(tmp_path: Path) -> None:
+    """Neither the originals of what Twisted copied, nor those of the other workers."""
+    with running(tmp_path, workers=3, listen=["127.1.0.0/24:0"]) as sensor:
+        assert sensor.process is not None
+        pid = sensor.process.pid
+        assert listeners(pid) == 3 * 256
+        assert [listeners(child) for child in children(pid)] == [256] * 3
+        assert sensor.stop() == 0
+    with running(tmp_path, listen=["127.1.0.0/24:0"]) as sensor:
+        assert sensor.process is not None
+        assert listeners(sensor.process.pid) == 256
+
+
+def children(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def listeners(pid: int) -> int:
+    """How many TCP listening sockets a process holds."""
+    listening = {
+        line.split()[9]
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        if line.split()[3] == "0A"
+    }
+    held = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum(link.removeprefix("socket:[").removesuffix("]") in listening for link in held)
 
 
 def test_files_certificate_metrics_and_notify(tmp_path: Path) -> None:

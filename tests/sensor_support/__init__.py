@@ -172,7 +172,13 @@ class Client:
 def running(folder: Path, **settings: Any) -> Iterator[SensorProcess]:
     """A sensor that listens; ended however the test ends."""
     folder.mkdir(exist_ok=True)
-    sensor = SensorProcess(folder, **settings)
+    with started(SensorProcess(folder, **settings)) as sensor:
+        yield sensor
+
+
+@contextmanager
+def started(sensor: SensorProcess) -> Iterator[SensorProcess]:
+    """The same for a sensor that is made already."""
     sensor.start()
     try:
         yield sensor

@@ -15,9 +15,21 @@ import subprocess
 import time
 from collections.abc import Callable
 
+from smtpfeeds_common.supervision import Child
+
 # Under Linux's default ephemeral range (32768-60999), so that no client socket takes a port
 # between our choosing it and the server's binding it.
 _PORTS = range(20_000, 32_000)
+
+
+class NoReport:
+    """For a child whose ends and returns a test looks at by itself."""
+
+    def ended(self, child: Child, code: int, again_s: float) -> None: ...
+
+    def not_started(self, child: Child, error: Exception, again_s: float) -> None: ...
+
+    def returned(self, child: Child) -> None: ...
 
 
 class ServerFailedError(RuntimeError):

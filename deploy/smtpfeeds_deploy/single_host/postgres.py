@@ -138,12 +138,17 @@ class PrivatePostgres:
         """The major version, once started."""
         return None if self._binaries is None else self._binaries.major
 
-    def poll(self) -> int | None:
-        """The postmaster's exit code once it has ended, or None; `start` brings it back.
+    @property
+    def log_path(self) -> Path:
+        """Where the server logs."""
+        return self._log.path
 
-        Meant to be called every second or so by a supervisor: the log's bound is kept here.
-        """
+    def keep_log_bound(self) -> None:
+        """Begin the log anew where it is past its bound; to be called every second or so."""
         self._log.keep_bound()
+
+    def poll(self) -> int | None:
+        """The postmaster's exit code once it has ended, or None; `start` starts another."""
         if self._process is None:
             return 0
         return self._process.poll()

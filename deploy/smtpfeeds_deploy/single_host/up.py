@@ -10,19 +10,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_common.signals import STOP_SIGNALS, Signals
+from smtpfeeds_common.supervision import Child, State, describe_end, reap_orphans, stop_all
 
 from .bounded_log import BoundedLog
 from .home import Home, Wanted
 from .listening import listening
 from .postgres import PrivatePostgres
-from .programs import LONGEST_PAUSE_S, Program, ended
+from .programs import Program
 
 #: A program says that it is ready within this, or the start has failed.
 _READY_LIMIT_S: Final = 60.0
@@ -40,13 +40,26 @@ def to_stderr(text: str) -> None:
 
 
 def handle_signals() -> Signals:
-    """Stop at SIGINT, SIGTERM and SIGHUP, from here on."""
-    # nohup(1) leaves SIGHUP ignored, and means it. A shell's background job is left with SIGINT
-    # ignored: one that is sent all the same is meant.
-    hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    return Signals().install(
-        stop=(*STOP_SIGNALS, signal.SIGHUP) if hangup else STOP_SIGNALS, reload=()
-    )
+    """Handle the signals from here on: SIGINT and SIGTERM stop it.
+
+    SIGHUP stops it where it has a terminal, which is gone then. As a service it has none: SIGHUP
+    asks for the files to be read again. nohup(1) leaves SIGHUP ignored, and so it stays. A shell's
+    background job is left with SIGINT ignored: one that is sent all the same is meant.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return Signals().install(reload=())
+    if _has_terminal():
+        return Signals().install(stop=(*STOP_SIGNALS, signal.SIGHUP), reload=())
+    return Signals().install()
+
+
+def _has_terminal() -> bool:
+    """Whether there is a controlling terminal, whatever stdin and stdout are."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 class _Stopped(Exception):
@@ -60,10 +73,9 @@ class SingleHost:
         """Nothing is started yet."""
         self._home, self._wanted = home, wanted
         self._signals, self._say = signals, say
+        self._report = _Spoken(say)
         self._postgres = PrivatePostgres(home.folder, stop_limit_s=_POSTGRES_STOP_LIMIT_S)
-        self._postgres_backoff = Backoff(LONGEST_PAUSE_S, rng=None)
-        self._postgres_started_at = 0.0
-        self._postgres_again_at: float | None = None
+        self._server = Child("PostgreSQL", lambda: _Server(self._postgres), self._report)
         environ = home.environment(os.environ, wanted)
         self._migration = self._program(
             "migration", ("aggregator", "migrate"), home.aggregator_file, environ
@@ -77,7 +89,8 @@ class SingleHost:
         self, name: str, verb: tuple[str, str], config: Path, environ: dict[str, str]
     ) -> Program:
         log = BoundedLog(self._home.log(name))
-        return Program(name, (*verb, "--config", str(config)), log, environ)
+        arguments = (*verb, "--config", str(config))
+        return Program(f"the {name}", arguments, log, environ, self._report)
 
     def run(self, on_ready: Callable[[], None]) -> None:
         """Start everything, keep it running until a stop is asked for, stop everything.
@@ -90,7 +103,7 @@ class SingleHost:
             self._start()
             on_ready()
             while not self._signals.stop:
-                self._watch()
+                self._look()
                 self._signals.wait(_POLL_S)
             self._say("stopping")
         except _Stopped:
@@ -101,7 +114,7 @@ class SingleHost:
 
     def _start(self) -> None:
         self._say(f"starting the private PostgreSQL in {self._home.folder / 'postgres'}")
-        self._start_postgres()
+        self._server.start()
         self._home.write_settings(self._wanted, self._postgres.dsn)
         self._migrate()
         self._say("starting the sensor and the aggregator")
@@ -109,28 +122,24 @@ class SingleHost:
             program.start()
         self._wait_ready(self._sensor, self._aggregator)
 
-    def _start_postgres(self) -> None:
-        self._postgres.start()
-        self._postgres_started_at = time.monotonic()
-        self._postgres_again_at = None
-
     def _migrate(self) -> None:
         self._migration.start()
-        while (code := self._migration.exit_code()) is None:
+        while self._migration.state is not State.DOWN:
             self._pause()
-        if code != 0:
-            raise _failed(self._migration, code)
+            self._migration.look()
+        if self._migration.exit_code != 0:
+            raise _failed(self._migration)
 
     def _wait_ready(self, *programs: Program) -> None:
-        deadline = time.monotonic() + _READY_LIMIT_S
-        while not _all_ready(programs):
+        deadline_s = time.monotonic() + _READY_LIMIT_S
+        while any(program.state is not State.RUNNING for program in programs):
             for program in programs:
-                code = program.exit_code()
-                if code is not None:
-                    raise _failed(program, code)
-                if time.monotonic() > deadline and not program.ready:
+                program.look()
+                if program.state is State.DOWN:
+                    raise _failed(program)
+                if program.state is State.STARTING and time.monotonic() > deadline_s:
                     raise SingleHostError(
-                        f"the {program.name} was not ready after {_READY_LIMIT_S:g} s; "
+                        f"{program.name} was not ready after {_READY_LIMIT_S:g} s; "
                         f"the end of {program.log.path}:\n{program.last_words()}"
                     )
             self._pause()
@@ -138,49 +147,61 @@ class SingleHost:
     def _pause(self) -> None:
         if self._signals.stop:
             raise _Stopped
+        self._server.look()
         self._signals.wait(_POLL_S)
 
-    def _watch(self) -> None:
-        self._watch_postgres()
-        for program in (self._sensor, self._aggregator):
-            program.watch(lambda text: self._say(f"the {text}"))
-
-    def _watch_postgres(self) -> None:
-        """Bring PostgreSQL back where it has ended; the programs wait for it meanwhile."""
-        now = time.monotonic()
-        if self._postgres_again_at is None:
-            code = self._postgres.poll()
-            if code is None:
-                return
-            pause_s = self._postgres_backoff.after(now - self._postgres_started_at)
-            self._postgres_again_at = now + pause_s
-            self._say(f"PostgreSQL {ended(code)}; starting it again in {pause_s:g} s")
-        elif now >= self._postgres_again_at:
-            self._postgres_started_at = now
-            try:
-                self._start_postgres()
-                self._say("PostgreSQL is back")
-            except SingleHostError as exc:
-                pause_s = self._postgres_backoff.after(0)
-                self._postgres_again_at = time.monotonic() + pause_s
-                self._say(f"{exc.message}\ntrying again in {pause_s:g} s")
+    def _look(self) -> None:
+        """Start again what ended; the others wait for it meanwhile."""
+        children = (self._server, self._sensor, self._aggregator)
+        for child in children:
+            child.look()
+        self._postgres.keep_log_bound()
+        reap_orphans([child.pid for child in children])
+        if self._signals.take_reload():
+            self._say("SIGHUP: the sensor and the aggregator read their files again")
+            for program in (self._sensor, self._aggregator):
+                program.send(signal.SIGHUP)
 
     def _end(self) -> None:
         """Stop what runs: the programs at once, then the database that they use."""
-        programs = (self._sensor, self._aggregator, self._migration)
-        for program in programs:
-            program.ask_to_stop()
-        deadline = time.monotonic() + _STOP_LIMIT_S
-        for program in programs:
-            if not program.wait_or_kill(deadline):
-                self._say(f"the {program.name} did not stop within {_STOP_LIMIT_S:g} s: killed")
+        for program in stop_all((self._sensor, self._aggregator, self._migration), _STOP_LIMIT_S):
+            self._say(f"{program.name} did not stop within {_STOP_LIMIT_S:g} s: killed")
         self._postgres.stop()
 
 
-def _all_ready(programs: Iterable[Program]) -> bool:
-    """Look at every one of them: what comes is taken."""
-    states = [program.ready for program in programs]
-    return all(states)
+class _Server:
+    """One run of the private PostgreSQL, started and ready."""
+
+    def __init__(self, postgres: PrivatePostgres) -> None:
+        postgres.start()
+        self._postgres = postgres
+        pid = postgres.pid
+        if pid is None:
+            raise SingleHostError(f"PostgreSQL ended at once; see {postgres.log_path}")
+        self.pid = pid
+
+    def ready(self) -> bool:
+        return True
+
+    def reap(self) -> int:
+        return self._postgres.poll() or 0
+
+
+class _Spoken:
+    """Reports to the operator what happens to a child."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    def ended(self, child: Child, code: int, again_s: float) -> None:
+        log = f" ({child.log.path})" if isinstance(child, Program) else ""
+        self._say(f"{child.name} {describe_end(code)}; starting it again in {again_s:g} s{log}")
+
+    def not_started(self, child: Child, error: Exception, again_s: float) -> None:
+        self._say(f"{child.name} cannot be started: {error}; trying again in {again_s:g} s")
+
+    def returned(self, child: Child) -> None:
+        self._say(f"{child.name} is back")
 
 
 def ready_line(home: Home) -> str:
@@ -189,6 +210,7 @@ def ready_line(home: Home) -> str:
     return f"ready: SMTP on {addresses}; feeds in {home.feeds}"
 
 
-def _failed(program: Program, code: int) -> SingleHostError:
-    words = program.last_words() or f"(it said nothing in {program.log.path})"
-    return SingleHostError(f"the {program.name} {ended(code)} before it was ready:\n{words}")
+def _failed(program: Program) -> SingleHostError:
+    words = program.last_words() or f"(it wrote nothing to {program.log.path})"
+    end = describe_end(program.exit_code or 0)
+    return SingleHostError(f"{program.name} {end} before it was ready:\n{words}")

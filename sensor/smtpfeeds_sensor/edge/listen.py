@@ -40,17 +40,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A listening socket."""
+    """A listening socket; Twisted takes a copy of it, and this one is closed."""
 
     socket: socket.socket
     #: The packed address, or None for a wildcard.
     local: bytes | None
-
-    @property
-    def where(self) -> str:
-        """Its address with the real port."""
-        host, port, *_ = self.socket.getsockname()
-        return str(Place(host.partition("%")[0], port))
+    #: Its address with the real port.
+    where: str
 
 
 def parse_listen(texts: Iterable[str], environ: Mapping[str, str]) -> list[Place]:
@@ -171,8 +167,10 @@ def _open(place: Place, backlog: int, shared: bool, free: bool) -> Opened:  # no
 
 def _opened(listener: socket.socket) -> Opened:
     listener.settimeout(0)
-    local = pack_address(listener.getsockname()[0].partition("%")[0])
-    return Opened(listener, local if any(local) else None)
+    host, port, *_ = listener.getsockname()
+    host = host.partition("%")[0]
+    local = pack_address(host)
+    return Opened(listener, local if any(local) else None, str(HostPort(host, port)))
 
 
 def _advice(exc: OSError) -> str:

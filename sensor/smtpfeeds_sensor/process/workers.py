@@ -1,39 +1,39 @@
 """Several processes of one sensor on the same ports, each with a spool of its own.
 
 The parent opens every worker's sockets (SO_REUSEPORT: the kernel spreads the
-clients), gives up root, forks, and from then on only watches. It keeps the
-sockets, so a worker that died is begun again without root, and who connected
-meanwhile waits in its queue. Forked before any reactor exists.
+clients), gives up root, forks, and from then on only supervises. It keeps the
+sockets, so a worker that ended is started again without root, and clients that
+connect meanwhile wait in its queue. Workers are forked before any reactor exists.
+
+Whatever else becomes a child of the parent (as the first process of a container
+it inherits every orphan) is reaped and has no effect.
 """
 
+import contextlib
 import functools
 import logging
 import os
-import pwd
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
-from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import SmtpfeedsError, SpoolError
 from smtpfeeds_common.logs import fields
-from smtpfeeds_common.signals import Signals
-from smtpfeeds_common.systemd import notify
+from smtpfeeds_common.signals import STOP_SIGNALS, Signals
+from smtpfeeds_common.supervision import Child, State, describe_end, reap_orphans, stop_all
 
 from ..edge import listen
 from ..edge.listen import Opened, Place
-from ..service import announce
 from ..settings import SensorSettings
-from .privileges import become, make_folder
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_RESTART_S: Final = 30.0
 _STOP_S: Final = 10.0
+_LOOK_S: Final = 0.1
+_HANDLED: Final = (*STOP_SIGNALS, signal.SIGHUP)
 
+#: A worker's whole life: its sockets, its number, what to call when it accepts.
 Run = Callable[[Sequence[Opened], int, Callable[[], None]], None]
 
 
@@ -59,128 +59,122 @@ def open_for_workers(settings: SensorSettings, places: Sequence[Place]) -> list[
 
 
 def run_workers(
-    settings: SensorSettings,
-    places: Sequence[Place],
-    user: pwd.struct_passwd | None,
-    run: Run,
+    sets: Sequence[Sequence[Opened]], run: Run, on_ready: Callable[[], None], signals: Signals
 ) -> None:
-    """Run until told to stop.
+    """Run a worker for each set of sockets until a signal asks for the stop.
 
     Args:
-        settings: the sensor's.
-        places: where to listen.
-        user: whom to become once the sockets are open.
-        run: a worker's whole life: sockets, its number, what to call when it accepts.
+        sets: the sockets of each worker.
+        run: a worker's whole life.
+        on_ready: called once all accept.
+        signals: what the parent is asked; SIGHUP goes on to the workers.
 
     Raises:
-        SettingsError: an address cannot be listened on.
         SpoolError: a worker could not start.
     """
-    sets = open_for_workers(settings, places)
-    make_folder(Path(settings.spool_dir), user)
-    if user is not None:
-        become(user)
-    crew = _Crew(sets, run)
-    crew.start()
-    announce(settings, sets[0])
-    crew.watch()
-    notify("STOPPING=1")
+    workers = [
+        Child(f"worker {number}", functools.partial(_fork, number, sets, run), _Log())
+        for number in range(1, len(sets) + 1)
+    ]
+    for worker in workers:
+        worker.start()
+    ready = False
+    while not signals.stop:
+        for worker in workers:
+            worker.look()
+        reap_orphans([worker.pid for worker in workers])
+        if any(worker.state is State.DOWN for worker in workers):
+            stop_all(workers, _STOP_S)
+            raise SpoolError("a worker could not start; its own line above says why")
+        if not ready and all(worker.state is State.RUNNING for worker in workers):
+            ready = True
+            on_ready()
+        if signals.take_reload():
+            for worker in workers:
+                worker.send(signal.SIGHUP)
+        signals.wait(_LOOK_S)
+    for worker in stop_all(workers, _STOP_S):
+        logger.warning("worker did not stop in time; killed", extra=fields(worker=worker.name))
 
 
-class _Crew:
-    """The workers of one sensor."""
+class _Log:
+    """Reports to the log what happens to a worker."""
 
-    def __init__(self, sets: Sequence[Sequence[Opened]], run: Run) -> None:
-        self._sets, self._run = sets, run
-        self._pids: dict[int, int] = {}
-        self._began: dict[int, float] = {}
-        self._backoffs: dict[int, Backoff] = {}
-        self._due: dict[int, float] = {}
-        self._signals = Signals()
+    def ended(self, child: Child, code: int, again_s: float) -> None:
+        logger.error(
+            "worker ended; it is started again",
+            extra=fields(worker=child.name, how=describe_end(code), after_s=again_s),
+        )
 
-    def start(self) -> None:
-        """Begin all, and wait until each accepts.
+    def not_started(self, child: Child, error: Exception, again_s: float) -> None:
+        logger.error(
+            "worker cannot be started",
+            extra=fields(worker=child.name, reason=str(error), after_s=again_s),
+        )
 
-        Raises:
-            SpoolError: one could not.
-        """
-        self._signals.install(reload=())
-        reader, writer = os.pipe()
-        for number in range(1, len(self._sets) + 1):
-            self._fork(number, functools.partial(_say_ready, writer))
+    def returned(self, child: Child) -> None:
+        logger.info("worker is back", extra=fields(worker=child.name))
+
+
+class _Forked:
+    """One run of a worker, seen from the parent."""
+
+    def __init__(self, pid: int, reader: int) -> None:
+        self.pid = pid
+        self._reader = reader
+
+    def ready(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self._reader, 1) != b""
+        return False
+
+    def reap(self) -> int:
+        os.close(self._reader)
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+
+def _fork(number: int, sets: Sequence[Sequence[Opened]], run: Run) -> _Forked:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    # A signal for the worker that comes now waits until the parent's handlers are gone from it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    pid = os.fork()
+    if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(writer)
-        ready = b""
-        while len(ready) < len(self._sets):
-            piece = os.read(reader, len(self._sets))
-            if not piece:
-                self._end()
-                raise SpoolError("a worker could not start; its own line above says why")
-            ready += piece
+        return _Forked(pid, reader)
+    code = 1
+    try:
         os.close(reader)
-
-    def watch(self) -> None:
-        """Begin again who dies, until told to stop; then end all."""
-        while not self._signals.stop:
-            self._bury()
-            now = time.monotonic()
-            for number in [n for n, due in self._due.items() if now >= due]:
-                del self._due[number]
-                self._fork(number, lambda: None)
-            self._signals.wait(0.1)
-        self._end()
-
-    def _fork(self, number: int, ready: Callable[[], None]) -> None:
-        sys.stdout.flush()
+        for handled in _HANDLED:
+            signal.signal(handled, signal.SIG_DFL)
+        # Until it can reload, SIGHUP must not end it.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        own = sets[number - 1]
+        _close_others(sets, own)
+        run(own, number, functools.partial(_report_ready, writer))
+        code = 0
+    except SmtpfeedsError as exc:
+        logger.error("worker cannot run", extra=fields(worker=number, reason=exc.message))  # noqa: TRY400 - the message is the reason
+    except BaseException:
+        logger.exception("worker failed", extra=fields(worker=number))
+    finally:
         sys.stderr.flush()
-        pid = os.fork()
-        if pid:
-            self._pids[pid] = number
-            self._began[number] = time.monotonic()
-            return
-        code = 1
-        try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            self._run(self._sets[number - 1], number, ready)
-            code = 0
-        except SmtpfeedsError as exc:
-            logger.error("worker cannot run", extra=fields(worker=number, reason=exc.message))  # noqa: TRY400 - the reason is said
-        except BaseException:
-            logger.exception("worker failed", extra=fields(worker=number))
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-
-    def _bury(self) -> None:
-        while self._pids:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                return
-            number = self._pids.pop(pid)
-            now = time.monotonic()
-            backoff = self._backoffs.setdefault(number, Backoff(_LONGEST_RESTART_S, rng=None))
-            wait_s = backoff.after(now - self._began[number])
-            self._due[number] = now + wait_s
-            logger.error(
-                "worker died; it is begun again",
-                extra=fields(worker=number, status=status, after_s=wait_s),
-            )
-
-    def _end(self) -> None:
-        for pid in self._pids:
-            os.kill(pid, signal.SIGTERM)
-        until = time.monotonic() + _STOP_S
-        while self._pids and time.monotonic() < until:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-            if pid:
-                del self._pids[pid]
-            else:
-                time.sleep(0.02)
-        for pid in self._pids:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        os._exit(code)
 
 
-def _say_ready(writer: int) -> None:
+def _close_others(sets: Sequence[Sequence[Opened]], own: Sequence[Opened]) -> None:
+    """Close the sockets of the other workers; the parent keeps them all."""
+    kept = {one.socket.fileno() for one in own}
+    for others in sets:
+        for one in others:
+            if one.socket.fileno() not in kept:
+                one.socket.close()
+
+
+def _report_ready(writer: int) -> None:
     os.write(writer, b".")
     os.close(writer)

@@ -4,57 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-import time
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from smtpfeeds_common.errors import SingleHostError
-from smtpfeeds_deploy.single_host import child
 from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
 from smtpfeeds_deploy.single_host.home import Home, Wanted, toml_text
-from smtpfeeds_deploy.single_host.programs import Program, ended
 from smtpfeeds_deploy.single_host.readiness import Readiness
-
-#: Ends when it is run the first time; the second time says that it is ready, and stays.
-_ENDS_ONCE = """
-import os, pathlib, socket, sys, time
-mark = pathlib.Path(sys.argv[1])
-if not mark.exists():
-    mark.touch()
-    sys.exit(7)
-with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-    out.sendto(b"READY=1", "\\0" + os.environ["NOTIFY_SOCKET"].removeprefix("@"))
-time.sleep(60)
-"""
-
-
-def test_end_of_a_program_and_its_return_are_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = [sys.executable, "-c", _ENDS_ONCE, str(tmp_path / "mark")]
-    monkeypatch.setattr(child, "command", lambda _: command)
-    program = Program("sensor", (), BoundedLog(tmp_path / "sensor.log"), dict(os.environ))
-    said: list[str] = []
-    program.start()
-    deadline = time.monotonic() + 30
-    while len(said) < 2 and time.monotonic() < deadline:
-        program.watch(said.append)
-        time.sleep(0.01)
-    program.watch(said.append)
-    program.ask_to_stop()
-    program.wait_or_kill(time.monotonic() + 10)
-    assert said == [
-        f"sensor ended with exit code 7; starting it again in 0.5 s ({tmp_path / 'sensor.log'})",
-        "sensor is back",
-    ]
-
-
-def test_end_of_a_process_is_said_in_words() -> None:
-    assert ended(3) == "ended with exit code 3"
-    assert ended(-9) == "was killed by SIGKILL"
 
 
 def test_folder_in_use_by_another_says_so_and_by_whom(tmp_path: Path) -> None:

@@ -1,0 +1,268 @@
+"""Child processes that are to run all the time: real ones, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from servers.processes import wait_until
+from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_common.supervision import Child, State, describe_end, stop_all
+
+#: Reports that it is ready, then does what the word says, once each line comes in.
+_CHILD = """
+import os, signal, subprocess, sys
+what = sys.argv[1]
+if what == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if what == "family":
+    print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+if what != "never-ready":
+    print("ready", flush=True)
+if what in ("ends", "never-ready", "family"):
+    sys.stdin.readline()
+    sys.exit(7)
+signal.pause()
+"""
+
+
+class Run:
+    """One run of the child above."""
+
+    def __init__(self, what: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, what],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        self.lines: list[str] = []
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self.reaped = False
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def ready(self) -> bool:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            self.lines.append(line.strip())
+        return "ready" in self.lines
+
+    def end(self) -> None:
+        """Let it end by itself; it is not reaped."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+    def reap(self) -> int:
+        self.reaped = True
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+        return self.process.wait()
+
+
+class Supervised:
+    """A child, its runs, its clock and what is reported of it."""
+
+    def __init__(self, what: str) -> None:
+        self.runs: list[Run] = []
+        self.reports: list[str] = []
+        self.now_s = 1000.0
+        self.refuse = False
+        self.child = Child(
+            "the child", lambda: self._start(what), self, leads_group=True, clock=lambda: self.now_s
+        )
+
+    def _start(self, what: str) -> Run:
+        if self.refuse:
+            raise SingleHostError("no room")
+        self.runs.append(Run(what))
+        return self.runs[-1]
+
+    def ended(self, child: Child, code: int, again_s: float) -> None:
+        self.reports.append(f"{child.name} {describe_end(code)}, again in {again_s:g} s")
+
+    def not_started(self, child: Child, error: Exception, again_s: float) -> None:
+        self.reports.append(f"{child.name}: {error}, again in {again_s:g} s")
+
+    def returned(self, child: Child) -> None:
+        self.reports.append(f"{child.name} is back")
+
+    def until(self, state: State) -> None:
+        def reached() -> bool:
+            self.child.look()
+            return self.child.state is state
+
+        wait_until(reached, limit_s=30, what=f"it is {state}")
+
+    def run(self) -> None:
+        self.child.start()
+        self.until(State.RUNNING)
+
+
+Make = Callable[[str], Supervised]
+
+
+@pytest.fixture
+def supervised() -> Iterator[Make]:
+    made: list[Supervised] = []
+
+    def make(what: str) -> Supervised:
+        made.append(Supervised(what))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.child.kill()
+
+
+def test_child_that_ends_is_started_again_after_a_wait_that_doubles(supervised: Make) -> None:
+    it = supervised("ends")
+    it.run()
+    for wait_s in (0.5, 1, 2):
+        it.runs[-1].end()
+        it.until(State.BACKING_OFF)
+        it.now_s += wait_s - 0.01
+        it.child.look()
+        assert it.child.state is State.BACKING_OFF
+        it.now_s += 0.01
+        it.until(State.RUNNING)
+    assert it.reports == [
+        "the child ended with exit code 7, again in 0.5 s",
+        "the child is back",
+        "the child ended with exit code 7, again in 1 s",
+        "the child is back",
+        "the child ended with exit code 7, again in 2 s",
+        "the child is back",
+    ]
+    assert all(run.reaped for run in it.runs[:-1])
+
+
+def test_child_that_ran_a_minute_is_started_again_at_once(supervised: Make) -> None:
+    it = supervised("ends")
+    it.run()
+    for ran_s in (1, 1, 61):
+        it.now_s += ran_s
+        it.runs[-1].end()
+        it.until(State.BACKING_OFF)
+        it.now_s += 30
+        it.until(State.RUNNING)
+    assert it.reports[-2] == "the child ended with exit code 7, again in 0.5 s"
+
+
+def test_child_that_was_never_ready_is_its_owners_business(supervised: Make) -> None:
+    it = supervised("never-ready")
+    it.child.start()
+    it.runs[0].end()
+    it.until(State.DOWN)
+    assert it.child.exit_code == 7
+    assert it.reports == []
+
+
+def test_child_that_cannot_be_started_again_is_tried_again(supervised: Make) -> None:
+    """No memory for a process, a disk that is full: the supervisor itself goes on."""
+    it = supervised("ends")
+    it.run()
+    it.runs[0].end()
+    it.until(State.BACKING_OFF)
+    it.refuse = True
+    it.now_s += 0.5
+    it.child.look()
+    it.refuse = False
+    it.now_s += 1
+    it.until(State.RUNNING)
+    assert it.reports[1:] == ["the child: no room, again in 1 s", "the child is back"]
+
+
+def test_what_a_child_started_ends_with_it(supervised: Make) -> None:
+    it = supervised("family")
+    it.run()
+    grandchild = int(it.runs[0].lines[0])
+    it.runs[0].end()
+    it.until(State.BACKING_OFF)
+    wait_until(lambda: not runs(grandchild), limit_s=10, what="the grandchild's end")
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_no_signal_goes_to_a_number_that_was_reaped(
+    supervised: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be another program's by then."""
+    sent: list[tuple[int, bool]] = []
+
+    def note(pid: int, number: int) -> None:
+        sent.append((pid, any(run.pid == pid and not run.reaped for run in it.runs)))
+
+    it = supervised("ends")
+    it.run()
+    monkeypatch.setattr(os, "killpg", note)
+    monkeypatch.setattr(os, "kill", note)
+    it.runs[0].end()
+    it.until(State.BACKING_OFF)
+    it.child.send(signal.SIGHUP)
+    assert stop_all([it.child], 5) == []
+    it.child.kill()
+    assert it.child.state is State.DOWN
+    assert sent == [(it.runs[0].pid, True)]
+
+
+def test_all_are_stopped_at_once_and_the_stubborn_killed(supervised: Make) -> None:
+    willing, stubborn, waiting = (supervised(what) for what in ("waits", "stubborn", "ends"))
+    for it in (willing, stubborn, waiting):
+        it.run()
+    waiting.runs[0].end()
+    waiting.until(State.BACKING_OFF)
+    children = [it.child for it in (willing, stubborn, waiting)]
+    assert stop_all(children, 3) == [stubborn.child]
+    assert [child.state for child in children] == [State.DOWN] * 3
+    assert willing.child.exit_code == -signal.SIGTERM
+    assert stubborn.child.exit_code == -signal.SIGKILL
+
+
+#: In a process of its own: here other tests' servers are children too.
+_ORPHANS = """
+import os, subprocess
+from smtpfeeds_common.supervision import reap_orphans
+def ended(process): os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+print(reap_orphans([]))
+ours = subprocess.Popen(["sh", "-c", "read line; exit 7"], stdin=subprocess.PIPE)
+orphan = subprocess.Popen(["true"])
+ended(orphan)
+print(reap_orphans([ours.pid]))
+ours.stdin.close()
+ended(ours)
+print(reap_orphans([ours.pid]))
+print(ours.wait())
+"""
+
+
+def test_orphans_are_reaped_and_children_left_to_their_owner() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ORPHANS], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["0", "1", "0", "7"]
+
+
+def test_end_of_a_process_in_words() -> None:
+    assert describe_end(3) == "ended with exit code 3"
+    assert describe_end(-9) == "was killed by SIGKILL"
+    assert describe_end(-64 - 3) == "was killed by signal 67"
