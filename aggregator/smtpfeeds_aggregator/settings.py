@@ -82,6 +82,11 @@ class AggregatorSettings:
         "",
         help="AS names beside origin_table: pyasn's JSON or RIPE's asn.txt, plain or .gz",
     )
+    origin_index_dir: str = setting(
+        "",
+        help="directory that keeps the index compiled from origin_table, for the next start and "
+        "the commands; empty: it is compiled each time",
+    )
     origin_watch_s: int = setting(
         10,
         minimum=1,

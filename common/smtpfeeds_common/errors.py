@@ -17,7 +17,9 @@
     │   ├── DatabaseUnavailable  no connection, read-only, out of connections or space
     │   ├── SchemaMismatch       the schema is newer or older than this program
     │   └── BadRows              the database refuses the data itself (SQLSTATE class 21, 22, 23)
-    ├── OriginError          an origin table or name list cannot be used
+    ├── DatasetError         a data set cannot be fetched, read or put in use
+    │   ├── OriginError      an origin table or a list of AS names
+    │   └── ListsError       the lists of scanners and mailers
     ├── PublishError         a generation could not be published; the last good one stays
     └── SingleHostError      the private PostgreSQL or a child process of `smtpfeeds up`
 
@@ -115,8 +117,16 @@ class BadRows(DatabaseError):
     """The database refuses the data of a batch."""
 
 
-class OriginError(SmtpfeedsError):
+class DatasetError(SmtpfeedsError):
+    """A data set cannot be fetched, read or put in use."""
+
+
+class OriginError(DatasetError):
     """The origin table or the list of AS names cannot be used."""
+
+
+class ListsError(DatasetError):
+    """The lists of scanners and mailers cannot be used."""
 
 
 class PublishError(SmtpfeedsError):

@@ -39,9 +39,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from origin_support import mrt
 from origin_support.world import rows, table_text
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
-from smtpfeeds_aggregator.origin.acquire.children import run_child
 from smtpfeeds_aggregator.origin.acquire.refresh import refresh
-from smtpfeeds_aggregator.origin.table.load import load_files
+from smtpfeeds_aggregator.origin.generation import CHILD
+from smtpfeeds_aggregator.origin.load import load_files
 from smtpfeeds_aggregator.settings import AggregatorSettings
 
 LOOKUPS = 400_000
@@ -97,7 +97,7 @@ def addresses(table: OriginTable, count: int) -> list[bytes]:
 def convert(paths: dict[str, Path], folder: Path) -> dict[str, float]:
     """Conversion in its child process, and the most memory it took."""
     begun = time.perf_counter()
-    counts = run_child(
+    counts = CHILD.run(
         "convert",
         {
             "source": str(paths["rib"]),

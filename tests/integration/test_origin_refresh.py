@@ -34,8 +34,8 @@ from origin_support.world import (
     table_text,
 )
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
-from smtpfeeds_aggregator.origin.acquire.refresh import Outcome, next_refresh, refresh, roll_back
-from smtpfeeds_aggregator.origin.shelf import Shelf
+from smtpfeeds_aggregator.origin.acquire.refresh import Outcome, refresh, schedule_of
+from smtpfeeds_aggregator.origin.generation import directory_of
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.errors import OriginError
 from smtpfeeds_common.times import iso_utc
@@ -109,7 +109,7 @@ def answers(config: AggregatorSettings) -> tuple[str, list[int | None]]:
 
 
 def failure(config: AggregatorSettings) -> str:
-    return str(Shelf(Path(config.origin_dir)).status()["last_failure"]["reason"])
+    return str(directory_of(config.origin_dir).status()["last_failure"]["reason"])
 
 
 def test_a_rib_is_fetched_converted_checked_and_in_use(
@@ -322,16 +322,16 @@ def test_rollback_goes_back_and_stays_back(config: AggregatorSettings, archive: 
     archive.files[RIB_PATH] = LATER
     second = refresh(config, now=NOW + timedelta(seconds=1))
     assert loaded(config).generation == second.generation
-    assert roll_back(config).name == first.generation
+    assert directory_of(config.origin_dir).roll_back().name == first.generation
     assert loaded(config).generation == first.generation
     with pytest.raises(OriginError, match="rolled back"):
         refresh(config, now=NOW + timedelta(seconds=2))
     assert loaded(config).generation == first.generation
     refresh(config, now=NOW + timedelta(seconds=3), force=True)
     assert loaded(config).generation == second.generation
-    roll_back(config)
+    directory_of(config.origin_dir).roll_back()
     with pytest.raises(OriginError, match="no older"):
-        roll_back(config)
+        directory_of(config.origin_dir).roll_back()
 
 
 def test_three_generations_are_kept(tmp_path: Path) -> None:
@@ -342,8 +342,8 @@ def test_three_generations_are_kept(tmp_path: Path) -> None:
         table.write_text(table_text([*rows(), ("95.0.0.0/16", 100 + number)]))
         os.utime(table, (NOW.timestamp(), NOW.timestamp()))
         made.append(refresh(config, source=table, now=NOW + timedelta(seconds=number)).generation)
-    shelf = Shelf(Path(config.origin_dir))
-    assert [generation.name for generation in shelf.others()] == made[3:1:-1]
+    directory = directory_of(config.origin_dir)
+    assert [generation.name for generation in directory.others()] == made[3:1:-1]
     assert len(list((tmp_path / "origins" / "generations").iterdir())) == 3
 
 
@@ -373,20 +373,20 @@ def test_what_is_brought_by_hand_leaves_the_schedule_alone(
     archive.files[RIB_PATH] = b"broken"
     with pytest.raises(OriginError):
         refresh(in_use, now=NOW)
-    shelf = Shelf(Path(in_use.origin_dir))
-    before = shelf.status()
+    directory = directory_of(in_use.origin_dir)
+    before = directory.status()
     assert (before["failures"], before["last_attempt"]) == (1, iso_utc(NOW))
-    due = next_refresh(in_use, before, NOW)
+    due = schedule_of(in_use).next_refresh(before, NOW)
     later = NOW + timedelta(minutes=10)
     with pytest.raises(OriginError, match="nope"):
         refresh(in_use, source=tmp_path / "nope", now=later)
     assert "nope" in failure(in_use)
     (tmp_path / "rib.bz2").write_bytes(RIB)
     refresh(in_use, source=tmp_path / "rib.bz2", now=later)
-    after = shelf.status()
+    after = directory.status()
     assert after["last_success"] == iso_utc(later)
     assert (after["failures"], after["last_attempt"]) == (1, iso_utc(NOW))
-    assert next_refresh(in_use, after, NOW) == due
+    assert schedule_of(in_use).next_refresh(after, NOW) == due
 
 
 def test_private_network_is_told_the_setting_that_keeps_its_prefixes(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_private_network_is_told_the_setting_that_keeps_its_prefixes(tmp_path: P
 
 def test_one_refresh_at_a_time(config: AggregatorSettings) -> None:
     with (
-        Shelf(Path(config.origin_dir)).locked(),
+        directory_of(config.origin_dir).locked(),
         pytest.raises(OriginError, match="another refresh"),
     ):
         again(config)
@@ -455,7 +455,9 @@ KILLED = """
     sys.path.insert(0, {tests!r})
     from pathlib import Path
     from origin_support.world import NOW, settings
-    from smtpfeeds_aggregator.origin import refresh, shelf
+    from smtpfeeds_aggregator.datasets import directory, generations
+    from smtpfeeds_aggregator.datasets.child_process import ChildProgram
+    from smtpfeeds_aggregator.origin.acquire import refresh
     left = [{step}]
     def dies(function):
         def counted(*args, **kwargs):
@@ -464,10 +466,10 @@ KILLED = """
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
         return counted
-    shelf._sync = dies(shelf._sync)
-    shelf._write_json = dies(shelf._write_json)
-    refresh.run_child = dies(refresh.run_child)
-    for name in ("rename", "symlink_to"):
+    generations.os.fsync = dies(generations.os.fsync)
+    directory.write_json = dies(directory.write_json)
+    ChildProgram.run = dies(ChildProgram.run)
+    for name in ("rename", "replace", "symlink_to"):
         setattr(Path, name, dies(getattr(Path, name)))
     config = settings(Path({directory!r}))
     refresh.refresh(config, source=Path({source!r}), now=NOW)
@@ -550,7 +552,7 @@ def test_children_run_with_their_checks_under_python_o(
     assert done.returncode == 3
     assert "1 records give no prefix and origin" in done.stderr
     child = subprocess.run(
-        [sys.executable, "-O", "-m", "smtpfeeds_aggregator.origin.acquire.child", "convert", "{}"],
+        [sys.executable, "-O", "-m", "smtpfeeds_aggregator.origin.child", "convert", "{}"],
         capture_output=True,
         text=True,
         check=False,
@@ -601,7 +603,7 @@ def test_a_child_ends_with_its_parent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         arguments["url"] = f"http://127.0.0.1:{server.getsockname()[1]}/"
         more = {"user_agent": "test", "max_bytes": 10, "stall_s": 60}
-        command = [sys.executable, "-m", "smtpfeeds_aggregator.origin.acquire.child", "fetch"]
+        command = [sys.executable, "-m", "smtpfeeds_aggregator.origin.child", "fetch"]
         child = subprocess.Popen(
             [*command, json.dumps(arguments | more)],
             stdin=subprocess.PIPE,
@@ -622,7 +624,7 @@ def test_two_generations_of_one_second_keep_their_order(tmp_path: Path) -> None:
         table.write_text(table_text([*rows(), ("95.0.0.0/16", 100 + number // 2)]))
         os.utime(table, (NOW.timestamp(), NOW.timestamp()))
         made.append(again(config, source=table, force=True).generation)
-    shelf = Shelf(Path(config.origin_dir))
+    directory = directory_of(config.origin_dir)
     assert len(list((tmp_path / "origins" / "generations").iterdir())) == 3
     assert loaded(config).generation == made[2]
-    assert [generation.name for generation in shelf.others()] == made[1::-1]
+    assert [generation.name for generation in directory.others()] == made[1::-1]

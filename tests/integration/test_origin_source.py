@@ -11,14 +11,15 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from origin_support.archive import RIB_PATH, serving
 from origin_support.world import KNOWN, names_text, packed_rib, rows, settings, table_text
-from smtpfeeds_aggregator.origin import OriginSource
+from smtpfeeds_aggregator.origin import OriginSource, OriginTable
 from smtpfeeds_aggregator.origin.acquire.refresh import refresh
-from smtpfeeds_aggregator.origin.shelf import Shelf
+from smtpfeeds_aggregator.origin.generation import directory_of
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.errors import OriginError, SettingsError
 
@@ -192,7 +193,7 @@ def test_schedule_refreshes_once_and_keeps_the_reason_of_a_failure(
         archive.files[RIB_PATH] = packed_rib(rows(420))
         with caplog.at_level(logging.ERROR):
             assert source.refresh_if_due(now=now + timedelta(days=1)) is True
-        assert "503" in Shelf(tmp_path / "origins").status()["last_failure"]["reason"]
+        assert "503" in directory_of(str(tmp_path / "origins")).status()["last_failure"]["reason"]
         assert len(caplog.records) == 1
         assert source.current.info.prefixes_ipv4 == 399
 
@@ -203,12 +204,77 @@ def test_a_wrong_known_answer_is_refused_at_the_start(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shelf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def origins_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("cli")
     (base / "rib.20261122.0600.bz2").write_bytes(packed_rib(rows()))
     (base / "asn.txt").write_text(names_text())
     refresh(settings(base / "origins"), source=base, now=datetime(2026, 11, 23, tzinfo=UTC))
     return base
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands of the child processes that are started."""
+    started: list[str] = []
+    real = subprocess.Popen
+
+    def noted(command: list[str], **options: Any) -> Any:
+        started.append(command[-2])
+        return real(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    return started
+
+
+def loaded(config: AggregatorSettings) -> OriginTable:
+    source = OriginSource(config)
+    source.load()
+    return source.current
+
+
+def test_kept_index_is_used_while_table_and_names_are_the_same(
+    tmp_path: Path, children: list[str]
+) -> None:
+    config = files(tmp_path, origin_index_dir=str(tmp_path / "index"))
+    first, second = loaded(config), loaded(config)
+    assert children == ["compile"]
+    assert (second.generation, second.info) == (first.generation, first.info)
+    assert second.lookup_many(PROBES) == first.lookup_many(PROBES)
+    put(tmp_path / "table.dat", TWO)
+    third = loaded(config)
+    assert children == ["compile", "compile"]
+    assert third.lookup(PROBES[0]) == (first.lookup(PROBES[0]) or 0) + 40_000
+    (kept,) = (tmp_path / "index").iterdir()
+    assert kept.name.startswith(third.generation)
+    assert first.lookup(PROBES[0]) == rows()[0][1], "a table in use outlives its file"
+
+
+def test_damaged_kept_index_is_made_anew(tmp_path: Path, children: list[str]) -> None:
+    config = files(tmp_path, origin_index_dir=str(tmp_path / "index"))
+    answers = loaded(config).lookup_many(PROBES)
+    (kept,) = (tmp_path / "index").iterdir()
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    kept.write_bytes(content)
+    assert loaded(config).lookup_many(PROBES) == answers
+    assert children == ["compile", "compile"]
+    assert loaded(config).lookup_many(PROBES) == answers
+    assert children == ["compile", "compile"]
+
+
+def test_index_that_cannot_be_kept_is_made_in_memory(tmp_path: Path, children: list[str]) -> None:
+    (tmp_path / "index").write_text("a file, not a folder")
+    config = files(tmp_path, origin_index_dir=str(tmp_path / "index"))
+    assert loaded(config).lookup(PROBES[0]) == rows()[0][1]
+    assert loaded(config).lookup(PROBES[0]) == rows()[0][1]
+    assert children == ["compile", "compile"]
+
+
+def test_failed_compilation_keeps_nothing(tmp_path: Path) -> None:
+    config = files(tmp_path, "no table\n", origin_index_dir=str(tmp_path / "index"))
+    with pytest.raises(OriginError):
+        loaded(config)
+    assert list((tmp_path / "index").iterdir()) == []
 
 
 def cli(*arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
@@ -222,8 +288,8 @@ def cli(*arguments: str, text: str | None = None) -> "subprocess.CompletedProces
     )
 
 
-def test_lookup_says_asn_prefix_name_and_generation(shelf_dir: Path) -> None:
-    where = ["--origin-dir", str(shelf_dir / "origins")]
+def test_lookup_says_asn_prefix_name_and_generation(origins_folder: Path) -> None:
+    where = ["--origin-dir", str(origins_folder / "origins")]
     done = cli("lookup", *where, "16.0.5.5", "::ffff:16.0.5.5", "9.9.9.9", "2400:100::1")
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert done.returncode == 0
@@ -238,8 +304,8 @@ def test_lookup_says_asn_prefix_name_and_generation(shelf_dir: Path) -> None:
     assert listed[0]["generation"] == lines[0][4]
 
 
-def test_lookup_of_nothing_known_exits_1_and_wrong_use_2(shelf_dir: Path) -> None:
-    where = ["--origin-dir", str(shelf_dir / "origins")]
+def test_lookup_of_nothing_known_exits_1_and_wrong_use_2(origins_folder: Path) -> None:
+    where = ["--origin-dir", str(origins_folder / "origins")]
     unknown = cli("lookup", *where, "9.9.9.9")
     assert (unknown.returncode, unknown.stderr) == (1, "no origin is known\n")
     assert cli("lookup", *where).returncode == 2
@@ -252,24 +318,24 @@ def test_lookup_of_nothing_known_exits_1_and_wrong_use_2(shelf_dir: Path) -> Non
     assert "'example.net' is not an IPv4 or IPv6 address" in odd.stderr
     assert cli("lookup", *where, "192.0.2.300", "16.0.5.5").returncode == 0
     assert cli("lookup", *where, "192.0.2.300", "9.9.9.9").returncode == 1
-    gone = cli("lookup", "--origin-table", str(shelf_dir / "gone"), "16.0.5.5")
+    gone = cli("lookup", "--origin-table", str(origins_folder / "gone"), "16.0.5.5")
     assert gone.returncode == 3
 
 
-def test_folder_of_a_single_host_names_the_table(shelf_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "aggregator.toml").write_text(f'origin_dir = "{shelf_dir / "origins"}"\n')
+def test_folder_of_a_single_host_names_the_table(origins_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "aggregator.toml").write_text(f'origin_dir = "{origins_folder / "origins"}"\n')
     done = cli("lookup", "--dir", str(tmp_path), "16.0.5.5")
     assert done.stdout.split("\t")[1] == "3333"
     twice = cli("status", "--dir", str(tmp_path), "--config", str(tmp_path / "aggregator.toml"))
     assert twice.returncode == 2
-    other = cli("status", "--dir", str(shelf_dir))
+    other = cli("status", "--dir", str(origins_folder))
     assert (other.returncode, "no aggregator.toml in it" in other.stderr) == (2, True)
 
 
-def test_lookup_from_a_pipe_survives_what_is_no_address(shelf_dir: Path) -> None:
+def test_lookup_from_a_pipe_survives_what_is_no_address(origins_folder: Path) -> None:
     lines = ["16.0.0.1", "", "rubbish", "\x00", "x" * 500, "é", "16.0.0.2 ", "fe80::1%eth0"]
     done = cli(
-        "lookup", "--origin-dir", str(shelf_dir / "origins"), "--format", "ndjson", "-",
+        "lookup", "--origin-dir", str(origins_folder / "origins"), "--format", "ndjson", "-",
         text="\n".join(lines) + "\n",
     )  # fmt: skip
     assert [json.loads(line)["address"] for line in done.stdout.splitlines()] == [
@@ -278,17 +344,17 @@ def test_lookup_from_a_pipe_survives_what_is_no_address(shelf_dir: Path) -> None
     assert "rubbish" in done.stderr
 
 
-def test_thousands_a_second_are_looked_up_from_a_pipe(shelf_dir: Path) -> None:
+def test_thousands_a_second_are_looked_up_from_a_pipe(origins_folder: Path) -> None:
     text = "".join(f"16.0.{n // 256 % 256}.{n % 256}\n" for n in range(20_000))
     begun = time.monotonic()
-    done = cli("lookup", "--origin-dir", str(shelf_dir / "origins"), "-", text=text)
+    done = cli("lookup", "--origin-dir", str(origins_folder / "origins"), "-", text=text)
     assert done.stdout.count("\t3333\t") == 20_000
     assert time.monotonic() - begun < 10
 
 
-def test_status_refresh_and_rollback_by_command(shelf_dir: Path, tmp_path: Path) -> None:
+def test_status_refresh_and_rollback_by_command(origins_folder: Path, tmp_path: Path) -> None:
     directory = tmp_path / "origins"
-    shutil.copytree(shelf_dir / "origins", directory, symlinks=True)
+    shutil.copytree(origins_folder / "origins", directory, symlinks=True)
     config = tmp_path / "aggregator.toml"
     config.write_text(
         f'origin_dir = "{directory}"\n'
@@ -316,8 +382,8 @@ def test_status_refresh_and_rollback_by_command(shelf_dir: Path, tmp_path: Path)
     assert json.loads(cli("status", *given, "--json").stdout)["generation"] == before["generation"]
 
 
-def test_commands_work_for_an_ordinary_user_who_may_only_read(shelf_dir: Path) -> None:
-    directory = shelf_dir / "origins"
+def test_commands_work_for_an_ordinary_user_who_may_only_read(origins_folder: Path) -> None:
+    directory = origins_folder / "origins"
     for path in [*directory.rglob("*"), directory]:
         if not path.is_symlink():
             assert path.stat().st_mode & 0o004, path

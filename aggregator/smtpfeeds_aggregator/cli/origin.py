@@ -167,11 +167,11 @@ def refresh(
 @_with_settings
 def rollback(settings: AggregatorSettings) -> None:
     """Put the table before the current one in use again."""
-    from ..origin.acquire.refresh import roll_back
+    from ..origin.generation import directory_of
 
     if not settings.origin_dir:
         raise SettingsError("origin_dir is not set: only a directory of tables can be rolled back")
-    generation = roll_back(settings)
+    generation = directory_of(settings.origin_dir).roll_back()
     click.echo(f"{generation.name} is in use again, of {_utc(generation.manifest['table_time'])}")
 
 
@@ -257,8 +257,8 @@ def _write(rows: Iterable[dict[str, Any]], form: str) -> int:
 
 def _describe(settings: AggregatorSettings) -> dict[str, Any]:
     """What there is to know, under names that stay."""
-    from ..origin.acquire.refresh import next_refresh
-    from ..origin.shelf import Shelf
+    from ..origin.acquire.refresh import schedule_of
+    from ..origin.generation import directory_of
 
     table = _current(settings)
     info, now = table.info, datetime.now(UTC)
@@ -276,11 +276,11 @@ def _describe(settings: AggregatorSettings) -> dict[str, Any]:
         "bad_lines": info.bad_lines,
     }
     if settings.origin_dir:
-        shelf = Shelf(Path(settings.origin_dir))
-        noted = shelf.status()
-        due = next_refresh(settings, noted, now)
+        directory = directory_of(settings.origin_dir)
+        noted = directory.status()
+        due = schedule_of(settings).next_refresh(noted, now)
         described |= {
-            "older_generations": [generation.name for generation in shelf.others()],
+            "older_generations": [generation.name for generation in directory.others()],
             "rolled_back": noted.get("rolled_back"),
             "last_attempt": _utc(noted.get("last_attempt")),
             "last_success": _utc(noted.get("last_success")),

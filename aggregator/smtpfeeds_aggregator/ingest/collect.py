@@ -15,11 +15,12 @@ from smtpfeeds_common.errors import WireError
 
 from ..health import Health
 from ..metrics import Metrics
+from ..origin.lookup import OriginLookup
 from ..settings import AggregatorSettings
 from ..sources import Delivery, Refusal, Source
 from ..store.rows import BatchKey
 from .check import CheckedBatch, check
-from .fold import OriginLookup, fold
+from .fold import fold
 from .handover import SILENCE_S, TICK_S, Collection, Handover
 from .refusals import refuse
 
@@ -37,7 +38,7 @@ class _TimedOrigin:
         self.generation = table.generation
         self.spent_s = 0.0
 
-    def lookup_many(self, addresses: list[bytes]) -> list[int | None]:
+    def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
         started = time.perf_counter()
         try:
             return self._table.lookup_many(addresses)

@@ -13,12 +13,13 @@ https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
 import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from smtpfeeds_common.addresses import IPv4_BYTES
 from smtpfeeds_common.feeds import DATA, FEED_NAMES, GREET
 
 from ..origin import EMPTY
+from ..origin.lookup import OriginLookup
 from ..store.rows import MAX_COUNT, Folded, HourRow, OverflowRow, SensorReport
 from .check import CheckedBatch, printable, stored_counters
 
@@ -34,23 +35,6 @@ _COPY_TRAILER: Final = b"\xff\xff"
 #: targets and asn; each with its length, -1 for NULL.
 _COLUMNS: Final = 9
 _ROW: Final = ">hiBBBB{octets}s{names}siqiqiqiqiqi"
-
-
-class OriginLookup(Protocol):
-    """Which ASN announces an address, as of one generation of the table."""
-
-    @property
-    def generation(self) -> str:
-        """Which table this is."""
-        ...
-
-    def lookup_many(self, addresses: list[bytes]) -> list[int | None]:
-        """The origin ASN of each packed address."""
-        ...
-
-    def name(self, asn: int) -> str | None:
-        """The AS name."""
-        ...
 
 
 def fold(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Final
 
+from ..origin.lookup import OriginLookup
 from ..store.rows import Folded
 from .check import CheckedBatch
-from .fold import OriginLookup
 
 #: How often each thread says that it is alive, and how long its silence may last.
 TICK_S: Final = 0.5

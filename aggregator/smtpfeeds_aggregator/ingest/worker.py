@@ -20,11 +20,11 @@ from threading import Event
 
 from ..health import Health
 from ..metrics import Metrics
+from ..origin.lookup import OriginLookup
 from ..settings import AggregatorSettings
 from ..sources import Source
 from ..store.ingest import IngestStore
 from .collect import Collector
-from .fold import OriginLookup
 from .handover import Handover
 from .write import HOLD_S, PROBE_S, Writer
 

@@ -1,8 +1,17 @@
 """Origins: which AS announces an address, and what that AS is called.
 
-The only package that knows pyasn, and it does so in child processes alone: this
-interface maps what they make, so that no look-up, load or refresh stalls ingest.
-What is offered here is imported when asked for: the children begin in half the time.
+    in_use       the current table of a running program: loaded, watched, refreshed, swapped
+    acquire/     a new table: the RIB fetched, converted, checked; the AS names cleaned
+    load         an operator's files compiled and mapped
+    generation   a table on disk: its files, its name
+    child        the program of the child processes
+    lookup       what ingest and publishing ask of a table, as protocols
+    table/       pyasn's text, the compiled index, the table in memory
+
+RIB or text -> table (text) -> index (file) -> `OriginTable`, mapped. Imports point down this
+list. The only room that knows pyasn, and it does so in child processes alone, so that no
+look-up, load or refresh stalls ingest. What is offered here is imported when asked for: the
+children begin in half the time.
 """
 
 import importlib
@@ -10,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .in_use import OriginSource
-    from .table.in_memory import EMPTY, OriginInfo, OriginTable
+    from .table.in_memory import EMPTY, OriginTable, TableInfo
 
-__all__ = ["EMPTY", "OriginInfo", "OriginSource", "OriginTable"]
+__all__ = ["EMPTY", "OriginSource", "OriginTable", "TableInfo"]
 
 _MODULES: Final = {"OriginSource": ".in_use"}
 

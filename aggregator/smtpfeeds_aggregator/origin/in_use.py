@@ -16,9 +16,11 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.errors import OriginError
 from smtpfeeds_common.logs import fields
 
-from .acquire import refresh, validate
-from .shelf import NAMES, TABLE, Generation, Shelf
-from .table import load as loading
+from ..datasets.directory import DatasetDirectory, Generation
+from .acquire import validate
+from .acquire.refresh import refresh, schedule_of
+from .generation import NAMES, TABLE, directory_of, open_table
+from .load import KeptIndex, load_files, signature
 from .table.in_memory import EMPTY, OriginTable
 
 logger: Final = logging.getLogger(__name__)
@@ -31,7 +33,9 @@ class OriginSource:
         self._settings = settings
         self._table = Path(settings.origin_table) if settings.origin_table else None
         self._names = Path(settings.as_names) if settings.as_names else None
-        self._shelf = Shelf(Path(settings.origin_dir)) if settings.origin_dir else None
+        kept = settings.origin_index_dir
+        self._kept = KeptIndex(Path(kept)) if kept else None
+        self._directory = directory_of(settings.origin_dir) if settings.origin_dir else None
         self._current = EMPTY
         # A setting that cannot be read is for the start to refuse, not for the night.
         validate.bounds_of(settings)
@@ -57,9 +61,9 @@ class OriginSource:
         try:
             table = self._read(stop)
         except OriginError as exc:
-            if self._shelf is None:
+            if self._directory is None:
                 raise
-            table = self._older(self._shelf, exc, stop)
+            table = self._older(self._directory, exc, stop)
         self._take(table, seen)
 
     def run(self, stop: threading.Event) -> None:
@@ -90,14 +94,14 @@ class OriginSource:
         self, stop: threading.Event | None = None, now: datetime | None = None
     ) -> bool:
         """Refresh the directory where its schedule says so, take what comes; whether it was due."""
-        if self._shelf is None:
+        if self._directory is None:
             return False
         at = now or datetime.now(UTC)
-        due = refresh.next_refresh(self._settings, self._shelf.status(), self._begun)
+        due = schedule_of(self._settings).next_refresh(self._directory.status(), self._begun)
         if due is None or at < due:
             return False
         try:
-            outcome = refresh.refresh(self._settings, stop=stop, now=at)
+            outcome = refresh(self._settings, stop=stop, now=at)
         except OriginError as exc:
             if stop is None or not stop.is_set():
                 logger.error(  # noqa: TRY400 - the reason is the message
@@ -114,38 +118,42 @@ class OriginSource:
 
     def _look(self) -> object:
         """What changes when there is another table to load."""
-        if self._shelf is not None:
-            return self._shelf.target()
+        if self._directory is not None:
+            return self._directory.target()
         if self._table is None:
             return ()
         return (
-            loading.signature(self._table),
-            loading.signature(self._names) if self._names else None,
+            signature(self._table),
+            signature(self._names) if self._names else None,
         )
 
     def _read(self, stop: threading.Event | None) -> OriginTable:
-        if self._shelf is not None:
-            generation = self._shelf.current()
+        if self._directory is not None:
+            generation = self._directory.current()
             if generation is None:
                 logger.warning(
                     "no origin table yet: run `smtpfeeds origin refresh`",
-                    extra=fields(origin_dir=str(self._shelf.directory)),
+                    extra=fields(origin_dir=str(self._directory.directory)),
                 )
                 return EMPTY
             return self._open(generation, stop)
         if self._table is None:
             return EMPTY
-        return loading.load_files(
-            self._table, self._names, timeout_s=self._settings.origin_load_timeout_s, stop=stop
+        return load_files(
+            self._table,
+            self._names,
+            timeout_s=self._settings.origin_load_timeout_s,
+            kept=self._kept,
+            stop=stop,
         )
 
     def _open(self, generation: Generation, stop: threading.Event | None) -> OriginTable:
         """Map a generation's index, or make another from its table where that one is no use."""
         try:
-            return generation.open()
+            return open_table(generation)
         except OriginError as exc:
             logger.warning("origin index made anew", extra=fields(reason=exc.message))
-        return loading.load_files(
+        return load_files(
             generation.check(TABLE),
             generation.check(NAMES),
             timeout_s=self._settings.origin_load_timeout_s,
@@ -154,9 +162,9 @@ class OriginSource:
         )
 
     def _older(
-        self, shelf: Shelf, reason: OriginError, stop: threading.Event | None
+        self, directory: DatasetDirectory, reason: OriginError, stop: threading.Event | None
     ) -> OriginTable:
-        for generation in shelf.others():
+        for generation in directory.others():
             try:
                 table = self._open(generation, stop)
             except OriginError:

@@ -16,6 +16,7 @@ from smtpfeeds_common.errors import DatabaseError, PublishError
 from smtpfeeds_common.feeds import FEEDS, Feed
 from smtpfeeds_common.logs import fields
 
+from ..origin.lookup import DescribedLookup
 from ..settings import AggregatorSettings
 from ..store.connection import Connection
 from ..store.publication import PublicationStore
@@ -26,7 +27,6 @@ from .files import FeedFile, files_of, write_files
 from .generation import MANIFEST, FeedsDirectory, Generation
 from .grid import expiry
 from .manifest import encode, manifest
-from .origins import OriginTable
 from .snapshot import LeftOut, Window, window_end, window_start
 from .stopping import KeepGoing, PublishStopped, go_on, guarded
 
@@ -47,7 +47,7 @@ class Published:
 
 def publish_once(
     settings: AggregatorSettings,
-    table: OriginTable,
+    table: DescribedLookup,
     connection: Connection,
     *,
     now: datetime | None = None,
@@ -104,7 +104,7 @@ class _Publication:
     def __init__(
         self,
         settings: AggregatorSettings,
-        table: OriginTable,
+        table: DescribedLookup,
         store: PublicationStore,
         directory: FeedsDirectory,
         key: int,
@@ -215,7 +215,14 @@ class _Publication:
         if self._table is None:
             return 0
         try:
-            self._store.store_origin_generation(self._table.generation, self._table.info)
+            info = self._table.info
+            self._store.store_origin_generation(
+                self._table.generation,
+                source=info.source,
+                table_time=info.table_time,
+                prefixes=info.prefixes,
+                origins=info.origins,
+            )
             self._store.store_names(names)
             return self._store.store_origins(guarded(window.changes(), self._keep_going))
         except (DatabaseError, PublishStopped) as exc:

@@ -18,12 +18,12 @@ from smtpfeeds_common.logs import fields
 
 from ..health import Health
 from ..metrics import Metrics
+from ..origin.lookup import CurrentLookup
 from ..settings import AggregatorSettings
 from ..store.connection import Connection, connect, discard
 from .generation import FeedsDirectory
 from .grid import next_point
 from .once import Published, publish_once
-from .origins import OriginSource
 from .stopping import KeepGoing, PublishStopped, go_on, until
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class PublishLoop:
     def __init__(
         self,
         settings: AggregatorSettings,
-        origins: OriginSource,
+        origins: CurrentLookup,
         metrics: Metrics,
         health: Health,
         *,

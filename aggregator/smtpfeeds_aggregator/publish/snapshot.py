@@ -20,11 +20,11 @@ from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.feeds import DATA, FEED_NAMES, FEEDS, GREET, WINDOW_DAYS
 
 from ..address_ranges import AddressRanges
+from ..origin.lookup import OriginLookup
 from ..settings import AggregatorSettings
 from ..special_purpose import not_global
 from ..store.publication import OriginChange, PublicationStore
 from .entries import RECORD, pack_record
-from .origins import OriginTable
 from .sorting import SortedRecords
 from .stopping import KeepGoing, go_on, guarded
 
@@ -81,7 +81,7 @@ class Window:
         self,
         store: PublicationStore,
         since: datetime,
-        table: OriginTable | None,
+        table: OriginLookup | None,
         left_out: LeftOut,
         until: datetime | None = None,
         keep_going: KeepGoing = go_on,
@@ -92,7 +92,7 @@ class Window:
             snapshot.seek(0)
             self.read(guarded(snapshot, keep_going), table, left_out)
 
-    def read(self, lines: Iterable[bytes], table: OriginTable | None, left_out: LeftOut) -> None:
+    def read(self, lines: Iterable[bytes], table: OriginLookup | None, left_out: LeftOut) -> None:
         """Take the rows of a COPY; without a table the stored origins stand."""
         iterator = iter(lines)
         while part := [line.split(b"\t") for line in islice(iterator, LOOKUP_ROWS)]:

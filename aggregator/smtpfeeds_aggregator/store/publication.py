@@ -10,7 +10,6 @@ from datetime import datetime
 from itertools import islice
 from typing import IO, Any, Final, NamedTuple, TypeVar
 
-from ..publish.origins import OriginInfo
 from .connection import Connection
 from .errors import database_errors
 from .sql import queries
@@ -93,15 +92,23 @@ class PublicationStore:
         with database_errors():
             return dict(self._connection.execute(self._sql["names_of"], {"asns": list(asns)}))
 
-    def store_origin_generation(self, generation: str, info: OriginInfo) -> None:
+    def store_origin_generation(
+        self,
+        generation: str,
+        *,
+        source: str,
+        table_time: datetime | None,
+        prefixes: int,
+        origins: int,
+    ) -> None:
         """Record that a publication used an origin table."""
         self._run(
             "store_origin_generation",
             generation=generation,
-            source=info.source,
-            table_time=info.table_time,
-            prefixes=info.prefixes,
-            origins=info.origins,
+            source=source,
+            table_time=table_time,
+            prefixes=prefixes,
+            origins=origins,
         )
 
     def _run(self, query: str, **parameters: Any) -> int:

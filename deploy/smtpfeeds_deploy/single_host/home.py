@@ -132,6 +132,8 @@ class Home:
         for name, path in (("origin_table", wanted.origin_table), ("as_names", wanted.as_names)):
             if path is not None:
                 settings[name] = str(path.resolve())
+        if wanted.origin_table is not None:
+            settings["origin_index_dir"] = str(self.folder / "origin-index")
         return settings
 
     def environment(self, given: Mapping[str, str], wanted: Wanted) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtpfeeds_aggregator.origin.acquire.child import referee_sample
+from smtpfeeds_aggregator.origin.child import referee_sample
 from smtpfeeds_aggregator.origin.table import radix
 from smtpfeeds_aggregator.origin.table.compile import Prefix, compile_sections
 from smtpfeeds_aggregator.origin.table.index import PAGE, OriginIndex, write_index

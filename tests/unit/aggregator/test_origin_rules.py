@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from origin_support.world import settings
+from smtpfeeds_aggregator.datasets.fetch import check_url
 from smtpfeeds_aggregator.origin.acquire import route_views as routeviews
 from smtpfeeds_aggregator.origin.acquire import validate
 from smtpfeeds_aggregator.origin.acquire.bogons import PrefixFilter
-from smtpfeeds_aggregator.origin.acquire.fetch import check_url
-from smtpfeeds_aggregator.origin.acquire.refresh import next_refresh
-from smtpfeeds_aggregator.origin.table.in_memory import EMPTY, OriginInfo, OriginTable
-from smtpfeeds_common.errors import OriginError, SettingsError
+from smtpfeeds_aggregator.origin.acquire.refresh import schedule_of
+from smtpfeeds_aggregator.origin.table.in_memory import EMPTY, OriginTable, TableInfo
+from smtpfeeds_common.errors import DatasetError, SettingsError
 
 NOW = datetime(2026, 3, 1, 0, 10, tzinfo=UTC)
-INFO = OriginInfo("test", NOW - timedelta(hours=6), 1000, 500, 700, 0)
+INFO = TableInfo("test", NOW - timedelta(hours=6), 1000, 500, 700, 0)
 
 
 class Known(OriginTable):
@@ -26,7 +26,7 @@ class Known(OriginTable):
 
     __slots__ = ("answers",)
 
-    def __init__(self, info: OriginInfo = INFO, answers: dict[bytes, int] | None = None) -> None:
+    def __init__(self, info: TableInfo = INFO, answers: dict[bytes, int] | None = None) -> None:
         super().__init__(None, "test", info)
         self.answers = answers
 
@@ -40,7 +40,7 @@ BOUNDS = validate.Bounds(900, 400, 600, 10.0, 5.0, timedelta(days=7), ())
 
 
 def said(new: OriginTable, old: OriginTable = EMPTY, **changes: Any) -> str:
-    return "; ".join(validate.complaints(new, old, replace(BOUNDS, **changes), NOW))
+    return "; ".join(validate.objections(new, old, replace(BOUNDS, **changes), NOW))
 
 
 def test_a_fit_table_meets_no_complaint() -> None:
@@ -105,25 +105,25 @@ def test_the_newest_settled_rib_is_chosen(names: list[str], chosen: str | None) 
 
 @pytest.mark.parametrize("url", ["http://example.net/a", "ftp://127.0.0.1/a", "file:///a", "x"])
 def test_only_https_leaves_this_host(url: str) -> None:
-    with pytest.raises(OriginError, match="only https"):
-        check_url(url, allow_http=False)
+    with pytest.raises(DatasetError, match="only https"):
+        check_url(url, allow_http=False, http_setting="origin_allow_http")
 
 
 def test_http_is_for_loopback_or_by_setting() -> None:
-    check_url("https://example.net/a", allow_http=False)
-    check_url("http://127.0.0.1:8000/a", allow_http=False)
-    check_url("http://[::1]/a", allow_http=False)
-    check_url("http://example.net/a", allow_http=True)
+    check_url("https://example.net/a", allow_http=False, http_setting="origin_allow_http")
+    check_url("http://127.0.0.1:8000/a", allow_http=False, http_setting="origin_allow_http")
+    check_url("http://[::1]/a", allow_http=False, http_setting="origin_allow_http")
+    check_url("http://example.net/a", allow_http=True, http_setting="origin_allow_http")
 
 
 def test_schedule_waits_an_interval_and_jitter_and_all_programs_agree(tmp_path: Path) -> None:
     config = settings(tmp_path, origin_refresh_interval_s=86_400, origin_refresh_jitter_s=600)
     begun = NOW - timedelta(days=3)
     last = {"last_attempt": NOW.isoformat()}
-    due = next_refresh(config, last, begun)
+    due = schedule_of(config).next_refresh(last, begun)
     assert due is not None
     assert timedelta(days=1) <= due - NOW <= timedelta(days=1, minutes=10)
-    assert due == next_refresh(config, last, begun - timedelta(hours=7))
+    assert due == schedule_of(config).next_refresh(last, begun - timedelta(hours=7))
 
 
 def test_schedule_tries_sooner_after_a_failure_and_ever_later_after_more(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_schedule_tries_sooner_after_a_failure_and_ever_later_after_more(tmp_pat
     waits = []
     for failures in range(1, 8):
         noted = {"last_attempt": NOW.isoformat(), "failures": failures}
-        due = next_refresh(config, noted, NOW - timedelta(days=3))
+        due = schedule_of(config).next_refresh(noted, NOW - timedelta(days=3))
         assert due is not None
         waits.append((due - NOW) / timedelta(hours=1))
     assert waits == [1, 2, 4, 8, 16, 24, 24]
@@ -140,11 +140,11 @@ def test_schedule_tries_sooner_after_a_failure_and_ever_later_after_more(tmp_pat
 def test_schedule_can_be_off_and_never_asks_more_than_hourly(tmp_path: Path) -> None:
     begun = NOW - timedelta(days=1)
     off = settings(tmp_path, origin_refresh_interval_s=0)
-    assert next_refresh(off, {}, begun) is None
+    assert schedule_of(off).next_refresh({}, begun) is None
     often = settings(tmp_path, origin_refresh_interval_s=1, origin_refresh_jitter_s=0)
-    due = next_refresh(often, {"last_attempt": NOW.isoformat()}, begun)
+    due = schedule_of(often).next_refresh({"last_attempt": NOW.isoformat()}, begun)
     assert due == NOW + timedelta(hours=1)
-    assert next_refresh(often, {}, NOW) == NOW + timedelta(minutes=1)
+    assert schedule_of(often).next_refresh({}, NOW) == NOW + timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(

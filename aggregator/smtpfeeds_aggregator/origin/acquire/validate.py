@@ -16,7 +16,7 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.errors import AddressError, SettingsError
 
-from ..table.in_memory import OriginInfo, OriginTable
+from ..table.in_memory import OriginTable, TableInfo
 
 #: Addresses on which old and new are compared; always the same ones.
 SAMPLE_ADDRESSES: Final = 20_000
@@ -56,7 +56,7 @@ def bounds_of(settings: AggregatorSettings) -> Bounds:
     )
 
 
-def complaints(new: OriginTable, old: OriginTable, bounds: Bounds, now: datetime) -> Iterable[str]:
+def objections(new: OriginTable, old: OriginTable, bounds: Bounds, now: datetime) -> Iterable[str]:
     """Everything that speaks against the new table; nothing if it is fit."""
     yield from _counts(new.info, old.info, bounds)
     yield from _age(new.info, bounds, now)
@@ -72,7 +72,7 @@ def complaints(new: OriginTable, old: OriginTable, bounds: Bounds, now: datetime
         )
 
 
-def _counts(new: OriginInfo, old: OriginInfo, bounds: Bounds) -> Iterable[str]:
+def _counts(new: TableInfo, old: TableInfo, bounds: Bounds) -> Iterable[str]:
     rows = (
         ("IPv4 prefixes", new.prefixes_ipv4, old.prefixes_ipv4, bounds.min_prefixes_ipv4),
         ("IPv6 prefixes", new.prefixes_ipv6, old.prefixes_ipv6, bounds.min_prefixes_ipv6),
@@ -88,7 +88,7 @@ def _counts(new: OriginInfo, old: OriginInfo, bounds: Bounds) -> Iterable[str]:
             )
 
 
-def _age(new: OriginInfo, bounds: Bounds, now: datetime) -> Iterable[str]:
+def _age(new: TableInfo, bounds: Bounds, now: datetime) -> Iterable[str]:
     if new.table_time is None:
         yield "the time of the table is not known"
     elif now - new.table_time > bounds.max_age:

@@ -9,7 +9,7 @@ from .index import OriginIndex
 
 
 @dataclass(frozen=True, slots=True)
-class OriginInfo:
+class TableInfo:
     """What is known of a table."""
 
     #: Where it came from: an address or a path.
@@ -29,7 +29,7 @@ class OriginInfo:
         return self.prefixes_ipv4 + self.prefixes_ipv6
 
 
-NOTHING: Final = OriginInfo("none", None, 0, 0, 0, 0)
+NOTHING: Final = TableInfo("none", None, 0, 0, 0, 0)
 
 
 class OriginTable:
@@ -42,7 +42,7 @@ class OriginTable:
     __slots__ = ("_index", "generation", "info")
 
     def __init__(
-        self, index: OriginIndex | None = None, generation: str = "none", info: OriginInfo = NOTHING
+        self, index: OriginIndex | None = None, generation: str = "none", info: TableInfo = NOTHING
     ) -> None:
         self._index = index
         #: Stable name of the table and names: the same content has the same name.

@@ -1,33 +1,22 @@
 """What runs in a child process: fetching, converting, reading names, compiling an index.
 
-A separate process, because pyasn holds the interpreter lock for as long as it
-loads, checks its input by `assert` alone, and can fail in C: none of that may
-reach ingest. Results, progress and errors go to stdout, one JSON object a line.
-
-    python -P -m smtpfeeds_aggregator.origin.acquire.child COMMAND ARGUMENTS-AS-JSON
-
-It ends when its standard input does.
+pyasn holds the interpreter lock for as long as it loads, checks its input by
+`assert` alone, and can fail in C. `generation.CHILD` is how it is started.
 """
 
-import json
 import os
 import random
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from smtpfeeds_common.errors import OriginError
 
+from ..datasets.child_process import Command, fetch_file, report_progress, serve
+
 #: Addresses on which pyasn and the index made from it must agree.
 REFEREE_ADDRESSES: Final = 20_000
-
-
-def say(**message: Any) -> None:
-    """Tell the parent."""
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
 
 
 def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -37,23 +26,23 @@ def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
         arguments: `table` and `names` (paths; names may be empty), `fd`, and `facts`
             to keep in the index.
     """
-    from ..table import radix
-    from ..table.compile import compile_sections
-    from ..table.index import OriginIndex, write_index
-    from ..table.text import read_table
-    from .as_names import read_names
+    from .acquire.as_names import read_names
+    from .table import radix
+    from .table.compile import compile_sections
+    from .table.index import OriginIndex, write_index
+    from .table.text import read_table
 
     table = Path(arguments["table"])
-    say(progress="reading the table")
+    report_progress("reading the table")
     checked = read_table(table)
     names: dict[int, str] = {}
     if arguments["names"]:
         cleaned = bool(arguments.get("names_cleaned"))
         names = read_names(Path(arguments["names"]), cleaned=cleaned)
-    say(progress="loading the table into pyasn")
+    report_progress("loading the table into pyasn")
     tree, refused = radix.load_tree(checked.text, str(table))
     ipv4, ipv6 = radix.prefixes(tree)
-    say(progress="compiling the index")
+    report_progress("compiling the index")
     sections, split = compile_sections(ipv4, ipv6, names)
     facts: dict[str, Any] = arguments["facts"] | {
         "prefixes4": len(ipv4),
@@ -67,21 +56,12 @@ def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
     with os.fdopen(os.dup(arguments["fd"]), "r+b") as out:
         write_index(out, sections, facts)
         index = OriginIndex(out.fileno(), name="the new index")
-    say(progress="comparing the index with pyasn")
+    report_progress("comparing the index with pyasn")
     sample = list(referee_sample(ipv4, ipv6, REFEREE_ADDRESSES))
     wrong = next(radix.disagreements(tree, index, sample), None)
     if wrong:
         raise OriginError(f"the index made from {table} disagrees with pyasn: {wrong}")
     return facts
-
-
-def fetch_file(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Fetch one file; arguments as of `fetch.fetch`."""
-    from .fetch import fetch
-
-    target = Path(arguments.pop("target"))
-    url = arguments.pop("url")
-    return fetch(url, target, progress=lambda text: say(progress=text), **arguments)
 
 
 def convert_source(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -90,20 +70,20 @@ def convert_source(arguments: dict[str, Any]) -> dict[str, Any]:
     Args:
         arguments: `source`, `out`, `max_bytes`, `allow_reserved`.
     """
-    from .convert import read_source, write_table
+    from .acquire.convert import read_source, write_table
 
     found = read_source(
         Path(arguments["source"]),
         max_bytes=arguments["max_bytes"],
-        progress=lambda text: say(progress=text),
+        progress=report_progress,
     )
-    say(progress=f"writing the table: {len(found.ipv4):,} + {len(found.ipv6):,} prefixes")
+    report_progress(f"writing the table: {len(found.ipv4):,} + {len(found.ipv6):,} prefixes")
     return write_table(found, Path(arguments["out"]), allow_reserved=arguments["allow_reserved"])
 
 
 def clean_names(arguments: dict[str, Any]) -> dict[str, Any]:
     """Read, clean and write a list of AS names; give their count."""
-    from .as_names import read_names, write_names
+    from .acquire.as_names import read_names, write_names
 
     names = read_names(Path(arguments["source"]))
     write_names(names, Path(arguments["out"]))
@@ -112,7 +92,7 @@ def clean_names(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def no_names(arguments: dict[str, Any]) -> dict[str, Any]:
     """Write a list without a name, for a table that has to do without."""
-    from .as_names import write_names
+    from .acquire.as_names import write_names
 
     write_names({}, Path(arguments["out"]))
     return {"names": 0}
@@ -135,7 +115,7 @@ def referee_sample(
             yield packed if octets == 4 else b"\x20" + packed[1:]
 
 
-COMMANDS: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+COMMANDS: Final[dict[str, Command]] = {
     "compile": compile_table,
     "fetch": fetch_file,
     "convert": convert_source,
@@ -144,30 +124,5 @@ COMMANDS: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
 }
 
 
-def end_with_parent() -> None:
-    """End this process when its parent is gone: two must never write the same file."""
-    while os.read(0, 1024):
-        pass
-    os._exit(3)
-
-
-def main() -> int:
-    """Run one command; its result or its error is the last line."""
-    if sys.flags.optimize:
-        say(error="python -O takes away the checks of pyasn's readers: start without it")
-        return 2
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    try:
-        say(result=COMMANDS[sys.argv[1]](json.loads(sys.argv[2])))
-    except OriginError as exc:
-        say(error=exc.message)
-        return 1
-    except OSError as exc:
-        place = f" {exc.filename}" if exc.filename else ""
-        say(error=f"cannot write the new origin table{place}: {exc.strerror or exc}")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(COMMANDS, "origin table"))

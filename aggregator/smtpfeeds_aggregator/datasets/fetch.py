@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from smtpfeeds_common.errors import OriginError
+from smtpfeeds_common.errors import DatasetError
 
 MAX_REDIRECTS: Final = 5
 _PIECE_BYTES: Final = 1 << 18
@@ -28,19 +28,22 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 
 
-def check_url(url: str, *, allow_http: bool) -> None:
+def check_url(url: str, *, allow_http: bool, http_setting: str) -> None:
     """Refuse what is not HTTPS; plain HTTP goes to this host itself, or where a setting allows it.
 
+    Args:
+        http_setting: the setting that `allow_http` comes from, for the message.
+
     Raises:
-        OriginError: another scheme.
+        DatasetError: another scheme.
     """
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.hostname:
         return
     if parts.scheme == "http" and (allow_http or parts.hostname in _LOOPBACK):
         return
-    raise OriginError(
-        f"{url} is not fetched: only https:// is (set origin_allow_http for a mirror without it)"
+    raise DatasetError(
+        f"{url} is not fetched: only https:// is (set {http_setting} for a mirror without it)"
     )
 
 
@@ -48,16 +51,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = MAX_REDIRECTS
     max_repeats = 2
 
-    def __init__(self, *, allow_http: bool) -> None:
+    def __init__(self, *, allow_http: bool, http_setting: str) -> None:
         self._allow_http = allow_http
+        self._http_setting = http_setting
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         secure = urlsplit(req.full_url).scheme == "https"
         if secure and urlsplit(newurl).scheme != "https":
-            raise OriginError(f"{req.full_url} redirects from https to {newurl}: not followed")
-        check_url(newurl, allow_http=self._allow_http)
+            raise DatasetError(f"{req.full_url} redirects from https to {newurl}: not followed")
+        check_url(newurl, allow_http=self._allow_http, http_setting=self._http_setting)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -69,6 +73,7 @@ def fetch(
     max_bytes: int,
     stall_s: float,
     allow_http: bool = False,
+    http_setting: str = "",
     validators: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -81,14 +86,16 @@ def fetch(
         `unchanged`, and the new copy's `etag`, `last_modified` and `bytes`.
 
     Raises:
-        OriginError: it could not be had whole; what was had is kept for the next try.
+        DatasetError: it could not be had whole; what was had is kept for the next try.
     """
-    check_url(url, allow_http=allow_http)
+    check_url(url, allow_http=allow_http, http_setting=http_setting)
     part = target.with_name(target.name + ".part")
     begun = _begun(part, url)
     headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
     headers |= _conditions(begun, validators or {})
-    opener = urllib.request.build_opener(_Redirects(allow_http=allow_http))
+    opener = urllib.request.build_opener(
+        _Redirects(allow_http=allow_http, http_setting=http_setting)
+    )
     try:
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme is checked
         with opener.open(request, timeout=stall_s) as response:
@@ -101,12 +108,12 @@ def fetch(
             _forget(part)
         raise _refusal(url, exc) from exc
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ValueError) as exc:
-        raise OriginError(f"{url} could not be fetched: {_reason(exc)}") from exc
+        raise DatasetError(f"{url} could not be fetched: {_reason(exc)}") from exc
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             # What is fetched would keep the disk full, and be too much again next time.
             _forget(part)
-        raise OriginError(f"{url} could not be fetched to {target}: {_reason(exc)}") from exc
+        raise DatasetError(f"{url} could not be fetched to {target}: {_reason(exc)}") from exc
 
 
 def _conditions(begun: Mapping[str, Any], validators: Mapping[str, str]) -> dict[str, str]:
@@ -117,10 +124,10 @@ def _conditions(begun: Mapping[str, Any], validators: Mapping[str, str]) -> dict
     return {names[key]: value for key, value in validators.items() if key in names and value}
 
 
-def _refusal(url: str, exc: urllib.error.HTTPError) -> OriginError:
+def _refusal(url: str, exc: urllib.error.HTTPError) -> DatasetError:
     if 300 <= exc.code < 400:
-        return OriginError(f"{url} redirects in a loop, or too often: not followed")
-    return OriginError(f"{url}: the server answers {exc.code} {exc.reason}")
+        return DatasetError(f"{url} redirects in a loop, or too often: not followed")
+    return DatasetError(f"{url}: the server answers {exc.code} {exc.reason}")
 
 
 def _forget(part: Path) -> None:
@@ -140,7 +147,7 @@ def _save(
     """Write the body beside the target; take its name once it is whole."""
     start, total = _extent(response, url, begun)
     if total is not None and total > max_bytes:
-        raise OriginError(
+        raise DatasetError(
             f"{url} has {total} bytes, more than the {max_bytes} allowed: not fetched"
         )
     etag = response.headers.get("ETag") or ""
@@ -156,14 +163,14 @@ def _save(
         while piece := response.read1(_PIECE_BYTES):
             have += len(piece)
             if have > max_bytes:
-                raise OriginError(f"{url} exceeds the {max_bytes} bytes allowed: not fetched")
+                raise DatasetError(f"{url} exceeds the {max_bytes} bytes allowed: not fetched")
             out.write(piece)
             if have // _PROGRESS_BYTES != (have - len(piece)) // _PROGRESS_BYTES:
                 progress(f"fetching: {have >> 20} MB" + (f" of {total >> 20}" if total else ""))
         out.flush()
         os.fsync(out.fileno())
     if total is not None and have != total:
-        raise OriginError(f"{url} ended after {have} of {total} bytes: it is taken up next time")
+        raise DatasetError(f"{url} ended after {have} of {total} bytes: it is taken up next time")
     part.replace(target)
     _note_path(part).unlink(missing_ok=True)
     return {"unchanged": False, "etag": etag, "last_modified": modified, "bytes": have}
@@ -174,10 +181,10 @@ def _extent(response: Any, url: str, begun: dict[str, Any]) -> tuple[int, int | 
     if response.status == 206:
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         if not begun or not found or int(found[1]) != begun["have"]:
-            raise OriginError(f"{url}: the server sends a part that was not asked for")
+            raise DatasetError(f"{url}: the server sends a part that was not asked for")
         return begun["have"], None if found[3] == "*" else int(found[3])
     if response.status != 200:
-        raise OriginError(f"{url}: the server answers {response.status} {response.reason}")
+        raise DatasetError(f"{url}: the server answers {response.status} {response.reason}")
     length = response.headers.get("Content-Length")
     return 0, int(length) if length and length.isdecimal() else None
 

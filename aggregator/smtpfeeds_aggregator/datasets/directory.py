@@ -1,0 +1,302 @@
+"""The folder of one data set: generations with a manifest, one current; a lock; a status.
+
+    DIR/current -> generations/20261123T061500Z-2518d6efcace-117e44bfd736
+    DIR/generations/…/manifest.json, and the data's files with their SHA-256 in it
+    DIR/incoming/        what is being fetched and made
+    DIR/status.json      last attempt, success and failure; what was rolled back
+    DIR/lock             held by the one refresh or rollback at a time
+
+`generations` holds what is on disk together; here is what a data set needs beyond that.
+The last three generations are kept.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from smtpfeeds_common.errors import DatasetError
+from smtpfeeds_common.times import iso_utc
+
+from .generations import Generations
+
+KEPT: Final = 3
+MANIFEST: Final = "manifest.json"
+_NEW: Final = "new"
+#: A manifest or status is a few kB; a larger file is neither.
+_MAX_JSON_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of data set, in the words of its settings and commands."""
+
+    #: What one generation is called: "origin table".
+    noun: str
+    #: The setting that names the directory.
+    setting: str
+    #: The command whose `refresh` and `rollback` change it: "smtpfeeds origin".
+    command: str
+    error: type[DatasetError]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One generation on disk."""
+
+    kind: Kind
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The stable name of its content."""
+        return str(self.manifest["generation"])
+
+    def check(self, name: str) -> Path:
+        """Give a file of it, whose bytes are what the manifest says.
+
+        Raises:
+            DatasetError: they are not.
+        """
+        path = self.path / name
+        if sha256_of(path, self.kind.error) != self.manifest["sha256"].get(name):
+            raise self.kind.error(
+                f"{path} is damaged: its SHA-256 is not the manifest's; use "
+                f"`{self.kind.command} rollback` or `{self.kind.command} refresh --force`"
+            )
+        return path
+
+
+class DatasetDirectory:
+    """The generations of one data set; every error is the kind's."""
+
+    def __init__(self, kind: Kind, directory: Path) -> None:
+        self.kind = kind
+        self.directory = directory
+        self.incoming = directory / "incoming"
+        self._generations = Generations(directory, self.incoming)
+        self._status = directory / "status.json"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other refreshes and rollbacks out; makes the directory.
+
+        Raises:
+            DatasetError: one is at work already, or the directory cannot be made.
+        """
+        self._prepare()
+        path = self.directory / "lock"
+        try:
+            stream = path.open("a")
+        except OSError as exc:
+            raise self.kind.error(f"cannot open {path}: {exc.strerror}") from exc
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                raise self.kind.error(
+                    f"another refresh or rollback is at work in {self.directory}: try later"
+                ) from exc
+            yield
+
+    @contextlib.contextmanager
+    def refreshing(self, now: datetime, *, scheduled: bool) -> Iterator[Path]:
+        """Hold the lock, give an empty folder to make a generation in, and note how it went.
+
+        Args:
+            scheduled: this attempt counts for the schedule; what is brought by hand does not.
+
+        Raises:
+            DatasetError: the reason is in the status, and the current generation stays.
+        """
+        with self.locked():
+            if scheduled:
+                self.note(last_attempt=iso_utc(now))
+            try:
+                self._generations.clean()
+                with self._generations.new(_NEW) as partial:
+                    yield partial
+            except OSError as exc:
+                reason = f"cannot work in {self.incoming}: {exc.strerror}"
+                self._note_failure(now, reason, scheduled=scheduled)
+                raise self.kind.error(reason) from exc
+            except DatasetError as exc:
+                self._note_failure(now, exc.message, scheduled=scheduled)
+                raise
+            self.note(last_success=iso_utc(now), **({"failures": 0} if scheduled else {}))
+
+    def target(self) -> str | None:
+        """What `current` names; changes whenever another generation is put in use."""
+        current = self._generations.current()
+        return None if current is None else current.name
+
+    def current(self) -> Generation | None:
+        """The generation in use.
+
+        Raises:
+            DatasetError: what `current` names is not there.
+        """
+        path = self._generations.current()
+        return None if path is None else self._read(path)
+
+    def readable_current(self) -> Generation | None:
+        """The generation in use; `None` also where it cannot be read."""
+        with contextlib.suppress(DatasetError):
+            return self.current()
+        return None
+
+    def others(self) -> list[Generation]:
+        """The whole generations besides the current one, newest first."""
+        current, others = self.target(), []
+        for name in self._generations.names():
+            if name != current:
+                with contextlib.suppress(DatasetError):
+                    others.append(self._read(self._generations.path(name)))
+        return others
+
+    def put(self, partial: Path, manifest: dict[str, Any], now: datetime) -> Generation:
+        """Take a finished generation in, and make it current.
+
+        Args:
+            partial: the folder that `refreshing` gave.
+            manifest: `generation`, its stable name, and `sha256` of each file are in it.
+
+        Raises:
+            DatasetError: it cannot be written; the current one stays.
+        """
+        name = f"{self._generations.next_stamp(now)}-{manifest['generation']}"
+        try:
+            write_json(partial / MANIFEST, manifest)
+            final = self._generations.add(partial, name)
+            self._generations.switch(name)
+        except OSError as exc:
+            raise self.kind.error(
+                f"the new {self.kind.noun} could not be put into {self.directory}: "
+                f"{exc.strerror}; the old one stays"
+            ) from exc
+        self._generations.prune(KEPT)
+        self.note(rolled_back=None)
+        return Generation(self.kind, final, manifest)
+
+    def roll_back(self) -> Generation:
+        """Put the newest generation that is older than the current one in use.
+
+        The one that is left is not taken again by a refresh: see `refuse_rolled_back`.
+
+        Raises:
+            DatasetError: there is none that is whole.
+        """
+        with self.locked():
+            left = self.readable_current()
+            generation = self._older()
+            try:
+                self._generations.switch(generation.path.name)
+            except OSError as exc:
+                raise self.kind.error(
+                    f"cannot switch {self.directory} to {generation.name}: {exc.strerror}"
+                ) from exc
+            self.note(rolled_back=left.name if left else None)
+            return generation
+
+    def refuse_rolled_back(self, name: str) -> None:
+        """Refuse the generation that was rolled back.
+
+        Raises:
+            DatasetError: this is it.
+        """
+        if self.status().get("rolled_back") == name:
+            raise self.kind.error(
+                f"the {self.kind.noun} {name} was rolled back: it is taken again only with --force"
+            )
+
+    def status(self) -> dict[str, Any]:
+        """The notes on the refreshes."""
+        try:
+            return read_json(self._status, self.kind.error)
+        except DatasetError:
+            return {}
+
+    def note(self, **changes: Any) -> None:
+        """Note something of the refreshes; a full disk costs the note alone."""
+        with contextlib.suppress(OSError):
+            aside = self._status.with_suffix(".new")
+            write_json(aside, self.status() | changes)
+            aside.replace(self._status)
+
+    def _prepare(self) -> None:
+        try:
+            self._generations.prepare()
+        except OSError as exc:
+            raise self.kind.error(
+                f"cannot make {exc.filename} for the {self.kind.noun}: {exc.strerror}; "
+                f"check {self.kind.setting} and who may write there"
+            ) from exc
+
+    def _older(self) -> Generation:
+        left = self.target() or ""
+        for generation in self.others():
+            # The same content, put in use twice, is nothing to go back to.
+            again = left.endswith(generation.name)
+            if not left or (generation.path.name < left and not again):
+                for name in generation.manifest["sha256"]:
+                    generation.check(name)
+                return generation
+        raise self.kind.error(
+            f"there is no older {self.kind.noun} in {self.directory} to go back to; "
+            f"`{self.kind.command} refresh --force` makes a new one"
+        )
+
+    def _note_failure(self, now: datetime, reason: str, *, scheduled: bool) -> None:
+        self.note(last_failure={"time": iso_utc(now), "reason": reason})
+        if scheduled:
+            self.note(failures=int(self.status().get("failures") or 0) + 1)
+
+    def _read(self, path: Path) -> Generation:
+        manifest = read_json(path / MANIFEST, self.kind.error)
+        if not isinstance(manifest.get("generation"), str) or not isinstance(
+            manifest.get("sha256"), dict
+        ):
+            raise self.kind.error(f"{path / MANIFEST} is no manifest of an {self.kind.noun}")
+        return Generation(self.kind, path, manifest)
+
+
+def sha256_of(path: Path, error: type[DatasetError]) -> str:
+    """The SHA-256 of a file, as hexadecimal digits; the interpreter lock is free meanwhile.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as exc:
+        raise error(f"cannot read {path}: {exc.strerror}; check the setting") from exc
+
+
+def read_json(path: Path, error: type[DatasetError]) -> dict[str, Any]:
+    """Read a manifest or a status.
+
+    Raises:
+        DatasetError: it is not there, or damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = json.loads(stream.read(_MAX_JSON_BYTES))
+    except (OSError, ValueError) as exc:
+        raise error(f"cannot read {path}: {exc}") from exc
+    if not isinstance(content, dict):
+        raise error(f"{path} is damaged")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a manifest or a status."""
+    with path.open("w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=1, sort_keys=True)
+        stream.write("\n")
