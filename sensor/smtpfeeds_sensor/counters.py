@@ -10,12 +10,13 @@ from typing import Final
 COUNTERS: Final = {
     # Connections
     "connections": "connections accepted",
-    "connections_ignored": "of these, from a network on the ignore list",
+    "connections_ignored": "of these, from a network of `ignore`; nothing else counts them",
     "refused_source": "refused: too many at once from one address or /64",
     "refused_total": "refused: too many at once in all",
     "refused_rate": "closed at once: too many in a second",
-    "proxy_unnamed": "from a proxy that named no client; nothing is recorded of them",
+    "proxy_unnamed": "a trusted proxy's own (LOCAL, UNKNOWN); nothing else counts them",
     "proxy_invalid": "from a trusted proxy without a valid PROXY header; closed",
+    "proxy_silent": "from a trusted proxy that sent nothing for 3 seconds or more, and ended",
     # Events
     "greets": "greet events",
     "datas": "data events",

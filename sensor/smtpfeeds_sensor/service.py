@@ -28,10 +28,11 @@ from .counters import new_counters
 from .delivery.deliverer import Delivery, DeliveryThread, Housekeeping
 from .delivery.publisher import BrokerLink
 from .delivery.recorder import Recorder
-from .edge.connection import Listener, Reception
+from .edge.arriving import Listener
 from .edge.limits import Deadlines, Networks, SourceLimits
 from .edge.listen import Opened, target_bits
 from .edge.reactor import Reactor
+from .edge.reception import Reception
 from .edge.tls import make_context
 from .metrics import MetricsServer
 from .settings import SensorSettings
@@ -241,7 +242,7 @@ class SensorService:
         for port in self._ports:
             port.stopListening()
         for connection in list(self.reception.open):
-            connection.say_and_close("shutting_down")
+            connection.stop()
         for delivery in self._deliveries:
             delivery.ask_to_stop()
         stopped: Deferred[None] = Deferred()

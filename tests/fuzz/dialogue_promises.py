@@ -40,7 +40,6 @@ def feed(pieces: list[bytes], rules: Rules) -> Heard:
     """Give a dialogue the pieces, and look at it after each."""
     heard = Heard(counters=new_counters())
     dialogue = Dialogue(PERSONA, rules, heard.counters)
-    assert dialogue.open() == PERSONA.banner
     for piece in pieces:
         was_over = dialogue.closing != OPEN
         reply = dialogue.receive(piece)

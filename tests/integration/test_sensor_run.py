@@ -47,6 +47,20 @@ def proxied(sensor: SensorProcess, source: str, destination: str = "203.0.113.1"
     return client
 
 
+def wrapped(client: Client) -> ssl.SSLSocket:
+    """TLS on a connection that has 220 to STARTTLS."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(client.socket)
+
+
+def in_tls(client: Client) -> ssl.SSLSocket:
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    assert client.reply() == 220
+    assert client.say(b"STARTTLS\r\n") == 220
+    return wrapped(client)
+
+
 def test_session_is_in_the_spool_when_it_is_answered(sensor: SensorProcess) -> None:
     with proxied(sensor, "192.0.2.1") as client:
         assert client.reply() == 220
@@ -93,12 +107,29 @@ def test_proxy_v2_header(sensor: SensorProcess) -> None:
     assert ("smtpgreet", "192.0.2.22") in sensor.rows()
 
 
-def test_proxy_unknown_is_answered_and_not_recorded(sensor: SensorProcess) -> None:
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"])
+def test_health_check_of_a_proxy_is_answered_and_never_counted(
+    sensor: SensorProcess, header: bytes
+) -> None:
     before = sensor.rows()
     with sensor.connect(0, "127.0.0.2") as client:
-        assert client.say(b"PROXY UNKNOWN\r\n") == 220
-        assert client.say(b"EHLO x\r\n") == 250
+        assert client.say(header) == 220
+        assert [client.say(line) for line in SESSION] == [250, 250, 250, 554]
+        assert client.say(b"QUIT\r\n") == 221
     assert sensor.rows() == before
+
+
+def test_proxy_v2_header_of_some_kilobytes(sensor: SensorProcess) -> None:
+    """Identifiers of a cloud, a client's certificate: they are skipped."""
+    addresses = socket.inet_aton("192.0.2.23") + socket.inet_aton("203.0.113.9") + b"\0\1\0\x19"
+    header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + (12 + 9000).to_bytes(2) + addresses
+    with sensor.connect(0, "127.0.0.2") as client:
+        client.send(header + b"\x20" * 4000)
+        settle()
+        client.send(b"\x20" * 5000)
+        assert client.reply() == 220
+        assert client.say(b"EHLO x\r\n") == 250
+    assert ("smtpgreet", "192.0.2.23") in sensor.rows()
 
 
 def test_trusted_proxy_without_a_header_is_closed(sensor: SensorProcess) -> None:
@@ -142,12 +173,10 @@ def test_starttls_with_a_certificate_made_at_start(sensor: SensorProcess) -> Non
         assert client.reply() == 220
         assert client.say(b"EHLO x\r\n") == 250
         assert client.say(b"STARTTLS\r\n") == 220
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        with context.wrap_socket(client.socket) as wrapped:
-            wrapped.sendall(b"DATA\r\nQUIT\r\n")
+        with wrapped(client) as secured:
+            secured.sendall(b"DATA\r\nQUIT\r\n")
             said = b""
-            while piece := wrapped.recv(1000):
+            while piece := secured.recv(1000):
                 said += piece
     assert [line[:3] for line in said.split(b"\r\n")[:-1]] == [b"503", b"221"]
     assert sensor.rows()["smtpgreet", "192.0.2.50"][0] == 1
@@ -273,6 +302,53 @@ def test_client_that_never_reads_is_dropped_and_memory_is_bounded(tmp_path: Path
             assert honest.reply() == 220
         sensor.stop()
         assert sensor.counters()["limit_unsent"] == 1
+
+
+def test_client_that_never_reads_in_tls_is_dropped_too(tmp_path: Path) -> None:
+    with running(tmp_path, max_commands=100_000, max_unsent_bytes=4096, tls="made") as sensor:
+        assert sensor.process is not None
+        with in_tls(sensor.connect()) as client:
+            before = memory_bytes(sensor.process.pid)
+            with contextlib.suppress(OSError):
+                for _ in range(1000):
+                    client.sendall(b"EHLO x\r\n" * 500)
+            assert memory_bytes(sensor.process.pid) - before < 8_000_000
+        sensor.stop()
+        assert sensor.counters()["limit_unsent"] == 1
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_replies_that_were_read_are_no_longer_unsent(tmp_path: Path, *, tls: bool) -> None:
+    """A client that reads all it asked for is never dropped, whatever it adds up to."""
+    with running(tmp_path, max_commands=100_000, max_unsent_bytes=2000, tls="made") as sensor:
+        connected = sensor.connect()
+        client = in_tls(connected) if tls else connected.socket
+        if not tls:
+            assert connected.reply() == 220
+        with client:
+            for _ in range(30):
+                client.sendall(b"NOOP\r\n" * 400)
+                awaited = 400 * len(b"250 2.0.0 OK\r\n")
+                while awaited:
+                    awaited -= len(client.recv(awaited))
+        connected.close()
+        sensor.stop()
+        assert sensor.counters()["limit_unsent"] == 0
+
+
+def test_early_starttls_gets_banner_and_replies_before_the_handshake(tmp_path: Path) -> None:
+    with running(tmp_path, banner_delay_s=0.3, tls="made") as sensor:
+        with sensor.connect() as client:
+            client.send(b"EHLO x\r\nSTARTTLS\r\n")
+            assert [client.reply() for _ in range(3)] == [220, 250, 220]
+            with wrapped(client) as secured:
+                secured.sendall(b"QUIT\r\n")
+                assert secured.recv(100).startswith(b"221")
+        with sensor.connect() as client:
+            client.send(b"EHLO x\r\nQUIT\r\n")
+            assert [client.reply() for _ in range(3)] == [220, 250, 221]
+            assert client.is_closed()
+        assert sensor.rows()["smtpgreet", "127.0.0.1"][:2] == (2, Flags.EARLY_TALKER)
 
 
 def test_content_past_the_bound_still_gets_its_refusal(tmp_path: Path) -> None:
@@ -426,8 +502,8 @@ def test_files_certificate_metrics_and_notify(tmp_path: Path) -> None:
                 client.say(b"EHLO x\r\n")
                 client.say(b"STARTTLS\r\n")
                 context = ssl.create_default_context(cafile=str(certificates.authority))
-                with context.wrap_socket(client.socket, server_hostname="localhost") as wrapped:
-                    assert wrapped.version() in {"TLSv1.2", "TLSv1.3"}
+                with context.wrap_socket(client.socket, server_hostname="localhost") as secured:
+                    assert secured.version() in {"TLSv1.2", "TLSv1.3"}
             text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
             assert b"smtpfeeds_sensor_greets_total 1.0" in text
             assert b"smtpfeeds_sensor_tls_handshakes_total 1.0" in text

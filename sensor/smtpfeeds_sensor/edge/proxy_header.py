@@ -1,9 +1,11 @@
 """PROXY protocol headers, version 1 and 2: who the client behind a proxy is.
 
 Pure: octets in, a verdict out. Follows haproxy's proxy-protocol.txt. A header
-may arrive in any number of pieces; it is judged as soon as it cannot become
-one. ``UNKNOWN`` and ``LOCAL`` (the proxy speaking for itself) carry no client:
-such a connection is answered and never recorded.
+may arrive in any number of pieces; it is refused as soon as it cannot become
+one. Held are the octets that name the client, 107 at most: the optional fields
+of version 2, up to 64 KiB, are skipped as they come. A bare LF ends a version 1
+header too. ``UNKNOWN`` and ``LOCAL`` (the proxy speaking for itself) carry no
+client: such a connection is answered and never recorded.
 """
 
 import socket
@@ -16,19 +18,19 @@ _V1_START: Final = b"PROXY "
 _V1_LONGEST: Final = 107
 _V2_START: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _V2_FIXED: Final = 16
-#: Addresses take 36 octets at most; the rest are optional fields, skipped.
-_V2_LONGEST: Final = 1024
+_V2_LOCAL, _V2_PROXY = 0, 1
+#: Octets of an address by address family; the others (none, Unix sockets) name no client.
 _V2_ADDRESS_BYTES: Final = {0x1: 4, 0x2: 16}
+#: The two ports behind the two addresses.
+_V2_PORT_BYTES: Final = 4
 
 
 class ProxyHeader(NamedTuple):
     """A whole header."""
 
-    #: Octets of the header; what follows is the client's.
-    size: int
     #: The client's packed address, or None where the header names none.
     source: bytes | None
-    #: The packed address the client connected to, or None.
+    #: The packed address that the client connected to, or None.
     destination: bytes | None
 
 
@@ -36,40 +38,69 @@ class NotAProxyHeader(Exception):
     """What arrived is not, and cannot become, a PROXY protocol header."""
 
 
-def read_proxy_header(octets: bytes) -> ProxyHeader | None:
-    """Read a header from the start of a connection.
+class ProxyHeaderReader:
+    """Reads the header at the start of one connection."""
 
-    Returns:
-        The header, or None while more octets are needed (1,040 at most).
+    __slots__ = ("_header", "_held", "_left")
 
-    Raises:
-        NotAProxyHeader: it is none.
-    """
-    if octets[:1] == b"P":
-        return _read_v1(octets)
-    return _read_v2(octets)
+    def __init__(self) -> None:
+        #: The start of a header that is not whole yet.
+        self._held = b""
+        #: A version 2 header whose addresses are known, and how much of it is still to come.
+        self._header: ProxyHeader | None = None
+        self._left = 0
+
+    @property
+    def started(self) -> bool:
+        """Whether any octet has arrived."""
+        return bool(self._held) or self._header is not None
+
+    def feed(self, octets: bytes) -> tuple[ProxyHeader, bytes] | None:
+        """Take what arrived.
+
+        Returns:
+            The header and the octets of the client behind it, or None while more is needed.
+
+        Raises:
+            NotAProxyHeader: it is none.
+        """
+        if self._header is None:
+            octets, self._held = self._held + octets, b""
+            self._header, self._left = _read(octets)
+            if self._header is None:
+                self._held = octets
+                return None
+        if len(octets) < self._left:
+            self._left -= len(octets)
+            return None
+        return self._header, octets[self._left :]
 
 
-def _read_v1(octets: bytes) -> ProxyHeader | None:
+def _read(octets: bytes) -> tuple[ProxyHeader | None, int]:
+    """A header as far as it names the client, or None; and its size."""
+    return _read_v1(octets) if octets[:1] == b"P" else _read_v2(octets)
+
+
+def _read_v1(octets: bytes) -> tuple[ProxyHeader | None, int]:
     if not _V1_START.startswith(octets[: len(_V1_START)]):
         raise NotAProxyHeader
-    end = octets.find(b"\r\n", 0, _V1_LONGEST)
+    end = octets.find(b"\n", 0, _V1_LONGEST)
     if end < 0:
         if len(octets) >= _V1_LONGEST:
             raise NotAProxyHeader
-        return None
-    words = octets[:end].split(b" ")
+        return None, 0
+    words = octets[:end].removesuffix(b"\r").split(b" ")
     if words[1] == b"UNKNOWN":
-        return ProxyHeader(end + 2, None, None)
+        return ProxyHeader(None, None), end + 1
     if len(words) != 6 or words[1] not in {b"TCP4", b"TCP6"}:
         raise NotAProxyHeader
     if not all(_is_port(word) for word in words[4:]):
         raise NotAProxyHeader
     colon = words[1] == b"TCP6"
-    return ProxyHeader(end + 2, _v1_address(words[2], colon), _v1_address(words[3], colon))
+    return ProxyHeader(_v1_address(words[2], colon), _v1_address(words[3], colon)), end + 1
 
 
-def _v1_address(word: bytes, colon: bool) -> bytes:  # noqa: FBT001 - the family, said by TCP4/TCP6
+def _v1_address(word: bytes, colon: bool) -> bytes:  # noqa: FBT001 - the family, TCP4 or TCP6
     try:
         text = word.decode("ascii")
         packed = pack_address(text)
@@ -84,26 +115,27 @@ def _is_port(word: bytes) -> bool:
     return word.isdigit() and len(word) <= 5 and int(word) <= 65_535
 
 
-def _read_v2(octets: bytes) -> ProxyHeader | None:
+def _read_v2(octets: bytes) -> tuple[ProxyHeader | None, int]:
     if not _V2_START.startswith(octets[: len(_V2_START)]):
         raise NotAProxyHeader
     if len(octets) < _V2_FIXED:
-        return None
+        return None, 0
     version, command = octets[12] >> 4, octets[12] & 0xF
+    if version != 2 or command not in {_V2_LOCAL, _V2_PROXY}:
+        raise NotAProxyHeader
     length = int.from_bytes(octets[14:16])
-    if version != 2 or command > 1 or length > _V2_LONGEST:
-        raise NotAProxyHeader
-    size = _V2_FIXED + length
-    if len(octets) < size:
-        return None
     width = _V2_ADDRESS_BYTES.get(octets[13] >> 4)
-    if command == 0 or width is None:
-        return ProxyHeader(size, None, None)
-    if length < 2 * width + 4:
+    if command == _V2_LOCAL or width is None:
+        return ProxyHeader(None, None), _V2_FIXED + length
+    if length < 2 * width + _V2_PORT_BYTES:
         raise NotAProxyHeader
-    source = octets[_V2_FIXED : _V2_FIXED + width]
-    destination = octets[_V2_FIXED + width : _V2_FIXED + 2 * width]
-    return ProxyHeader(size, _unmapped(source), _unmapped(destination))
+    to, end = _V2_FIXED + width, _V2_FIXED + 2 * width
+    if len(octets) < end:
+        return None, 0
+    return (
+        ProxyHeader(_unmapped(octets[_V2_FIXED:to]), _unmapped(octets[to:end])),
+        _V2_FIXED + length,
+    )
 
 
 def _unmapped(packed: bytes) -> bytes:

@@ -73,14 +73,12 @@ class Dialogue:
         "_content_left",
         "_count",
         "_data_heard",
-        "_early_replies",
         "_envelope",
         "_greeted",
         "_in_tls",
         "_left",
         "_line_by_lf",
         "_mode",
-        "_opened",
         "_refused",
         "_rest",
         "_rules",
@@ -100,7 +98,7 @@ class Dialogue:
         count: MutableMapping[str, int],
         tls_free: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Begin; nothing is said before ``open``.
+        """Begin. The banner is the persona's: who sends it decides when.
 
         Args:
             persona: the replies.
@@ -116,9 +114,8 @@ class Dialogue:
         self._content: Content | None = None
         #: Octets of content, by DATA and BDAT together, that may still come.
         self._content_left = rules.max_content_bytes
-        self._early_replies = b""
         self._envelope = self._commands = self._unknown = self._bad = self._left = 0
-        self._greeted = self._data_heard = self._refused = self._opened = self._in_tls = False
+        self._greeted = self._data_heard = self._refused = self._in_tls = False
         self._line_by_lf = False
         #: Events heard and not yet taken: GREET and DATA at most once each.
         self.heard = 0
@@ -127,12 +124,6 @@ class Dialogue:
         self.closing = OPEN
         #: After the reply, go to TLS and call ``tls_started``.
         self.wants_tls = False
-
-    def open(self) -> bytes:
-        """The banner, and the replies to what a client said before it."""
-        self._opened = True
-        early, self._early_replies = self._early_replies, b""
-        return self.persona.banner + early
 
     @property
     def reads_content(self) -> bool:
@@ -154,8 +145,6 @@ class Dialogue:
 
         Look at ``heard``, ``closing`` and ``wants_tls`` afterwards.
         """
-        if not self._opened:
-            return self._receive_early(octets)
         if self._rest:
             octets, self._rest = self._rest + octets, b""
         replies = b""
@@ -173,15 +162,11 @@ class Dialogue:
             replies += reply
         return replies
 
-    def _receive_early(self, octets: bytes) -> bytes:
-        """The client did not wait for the banner: its replies do."""
-        if not self.flags & _EARLY and self._mode != _CLOSED:
+    def note_early(self) -> None:
+        """What arrives next was sent before the banner."""
+        if not self.flags & _EARLY and self.closing == OPEN:
             self.flags |= _EARLY
             self._count["early_talkers"] += 1
-        self._opened = True
-        self._early_replies += self.receive(octets)
-        self._opened = False
-        return b""
 
     def _other_octets(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
         """Octets that are no commands."""

@@ -13,9 +13,7 @@ PERSONA = make_persona(STYLES["plain"], hostname="mx.example")
 
 
 def begun(**rules: object) -> Dialogue:
-    dialogue = Dialogue(PERSONA, Rules(**rules), new_counters())  # type: ignore[arg-type]
-    dialogue.open()
-    return dialogue
+    return Dialogue(PERSONA, Rules(**rules), new_counters())  # type: ignore[arg-type]
 
 
 def test_input_without_a_line_end_is_not_held() -> None:
@@ -67,7 +65,6 @@ def test_bare_lf_is_answered() -> None:
 
 def test_command_behind_starttls_is_not_processed() -> None:
     dialogue = Dialogue(PERSONA, Rules(offer_tls=True), new_counters())
-    dialogue.open()
     assert dialogue.receive(b"STARTTLS\r\nEHLO injected\r\n").count(b"\r\n") == 1
     assert dialogue.heard == 0
 

@@ -1,22 +1,32 @@
 """A connection between a transport, the dialogue and the recorder: order, bounds, the end."""
 
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
+from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.edge.connection import Connection, Listener, Reception
+from smtpfeeds_sensor.edge.arriving import NEW, Listener
+from smtpfeeds_sensor.edge.connection import Connection
 from smtpfeeds_sensor.edge.limits import Deadlines, Networks, SourceLimits
+from smtpfeeds_sensor.edge.reception import Reception
+from smtpfeeds_sensor.edge.sending import unsent_bytes
 from smtpfeeds_sensor.smtp.dialogue import Rules
 from smtpfeeds_sensor.smtp.personas import Personas
 
 LOCAL = pack_address("192.0.2.25")
+
+
+def codes(replies: bytes) -> list[int]:
+    return [int(line[:3]) for line in replies.split(b"\r\n")[:-1] if line[3:4] == b" "]
 
 
 class FakeRecorder:
@@ -37,37 +47,66 @@ class FakeRecorder:
             holder.release()
 
 
-class FakeTransport:
-    """A socket that takes so many octets at once, and a transport behind it."""
+class FakeSocket:
+    """The kernel: takes so many octets until the client reads."""
 
-    def __init__(self, room: int = 1_000_000) -> None:
+    def __init__(self, room: int) -> None:
         self.room = room
-        self.sent = b""
-        self.buffered = b""
-        self.end = ""
-        self.client: Connection | None = None
+        self.taken = b""
+        self.broken = False
 
-    def getHandle(self) -> "FakeTransport":
-        return self
+    def send(self, octets: bytes) -> int:
+        if self.broken:
+            raise ConnectionResetError
+        if not self.room:
+            raise BlockingIOError
+        taken = bytes(octets[: self.room])
+        self.room -= len(taken)
+        self.taken += taken
+        return len(taken)
 
     def getsockname(self) -> tuple[str, int]:
         return ("192.0.2.26", 25)
 
-    def send(self, octets: bytes) -> int:
-        if not self.room:
-            raise BlockingIOError
-        taken = octets[: self.room]
-        self.room -= len(taken)
-        self.sent += taken
-        return len(taken)
 
-    def write(self, octets: bytes) -> None:
-        self.buffered += octets
+class Transport(FileDescriptor):
+    """Twisted's own buffer, above a fake kernel and a reactor that never turns."""
+
+    connected = 1
+
+    def __init__(self, client: Connection, room: int) -> None:
+        super().__init__(Mock())
+        self.client, self.kernel = client, FakeSocket(room)
+        self.end = ""
+
+    @property
+    def sent(self) -> bytes:
+        """What has left the program."""
+        return self.kernel.taken
+
+    @property
+    def unsent(self) -> int:
+        return unsent_bytes(self)
+
+    def client_reads(self, octets: int) -> None:
+        self.kernel.room += octets
+
+    def kernel_is_ready(self) -> None:
+        assert FileDescriptor.doWrite(self) is None
+
+    def getHandle(self) -> FakeSocket:
+        return self.kernel
+
+    def writeSomeData(self, data: bytes) -> int | BaseException:
+        try:
+            return self.kernel.send(data)
+        except BlockingIOError:
+            return 0
+        except ConnectionError:
+            return CONNECTION_LOST
 
     def connectionLost(self, reason: Failure) -> None:
-        """Closed at once, and whose it is is told: as Twisted's does."""
         self.end = "closed"
-        assert self.client is not None
         self.client.connectionLost(reason)
 
     def loseConnection(self) -> None:
@@ -109,10 +148,9 @@ class Set:
 
     def connect(
         self, ip: str = "198.51.100.1", room: int = 1_000_000, local: bytes | None = LOCAL
-    ) -> tuple[Connection, FakeTransport]:
-        connection = Connection(self.reception, pack_address(ip), local)
-        transport = FakeTransport(room)
-        transport.client = connection
+    ) -> tuple[Connection, Transport]:
+        connection = Connection(self.reception, pack_address(ip), local, NEW)
+        transport = Transport(connection, room)
         connection.makeConnection(transport)
         return connection, transport
 
@@ -154,11 +192,50 @@ def test_wildcard_finds_the_local_address_of_each_connection() -> None:
 def test_client_that_does_not_read_is_dropped_at_the_bound() -> None:
     parts = Set(max_unsent_bytes=200)
     connection, transport = parts.connect(room=30)
-    for _ in range(20):
+    while not transport.end:
+        assert transport.unsent <= 200
         connection.dataReceived(b"NOOP\r\n")
     assert transport.end == "abort"
-    assert len(transport.buffered) <= 200
     assert parts.count["limit_unsent"] == 1
+
+
+def test_what_a_client_has_read_counts_no_more_as_unsent() -> None:
+    """Slow, it reads all in the end; more than the bound goes by, and it is never dropped."""
+    parts = Set(max_unsent_bytes=200)
+    connection, transport = parts.connect(room=30)
+    for _ in range(90):
+        connection.dataReceived(b"NOOP\r\n" * 5)
+        transport.client_reads(70)
+    assert transport.end == ""
+    assert len(transport.sent) + transport.unsent == 22 + 450 * len(b"250 2.0.0 OK\r\n")
+    # In order, and once it has all of them replies leave at once again.
+    transport.client_reads(10_000)
+    connection.dataReceived(b"VRFY x\r\n")
+    transport.kernel_is_ready()
+    connection.dataReceived(b"HELP\r\n")
+    assert transport.unsent == 0
+    assert transport.sent.endswith(b"find out\r\n214 2.0.0 See RFC 5321\r\n")
+
+
+def test_client_that_is_gone_when_it_is_answered_is_no_error() -> None:
+    parts = Set()
+    connection, transport = parts.connect(room=25)
+    transport.kernel.broken = True
+    connection.dataReceived(b"NOOP\r\n")
+    assert transport.end == "abort"
+    assert parts.count["limit_unsent"] == 0
+
+
+def test_replies_that_wait_for_a_commit_are_bounded() -> None:
+    parts = Set(rules=Rules(max_commands=100_000))
+    connection, transport = parts.connect()
+    connection.dataReceived(b"EHLO x\r\n")
+    for _ in range(100):
+        connection.dataReceived(b"EHLO x\r\n" * 10)
+    assert (transport.end, parts.count["limit_unsent"]) == ("abort", 1)
+    assert len(connection.held) < 20_000
+    parts.recorder.commit()
+    assert len(parts.recorder.events) == 1
 
 
 def test_too_much_content_closes_one_side_and_gives_up_after_a_while() -> None:
@@ -200,7 +277,7 @@ def test_client_that_does_not_take_its_last_reply_is_cut_after_a_while() -> None
     parts = Set(idle_timeout_s=5)
     _, transport = parts.connect(room=40)
     parts.reception.deadlines.advance(5)
-    assert (transport.end, transport.buffered[-2:]) == ("lose", b"\r\n")
+    assert (transport.end, transport.unsent > 0) == ("lose", True)
     parts.reception.deadlines.advance(4)
     assert transport.end == "lose"
     parts.reception.deadlines.advance(2)
@@ -236,6 +313,67 @@ def test_banner_waits_and_an_early_talker_is_noted() -> None:
     assert transport.sent.startswith(b"220 mx.example ESMTP\r\n250-")
 
 
+@pytest.mark.parametrize("commit_first", [True, False])
+def test_early_session_is_answered_in_order_and_ends_after_its_last_reply(
+    *, commit_first: bool
+) -> None:
+    """Its end waits for the banner: neither is lost to the other."""
+    parts = Set(banner_delay_s=2.0)
+    connection, transport = parts.connect()
+    connection.dataReceived(b"EHLO x\r\nQUIT\r\n")
+    connection.dataReceived(b"NOOP\r\n")
+    if commit_first:
+        parts.recorder.commit()
+    assert (transport.sent, transport.end) == (b"", "")
+    parts.clock.advance(2.0)
+    if not commit_first:
+        assert (transport.sent, transport.end) == (b"", "")
+        parts.recorder.commit()
+    assert codes(transport.sent) == [220, 250, 221]
+    assert transport.end == "closed"
+    assert [event[0] for event in parts.recorder.events] == [0]
+
+
+@pytest.mark.parametrize(
+    ("octets", "replies"),
+    [
+        (b"QUIT\r\n", [220, 221]),
+        (b"NOOP\r\nGET / HTTP/1.1\r\n", [220, 250, 221]),
+        (b"GET / HTTP/1.1\r\n", [220, 221]),
+        (b"NOOP\r\n\x16\x03\x01", [220, 250]),
+        (b"BDAT 5000\r\n", [220, 502]),
+    ],
+)
+def test_whatever_was_early_the_banner_and_replies_come_in_order(
+    octets: bytes, replies: list[int]
+) -> None:
+    parts = Set(banner_delay_s=2.0)
+    connection, transport = parts.connect()
+    for at in range(len(octets)):
+        connection.dataReceived(octets[at : at + 1])
+    assert (transport.sent, transport.end) == (b"", "")
+    parts.clock.advance(2.0)
+    assert codes(transport.sent) == replies
+    assert transport.end in {"closed", "half"}
+
+
+def test_early_replies_are_bounded() -> None:
+    parts = Set(banner_delay_s=2.0, rules=Rules(max_commands=100_000))
+    connection, transport = parts.connect()
+    for _ in range(100):
+        connection.dataReceived(b"EHLO x\r\n" * 10)
+    assert (transport.end, parts.count["limit_unsent"]) == ("abort", 1)
+
+
+def test_time_is_up_before_the_banner() -> None:
+    parts = Set(banner_delay_s=9.0, idle_timeout_s=5)
+    _, transport = parts.connect()
+    parts.reception.deadlines.advance(5)
+    assert (codes(transport.sent), transport.end) == ([421], "closed")
+    parts.clock.advance(9.0)
+    assert codes(transport.sent) == [421]
+
+
 def test_banner_for_one_who_is_gone_is_not_sent() -> None:
     parts = Set(banner_delay_s=2.0)
     connection, transport = parts.connect()
@@ -264,12 +402,66 @@ def test_header_of_a_trusted_proxy_says_who_and_where() -> None:
     assert parts.recorder.events == [(0, pack_address("203.0.113.5"), 0, target)]
 
 
+HEALTH_CHECKS = [
+    b"PROXY UNKNOWN\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c" + b"\xc0\0\2\1\xc0\0\2\2\0\1\0\x19",
+]
+SESSION = b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\n.\r\nxyzzy\r\nGET / HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize("header", HEALTH_CHECKS)
+def test_proxys_own_check_is_answered_and_never_counted(header: bytes) -> None:
+    """A whole session: nothing of it but that a proxy's check was here."""
+    parts = Set(trusted_proxies=Networks(["198.51.100.0/24"]))
+    connection, transport = parts.connect("198.51.100.1")
+    connection.dataReceived(header + SESSION)
+    assert codes(transport.sent) == [220, 250, 250, 250, 354, 554, 500, 221]
+    assert (transport.end, parts.recorder.events) == ("closed", [])
+    assert {name for name, number in parts.count.items() if number} == {"proxy_unnamed"}
+
+
+def test_check_that_stays_too_long_is_closed_and_not_counted() -> None:
+    parts = Set(trusted_proxies=Networks(["198.51.100.0/24"]), idle_timeout_s=5)
+    connection, transport = parts.connect("198.51.100.1")
+    connection.dataReceived(HEALTH_CHECKS[0])
+    parts.reception.deadlines.advance(6)
+    assert transport.end == "closed"
+    assert {name for name, number in parts.count.items() if number} == {"proxy_unnamed"}
+
+
+def test_proxy_that_waits_for_its_client_is_counted_by_itself() -> None:
+    """It sends its header with the client's first octets, and the client waits for the banner."""
+    parts = Set(trusted_proxies=Networks(["198.51.100.0/24"]), idle_timeout_s=5)
+    _, idle = parts.connect("198.51.100.1")
+    given_up, _ = parts.connect("198.51.100.1")
+    parts.reception.deadlines.advance(4)
+    given_up.connectionLost(Failure(ConnectionError()))
+    assert parts.count["proxy_silent"] == 1
+    # A check of the port alone is none.
+    checked, _ = parts.connect("198.51.100.1")
+    checked.connectionLost(Failure(ConnectionError()))
+    parts.reception.deadlines.advance(1)
+    assert (idle.sent, idle.end) == (b"", "closed")
+    assert (parts.count["proxy_silent"], parts.count["proxy_invalid"]) == (2, 0)
+
+
+def test_proxy_that_leaves_its_header_unfinished_sent_no_valid_one() -> None:
+    parts = Set(trusted_proxies=Networks(["198.51.100.0/24"]), idle_timeout_s=5)
+    connection, transport = parts.connect("198.51.100.1")
+    connection.dataReceived(b"PROXY TCP4 203.0")
+    parts.reception.deadlines.advance(6)
+    assert (transport.sent, transport.end) == (b"", "closed")
+    assert (parts.count["proxy_silent"], parts.count["proxy_invalid"]) == (0, 1)
+
+
 def test_ignored_network_is_answered_and_not_recorded() -> None:
     parts = Set(ignore=Networks(["198.51.100.0/24"]))
     connection, transport = parts.connect()
-    connection.dataReceived(b"EHLO x\r\n")
-    assert b"250 ENHANCEDSTATUSCODES\r\n" in transport.sent
+    connection.dataReceived(SESSION)
+    assert codes(transport.sent) == [220, 250, 250, 250, 354, 554, 500, 221]
     assert parts.recorder.events == []
+    assert {name for name, number in parts.count.items() if number} == {"connections_ignored"}
 
 
 def test_accept_rate_and_scoped_addresses() -> None:
@@ -290,7 +482,7 @@ def test_accept_rate_and_scoped_addresses() -> None:
 def test_shutdown_says_421() -> None:
     parts = Set()
     connection, transport = parts.connect()
-    connection.say_and_close("shutting_down")
-    connection.say_and_close("shutting_down")
+    connection.stop()
+    connection.stop()
     assert transport.sent.count(b"421 4.3.2 mx.example Service shutting down") == 1
     assert transport.end == "closed"

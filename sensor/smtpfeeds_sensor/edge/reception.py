@@ -1,0 +1,62 @@
+"""What all connections of a sensor share: limits, replies, counters, the recorder."""
+
+import zlib
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from twisted.internet.ssl import CertificateOptions
+
+from ..counters import new_counters
+from ..delivery.recorder import Recorder
+from ..smtp.dialogue import Rules
+from ..smtp.personas import Personas
+from .limits import Deadlines, Networks, SourceLimits
+from .reactor import Timer
+
+
+class Open(Protocol):
+    """An open connection, as the service sees it."""
+
+    def stop(self) -> None:
+        """End it with 421: the sensor stops."""
+
+    def abort(self) -> None:
+        """End it at once."""
+
+
+@dataclass(kw_only=True)
+class Reception:
+    """One for each process."""
+
+    reactor: Timer
+    recorder: Recorder
+    personas: Personas
+    rules: Rules
+    count: MutableMapping[str, int]
+    limits: SourceLimits
+    deadlines: Deadlines
+    #: Bit of ``targets`` by packed local address.
+    targets: Mapping[bytes, int] = field(default_factory=dict)
+    trusted_proxies: Networks = field(default_factory=lambda: Networks(()))
+    ignore: Networks = field(default_factory=lambda: Networks(()))
+    idle_timeout_s: int = 60
+    session_timeout_s: int = 180
+    banner_delay_s: float = 0.0
+    max_connections: int = 10_000
+    max_unsent_bytes: int = 16_384
+    max_tls_connections: int = 1000
+    tls_context: CertificateOptions | None = None
+    in_tls: int = 0
+    open: "set[Open]" = field(default_factory=set)
+    #: Counters that nobody reads, for monitors and a proxy's own checks.
+    uncounted: MutableMapping[str, int] = field(default_factory=new_counters)
+
+    def target(self, local: bytes) -> int:
+        """The bit for a local address: its place in the list, or a stable hash."""
+        bit = self.targets.get(local)
+        return zlib.crc32(local) % 64 if bit is None else bit
+
+    def tls_free(self) -> bool:
+        """Whether one more connection may go to TLS."""
+        return self.in_tls < self.max_tls_connections

@@ -1,0 +1,130 @@
+"""What a connection does once its client has the banner: talk, hold replies, go to TLS."""
+
+from typing import Final
+
+from ..smtp.dialogue import CLOSE, DATA, GREET, OPEN, Dialogue
+from .connection import Connection, State
+from .ending import (
+    abort,
+    be_over,
+    close,
+    close_after_reading,
+    drop,
+    reply,
+    say_stopping,
+    say_too_slow,
+)
+from .sending import UNREAD
+
+#: Event of the dialogue, feed index in ``feeds.FEEDS``, counter.
+_FEEDS: Final = ((GREET, 0, "greets"), (DATA, 1, "datas"))
+#: Replies that wait for a banner or a commit; a client that is owed more is dropped.
+MAX_HELD_BYTES: Final = 16_384
+
+
+def receive(connection: Connection, dialogue: Dialogue, octets: bytes) -> bytes:
+    """Give the dialogue what arrived; what deserves a reply, and content, keep it from idleness."""
+    replies = dialogue.receive(octets)
+    if replies or dialogue.reads_content:
+        connection.heard_at = connection.reception.deadlines.now
+    return replies
+
+
+def _talk(connection: Connection, octets: bytes) -> None:
+    dialogue = connection.dialogue
+    assert dialogue is not None
+    replies = receive(connection, dialogue, octets)
+    if dialogue.heard and record(connection, dialogue):
+        connection.state = HOLDING
+        hold(connection, replies)
+        return
+    if replies:
+        reply(connection, replies)
+    if dialogue.closing != OPEN or dialogue.wants_tls:
+        _go_on_after_reply(connection, dialogue)
+
+
+def _talk_and_hold(connection: Connection, octets: bytes) -> None:
+    dialogue = connection.dialogue
+    assert dialogue is not None
+    replies = receive(connection, dialogue, octets)
+    if dialogue.heard:
+        record(connection, dialogue)
+    hold(connection, replies)
+
+
+def record(connection: Connection, dialogue: Dialogue) -> bool:
+    """Hand the events that were heard to the recorder; True where replies wait for the commit."""
+    heard = dialogue.take()
+    if not connection.recorded:
+        return False
+    reception = connection.reception
+    waits = False
+    for bit, feed, counter in _FEEDS:
+        if heard & bit:
+            reception.count[counter] += 1
+            waits |= reception.recorder.hear(
+                connection, feed, connection.ip, dialogue.flags, connection.target
+            )
+    return waits
+
+
+def hold(connection: Connection, replies: bytes) -> None:
+    """Keep replies until they may leave."""
+    connection.held += replies
+    if len(connection.held) > MAX_HELD_BYTES:
+        drop(connection, UNREAD)
+
+
+def _let_go(connection: Connection) -> None:
+    connection.state = TALKING
+    send_held(connection)
+
+
+def send_held(connection: Connection) -> None:
+    """Send what was held, in order; then do what the dialogue wants next."""
+    held, connection.held = connection.held, b""
+    if held:
+        reply(connection, held)
+    dialogue = connection.dialogue
+    assert dialogue is not None
+    if dialogue.closing != OPEN or dialogue.wants_tls:
+        _go_on_after_reply(connection, dialogue)
+
+
+def _go_on_after_reply(connection: Connection, dialogue: Dialogue) -> None:
+    if connection.state is not TALKING:
+        return  # dropped: the reply could not be sent
+    if dialogue.wants_tls:
+        connection.state = IN_HANDSHAKE
+        connection.reception.in_tls += 1
+        dialogue.tls_started()
+        connection.start_tls(connection.reception.tls_context)
+    elif dialogue.closing == CLOSE:
+        close(connection)
+    else:
+        close_after_reading(connection)
+
+
+def _talk_in_tls(connection: Connection) -> None:
+    connection.count["tls_handshakes"] += 1
+    connection.state = TALKING
+
+
+def _gone_in_handshake(connection: Connection) -> None:
+    connection.count["tls_failures"] += 1
+    be_over(connection)
+
+
+TALKING: Final = State(octets=_talk, too_late=say_too_slow, stopping=say_stopping, gone=be_over)
+#: Replies wait until events are committed.
+HOLDING: Final = State(
+    octets=_talk_and_hold,
+    committed=_let_go,
+    too_late=say_too_slow,
+    stopping=say_stopping,
+    gone=be_over,
+)
+IN_HANDSHAKE: Final = State(
+    tls_up=_talk_in_tls, too_late=abort, stopping=abort, gone=_gone_in_handshake
+)
