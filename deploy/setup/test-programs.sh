@@ -18,6 +18,7 @@ WANTED=(
     nmap:nmap
     smtp-source:postfix
     fakeroot:fakeroot
+    chromium:chromium
     pgbouncer:pgbouncer
     cc:build-essential
 )

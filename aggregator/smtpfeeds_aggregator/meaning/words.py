@@ -1,0 +1,60 @@
+"""What each class, each reason and each step of a count means, in words for readers.
+
+One place for the page, the documentation and the command line.
+"""
+
+from bisect import bisect_right
+from itertools import count, takewhile
+from typing import Final
+
+from smtpfeeds_common.behaviours import MEANINGS
+
+from .classes import BREADTH_SENSORS, GUESSES_HITS, Class
+
+CLASSES: Final[dict[Class, str]] = {
+    Class.SURVEY: "a listed scanner that only looks",
+    Class.RELAY_TEST: "tests whether a host relays mail for strangers",
+    Class.PASSWORD_GUESS: "tries logins",
+    Class.CLIENT: "a mail program with a saved login",
+    Class.USER_PROBE: "asks which users exist",
+    Class.MAIL_SERVER: "looks like a mail server that strayed here; not proof of innocence",
+    Class.DELIVERY: "tries to deliver a message",
+    Class.RELAY_CHECK: "goes as far as a recipient, and sends no message",
+    Class.PROBE: "greets, and does little else",
+}
+
+#: By the code, or by what stands before its colon.
+REASONS: Final[dict[str, str]] = {
+    **{str(flag.name).lower(): meaning for flag, meaning in MEANINGS.items()},
+    "greet": "it greeted",
+    "listed": "a list of scanners holds it",
+    "listed-old": "a list of scanners held it; the entry is too old to decide",
+    "mailer": "a list of large mailers holds it: a hint, never enough",
+    "one_sensor": "one sensor alone saw it",
+    "many_sensors": "more than one sensor saw it",
+    "many_hits": f"{GUESSES_HITS} connections or more",
+    "only_bounces": "its senders were null: bounces of mail that somebody else forged",
+    "no_early_talk": "it waited for a delayed banner",
+    "breadth_unknown": (
+        f"fewer than {BREADTH_SENSORS} sensors are alive, so that nobody can say whether it "
+        "is at one alone"
+    ),
+}
+
+_LARGEST: Final = 2**62
+#: Exact counts would let a scanner map the sensors by probing with a pattern (Bethencourt,
+#: Franklin, Vernon, 2005). Published is the lower bound of a step.
+STEPS: Final[tuple[int, ...]] = (
+    *(0, 1, 2, 3, 6, 11),
+    *takewhile(lambda step: step < _LARGEST, (10**power + 1 for power in count(2))),
+)
+
+
+def step_index(number: int) -> int:
+    """The place in ``STEPS`` of the step that a count lies in."""
+    return bisect_right(STEPS, number) - 1
+
+
+def step(number: int) -> int:
+    """The lower bound of the step that a count lies in."""
+    return STEPS[step_index(number)]

@@ -1,0 +1,135 @@
+"""What the page shows, as plain data; times are seconds since 1970-01-01 UTC."""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+#: Addresses that the page's search holds at most: about 5 MB to load, compressed.
+SEARCH_LIMIT: Final = 300_000
+
+
+class Point(NamedTuple):
+    """One bar of a chart."""
+
+    label: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A chart of one feed."""
+
+    name: str
+    points: tuple[Point, ...]
+
+    @property
+    def most(self) -> int:
+        """The highest bar."""
+        return max((point.number for point in self.points), default=0)
+
+
+class FeedSummary(NamedTuple):
+    """A feed in numbers."""
+
+    name: str
+    description: str
+    addresses: int
+    ipv4: int
+    ipv6: int
+    asns: int
+    #: First seen within 24 hours.
+    new: int
+
+
+class ClassRow(NamedTuple):
+    """A class: its addresses in each feed, in the feeds' order, and in either."""
+
+    name: str
+    meaning: str
+    counts: tuple[int, ...]
+    addresses: int
+
+
+class RankingRow(NamedTuple):
+    """One line of a ranking, and the search that shows its addresses."""
+
+    name: str
+    query: str
+    addresses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The first lines of a ranking, such as the origin ASes."""
+
+    title: str
+    head: str
+    rows: tuple[RankingRow, ...]
+
+
+class FileRow(NamedTuple):
+    """A published file: its size in octets, what it is, and a line that loads it."""
+
+    name: str
+    size: int
+    format: str
+    load: str
+
+
+class PolicyItem(NamedTuple):
+    """A question that readers and networks ask, and the answer."""
+
+    question: str
+    answer: str
+
+
+class SearchEntry(NamedTuple):
+    """One address in the page's search."""
+
+    #: 4 or 16 octets.
+    packed: bytes
+    asn: int | None
+    #: Cleaned; ``NA`` where none is known.
+    name: str
+    #: Last event in each feed; 0: not in it.
+    greet_s: int
+    data_s: int
+    first_s: int
+    cls: str
+    why: tuple[str, ...]
+    actor: str | None
+    #: Bit n: seen n days ago.
+    marks: int
+    sensors: int
+    targets: int
+    hits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Everything on the page."""
+
+    publisher: str
+    contact: str
+    licence: str
+    version: str
+    generated_s: int
+    expires_s: int
+    window_start_s: int
+    window_end_s: int
+    #: Addresses in either feed.
+    addresses: int
+    feeds: tuple[FeedSummary, ...]
+    classes: tuple[ClassRow, ...]
+    #: Events by hour, a series a feed.
+    hours: tuple[Series, ...]
+    #: Entries by the day of their last event.
+    days: tuple[Series, ...]
+    rankings: tuple[Ranking, ...]
+    files: tuple[FileRow, ...]
+    policy: tuple[PolicyItem, ...]
+    search_limit: int = SEARCH_LIMIT
+
+    @property
+    def search_entries(self) -> int | None:
+        """How many addresses the search holds; None where they are too many."""
+        return self.addresses if self.addresses <= self.search_limit else None

@@ -1,0 +1,60 @@
+"""The page from its model, by a template that escapes everything put into it.
+
+The same policy stands in the page, for a reader who opens it from a disk, and in
+the web server's example, which adds ``frame-ancestors``: a meta element cannot.
+"""
+
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Final
+
+from jinja2 import Environment, StrictUndefined
+
+from .model import Page
+
+#: No inline script or style, no frame, no form that leaves, no request to anywhere else.
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'"
+)
+PAGE: Final = "index.html"
+#: Files that go beside the page as they are.
+STATIC: Final = ("page.css", "page.js", "icon.svg")
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+
+
+def render(page: Page) -> bytes:
+    """Write the page."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"iso": _iso, "minute": _minute, "number": _number, "size": _size}
+    source = files(__package__).joinpath("index.html.j2").read_text(encoding="utf-8")
+    template = environment.from_string(source)
+    return template.render(page=page, policy_header=CONTENT_SECURITY_POLICY).encode()
+
+
+def static_file(name: str) -> bytes:
+    """One of the files that go beside the page."""
+    return files(__package__).joinpath("static", name).read_bytes()
+
+
+def _iso(epoch_s: int) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _minute(epoch_s: int) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _number(number: int) -> str:
+    return f"{number:,}"
+
+
+def _size(octets: int) -> str:
+    size = float(octets)
+    for unit in _UNITS:
+        if size < 1000 or unit == _UNITS[-1]:
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"

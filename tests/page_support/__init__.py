@@ -1,0 +1,148 @@
+"""Pages to look at and to test: simulated entries with names that try to break out."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+from publish_support import HOSTILE_NAMES
+from smtpfeeds_aggregator.meaning.words import CLASSES
+from smtpfeeds_aggregator.names import short_name
+from smtpfeeds_aggregator.publish.page.model import (
+    ClassRow,
+    FeedSummary,
+    FileRow,
+    Page,
+    Point,
+    PolicyItem,
+    Ranking,
+    RankingRow,
+    SearchEntry,
+    Series,
+)
+from smtpfeeds_aggregator.publish.page.render import PAGE, STATIC, render, static_file
+from smtpfeeds_aggregator.publish.page.search import SEARCH_DATA, search_data
+
+#: 2026-11-23 11:00 UTC.
+NOW_S = 1_795_431_600
+HOUR_S = 3600
+#: Names that would be markup, or would end a script.
+HTML_NAMES = {**HOSTILE_NAMES, 64520: "<script>alert(1)</script>", 64521: "A&B </td>'\""}
+WHY = {
+    "survey": ("listed:shodan",),
+    "relay-test": ("relay_probe", "message"),
+    "password-guess": ("auth", "unoffered"),
+    "mail-server": ("full_host_name", "quit", "extension", "message", "one_sensor"),
+    "delivery": ("message",),
+    "relay-check": ("recipient",),
+    "probe": ("greet",),
+}
+
+
+def search_entries(count: int, seed: int = 1) -> list[SearchEntry]:
+    """So many addresses, a twentieth of them IPv6, the same for the same seed."""
+    dice = random.Random(seed)
+    classes, weights = list(WHY), (5, 3, 20, 2, 15, 5, 50)
+    asns = [*HTML_NAMES, *range(1, 2000)]
+    entries: dict[bytes, SearchEntry] = {}
+    while len(entries) < count:
+        packed = dice.randbytes(16) if dice.random() < 0.05 else dice.randbytes(4)
+        (cls,) = dice.choices(classes, weights)
+        asn = dice.choice(asns)
+        greet_s = NOW_S - dice.randrange(7 * 24 * HOUR_S)
+        entries[packed] = SearchEntry(
+            packed=packed,
+            asn=asn,
+            name=short_name(HTML_NAMES.get(asn, f"EXAMPLE-{asn}")),
+            greet_s=greet_s,
+            data_s=greet_s if cls in {"relay-test", "mail-server", "delivery"} else 0,
+            first_s=greet_s - dice.randrange(20 * 24 * HOUR_S),
+            cls=cls,
+            why=WHY[cls],
+            actor="shodan" if cls == "survey" else None,
+            marks=dice.randrange(1, 128),
+            sensors=dice.choice((1, 1, 1, 2, 3, 8)),
+            targets=dice.choice((1, 1, 2, 16)),
+            hits=dice.choice((1, 1, 2, 3, 12, 400)),
+        )
+    return list(entries.values())
+
+
+def sample_page(entries: list[SearchEntry], total: int | None = None) -> Page:
+    """The page of these entries; ``total`` stands in for a larger feed."""
+    greets = entries
+    datas = [entry for entry in entries if entry.data_s]
+    origins = Counter((entry.asn, entry.name) for entry in entries).most_common(10)
+    return Page(
+        publisher="Example Observatory",
+        contact="feeds@example.org",
+        licence="CC BY 4.0",
+        version="0.2.0",
+        generated_s=NOW_S,
+        expires_s=NOW_S + 2 * HOUR_S,
+        window_start_s=NOW_S - 7 * 24 * HOUR_S,
+        window_end_s=NOW_S,
+        addresses=len(entries) if total is None else total,
+        feeds=(
+            _summary("smtpgreet", "Addresses that said HELO or EHLO.", greets),
+            _summary("smtpdata", "Addresses that went on to DATA.", datas),
+        ),
+        classes=tuple(
+            ClassRow(
+                cls,
+                meaning,
+                (sum(e.cls == cls for e in greets), sum(e.cls == cls for e in datas)),
+                sum(e.cls == cls for e in entries),
+            )
+            for cls, meaning in CLASSES.items()
+        ),
+        hours=(_hours("smtpgreet", greets), _hours("smtpdata", datas)),
+        days=(_days("smtpgreet", greets), _days("smtpdata", datas)),
+        rankings=(
+            Ranking(
+                "Origin ASes",
+                "AS",
+                tuple(RankingRow(f"AS{asn} {name}", f"AS{asn}", n) for (asn, name), n in origins),
+            ),
+            Ranking("Actors of surveys", "Actor", (RankingRow("shodan", "shodan", 5),)),
+        ),
+        files=(
+            FileRow("smtpgreet.txt", 1_204_551, "the classic text layout", "grep -v '^#'"),
+            FileRow("smtpgreet.csv.gz", 402_118, "CSV, all columns", "pandas.read_csv(url)"),
+        ),
+        policy=(
+            PolicyItem("What lists an address?", "A HELO or EHLO to a sensor."),
+            PolicyItem("How does it leave?", "Seven days after its last event."),
+        ),
+    )
+
+
+def write_sample(folder: Path, entries: list[SearchEntry], total: int | None = None) -> Path:
+    """Write a page with everything beside it; returns the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PAGE).write_bytes(render(sample_page(entries, total)))
+    (folder / SEARCH_DATA).write_bytes(search_data(entries))
+    for name in STATIC:
+        (folder / name).write_bytes(static_file(name))
+    return folder / PAGE
+
+
+def _summary(name: str, description: str, entries: list[SearchEntry]) -> FeedSummary:
+    ipv4 = sum(len(entry.packed) == 4 for entry in entries)
+    new = sum(entry.first_s > NOW_S - 24 * HOUR_S for entry in entries)
+    asns = len({entry.asn for entry in entries})
+    return FeedSummary(name, description, len(entries), ipv4, len(entries) - ipv4, asns, new)
+
+
+def _hours(name: str, entries: list[SearchEntry]) -> Series:
+    seen = Counter(entry.greet_s // HOUR_S for entry in entries)
+    hours = range(NOW_S // HOUR_S - 168, NOW_S // HOUR_S)
+    labels = [f"{hour % 24:02}:00" for hour in hours]
+    points = tuple(Point(label, seen[hour]) for label, hour in zip(labels, hours, strict=True))
+    return Series(name, points)
+
+
+def _days(name: str, entries: list[SearchEntry]) -> Series:
+    seen = Counter((NOW_S - entry.greet_s) // (24 * HOUR_S) for entry in entries)
+    return Series(name, tuple(Point(f"day {7 - back}", seen[back]) for back in range(6, -1, -1)))
