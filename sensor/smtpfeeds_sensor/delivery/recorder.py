@@ -20,7 +20,7 @@ from smtpfeeds_common.errors import SpoolBusy, SpoolDamaged, SpoolError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import Event, Spool
 
-from ..edge.reactor import Timer
+from .timer import Timer
 
 logger = logging.getLogger(__name__)
 

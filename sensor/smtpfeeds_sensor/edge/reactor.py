@@ -8,16 +8,7 @@ checkers cannot follow.
 from collections.abc import Callable
 from typing import Any, Protocol
 
-
-class Timer(Protocol):
-    """A reactor's sense of time; Twisted's test clock is one too."""
-
-    def callLater(self, delay: float, call: Callable[..., Any], /, *args: object) -> Any:
-        """Call something later."""
-
-    def seconds(self) -> float:
-        """The time on the reactor's clock."""
-        ...
+from ..delivery.timer import Timer
 
 
 class Reactor(Timer, Protocol):

@@ -9,10 +9,10 @@ from twisted.internet.ssl import CertificateOptions
 
 from ..counters import new_counters
 from ..delivery.recorder import Recorder
+from ..delivery.timer import Timer
 from ..smtp.dialogue import Rules
 from ..smtp.personas import Personas
 from .limits import Deadlines, Networks, SourceLimits
-from .reactor import Timer
 
 
 class Open(Protocol):
