@@ -16,7 +16,7 @@ import pytest
 
 from servers.processes import wait_until
 from smtpfeeds_common.errors import SingleHostError
-from smtpfeeds_deploy.single_host.orphans import processes_in
+from smtpfeeds_deploy.single_host.orphans import servers_in
 from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
 from smtpfeeds_deploy.single_host.unprivileged import check_reach, choose_identity
 
@@ -46,7 +46,7 @@ def test_data_are_there_after_stop_and_start_and_no_process_is_left(tmp_path: Pa
     private.start()
     remember(private.dsn)
     private.stop()
-    assert processes_in(data_folder(tmp_path)) == []
+    assert servers_in(data_folder(tmp_path)) == []
     private.start()
     assert remembered(private.dsn)
     private.stop()
@@ -132,7 +132,21 @@ def test_server_of_a_killed_owner_is_no_hindrance_to_the_next(tmp_path: Path, fr
     with PrivatePostgres(tmp_path, durable=False, stop_limit_s=0.5) as private:
         assert private.pid != postmaster
         remember(private.dsn)
-        assert postmaster not in processes_in(data_folder(tmp_path))
+        assert postmaster not in servers_in(data_folder(tmp_path))
+
+
+def test_program_that_only_stands_in_the_data_folder_lives_on(tmp_path: Path) -> None:
+    """An operator's shell, say; and what a shell has started there."""
+    with PrivatePostgres(tmp_path, durable=False):
+        pass
+    bystander = subprocess.Popen(["sleep", "600"], cwd=data_folder(tmp_path))
+    try:
+        with PrivatePostgres(tmp_path, durable=False, stop_limit_s=0.2) as private:
+            remember(private.dsn)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
 
 
 def test_server_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
@@ -144,7 +158,7 @@ def test_server_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
         owner.stdout.readline()
         owner.kill()
     wait_until(
-        lambda: processes_in(data_folder(tmp_path)) == [], limit_s=15, what="the server is gone"
+        lambda: servers_in(data_folder(tmp_path)) == [], limit_s=15, what="the server is gone"
     )
 
 
@@ -194,7 +208,7 @@ def test_failed_start_shows_what_the_server_said(tmp_path: Path) -> None:
     private = PrivatePostgres(tmp_path, durable=False, settings={"shared_buffers": "many"})
     with pytest.raises(SingleHostError, match='invalid value for parameter "shared_buffers"'):
         private.start()
-    assert processes_in(data_folder(tmp_path)) == []
+    assert servers_in(data_folder(tmp_path)) == []
 
 
 def test_cut_short_initdb_is_done_again(tmp_path: Path) -> None:

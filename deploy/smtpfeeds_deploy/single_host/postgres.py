@@ -27,7 +27,7 @@ from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_deploy.single_host import postgres_binaries as programs
 from smtpfeeds_deploy.single_host import unprivileged
 from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
-from smtpfeeds_deploy.single_host.orphans import end_processes_in, is_alive, processes_in
+from smtpfeeds_deploy.single_host.orphans import end_servers_in, is_alive, servers_in
 from smtpfeeds_deploy.single_host.postgres_cluster import (
     SUPERUSER,
     environment,
@@ -265,8 +265,8 @@ class PrivatePostgres:
         We hold the lock: whatever runs here is nobody's.
         """
         stated = self._stated_pid()
-        if not end_processes_in(self._data, stated, limit_s=self._stop_limit_s):
-            left = processes_in(self._data)
+        if not end_servers_in(self._data, stated, limit_s=self._stop_limit_s):
+            left = servers_in(self._data)
             msg = f"{self._root}: processes {left} of an earlier PostgreSQL do not end: end them"
             raise SingleHostError(msg)
         # A dead number the server clears away itself; one that is another program's by now
