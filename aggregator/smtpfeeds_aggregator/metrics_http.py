@@ -64,18 +64,6 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
-def parse_metrics_listen(listen: str) -> HostPort:
-    """Host and port of the setting.
-
-    Raises:
-        SettingsError: not HOST:PORT.
-    """
-    try:
-        return parse_host_port(listen, example="127.0.0.1:9126")
-    except SettingsError as exc:
-        raise SettingsError(f"metrics_listen: {exc.message}") from exc
-
-
 class MetricsServer:
     """Serves in a thread of its own until closed."""
 
@@ -85,7 +73,7 @@ class MetricsServer:
         Raises:
             SettingsError: not HOST:PORT, or it cannot be bound.
         """
-        where = parse_metrics_listen(listen)
+        where = parse_host_port(listen, setting="metrics_listen")
         serve = _Server6 if ":" in where.host else _Server
         try:
             self._server = serve(where, partial(_Handler, metrics, health))

@@ -6,6 +6,7 @@ from typing import Final
 
 from smtpfeeds_common import settings as common
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.host_port import parse_host_port
 from smtpfeeds_common.logs import FORMATS, LEVELS
 from smtpfeeds_common.settings import setting
 from smtpfeeds_common.topology import QUEUE
@@ -248,6 +249,8 @@ class AggregatorSettings:
         """Check what no single field can tell."""
         if self.origin_dir and self.origin_table:
             raise SettingsError("give either origin_dir or origin_table, not both")
+        if self.metrics_listen:
+            parse_host_port(self.metrics_listen, setting="metrics_listen", example="127.0.0.1:9126")
         spools = [url for url in self.broker if url.startswith("spool:")]
         if spools and len(self.broker) > 1:
             raise SettingsError("broker: `spool:DIR` stands alone; name one folder and no broker")

@@ -22,24 +22,26 @@ class HostPort(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_host_port(text: str, *, example: str = "192.0.2.1:25") -> HostPort:
+def parse_host_port(text: str, *, setting: str = "", example: str = "192.0.2.1:25") -> HostPort:
     """Read ``HOST:PORT``.
 
     Args:
         text: what is written.
+        setting: the setting that it is written in, for the error.
         example: what to write instead, for the error.
 
     Raises:
         SettingsError: no host, no port from 0 to 65535, or an IPv6 address without brackets.
     """
+    where = f"{setting}: {text!r}" if setting else repr(text)
     host, colon, port = text.rpartition(":")
     # isdecimal alone also takes the digits of other scripts.
     if not (colon and port.isascii() and port.isdecimal() and int(port) <= MAX_PORT):
-        raise SettingsError(f'{text!r} lacks a port from 0 to {MAX_PORT}; write "{example}"')
+        raise SettingsError(f'{where} lacks a port from 0 to {MAX_PORT}; write "{example}"')
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise SettingsError(f"{text!r}: write an IPv6 address in brackets, [{host}]:{port}")
+        raise SettingsError(f"{where}: write an IPv6 address in brackets, [{host}]:{port}")
     if not host or "[" in host or "]" in host:
-        raise SettingsError(f'{text!r} lacks a host; write "{example}"')
+        raise SettingsError(f'{where} lacks a host; write "{example}"')
     return HostPort(host, int(port))

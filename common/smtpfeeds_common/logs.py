@@ -3,7 +3,7 @@
 ``logger.info("batch confirmed", extra={"fields": {"seq": 7}})`` would be the
 long form; ``fields(seq=7)`` gives that ``extra``. A client's bytes are never a
 format, and never more than a value. systemd's journal adds the time itself,
-so the time is left out where stderr is the journal.
+so it is left out where stderr is the journal.
 """
 
 import json
@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import time
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, TextIO
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("text", "json")
@@ -65,9 +66,8 @@ class JsonFormatter(logging.Formatter):
 def configure(level: str = "info", form: str = "text") -> None:
     """Send every log line to stderr in one form; called once, by a command."""
     handler = logging.StreamHandler(sys.stderr)
-    in_journal = "JOURNAL_STREAM" in os.environ
     handler.setFormatter(
-        JsonFormatter() if form == "json" else TextFormatter(with_time=not in_journal)
+        JsonFormatter() if form == "json" else TextFormatter(with_time=not is_journal(sys.stderr))
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -78,6 +78,20 @@ def configure(level: str = "info", form: str = "text") -> None:
     logging.getLogger("pika").setLevel(
         logging.WARNING if root.level == logging.DEBUG else logging.CRITICAL
     )
+
+
+def is_journal(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether systemd's journal reads a stream, and adds the time to each line.
+
+    JOURNAL_STREAM says which device and file systemd connected; a child inherits the variable also
+    where its stderr goes to a file (systemd.exec(5)).
+    """
+    stated = (os.environ if environ is None else environ).get("JOURNAL_STREAM", "")
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return False
+    return stated == f"{status.st_dev}:{status.st_ino}"
 
 
 def _utc(created: float) -> str:

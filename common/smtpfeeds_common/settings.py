@@ -9,7 +9,9 @@ fields.
 
 import dataclasses
 import difflib
+import math
 import os
+import re
 import tomllib
 import types
 import typing
@@ -20,6 +22,22 @@ from typing import Any, Final, TypeVar
 from .errors import SettingsError
 
 T = TypeVar("T")
+
+#: Ends of names that container platforms inject, with the form of their values.
+_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
+_PORT_NUMBER: Final = re.compile(r"[0-9]{1,5}")
+_ADDRESS: Final = re.compile(r"[0-9a-fA-F.:]+")
+_INJECTED: Final = (
+    (re.compile(r"_SERVICE_HOST$"), _ADDRESS),
+    (re.compile(r"_SERVICE_PORT(_[A-Z0-9_]+)?$"), _PORT_NUMBER),
+    (re.compile(r"_PORT(_[0-9]+_(TCP|UDP|SCTP))?$"), _URL),
+    (re.compile(r"_PORT_[0-9]+_(TCP|UDP|SCTP)_PROTO$"), re.compile(r"tcp|udp|sctp")),
+    (re.compile(r"_PORT_[0-9]+_(TCP|UDP|SCTP)_PORT$"), _PORT_NUMBER),
+    (re.compile(r"_PORT_[0-9]+_(TCP|UDP|SCTP)_ADDR$"), _ADDRESS),
+)
+
+#: Whole numbers past this have no exact float; far past it they have none at all.
+_MAX_EXACT: Final = 2**53
 
 #: A key nearer to a known one than this is a slip of it; further away it is another word.
 _NEAR: Final = 0.65
@@ -104,11 +122,23 @@ def _from_environment(
     for name, text in (os.environ if environ is None else environ).items():
         if name.startswith(prefix):
             key = name.removeprefix(prefix).lower()
+            if key not in fields and _is_injected(name, text):
+                continue
             _known(key, fields, name)
             found[key] = _convert(
                 _from_text(text, hints[key], name), hints[key], about(fields[key]), name
             )
     return found
+
+
+def _is_injected(name: str, text: str) -> bool:
+    """Whether a container platform sets this variable, for a service of that name.
+
+    Kubernetes and Docker describe a service ``smtpfeeds-sensor`` to every container beside it, as
+    SMTPFEEDS_SENSOR_PORT=tcp://192.0.2.7:25 and the like. The value must have that form too: a
+    misspelled setting is still refused.
+    """
+    return any(form.search(name) and value.fullmatch(text) for form, value in _INJECTED)
 
 
 def read_secret(value: str, file: str, *, name: str) -> str:
@@ -181,7 +211,7 @@ def _from_text(text: str, hint: Any, where: str) -> Any:
     return text
 
 
-def _convert(value: Any, hint: Any, told: About, where: str) -> Any:
+def _convert(value: Any, hint: Any, declared: About, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in {types.UnionType, typing.Union}:
         (hint,) = (arg for arg in typing.get_args(hint) if arg is not types.NoneType)
@@ -190,22 +220,22 @@ def _convert(value: Any, hint: Any, told: About, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise SettingsError(f'{where}: this needs a list, such as ["…"], not {value!r}')
         (inner, *_) = typing.get_args(hint)
-        return tuple(_convert(item, inner, told, where) for item in value)
+        return tuple(_convert(item, inner, declared, where) for item in value)
     if origin is dict:
         if not isinstance(value, dict):
             raise SettingsError(f"{where}: this needs a table, not {value!r}")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) <= _MAX_EXACT else math.inf
     if hint is Path and isinstance(value, str):
         value = Path(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise SettingsError(f"{where}: {value!r} is not {_SAY.get(hint, hint.__name__)}")
-    _check_range(value, told, where)
+        raise SettingsError(f"{where}: {value!r} is not {_KINDS.get(hint, hint.__name__)}")
+    _check_range(value, declared, where)
     return value
 
 
-_SAY = {
+_KINDS: Final = {
     int: "a whole number",
     float: "a number",
     str: "text",
@@ -214,13 +244,20 @@ _SAY = {
 }
 
 
-def _check_range(value: Any, told: About, where: str) -> None:
-    unit = f" {told.unit}" if told.unit else ""
-    if told.minimum is not None and value < told.minimum:
-        raise SettingsError(f"{where}: {value} is too small; at least {told.minimum:,.15g}{unit}")
-    if told.maximum is not None and value > told.maximum:
-        raise SettingsError(f"{where}: {value} is too large; at most {told.maximum:,.15g}{unit}")
-    if told.choices and value not in told.choices:
-        near = difflib.get_close_matches(str(value), told.choices, n=1)
+def _check_range(value: Any, declared: About, where: str) -> None:
+    unit = f" {declared.unit}" if declared.unit else ""
+    # Neither is less or more than a bound.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{where}: {value} is not a finite number")
+    if declared.minimum is not None and value < declared.minimum:
+        raise SettingsError(
+            f"{where}: {value} is too small; at least {declared.minimum:,.15g}{unit}"
+        )
+    if declared.maximum is not None and value > declared.maximum:
+        raise SettingsError(
+            f"{where}: {value} is too large; at most {declared.maximum:,.15g}{unit}"
+        )
+    if declared.choices and value not in declared.choices:
+        near = difflib.get_close_matches(str(value), declared.choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SettingsError(f"{where}: {value!r} is not one of {', '.join(told.choices)}{hint}")
+        raise SettingsError(f"{where}: {value!r} is not one of {', '.join(declared.choices)}{hint}")

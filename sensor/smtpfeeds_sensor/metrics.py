@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from smtpfeeds_common.errors import SettingsError
-from smtpfeeds_common.host_port import HostPort, parse_host_port
+from smtpfeeds_common.host_port import parse_host_port
 
 from .counters import COUNTERS
 
@@ -48,7 +48,7 @@ class MetricsServer:
         Raises:
             SettingsError: it cannot.
         """
-        host, port = parse_metrics_listen(listen)
+        host, port = parse_host_port(listen, setting="metrics_listen")
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Sensor(gauges, count))
         try:
@@ -68,18 +68,6 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(1)
-
-
-def parse_metrics_listen(listen: str) -> HostPort:
-    """Host and port.
-
-    Raises:
-        SettingsError: not HOST:PORT.
-    """
-    try:
-        return parse_host_port(listen, example="127.0.0.1:9125")
-    except SettingsError as exc:
-        raise SettingsError(f"metrics_listen: {exc.message}") from exc
 
 
 class _Sensor(Collector):

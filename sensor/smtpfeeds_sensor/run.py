@@ -32,7 +32,7 @@ def run_sensor(settings: SensorSettings) -> None:
     Raises:
         SettingsError, SpoolError: it cannot start.
     """
-    places = listen.parse_listen(settings.listen, os.environ)
+    places = _places(settings)
     user = find_user(settings.user)
     _raise_file_limit(settings)
     sets = _open(settings, places)
@@ -46,6 +46,19 @@ def run_sensor(settings: SensorSettings) -> None:
     else:
         run_process(settings, sets[0], ready)
     notify("STOPPING=1")
+
+
+def _places(settings: SensorSettings) -> list[Place]:
+    """Where to listen.
+
+    Raises:
+        SettingsError: the setting cannot be read.
+    """
+    stated = listen.parse_listen(settings.listen, listen.passed_sockets(os.environ) or 0)
+    places = listen.without_absent_ipv6(stated)
+    for place in set(stated) - set(places):
+        logger.warning("not listened on: this kernel has no IPv6", extra=fields(address=place))
+    return places
 
 
 def _open(settings: SensorSettings, places: Sequence[Place]) -> list[list[Opened]]:
@@ -105,20 +118,21 @@ def check_all(settings: SensorSettings) -> list[str]:
     """
     from .delivery.publisher import read_brokers
     from .edge.tls import make_context
-    from .metrics import parse_metrics_listen
 
-    places = listen.parse_listen(settings.listen, os.environ)
+    places = listen.parse_listen(settings.listen, listen.passed_sockets(os.environ))
     make_personas(settings)
     make_context(settings, host_name(settings))
     find_user(settings.user)
     read_brokers(settings)
-    if settings.metrics_listen:
-        parse_metrics_listen(settings.metrics_listen)
     return _remarks(settings, len(places))
 
 
 def _remarks(settings: SensorSettings, places: int) -> list[str]:
     remarks = []
+    if listen.passed_sockets(os.environ) is None and any(
+        text.startswith("systemd:") for text in settings.listen
+    ):
+        remarks.append("which sockets systemd passes is only known in its unit: not checked")
     if not settings.policy_url:
         remarks.append("policy_url is empty: a refused sender cannot read why")
     if os.geteuid() == 0 and not settings.user:

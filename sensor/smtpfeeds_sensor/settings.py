@@ -12,6 +12,7 @@ from typing import Any, Final
 from smtpfeeds_common import settings as common
 from smtpfeeds_common.addresses import parse_network
 from smtpfeeds_common.errors import AddressError, SettingsError
+from smtpfeeds_common.host_port import MAX_PORT, parse_host_port
 from smtpfeeds_common.logs import FORMATS, LEVELS
 from smtpfeeds_common.settings import About, setting
 from smtpfeeds_common.topology import check_sensor_name
@@ -258,7 +259,23 @@ def check(settings: SensorSettings) -> None:
     _check_word("hostname", settings.hostname)
     _check_word("policy_url", settings.policy_url)
     _check_tls_files(settings)
+    _check_metrics_ports(settings)
     settings.secret()
+
+
+def _check_metrics_ports(settings: SensorSettings) -> None:
+    """Worker N listens on the port and N - 1."""
+    if not settings.metrics_listen:
+        return
+    _, port = parse_host_port(
+        settings.metrics_listen, setting="metrics_listen", example="127.0.0.1:9125"
+    )
+    highest = MAX_PORT - settings.workers + 1
+    if port > highest:
+        raise SettingsError(
+            f"metrics_listen: {settings.workers} workers listen on {port} and the ports behind it; "
+            f"the highest possible is {highest}"
+        )
 
 
 def _check_word(key: str, text: str) -> None:

@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -23,6 +24,9 @@ from sensor_support import Client, SensorProcess, memory_bytes, running, settle,
 from servers.certificates import Certificates
 from servers.processes import free_port, wait_until
 from smtpfeeds_common.behaviours import Flags
+
+#: Where this and its helpers are, for a child that needs them.
+TESTS = Path(__file__).parent.parent
 
 SESSION = (b"EHLO c.example.org\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<a@b>\r\n", b"DATA\r\n")
 
@@ -528,7 +532,7 @@ def test_systemd_sockets_by_index(tmp_path: Path) -> None:
         "os.execv(sys.argv[2], sys.argv[2:])\n"
     )
     numbers = [one.fileno() for one in sockets]
-    command = [os.sys.executable, "-c", code, ",".join(map(str, numbers))]  # type: ignore[attr-defined]
+    command = [sys.executable, "-c", code, ",".join(map(str, numbers))]
     process = subprocess.Popen([*command, *sensor.command("run")], pass_fds=numbers)
     for one in sockets:
         one.close()
@@ -619,3 +623,33 @@ def test_file_that_cannot_be_written_is_survived(tmp_path: Path) -> None:
         wait_until(lambda: len(sensor.rows()) == 51, limit_s=5, what="the events in the file")
         assert "spool written again" in sensor.log.read_text()
         assert sensor.stop() == 0
+
+
+def without_ipv6(sensor: SensorProcess) -> SensorProcess:
+    """The same, for which the kernel has no IPv6."""
+    sensor.within = ["env", f"PYTHONPATH={TESTS}", sys.executable, "-m", "sensor_support.no_ipv6"]
+    return sensor
+
+
+def test_kernel_without_ipv6_still_listens_on_every_ipv4_address(tmp_path: Path) -> None:
+    port = free_port()
+    with started(without_ipv6(SensorProcess(tmp_path, listen=[f"*:{port}"]))) as sensor:
+        assert sensor.addresses == [f"0.0.0.0:{port}"]
+        with Client(("127.0.0.1", port)) as client:
+            assert client.reply() == 220
+        assert f"no IPv6 address=[::]:{port}" in sensor.log.read_text()
+
+
+def test_ipv6_address_without_ipv6_in_the_kernel_is_refused_with_the_reason(tmp_path: Path) -> None:
+    sensor = without_ipv6(SensorProcess(tmp_path, listen=["127.0.0.1:0", "[::1]:0"]))
+    ended = subprocess.run(
+        [*sensor.within, *sensor.command("run")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "cannot listen on [::1]:0" in ended.stderr
+    assert "no IPv6: leave the address out" in ended.stderr
+    assert "Traceback" not in ended.stderr

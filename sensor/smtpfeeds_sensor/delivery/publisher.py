@@ -72,6 +72,12 @@ def _read_broker(settings: SensorSettings, url: str, password: str) -> Broker:
     try:
         parameters = pika.URLParameters(_with_a_password(url))
         name = unquote(parts.username or settings.name)
+        if name != settings.name:
+            raise SettingsError(
+                f"broker: the account {name!r} at {parts.hostname} is not the sensor's name "
+                f"{settings.name!r}: the aggregator refuses what one sends for another; give both "
+                "the same name"
+            )
         secret = password or unquote(parts.password or "")
         if not secret:
             raise SettingsError(

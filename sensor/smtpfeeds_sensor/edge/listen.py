@@ -49,19 +49,27 @@ class Opened:
     where: str
 
 
-def parse_listen(texts: Iterable[str], environ: Mapping[str, str]) -> list[Place]:
+def passed_sockets(environ: Mapping[str, str]) -> int | None:
+    """How many sockets systemd passes to this process (sd_listen_fds(3)); None: it passes none."""
+    number = environ.get("LISTEN_FDS", "")
+    if not number.isdecimal() or environ.get("LISTEN_PID") not in {str(os.getpid()), None}:
+        return None
+    return int(number)
+
+
+def parse_listen(texts: Iterable[str], passed: int | None) -> list[Place]:
     """Read the setting ``listen``.
 
     Args:
         texts: its items.
-        environ: where systemd says what it passes.
+        passed: how many sockets systemd passes; None: not known, any of them may be there.
 
     Raises:
         SettingsError: an item is no address with a port, or is there twice.
     """
     places: list[Place] = []
     for text in texts:
-        places += _systemd(text, environ) if text.startswith("systemd:") else _addresses(text)
+        places += _systemd(text, passed) if text.startswith("systemd:") else _addresses(text)
     if not places:
         raise SettingsError('listen: give at least one address, such as "192.0.2.1:25"')
     seen: set[Place] = set()
@@ -73,10 +81,7 @@ def parse_listen(texts: Iterable[str], environ: Mapping[str, str]) -> list[Place
 
 
 def _addresses(text: str) -> list[Place]:
-    try:
-        host, port = parse_host_port(text)
-    except SettingsError as exc:
-        raise SettingsError(f"listen: {exc.message}") from exc
+    host, port = parse_host_port(text, setting="listen")
     if host == "*":
         return [Place("0.0.0.0", port), Place("::", port)]  # noqa: S104 - asked for
     try:
@@ -93,18 +98,16 @@ def _addresses(text: str) -> list[Place]:
     return [Place(str(address), port) for address in network]
 
 
-def _systemd(text: str, environ: Mapping[str, str]) -> list[Place]:
+def _systemd(text: str, passed: int | None) -> list[Place]:
     index = text.removeprefix("systemd:")
-    passed = int(environ.get("LISTEN_FDS", "0"))
-    if environ.get("LISTEN_PID") not in {str(os.getpid()), None}:
-        passed = 0
     if index == "*":
-        wanted: Sequence[int] = range(passed)
-    elif index.isdigit():
+        # Not known how many: one stands for all of them.
+        wanted: Sequence[int] = range(1 if passed is None else passed)
+    elif index.isdecimal() and index.isascii():
         wanted = [int(index)]
     else:
         raise SettingsError(f'listen: {text!r}: write "systemd:0", by index, or "systemd:*"')
-    if not wanted or max(wanted) >= passed:
+    if passed is not None and (not wanted or max(wanted) >= passed):
         raise SettingsError(
             f"listen: {text!r}, but systemd passes {passed} sockets to this process"
         )
@@ -115,6 +118,26 @@ def target_bits(places: Iterable[bytes]) -> dict[bytes, int]:
     """The bit of ``targets`` for each local address: its place in the sorted list, modulo 64."""
     ordered = sorted(set(places), key=sort_key)
     return {local: index % 64 for index, local in enumerate(ordered)}
+
+
+def has_ipv6() -> bool:
+    """Whether this kernel knows IPv6 at all."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError as exc:
+        return exc.errno != errno.EAFNOSUPPORT
+    return True
+
+
+def without_absent_ipv6(places: Sequence[Place]) -> list[Place]:
+    """The same places without ``[::]``, where the kernel has no IPv6 and another is left.
+
+    A single IPv6 address stays: opening it says what is wrong.
+    """
+    kept = [place for place in places if place.host != "::"]
+    if not kept or len(kept) == len(places) or has_ipv6():
+        return list(places)
+    return kept
 
 
 def open_sockets(
@@ -146,7 +169,10 @@ def _open(place: Place, backlog: int, shared: bool, free: bool) -> Opened:  # no
     if place.systemd >= 0:
         return _opened(socket.socket(fileno=_FIRST_SYSTEMD_FD + place.systemd))
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as exc:
+        raise SettingsError(f"cannot listen on {place}: {exc.strerror}{_advice(exc)}") from exc
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
@@ -176,6 +202,9 @@ def _opened(listener: socket.socket) -> Opened:
 def _advice(exc: OSError) -> str:
     return {
         errno.EACCES: "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        errno.EAFNOSUPPORT: "; this kernel has no IPv6: leave the address out",
+        errno.EMFILE: "; more files are needed than this process may open (`smtpfeeds sensor "
+        "check-config` says how many, LimitNOFILE in the unit allows them)",
         errno.EADDRINUSE: "; another program listens there (ss -ltnp shows which)",
         errno.EADDRNOTAVAIL: "; this host does not have the address (listen_free = true waits "
         "for it)",

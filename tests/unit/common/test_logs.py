@@ -1,13 +1,16 @@
 """Logs: one line an event, whatever a value holds."""
 
+import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from smtpfeeds_common.logs import JsonFormatter, TextFormatter, configure, fields
+from smtpfeeds_common.logs import JsonFormatter, TextFormatter, configure, fields, is_journal
 
 
 def record(message: str, **values: object) -> logging.LogRecord:
@@ -68,3 +71,15 @@ def test_a_broker_that_is_away_writes_no_traceback(capsys: pytest.CaptureFixture
     configure("debug")
     logging.getLogger("pika.adapters.blocking_connection").error("Error in _create_connection().")
     assert "_create_connection" in capsys.readouterr().err
+
+
+def test_time_is_left_out_only_where_the_journal_reads_this_very_stream(tmp_path: Path) -> None:
+    """A child of a service inherits the variable, and writes to a file."""
+    with (tmp_path / "log").open("w") as stream, (tmp_path / "other").open("w") as other:
+        status = os.fstat(stream.fileno())
+        environ = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        assert is_journal(stream, environ)
+        assert not is_journal(other, environ)
+        assert not is_journal(stream, {})
+    assert not is_journal(stream, environ), "closed"
+    assert not is_journal(io.StringIO(), environ), "no file at all"

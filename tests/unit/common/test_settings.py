@@ -105,3 +105,59 @@ def test_an_empty_secret_file_is_an_error(tmp_path: Path) -> None:
     file.touch()
     with pytest.raises(SettingsError, match="is empty"):
         read_secret("", str(file), name="broker_password")
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e400"])
+def test_number_that_is_none_passes_no_range(tmp_path: Path, number: str) -> None:
+    """NaN is neither less nor more than any bound."""
+    with pytest.raises(SettingsError, match="not a finite number"):
+        load(
+            Example,
+            program="example",
+            environ={"SMTPFEEDS_EXAMPLE_NAME": "x", "SMTPFEEDS_EXAMPLE_IDLE_TIMEOUT_S": number},
+        )
+    if number != "1e400":
+        with pytest.raises(SettingsError, match="not a finite number"):
+            load(
+                Example,
+                program="example",
+                file=write(tmp_path, f'name = "x"\nidle_timeout_s = {number}\n'),
+                environ={},
+            )
+
+
+def test_whole_number_without_a_float_is_refused(tmp_path: Path) -> None:
+    text = f'name = "x"\nidle_timeout_s = 1{"0" * 400}\n'
+    with pytest.raises(SettingsError, match="not a finite number"):
+        load(Example, program="example", file=write(tmp_path, text), environ={})
+
+
+#: What Kubernetes sets in every container beside a service `smtpfeeds-example` and one
+#: `smtpfeeds-example-metrics`; Docker's links have the same forms.
+INJECTED = {
+    "SMTPFEEDS_EXAMPLE_SERVICE_HOST": "10.96.3.7",
+    "SMTPFEEDS_EXAMPLE_SERVICE_PORT": "25",
+    "SMTPFEEDS_EXAMPLE_SERVICE_PORT_SMTP": "25",
+    "SMTPFEEDS_EXAMPLE_PORT": "tcp://10.96.3.7:25",
+    "SMTPFEEDS_EXAMPLE_PORT_25_TCP": "tcp://10.96.3.7:25",
+    "SMTPFEEDS_EXAMPLE_PORT_25_TCP_PROTO": "tcp",
+    "SMTPFEEDS_EXAMPLE_PORT_25_TCP_PORT": "25",
+    "SMTPFEEDS_EXAMPLE_PORT_25_TCP_ADDR": "fd00::7",
+    "SMTPFEEDS_EXAMPLE_METRICS_SERVICE_HOST": "10.96.3.8",
+    "SMTPFEEDS_EXAMPLE_METRICS_PORT_9125_TCP_ADDR": "10.96.3.8",
+}
+
+
+def test_what_a_container_platform_injects_is_no_setting() -> None:
+    environ = {"SMTPFEEDS_EXAMPLE_NAME": "x", **INJECTED}
+    assert load(Example, program="example", environ=environ) == Example(name="x")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("METRICS_PORT", "9125"), ("SERVICE_HOST", "a name"), ("PORT", "25"), ("WORKER", "2")],
+)
+def test_slip_of_a_name_is_not_taken_for_an_injected_one(name: str, text: str) -> None:
+    environ = {"SMTPFEEDS_EXAMPLE_NAME": "x", f"SMTPFEEDS_EXAMPLE_{name}": text}
+    with pytest.raises(SettingsError, match="unknown setting"):
+        load(Example, program="example", environ=environ)

@@ -29,7 +29,6 @@ def check(folder: Path, **settings: Any) -> str:
         ({"listen": []}, "at least one address"),
         ({"listen": ["[::1]:1", "[::1]:1"]}, "twice"),
         ({"listen": ["10.0.0.0/8:25"]}, "more than 4096"),
-        ({"listen": ["systemd:0"]}, "systemd passes 0"),
         ({"listen": ["systemd:x"]}, "by index"),
         ({"name": "Upper"}, "not allowed"),
         ({"nmae": "x"}, "did you mean"),
@@ -47,6 +46,8 @@ def check(folder: Path, **settings: Any) -> str:
         ({"broker": ["amqp://127.0.0.1"]}, "no password"),
         ({"broker_password_file": "/none"}, "cannot read /none"),
         ({"metrics_listen": "9125"}, "metrics_listen"),
+        ({"metrics_listen": "127.0.0.1:65535", "workers": 2}, "highest possible is 65534"),
+        ({"broker": ["amqp://other:secret@127.0.0.1"]}, "'other' at 127.0.0.1 is not the sensor"),
         ({"idle_timeout_s": 100, "session_timeout_s": 50}, "session_timeout_s"),
         ({"policy_url": "a b"}, "policy_url"),
         ({"data_policy": "accept"}, "data_policy"),
@@ -69,3 +70,9 @@ def test_good_settings_open_nothing(tmp_path: Path) -> None:
     )
     assert "the settings are good" in said
     assert not (tmp_path / "spool").exists()
+
+
+def test_sockets_of_systemd_are_left_to_the_unit(tmp_path: Path) -> None:
+    said = check(tmp_path, listen=["systemd:0", "systemd:*"])
+    assert "only known in its unit" in said
+    assert "the settings are good" in said

@@ -1,14 +1,16 @@
 """Where to listen: what the setting says, and which bit of ``targets`` an address is."""
 
+import os
+
 import pytest
 
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import SettingsError
-from smtpfeeds_sensor.edge.listen import parse_listen, target_bits
+from smtpfeeds_sensor.edge.listen import parse_listen, passed_sockets, target_bits
 
 
-def shown(*texts: str, **environ: str) -> list[str]:
-    return [str(place) for place in parse_listen(texts, environ)]
+def shown(*texts: str) -> list[str]:
+    return [str(place) for place in parse_listen(texts, 0)]
 
 
 def test_addresses_prefixes_and_wildcards() -> None:
@@ -23,12 +25,24 @@ def test_port_0_may_be_there_often() -> None:
 
 
 def test_systemd_sockets_by_index() -> None:
-    places = parse_listen(["systemd:*"], {"LISTEN_FDS": "3"})
+    places = parse_listen(["systemd:*"], 3)
     assert [place.systemd for place in places] == [0, 1, 2]
-    with pytest.raises(SettingsError, match="passes 1"):
-        parse_listen(["systemd:1"], {"LISTEN_FDS": "1"})
-    with pytest.raises(SettingsError, match="passes 0"):
-        parse_listen(["systemd:0"], {"LISTEN_FDS": "1", "LISTEN_PID": "1"})
+    for text, passed in (("systemd:1", 1), ("systemd:*", 0), ("systemd:0", 0)):
+        with pytest.raises(SettingsError, match=f"passes {passed}"):
+            parse_listen([text], passed)
+
+
+def test_systemd_sockets_outside_of_the_unit_may_be_any() -> None:
+    assert [place.systemd for place in parse_listen(["systemd:7"], None)] == [7]
+    assert [place.systemd for place in parse_listen(["systemd:*"], None)] == [0]
+
+
+def test_systemd_says_how_many_it_passes_and_to_whom() -> None:
+    assert passed_sockets({"LISTEN_FDS": "2"}) == 2
+    assert passed_sockets({"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}) == 2
+    assert passed_sockets({"LISTEN_FDS": "2", "LISTEN_PID": "1"}) is None
+    assert passed_sockets({"LISTEN_FDS": "many"}) is None
+    assert passed_sockets({}) is None
 
 
 def test_targets_are_places_in_the_sorted_list() -> None:
