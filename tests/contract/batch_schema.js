@@ -1,6 +1,5 @@
-// Reads {schema, batches} as JSON on standard input and prints which of the batches the schema
-// accepts, by JavaScript's own regular expressions. Only the keywords that the schema uses: another
-// one ends the program, so that none is passed over.
+// Which batches a schema accepts, by JavaScript's own regular expressions. Only the keywords that the
+// schema uses: another one is an error, so that none is passed over.
 "use strict";
 
 const known = new Set([
@@ -45,5 +44,8 @@ function accepts(schema, value, root) {
     return true;
 }
 
-const { schema, batches } = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
-console.log(JSON.stringify(batches.map((batch) => accepts(schema, batch, schema))));
+// JSON in, JSON out: a list with true for each batch that is accepted.
+function verdicts(text) {
+    const { schema, batches } = JSON.parse(text);
+    return JSON.stringify(batches.map((batch) => accepts(schema, batch, schema)));
+}
