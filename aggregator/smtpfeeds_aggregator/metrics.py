@@ -62,6 +62,9 @@ class Metrics:
         )
         self.consuming = self._gauge("consuming", "1 while batches can come in.")
         self.holding = self._gauge("holding", "1 while the database is away.")
+        self.refusing_all = self._gauge(
+            "refusing_all", "1 while the database refuses even a batch that is known to be good."
+        )
 
         self.published_at = Gauge(
             "smtpfeeds_publish_last_success_timestamp_seconds",

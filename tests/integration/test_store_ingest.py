@@ -26,6 +26,7 @@ from ingest_support import (
 from ingest_support.fixtures import dsn, every_dsn, terminate_others  # noqa: F401 - fixtures
 from smtpfeeds_aggregator.ingest.check import check
 from smtpfeeds_aggregator.ingest.fold import fold
+from smtpfeeds_aggregator.ingest.known_good import known_good
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
@@ -248,10 +249,10 @@ def test_read_only_database_is_away_and_taken_again(
     with pytest.raises(DatabaseUnavailable):
         apply(store, made_batch(greet("192.0.2.1")))
     with pytest.raises(DatabaseUnavailable, match="read-only"):
-        store.probe()
+        store.probe(known_good())
     table.run("SET default_transaction_read_only = off")
     table.run(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
-    store.probe()
+    store.probe(known_good())
     assert apply(store, made_batch(greet("192.0.2.1"))).fresh
 
 

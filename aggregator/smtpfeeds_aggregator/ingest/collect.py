@@ -12,9 +12,11 @@ from threading import Event
 from typing import Final
 
 from smtpfeeds_common.errors import WireError
+from smtpfeeds_common.logs import fields
 
 from ..health import Health
 from ..metrics import Metrics
+from ..origin import EMPTY
 from ..origin.lookup import OriginLookup
 from ..settings import AggregatorSettings
 from ..sources import Delivery, Refusal, Source
@@ -22,7 +24,8 @@ from ..store.rows import BatchKey
 from .check import CheckedBatch, check
 from .fold import fold
 from .handover import SILENCE_S, TICK_S, Collection, Handover
-from .refusals import refuse
+from .known_good import known_good
+from .refusals import describe, refuse, refuse_batch
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +72,8 @@ class Collector:
         try:
             while not stop.is_set():
                 batches = self._gather(stop)
-                if batches:
-                    self._hand_over(self._fold(batches), stop)
+                for collection in self._fold(batches):
+                    self._hand_over(collection, stop)
         finally:
             self._handover.close()
 
@@ -114,20 +117,48 @@ class Collector:
             # A fault of ours in reading one message must not stop all others: this
             # would end the program, and the same message would end the next one.
             logger.exception("message not understood")
-            reason = f"reading it failed: {type(exc).__name__}"
+            known_good()  # where this fails too, no message is to blame: the program ends
+            reason = f"reading it failed: {describe(exc)}"
         refusal = Refusal("message", reason, delivery.body)
         refuse(self._source, self._metrics, delivery, refusal)
         return None
 
-    def _fold(self, batches: Sequence[CheckedBatch]) -> Collection:
+    def _fold(self, batches: Sequence[CheckedBatch]) -> list[Collection]:
+        """Fold them together, or batch by batch where that fails."""
+        if not batches:
+            return []
         started = time.perf_counter()
         first: dict[BatchKey, CheckedBatch] = {}
         repeats = [batch for batch in batches if first.setdefault(batch.key, batch) is not batch]
         origin = _TimedOrigin(self._origin())
-        folded = fold(tuple(first.values()), origin)
+        once = tuple(first.values())
+        try:
+            collections = [Collection(once, tuple(repeats), fold(once, origin), origin)]
+        except Exception:
+            logger.exception("fold failed; batch by batch")
+            collections = [
+                one for batch in once for one in self._fold_alone(batch, repeats, origin)
+            ]
         self._metrics.origin_time.observe(origin.spent_s)
         self._metrics.fold_time.observe(time.perf_counter() - started)
-        return Collection(tuple(first.values()), tuple(repeats), folded, origin)
+        return collections
+
+    def _fold_alone(
+        self, batch: CheckedBatch, repeats: Sequence[CheckedBatch], origin: OriginLookup
+    ) -> list[Collection]:
+        """A batch as a collection of its own; without origins where those are at fault."""
+        again = tuple(each for each in repeats if each.key == batch.key)
+        failure = ""
+        for table in (origin, EMPTY):
+            try:
+                return [Collection((batch,), again, fold((batch,), table), table)]
+            except Exception as exc:
+                logger.exception("batch not folded", extra=fields(account=batch.key.sensor))
+                failure = failure or describe(exc)
+        known_good()  # where this fails too, no batch is to blame: the program ends
+        refusal = Refusal("batch", f"folding it failed: {failure}", batch.delivery.body)
+        refuse_batch(self._source, self._metrics, batch, again, refusal)
+        return []
 
     def _hand_over(self, collection: Collection, stop: Event) -> None:
         while True:

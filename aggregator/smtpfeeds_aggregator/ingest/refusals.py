@@ -20,6 +20,11 @@ _REFUSED_ROWS_BYTES: Final = 4 * 1024 * 1024
 _LOGGED_REASON: Final = 300
 
 
+def describe(exc: Exception) -> str:
+    """An error that nobody expected, for a reason: its class, and a bounded part of its text."""
+    return f"{type(exc).__name__}: {exc}"[:_LOGGED_REASON]
+
+
 def refuse(source: Source, metrics: Metrics, delivery: Delivery, refusal: Refusal) -> None:
     """Count it, log it, and have the source keep it."""
     metrics.refused.labels(refusal.kind).inc()
@@ -51,6 +56,16 @@ def refuse_batch(
     kept = next(filter(source.is_current, deliveries), batch.delivery)
     refuse(source, metrics, kept, refusal)
     source.acknowledge([delivery for delivery in deliveries if delivery is not kept])
+
+
+def refused_rows(batch: CheckedBatch) -> Refusal:
+    """The refused rows of a batch; they are lost to a fault of ours in writing them down alone."""
+    try:
+        reason = f"{len(batch.refused)} rows: {batch.refused[0].reason}"
+        return Refusal("rows", reason, refused_rows_body(batch))
+    except Exception as exc:
+        logger.exception("refused rows not written down")
+        return Refusal("rows", f"{len(batch.refused)} rows: {describe(exc)}", b"{}")
 
 
 def refused_rows_body(batch: CheckedBatch) -> bytes:

@@ -5,10 +5,12 @@ collection in one transaction, and acknowledges after the commit.
 
 What can go wrong has one answer each:
 
-* not a batch, or not its sender's: refused; the others go on
-* the database refuses the data: batch by batch, the culprit alone is refused
-* the database is away: hold; beyond a minute everything in hand is given back
-  to the source, and taken again when the database is
+* not a batch, or not its sender's, or our own code raises over it: refused; the
+  others go on
+* the database refuses the data: batch by batch; the culprit alone is refused, where
+  the database accepts a batch that is known to be good
+* the database is away, or refuses that one too: hold; beyond a minute everything in
+  hand is given back to the source, until the database accepts a batch
 * it takes too long over a transaction: given up with its connection, then batch by
   batch, so that a slow one gets on
 * killed at any point: what was not acknowledged comes again, and what of it was
@@ -23,10 +25,9 @@ from ..metrics import Metrics
 from ..origin.lookup import OriginLookup
 from ..settings import AggregatorSettings
 from ..sources import Source
-from ..store.ingest import IngestStore
 from .collect import Collector
 from .handover import Handover
-from .write import HOLD_S, PROBE_S, Writer
+from .write import HOLD_S, PROBE_S, Store, Writer
 
 
 class IngestWorker:
@@ -35,7 +36,7 @@ class IngestWorker:
     def __init__(
         self,
         source: Source,
-        store: IngestStore,
+        store: Store,
         origin: Callable[[], OriginLookup],
         settings: AggregatorSettings,
         metrics: Metrics,

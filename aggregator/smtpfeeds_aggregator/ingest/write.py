@@ -1,15 +1,17 @@
 """The second thread of ingest: writes folded collections, and acknowledges what is committed.
 
-While the database is away it holds; beyond a minute it gives everything in hand
-back to the source until the database answers. What the database refuses, or
-takes too long over, is written batch by batch: a culprit alone is refused.
+While the database accepts nothing it holds; beyond a minute it gives everything
+in hand back to the source until the database does. What the database refuses, or
+takes too long over, is written batch by batch. A batch is refused only where the
+database accepts one that is known to be good.
 """
 
 import logging
 import random
 import time
+from collections.abc import Callable
 from threading import Event
-from typing import Final
+from typing import Final, Protocol
 
 from smtpfeeds_common.errors import BadRows, DatabaseError
 from smtpfeeds_common.logs import fields
@@ -18,11 +20,12 @@ from ..health import Health
 from ..metrics import Metrics
 from ..sources import Refusal, Source
 from ..store.errors import DatabaseTimeout
-from ..store.ingest import IngestStore
 from ..store.rows import BatchKey, Folded, Outcome
 from .fold import fold
 from .handover import SILENCE_S, Collection, Handover
-from .refusals import refuse_batch, refused_rows_body
+from .hold import Hold
+from .known_good import known_good
+from .refusals import describe, refuse_batch, refused_rows
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +33,25 @@ logger = logging.getLogger(__name__)
 HOLD_S: Final = 60.0
 #: After that it is looked for so often.
 PROBE_S: Final = 5.0
-_RETRY_FIRST_S: Final = 0.25
-_RETRY_LAST_S: Final = 5.0
+
+
+class Store(Protocol):
+    """What is written to; ``smtpfeeds_aggregator.store.ingest`` has the real one."""
+
+    #: Transactions that gave way to others and ran again.
+    conflicts: int
+
+    def apply(self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]) -> Outcome:
+        """Write all of it and commit; ``refold`` folds only the batches it is given."""
+        ...
+
+    def probe(self, good: Folded) -> None:
+        """Write rows that are known to be good, and roll them back."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection up."""
+        ...
 
 
 class Writer:
@@ -40,7 +60,7 @@ class Writer:
     def __init__(
         self,
         source: Source,
-        store: IngestStore,
+        store: Store,
         handover: Handover,
         metrics: Metrics,
         health: Health,
@@ -51,6 +71,7 @@ class Writer:
         self._source, self._store, self._handover = source, store, handover
         self._metrics, self._health = metrics, health
         self._hold_s, self._probe_s = hold_s, probe_s
+        self._hold = Hold(metrics, health)
 
     def run(self, stop: Event) -> None:
         """Write and acknowledge collections, until stopped and the last one is in."""
@@ -79,8 +100,8 @@ class Writer:
             self._write_one_by_one(collection, stop)
             return
         if outcome is not None:
-            self._count(collection, outcome)
             self._acknowledge(collection)
+            self._count(collection, outcome)
 
     def _is_current(self, collection: Collection) -> bool:
         return any(
@@ -89,81 +110,91 @@ class Writer:
         )
 
     def _apply(self, collection: Collection, stop: Event) -> Outcome | None:
-        """Write it, holding while the database is away; None where it was given back.
+        """Write it, holding while the database accepts nothing; None where it was given back.
 
         Raises:
-            BadRows: the database refuses the data.
+            BadRows: the data is refused; where it is one batch's, that batch is to blame.
             DatabaseTimeout: it is too slow for several batches at once.
         """
-        away_since: float | None = None
-        retry_s = _RETRY_FIRST_S
         while True:
             self._health.beat("store", within_s=SILENCE_S)
-            started = time.perf_counter()
-            conflicts = self._store.conflicts
             try:
-                outcome = self._store.apply(
-                    collection.folded, lambda keys: self._refold(collection, keys)
-                )
+                outcome = self._try(collection)
             except DatabaseError as exc:
-                if self._needs_smaller(exc, collection, first=away_since is None):
+                if self._needs_smaller(exc, collection):
                     raise
-                now = time.monotonic()
-                if away_since is None:
-                    away_since = now
-                    self._say_away(exc)
+                trouble = self._trouble_of(exc)
+                if trouble is None:
+                    self._hold.end()
+                    raise
+                self._hold.note(trouble)
                 if stop.is_set():
                     return None
-                if now - away_since >= self._hold_s:
+                if self._hold.lasted_s >= self._hold_s:
                     self._give_back_until_it_is_back(stop)
                     return None
-                stop.wait(retry_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
-                retry_s = min(retry_s * 2, _RETRY_LAST_S)
+                stop.wait(self._hold.next_wait_s())
             else:
-                self._metrics.database_time.observe(time.perf_counter() - started)
-                if away_since is not None:
-                    self._say_back(away_since)
+                self._hold.end()
                 return outcome
-            finally:
-                self._metrics.conflicts.inc(self._store.conflicts - conflicts)
 
-    def _needs_smaller(self, exc: DatabaseError, collection: Collection, *, first: bool) -> bool:
-        """Whether the same again would be in vain, or may well be."""
-        if isinstance(exc, DatabaseTimeout):
-            self._metrics.timeouts.inc()
-            return first and len(collection.batches) > 1
-        return isinstance(exc, BadRows)
+    def _try(self, collection: Collection) -> Outcome:
+        started, conflicts = time.perf_counter(), self._store.conflicts
+        try:
+            outcome = self._store.apply(
+                collection.folded, lambda keys: self._refold(collection, keys)
+            )
+        except (DatabaseError, MemoryError):
+            raise
+        except Exception as exc:
+            # A fault of ours in writing one batch must not stop all others, as in reading one.
+            logger.exception("collection not written")
+            raise BadRows(f"writing it failed: {describe(exc)}") from exc
+        finally:
+            self._metrics.conflicts.inc(self._store.conflicts - conflicts)
+        self._metrics.database_time.observe(time.perf_counter() - started)
+        return outcome
 
     def _refold(self, collection: Collection, keys: frozenset[BatchKey]) -> Folded:
         fresh = [batch for batch in collection.batches if batch.key in keys]
         return fold(fresh, collection.origin)
 
-    def _say_away(self, exc: DatabaseError) -> None:
-        self._metrics.holds.inc()
-        self._metrics.holding.set(1)
-        self._health.trouble("database", exc.message[:300])
-        logger.warning("database away", extra=fields(reason=exc.message[:300]))
+    def _needs_smaller(self, exc: DatabaseError, collection: Collection) -> bool:
+        """Whether to go on batch by batch."""
+        several = len(collection.batches) > 1
+        if isinstance(exc, DatabaseTimeout):
+            self._metrics.timeouts.inc()
+            return several and not self._hold.is_on
+        return several and isinstance(exc, BadRows)
 
-    def _say_back(self, away_since: float) -> None:
-        self._metrics.holding.set(0)
-        self._health.well("database")
-        logger.info("database back", extra=fields(away_s=round(time.monotonic() - away_since, 1)))
+    def _trouble_of(self, exc: DatabaseError) -> DatabaseError | None:
+        """What the database is in; None where it accepts batches, and this one is to blame."""
+        return self._probe() if isinstance(exc, BadRows) else exc
+
+    def _probe(self) -> DatabaseError | None:
+        """Why the database does not accept a batch that is known to be good; None: it does."""
+        try:
+            self._store.probe(known_good())
+        except DatabaseError as exc:
+            return exc
+        except Exception as exc:
+            logger.exception("known-good batch not written")
+            return BadRows(f"writing a known-good batch failed: {describe(exc)}")
+        return None
 
     def _give_back_until_it_is_back(self, stop: Event) -> None:
-        """Let another aggregator have the batches; take up again when the database answers."""
-        since = time.monotonic()
+        """Let another aggregator have the batches; go on when the database accepts one."""
         logger.warning("database away for long; batches given back", extra=fields())
         self._source.pause()
         while not stop.is_set():
             self._health.beat("store", within_s=SILENCE_S)
             stop.wait(self._probe_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            try:
-                self._store.probe()
-            except DatabaseError:
-                continue
-            self._say_back(since - self._hold_s)
-            self._source.resume()
-            return
+            trouble = self._probe()
+            if trouble is None:
+                self._hold.end()
+                self._source.resume()
+                return
+            self._hold.note(trouble)
 
     def _find_culprit(self, collection: Collection, cause: BadRows, stop: Event) -> None:
         """Refuse the one batch that the database refuses; the good ones are taken."""
@@ -208,9 +239,7 @@ class Writer:
             repeats = collection.repeats_of(batch)
             if batch.refused:
                 self._metrics.rows_refused.inc(len(batch.refused))
-                reason = f"{len(batch.refused)} rows: {batch.refused[0].reason}"
-                refusal = Refusal("rows", reason, refused_rows_body(batch))
-                refuse_batch(self._source, self._metrics, batch, repeats, refusal)
+                refuse_batch(self._source, self._metrics, batch, repeats, refused_rows(batch))
             else:
                 good += [batch.delivery, *(again.delivery for again in repeats)]
         self._source.acknowledge(good)

@@ -21,7 +21,7 @@ from smtpfeeds_common.logs import fields
 from smtpfeeds_common.settings import read_secret
 
 from ..settings import AggregatorSettings
-from .errors import DatabaseRefused, database_errors, one_line
+from .errors import DatabaseRefused, one_line, session_errors
 from .limited import LimitedConnection
 from .session import begin_session
 
@@ -77,7 +77,7 @@ def connect(
         DatabaseUnavailable: no server takes the connection.
     """
     parameters = connection_parameters(settings, purpose)
-    with database_errors():
+    with session_errors():
         connection = _open(parameters)
         try:
             connection.limit_s = _SET_UP_S if limit_s is None else limit_s

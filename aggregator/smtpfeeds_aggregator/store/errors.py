@@ -64,6 +64,20 @@ def database_errors() -> Iterator[None]:
         raise translate(exc) from exc
 
 
+@contextlib.contextmanager
+def session_errors() -> Iterator[None]:
+    """As ``database_errors``, while a session is set up: no data is to blame for what fails.
+
+    Raises:
+        DatabaseUnavailable: also where the server refuses a setting as it would refuse data.
+    """
+    try:
+        with database_errors():
+            yield
+    except BadRows as exc:
+        raise DatabaseUnavailable(f"the session cannot be set up: {exc.message}") from exc
+
+
 def translate(exc: psycopg.Error) -> DatabaseError:
     """What an error of psycopg means to us."""
     state = exc.sqlstate or ""

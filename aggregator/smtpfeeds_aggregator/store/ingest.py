@@ -11,22 +11,23 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
 from smtpfeeds_common.addresses import format_address
-from smtpfeeds_common.errors import DatabaseUnavailable
+from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
 from smtpfeeds_common.logs import fields
 
 from .connection import Connection, discard
-from .errors import TransactionConflict, database_errors
+from .errors import TransactionConflict, database_errors, session_errors
 from .rows import BatchKey, Folded, Outcome, OverflowRow
 from .sql import queries
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 #: Transactions that PostgreSQL chose to give way are run again at once, so often.
 _CONFLICT_TRIES: Final = 10
 #: AS names known to be stored; past it they are looked at anew.
@@ -71,24 +72,26 @@ class IngestStore:
             DatabaseUnavailable: nothing was written, or it is not known: the same
                 batches again do no harm.
         """
+        return self._run(lambda: self._transaction(folded, refold))
+
+    def probe(self, good: Folded) -> None:
+        """Write rows that are known to be good by every statement there is, and roll them back.
+
+        Raises:
+            DatabaseError: as ``apply``; the data is not to blame.
+        """
+        self._run(lambda: self._rolled_back(good))
+
+    def _run(self, transaction: Callable[[], T]) -> T:
         for _ in range(_CONFLICT_TRIES):
             try:
-                return self._transaction(folded, refold)
+                return transaction()
             except TransactionConflict as exc:
                 self.conflicts += 1
                 logger.info("transaction gave way", extra=fields(reason=str(exc)[:200]))
         raise DatabaseUnavailable(
             f"the transaction gave way to others {_CONFLICT_TRIES} times; trying again later"
         )
-
-    def probe(self) -> None:
-        """Find out whether the database can be written.
-
-        Raises:
-            DatabaseUnavailable: it cannot.
-        """
-        with self._errors():
-            _refuse_read_only(self._ready())
 
     def close(self) -> None:
         """Give the connection up."""
@@ -99,10 +102,11 @@ class IngestStore:
         if self._connection is None or self._connection.closed:
             connection = self._connect()
             try:
-                _refuse_read_only(connection)
-                connection.execute(self._sql["set_up_session"])
-                connection.execute(self._sql["create_incoming"])
-                session = self._end_abandoned(connection)
+                with session_errors():
+                    _refuse_read_only(connection)
+                    connection.execute(self._sql["set_up_session"])
+                    connection.execute(self._sql["create_incoming"])
+                    session = self._end_abandoned(connection)
             except BaseException:
                 discard(connection)
                 raise
@@ -127,7 +131,10 @@ class IngestStore:
                 yield
         except TransactionConflict:
             raise
-        except DatabaseUnavailable:
+        except BadRows:
+            raise
+        except Exception:
+            # Also what is no error of the database's: nobody knows what the session is in.
             self._abandoned = self._session or self._abandoned
             self.close()
             raise
@@ -138,15 +145,34 @@ class IngestStore:
         with self._errors():
             connection = self._ready()
             with connection.one_limit(), connection.transaction():
-                fresh, now = self._claim(connection, folded.keys)
-                if len(fresh) < len(folded.keys):
-                    folded = refold(fresh)
-                outlived, overflows, overflowed = self._write_rows(connection, folded, now)
-                self._write_hours(connection, folded)
-                self._write_overflows(connection, [*folded.overflows, *overflows])
-                new_sensors = self._write_sensors(connection, folded)
+                outcome, folded = self._write(connection, folded, refold, self._per_prefix)
         self._names |= folded.names
-        return Outcome(
+        return outcome
+
+    def _rolled_back(self, good: Folded) -> None:
+        with self._errors():
+            connection = self._ready()
+            _refuse_read_only(connection)
+            with connection.one_limit(), connection.transaction(force_rollback=True):
+                self._write(connection, good, lambda _: good, per_prefix=1)
+                connection.execute(self._sql["check_deferred"])
+
+    def _write(
+        self,
+        connection: Connection,
+        folded: Folded,
+        refold: Callable[[frozenset[BatchKey]], Folded],
+        per_prefix: int,
+    ) -> tuple[Outcome, Folded]:
+        """Write what is new of it; with the outcome goes what was written."""
+        fresh, now = self._claim(connection, folded.keys)
+        if len(fresh) < len(folded.keys):
+            folded = refold(fresh)
+        outlived, overflows, overflowed = self._write_rows(connection, folded, now, per_prefix)
+        self._write_hours(connection, folded)
+        self._write_overflows(connection, [*folded.overflows, *overflows])
+        new_sensors = self._write_sensors(connection, folded)
+        outcome = Outcome(
             fresh=fresh,
             rows=folded.rows - outlived - overflowed,
             rows_read=folded.rows_read,
@@ -156,6 +182,7 @@ class IngestStore:
             sealed_at=folded.sealed_at,
             new_sensors=new_sensors,
         )
+        return outcome, folded
 
     def _claim(
         self, connection: Connection, keys: tuple[BatchKey, ...]
@@ -184,7 +211,7 @@ class IngestStore:
         return {(row[1], row[2]): row[0] for row in rows}, rows[0][3]
 
     def _write_rows(
-        self, connection: Connection, folded: Folded, now: datetime
+        self, connection: Connection, folded: Folded, now: datetime, per_prefix: int
     ) -> tuple[int, list[OverflowRow], int]:
         """Give back: rows older than the retention, overflow rows, rows they stand for."""
         if not folded.rows or folded.oldest is None:
@@ -196,7 +223,7 @@ class IngestStore:
         if folded.oldest < now - self._retention:
             outlived = connection.execute(self._sql["delete_outlived"], parameters).rowcount
         self._write_names(connection, folded.names)
-        overflows, overflowed = self._admit(connection) if folded.has_ipv6 else ([], 0)
+        overflows, overflowed = self._admit(connection, per_prefix) if folded.has_ipv6 else ([], 0)
         one = "upsert_observations_of_one_sensor"
         connection.execute(
             self._sql[one if folded.one_sensor_each else "upsert_observations"], parameters
@@ -213,11 +240,11 @@ class IngestStore:
                 self._sql["upsert_names"], {"asns": list(new), "names": list(new.values())}
             )
 
-    def _admit(self, connection: Connection) -> tuple[list[OverflowRow], int]:
+    def _admit(self, connection: Connection, per_prefix: int) -> tuple[list[OverflowRow], int]:
         """Keep the /64 bound: what is over it leaves ``incoming``."""
         parameters: dict[str, Any] = {
             "retention": self._retention,
-            "per_prefix": self._per_prefix,
+            "per_prefix": per_prefix,
         }
         crowded = connection.execute(self._sql["admit_prefixes"], parameters).fetchall()
         if not crowded:

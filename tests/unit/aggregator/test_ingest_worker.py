@@ -5,100 +5,27 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from ingest_support import MemorySource, greet, made_batch, settings_of, until
-from smtpfeeds_aggregator.health import Health
-from smtpfeeds_aggregator.ingest import collect, write
+from ingest_support import KnowsAllOrigins, greet, made_batch, until
+from ingest_support.worker import MemoryStore, Work
+from smtpfeeds_aggregator.ingest import collect, refusals, write
+from smtpfeeds_aggregator.ingest import known_good as known_good_module
 from smtpfeeds_aggregator.ingest.check import CheckedBatch, check
-from smtpfeeds_aggregator.ingest.worker import IngestWorker
-from smtpfeeds_aggregator.metrics import Metrics
+from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.origin import EMPTY
+from smtpfeeds_aggregator.origin.lookup import OriginLookup
 from smtpfeeds_aggregator.sources import Delivery
-from smtpfeeds_aggregator.store.rows import BatchKey, Folded, Outcome
-from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
+from smtpfeeds_aggregator.store.rows import Folded
 from smtpfeeds_common.wire import Batch
 
 
-class MemoryStore:
-    """The fake beside IngestStore: remembers what was applied, fails where it is told to."""
-
-    def __init__(self) -> None:
-        self.known: set[BatchKey] = set()
-        self.transactions: list[tuple[BatchKey, ...]] = []
-        self.away = False
-        self.bad: set[int] = set()
-        self.gate: threading.Event | None = None
-        self.conflicts = 0
-        self.closed = False
-
-    def apply(self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]) -> Outcome:
-        if self.gate is not None:
-            self.gate.wait(10)
-        if self.away:
-            raise DatabaseUnavailable("away")
-        if self.bad & {key.seq for key in folded.keys}:
-            raise BadRows("bad")
-        fresh = frozenset(folded.keys) - self.known
-        if len(fresh) < len(folded.keys):
-            folded = refold(fresh)
-        self.known |= fresh
-        self.transactions.append(folded.keys)
-        now = datetime.now(UTC)
-        return Outcome(fresh, folded.rows, folded.rows_read, 0, 0, now, folded.sealed_at, ())
-
-    def probe(self) -> None:
-        if self.away:
-            raise DatabaseUnavailable("away")
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Work:
-    """A worker on its two threads."""
-
-    def __init__(self, **settings: object) -> None:
-        self.source, self.store = MemorySource(), MemoryStore()
-        self.metrics, self.health = Metrics(), Health()
-        self.worker = IngestWorker(
-            self.source,
-            self.store,  # type: ignore[arg-type]
-            lambda: EMPTY,
-            settings_of("", **settings),
-            self.metrics,
-            self.health,
-            hold_s=0.3,
-            probe_s=0.2,
-        )
-        self.stop = threading.Event()
-        self.threads = [
-            threading.Thread(target=part, args=(self.stop,))
-            for part in (self.worker.collect, self.worker.store)
-        ]
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        for thread in self.threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self.finish()
-
-    def finish(self) -> None:
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(10)
-            assert not thread.is_alive()
-
-    def counted(self, name: str, **labels: str) -> float:
-        found = self.metrics.registry.get_sample_value(f"smtpfeeds_ingest_{name}_total", labels)
-        return found or 0.0
+def work_in_memory(
+    origin: Callable[[], OriginLookup] = lambda: EMPTY, **settings: object
+) -> Work[MemoryStore]:
+    return Work(MemoryStore(), origin, **settings)
 
 
 def batches(count: int, rows: int = 1) -> list[Batch]:
@@ -108,7 +35,7 @@ def batches(count: int, rows: int = 1) -> list[Batch]:
 
 
 def test_batches_at_hand_are_written_together_and_then_acknowledged() -> None:
-    work = Work(ingest_wait_ms=200)
+    work = work_in_memory(ingest_wait_ms=200)
     work.source.put(*batches(5))
     with work.running():
         until(lambda: len(work.source.acknowledged) == 5, "all are acknowledged")
@@ -118,12 +45,12 @@ def test_batches_at_hand_are_written_together_and_then_acknowledged() -> None:
 
 
 def test_collection_is_bounded_by_messages_and_by_rows() -> None:
-    work = Work(ingest_batch_messages=3, ingest_wait_ms=200)
+    work = work_in_memory(ingest_batch_messages=3, ingest_wait_ms=200)
     work.source.put(*batches(7))
     with work.running():
         until(lambda: len(work.source.acknowledged) == 7, "all are acknowledged")
     assert [len(keys) for keys in work.store.transactions] == [3, 3, 1]
-    work = Work(ingest_batch_rows=20, ingest_wait_ms=200)
+    work = work_in_memory(ingest_batch_rows=20, ingest_wait_ms=200)
     work.source.put(*batches(5, rows=10))
     with work.running():
         until(lambda: len(work.source.acknowledged) == 5, "all are acknowledged")
@@ -132,7 +59,7 @@ def test_collection_is_bounded_by_messages_and_by_rows() -> None:
 
 def test_next_collection_fills_while_the_store_is_busy() -> None:
     """Under load transactions grow to the bound, whatever the time is."""
-    work = Work(ingest_wait_ms=1, ingest_batch_messages=10)
+    work = work_in_memory(ingest_wait_ms=1, ingest_batch_messages=10)
     work.store.gate = threading.Event()
     made = batches(20)
     work.source.put(made[0])
@@ -147,7 +74,7 @@ def test_next_collection_fills_while_the_store_is_busy() -> None:
 
 
 def test_same_batch_twice_in_a_collection_counts_once_and_both_are_acknowledged() -> None:
-    work = Work(ingest_wait_ms=200)
+    work = work_in_memory(ingest_wait_ms=200)
     one, two = batches(2)
     work.source.put(one, two, one, one)
     with work.running():
@@ -157,7 +84,7 @@ def test_same_batch_twice_in_a_collection_counts_once_and_both_are_acknowledged(
 
 
 def test_garbage_is_refused_and_its_neighbours_are_written() -> None:
-    work = Work(ingest_wait_ms=200)
+    work = work_in_memory(ingest_wait_ms=200)
     one, two = batches(2)
     work.source.put(one, b"garbage", two)
     work.source.put(two, account=None)
@@ -168,7 +95,7 @@ def test_garbage_is_refused_and_its_neighbours_are_written() -> None:
 
 
 def test_culprit_is_found_batch_by_batch_with_its_repeats() -> None:
-    work = Work(ingest_wait_ms=200)
+    work = work_in_memory(ingest_wait_ms=200)
     made = batches(5)
     work.source.put(*made, made[2], made[3])
     work.store.bad = {3}
@@ -183,7 +110,7 @@ def test_culprit_is_found_batch_by_batch_with_its_repeats() -> None:
 
 def test_culprit_is_refused_by_a_delivery_that_can_be_acknowledged() -> None:
     """Of one from a session that is over nothing would be kept, and its repeat acknowledged."""
-    work = Work(ingest_wait_ms=600)
+    work = work_in_memory(ingest_wait_ms=600)
     (made,) = batches(1)
     work.store.bad = {1}
     work.source.put(made)
@@ -202,7 +129,7 @@ def test_bad_messages_alone_do_not_make_a_part_silent(monkeypatch: pytest.Monkey
     # Some of the threads' own ticks, so that a busy machine is not taken for silence.
     for part in (collect, write):
         monkeypatch.setattr(part, "SILENCE_S", 3.0)
-    work = Work()
+    work = work_in_memory()
     with work.running():
         for _ in range(180):
             work.source.put(b"garbage")
@@ -217,7 +144,7 @@ def test_collection_that_waits_for_a_database_does_not_make_a_part_silent(
     for part in (collect, write):
         monkeypatch.setattr(part, "SILENCE_S", 6.0)
     clock = [0.0]
-    work = Work(ingest_wait_ms=20)
+    work = work_in_memory(ingest_wait_ms=20)
     work.health._clock = lambda: clock[0]
     work.store.away = True
     made = batches(3)
@@ -233,7 +160,7 @@ def test_collection_that_waits_for_a_database_does_not_make_a_part_silent(
 
 
 def test_batch_with_refused_rows_is_acknowledged_by_their_keeping_alone() -> None:
-    work = Work(ingest_wait_ms=50)
+    work = work_in_memory(ingest_wait_ms=50)
     work.source.put(made_batch(greet("192.0.2.1"), greet("nonsense")))
     with work.running():
         until(lambda: bool(work.source.refused), "the rows are refused")
@@ -244,7 +171,7 @@ def test_batch_with_refused_rows_is_acknowledged_by_their_keeping_alone() -> Non
 
 
 def test_short_absence_of_the_database_is_held() -> None:
-    work = Work()
+    work = work_in_memory()
     work.store.away = True
     work.source.put(*batches(3))
     with work.running():
@@ -258,7 +185,7 @@ def test_short_absence_of_the_database_is_held() -> None:
 
 
 def test_long_absence_gives_everything_back_and_takes_it_up_again() -> None:
-    work = Work()
+    work = work_in_memory()
     work.store.away = True
     work.source.put(*batches(3))
     with work.running():
@@ -272,7 +199,7 @@ def test_long_absence_gives_everything_back_and_takes_it_up_again() -> None:
 
 
 def test_deliveries_of_a_session_that_is_over_are_let_go() -> None:
-    work = Work(ingest_wait_ms=300)
+    work = work_in_memory(ingest_wait_ms=300)
     work.source.put(*batches(2))
     with work.running():
         time.sleep(0.1)
@@ -284,7 +211,7 @@ def test_deliveries_of_a_session_that_is_over_are_let_go() -> None:
 
 def test_batch_in_the_making_that_comes_again_is_acknowledged_by_its_second_delivery() -> None:
     """The first is of a session that is over; the second would wait for the broker's timeout."""
-    work = Work(ingest_wait_ms=600)
+    work = work_in_memory(ingest_wait_ms=600)
     (made,) = batches(1)
     work.source.put(made)
     with work.running():
@@ -297,7 +224,7 @@ def test_batch_in_the_making_that_comes_again_is_acknowledged_by_its_second_deli
 
 
 def test_stop_finishes_what_is_in_hand() -> None:
-    work = Work(ingest_wait_ms=10_000)
+    work = work_in_memory(ingest_wait_ms=10_000)
     work.source.put(*batches(4))
     with work.running():
         time.sleep(0.3)
@@ -305,7 +232,7 @@ def test_stop_finishes_what_is_in_hand() -> None:
 
 
 def test_stop_does_not_wait_for_a_database_that_is_away() -> None:
-    work = Work()
+    work = work_in_memory()
     work.store.away = True
     work.source.put(*batches(4))
     started = time.monotonic()
@@ -326,10 +253,115 @@ def test_fault_of_ours_in_reading_a_message_refuses_it_and_stops_nothing(
         return check(delivery)
 
     monkeypatch.setattr(collect, "check", faulty)
-    work = Work(ingest_wait_ms=50)
+    work = work_in_memory(ingest_wait_ms=50)
     work.source.put(b"odd", *batches(1))
     with work.running():
         until(lambda: len(work.source.acknowledged) == 1, "the good one is acknowledged")
     ((_, refusal),) = work.source.refused
     assert (refusal.kind, refusal.body) == ("message", b"odd")
     assert "ZeroDivisionError" in refusal.reason
+
+
+def test_fault_of_ours_in_folding_a_batch_refuses_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen with a feed that the schema let pass: every aggregator ended, and so did the next."""
+
+    def faulty(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:
+        if 2 in {batch.key.seq for batch in batches}:
+            raise KeyError("smtpdata\n")
+        return fold(batches, origin)
+
+    monkeypatch.setattr(collect, "fold", faulty)
+    work = work_in_memory(ingest_wait_ms=200)
+    one, two, three = batches(3)
+    work.source.put(one, two, three, two)
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 3, "the good and the repeat are done")
+    ((delivery, refusal),) = work.source.refused
+    assert (refusal.kind, delivery.body) == ("batch", refusal.body)
+    assert "KeyError" in refusal.reason
+    assert {key.seq for key in work.store.known} == {1, 3}
+
+
+def test_fault_of_the_origin_table_costs_the_origin_and_no_batch() -> None:
+    class Faulty(KnowsAllOrigins):
+        def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
+            raise OSError("the index is gone")
+
+    work = work_in_memory(origin=Faulty, ingest_wait_ms=200)
+    work.source.put(*batches(3))
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 3, "all are acknowledged")
+    assert work.source.refused == []
+
+
+def test_fault_of_ours_in_every_batch_blames_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program ends, and what it had in hand comes again: nothing is refused."""
+
+    def broken(*_: object) -> Folded:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(collect, "fold", broken)
+    monkeypatch.setattr(known_good_module, "fold", broken)
+    work = work_in_memory()
+    work.source.put(*batches(1))
+    stop = threading.Event()
+    with pytest.raises(ZeroDivisionError):
+        work.worker.collect(stop)
+    assert (work.source.refused, work.source.acknowledged) == ([], [])
+
+
+def test_fault_of_ours_in_writing_a_batch_refuses_it_alone() -> None:
+    work = work_in_memory(ingest_wait_ms=200)
+    work.store.faults = {2: OverflowError("too large to pack")}
+    work.source.put(*batches(3))
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 2, "the good ones are acknowledged")
+    ((_, refusal),) = work.source.refused
+    assert "OverflowError: too large to pack" in refusal.reason
+    assert {key.seq for key in work.store.known} == {1, 3}
+
+
+def test_fault_of_ours_in_writing_down_refused_rows_costs_those_rows_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_: CheckedBatch) -> bytes:
+        raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+
+    monkeypatch.setattr(refusals, "refused_rows_body", broken)
+    work = work_in_memory()
+    work.source.put(made_batch(greet("192.0.2.1"), greet("nonsense")))
+    with work.running():
+        until(lambda: bool(work.source.refused), "the rows are refused")
+    ((_, refusal),) = work.source.refused
+    assert (refusal.kind, "UnicodeEncodeError" in refusal.reason) == ("rows", True)
+    assert len(work.store.known) == 1
+
+
+def test_database_that_refuses_every_batch_is_held_and_no_batch_is_refused() -> None:
+    """A constraint that somebody added, a missing partition: all would go to the refused."""
+    work = work_in_memory(ingest_wait_ms=200)
+    work.store.refuses_all = True
+    work.source.put(*batches(3))
+    with work.running():
+        until(lambda: work.gauge("refusing_all") == 1, "it is noticed")
+        assert work.gauge("holding") == 1
+        (problem,) = work.health.problems()
+        assert "refuses every batch" in problem
+        work.store.refuses_all = False
+        until(lambda: len(work.source.acknowledged) == 3, "all are acknowledged")
+    assert (work.source.refused, work.health.problems()) == ([], [])
+    assert (work.gauge("holding"), work.gauge("refusing_all")) == (0, 0)
+
+
+def test_database_that_refuses_every_batch_for_long_gives_all_back_until_it_accepts_one() -> None:
+    work = work_in_memory()
+    work.store.refuses_all = True
+    work.source.put(*batches(3))
+    with work.running():
+        until(lambda: work.source.pauses == 1, "the batches are given back")
+        assert work.source.resumes == 0
+        work.store.refuses_all = False
+        until(lambda: work.source.resumes == 1, "it is noticed")
+        work.source.put(*batches(2))
+        until(lambda: len(work.source.acknowledged) == 2, "what comes then is taken")
+    assert work.source.refused == []

@@ -233,3 +233,7 @@ ON CONFLICT (name) DO UPDATE SET
     drops = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
         THEN s.drops ELSE EXCLUDED.drops END
 RETURNING s.name, s.xmax = 0;
+
+-- name: check_deferred
+-- For a transaction that is rolled back: what a commit would check is checked now.
+SET CONSTRAINTS ALL IMMEDIATE;

@@ -1,0 +1,111 @@
+"""An ingest worker on its two threads, between a source from memory and a store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+from ingest_support import MemorySource, settings_of
+from smtpfeeds_aggregator.health import Health
+from smtpfeeds_aggregator.ingest.worker import IngestWorker
+from smtpfeeds_aggregator.ingest.write import Store
+from smtpfeeds_aggregator.metrics import Metrics
+from smtpfeeds_aggregator.origin import EMPTY
+from smtpfeeds_aggregator.origin.lookup import OriginLookup
+from smtpfeeds_aggregator.store.rows import BatchKey, Folded, Outcome
+from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
+
+
+class MemoryStore:
+    """The fake beside IngestStore: remembers what was applied, fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.known: set[BatchKey] = set()
+        self.transactions: list[tuple[BatchKey, ...]] = []
+        self.away = False
+        self.bad: set[int] = set()
+        self.refuses_all = False
+        #: Raised, by number of the batch: a fault of ours.
+        self.faults: dict[int, Exception] = {}
+        self.gate: threading.Event | None = None
+        self.conflicts = 0
+        self.closed = False
+
+    def apply(self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]) -> Outcome:
+        if self.gate is not None:
+            self.gate.wait(10)
+        if self.away:
+            raise DatabaseUnavailable("away")
+        if self.refuses_all or self.bad & {key.seq for key in folded.keys}:
+            raise BadRows("bad")
+        for seq in {key.seq for key in folded.keys} & self.faults.keys():
+            raise self.faults[seq]
+        fresh = frozenset(folded.keys) - self.known
+        if len(fresh) < len(folded.keys):
+            folded = refold(fresh)
+        self.known |= fresh
+        self.transactions.append(folded.keys)
+        now = datetime.now(UTC)
+        return Outcome(fresh, folded.rows, folded.rows_read, 0, 0, now, folded.sealed_at, ())
+
+    def probe(self, good: Folded) -> None:
+        if self.away:
+            raise DatabaseUnavailable("away")
+        if self.refuses_all:
+            raise BadRows("every batch")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+S = TypeVar("S", bound=Store)
+
+
+class Work(Generic[S]):
+    """A worker on its two threads."""
+
+    def __init__(
+        self, store: S, origin: Callable[[], OriginLookup] = lambda: EMPTY, **settings: object
+    ) -> None:
+        self.source, self.store = MemorySource(), store
+        self.metrics, self.health = Metrics(), Health()
+        self.worker = IngestWorker(
+            self.source,
+            self.store,
+            origin,
+            settings_of("", **settings),
+            self.metrics,
+            self.health,
+            hold_s=0.3,
+            probe_s=0.2,
+        )
+        self.stop = threading.Event()
+        self.threads = [
+            threading.Thread(target=part, args=(self.stop,))
+            for part in (self.worker.collect, self.worker.store)
+        ]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        for thread in self.threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+    def gauge(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"smtpfeeds_ingest_{name}")
+
+    def counted(self, name: str, **labels: str) -> float:
+        found = self.metrics.registry.get_sample_value(f"smtpfeeds_ingest_{name}_total", labels)
+        return found or 0.0

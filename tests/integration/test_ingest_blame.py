@@ -1,0 +1,185 @@
+"""A fault of the database that hits every batch is blamed on none: all wait, none is refused."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ingest_support import (
+    KnowsAllOrigins,
+    Table,
+    data,
+    greet,
+    made_batch,
+    now_ms,
+    settings_of,
+    until,
+)
+from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
+from ingest_support.worker import Work
+from smtpfeeds_aggregator.ingest.known_good import known_good
+from smtpfeeds_aggregator.store.connection import connect
+from smtpfeeds_aggregator.store.ingest import IngestStore
+from smtpfeeds_common.wire import Batch, HourCount, PrefixOverflow
+
+# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+
+PARTITION = Path(__file__).parents[2] / "deploy/postgresql/partition.sql"
+
+
+@pytest.fixture
+def work(dsn: str) -> Iterator[Work[IngestStore]]:
+    settings = settings_of(dsn)
+    store = IngestStore(
+        lambda: connect(settings, "test", autocommit=True, limit_s=20),
+        retention=timedelta(days=30),
+        addresses_per_prefix64=64,
+    )
+    yield Work(store, KnowsAllOrigins, ingest_wait_ms=100)
+    store.close()
+
+
+def batches(count: int) -> list[Batch]:
+    spool, at = uuid.uuid4(), now_ms() - 1000
+    return [
+        made_batch(
+            greet(f"192.0.2.{n}"),
+            data(f"2001:db8:ff::{n}"),
+            spool=spool,
+            seq=n,
+            hours=[HourCount("smtpgreet", at, 1)],
+            overflows=[
+                PrefixOverflow(
+                    "smtpgreet", "2001:db8:fe::/64", 1_795_431_600_000, 1_795_431_600_000, 1
+                )
+            ],
+        )
+        for n in range(1, count + 1)
+    ]
+
+
+def add_constraint(table: Table) -> Callable[[], None]:
+    table.run("ALTER TABLE sighting ADD CONSTRAINT odd CHECK (hits < 0) NOT VALID")
+    return lambda: table.run("ALTER TABLE sighting DROP CONSTRAINT odd")
+
+
+def add_constraint_of_the_sensor(table: Table) -> Callable[[], None]:
+    """Hit by the last statement of a transaction."""
+    table.run("ALTER TABLE sensor ADD CONSTRAINT odd CHECK (version = 'another') NOT VALID")
+    return lambda: table.run("ALTER TABLE sensor DROP CONSTRAINT odd")
+
+
+def add_deferred_constraint(table: Table) -> Callable[[], None]:
+    """Hit by the commit alone."""
+    table.run(
+        "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'odd' USING ERRCODE = '23514'; END $$"
+    )
+    table.run(
+        "CREATE CONSTRAINT TRIGGER odd AFTER INSERT ON activity DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION odd()"
+    )
+    return lambda: table.run("DROP TRIGGER odd ON activity")
+
+
+def detach_partition(table: Table) -> Callable[[], None]:
+    """The part that the first batch of the test goes into."""
+    with psycopg.connect(table.connection.info.dsn, autocommit=True) as connection:
+        connection.execute(PARTITION.read_bytes())
+    part = table.one(
+        "SELECT n FROM generate_series(0, 15) AS n"
+        " WHERE satisfies_hash_partition('sighting'::regclass, 16, n, inet '192.0.2.1')"
+    )
+    table.run(f"ALTER TABLE sighting DETACH PARTITION sighting_{part}")
+    return lambda: table.run(
+        f"ALTER TABLE sighting ATTACH PARTITION sighting_{part}"
+        f" FOR VALUES WITH (MODULUS 16, REMAINDER {part})"
+    )
+
+
+def refuse_set_config(table: Table) -> Callable[[], None]:
+    """As a pooler does that lets no client set what it does not know; asked as a session begins."""
+    name = table.one("SELECT current_database()")
+    table.run(
+        "CREATE FUNCTION set_config(text, text, boolean) RETURNS text LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'not here' USING ERRCODE = '22023'; END $$"
+    )
+    table.run(f'ALTER DATABASE "{name}" SET search_path = public, pg_catalog')
+    return lambda: table.run(f'ALTER DATABASE "{name}" RESET search_path')
+
+
+@pytest.mark.parametrize(
+    ("fault", "refuses"),
+    [
+        (add_constraint, True),
+        (add_constraint_of_the_sensor, True),
+        (add_deferred_constraint, True),
+        (detach_partition, True),
+        (refuse_set_config, False),
+    ],
+)
+def test_fault_that_hits_every_batch_is_held(
+    work: Work[IngestStore],
+    table: Table,
+    caplog: pytest.LogCaptureFixture,
+    fault: Callable[[Table], Callable[[], None]],
+    refuses: bool,
+) -> None:
+    caplog.set_level(logging.INFO)
+    repair = fault(table)
+    work.source.put(*batches(3))
+    with work.running():
+        until(lambda: work.gauge("holding") == 1, "it is noticed")
+        (problem,) = work.health.problems()
+        assert problem.startswith("database: ")
+        assert (work.gauge("refusing_all"), "refuses every batch" in problem) == (refuses, refuses)
+        until(lambda: work.source.pauses == 1, "the source has all of it back")
+        assert (work.source.refused, work.source.acknowledged) == ([], [])
+        assert table("SELECT * FROM applied_batch") == []
+        repair()
+        until(lambda: work.source.resumes == 1, "it is noticed that it is over")
+        work.source.put(*batches(2))
+        until(lambda: len(work.source.acknowledged) == 2, "batches are accepted again")
+    assert (work.source.refused, work.health.problems()) == ([], [])
+    events = [record.getMessage() for record in caplog.records]
+    assert ("database refuses every batch; all wait" in events) is refuses
+
+
+def test_batch_is_refused_where_the_database_accepts_one_that_is_good(
+    work: Work[IngestStore], table: Table
+) -> None:
+    table.run("ALTER TABLE sighting ADD CONSTRAINT odd CHECK (hits <> 13)")
+    one, two, three = batches(3)
+    bad = made_batch(greet("192.0.2.9", hits=13), spool=two.spool, seq=9)
+    work.source.put(one, bad, three)
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 2, "the good ones are accepted")
+    ((_, refusal),) = work.source.refused
+    assert "odd" in refusal.reason
+    assert work.gauge("refusing_all") == 0
+
+
+def test_known_good_batch_runs_every_statement_and_leaves_nothing(
+    work: Work[IngestStore], table: Table
+) -> None:
+    executed: set[str] = set()
+
+    class Noting(dict[str, str]):
+        def __getitem__(self, name: str) -> str:
+            executed.add(name)
+            return super().__getitem__(name)
+
+    statements = dict(work.store._sql)
+    work.store._sql = Noting(statements)
+    work.store.probe(known_good())
+    # Only where a session was given up, and where a batch has rows of two sensors.
+    assert statements.keys() - executed <= {"end_session", "upsert_observations"}
+    tables = ("observation", "sighting", "activity", "prefix_overflow", "prefix_admission")
+    for name in (*tables, "sensor", "spool", "applied_batch", "autonomous_system"):
+        assert table.one(f"SELECT count(*) FROM {name}") == 0, name
