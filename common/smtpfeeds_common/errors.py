@@ -21,6 +21,7 @@
     │   ├── OriginError      an origin table or a list of AS names
     │   └── ListsError       the lists of scanners and mailers
     ├── PublishError         a generation could not be published; the last good one stays
+    ├── FleetError           an account, a certificate or the broker's management cannot be used
     └── SingleHostError      the private PostgreSQL or a child process of `smtpfeeds up`
 
 A class's docstring is its message where none is given. A message says what is
@@ -131,6 +132,10 @@ class ListsError(DatasetError):
 
 class PublishError(SmtpfeedsError):
     """The feeds could not be published; the last good ones stay."""
+
+
+class FleetError(SmtpfeedsError):
+    """An account, a certificate or the broker's management API cannot be used."""
 
 
 class SingleHostError(SmtpfeedsError):

@@ -1,0 +1,315 @@
+"""A small private certificate authority: for the broker's server, and for sensors as clients.
+
+It stands alone because it is the only room that knows `cryptography`. A folder holds
+
+    ca.pem       the authority's certificate: what sensors and aggregators trust
+    ca.key       its private key, for its owner alone; it never leaves this folder
+    issued/      a copy of each certificate that was issued, by name; no private key
+
+Private keys of servers and clients are made here, written once to where the caller
+says, and not kept. Keys are ECDSA on P-256, signatures SHA-256, as RFC 8446 lists them
+for every TLS 1.3 implementation. A renewed authority keeps its key, so that what it
+issued stays valid for those who still have the old certificate of it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from smtpfeeds_common.errors import FleetError
+
+CERTIFICATE: Final = "ca.pem"
+KEY: Final = "ca.key"
+ISSUED: Final = "issued"
+AUTHORITY_DAYS: Final = 3_650
+#: Certificates are renewed by whoever runs the fleet: a year is as often as people do it.
+CERTIFICATE_DAYS: Final = 397
+#: A certificate that ends within this is warned of.
+WARN_DAYS: Final = 30
+#: The other host's clock may be behind ours.
+_EARLIER: Final = timedelta(hours=1)
+_NAME_MAX: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate with its private key, both PEM; the key is held nowhere else."""
+
+    certificate: bytes
+    key: bytes
+    ends: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """Whose certificate, of which kind, from when to when (UTC), and its SHA-256."""
+
+    name: str
+    #: ``authority``, ``server`` or ``client``.
+    kind: str
+    begins: datetime
+    ends: datetime
+    fingerprint: str
+
+    def ends_within(self, now: datetime, days: int = WARN_DAYS) -> bool:
+        """Whether it has ended, or will within so many days."""
+        return self.ends - now < timedelta(days=days)
+
+
+class Authority:
+    """The authority of one folder."""
+
+    def __init__(
+        self, folder: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
+    ) -> None:
+        self.folder = folder
+        self._certificate, self._key = certificate, key
+
+    @classmethod
+    def create(cls, folder: Path, name: str, *, days: int = AUTHORITY_DAYS) -> "Authority":
+        """Make an authority in a folder that has none.
+
+        Raises:
+            FleetError: there is one already, or the folder cannot be written.
+        """
+        if (folder / KEY).exists():
+            raise FleetError(
+                f"{folder} holds an authority already; `smtpfeeds fleet ca renew` gives it a new "
+                "certificate"
+            )
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _authority_certificate(name, key, days)
+        with _writing(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / ISSUED).mkdir(exist_ok=True)
+            write_private(folder / KEY, _key_pem(key))
+            _replace(folder / CERTIFICATE, _pem(certificate))
+        return cls(folder, certificate, key)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Authority":
+        """Read the authority of a folder.
+
+        Raises:
+            FleetError: there is none, or it cannot be read.
+        """
+        try:
+            key = serialization.load_pem_private_key((folder / KEY).read_bytes(), None)
+            certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
+        except FileNotFoundError as exc:
+            raise FleetError(
+                f"there is no authority in {folder}: make one with `smtpfeeds fleet ca init`"
+            ) from exc
+        except (OSError, ValueError, TypeError) as exc:
+            raise FleetError(f"the authority in {folder} cannot be read: {exc}") from exc
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise FleetError(f"{folder / KEY} is not a key that `smtpfeeds fleet ca` made")
+        if certificate.public_key() != key.public_key():
+            raise FleetError(f"{folder / KEY} does not belong to {folder / CERTIFICATE}")
+        return cls(folder, certificate, key)
+
+    def renew(self, *, days: int = AUTHORITY_DAYS) -> None:
+        """Give the authority a new certificate with its old key; what it issued stays valid."""
+        self._certificate = _authority_certificate(_common_name(self._certificate), self._key, days)
+        with _writing(self.folder):
+            _replace(self.folder / CERTIFICATE, _pem(self._certificate))
+
+    @property
+    def certificate(self) -> bytes:
+        """The authority's certificate, PEM: what others trust."""
+        return _pem(self._certificate)
+
+    def issue_server(self, name: str, hosts: list[str], *, days: int = CERTIFICATE_DAYS) -> Issued:
+        """Issue a certificate for a server that is reached under these names and addresses."""
+        if not hosts:
+            raise FleetError(f"no host name or address for {name}: clients check one of them")
+        names = [_general_name(host) for host in hosts]
+        return self._issue(name, x509.SubjectAlternativeName(names), days, server=True)
+
+    def issue_client(self, name: str, *, days: int = CERTIFICATE_DAYS) -> Issued:
+        """Issue a certificate whose common name is an account's."""
+        names = x509.SubjectAlternativeName([x509.DNSName(name)])
+        return self._issue(name, names, days, server=False)
+
+    def validities(self) -> Iterator[Validity]:
+        """The authority itself, then what it issued and a copy is kept of, by name."""
+        yield validity(self.certificate)
+        for file in sorted((self.folder / ISSUED).glob("*.pem")):
+            yield validity(file.read_bytes())
+
+    def _issue(
+        self, name: str, names: x509.SubjectAlternativeName, days: int, *, server: bool
+    ) -> Issued:
+        key = ec.generate_private_key(ec.SECP256R1())
+        purpose = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
+        now = datetime.now(UTC)
+        # No certificate outlives the one that vouches for it.
+        ends = min(now + timedelta(days=days), self._certificate.not_valid_after_utc)
+        certificate = (
+            _builder(_subject(name), key.public_key(), self._certificate, now, ends)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(authority=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(names, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        with _writing(self.folder):
+            _replace(self.folder / ISSUED / f"{name}.pem", _pem(certificate))
+        return Issued(_pem(certificate), _key_pem(key), certificate.not_valid_after_utc)
+
+
+def validity(pem: bytes) -> Validity:
+    """What a certificate says of itself.
+
+    Raises:
+        FleetError: it is not a certificate in PEM.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError as exc:
+        raise FleetError(f"this is not a certificate in PEM: {exc}") from exc
+    return Validity(
+        _common_name(certificate),
+        _kind(certificate),
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+        certificate.fingerprint(hashes.SHA256()).hex(),
+    )
+
+
+def is_issued_by(certificate: bytes, authority: bytes) -> bool:
+    """Whether an authority's key signed a certificate; both PEM."""
+    try:
+        x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(
+            x509.load_pem_x509_certificate(authority)
+        )
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, from the first octet on; never over another."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Translate what the file system refuses."""
+    try:
+        yield
+    except OSError as exc:
+        raise FleetError(f"cannot write into {folder}: {exc}") from exc
+
+
+def _replace(path: Path, content: bytes) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def _authority_certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, days: int
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    return (
+        _builder(_subject(name), key.public_key(), None, now, now + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(authority=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _builder(
+    subject: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    issuer: x509.Certificate | None,
+    now: datetime,
+    ends: datetime,
+) -> x509.CertificateBuilder:
+    signer = public_key if issuer is None else issuer.public_key()
+    assert isinstance(signer, ec.EllipticCurvePublicKey)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject if issuer is None else issuer.subject)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _EARLIER)
+        .not_valid_after(ends)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
+    )
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _subject(name: str) -> x509.Name:
+    if not 1 <= len(name) <= _NAME_MAX:
+        raise FleetError(f"{name!r}: a certificate's name has 1 to {_NAME_MAX} characters")
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host.strip("[]")))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(host)
+    except ValueError as exc:
+        raise FleetError(f"{host!r} is neither a host name nor an address: {exc}") from exc
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else certificate.subject.rfc4514_string()
+
+
+def _kind(certificate: x509.Certificate) -> str:
+    for extension in certificate.extensions:
+        value = extension.value
+        if isinstance(value, x509.BasicConstraints) and value.ca:
+            return "authority"
+        if isinstance(value, x509.ExtendedKeyUsage):
+            return "server" if ExtendedKeyUsageOID.SERVER_AUTH in value else "client"
+    return "server"
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )

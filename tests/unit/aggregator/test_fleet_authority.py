@@ -1,0 +1,146 @@
+"""The fleet's certificate authority: what it issues, where keys are, what others may read."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import stat
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from smtpfeeds_aggregator.fleet.authority import (
+    CERTIFICATE,
+    ISSUED,
+    KEY,
+    Authority,
+    is_issued_by,
+    validity,
+)
+from smtpfeeds_common.errors import FleetError
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority.create(tmp_path / "ca", "Example fleet")
+
+
+def test_the_private_key_is_its_owners_alone(authority: Authority) -> None:
+    assert stat.S_IMODE((authority.folder / KEY).stat().st_mode) == 0o600
+    assert stat.S_IMODE(authority.folder.stat().st_mode) == 0o700
+    assert b"PRIVATE KEY" not in (authority.folder / CERTIFICATE).read_bytes()
+
+
+def test_a_second_authority_never_replaces_the_first(authority: Authority) -> None:
+    with pytest.raises(FleetError, match="holds an authority already"):
+        Authority.create(authority.folder, "Another")
+
+
+def test_what_is_issued_is_kept_without_its_key(authority: Authority) -> None:
+    issued = authority.issue_client("sensor-1")
+    copy = (authority.folder / ISSUED / "sensor-1.pem").read_bytes()
+    assert copy == issued.certificate
+    assert b"PRIVATE KEY" in issued.key
+    everything = b"".join(file.read_bytes() for file in (authority.folder / ISSUED).iterdir())
+    assert b"PRIVATE KEY" not in everything
+
+
+def test_validities_name_kind_and_end(authority: Authority) -> None:
+    authority.issue_server("broker", ["broker.example", "192.0.2.1", "[2001:db8::1]"], days=10)
+    authority.issue_client("sensor-1", days=90)
+    kinds = {
+        one.name: (one.kind, one.ends_within(datetime.now(UTC))) for one in authority.validities()
+    }
+    assert kinds == {
+        "Example fleet": ("authority", False),
+        "broker": ("server", True),
+        "sensor-1": ("client", False),
+    }
+
+
+def test_no_certificate_ends_after_its_authority(tmp_path: Path) -> None:
+    short = Authority.create(tmp_path, "Short", days=20)
+    issued = short.issue_client("sensor-1", days=397)
+    assert issued.ends == validity(short.certificate).ends
+
+
+def test_a_renewed_authority_still_vouches_for_what_it_issued(authority: Authority) -> None:
+    old = authority.certificate
+    issued = authority.issue_client("sensor-1")
+    authority.renew(days=5_000)
+    assert authority.certificate != old
+    assert Authority.load(authority.folder).certificate == authority.certificate
+    assert is_issued_by(issued.certificate, authority.certificate)
+    fresh = authority.issue_client("sensor-2")
+    # A host that still has the old certificate trusts what is issued now.
+    assert is_issued_by(fresh.certificate, old)
+
+
+def test_another_authority_vouches_for_nothing_of_this_one(
+    authority: Authority, tmp_path: Path
+) -> None:
+    stranger = Authority.create(tmp_path / "other", "Example fleet")
+    assert not is_issued_by(stranger.issue_client("sensor-1").certificate, authority.certificate)
+
+
+def test_what_cannot_be_read_is_named(authority: Authority, tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match="there is no authority in"):
+        Authority.load(tmp_path / "nowhere")
+    other = Authority.create(tmp_path / "other", "Other")
+    (authority.folder / CERTIFICATE).write_bytes(other.certificate)
+    with pytest.raises(FleetError, match="does not belong to"):
+        Authority.load(authority.folder)
+    (authority.folder / KEY).write_bytes(b"nonsense")
+    with pytest.raises(FleetError, match="cannot be read"):
+        Authority.load(authority.folder)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65])
+def test_a_name_has_its_bound(authority: Authority, name: str) -> None:
+    with pytest.raises(FleetError, match="1 to 64 characters"):
+        authority.issue_client(name)
+
+
+def test_a_server_without_a_host_is_refused(authority: Authority) -> None:
+    with pytest.raises(FleetError, match="no host name or address"):
+        authority.issue_server("broker", [])
+
+
+def test_both_ends_of_a_connection_accept_what_it_issues(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """A real TLS connection, with the client's certificate asked for."""
+    server = authority.issue_server("broker", ["broker.example"])
+    client = authority.issue_client("sensor-1")
+    files = {}
+    for name, issued in (("server", server), ("client", client)):
+        files[name] = tmp_path / f"{name}.pem"
+        files[name].write_bytes(issued.certificate + issued.key)
+    accepting = ssl.create_default_context(
+        ssl.Purpose.CLIENT_AUTH, cadata=authority.certificate.decode()
+    )
+    accepting.verify_mode = ssl.CERT_REQUIRED
+    accepting.load_cert_chain(files["server"])
+    asking = ssl.create_default_context(cadata=authority.certificate.decode())
+    asking.load_cert_chain(files["client"])
+    here, there = socket.socketpair()
+    names: list[object] = []
+
+    def accept() -> None:
+        with accepting.wrap_socket(there, server_side=True) as connection:
+            names.append(connection.getpeercert())
+            connection.sendall(b"hello")
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    with asking.wrap_socket(here, server_hostname="broker.example") as connection:
+        assert connection.recv(5) == b"hello"
+    thread.join(10)
+    assert "sensor-1" in str(names)
+
+
+def test_a_certificate_is_valid_for_clocks_a_little_behind(authority: Authority) -> None:
+    issued = validity(authority.issue_client("sensor-1").certificate)
+    assert issued.begins < datetime.now(UTC) - timedelta(minutes=30)
