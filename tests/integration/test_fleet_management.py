@@ -1,0 +1,176 @@
+"""Accounts of sensors by the management API of a real RabbitMQ, and what they may not do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pika
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from servers.processes import wait_until
+from servers.rabbitmq import RabbitNode
+from smtpfeeds_aggregator.fleet.management import (
+    Management,
+    SensorAccount,
+    new_password,
+    password_hash,
+)
+from smtpfeeds_common.errors import FleetError
+from smtpfeeds_common.topology import EXCHANGE, routing_key
+
+VHOST = "smtpfeeds-fleet"
+Attempt = Callable[[BlockingChannel], object]
+
+
+@pytest.fixture
+def management(rabbitmq: RabbitNode) -> Iterator[Management]:
+    made = Management(
+        f"http://{rabbitmq.home.user}@{rabbitmq.host}:{rabbitmq.admin_port}",
+        rabbitmq.home.password,
+        vhost=VHOST,
+    )
+    made.add_vhost()
+    rabbitmq.admin.call("PUT", "permissions", VHOST, rabbitmq.home.user, body=ALL)
+    rabbitmq.admin.call(
+        "PUT", "exchanges", VHOST, EXCHANGE, body={"type": "topic", "durable": True}
+    )
+    yield made
+    for name in made.sensors():
+        made.delete(name)
+    rabbitmq.admin.delete_vhost(VHOST)
+    made.close()
+
+
+ALL = {"configure": ".*", "write": ".*", "read": ".*"}
+
+
+def enroll(management: Management, *accounts: SensorAccount) -> int:
+    return list(management.put_sensors(accounts))[-1]
+
+
+def connect(rabbitmq: RabbitNode, account: SensorAccount) -> pika.BlockingConnection:
+    return pika.BlockingConnection(
+        pika.ConnectionParameters(
+            rabbitmq.host,
+            rabbitmq.port,
+            VHOST,
+            pika.PlainCredentials(account.name, account.password or ""),
+        )
+    )
+
+
+def publish(channel: BlockingChannel, key: str, user_id: str, exchange: str = EXCHANGE) -> None:
+    properties = pika.BasicProperties(user_id=user_id)
+    channel.basic_publish(exchange, key, b"{}", properties)
+
+
+def test_the_hash_is_the_one_that_the_broker_documents() -> None:
+    # The example of the page that describes the computation.
+    salt = bytes.fromhex("908DC60A")
+    assert password_hash("test12", salt) == "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
+
+
+def test_an_account_may_publish_under_its_own_key_and_nothing_else(
+    rabbitmq: RabbitNode, management: Management
+) -> None:
+    account = SensorAccount("edge-1", new_password())
+    assert enroll(management, account) == 1
+    connection = connect(rabbitmq, account)
+    channel = connection.channel()
+    channel.confirm_delivery()
+    publish(channel, routing_key("edge-1"), "edge-1")
+    refused: dict[str, tuple[int, Attempt]] = {
+        "another key": (403, lambda c: publish(c, routing_key("edge-2"), "edge-1")),
+        "another name": (406, lambda c: publish(c, routing_key("edge-1"), "edge-2")),
+        "default exchange": (403, lambda c: publish(c, "smtpfeeds.observations", "edge-1", "")),
+        "declare": (403, lambda c: c.queue_declare("edge-1")),
+        "read": (403, lambda c: c.basic_get("smtpfeeds.observations")),
+        "bind": (403, lambda c: c.exchange_declare("other", "topic")),
+    }
+    codes = {}
+    for what, (_, attempt) in refused.items():
+        other = connection.channel()
+        other.confirm_delivery()
+        with pytest.raises(ChannelClosedByBroker) as error:
+            attempt(other)
+        codes[what] = error.value.reply_code
+    connection.close()
+    assert codes["read"] in {403, 404}
+    assert {what: code for what, code in codes.items() if what != "read"} == {
+        what: code for what, (code, _) in refused.items() if what != "read"
+    }
+
+
+def test_an_account_has_a_bound_of_connections(
+    rabbitmq: RabbitNode, management: Management
+) -> None:
+    account = SensorAccount("edge-1", new_password(), workers=1)
+    enroll(management, account)
+    # A worker, a check, a replay, and what the broker has not noticed the end of.
+    held = [connect(rabbitmq, account) for _ in range(5)]
+    with pytest.raises(AMQPError):
+        connect(rabbitmq, account)
+    for connection in held:
+        connection.close()
+
+
+def test_enrolled_again_the_new_password_counts_and_nothing_doubles(
+    rabbitmq: RabbitNode, management: Management
+) -> None:
+    first = SensorAccount("edge-1", new_password())
+    second = SensorAccount("edge-1", new_password())
+    enroll(management, first)
+    enroll(management, second)
+    assert management.sensors() == ["edge-1"]
+    with pytest.raises(AMQPError):
+        connect(rabbitmq, first)
+    connect(rabbitmq, second).close()
+
+
+def test_without_a_password_none_is_taken(rabbitmq: RabbitNode, management: Management) -> None:
+    enroll(management, SensorAccount("edge-1", None))
+    with pytest.raises(AMQPError):
+        connect(rabbitmq, SensorAccount("edge-1", ""))
+
+
+def test_a_deleted_account_is_closed_at_once(rabbitmq: RabbitNode, management: Management) -> None:
+    account = SensorAccount("edge-1", new_password())
+    enroll(management, account)
+    connection = connect(rabbitmq, account)
+    wait_until(lambda: bool(management.connections("edge-1")), limit_s=30, what="it is listed")
+    assert management.delete("edge-1")
+    with pytest.raises(AMQPError):
+        connection.process_data_events(time_limit=30)
+    with pytest.raises(AMQPError):
+        connect(rabbitmq, account)
+    assert not management.delete("edge-1")
+    assert not management.exists("edge-1")
+
+
+def test_many_accounts_are_made_in_few_requests_with_progress(management: Management) -> None:
+    accounts = [SensorAccount(f"edge-{number}", new_password()) for number in range(300)]
+    assert list(management.put_sensors(accounts)) == [250, 300]
+    assert len(management.sensors()) == 300
+
+
+def test_an_operators_own_accounts_are_not_the_fleets(
+    rabbitmq: RabbitNode, management: Management
+) -> None:
+    enroll(management, SensorAccount("edge-1", new_password()))
+    assert rabbitmq.home.user not in management.sensors()
+
+
+def test_what_is_wrong_is_said_without_the_password(rabbitmq: RabbitNode) -> None:
+    where = f"http://{rabbitmq.home.user}@{rabbitmq.host}:{rabbitmq.admin_port}"
+    wrong = Management(where, "not-the-password", vhost=VHOST)
+    with pytest.raises(FleetError, match="refuses the account: check its password") as error:
+        wrong.sensors()
+    assert "not-the-password" not in str(error.value)
+    nobody = Management(f"http://a@{rabbitmq.host}:1", "secret-word", vhost=VHOST)
+    with pytest.raises(FleetError, match="does not answer") as silent:
+        nobody.sensors()
+    assert "secret-word" not in str(silent.value)
+    with pytest.raises(FleetError, match="not of the form"):
+        Management("broker.example:15671", "x", vhost=VHOST)
