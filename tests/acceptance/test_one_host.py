@@ -254,12 +254,16 @@ def test_wrong_use_is_exit_code_2_before_anything_is_made(
 
 
 def test_demo_shows_both_feeds_and_checks_itself(tmp_path: Path) -> None:
-    """The whole demo, with few clients; a second time in the same folder it begins anew."""
+    """The whole demo, with few clients; a second time in the same folder it begins anew.
+
+    The second time libpq's variables are about some other database.
+    """
     command = child.command(["demo", "--dir", str(tmp_path / "demo"), "--clients", "60"])
-    for _ in range(2):
+    elsewhere = {"PGHOSTADDR": "192.0.2.1", "PGPORT": "1", "PGSERVICE": "nowhere", "PGDATA": "/"}
+    for environ in (clean_environment(), clean_environment() | elsewhere):
         ended = subprocess.run(
             command,
-            env=clean_environment(),
+            env=environ,
             capture_output=True,
             text=True,
             timeout=90,

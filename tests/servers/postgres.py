@@ -55,15 +55,30 @@ class PostgresServer:
         """The server itself: `stop`, `start`, `pid`, `socket_path` (a CuttingProxy's target)."""
         return self._private
 
-    def create_database(self, *, template: str = "template0") -> str:
+    def create_database(self, *, template: str = "template0", encoding: str = "UTF8") -> str:
         """A new database that belongs to the aggregator's role; its connection string.
 
         Args:
             template: Another test database's name (nobody connected to it), to start from a copy.
+            encoding: Of the texts in it.
         """
         name = f"test_{next(self._numbers)}"
-        self._execute("CREATE DATABASE {} OWNER smtpfeeds TEMPLATE {}", name, template)
+        self._execute(
+            "CREATE DATABASE {} OWNER smtpfeeds TEMPLATE {} ENCODING {} LOCALE 'C'",
+            name,
+            template,
+            encoding,
+        )
         return self._private.dsn_for(name)
+
+    def set_default(self, dsn: str, name: str, value: str) -> None:
+        """Set what new sessions of a database begin with."""
+        with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+                    sql.Identifier(database_name(dsn)), sql.Identifier(name), sql.SQL(value)
+                )
+            )
 
     def drop_database(self, dsn: str) -> None:
         """Drop a test's database, whoever is still connected."""

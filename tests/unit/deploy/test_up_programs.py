@@ -63,6 +63,8 @@ def test_nobodys_exported_variables_part_the_programs_from_each_other(tmp_path: 
         "SMTPFEEDS_AGGREGATOR_PUBLISHER_NAME": "Example",
         "SMTPFEEDS_SENSOR_BROKER": "amqps://production",
         "SMTPFEEDS_SENSOR_USER": "nobody",
+        "PGHOSTADDR": "192.0.2.1",
+        "PGOPTIONS": "-c default_transaction_read_only=on",
     }
     left = Home(tmp_path).environment(given, Wanted(smtp=("127.0.0.1:0",)))
     assert left == {"PATH": "/bin", "SMTPFEEDS_AGGREGATOR_PUBLISHER_NAME": "Example"}
