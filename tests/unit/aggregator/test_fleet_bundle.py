@@ -1,0 +1,128 @@
+"""A sensor's bundle: all that its host needs, the secret for its owner alone."""
+
+from __future__ import annotations
+
+import io
+import stat
+import subprocess
+import tarfile
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from smtpfeeds_aggregator.fleet.bundle import (
+    SensorBundle,
+    bundle_bytes,
+    sensor_settings,
+    write_bundle,
+)
+from smtpfeeds_common.errors import FleetError
+from smtpfeeds_sensor import settings as sensor
+
+BUNDLE = SensorBundle(
+    name="lisbon-1",
+    brokers=("amqps://broker.example:5671/smtpfeeds", "amqps://[2001:db8::1]/smtpfeeds"),
+    password="a-secret",
+    authority=b"-----BEGIN CERTIFICATE-----\n",
+)
+
+
+def members(bundle: SensorBundle) -> dict[str, tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(bundle_bytes(bundle))) as tar:
+        return {entry.name.partition("/")[2]: entry for entry in tar.getmembers()}
+
+
+def test_a_bundle_holds_what_the_host_needs() -> None:
+    assert set(members(BUNDLE)) == {
+        *("install.sh", "sensor.toml", "broker-password", "ca.pem", "requirements.txt"),
+        *("smtpfeeds-sensor.service", "smtpfeeds.sysusers"),
+    }
+    # Nothing leaves the bundle's own folder, whoever unpacks it.
+    with tarfile.open(fileobj=io.BytesIO(bundle_bytes(BUNDLE))) as tar:
+        assert {name.split("/")[0] for name in tar.getnames()} == {"smtpfeeds-lisbon-1"}
+
+
+def test_only_the_secret_is_private() -> None:
+    modes = {name: entry.mode for name, entry in members(BUNDLE).items()}
+    assert modes.pop("broker-password") == 0o600
+    assert modes.pop("install.sh") == 0o755
+    assert set(modes.values()) == {0o644}
+
+
+def test_the_same_input_makes_the_same_bundle() -> None:
+    assert bundle_bytes(BUNDLE) == bundle_bytes(BUNDLE)
+
+
+def test_the_settings_are_a_sensors_and_hold_no_secret(tmp_path: Path) -> None:
+    assert 'broker_ca_file = "/etc/smtpfeeds/ca.pem"' in sensor_settings(BUNDLE)
+    # Without the file that is on the sensor's host alone, which a sensor looks for at once.
+    text = sensor_settings(replace(BUNDLE, authority=None))
+    assert "a-secret" not in text
+    file = tmp_path / "sensor.toml"
+    file.write_text(text)
+    loaded = sensor.load(file)
+    assert loaded.name == "lisbon-1"
+    assert loaded.listen == ("0.0.0.0:25", "[::]:25")
+    assert loaded.broker == (
+        "amqps://lisbon-1@broker.example:5671/smtpfeeds",
+        "amqps://lisbon-1@[2001:db8::1]/smtpfeeds",
+    )
+
+
+def test_values_that_toml_would_read_otherwise_stay_values() -> None:
+    odd = SensorBundle(name="x", brokers=('amqps://h/a"b\\c',), password="p")
+    assert tomllib.loads(sensor_settings(odd))["broker"] == ['amqps://x@h/a"b\\c']
+
+
+def test_a_client_certificate_takes_the_password_s_place() -> None:
+    bundle = SensorBundle(
+        name="x", brokers=("amqps://h/v",), certificate=b"certificate", key=b"key"
+    )
+    files = members(bundle)
+    assert "broker-password" not in files
+    assert files["broker.key"].mode == 0o600
+    settings = tomllib.loads(sensor_settings(bundle))
+    assert settings["broker_certificate_file"] == "/etc/smtpfeeds/broker.pem"
+
+
+@pytest.mark.parametrize("address", ["amqps://someone@broker.example/v", "broker.example"])
+def test_an_address_with_an_account_is_refused(address: str) -> None:
+    with pytest.raises(FleetError, match="the account is the sensor's"):
+        bundle_bytes(SensorBundle(name="x", brokers=(address,), password="p"))
+
+
+def test_the_install_script_is_one(tmp_path: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(bundle_bytes(BUNDLE))) as tar:
+        tar.extractall(tmp_path, filter="data")
+    script = tmp_path / "smtpfeeds-lisbon-1" / "install.sh"
+    subprocess.run(["sh", "-n", str(script)], check=True)
+    text = script.read_text()
+    assert "--no-index" not in text
+    assert "a-secret" not in text
+    wheel = tmp_path / "a.whl"
+    wheel.write_bytes(b"wheel")
+    offline = SensorBundle(name="x", brokers=("amqps://h/v",), password="p", wheels=(wheel,))
+    with tarfile.open(fileobj=io.BytesIO(bundle_bytes(offline))) as tar:
+        packed = tar.extractfile("smtpfeeds-x/install.sh")
+        assert packed is not None
+        script_text = packed.read().decode()
+    assert script_text.count('--no-index --find-links "$here/wheels"') == 2
+    assert "wheels/a.whl" in members(offline)
+
+
+def test_a_bundle_is_for_its_owner_alone_and_replaces_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "bundles" / "lisbon-1.tar.gz"
+    write_bundle(BUNDLE, path)
+    first = path.read_bytes()
+    write_bundle(SensorBundle(name="lisbon-1", brokers=BUNDLE.brokers, password="other"), path)
+    assert path.read_bytes() != first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [file.name for file in path.parent.iterdir()] == ["lisbon-1.tar.gz"]
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FleetError, match="cannot write the bundle"):
+        write_bundle(BUNDLE, tmp_path / "file" / "x.tar.gz")
