@@ -7,12 +7,12 @@ import stat
 import subprocess
 import tarfile
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from smtpfeeds_aggregator.fleet.bundle import (
+    SETTINGS,
     SensorBundle,
     bundle_bytes,
     sensor_settings,
@@ -56,12 +56,14 @@ def test_the_same_input_makes_the_same_bundle() -> None:
 
 
 def test_the_settings_are_a_sensors_and_hold_no_secret(tmp_path: Path) -> None:
-    assert 'broker_ca_file = "/etc/smtpfeeds/ca.pem"' in sensor_settings(BUNDLE)
-    # Without the file that is on the sensor's host alone, which a sensor looks for at once.
-    text = sensor_settings(replace(BUNDLE, authority=None))
+    text = sensor_settings(BUNDLE)
     assert "a-secret" not in text
+    # A sensor looks at once for the files that the install script puts there.
+    for name in ("ca.pem", "broker-password"):
+        assert f'"{SETTINGS}/{name}"' in text
+        (tmp_path / name).write_text("a-secret\n")
     file = tmp_path / "sensor.toml"
-    file.write_text(text)
+    file.write_text(text.replace(SETTINGS, str(tmp_path)))
     loaded = sensor.load(file)
     assert loaded.name == "lisbon-1"
     assert loaded.listen == ("0.0.0.0:25", "[::]:25")
