@@ -41,6 +41,8 @@ def check(delivery: Delivery) -> CheckedBatch:
     Raises:
         WireError: it is not a batch of the account that sent it.
     """
+    if delivery.problem:
+        raise WireError(delivery.problem)
     if delivery.account is None:
         raise WireError("no user_id: the broker does not vouch for who sent this")
     batch, refused = decode(delivery.body)

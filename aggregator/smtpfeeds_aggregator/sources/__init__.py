@@ -21,6 +21,8 @@ class Delivery:
     redelivered: bool
     #: What its source needs to find it again.
     token: Any
+    #: Why the source cannot read who sent it; empty: it can.
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from smtpfeeds_common.logs import fields
 from ..metrics import Metrics
 from ..settings import AggregatorSettings
 from . import Delivery, Refusal, broker
+from .properties import problem_of
 from .refused import ACCOUNT_HEADER, RefusedPublisher
 
 logger = logging.getLogger(__name__)
@@ -192,18 +193,19 @@ class AmqpSource:
             Delivery(
                 body=body,
                 account=self._sender(properties),
-                routing_key=method.routing_key,
+                routing_key=_text(method.routing_key),
                 redelivered=method.redelivered,
                 token=(session, method.delivery_tag),
+                problem=problem_of(properties),
             )
         )
 
     def _sender(self, properties: pika.BasicProperties) -> str | None:
         """Who sent it. Only the aggregator's own account may name another: what it puts back."""
         account: str | None = properties.user_id
-        if account == self._account and properties.headers:
-            original = properties.headers.get(ACCOUNT_HEADER)
-            return str(original) if original else account
+        if account == self._account:
+            original: str | None = properties.headers.get(ACCOUNT_HEADER)
+            return original or account
         return account
 
     def _acknowledge(self, deliveries: list[Delivery]) -> None:
@@ -237,3 +239,10 @@ class AmqpSource:
         if connection is not None and connection.is_open:
             with contextlib.suppress(AMQPError, OSError):
                 connection.close()
+
+
+def _text(short_string: str | bytes) -> str:
+    """A short string as text: pika leaves octets that are not UTF-8 as they are."""
+    if isinstance(short_string, bytes):
+        return short_string.decode(errors="replace")
+    return short_string

@@ -24,6 +24,7 @@ from smtpfeeds_common.settings import read_secret
 from smtpfeeds_common.topology import BINDING_KEY, EXCHANGE, QUEUE, REFUSED_QUEUE
 
 from ..settings import AggregatorSettings
+from .properties import TolerantConnection
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ def connect(settings: AggregatorSettings, purpose: str) -> pika.BlockingConnecti
         try:
             # pika leaves sockets to the garbage collector where nobody listens: look first.
             socket.create_connection((one.host, one.port), timeout=_CONNECT_TIMEOUT_S).close()
-            return pika.BlockingConnection(one)
+            return pika.BlockingConnection(one, _impl_class=TolerantConnection)
         # ValueError: pika's word for a connection that was reset before it looked at it.
         except (AMQPError, AMQPConnectorException, OSError, ValueError) as exc:
             failures.append(f"{one.host}:{one.port}: {exc or type(exc).__name__}")

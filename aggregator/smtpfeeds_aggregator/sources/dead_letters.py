@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -134,14 +133,21 @@ def _fetch(channel: BlockingChannel, limit: int) -> Iterator[DeadLetter]:
         method, properties, body = channel.basic_get(REFUSED_QUEUE)
         if method is None or properties is None or body is None:
             return
-        headers: Mapping[str, Any] = properties.headers or {}
-        at = properties.timestamp
+        headers: Mapping[str, str] = properties.headers
         yield DeadLetter(
             id=properties.message_id or f"tag-{method.delivery_tag}",
-            at=None if at is None else datetime.fromtimestamp(at, UTC),
-            account=str(headers.get(ACCOUNT_HEADER, "")),
-            kind=str(headers.get(KIND_HEADER, "")),
-            reason=str(headers.get(REASON_HEADER, "")),
+            at=_time_of(properties.timestamp),
+            account=headers.get(ACCOUNT_HEADER, ""),
+            kind=headers.get(KIND_HEADER, ""),
+            reason=headers.get(REASON_HEADER, ""),
             body=body,
             tag=method.delivery_tag,
         )
+
+
+def _time_of(timestamp_s: int | None) -> datetime | None:
+    """The time of a message; none where it is past every calendar: it is the sender's to choose."""
+    try:
+        return None if timestamp_s is None else datetime.fromtimestamp(timestamp_s, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,200 @@
+"""Reads of a message's properties what we need, whatever else a stranger put there.
+
+RabbitMQ confirms a table that pika then raises on in the midst of its read loop: a
+time out of range, tables nested thousands deep. The connection breaks, the message
+comes again, for ever. Here a value that is not ours is passed over by its length,
+whatever it holds; nothing is followed into a nested table; what cannot be passed
+over ends the table, whose own length says where the rest goes on.
+
+AMQP 0-9-1, sections 4.2.5 (values) and 4.2.6.1 (properties), with the kinds of
+value that RabbitMQ has: https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
+"""
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pika import BasicProperties
+from pika.adapters.select_connection import SelectConnection
+from pika.frame import Header
+from pika.spec import FRAME_END, FRAME_HEADER, Basic
+
+#: Only headers of these names are read.
+OWN_HEADERS: Final = "x-smtpfeeds-"
+
+#: Octets of each kind of value; of those in the second, a length comes first.
+_FIXED: Final = {
+    **{ord(kind): 1 for kind in "tbB"},
+    **{ord(kind): 2 for kind in "sUu"},
+    **{ord(kind): 4 for kind in "Iif"},
+    **{ord(kind): 8 for kind in "LldT"},
+    ord("D"): 5,
+    ord("V"): 0,
+}
+_WITH_LENGTH: Final = frozenset(b"SxAF")
+_TEXT: Final = ord("S")
+
+#: The properties in the order in which they lie: bit 15 first. A short string unless it is here.
+_NAMES: Final = (
+    *("content_type", "content_encoding", "headers", "delivery_mode", "priority"),
+    *("correlation_id", "reply_to", "expiration", "message_id", "timestamp", "type"),
+    *("user_id", "app_id", "cluster_id"),
+)
+_OCTETS: Final = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
+#: Bit 0 says that more flags follow; no property has one.
+_MORE_FLAGS: Final = 1
+
+_FRAME: Final = struct.Struct(">BHL")
+_CONTENT: Final = struct.Struct(">HHQ")
+
+
+@dataclass(slots=True)
+class Properties:
+    """What we read of a message's properties."""
+
+    user_id: str | None = None
+    message_id: str | None = None
+    #: Seconds since 1970, as they came: any number of 64 bits.
+    timestamp: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    #: Why what vouches for the sender cannot be read; empty: it can.
+    problem: str = ""
+
+
+class _CutShort(Exception):
+    """The octets end before the value does."""
+
+
+class _Octets:
+    """A place in octets, up to an end."""
+
+    def __init__(self, data: bytes, start: int, end: int) -> None:
+        self._data, self._at, self._end = data, start, end
+
+    @property
+    def left(self) -> int:
+        return self._end - self._at
+
+    def take(self, count: int) -> bytes:
+        if count > self.left:
+            raise _CutShort
+        taken = self._data[self._at : self._at + count]
+        self._at += count
+        return taken
+
+    def part(self, count: int) -> "_Octets":
+        """The next octets, apart; this goes on behind them."""
+        if count > self.left:
+            raise _CutShort
+        part = _Octets(self._data, self._at, self._at + count)
+        self._at += count
+        return part
+
+    def number(self, octets: int) -> int:
+        return int.from_bytes(self.take(octets))
+
+    def short_string(self) -> bytes:
+        return self.take(self.number(1))
+
+
+def read_properties(encoded: bytes) -> Properties:
+    """Read the properties of a content header, from its flags on; never raises."""
+    read = Properties()
+    try:
+        _read(_Octets(encoded, 0, len(encoded)), read)
+    except _CutShort:
+        read.problem = "its properties are cut short"
+    return read
+
+
+def _read(octets: _Octets, read: Properties) -> None:
+    flags = octets.number(2)
+    if flags & _MORE_FLAGS:
+        read.problem = "its properties have flags that AMQP 0-9-1 does not know"
+        return
+    for bit, name in enumerate(_NAMES):
+        if not flags & 1 << (15 - bit):
+            continue
+        if name == "headers":
+            read.headers = _own_headers(octets.part(octets.number(4)))
+        elif name == "timestamp":
+            read.timestamp = octets.number(8)
+        elif name in _OCTETS:
+            octets.take(_OCTETS[name])
+        else:
+            _note_text(name, octets.short_string(), read)
+
+
+def _note_text(name: str, value: bytes, read: Properties) -> None:
+    if name not in {"user_id", "message_id"}:
+        return
+    try:
+        setattr(read, name, value.decode())
+    except UnicodeDecodeError:
+        if name == "user_id":
+            read.problem = "user_id is not UTF-8: nobody vouches for who sent this"
+
+
+def _own_headers(table: _Octets) -> dict[str, str]:
+    """Our own headers, which are texts, as far as the table can be read."""
+    found: dict[str, str] = {}
+    try:
+        while table.left:
+            name, kind = table.short_string(), table.number(1)
+            value = _value(table, kind)
+            if value is None:
+                break
+            if kind == _TEXT and name.startswith(OWN_HEADERS.encode()):
+                found[name.decode()] = value.decode()
+    except (_CutShort, UnicodeDecodeError):
+        return found
+    return found
+
+
+def _value(table: _Octets, kind: int) -> bytes | None:
+    """A value's octets, not looked into; None: of an unknown kind, so of unknown length."""
+    if kind in _WITH_LENGTH:
+        return table.take(table.number(4))
+    if kind in _FIXED:
+        return table.take(_FIXED[kind])
+    return None
+
+
+class TolerantConnection(SelectConnection):  # type: ignore[misc] # pika has no types
+    """pika's connection, which reads the properties of messages by ``read_properties``.
+
+    The private method is pika's own seam between octets and frames. Where a later pika has another,
+    a test with a real broker fails.
+    """
+
+    def _read_frame(self) -> tuple[int, Any]:
+        """The next whole frame of what has come, and how many octets it takes."""
+        frame: bytes = self._frame_buffer
+        if len(frame) < _FRAME.size or frame[0] != FRAME_HEADER:
+            return super()._read_frame()  # type: ignore[no-any-return] # pika has no types
+        _, channel, size = _FRAME.unpack_from(frame)
+        end = _FRAME.size + size
+        complete = len(frame) > end and frame[end] == FRAME_END
+        if not complete or size < _CONTENT.size:
+            return super()._read_frame()  # type: ignore[no-any-return] # pika has no types
+        class_id, _, body_octets = _CONTENT.unpack_from(frame, _FRAME.size)
+        if class_id != Basic.INDEX:
+            return super()._read_frame()  # type: ignore[no-any-return] # pika has no types
+        read = read_properties(frame[_FRAME.size + _CONTENT.size : end])
+        return end + 1, Header(channel, body_octets, _for_pika(read))
+
+
+def _for_pika(read: Properties) -> BasicProperties:
+    made = BasicProperties(
+        user_id=read.user_id,
+        message_id=read.message_id,
+        timestamp=read.timestamp,
+        headers=read.headers,
+    )
+    made.problem = read.problem
+    return made
+
+
+def problem_of(properties: BasicProperties) -> str:
+    """Why what vouches for the sender cannot be read; empty: it can."""
+    return str(getattr(properties, "problem", ""))
