@@ -126,7 +126,7 @@ def test_ribs_convert_to_exactly_their_prefixes(
     mine = {
         f"{ip_network((start, length))}": asn
         for table in (found.ipv4, found.ipv6)
-        for (start, length), asn in table.items()
+        for start, length, asn in table
         if length
     }
     theirs = {

@@ -191,6 +191,38 @@ def test_single_odd_records_can_be_allowed_and_then_are_counted(
     assert outcome.manifest["prefixes4"] == 399
 
 
+def test_rib_of_which_nothing_can_be_read_says_how_many_records_and_why(tmp_path: Path) -> None:
+    """A collector with ADD-PATH, also where so many bad records are allowed."""
+    source = tmp_path / "rib.20261122.0600.bz2"
+    paths = [mrt.segment(mrt.SEQUENCE, [3356, 15169])]
+    addpath = b"".join(mrt.rib(f"16.{n}.0.0/16", paths, subtype=8) for n in range(7))
+    no_path = mrt.rib("17.0.0.0/16", [None])
+    source.write_bytes(bz2.compress(mrt.peer_index() + addpath + no_path))
+    for allowed in (0, 1000):
+        with pytest.raises(OriginError) as caught:
+            refresh(
+                settings(tmp_path / "origins", origin_max_bad_records=allowed),
+                source=source,
+                now=NOW,
+            )
+        assert (
+            "8 records could not be read (7 of subtype 8 (RIB_IPV4_UNICAST_ADDPATH), which pyasn "
+            "does not read, 1 without an AS path that gives an origin; the first is record 2)"
+        ) in caught.value.message
+    assert "holds no usable prefix: 0 records were read" in caught.value.message
+
+
+def test_ribs_of_ripe_ris_are_found_in_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "mirror" / "rrc00" / "2026.11"
+    folder.mkdir(parents=True)
+    old = rows()[:-5]
+    (folder / "bview.20261121.0000.gz").write_bytes(gzip.compress(mrt.dump(old)))
+    (folder / "bview.20261122.0800.gz").write_bytes(gzip.compress(mrt.dump(rows())))
+    (tmp_path / "mirror" / "rib.20261120.0600.bz2").write_bytes(packed_rib(old))
+    outcome = refresh(settings(tmp_path / "origins"), source=tmp_path / "mirror", now=NOW)
+    assert outcome.manifest["source"] == str(folder / "bview.20261122.0800.gz")
+
+
 @pytest.mark.parametrize(
     ("mode", "word"),
     [
@@ -550,7 +582,7 @@ def test_children_run_with_their_checks_under_python_o(
         check=False,
     )
     assert done.returncode == 3
-    assert "1 records give no prefix and origin" in done.stderr
+    assert "1 records could not be read" in done.stderr
     child = subprocess.run(
         [sys.executable, "-O", "-m", "smtpfeeds_aggregator.origin.child", "convert", "{}"],
         capture_output=True,

@@ -9,11 +9,14 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from smtpfeeds_common.errors import OriginError
 
 from ..datasets.child_process import Command, fetch_file, report_progress, serve
+
+if TYPE_CHECKING:
+    from .table.prefixes import PrefixTable
 
 #: Addresses on which pyasn and the index made from it must agree.
 REFEREE_ADDRESSES: Final = 20_000
@@ -27,38 +30,39 @@ def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
             to keep in the index.
     """
     from .acquire.as_names import read_names
-    from .table import radix
     from .table.compile import compile_sections
     from .table.index import OriginIndex, write_index
-    from .table.text import read_table
+    from .table.radix import Trees, disagreements, read_prefixes
+    from .table.text import TableCounts, read_parts
 
-    table = Path(arguments["table"])
-    report_progress("reading the table")
-    checked = read_table(table)
+    table, counts = Path(arguments["table"]), TableCounts()
+    report_progress("loading the table into pyasn")
+    trees = Trees(str(table))
+    ipv4, ipv6 = read_prefixes(trees.load(read_parts(table, counts)), str(table))
     names: dict[int, str] = {}
     if arguments["names"]:
         cleaned = bool(arguments.get("names_cleaned"))
         names = read_names(Path(arguments["names"]), cleaned=cleaned)
-    report_progress("loading the table into pyasn")
-    tree, refused = radix.load_tree(checked.text, str(table))
-    ipv4, ipv6 = radix.prefixes(tree)
     report_progress("compiling the index")
     sections, split = compile_sections(ipv4, ipv6, names)
     facts: dict[str, Any] = arguments["facts"] | {
         "prefixes4": len(ipv4),
         "prefixes6": len(ipv6),
-        "origins": len({asn for _, _, asn in ipv4} | {asn for _, _, asn in ipv6}),
+        "origins": len(ipv4.origins() | ipv6.origins()),
         "names": len(names),
-        "bad_lines": checked.bad_lines + refused,
-        "first_bad": checked.first_bad,
+        "bad_lines": counts.bad_lines + trees.refused,
+        "first_bad": counts.first_bad,
         "split4": split,
     }
+    sample = list(referee_sample(ipv4, ipv6, REFEREE_ADDRESSES))
+    del ipv4, ipv6, names
     with os.fdopen(os.dup(arguments["fd"]), "r+b") as out:
         write_index(out, sections, facts)
         index = OriginIndex(out.fileno(), name="the new index")
+    del sections
     report_progress("comparing the index with pyasn")
-    sample = list(referee_sample(ipv4, ipv6, REFEREE_ADDRESSES))
-    wrong = next(radix.disagreements(tree, index, sample), None)
+    again = Trees(str(table)).load(read_parts(table, TableCounts()))
+    wrong = next(disagreements(again, index, sample), None)
     if wrong:
         raise OriginError(f"the index made from {table} disagrees with pyasn: {wrong}")
     return facts
@@ -98,14 +102,13 @@ def no_names(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"names": 0}
 
 
-def referee_sample(
-    ipv4: list[tuple[int, int, int]], ipv6: list[tuple[int, int, int]], count: int
-) -> Iterator[bytes]:
+def referee_sample(ipv4: "PrefixTable", ipv6: "PrefixTable", count: int) -> Iterator[bytes]:
     """Addresses at, before and after the edges of prefixes, and at random."""
     chance = random.Random(1)  # noqa: S311 - a sample, no secret
-    for found, octets in ((ipv4, 4), (ipv6, 16)):
-        bits = octets * 8
-        for start, length, _ in chance.sample(found, min(len(found), count // 10)):
+    for prefixes in (ipv4, ipv6):
+        bits = prefixes.bits
+        octets = bits // 8
+        for start, length, _ in prefixes.sample(chance, count // 10):
             end = start + (1 << (bits - length))
             for number in (start - 1, start, end - 1, end):
                 if 0 <= number < 1 << bits and number >> 32 != 0xFFFF:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpfeeds_aggregator.origin.child import referee_sample
-from smtpfeeds_aggregator.origin.table import radix
-from smtpfeeds_aggregator.origin.table.compile import Prefix, compile_sections
+from smtpfeeds_aggregator.origin.table.compile import compile_sections
 from smtpfeeds_aggregator.origin.table.index import PAGE, OriginIndex, write_index
+from smtpfeeds_aggregator.origin.table.radix import Trees, disagreements, read_prefixes
 from smtpfeeds_common.errors import OriginError
 
 FACTS = {"split4": True}
@@ -97,14 +97,17 @@ def test_every_edge_of_every_prefix_has_the_most_specific_origin(
 def test_index_agrees_with_pyasn() -> None:
     lines = ["16.0.0.0/8\t5", "16.0.1.0/25\t6", "16.0.1.64/26\t7", "255.255.255.0/24\t8"]
     lines += ["2400::/12\t9", "2400:1::/32\t10", "2400:1::8000:0:0:0/65\t11", "2400:1::1/128\t12"]
-    tree, _ = radix.load_tree("\n".join(lines) + "\n", "test")
-    ipv4, ipv6 = radix.prefixes(tree)
-    index = build(as_table(ipv4), as_table(ipv6))
-    assert list(radix.disagreements(tree, index, referee_sample(ipv4, ipv6, 2000))) == []
-
-
-def as_table(found: list[Prefix]) -> dict[tuple[int, int], int]:
-    return {(start, length): asn for start, length, asn in found}
+    trees = [*Trees("test").load(f"{line}\n" for line in lines)]
+    ipv4, ipv6 = read_prefixes(trees, "test")
+    sections, split = compile_sections(ipv4, ipv6, {}, direct_from=0)
+    with tempfile.TemporaryFile() as out:
+        write_index(out, sections, {"split4": split})
+        index = OriginIndex(out.fileno(), name="test")
+    sample = list(referee_sample(ipv4, ipv6, 2000))
+    assert list(disagreements(trees, index, sample)) == []
+    whole = [*Trees("test").load(["\n".join(lines) + "\n"])]
+    assert list(disagreements(whole, index, sample)) == []
+    assert list(disagreements(trees[:-1], index, sample)) != []
 
 
 def test_ipv4_mapped_address_has_the_origin_of_its_ipv4_address() -> None:

@@ -2,16 +2,34 @@
 
 import gzip
 import random
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from origin_support.world import rows, table_text
-from smtpfeeds_aggregator.origin.table import radix
-from smtpfeeds_aggregator.origin.table.text import check_text, read_table
+from smtpfeeds_aggregator.origin.table import text as table_module
+from smtpfeeds_aggregator.origin.table.prefixes import PrefixTable
+from smtpfeeds_aggregator.origin.table.radix import Trees, read_prefixes
+from smtpfeeds_aggregator.origin.table.text import TableCounts, checked_parts, read_parts
 from smtpfeeds_common.errors import OriginError
 
 GOOD = table_text(rows()).encode()
+
+
+def check(content: bytes) -> tuple[str, TableCounts]:
+    counts = TableCounts()
+    return "".join(checked_parts(BytesIO(content), "table", counts)), counts
+
+
+def load(*parts: str) -> tuple[PrefixTable, PrefixTable, int]:
+    trees = Trees("table")
+    ipv4, ipv6 = read_prefixes(trees.load(parts), "table")
+    return ipv4, ipv6, trees.refused
+
+
+def asns(table: PrefixTable) -> list[int]:
+    return [asn for _, _, asn in table]
 
 
 def write(tmp_path: Path, content: bytes, name: str = "table.dat") -> Path:
@@ -23,10 +41,9 @@ def write(tmp_path: Path, content: bytes, name: str = "table.dat") -> Path:
 @pytest.mark.parametrize("name", ["table.dat", "table.dat.gz", "gzip-without-its-name"])
 def test_plain_and_gzip_tables_are_told_apart_by_their_content(tmp_path: Path, name: str) -> None:
     content = GOOD if name == "table.dat" else gzip.compress(GOOD)
-    checked = read_table(write(tmp_path, content, name))
-    assert checked.bad_lines == 0
-    tree, refused = radix.load_tree(checked.text, name)
-    ipv4, ipv6 = radix.prefixes(tree)
+    counts = TableCounts()
+    ipv4, ipv6, refused = load(*read_parts(write(tmp_path, content, name), counts))
+    assert counts.bad_lines == 0
     assert (len(ipv4), len(ipv6), refused) == (399, 121, 0)
 
 
@@ -46,17 +63,16 @@ def test_plain_and_gzip_tables_are_told_apart_by_their_content(tmp_path: Path, n
 )
 def test_one_bad_line_costs_only_itself(bad: bytes) -> None:
     content = b"16.0.0.0/16\t3333\n" + bad + b"17.0.0.0/16\t3334\n" * 1
-    checked = check_text(content, "table")
-    assert (checked.bad_lines, checked.first_bad) == (1, 2)
-    tree, _ = radix.load_tree(checked.text, "table")
-    assert [asn for _, _, asn in radix.prefixes(tree)[0]] == [3333, 3334]
+    text, counts = check(content)
+    assert (counts.bad_lines, counts.first_bad) == (1, 2)
+    assert asns(load(text)[0]) == [3333, 3334]
 
 
 @pytest.mark.parametrize("bad", ["300.0.0.0/8\t4\n", "16.0.0.0/40\t4\n", "1:2:3/32\t4\n"])
 def test_a_line_only_pyasn_finds_bad_costs_only_itself(bad: str) -> None:
-    tree, refused = radix.load_tree(f"; head\n16.0.0.0/16\t3333\n{bad}17.0.0.0/16\t3334\n", "table")
-    assert refused == 1
-    assert [asn for _, _, asn in radix.prefixes(tree)[0]] == [3333, 3334]
+    ipv4, _, refused = load(f"; head\n16.0.0.0/16\t3333\n{bad}17.0.0.0/16\t3334\n", bad)
+    assert refused == 2
+    assert asns(ipv4) == [3333, 3334]
 
 
 def test_asn_0_and_what_else_can_announce_nothing_is_never_an_answer() -> None:
@@ -72,15 +88,36 @@ def test_asn_0_and_what_else_can_announce_nothing_is_never_an_answer() -> None:
             ("::/0", "3333"),
         ]
     )
-    checked = check_text(lines.encode(), "table")
-    assert (checked.bad_lines, checked.no_origin) == (0, 7)
-    ipv4, ipv6 = radix.prefixes(radix.load_tree(checked.text, "table")[0])
-    assert ([asn for _, _, asn in ipv4], ipv6) == ([3333], [])
+    text, counts = check(lines.encode())
+    assert (counts.bad_lines, counts.no_origin) == (0, 7)
+    ipv4, ipv6, _ = load(text)
+    assert (asns(ipv4), asns(ipv6)) == ([3333], [])
 
 
 def test_a_prefix_of_ipv4_mapped_addresses_is_left_out() -> None:
-    text = "16.0.0.0/16\t3333\n::ffff:16.0.0.0/112\t7\n"
-    assert radix.prefixes(radix.load_tree(text, "table")[0])[1] == []
+    assert not len(load("16.0.0.0/16\t3333\n::ffff:16.0.0.0/112\t7\n")[1])
+
+
+def test_of_a_prefix_that_comes_twice_the_later_counts_as_in_pyasn() -> None:
+    twice = "16.0.0.0/16\t3333\n16.0.0.0/16\t3334\n"
+    assert asns(load(twice)[0]) == [3334]
+    assert asns(load(*twice.splitlines(keepends=True))[0]) == [3334]
+
+
+def test_table_read_in_many_parts_is_the_same_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = GOOD.replace(b"\n16.0.0.0/16", b"\nnot a line\n16.0.0.0/16")
+    whole, counts = check(bad)
+    monkeypatch.setattr(table_module, "_PART_BYTES", 100)
+    in_parts = TableCounts()
+    parts = list(checked_parts(BytesIO(bad), "table", in_parts))
+    assert ("".join(parts), in_parts) == (whole, counts)
+    assert len(parts) > 50
+    assert [list(table) for table in load(*parts)[:2]] == [list(table) for table in load(whole)[:2]]
+
+
+def test_line_without_an_end_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(OriginError, match="a line has more"):
+        check(b"16.0.0.0/16\t3333\n" + b"5" * (9 << 20))
 
 
 def test_a_table_cut_anywhere_is_refused() -> None:
@@ -90,22 +127,22 @@ def test_a_table_cut_anywhere_is_refused() -> None:
     cuts += [at + 1 for at in range(len(GOOD) - 1) if GOOD[at : at + 1] == b"\n"][3::20]
     for cut in cuts:
         with pytest.raises(OriginError):
-            check_text(GOOD[:cut], "table")
+            check(GOOD[:cut])
 
 
 @pytest.mark.parametrize("content", [b"", b"; only\n; comments\n", b"\n\n", b"<html>\n</html>\n"])
 def test_what_holds_no_prefix_is_refused(content: bytes) -> None:
     with pytest.raises(OriginError, match="table"):
-        check_text(content, "table")
+        check(content)
 
 
 def test_a_cut_gzip_a_folder_and_a_missing_file_are_refused_by_name(tmp_path: Path) -> None:
     packed = gzip.compress(GOOD)
     for path in (write(tmp_path, packed[: len(packed) // 2]), tmp_path, tmp_path / "missing"):
         with pytest.raises(OriginError, match=str(path)):
-            read_table(path)
+            list(read_parts(path, TableCounts()))
 
 
 def test_many_bad_lines_make_it_no_table() -> None:
     with pytest.raises(OriginError, match="line 2"):
-        check_text(b"16.0.0.0/16\t1\nx\ny\nz\n", "table")
+        check(b"16.0.0.0/16\t1\nx\ny\nz\n")

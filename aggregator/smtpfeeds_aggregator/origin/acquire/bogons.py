@@ -4,11 +4,10 @@ Pure. Prefixes and ASNs after the copy of IANA's registries in `special_purpose`
 bounds of a prefix's length after common practice of route filters (RFC 7454).
 """
 
-from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ...special_purpose import is_public_asn, not_global
-from ..table.compile import Prefix
+from ..table.prefixes import Prefix
 
 #: Shortest and longest prefix that is kept, by the family's bits.
 LENGTHS: Final = {32: (8, 24), 128: (16, 48)}
@@ -26,14 +25,12 @@ class PrefixFilter:
         self._not_global = not_global()
         self.left_out: dict[str, int] = dict.fromkeys(REASONS, 0)
 
-    def keep(self, prefixes: Iterable[Prefix], bits: int) -> Iterator[Prefix]:
-        """Give those prefixes of one family that stay."""
-        for prefix in prefixes:
-            reason = self._reason(prefix, bits)
-            if reason:
-                self.left_out[reason] += 1
-            else:
-                yield prefix
+    def wants(self, prefix: Prefix, bits: int) -> bool:
+        """Whether a prefix stays; one that does not is counted."""
+        reason = self._reason(prefix, bits)
+        if reason:
+            self.left_out[reason] += 1
+        return not reason
 
     def _reason(self, prefix: Prefix, bits: int) -> str:
         start, length, asn = prefix

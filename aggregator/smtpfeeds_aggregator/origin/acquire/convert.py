@@ -18,6 +18,8 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -25,17 +27,25 @@ from pyasn.mrtx import MrtRecord
 
 from smtpfeeds_common.errors import OriginError
 
-from ..table import radix
-from ..table.compile import Prefix
-from ..table.text import read_table
+from ..table.prefixes import Prefix, PrefixTable
+from ..table.radix import Trees, read_prefixes
+from ..table.text import TableCounts, read_parts
 from .bogons import PrefixFilter
 
 #: A RIB record of a collector with 1,000 peers has some 200 kB.
 MAX_RECORD_BYTES: Final = 16 << 20
 HEADER_BYTES: Final = 12
 _TABLE_DUMPS: Final = {12, 13}
+#: Subtypes of TABLE_DUMP_V2 (RFC 6396 section 4.3, RFC 8050 section 4).
+_READ_SUBTYPES: Final = {1, 2, 4}
+_SUBTYPE_NAMES: Final = {
+    3: "RIB_IPV4_MULTICAST", 5: "RIB_IPV6_MULTICAST", 6: "RIB_GENERIC",
+    8: "RIB_IPV4_UNICAST_ADDPATH", 9: "RIB_IPV4_MULTICAST_ADDPATH",
+    10: "RIB_IPV6_UNICAST_ADDPATH", 11: "RIB_IPV6_MULTICAST_ADDPATH", 12: "RIB_GENERIC_ADDPATH",
+}  # fmt: skip
 _PROGRESS_RECORDS: Final = 50_000
 _READ_BYTES: Final = 1 << 20
+_LINES_AT_ONCE: Final = 10_000
 _TEXT_TABLE: Final = re.compile(rb"[;#]|[0-9A-Fa-f.:]+/[0-9]+\t")
 #: What pyasn raises for a record it cannot read: checks, cut fields, bad addresses.
 _UNREADABLE: Final = (AssertionError, struct.error, IndexError, KeyError, ValueError, TypeError)
@@ -47,14 +57,19 @@ Progress = Callable[[str], None]
 class Converted:
     """The prefixes of one source, and what was seen on the way."""
 
-    ipv4: dict[tuple[int, int], int] = field(default_factory=dict)
-    ipv6: dict[tuple[int, int], int] = field(default_factory=dict)
+    ipv4: PrefixTable = field(default_factory=lambda: PrefixTable(32))
+    ipv6: PrefixTable = field(default_factory=lambda: PrefixTable(128))
     kind: str = "rib"
     time: datetime | None = None
     records: int = 0
-    #: Records, or lines of a table, that give no prefix and origin.
-    bad: int = 0
+    #: Records, or lines of a table, that give no prefix and origin, by reason.
+    unreadable: dict[str, int] = field(default_factory=dict)
     first_bad: str = ""
+
+    @property
+    def bad(self) -> int:
+        """How many records, or lines of a table, give no prefix and origin."""
+        return sum(self.unreadable.values())
 
 
 class Records(io.RawIOBase):
@@ -66,9 +81,9 @@ class Records(io.RawIOBase):
         self._where = where
         self._left = max_bytes
         self._in_header = True
-        self._number = 0
-        #: Time of the record being read, seconds since 1970 UTC.
-        self.timestamp = 0
+        self.number = 0
+        #: Of the record being read: seconds since 1970 UTC, MRT type and subtype.
+        self.timestamp = self.kind = self.subtype = 0
 
     def read(self, size: int = -1, /) -> bytes:
         """Read a header or a body: the next `size` octets, or nothing at the end of the file."""
@@ -78,11 +93,11 @@ class Records(io.RawIOBase):
         if len(content) < size and (content or not self._in_header):
             raise OriginError(f"{self._at()} is cut short: fetch the file again")
         if self._in_header and content:
-            self._number += 1
-            self.timestamp, kind = struct.unpack_from(">IH", content)
-            if kind not in _TABLE_DUMPS:
+            self.number += 1
+            self.timestamp, self.kind, self.subtype = struct.unpack_from(">IHH", content)
+            if self.kind not in _TABLE_DUMPS:
                 raise OriginError(
-                    f"{self._at()} is of MRT type {kind}, not a table dump (12 or 13): "
+                    f"{self._at()} is of MRT type {self.kind}, not a table dump (12 or 13): "
                     "this is no RIB; updates cannot be used"
                 )
         self._in_header = not self._in_header
@@ -98,7 +113,7 @@ class Records(io.RawIOBase):
         return content
 
     def _at(self) -> str:
-        return f"{self._where}: record {self._number}"
+        return f"{self._where}: record {self.number}"
 
 
 def read_source(path: Path, *, max_bytes: int, progress: Progress) -> Converted:
@@ -139,18 +154,19 @@ def _check_head(head: bytes, path: Path) -> None:
 
 
 def _read_table(path: Path) -> Converted:
-    checked = read_table(path)
-    tree, refused = radix.load_tree(checked.text, str(path))
-    ipv4, ipv6 = radix.prefixes(tree)
+    counts, trees = TableCounts(), Trees(str(path))
+    ipv4, ipv6 = read_prefixes(trees.load(read_parts(path, counts)), str(path))
     changed = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(microsecond=0)
     return Converted(
-        {(start, length): asn for start, length, asn in ipv4},
-        {(start, length): asn for start, length, asn in ipv6},
+        ipv4,
+        ipv6,
         kind="table",
         time=changed,
-        records=checked.lines,
-        bad=checked.bad_lines + refused,
-        first_bad=f"line {checked.first_bad}" if checked.first_bad else "",
+        records=counts.lines,
+        unreadable=_counted(
+            {"no `PREFIX<tab>ASN`": counts.bad_lines, "refused by pyasn": trees.refused}
+        ),
+        first_bad=f"line {counts.first_bad}" if counts.first_bad else "",
     )
 
 
@@ -160,6 +176,7 @@ def _read_rib(
     records = Records(source, str(path), max_bytes)
     found, size = Converted(), path.stat().st_size
     while True:
+        record = None
         try:
             record = MrtRecord.next_dump_table_record(records)
             if record is None:
@@ -170,8 +187,9 @@ def _read_rib(
                 continue
             _take(record, found)
         except _UNREADABLE as exc:
-            found.bad += 1
-            found.first_bad = found.first_bad or f"record {found.records + found.bad}: {exc!r}"
+            reason = _reason(records, record, exc)
+            found.unreadable[reason] = found.unreadable.get(reason, 0) + 1
+            found.first_bad = found.first_bad or f"record {records.number}"
             continue
         found.records += 1
         if found.time is None:
@@ -179,6 +197,22 @@ def _read_rib(
         if found.records % _PROGRESS_RECORDS == 0:
             progress(f"converting: {found.records:,} records, {raw.tell() * 100 // size} %")
     return found
+
+
+def _reason(records: Records, record: Any, exc: Exception) -> str:
+    """Why pyasn's reader gives no prefix and origin for a record; one of a few texts."""
+    if record is None:
+        if records.kind == MrtRecord.TYPE_TABLE_DUMP_V2 and records.subtype not in _READ_SUBTYPES:
+            name = _SUBTYPE_NAMES.get(records.subtype, "unknown")
+            return f"of subtype {records.subtype} ({name}), which pyasn does not read"
+        return f"damaged ({type(exc).__name__})"
+    if isinstance(exc, AssertionError | IndexError):
+        return "without an AS path that gives an origin"
+    return f"with damaged attributes ({type(exc).__name__})"
+
+
+def _counted(reasons: dict[str, int]) -> dict[str, int]:
+    return {reason: count for reason, count in reasons.items() if count}
 
 
 def _take(record: Any, found: Converted) -> None:
@@ -190,10 +224,10 @@ def _take(record: Any, found: Converted) -> None:
     host = bits - int(length)
     if host < 0:
         raise ValueError(f"prefix length {length}")
-    key = (int.from_bytes(socket.inet_pton(family, text)) >> host << host, int(length))
-    if key not in table:
+    start, bits_set = int.from_bytes(socket.inet_pton(family, text)) >> host << host, int(length)
+    if not table.has(start, bits_set):
         origin = record.get_first_origin_as()
-        table[key] = min(origin) if isinstance(origin, set) else origin
+        table.put(start, bits_set, min(origin) if isinstance(origin, set) else origin)
 
 
 def write_table(found: Converted, out: Path, *, allow_reserved: bool) -> dict[str, Any]:
@@ -202,31 +236,32 @@ def write_table(found: Converted, out: Path, *, allow_reserved: bool) -> dict[st
     Returns:
         The counts for the manifest.
     """
+    # As pyasn counts: without the default routes.
+    read4, read6 = (len(table) - table.has(0, 0) for table in (found.ipv4, found.ipv6))
     chosen = PrefixFilter(allow_reserved=allow_reserved)
-    kept = {
-        bits: sorted(chosen.keep(((s, n, a) for (s, n), a in table.items()), bits))
-        for bits, table in ((32, found.ipv4), (128, found.ipv6))
-    }
+    for table in (found.ipv4, found.ipv6):
+        table.retain(partial(chosen.wants, bits=table.bits))
     with out.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream:
         stream.write(
             b"; IP-ASN32-DAT file\n; Prefixes-v4   : %d\n; Prefixes-v6   : %d\n"
-            % (len(kept[32]), len(kept[128]))
+            % (len(found.ipv4), len(found.ipv6))
         )
-        for bits, prefixes in kept.items():
-            for at in range(0, len(prefixes), 10_000):
-                stream.writelines(_line(prefix, bits) for prefix in prefixes[at : at + 10_000])
+        for table in (found.ipv4, found.ipv6):
+            lines = (_line(prefix, table.bits) for prefix in table)
+            while block := b"".join(islice(lines, _LINES_AT_ONCE)):
+                stream.write(block)
     return {
         "kind": found.kind,
         "table_time": found.time.isoformat() if found.time else None,
         "records": found.records,
         "bad_records": found.bad,
+        "unreadable": found.unreadable,
         "first_bad": found.first_bad,
-        # As pyasn counts: without the default routes.
-        "read4": len(found.ipv4) - ((0, 0) in found.ipv4),
-        "read6": len(found.ipv6) - ((0, 0) in found.ipv6),
+        "read4": read4,
+        "read6": read6,
         "left_out": chosen.left_out,
-        "prefixes4": len(kept[32]),
-        "prefixes6": len(kept[128]),
+        "prefixes4": len(found.ipv4),
+        "prefixes6": len(found.ipv6),
     }
 
 

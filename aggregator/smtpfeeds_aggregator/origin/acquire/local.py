@@ -10,7 +10,7 @@ from typing import Final
 
 from smtpfeeds_common.errors import OriginError
 
-from . import route_views as routeviews
+from . import route_views
 
 #: A mirror of a collector's months is some thousand files.
 _MAX_ENTRIES: Final = 100_000
@@ -31,16 +31,16 @@ def find(source: Path) -> tuple[Path, Path | None]:
     names = _newest(path for pattern in _NAMES for path in source.glob(pattern))
     ribs = {
         path.name: path
-        for path in itertools.islice(source.rglob("rib.*"), _MAX_ENTRIES)
-        if path.is_file() and routeviews.rib_time(path.name)
+        for path in itertools.islice(source.rglob("*"), _MAX_ENTRIES)
+        if route_views.rib_time(path.name) and path.is_file()
     }
     if ribs:
-        return ribs[max(ribs, key=lambda name: (routeviews.rib_time(name), name))], names
+        return ribs[max(ribs, key=lambda name: (route_views.rib_time(name), name))], names
     table = _newest(path for pattern in _TABLES for path in source.glob(pattern))
     if table is None:
         raise OriginError(
-            f"{source} holds no rib.YYYYMMDD.HHMM.bz2 and no pyasn table (*.dat, *.dat.gz): "
-            "check --from"
+            f"{source} holds no RIB (rib.YYYYMMDD.HHMM.bz2, bview.YYYYMMDD.HHMM.gz) and no pyasn "
+            "table (*.dat, *.dat.gz): check --from"
         )
     return table, names
 

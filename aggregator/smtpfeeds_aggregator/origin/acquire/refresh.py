@@ -167,14 +167,14 @@ class _Refresh:
         )
         if counts["bad_records"] > settings.origin_max_bad_records:
             raise OriginError(
-                f"{path.name}: {counts['bad_records']} records give no prefix and origin, more "
-                f"than origin_max_bad_records ({settings.origin_max_bad_records}) allows; "
-                f"the first: {counts['first_bad']}"
+                f"{path.name}: {_unreadable(counts)}; origin_max_bad_records allows "
+                f"{settings.origin_max_bad_records}"
             )
         if not counts["prefixes4"] + counts["prefixes6"]:
             raise OriginError(
-                f"{path.name} holds no usable prefix: {counts['records']} records, left out: "
-                + ", ".join(f"{why} {count}" for why, count in counts["left_out"].items())
+                f"{path.name} holds no usable prefix: {counts['records']} records were read"
+                + _left_out(counts["left_out"])
+                + (f"; {_unreadable(counts)}" if counts["bad_records"] else "")
                 + _reserved_hint(counts["left_out"])
             )
         return counts
@@ -202,6 +202,21 @@ class _Refresh:
             except OriginError as exc:
                 self.steps.progress(f"the table in use cannot be compared with: {exc.message}")
         return EMPTY
+
+
+def _unreadable(counts: Mapping[str, Any]) -> str:
+    """How many records could not be read, and why."""
+    by_count = sorted(counts["unreadable"].items(), key=lambda item: -item[1])
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in by_count)
+    return (
+        f"{counts['bad_records']:,} records could not be read ({reasons}; "
+        f"the first is {counts['first_bad']})"
+    )
+
+
+def _left_out(left_out: Mapping[str, int]) -> str:
+    counted = ", ".join(f"{count} {why}" for why, count in left_out.items() if count)
+    return f", left out: {counted}" if counted else ""
 
 
 def _reserved_hint(left_out: Mapping[str, int]) -> str:

@@ -1,5 +1,7 @@
 """Where the newest RIB lies in an archive laid out as Route Views' is.
 
+RIPE RIS calls a RIB ``bview.YYYYMMDD.HHMM.gz``.
+
 Pure: names and dates. ``BASE/YYYY.MM/RIBS/rib.YYYYMMDD.HHMM.bz2``; a month's
 folder is there before its first RIB, so an empty one sends us to the month before.
 """
@@ -13,7 +15,7 @@ from typing import Final
 SETTLE: Final = timedelta(minutes=30)
 #: A name from the future is a mistake of the archive's or of this host's clock.
 _AHEAD: Final = timedelta(days=1)
-_NAME: Final = re.compile(r"\brib\.(\d{8})\.(\d{4})\.(?:bz2|gz)\b")
+_NAME: Final = re.compile(r"\b(?:rib|bview)\.(\d{8})\.(\d{4})\.(?:bz2|gz)\b")
 
 
 def months(now: datetime) -> Iterator[str]:

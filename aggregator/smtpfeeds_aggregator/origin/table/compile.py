@@ -7,14 +7,16 @@ prefix's origin. Everything that answers a look-up follows from those ranges.
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
+from heapq import merge
 from typing import Any, Final
 
 from .index import DIRECT_SLOTS, NONE, SPLIT
+from .prefixes import Prefix
 
-#: First address as a number, prefix length, origin ASN.
-Prefix = tuple[int, int, int]
 _WHOLE4: Final = 1 << 32
+#: The direct table is made in pieces of this many /24s: 4 MB.
+_PIECE_SLOTS: Final = 1 << 20
 #: With fewer ranges a search is as fast as the 64 MB of the direct table.
 DIRECT_FROM: Final = 4096
 
@@ -24,7 +26,9 @@ class Ranges:
 
     __slots__ = ("asns", "lengths", "starts")
 
-    def __init__(self, starts: list[int], asns: "array[int]", lengths: bytearray) -> None:
+    def __init__(
+        self, starts: MutableSequence[int], asns: "array[int]", lengths: bytearray
+    ) -> None:
         self.starts = starts
         self.asns = asns
         self.lengths = lengths
@@ -37,7 +41,7 @@ class Ranges:
 
 def flatten(prefixes: Iterable[Prefix], bits: int) -> Ranges:
     """Turn nested prefixes, sorted by first address, then length, into ranges."""
-    starts, asns, lengths = [0], array("I", [NONE]), bytearray(1)
+    starts, asns, lengths = _starts(bits), array("I", [NONE]), bytearray(1)
     open_ends, open_asns, open_lengths = [1 << bits], [NONE], [0]
 
     def begin(at: int, asn: int, length: int) -> None:
@@ -67,47 +71,71 @@ def flatten(prefixes: Iterable[Prefix], bits: int) -> Ranges:
     return Ranges(starts, asns, lengths)
 
 
-def direct_table(ranges: Ranges) -> tuple["array[int]", bool]:
-    """The answer for each IPv4 /24, and whether longer prefixes split any of them."""
-    table = array("I", bytes(4 * DIRECT_SLOTS))
-    starts, split = ranges.starts, False
-    for position, (start, asn) in enumerate(zip(starts, ranges.asns, strict=True)):
-        end = starts[position + 1] if position + 1 < len(starts) else _WHOLE4
-        first, last = start >> 8, (end - 1) >> 8
-        if start & 0xFF or end & 0xFF:
-            split = True
+def _starts(bits: int) -> MutableSequence[int]:
+    """First addresses, from 0 on; in as little memory as the family allows."""
+    return array("I", [0]) if bits == 32 else array("Q", [0]) if bits == 64 else [0]
+
+
+class DirectTable:
+    """The answer for each IPv4 /24, made a piece at a time: the whole has 64 MB."""
+
+    nbytes: Final = 4 * DIRECT_SLOTS
+
+    def __init__(self, ranges: Ranges) -> None:
+        self._ranges = ranges
+
+    def pieces(self) -> Iterator["array[int]"]:
+        """Equal pieces, in order; what is missing at the end is all zeros."""
+        piece, base = array("I", bytes(4 * _PIECE_SLOTS)), 0
+        for first, last, value in self._runs():
+            at = first
+            while at <= last:
+                while at >= base + _PIECE_SLOTS:
+                    yield piece
+                    piece, base = array("I", bytes(4 * _PIECE_SLOTS)), base + _PIECE_SLOTS
+                end = min(last + 1, base + _PIECE_SLOTS)
+                if end == at + 1:
+                    piece[at - base] = value
+                else:
+                    piece[at - base : end - base] = array("I", [value]) * (end - at)
+                at = end
+        yield piece
+
+    def _runs(self) -> Iterator[tuple[int, int, int]]:
+        """First and last /24 with the same answer, in order; gaps are left out."""
+        starts = self._ranges.starts
+        for position, (start, asn) in enumerate(zip(starts, self._ranges.asns, strict=True)):
+            end = starts[position + 1] if position + 1 < len(starts) else _WHOLE4
+            first, last = start >> 8, (end - 1) >> 8
             if start & 0xFF:
-                table[first] = SPLIT
+                yield first, first, SPLIT
                 first += 1
-            if end & 0xFF:
-                table[last] = SPLIT
-                last -= 1
-        if asn and first <= last:
-            if first == last:
-                table[first] = asn
-            else:
-                table[first : last + 1] = array("I", [asn]) * (last + 1 - first)
-    return table, split
+            ends_inside = bool(end & 0xFF)
+            if asn and first <= last - ends_inside:
+                yield first, last - ends_inside, asn
+            if ends_inside and first <= last:
+                yield last, last, SPLIT
 
 
-def _ipv6_sections(prefixes: list[Prefix]) -> dict[str, Any]:
-    """Ranges by the upper 64 bits, and ranges inside the /64s that longer prefixes split."""
-    upper = [(start >> 64, length, asn) for start, length, asn in prefixes if length <= 64]
+def _ipv6_sections(prefixes: Iterable[Prefix]) -> dict[str, Any]:
+    """Ranges by the upper 64 bits, and ranges inside the /64s that longer prefixes split.
+
+    Args:
+        prefixes: iterated several times.
+    """
     longer = [prefix for prefix in prefixes if prefix[1] > 64]
-    ranges = flatten(upper, 64)
+    ranges = flatten(_upper(prefixes), 64)
     inside = Ranges([], array("I"), bytearray())
     if longer:
         blocks = sorted({start >> 64 for start, _, _ in longer})
-        inside = flatten(
-            sorted([(block << 64, 64, ranges.covering(block)[0]) for block in blocks] + longer),
-            128,
-        )
+        around = [(block << 64, 64, ranges.covering(block)[0]) for block in blocks]
+        inside = flatten(sorted(around + longer), 128)
         _restore_lengths(inside, ranges)
-        marked = set(blocks)
-        kept = [p for p in upper if not (p[1] == 64 and p[0] in marked)]
-        ranges = flatten(sorted(kept + [(block, 64, SPLIT) for block in blocks]), 64)
+        marks = {block: (block, 64, SPLIT) for block in blocks}
+        kept = (p for p in _upper(prefixes) if not (p[1] == 64 and p[0] in marks))
+        ranges = flatten(merge(kept, marks.values()), 64)
     return {
-        "start6": array("Q", ranges.starts),
+        "start6": ranges.starts,
         "asn6": ranges.asns,
         "length6": ranges.lengths,
         "first6": _first_by_top(ranges.starts),
@@ -117,6 +145,11 @@ def _ipv6_sections(prefixes: list[Prefix]) -> dict[str, Any]:
     }
 
 
+def _upper(prefixes: Iterable[Prefix]) -> Iterator[Prefix]:
+    """Those of at most 64 bits, by their upper 64 bits."""
+    return ((start >> 64, length, asn) for start, length, asn in prefixes if length <= 64)
+
+
 def _restore_lengths(inside: Ranges, outer: Ranges) -> None:
     """Give what lies beside the longer prefixes the length of the prefix around the /64."""
     for position, start in enumerate(inside.starts):
@@ -124,7 +157,7 @@ def _restore_lengths(inside: Ranges, outer: Ranges) -> None:
             inside.lengths[position] = outer.covering(start >> 64)[1]
 
 
-def _first_by_top(starts: list[int]) -> "array[int]":
+def _first_by_top(starts: Sequence[int]) -> "array[int]":
     """For each upper 16 bits where to search: after the range that reaches into them."""
     first, position = array("I"), 0
     for top in range(1 << 16):
@@ -146,14 +179,15 @@ def compile_sections(
 
     Args:
         ipv4: sorted by first address, then length; each prefix once.
-        ipv6: the same, as 128-bit numbers.
+        ipv6: the same, as 128-bit numbers; iterated several times.
         names: cleaned AS names.
         direct_from: with fewer IPv4 ranges than this, no direct table is made.
     """
     ranges = flatten(ipv4, 32)
-    direct, split = array("I"), False
+    direct: Any = array("I")
     if len(ranges.starts) >= direct_from:
-        direct, split = direct_table(ranges)
+        direct = DirectTable(ranges)
+    split = any(start & 0xFF for start in ranges.starts)
     texts = [(asn, names[asn].encode()) for asn in sorted(names)]
     offsets, end = array("I", [0]), 0
     for _, text in texts:
@@ -161,10 +195,10 @@ def compile_sections(
         offsets.append(end)
     sections = {
         "direct4": direct,
-        "start4": array("I", ranges.starts),
+        "start4": ranges.starts,
         "asn4": ranges.asns,
         "length4": ranges.lengths,
-        **_ipv6_sections(list(ipv6)),
+        **_ipv6_sections(ipv6),
         "name_asn": array("I", [asn for asn, _ in texts]),
         "name_at": offsets,
         "name_text": b"".join(text for _, text in texts),

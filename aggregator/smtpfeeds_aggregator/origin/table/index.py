@@ -26,7 +26,7 @@ import mmap
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from smtpfeeds_common.addresses import format_address
@@ -214,13 +214,13 @@ def write_index(out: Any, sections: Mapping[str, Any], facts: Mapping[str, Any])
 
     Args:
         out: a seekable binary file.
-        sections: one buffer for each of `SECTIONS`.
+        sections: for each of `SECTIONS` a buffer, or what has `nbytes` and gives its `pieces`.
         facts: what is to be said of the table; readable later as `OriginIndex.facts`.
     """
     places: dict[str, tuple[int, int]] = {}
     offset = PAGE
     for key in SECTIONS:
-        length = memoryview(sections[key]).nbytes
+        length = _size(sections[key])
         places[key] = (offset, length)
         offset = -(-(offset + length) // PAGE) * PAGE
     header = MAGIC + json.dumps({"size": offset, "sections": places, "facts": facts}).encode()
@@ -228,11 +228,23 @@ def write_index(out: Any, sections: Mapping[str, Any], facts: Mapping[str, Any])
         raise OriginError("the facts of an origin index exceed a page")
     out.truncate(offset)
     for key in SECTIONS:
-        _write_sparse(out, places[key][0], memoryview(sections[key]).cast("B"))
+        at = places[key][0]
+        for piece in _pieces(sections[key]):
+            _write_sparse(out, at, piece)
+            at += len(piece)
     # The header comes last: an index whose writer died is no index.
     out.seek(0)
     out.write(header)
     out.flush()
+
+
+def _size(section: Any) -> int:
+    return int(section.nbytes) if hasattr(section, "pieces") else memoryview(section).nbytes
+
+
+def _pieces(section: Any) -> Iterator[memoryview]:
+    for piece in section.pieces() if hasattr(section, "pieces") else (section,):
+        yield memoryview(piece).cast("B")
 
 
 def _write_sparse(out: Any, offset: int, content: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""pyasn's routeview table as text: read whole, checked before pyasn sees it.
+"""pyasn's routeview table as text: read a part at a time, checked before pyasn sees it.
 
 pyasn's loader raises for the whole table at one bad line, takes a file cut in
 half without a word, cuts an ASN at the end of the file, and calls an empty file,
@@ -10,9 +10,11 @@ import gzip
 import re
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, cast
 
 from smtpfeeds_common.errors import OriginError
 
@@ -20,7 +22,9 @@ from smtpfeeds_common.errors import OriginError
 MAX_TEXT_BYTES: Final = 400_000_000
 #: Of a table's lines this share may be bad: more, and it is something else.
 MAX_BAD_SHARE: Final = 0.001
-_PIECE_BYTES: Final = 1 << 20
+#: So much of a table is checked, and loaded into pyasn, at once: some 200,000 prefixes.
+_PART_BYTES: Final = 4 << 20
+_MAX_LINE_BYTES: Final = 1 << 16
 #: 1 to 10 digits below 2**32: pyasn would take a larger number modulo that.
 _ASN: Final = (
     rb"(?:[0-9]{1,9}|[1-3][0-9]{9}|4[01][0-9]{8}|42[0-8][0-9]{7}|429[0-3][0-9]{6}|4294[0-8][0-9]{5}"
@@ -32,29 +36,31 @@ _BAD_LINE: Final = re.compile(rb"^(?!(?:%s)?\r?$|[;#])[^\n]*\n?" % _LINE, re.MUL
 _NO_ORIGIN: Final = re.compile(
     rb"^[0-9A-Fa-f:][^\t\n]*(?:/0+\t[0-9]+|\t0*(?:0|23456|65535|4294967295))\r?\n", re.MULTILINE
 )
+_PREFIX_LINE: Final = re.compile(rb"^[0-9A-Fa-f:]", re.MULTILINE)
 _COUNT: Final = re.compile(rb"^; Prefixes-v([46])\s*:\s*(\d+)\s*$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class TableText:
-    """A table's checked text, and what was found in it."""
+@dataclass(slots=True)
+class TableCounts:
+    """What was in a table's text; right once all parts are read."""
 
-    text: str
-    lines: int
-    bad_lines: int
+    lines: int = 0
+    bad_lines: int = 0
     #: Number of the first bad line, from 1; 0: none.
-    first_bad: int
+    first_bad: int = 0
     #: Default routes and ASNs that are never an origin.
-    no_origin: int
+    no_origin: int = 0
+    prefixes: int = 0
 
 
-def read_table(path: Path) -> TableText:
-    """Read and check a table, plain or gzip by its content.
+def read_parts(path: Path, counts: TableCounts) -> Iterator[str]:
+    """Give a table's checked lines, plain or gzip by its content, some thousands at a time.
 
     Raises:
-        OriginError: not a readable file, cut short, empty, or not a table.
+        OriginError: not a readable file, cut short, empty, or no table; at the latest at the end.
     """
-    return check_text(read_whole(path, "origin table"), str(path))
+    with _opened(path, "origin table") as stream:
+        yield from checked_parts(stream, str(path), counts)
 
 
 def read_whole(path: Path, what: str) -> bytes:
@@ -63,56 +69,92 @@ def read_whole(path: Path, what: str) -> bytes:
     Raises:
         OriginError: no such file, not a file, damaged, or too large.
     """
+    with _opened(path, what) as stream:
+        content = stream.read(MAX_TEXT_BYTES + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        raise OriginError(f"the {what} {path} is larger than {MAX_TEXT_BYTES} bytes: not used")
+    return content
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[IO[bytes]]:
     try:
         with path.open("rb") as stream:
             if not stat.S_ISREG(path.stat().st_mode):
                 raise OriginError(f"the {what} {path} is not a file: name the file itself")
             packed = stream.read(2) == b"\x1f\x8b"
             stream.seek(0)
-            source = gzip.GzipFile(fileobj=stream) if packed else stream
-            content = source.read(MAX_TEXT_BYTES + 1)
+            yield cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if packed else stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise OriginError(
             f"the {what} {path} is cut short or damaged ({exc}): copy or fetch it again"
         ) from exc
     except OSError as exc:
         raise OriginError(f"cannot read the {what} {path}: {exc.strerror or exc}") from exc
-    if len(content) > MAX_TEXT_BYTES:
-        raise OriginError(f"the {what} {path} is larger than {MAX_TEXT_BYTES} bytes: not used")
-    return content
 
 
-def check_text(content: bytes, where: str) -> TableText:
-    """Check a table's bytes; bad lines are left out, within a bound.
+def checked_parts(stream: IO[bytes], where: str, counts: TableCounts) -> Iterator[str]:
+    """Give the lines of a table that are good; bad ones are left out and counted, within a bound.
 
     Raises:
-        OriginError: cut short, empty, or not a table.
+        OriginError: cut short, empty, or no table; at the latest at the end.
     """
-    if content and not content.endswith(b"\n"):
+    promised: dict[int, int] | None = None
+    size = 0
+    for part in _whole_lines(stream, where):
+        size += len(part)
+        if size > MAX_TEXT_BYTES:
+            raise OriginError(
+                f"the origin table {where} is larger than {MAX_TEXT_BYTES} bytes: not used"
+            )
+        if promised is None:
+            promised = {int(family): int(count) for family, count in _COUNT.findall(part[:4096])}
+        yield _check(part, counts).decode("ascii")
+    if counts.bad_lines > max(1, counts.lines * MAX_BAD_SHARE):
+        raise OriginError(
+            f"{where} is not an origin table: {counts.bad_lines} of {counts.lines} lines, the "
+            f"first is line {counts.first_bad}, are not `PREFIX<tab>ASN`; check what the file holds"
+        )
+    if not counts.prefixes:
+        raise OriginError(f"the origin table {where} holds no prefix: check what the file holds")
+    expected = sum((promised or {}).values())
+    counted = counts.prefixes + counts.bad_lines + counts.no_origin
+    if len(promised or {}) == 2 and counted < expected:
+        raise OriginError(
+            f"the origin table {where} was cut: its header promises {expected} prefixes, "
+            f"{counts.prefixes} are there; copy or fetch it again"
+        )
+
+
+def _whole_lines(stream: IO[bytes], where: str) -> Iterator[bytes]:
+    """Parts that end with a line feed."""
+    rest = b""
+    while piece := stream.read(_PART_BYTES):
+        whole, feed, rest = (rest + piece).rpartition(b"\n")
+        if len(rest) > _MAX_LINE_BYTES:
+            raise OriginError(
+                f"{where} is not an origin table: a line has more than {_MAX_LINE_BYTES} bytes"
+            )
+        if feed:
+            yield whole + feed
+    if rest:
         raise OriginError(
             f"the origin table {where} ends in the middle of a line: it was cut; "
             "copy or fetch it again (a table that is whole ends with a line feed)"
         )
-    lines = content.count(b"\n")
-    promised = {int(family): int(count) for family, count in _COUNT.findall(content[:4096])}
-    bad = [(found.start(), found.end()) for found in _BAD_LINE.finditer(content) if found[0]]
-    first_bad = content.count(b"\n", 0, bad[0][0]) + 1 if bad else 0
-    if len(bad) > max(1, lines * MAX_BAD_SHARE):
-        raise OriginError(
-            f"{where} is not an origin table: {len(bad)} of {lines} lines, the first is line "
-            f"{first_bad}, are not `PREFIX<tab>ASN`; check what the file holds"
-        )
-    kept, no_origin = _NO_ORIGIN.subn(b"", _without(content, bad))
-    found = len(re.findall(rb"^[0-9A-Fa-f:]", kept, re.MULTILINE))
-    if not found:
-        raise OriginError(f"the origin table {where} holds no prefix: check what the file holds")
-    expected = sum(promised.values())
-    if len(promised) == 2 and found + len(bad) + no_origin < expected:
-        raise OriginError(
-            f"the origin table {where} was cut: its header promises {expected} prefixes, "
-            f"{found} are there; copy or fetch it again"
-        )
-    return TableText(kept.decode("ascii"), lines, len(bad), first_bad, no_origin)
+
+
+def _check(part: bytes, counts: TableCounts) -> bytes:
+    """A part without its bad lines and what is never an origin."""
+    bad = [match.span() for match in _BAD_LINE.finditer(part) if match[0]]
+    if bad and not counts.first_bad:
+        counts.first_bad = counts.lines + part.count(b"\n", 0, bad[0][0]) + 1
+    counts.lines += part.count(b"\n")
+    counts.bad_lines += len(bad)
+    kept, no_origin = _NO_ORIGIN.subn(b"", _without(part, bad) if bad else part)
+    counts.no_origin += no_origin
+    counts.prefixes += len(_PREFIX_LINE.findall(kept))
+    return kept
 
 
 def _without(content: bytes, spans: list[tuple[int, int]]) -> bytes:
