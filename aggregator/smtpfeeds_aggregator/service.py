@@ -184,6 +184,11 @@ class Service:
                 if not part.alive:
                     part.failed = True  # also one that ended without an error: it was not asked to
                     return
+            if self._signals.take_reload():
+                logger.info(
+                    "SIGHUP: passwords and certificates are read at each connection anyway; "
+                    "other settings need a restart"
+                )
             self._signals.wait(_TICK_S)
 
     def _say_ready(self) -> None:

@@ -33,7 +33,7 @@ def run(settings: AggregatorSettings) -> int:
     Raises:
         SettingsError, DatabaseError, OriginError: what is wrong.
     """
-    signals = Signals().install(reload=())
+    signals = Signals().install()
     if not wait_for_database(settings, signals):
         return 0
     return Service(settings, signals).run()

@@ -5,6 +5,7 @@ a ``threading.Event``: that takes a lock, which the very thread that the signal 
 """
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -23,6 +24,8 @@ class Signals:
         self.stop = False
         self._reload = False
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._reader, select.POLLIN)
 
     def install(
         self,
@@ -51,7 +54,8 @@ class Signals:
 
     def wait(self, limit_s: float) -> None:
         """Wait until a signal comes, at most for so long; one that came meanwhile ends it too."""
-        select.select([self._reader], [], [], max(0.0, limit_s))
+        # Not select(2): a sensor on many addresses has descriptors past its 1,024.
+        self._poll.poll(max(0, math.ceil(limit_s * 1000)))
         with contextlib.suppress(BlockingIOError):
             os.read(self._reader, 4096)
 

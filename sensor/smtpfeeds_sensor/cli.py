@@ -1,5 +1,6 @@
 """`smtpfeeds sensor`: run, check-config, status, replay."""
 
+import functools
 import json
 import re
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import click
 
 from smtpfeeds_common import logs
-from smtpfeeds_common.config_option import config_option
+from smtpfeeds_common.config_option import as_option, check_as, config_option
 from smtpfeeds_common.errors import SettingsError, SpoolError
 from smtpfeeds_common.spool import Status, read_status
 from smtpfeeds_common.times import iso_utc
@@ -27,23 +28,30 @@ def sensor() -> None:
     """Run an SMTP sensor, and look after it."""
 
 
-@sensor.command()
+@sensor.command(short_help="Run the sensor until SIGTERM or SIGINT.")
 @_config
 def run(config: Path | None) -> None:
-    """Run the sensor until it is told to stop (SIGTERM, SIGINT)."""
+    """Run the sensor until SIGTERM or SIGINT.
+
+    SIGHUP reads settings, certificates and passwords again: lists of networks, brokers, keys and
+    passwords are taken over; other settings need a restart.
+    """
     from .run import run_sensor
 
     settings = sensor_settings.load(config)
     logs.configure(settings.log_level, settings.log_format)
-    run_sensor(settings)
+    read_again = functools.partial(sensor_settings.load, config, look_at_files=False)
+    run_sensor(settings, read_again)
 
 
 @sensor.command("check-config")
 @_config
-def check_config(config: Path | None) -> None:
+@as_option
+def check_config(config: Path | None, as_user: str) -> None:
     """Check the settings; open and start nothing."""
-    from .run import check_all
+    from .check import check_all
 
+    check_as(as_user)
     settings = sensor_settings.load(config)
     for remark in check_all(settings):
         click.echo(f"note: {remark}", err=True)

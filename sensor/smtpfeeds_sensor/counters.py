@@ -14,6 +14,7 @@ COUNTERS: Final = {
     "refused_source": "refused: too many at once from one address or /64",
     "refused_total": "refused: too many at once in all",
     "refused_rate": "closed at once: too many in a second",
+    "refused_files": "closed at once: the process may open no more files",
     "proxy_unnamed": "a trusted proxy's own (LOCAL, UNKNOWN); nothing else counts them",
     "proxy_invalid": "from a trusted proxy without a valid PROXY header; closed",
     "proxy_silent": "from a trusted proxy that sent nothing for 3 seconds or more, and ended",

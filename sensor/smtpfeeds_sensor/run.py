@@ -3,8 +3,7 @@
 import functools
 import logging
 import os
-import resource
-import socket
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -12,39 +11,52 @@ from typing import cast
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.signals import Signals
 from smtpfeeds_common.spool import now_ms
-from smtpfeeds_common.systemd import notify
+from smtpfeeds_common.systemd import notify, notify_reloading
+from smtpfeeds_common.users import become, find_user
 
 from .edge import listen
 from .edge.listen import Opened, Place
 from .edge.reactor import Reactor
-from .process.privileges import become, find_user, make_folder
+from .process.configuration import Configuration
+from .process.descriptors import fit
+from .process.folder import make_folder
 from .process.readiness import announce
 from .process.workers import open_for_workers, run_workers
-from .service import SensorService, host_name, make_personas
+from .service import SensorService
 from .settings import SensorSettings
 
 logger = logging.getLogger(__name__)
 
 
-def run_sensor(settings: SensorSettings) -> None:
-    """Run until told to stop.
+def run_sensor(stated: SensorSettings, read: Callable[[], SensorSettings]) -> None:
+    """Run until a signal asks for the stop.
+
+    Args:
+        stated: the settings.
+        read: reads them again, at SIGHUP.
 
     Raises:
         SettingsError, SpoolError: it cannot start.
     """
-    places = _places(settings)
-    user = find_user(settings.user)
-    _raise_file_limit(settings)
+    places = _places(stated)
+    user = find_user(stated.user)
+    settings = fit(stated, len(places))
+    configuration = Configuration(settings, read, stated=stated)
     sets = _open(settings, places)
     make_folder(Path(settings.spool_dir), user)
     if user is not None:
         become(user)
     ready = functools.partial(announce, settings, sets[0])
     if settings.workers > 1:
-        signals = Signals().install()
-        run_workers(sets, functools.partial(_run_worker, settings), ready, signals)
+        run_workers(
+            sets,
+            functools.partial(_run_worker, configuration),
+            ready,
+            Signals().install(),
+            functools.partial(_reload_parent, configuration),
+        )
     else:
-        run_process(settings, sets[0], ready)
+        run_process(configuration, sets[0], ready)
     notify("STOPPING=1")
 
 
@@ -69,13 +81,13 @@ def _open(settings: SensorSettings, places: Sequence[Place]) -> list[list[Opened
 
 
 def _run_worker(
-    settings: SensorSettings, opened: Sequence[Opened], number: int, ready: Callable[[], None]
+    configuration: Configuration, opened: Sequence[Opened], number: int, ready: Callable[[], None]
 ) -> None:
-    run_process(settings, opened, ready, worker=number)
+    run_process(configuration, opened, ready, worker=number)
 
 
 def run_process(
-    settings: SensorSettings,
+    configuration: Configuration,
     opened: Sequence[Opened],
     ready: Callable[[], None],
     *,
@@ -84,7 +96,7 @@ def run_process(
     """Run one process on listening sockets that are open.
 
     Args:
-        settings: the sensor's.
+        configuration: the settings and what they name.
         opened: the sockets.
         ready: called when it accepts.
         worker: its number, 0 where it is alone.
@@ -94,70 +106,40 @@ def run_process(
     from twisted.logger import ILogObserver, STDLibLogObserver, globalLogBeginner
 
     from .edge.poll import SensorReactor
+    from .edge.refused_by_kernel import RefusedByKernel
 
     made = SensorReactor()
     installReactor(made)
     reactor = cast("Reactor", made)
-    observer = cast("ILogObserver", STDLibLogObserver())
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    service = SensorService(settings, opened, reactor, now_ms, worker=worker)
+    service = SensorService(
+        configuration.settings, configuration.credentials, opened, reactor, now_ms, worker=worker
+    )
+    observers = [
+        cast("ILogObserver", STDLibLogObserver()),
+        cast("ILogObserver", RefusedByKernel(service.count)),
+    ]
+    globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
+    reload = functools.partial(_reload, configuration, service, worker)
+    signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reload))
     service.start()
     # Once it runs: before that SIGTERM would end the process without a word.
     reactor.callWhenRunning(reactor.callLater, 0, ready)
     reactor.run()
 
 
-def check_all(settings: SensorSettings) -> list[str]:
-    """Check what can be without opening or starting anything.
-
-    Returns:
-        Remarks that do not keep it from starting.
-
-    Raises:
-        SettingsError: it could not start.
-    """
-    from .delivery.publisher import read_brokers
-    from .edge.tls import make_context
-
-    places = listen.parse_listen(settings.listen, listen.passed_sockets(os.environ))
-    make_personas(settings)
-    make_context(settings, host_name(settings))
-    find_user(settings.user)
-    read_brokers(settings)
-    return _remarks(settings, len(places))
+def _reload(configuration: Configuration, service: SensorService, worker: int) -> None:
+    """Read settings and secrets again, and go on with them."""
+    if not worker:  # for workers their parent reports it
+        notify_reloading()
+    if configuration.read_again():
+        service.take_over(configuration.settings, configuration.credentials)
+    if not worker:
+        notify("READY=1")
 
 
-def _remarks(settings: SensorSettings, places: int) -> list[str]:
-    remarks = []
-    if listen.passed_sockets(os.environ) is None and any(
-        text.startswith("systemd:") for text in settings.listen
-    ):
-        remarks.append("which sockets systemd passes is only known in its unit: not checked")
-    if not settings.policy_url:
-        remarks.append("policy_url is empty: a refused sender cannot read why")
-    if os.geteuid() == 0 and not settings.user:
-        remarks.append("no `user`: started as root the sensor stays root")
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _files_wanted(settings, places)
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        remarks.append(f"max_connections needs {wanted} open files; this host allows {hard}")
-    if not settings.hostname and "." not in socket.getfqdn():
-        remarks.append("hostname is empty and this host has no full name: the banner looks odd")
-    return remarks
-
-
-def _files_wanted(settings: SensorSettings, places: int = 16) -> int:
-    return settings.max_connections + places + 128
-
-
-def _raise_file_limit(settings: SensorSettings) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _files_wanted(settings, 4096)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-        if allowed < _files_wanted(settings):
-            logger.warning(
-                "fewer files may be open than max_connections needs",
-                extra=fields(allowed=allowed, max_connections=settings.max_connections),
-            )
+def _reload_parent(configuration: Configuration) -> bool:
+    """The same for the parent of workers, which starts later ones with it."""
+    notify_reloading()
+    good = configuration.read_again()
+    notify("READY=1")
+    return good

@@ -11,7 +11,6 @@ import functools
 import logging
 import os
 import re
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -33,9 +32,9 @@ from .edge.limits import Deadlines, Networks, SourceLimits
 from .edge.listen import Opened, target_bits
 from .edge.reactor import Reactor
 from .edge.reception import Reception
-from .edge.tls import make_context
 from .metrics import MetricsServer
-from .settings import SensorSettings
+from .process.configuration import Credentials
+from .settings import SensorSettings, host_name
 from .smtp.dialogue import Rules
 from .smtp.personas import Personas
 
@@ -78,11 +77,6 @@ def own_spools(settings: SensorSettings) -> list[Path]:
     return [path for path in find_spools(folder) if name.fullmatch(path.name)]
 
 
-def host_name(settings: SensorSettings) -> str:
-    """The name the sensor goes by."""
-    return settings.hostname or socket.getfqdn()
-
-
 def make_personas(settings: SensorSettings) -> Personas:
     """The personas.
 
@@ -105,6 +99,7 @@ class SensorService:
     def __init__(
         self,
         settings: SensorSettings,
+        credentials: Credentials,
         opened: Sequence[Opened],
         reactor: Reactor,
         clock: Callable[[], int],
@@ -114,14 +109,14 @@ class SensorService:
         """Make all parts; nothing is accepted before ``start``.
 
         Raises:
-            SettingsError: personas or certificates cannot be used.
+            SettingsError: personas cannot be used.
             SpoolError: the spool cannot be made or is in use.
         """
-        self._settings, self._opened, self._reactor, self._clock = settings, opened, reactor, clock
+        self._settings, self._credentials = settings, credentials
+        self._opened, self._reactor, self._clock = opened, reactor, clock
         self._worker = worker
         self.count = new_counters()
         personas = make_personas(settings)
-        tls_context = make_context(settings, host_name(settings))
         self.spool = Spool(
             spool_path(settings, worker), sensor=settings.name, bounds=bounds(settings)
         )
@@ -133,7 +128,7 @@ class SensorService:
             personas=personas,
             rules=Rules(
                 drain=settings.data_policy == "drain",
-                offer_tls=tls_context is not None,
+                offer_tls=credentials.tls is not None,
                 max_line_bytes=settings.max_line_bytes,
                 max_content_bytes=settings.max_content_bytes,
                 max_commands=settings.max_commands,
@@ -154,11 +149,12 @@ class SensorService:
             max_connections=settings.max_connections,
             max_unsent_bytes=settings.max_unsent_bytes,
             max_tls_connections=settings.max_tls_connections,
-            tls_context=tls_context,
+            tls_context=credentials.tls,
         )
         self._ports: list[Any] = []
         self._loops: list[LoopingCall] = []
         self._deliveries: list[DeliveryThread] = []
+        self._links: list[BrokerLink] = []
         self._metrics: MetricsServer | None = None
 
     def start(self) -> None:
@@ -181,6 +177,14 @@ class SensorService:
             one.socket.close()  # Twisted has a copy
         self._reactor.addSystemEventTrigger("before", "shutdown", self.stop)
 
+    def take_over(self, settings: SensorSettings, credentials: Credentials) -> None:
+        """Go on with lists, certificates and passwords that were read again."""
+        self.reception.trusted_proxies = Networks(settings.trusted_proxies)
+        self.reception.ignore = Networks(settings.ignore)
+        self.reception.tls_context = credentials.tls
+        for link in self._links:
+            link.take_over(credentials.brokers)
+
     def _deliver(self) -> None:
         """Begin to deliver; the first process also what other workers left."""
         paths = [self.spool.path]
@@ -194,9 +198,15 @@ class SensorService:
         settings = self._settings
         if not settings.broker:
             return Housekeeping(path, self.spool.bounds, self.count, self._clock)
+        link = BrokerLink(
+            self._credentials.brokers,
+            sensor=settings.name,
+            confirm_timeout_s=settings.confirm_timeout_s,
+        )
+        self._links.append(link)
         return Delivery(
             path,
-            BrokerLink.of_settings(settings),
+            link,
             self.count,
             self._clock,
             bounds=self.spool.bounds,
@@ -206,7 +216,8 @@ class SensorService:
         )
 
     def _every(self, interval_s: float, call: Callable[..., None], *, count: bool = False) -> None:
-        loop = LoopingCall.withCount(call) if count else LoopingCall(call)
+        guarded = functools.partial(_go_on, call)
+        loop = LoopingCall.withCount(guarded) if count else LoopingCall(guarded)
         loop.clock = self._reactor  # type: ignore[assignment] # zope's interface
         loop.start(interval_s, now=False)
         self._loops.append(loop)
@@ -275,3 +286,11 @@ class SensorService:
             )
         self.spool.close()
         logger.info("stopped")
+
+
+def _go_on(call: Callable[..., None], *arguments: int) -> None:
+    """Call what is called again and again: Twisted ends a loop at the first error."""
+    try:
+        call(*arguments)
+    except Exception:
+        logger.exception("a periodic call failed; it is called again")

@@ -5,6 +5,7 @@ must agree on is checked by ``check``, which opens and starts nothing.
 """
 
 import os
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -228,14 +229,28 @@ class SensorSettings:
         )
 
 
-def load(file: Path | None = None, flags: dict[str, Any] | None = None) -> SensorSettings:
-    """Read the settings and check what one can tell without opening anything.
+def host_name(settings: SensorSettings) -> str:
+    """The name that the sensor goes by."""
+    return settings.hostname or socket.getfqdn()
+
+
+def load(
+    file: Path | None = None, flags: dict[str, Any] | None = None, *, look_at_files: bool = True
+) -> SensorSettings:
+    """Read the settings, and check what can be checked without opening a socket.
+
+    Args:
+        file: the settings file.
+        flags: values of the command line.
+        look_at_files: also look whether the files they name can be read.
 
     Raises:
         SettingsError: unknown, missing, out of range, or not going together.
     """
     loaded = common.load(SensorSettings, program=PROGRAM, file=file, flags=flags)
     check(loaded)
+    if look_at_files:
+        check_files(loaded)
     return loaded
 
 
@@ -258,8 +273,26 @@ def check(settings: SensorSettings) -> None:
         )
     _check_word("hostname", settings.hostname)
     _check_word("policy_url", settings.policy_url)
-    _check_tls_files(settings)
     _check_metrics_ports(settings)
+    if settings.tls == "files":
+        for key in ("tls_certificate", "tls_key"):
+            if not getattr(settings, key):
+                raise SettingsError(f'tls = "files" needs {key}')
+
+
+def check_files(settings: SensorSettings) -> None:
+    """Check that the files can be read that the settings name.
+
+    Raises:
+        SettingsError: one cannot; says which.
+    """
+    names = ["broker_ca_file", "broker_certificate_file", "broker_key_file"]
+    if settings.tls == "files":
+        names += ["tls_certificate", "tls_key"]
+    for name in names:
+        path = getattr(settings, name)
+        if path and not (Path(path).is_file() and os.access(path, os.R_OK)):
+            raise SettingsError(f"{name}: cannot read {path}")
     settings.secret()
 
 
@@ -282,21 +315,3 @@ def _check_word(key: str, text: str) -> None:
     """One printable ASCII word: anything else could end a reply early."""
     if len(text) > 255 or any(not "!" <= char <= "~" for char in text):
         raise SettingsError(f"{key}: {text!r} must be one printable ASCII word, 255 at most")
-
-
-def _check_tls_files(settings: SensorSettings) -> None:
-    wanted = []
-    if settings.tls == "files":
-        wanted += ["tls_certificate", "tls_key"]
-        for key in wanted:
-            if not getattr(settings, key):
-                raise SettingsError(f'tls = "files" needs {key}')
-    wanted += [
-        key
-        for key in ("broker_ca_file", "broker_certificate_file", "broker_key_file")
-        if getattr(settings, key)
-    ]
-    for key in wanted:
-        path = Path(getattr(settings, key))
-        if not path.is_file() or not os.access(path, os.R_OK):
-            raise SettingsError(f"{key}: cannot read {path}")

@@ -2,7 +2,9 @@
 
 import os
 import pwd
+import signal
 import socket
+import ssl
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sensor_support import Client, SensorProcess, is_root, running
-from servers.processes import free_port
+from servers.certificates import Certificates
+from servers.processes import free_port, wait_until
 
 #: Whom to become; an ordinary user can only stay who they are.
 USER = pwd.getpwnam("nobody") if is_root() else pwd.getpwuid(os.geteuid())
@@ -85,3 +88,49 @@ def test_user_that_is_not_there_is_refused_before_anything_is_made(folder: Path)
     assert told.returncode == 2
     assert "this host has no user 'nobody-of-this-name'" in told.stderr
     assert not (folder / "spool").exists()
+
+
+def test_secrets_that_only_root_may_read_are_read_before_root_is_given_up(folder: Path) -> None:
+    """A key of 0600 root is the usual one; at SIGHUP it stays in use."""
+    certificates = Certificates.make(folder / "certificates")
+    for path in (certificates.key, certificates.certificate):
+        path.chmod(0o600)
+    with running(
+        folder,
+        user=USER.pw_name,
+        spool_dir=str(folder / "var" / "spool"),
+        tls="files",
+        tls_certificate=str(certificates.certificate),
+        tls_key=str(certificates.key),
+    ) as sensor:
+        assert sensor.process is not None
+        for _ in range(2):
+            with sensor.connect() as client:
+                client.reply()
+                client.say(b"EHLO client.example\r\n")
+                assert client.say(b"STARTTLS\r\n") == 220
+                context = ssl.create_default_context(cafile=str(certificates.authority))
+                context.wrap_socket(client.socket, server_hostname="localhost").close()
+            sensor.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: "files read again" in sensor.log.read_text(), limit_s=20, what="it")
+        assert ("cannot be read again" in sensor.log.read_text()) == is_root()
+        assert sensor.stop() == 0
+
+
+def test_check_is_done_as_the_user_that_the_sensor_will_be(folder: Path) -> None:
+    """As root everything can be read; as the unit's user it cannot."""
+    secret = folder / "password"
+    secret.touch(0o600)
+    secret.write_text("secret\n")
+    sensor = SensorProcess(
+        folder, broker=["amqps://s1@192.0.2.1"], broker_password_file=str(secret)
+    )
+    said = sensor.call("check-config")
+    assert said.returncode == 0
+    assert ("`--as smtpfeeds` checks as that user" in said.stderr) == is_root()
+    said = sensor.call("check-config", "--as", USER.pw_name)
+    assert said.returncode == (2 if is_root() else 0)
+    assert ("Permission denied" in said.stderr) == is_root()
+    said = sensor.call("check-config", "--as", "nobody-of-this-name")
+    assert said.returncode == 2
+    assert "--as: this host has no user" in said.stderr

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from smtpfeeds_common.config_option import as_option, check_as
+
 from .dead_letters import dead_letters
 from .options import CONFIG, load
 
@@ -46,10 +48,12 @@ def migrate(config: Path | None) -> None:
 
 @aggregator.command("check-config", short_help="Check the settings; connects to nothing.")
 @CONFIG
-def check_config(config: Path | None) -> None:
+@as_option
+def check_config(config: Path | None, as_user: str) -> None:
     """Read the settings as `run` would, and try their folders and files; connects to nothing."""
     from .check_config import check
 
+    check_as(as_user)
     for line in check(load(config)):
         click.echo(line)
 

@@ -5,14 +5,22 @@ or from a user who may do everything, permissions tell too little. What is tried
 leaves nothing behind.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from getpass import getuser
 from pathlib import Path
+from typing import Final
 
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.users import only_root_reads
 
 from ..settings import AggregatorSettings
+from ..sources.broker import parameters
+from ..store.connection import connection_parameters
+
+#: Settings whose files hold a secret.
+_SECRET_FILES: Final = ("dsn_password_file", "broker_password_file")
 
 
 def check(settings: AggregatorSettings) -> Iterator[str]:
@@ -21,8 +29,6 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
     Raises:
         SettingsError: what is wrong, and what to do.
     """
-    from ..store.connection import connection_parameters
-
     where = connection_parameters(settings, "check")
     yield f"dsn: host {where.get('host', 'the local socket')}, database {where.get('dbname', '-')}"
     yield _broker(settings)
@@ -38,6 +44,13 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
     for name in ("origin_table", "as_names"):
         if value := getattr(settings, name):
             _check_file(name, Path(value))
+    if os.geteuid() == 0:
+        for name in _SECRET_FILES:
+            if (value := getattr(settings, name)) and only_root_reads(value):
+                yield (
+                    f"note: {name}: only root may read {value}; the unit starts the aggregator as "
+                    "another user: `--as smtpfeeds` checks as that user"
+                )
     yield "the settings are good"
 
 
@@ -51,8 +64,6 @@ def _broker(settings: AggregatorSettings) -> str:
         _check_folder("broker", folder)
         _check_writable("broker", folder)
         return f"broker: none; spools in {folder}"
-    from ..sources.broker import parameters
-
     nodes = [f"{one.host}:{one.port}" for one in parameters(settings, "check")]
     return f"broker: {', '.join(nodes)}, queue {settings.queue}"
 

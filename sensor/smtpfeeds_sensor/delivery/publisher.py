@@ -142,6 +142,10 @@ class BrokerLink:
             confirm_timeout_s=settings.confirm_timeout_s,
         )
 
+    def take_over(self, brokers: Sequence[Broker]) -> None:
+        """Connect to these from the next connection on; from any thread."""
+        self._brokers = list(brokers)
+
     @property
     def is_open(self) -> bool:
         """Whether something can be published."""
@@ -155,10 +159,11 @@ class BrokerLink:
         """
         self.close()
         failure: BrokerError = BrokerUnavailable()
-        for turn in range(len(self._brokers)):
-            index = (self._first + turn) % len(self._brokers)
+        brokers = self._brokers
+        for turn in range(len(brokers)):
+            index = (self._first + turn) % len(brokers)
             try:
-                self._open(*self._brokers[index])
+                self._open(*brokers[index])
             except BrokerError as exc:
                 failure = exc
                 self.close()

@@ -20,6 +20,9 @@ class Reactor(Timer, Protocol):
     def addSystemEventTrigger(self, phase: str, event: str, call: Any, /) -> Any:
         """Call something at the start or end."""
 
+    def callFromThread(self, call: Callable[..., Any], /, *args: object) -> Any:
+        """Call something soon; from another thread or a signal's handler."""
+
     def callWhenRunning(self, call: Callable[..., Any], /, *args: object) -> Any:
         """Call something once it runs."""
 

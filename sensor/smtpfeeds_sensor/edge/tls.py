@@ -19,10 +19,13 @@ from smtpfeeds_common.errors import SettingsError
 
 from ..settings import SensorSettings
 
+#: What the edge needs for STARTTLS.
+TlsContext = CertificateOptions
+
 _VALID: Final = dt.timedelta(days=397)
 
 
-def make_context(settings: SensorSettings, hostname: str) -> CertificateOptions | None:
+def make_context(settings: SensorSettings, hostname: str) -> TlsContext | None:
     """The TLS set-up, or None where STARTTLS is not offered.
 
     Raises:

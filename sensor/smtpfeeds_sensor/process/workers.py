@@ -59,7 +59,11 @@ def open_for_workers(settings: SensorSettings, places: Sequence[Place]) -> list[
 
 
 def run_workers(
-    sets: Sequence[Sequence[Opened]], run: Run, on_ready: Callable[[], None], signals: Signals
+    sets: Sequence[Sequence[Opened]],
+    run: Run,
+    on_ready: Callable[[], None],
+    signals: Signals,
+    read_again: Callable[[], bool],
 ) -> None:
     """Run a worker for each set of sockets until a signal asks for the stop.
 
@@ -67,7 +71,8 @@ def run_workers(
         sets: the sockets of each worker.
         run: a worker's whole life.
         on_ready: called once all accept.
-        signals: what the parent is asked; SIGHUP goes on to the workers.
+        signals: what the parent is asked.
+        read_again: called at SIGHUP; where it returns true, SIGHUP goes on to the workers.
 
     Raises:
         SpoolError: a worker could not start.
@@ -89,7 +94,7 @@ def run_workers(
         if not ready and all(worker.state is State.RUNNING for worker in workers):
             ready = True
             on_ready()
-        if signals.take_reload():
+        if signals.take_reload() and read_again():
             for worker in workers:
                 worker.send(signal.SIGHUP)
         signals.wait(_LOOK_S)

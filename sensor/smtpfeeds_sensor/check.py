@@ -1,0 +1,72 @@
+"""What can be said of the settings without opening or starting anything."""
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+from smtpfeeds_common.users import find_user, only_root_reads
+
+from .edge import listen
+from .process.configuration import SECRET_FILES, read_credentials
+from .process.descriptors import files_needed, hard_limit
+from .service import make_personas
+from .settings import SensorSettings
+
+#: As in deploy/systemd.
+_UNIT_USER: Final = "smtpfeeds"
+
+
+def check_all(settings: SensorSettings) -> Iterator[str]:
+    """Check what can be checked, as the user that runs this.
+
+    Yields:
+        Remarks that do not keep it from starting.
+
+    Raises:
+        SettingsError: it could not start.
+    """
+    places = listen.parse_listen(settings.listen, listen.passed_sockets(os.environ))
+    make_personas(settings)
+    find_user(settings.user)
+    read_credentials(settings)
+    yield from _about_sockets(settings, len(places))
+    yield from _about_root(settings)
+    if not settings.policy_url:
+        yield "policy_url is empty: a refused sender cannot read why"
+    if not settings.hostname and "." not in socket.getfqdn():
+        yield "hostname is empty and this host has no full name: the banner looks odd"
+
+
+def _about_sockets(settings: SensorSettings, places: int) -> Iterator[str]:
+    if listen.passed_sockets(os.environ) is None and any(
+        text.startswith("systemd:") for text in settings.listen
+    ):
+        yield "which sockets systemd passes is only known in its unit: not checked"
+    if any(":" in text.rpartition(":")[0] or text[:1] == "*" for text in settings.listen) and (
+        not listen.has_ipv6()
+    ):
+        yield "this kernel has no IPv6: [::] is left out, and any other IPv6 address refused"
+    needed, allowed = files_needed(settings, places), hard_limit()
+    yield (
+        f"a process of it needs up to {needed} open files; started from here it may open "
+        f"{'any number' if allowed is None else allowed}, in its unit what LimitNOFILE says"
+    )
+
+
+def _about_root(settings: SensorSettings) -> Iterator[str]:
+    if os.geteuid() != 0:
+        return
+    if not settings.user:
+        yield "no `user`: started as root the sensor stays root"
+    for name in SECRET_FILES:
+        path = getattr(settings, name)
+        if not path or not only_root_reads(path):
+            continue
+        if settings.user:
+            yield f"{name}: only root may read {path}: SIGHUP cannot read it again"
+        else:
+            yield (
+                f"{name}: only root may read {path}: a unit that starts the sensor as another "
+                f"user cannot; `--as {_UNIT_USER}` checks as that user"
+            )

@@ -1,0 +1,45 @@
+"""Counts clients that were closed because the process could open no more files.
+
+Twisted keeps one descriptor in reserve: at EMFILE it gives that up, accepts who waits, closes them,
+and takes it again. It reports this in its log alone, which this reads as its observer.
+"""
+
+import logging
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final
+
+from smtpfeeds_common.logs import fields
+
+logger = logging.getLogger(__name__)
+
+COUNTER: Final = "refused_files"
+#: How Twisted's own lines begin: for each client that was closed; and where it had no reserve.
+_CLOSED: Final = "EMFILE recovery: Closed socket"
+_NOT_ACCEPTED: Final = "Could not accept new connection"
+_AGAIN_S: Final = 60.0
+
+
+class RefusedByKernel:
+    """An observer of Twisted's log."""
+
+    def __init__(
+        self, count: MutableMapping[str, int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Count in ``count``."""
+        self._count, self._clock = count, clock
+        self._logged_s: float | None = None
+
+    def __call__(self, event: Any) -> None:
+        """One event of the log."""
+        text = event.get("log_format") or ""
+        if not text.startswith((_CLOSED, _NOT_ACCEPTED)):
+            return
+        self._count[COUNTER] += 1
+        now_s = self._clock()
+        if self._logged_s is None or now_s - self._logged_s >= _AGAIN_S:
+            self._logged_s = now_s
+            logger.error(
+                "no file can be opened any more; clients are closed at once",
+                extra=fields(refused_files=self._count[COUNTER]),
+            )

@@ -1,0 +1,144 @@
+"""SIGHUP: a real sensor goes on with lists, certificates and passwords that it reads again."""
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from sensor_support import SensorProcess, running
+from servers.certificates import Certificates
+from servers.processes import wait_until
+
+
+def hang_up(sensor: SensorProcess, line: str, *, times: int = 1) -> None:
+    """Send SIGHUP, and wait until the log has the line once for each process."""
+    assert sensor.process is not None
+    before = sensor.log.read_text().count(line)
+    sensor.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: sensor.log.read_text().count(line) >= before + times, limit_s=20, what=line)
+
+
+def certificate_of(sensor: SensorProcess, authority: Path) -> bytes | None:
+    """The certificate that STARTTLS shows, if that authority signed it."""
+    context = ssl.create_default_context(cafile=str(authority))
+    with sensor.connect() as client:
+        client.reply()
+        client.say(b"EHLO client.example\r\n")
+        assert client.say(b"STARTTLS\r\n") == 220
+        try:
+            with context.wrap_socket(client.socket, server_hostname="localhost") as wrapped:
+                return wrapped.getpeercert(binary_form=True)
+        except ssl.SSLCertVerificationError:
+            return None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_renewed_certificate_and_changed_lists_are_taken_over(tmp_path: Path, workers: int) -> None:
+    old, new = Certificates.make(tmp_path / "old"), Certificates.make(tmp_path / "new")
+    # One process of workers reads again, then each of them.
+    read, processes = "files read again", 1 if workers == 1 else 1 + workers
+    with running(
+        tmp_path,
+        workers=workers,
+        tls="files",
+        tls_certificate=str(old.certificate),
+        tls_key=str(old.key),
+        state_interval_s=1,
+    ) as sensor:
+        assert sensor.process is not None
+        pid = sensor.process.pid
+        assert certificate_of(sensor, old.authority)
+        for fresh, in_use in ((new.certificate, old.certificate), (new.key, old.key)):
+            shutil.copyfile(fresh, in_use)
+        sensor.settings["ignore"] = ["127.7.0.0/16"]
+        sensor.write_config()
+        hang_up(sensor, read, times=processes)
+        for _ in range(4):
+            assert certificate_of(sensor, new.authority)
+            assert not certificate_of(sensor, old.authority)
+            with sensor.connect(0, "127.7.0.1") as client:
+                assert client.reply() == 220
+                assert client.say(b"EHLO monitor.example\r\n") == 250
+        assert sensor.process.pid == pid
+        assert sensor.stop() == 0
+    names = [sensor.name] if workers == 1 else [f"{sensor.name}.{n}" for n in (1, 2)]
+    for name in names:
+        sensor.settings["name"] = name
+        assert sensor.query("SELECT 1 FROM observation WHERE ip = x'7f070001'") == []
+
+
+def test_worker_that_is_started_later_has_what_was_read_again(tmp_path: Path) -> None:
+    old, new = Certificates.make(tmp_path / "old"), Certificates.make(tmp_path / "new")
+    with running(
+        tmp_path,
+        workers=2,
+        tls="files",
+        tls_certificate=str(old.certificate),
+        tls_key=str(old.key),
+    ) as sensor:
+        assert sensor.process is not None
+        sensor.settings |= {"tls_certificate": str(new.certificate), "tls_key": str(new.key)}
+        sensor.write_config()
+        hang_up(sensor, "files read again", times=3)
+        task = Path(f"/proc/{sensor.process.pid}/task/{sensor.process.pid}/children")
+        for worker in task.read_text().split():
+            os.kill(int(worker), signal.SIGKILL)
+        wait_until(
+            lambda: sensor.log.read_text().count("worker is back") == 2, limit_s=20, what="they"
+        )
+        for _ in range(4):
+            assert certificate_of(sensor, new.authority)
+
+
+def test_what_cannot_be_used_leaves_what_is_in_use(tmp_path: Path) -> None:
+    """Half a certificate, a mistake in the file: the sensor goes on, and the log says why."""
+    certificates = Certificates.make(tmp_path / "certificates")
+    with running(
+        tmp_path,
+        tls="files",
+        tls_certificate=str(certificates.certificate),
+        tls_key=str(certificates.key),
+    ) as sensor:
+        whole = certificates.certificate.read_bytes()
+        certificates.certificate.write_bytes(whole[: len(whole) // 2])
+        hang_up(sensor, "certificates and passwords cannot be read again")
+        certificates.certificate.unlink()
+        hang_up(sensor, "certificates and passwords cannot be read again")
+        certificates.certificate.write_bytes(whole)
+        assert certificate_of(sensor, certificates.authority)
+        good = sensor.config.read_text()
+        sensor.config.write_text(good + "ignroe = []\n")
+        hang_up(sensor, "settings cannot be read again")
+        assert "did you mean 'ignore'" in sensor.log.read_text()
+        assert certificate_of(sensor, certificates.authority)
+        assert sensor.stop() == 0
+
+
+def test_settings_that_need_a_restart_are_named(tmp_path: Path) -> None:
+    with running(tmp_path) as sensor:
+        sensor.settings |= {"persona": "postfix", "max_line_bytes": 4096, "ignore": ["::1/128"]}
+        sensor.write_config()
+        hang_up(sensor, "changed=ignore")
+        assert "need a restart settings=max_line_bytes,persona" in sensor.log.read_text()
+        # Once: what was stated before is no change.
+        hang_up(sensor, "changed=none")
+        assert sensor.log.read_text().count("need a restart") == 1
+        with sensor.connect() as client:
+            assert client.reply() == 220
+
+
+def test_systemd_is_notified_of_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with running(tmp_path) as sensor:
+            assert notify.recv(200) == b"READY=1"
+            hang_up(sensor, "files read again")
+            assert notify.recv(200).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert notify.recv(200) == b"READY=1"
+            assert sensor.stop() == 0
