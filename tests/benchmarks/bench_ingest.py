@@ -9,8 +9,9 @@ the machine does meanwhile weighs on both. The CPU time of a row hardly depends 
 
 ``python tests/benchmarks/bench_ingest.py`` prints a table, and writes JSON to ``$BENCH_OUT``.
 ``$SMTPFEEDS_ASN_DATA`` names a folder with ``ipasn-scaled-1300k.dat.gz``; without it a table of
-1.3 million prefixes is made up. ``$BENCH_ROWS``, ``$BENCH_REPEATED_ROWS``, ``$BENCH_SECONDS`` and
-``$BENCH_STAGES`` make it longer or shorter. Stages:
+1.3 million prefixes is made up. With ``BENCH_SHORT=1`` all takes some seconds (`sizes`).
+``$BENCH_ROWS``, ``$BENCH_REPEATED_ROWS``, ``$BENCH_SECONDS`` and ``$BENCH_STAGES`` make it longer
+or shorter. Stages:
 
 * ``speed`` (the rates), ``repeated`` (repeated addresses, memory), ``latency``: without being asked
 * ``growth``: the rate of new rows with ``$BENCH_GROWTH`` million already there
@@ -43,6 +44,7 @@ import pika
 import psycopg
 from pika.exceptions import NackError
 
+from benchmarks.sizes import size
 from ingest_support import delivery_of, now_ms
 from servers.rabbitmq import RabbitNode
 from servers.rabbitmq import running as rabbitmq_running
@@ -65,15 +67,16 @@ from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BATCH_ROWS = 5_000
-ROWS = int(os.environ.get("BENCH_ROWS", "600000"))
-REPEATED_ROWS = int(os.environ.get("BENCH_REPEATED_ROWS", "10000000"))
-SECONDS = int(os.environ.get("BENCH_SECONDS", "30"))
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+ROWS = size(600_000, 10_000, "BENCH_ROWS")
+REPEATED_ROWS = size(10_000_000, 100_000, "BENCH_REPEATED_ROWS")
+SECONDS = size(30, 2, "BENCH_SECONDS")
+ROUNDS = size(3, 1, "BENCH_ROUNDS")
+PREFIXES4, PREFIXES6 = size(1_050_000, 2_000), size(250_000, 500)
 GROWTH = [int(million) for million in os.environ.get("BENCH_GROWTH", "1,3,10").split(",")]
 LIMIT_S = float(os.environ.get("BENCH_LIMIT_S", "1200"))
 STAGES = os.environ.get("BENCH_STAGES", "speed,repeated,latency").split(",")
 SENSORS = 24
-POOL = 200_000
+POOL = size(200_000, 20_000)
 TICKS = os.sysconf("SC_CLK_TCK")
 #: What a small database server is set to.
 POSTGRES = {
@@ -149,8 +152,8 @@ def origin_table(folder: Path) -> Path:
         return Path(given) / "ipasn-scaled-1300k.dat.gz"
     path = folder / "made-up-1300k.dat"
     chance = random.Random(1)
-    v4 = chance.sample(range(1 << 24, 224 << 16), 1_050_000)
-    v6 = chance.sample(range(0x2001_0000, 0x2C00_0000), 250_000)
+    v4 = chance.sample(range(1 << 16, 224 << 16), PREFIXES4)  # /24s from 1.0.0.0 on
+    v6 = chance.sample(range(0x2001_0000, 0x2C00_0000), PREFIXES6)
     with path.open("w") as out:
         for net in sorted(v4):
             out.write(f"{net >> 16}.{net >> 8 & 255}.{net & 255}.0/24\t{net % 60_000 + 1}\n")
@@ -529,7 +532,7 @@ def growth(bench: Bench) -> None:
             say(f"{million} million there", {"rows/s": f"{200_000 / (ended - started):,.0f}"})
 
 
-def many_spools(bench: Bench, spools: int = 10_000) -> None:
+def many_spools(bench: Bench, spools: int = size(10_000, 100)) -> None:
     """The same rows in batches of many spools, against as many batches of few."""
     for name, count in (("few", SENSORS), ("many", spools)):
         dsn = bench.database()

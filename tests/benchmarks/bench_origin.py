@@ -4,9 +4,9 @@
 
 DIR holds `mrt/rib.full-1peer-1300k.gz`, `ipasn-scaled-1300k.dat.gz`,
 `ipasn-20260822.dat.gz` and `asnames-20260715.json.gz`; without it, tables of the
-same size are made up. Prints a table; BENCH_OUT names a file for the figures as
-JSON. Look-ups are compared, on the same random addresses of which half are
-announced, with
+same size are made up, or some thousand prefixes with BENCH_SHORT=1 (`sizes`).
+Prints a table; BENCH_OUT names a file for the figures as JSON. Look-ups are compared,
+on the same random addresses of which half are announced, with
 
 * pyasn's bare loop (`for address in texts: tree.lookup(address)`), its text ready, and
 * a sorted-array search as the limit: `bisect` over a list of numbers that is ready
@@ -36,6 +36,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.sizes import size
 from origin_support import mrt
 from origin_support.world import rows, table_text
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
@@ -44,10 +45,11 @@ from smtpfeeds_aggregator.origin.generation import CHILD
 from smtpfeeds_aggregator.origin.load import load_files
 from smtpfeeds_aggregator.settings import AggregatorSettings
 
-LOOKUPS = 400_000
-ROWS = 1_000_000
-SWAPS = 6
-RUNS = 3
+LOOKUPS = size(400_000, 5_000)
+ROWS = size(1_000_000, 10_000)
+SWAPS = size(6, 2)
+RUNS = size(3, 1)
+IDLE_S = size(3, 1)
 
 
 def best(work: Callable[[], Any], runs: int = RUNS) -> float:
@@ -62,8 +64,8 @@ def best(work: Callable[[], Any], runs: int = RUNS) -> float:
 
 def made_up(folder: Path) -> dict[str, Path]:
     """Tables of the real ones' size, where no data is given."""
-    table = rows(1_000_000, 250_000)
-    half = rows(600_000, 200_000)
+    table = rows(size(1_000_000, 6_000), size(250_000, 1_500))
+    half = rows(size(600_000, 3_000), size(200_000, 1_000))
     paths = {"full": folder / "full.dat.gz", "other": folder / "other.dat.gz"}
     for path, found in zip(paths.values(), (table, half), strict=True):
         path.write_bytes(gzip.compress(table_text(found).encode(), 1))
@@ -220,7 +222,7 @@ def swaps(paths: dict[str, Path], folder: Path) -> dict[str, float]:
         with gzip.open(paths["full"], "rt") as stream:
             pyasn(None, ipasn_string=stream.read())
 
-    idle = stalls(lambda: time.sleep(3))
+    idle = stalls(lambda: time.sleep(IDLE_S))
     late = stalls(swap)
     begun = time.perf_counter()
     late_file = stalls(from_file)
@@ -272,6 +274,7 @@ def main() -> None:
         figures |= lookups(tables[0], paths)
         figures |= reannotate(tables[0], tables[1])
         figures |= swaps(paths, folder)
+        figures["refresh_peak_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     for key, value in figures.items():
         print(f"{key:34} {value:>16,.2f}")
     if os.environ.get("BENCH_OUT"):

@@ -5,7 +5,8 @@ sensor runs with everything on: ``drain``, every event in the spool before its r
 alternate, so that a busy machine is busy for all; medians are compared. Also: memory of an idle
 connection at 10,000, events a spool takes in a second, sessions a second with 1 and 2 workers.
 
-``python tests/benchmarks/bench_sensor.py`` prints a table, and writes JSON to ``$BENCH_OUT``.
+``python tests/benchmarks/bench_sensor.py`` prints a table, and writes JSON to ``$BENCH_OUT``;
+with ``BENCH_SHORT=1`` all takes some seconds (`sizes`).
 """
 
 import json
@@ -22,12 +23,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.sizes import size
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PARALLEL = 50
-SESSIONS = int(os.environ.get("BENCH_SESSIONS", "6000"))
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
-IDLE = int(os.environ.get("BENCH_IDLE", "10000"))
+SESSIONS = size(6000, 800, "BENCH_SESSIONS")
+ROUNDS = size(5, 1, "BENCH_ROUNDS")
+IDLE = size(10_000, 200, "BENCH_IDLE")
+EVENTS = size(200_000, 10_000)
 LOAD = f"-A -s {PARALLEL} -l 1024 -M client.example -f a@client.example -t b@bench.example".split()
 TICKS = os.sysconf("SC_CLK_TCK")
 KINDS = ("sensor", "aiosmtpd", "stock", "smtp-sink")
@@ -168,9 +172,8 @@ def measure_spool(folder: Path) -> float:
     from smtpfeeds_common.spool import Event, Spool, now_ms
 
     spool = Spool(folder / "events.spool", sensor="bench")
-    events = 200_000
     began = time.perf_counter()
-    for index in range(events):
+    for index in range(EVENTS):
         address = (index * 2_654_435_761 % 1_000_000 + 0x0A00_0000).to_bytes(4)
         spool.fold(Event(index % 2, address, now_ms()))
         if index % 50 == 49:
@@ -178,7 +181,7 @@ def measure_spool(folder: Path) -> float:
     spool.commit()
     took = time.perf_counter() - began
     spool.close()
-    return events / took
+    return EVENTS / took
 
 
 def main() -> None:
