@@ -25,7 +25,7 @@ class Metrics:
         self.duplicates = self._counter("duplicates", "Batches that had been counted before.")
         self.rows_read = self._counter("rows_read", "Rows in the batches that were counted.")
         self.rows_written = self._counter("rows_written", "Rows written, after the fold.")
-        self.rows_outlived = self._counter("rows_outlived", "Rows older than the retention.")
+        self.rows_expired = self._counter("rows_expired", "Rows older than the retention.")
         self.rows_overflowed = self._counter(
             "rows_overflowed", "Rows counted under their /64, which was full for the day."
         )

@@ -161,7 +161,7 @@ def test_clock_behind_is_counted_and_not_stored(store: IngestStore, table: Table
         overflows=[PrefixOverflow("smtpgreet", "2001:db8::/64", past, past, 9)],
     )
     outcome = apply(store, late)
-    assert (outcome.outlived, outcome.rows) == (2, 1)
+    assert (outcome.expired, outcome.rows) == (2, 1)
     first = table.rows()["192.0.2.2", "smtpgreet"][0]
     assert abs(first - (table.one("SELECT now()") - RETENTION)) < timedelta(minutes=1)
     assert list(table.rows()) == [("192.0.2.2", "smtpgreet")]

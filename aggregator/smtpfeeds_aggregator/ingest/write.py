@@ -222,15 +222,15 @@ class Writer:
             logger.info("counted before", extra=fields(batches=again))
         metrics.rows_read.inc(outcome.rows_read)
         metrics.rows_written.inc(outcome.rows)
-        metrics.rows_outlived.inc(outcome.outlived)
+        metrics.rows_expired.inc(outcome.expired)
         metrics.rows_overflowed.inc(outcome.overflowed)
         for sealed_at in outcome.sealed_at:
             metrics.lag.observe(max(0.0, (outcome.now - sealed_at).total_seconds()))
         for sensor in outcome.new_sensors:
             metrics.new_sensors.inc()
             logger.info("sensor heard for the first time", extra=fields(sensor=sensor))
-        if outcome.outlived:
-            logger.warning("rows older than the retention", extra=fields(rows=outcome.outlived))
+        if outcome.expired:
+            logger.warning("rows older than the retention", extra=fields(rows=outcome.expired))
 
     def _acknowledge(self, collection: Collection) -> None:
         """Acknowledge what is committed; a batch with refused rows once those are kept."""

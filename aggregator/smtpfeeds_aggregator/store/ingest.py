@@ -168,15 +168,15 @@ class IngestStore:
         fresh, now = self._claim(connection, folded.keys)
         if len(fresh) < len(folded.keys):
             folded = refold(fresh)
-        outlived, overflows, overflowed = self._write_rows(connection, folded, now, per_prefix)
+        expired, overflows, overflowed = self._write_rows(connection, folded, now, per_prefix)
         self._write_hours(connection, folded)
         self._write_overflows(connection, [*folded.overflows, *overflows])
         new_sensors = self._write_sensors(connection, folded)
         outcome = Outcome(
             fresh=fresh,
-            rows=folded.rows - outlived - overflowed,
+            rows=folded.rows - expired - overflowed,
             rows_read=folded.rows_read,
-            outlived=outlived,
+            expired=expired,
             overflowed=overflowed,
             now=now,
             sealed_at=folded.sealed_at,
@@ -219,9 +219,9 @@ class IngestStore:
         with connection.cursor() as cursor, cursor.copy(self._sql["copy_incoming"]) as copy:
             copy.write(folded.copy)
         parameters = {"retention": self._retention, "annotated": folded.annotated}
-        outlived = 0
+        expired = 0
         if folded.oldest < now - self._retention:
-            outlived = connection.execute(self._sql["delete_outlived"], parameters).rowcount
+            expired = connection.execute(self._sql["delete_expired"], parameters).rowcount
         self._write_names(connection, folded.names)
         overflows, overflowed = self._admit(connection, per_prefix) if folded.has_ipv6 else ([], 0)
         one = "upsert_observations_of_one_sensor"
@@ -229,7 +229,7 @@ class IngestStore:
             self._sql[one if folded.one_sensor_each else "upsert_observations"], parameters
         )
         connection.execute(self._sql["upsert_sightings"], parameters)
-        return outlived, overflows, overflowed
+        return expired, overflows, overflowed
 
     def _write_names(self, connection: Connection, names: dict[int, str]) -> None:
         if len(self._names) > _NAMES_KNOWN:

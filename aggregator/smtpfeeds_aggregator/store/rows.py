@@ -90,7 +90,7 @@ class Outcome(NamedTuple):
     rows: int
     rows_read: int
     #: Rows older than the retention.
-    outlived: int
+    expired: int
     #: Rows counted under their /64 in place of their address.
     overflowed: int
     #: The database's clock.

@@ -58,7 +58,7 @@ RETURNING spool, seq;
 -- name: copy_incoming
 COPY incoming FROM STDIN (FORMAT binary);
 
--- name: delete_outlived
+-- name: delete_expired
 -- Older than the retention: counted, not stored.
 DELETE FROM incoming WHERE last_seen < now() - %(retention)s::interval;
 
