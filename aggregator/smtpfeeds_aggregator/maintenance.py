@@ -2,7 +2,9 @@
 
 Any aggregator does it, one at a time, by an advisory lock that is given back
 after each round. A round of retention rests between slices, so that ingest and
-queries have the database to themselves most of the time.
+queries have the database to themselves most of the time. While the database's clock
+is in doubt nothing is done, and for an hour after the start and after a doubt
+nothing is deleted by age.
 """
 
 import logging
@@ -15,6 +17,7 @@ from typing import Final
 from smtpfeeds_common.errors import DatabaseError
 from smtpfeeds_common.logs import fields
 
+from .clock.database import DatabaseClock
 from .health import Health
 from .metrics import Metrics
 from .settings import AggregatorSettings
@@ -35,8 +38,11 @@ _REST_S: Final = 0.02
 class Maintenance:
     """Does what keeps the tables small, until told to stop."""
 
-    def __init__(self, settings: AggregatorSettings, metrics: Metrics, health: Health) -> None:
-        self._settings, self._metrics, self._health = settings, metrics, health
+    def __init__(
+        self, settings: AggregatorSettings, clock: DatabaseClock, metrics: Metrics, health: Health
+    ) -> None:
+        self._settings, self._clock = settings, clock
+        self._metrics, self._health = metrics, health
         self._connection: Connection | None = None
         self._retire_at_s = time.monotonic()
 
@@ -62,26 +68,30 @@ class Maintenance:
         store = MaintenanceStore(
             self._connection, retention=timedelta(days=self._settings.retention_days)
         )
-        if not store.try_lock():
+        if self._clock.state().doubts or not store.try_lock():
             return
         try:
             moved = store.compact(batches=_WORTH_BATCHES, spools=_SPOOLS_A_ROUND)
             self._metrics.compacted.inc(moved)
-            if time.monotonic() >= self._retire_at_s:
-                self._retire(store, stop)
+            if time.monotonic() >= self._retire_at_s and self._retire(store, stop):
                 self._retire_at_s = time.monotonic() + _RETIRE_EVERY_S
         finally:
             if not self._connection.closed:
                 store.unlock()
 
-    def _retire(self, store: MaintenanceStore, stop: Event) -> None:
+    def _retire(self, store: MaintenanceStore, stop: Event) -> bool:
+        """Delete by age; False where the clock does not allow it, or not to the end."""
+        now = self._clock.deletes_from()
+        if now is None:
+            return False
         self._metrics.compacted.inc(store.compact(batches=1, spools=100 * _SPOOLS_A_ROUND))
         total = 0
-        for table, rows in store.retire():
+        for table, rows in store.retire(now):
             self._metrics.retired_rows.labels(table).inc(rows)
             total += rows
             self._health.beat("maintenance", within_s=3600)
-            if stop.wait(_REST_S):
-                return
+            if stop.wait(_REST_S) or self._clock.deletes_from() is None:
+                return False
         if total:
             logger.info("retired", extra=fields(rows=total))
+        return True

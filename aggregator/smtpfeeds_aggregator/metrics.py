@@ -66,6 +66,12 @@ class Metrics:
             "refusing_all", "1 while the database refuses even a batch that is known to be good."
         )
 
+        self.clock_in_doubt = Gauge(
+            "smtpfeeds_clock_in_doubt",
+            "1 while the database's clock is in doubt.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.published_at = Gauge(
             "smtpfeeds_publish_last_success_timestamp_seconds",
             "When this aggregator last published; 0: never.",

@@ -23,6 +23,8 @@ from smtpfeeds_common.logs import fields
 from smtpfeeds_common.signals import Signals
 from smtpfeeds_common.systemd import notify, watchdog_interval_s
 
+from .clock.database import DatabaseClock
+from .clock_watch import ClockWatch
 from .health import Health
 from .ingest.worker import IngestWorker
 from .maintenance import Maintenance
@@ -30,6 +32,7 @@ from .metrics import Metrics
 from .origin import OriginSource
 from .settings import AggregatorSettings
 from .sources import Source
+from .store.clock import read_clock
 from .store.connection import connect, discard
 from .store.ingest import IngestStore
 from .store.migrations import check_schema
@@ -77,7 +80,12 @@ class _Part:
 class Service:
     """One aggregator."""
 
-    def __init__(self, settings: AggregatorSettings, signals: Signals | None = None) -> None:
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        signals: Signals | None = None,
+        clock: DatabaseClock | None = None,
+    ) -> None:
         """Build all parts; nothing runs yet. ``signals`` ends ``run``.
 
         Raises:
@@ -86,10 +94,12 @@ class Service:
         self._settings = settings
         self.metrics, self.health = Metrics(), Health()
         self._signals = signals or Signals()
+        self._clock = clock or DatabaseClock()
         limit_s = settings.database_timeout_s
         connection = connect(settings, "start", autocommit=True, limit_s=limit_s)
         try:
             check_schema(connection)
+            self._clock.take(read_clock(connection, self._clock.monotonic))
         finally:
             discard(connection)
         self._origins = OriginSource(settings)
@@ -97,6 +107,7 @@ class Service:
         self._source = _make_source(settings, self.metrics)
         store = IngestStore(
             lambda: connect(settings, "ingest", autocommit=True, limit_s=limit_s),
+            clock=self._clock,
             retention=timedelta(days=settings.retention_days),
             addresses_per_prefix64=settings.addresses_per_prefix64,
         )
@@ -107,27 +118,30 @@ class Service:
             settings,
             self.metrics,
             self.health,
+            clock=self._clock,
         )
         self._parts = self._make_parts(worker)
 
     def _make_parts(self, worker: IngestWorker) -> list[_Part]:
         """In the order in which they stop: first what takes in, last what acknowledges."""
+        settings, clock, metrics, health = self._settings, self._clock, self.metrics, self.health
         parts = [
             _Part("collect", worker.collect),
             _Part("store", worker.store),
             _Part("source", self._source.run),
-            _Part("maintenance", Maintenance(self._settings, self.metrics, self.health).run),
+            _Part("clock", ClockWatch(settings, clock, metrics, health).run),
+            _Part("maintenance", Maintenance(settings, clock, metrics, health).run),
             _Part("origin", self._origins.run),
         ]
-        if self._settings.feeds_dir:
+        if settings.feeds_dir:
             from .publish.service import PublishLoop
 
-            loop = PublishLoop(self._settings, self._origins, self.metrics, self.health)
+            loop = PublishLoop(settings, self._origins, metrics, health)
             parts.append(_Part("publish", loop.run))
-        if self._settings.metrics_listen:
+        if settings.metrics_listen:
             from .metrics_http import MetricsServer
 
-            server = MetricsServer(self._settings.metrics_listen, self.metrics, self.health)
+            server = MetricsServer(settings.metrics_listen, metrics, health)
             parts.append(_Part("http", server.run))
         return parts
 

@@ -16,6 +16,7 @@ import pika
 import psycopg
 from pika.exceptions import AMQPError
 
+from smtpfeeds_aggregator.clock.database import ClockLimits, DatabaseClock
 from smtpfeeds_aggregator.service import Service
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources import Delivery, Refusal
@@ -144,6 +145,11 @@ class MemorySource:
 def settings_of(dsn: str, *broker: str, **more: Any) -> AggregatorSettings:
     more.setdefault("ingest_wait_ms", 50)
     return AggregatorSettings(dsn=dsn, broker=broker, **more)
+
+
+def settled_clock() -> DatabaseClock:
+    """Beyond doubt from its first reading on: rows expire and are deleted at once."""
+    return DatabaseClock(ClockLimits(settle_s=0))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from ingest_support import MemorySource, settings_of
+from smtpfeeds_aggregator.clock.database import DatabaseClock
 from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.ingest.worker import IngestWorker
 from smtpfeeds_aggregator.ingest.write import Store
@@ -79,6 +80,7 @@ class Work(Generic[S]):
             settings_of("", **settings),
             self.metrics,
             self.health,
+            clock=DatabaseClock(),
             hold_s=0.3,
             probe_s=0.2,
         )

@@ -19,6 +19,7 @@ from ingest_support import (
     made_batch,
     now_ms,
     settings_of,
+    settled_clock,
     until,
 )
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
@@ -38,6 +39,7 @@ def work(dsn: str) -> Iterator[Work[IngestStore]]:
     settings = settings_of(dsn)
     store = IngestStore(
         lambda: connect(settings, "test", autocommit=True, limit_s=20),
+        clock=settled_clock(),
         retention=timedelta(days=30),
         addresses_per_prefix64=64,
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest_support import delivery_of, greet, made_batch, settings_of
+from ingest_support import delivery_of, greet, made_batch, settings_of, settled_clock
 from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
 from origin_support.world import rows, table_text
 from origin_support.world import settings as origin_settings
@@ -44,6 +44,7 @@ class Ingest(threading.Thread):
         config = settings_of(dsn)
         self.store = IngestStore(
             lambda: connect(config, "test", autocommit=True),
+            clock=settled_clock(),
             retention=timedelta(days=30),
             addresses_per_prefix64=64,
         )

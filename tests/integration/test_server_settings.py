@@ -154,7 +154,7 @@ def goes_through_everything(site: Site, caplog: pytest.LogCaptureFixture, direct
     with connect(site.settings, "test", autocommit=True) as connection:
         keeper = MaintenanceStore(connection, retention=timedelta(days=30))
         assert keeper.compact(batches=1, spools=10) == 2
-        assert not any(rows for _, rows in keeper.retire())
+        assert not any(rows for _, rows in keeper.retire(datetime.now(UTC)))
     assert "2 addresses rebuilt" in ok(
         site.command("sensors", "purge", "s1", "--since", "1h", "--yes")
     )

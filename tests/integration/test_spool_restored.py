@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest_support import KnowsAllOrigins, Table, delivery_of, now_ms, settings_of
+from ingest_support import KnowsAllOrigins, Table, delivery_of, now_ms, settings_of, settled_clock
 from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
 from smtpfeeds_aggregator.ingest.check import check
 from smtpfeeds_aggregator.ingest.fold import fold
@@ -34,6 +34,7 @@ def store(dsn: str) -> Iterator[IngestStore]:
     settings = settings_of(dsn)
     made = IngestStore(
         lambda: connect(settings, "test", autocommit=True),
+        clock=settled_clock(),
         retention=timedelta(days=30),
         addresses_per_prefix64=64,
     )

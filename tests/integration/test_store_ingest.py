@@ -21,6 +21,7 @@ from ingest_support import (
     made_batch,
     now_ms,
     settings_of,
+    settled_clock,
     utc,
 )
 from ingest_support.fixtures import dsn, every_dsn, terminate_others  # noqa: F401 - fixtures
@@ -44,6 +45,7 @@ def store_of(dsn: str, per_prefix64: int = 64) -> IngestStore:
     settings = settings_of(dsn)
     return IngestStore(
         lambda: connect(settings, "test", autocommit=True),
+        clock=settled_clock(),
         retention=RETENTION,
         addresses_per_prefix64=per_prefix64,
     )

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -21,6 +21,7 @@ from ingest_support import (
     made_batch,
     now_ms,
     settings_of,
+    settled_clock,
     until,
 )
 from ingest_support.fixtures import dsn, every_dsn, table  # noqa: F401 - fixtures
@@ -51,6 +52,7 @@ def ingest_store(dsn: str) -> IngestStore:
     settings = settings_of(dsn)
     return IngestStore(
         lambda: connect(settings, "test", autocommit=True),
+        clock=settled_clock(),
         retention=RETENTION,
         addresses_per_prefix64=64,
     )
@@ -171,7 +173,7 @@ def test_retention_takes_what_is_older_and_nothing_else(
     age(asked, "2001:db8:8::/45", 400)
     first, second = Counter[str](), Counter[str]()
     for round_ in (first, second):
-        for name, rows in keeper.retire():
+        for name, rows in keeper.retire(datetime.now(UTC)):
             round_[name] += rows
     left = {ip for ip, _ in asked.rows()}
     assert left == {ip for ip in ips if not _is_aged(ip)}
@@ -197,10 +199,10 @@ def test_hours_prefixes_and_spools_are_retired_too(
               " now() - interval '41 days', now() - interval '40 days', 1)")  # fmt: skip
     asked.run("UPDATE spool SET heard_at = now() - interval '40 days'")
     apply(store, made_batch(greet("192.0.2.1")))
-    list(keeper.retire())
+    list(keeper.retire(datetime.now(UTC)))
     assert asked.one("SELECT count(*) FROM spool") == 2, "its batch is not compacted yet"
     asked.run("DELETE FROM applied_batch")
-    list(keeper.retire())
+    list(keeper.retire(datetime.now(UTC)))
     assert asked.one("SELECT count(*) FROM activity") == 1
     assert asked.one("SELECT count(*) FROM prefix_overflow") == 0
     assert asked.one("SELECT count(*) FROM prefix_admission") == 0
@@ -228,8 +230,8 @@ def test_row_that_ingest_refreshes_during_retention_stays(
     with connect(settings_of(dsn), "test", autocommit=True) as connection:
         keeper = MaintenanceStore(connection, retention=RETENTION)
         while thread.is_alive():
-            list(keeper.retire())
-        list(keeper.retire())
+            list(keeper.retire(datetime.now(UTC)))
+        list(keeper.retire(datetime.now(UTC)))
     store.close()
     assert {ip for ip, _ in table.rows()} == set(ips)
     assert (
@@ -249,7 +251,12 @@ def test_row_locked_by_ingest_is_left_for_the_next_round(dsn: str, table: Table)
     table.run("UPDATE observation SET last_seen = now() WHERE ip = '192.0.2.1'")
     with connect(settings_of(dsn), "test", autocommit=True) as connection:
         connection.execute("SET lock_timeout = '3s'")
-        assert dict(MaintenanceStore(connection, retention=RETENTION).retire())["sighting"] == 2
+        assert (
+            dict(MaintenanceStore(connection, retention=RETENTION).retire(datetime.now(UTC)))[
+                "sighting"
+            ]
+            == 2
+        )
     table.run("COMMIT")
     assert list(table.rows()) == [("192.0.2.1", "smtpgreet")]
 

@@ -1,4 +1,4 @@
-"""`smtpfeeds aggregator`: migrate, run, check-config and what is refused."""
+"""`smtpfeeds aggregator`: migrate, run, check-config, the clock and what is refused."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import click
 
 from smtpfeeds_common.config_option import as_option, check_as
 
+from .clock import accept_clock, clock
 from .dead_letters import dead_letters
 from .options import CONFIG, load
 
@@ -58,4 +59,6 @@ def check_config(config: Path | None, as_user: str) -> None:
         click.echo(line)
 
 
+aggregator.add_command(clock)
+aggregator.add_command(accept_clock)
 aggregator.add_command(dead_letters)

@@ -14,6 +14,7 @@ from typing import Final
 from smtpfeeds_common.errors import WireError
 from smtpfeeds_common.logs import fields
 
+from ..clock.database import DatabaseClock
 from ..health import Health
 from ..metrics import Metrics
 from ..origin import EMPTY
@@ -60,11 +61,13 @@ class Collector:
         source: Source,
         origin: Callable[[], OriginLookup],
         handover: Handover,
+        clock: DatabaseClock,
         settings: AggregatorSettings,
         metrics: Metrics,
         health: Health,
     ) -> None:
         self._source, self._origin, self._handover = source, origin, handover
+        self._clock = clock
         self._settings, self._metrics, self._health = settings, metrics, health
 
     def run(self, stop: Event) -> None:
@@ -94,17 +97,24 @@ class Collector:
             delivery = self._source.get(wait_s)
             if delivery is None:
                 if not taken:
+                    self._note_idle()
                     break
                 continue
             if not taken:
                 deadline = time.monotonic() + self._settings.ingest_wait_ms / 1000
             checked = self._check(delivery)
             if checked is not None:
+                self._clock.sealed(checked.key.sensor, checked.batch.sealed_ms)
                 taken.append(checked)
                 rows += len(checked.rows)
                 if rows >= self._settings.ingest_batch_rows:
                     break
         return taken
+
+    def _note_idle(self) -> None:
+        """Nothing came, and nothing of ours keeps it from coming: the source is empty."""
+        if self._source.consuming and not self._handover.is_busy:
+            self._clock.idle()
 
     def _check(self, delivery: Delivery) -> CheckedBatch | None:
         if delivery.redelivered:

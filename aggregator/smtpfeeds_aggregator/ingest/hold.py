@@ -1,8 +1,8 @@
 """The hold: while the database accepts nothing, batches wait and none is refused.
 
 Since when it lasts, why, and when to try again; and what of it is logged, measured
-and reported to ``/health``. There are two kinds: the database is away, or it is
-there and refuses every batch, also one that is known to be good.
+and reported to ``/health``. There are two kinds: the database is away or its clock in
+doubt, or it is there and refuses every batch, also one that is known to be good.
 """
 
 import logging
@@ -13,6 +13,7 @@ from typing import Final
 from smtpfeeds_common.errors import BadRows, DatabaseError
 from smtpfeeds_common.logs import fields
 
+from ..clock.database import ClockInDoubt
 from ..health import Health
 from ..metrics import Metrics
 
@@ -58,7 +59,8 @@ class Hold:
             logger.error("database refuses every batch; all wait", extra=fields(reason=reason))
         else:
             self._health.trouble("database", reason)
-            logger.warning("database away", extra=fields(reason=reason))
+            event = "batches wait" if isinstance(trouble, ClockInDoubt) else "database away"
+            logger.warning(event, extra=fields(reason=reason))
         self._metrics.holding.set(1)
         self._metrics.refusing_all.set(refuses_all)
 

@@ -20,6 +20,7 @@ What can go wrong has one answer each:
 from collections.abc import Callable
 from threading import Event
 
+from ..clock.database import DatabaseClock
 from ..health import Health
 from ..metrics import Metrics
 from ..origin.lookup import OriginLookup
@@ -42,11 +43,12 @@ class IngestWorker:
         metrics: Metrics,
         health: Health,
         *,
+        clock: DatabaseClock,
         hold_s: float = HOLD_S,
         probe_s: float = PROBE_S,
     ) -> None:
         self.handover = Handover()
-        self._collector = Collector(source, origin, self.handover, settings, metrics, health)
+        self._collector = Collector(source, origin, self.handover, clock, settings, metrics, health)
         self._writer = Writer(
             source, store, self.handover, metrics, health, hold_s=hold_s, probe_s=probe_s
         )

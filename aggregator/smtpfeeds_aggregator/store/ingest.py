@@ -20,6 +20,8 @@ from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
 from smtpfeeds_common.logs import fields
 
+from ..clock.database import ClockInDoubt, DatabaseClock, Times, retention_from
+from .clock import read_clock
 from .connection import Connection, discard
 from .errors import TransactionConflict, database_errors, session_errors
 from .rows import BatchKey, Folded, Outcome, OverflowRow
@@ -44,10 +46,12 @@ class IngestStore:
         self,
         connect: Callable[[], Connection],
         *,
+        clock: DatabaseClock,
         retention: timedelta,
         addresses_per_prefix64: int,
     ) -> None:
         self._connect = connect
+        self._clock = clock
         self._retention = retention
         self._per_prefix = addresses_per_prefix64
         self._connection: Connection | None = None
@@ -68,6 +72,7 @@ class IngestStore:
 
         Raises:
             BadRows: the database refuses the data; nothing was written.
+            ClockInDoubt: nothing was written, and nothing is while that lasts.
             DatabaseTimeout: it took too long; fewer batches may pass.
             DatabaseUnavailable: nothing was written, or it is not known: the same
                 batches again do no harm.
@@ -129,9 +134,7 @@ class IngestStore:
         try:
             with database_errors():
                 yield
-        except TransactionConflict:
-            raise
-        except BadRows:
+        except (TransactionConflict, ClockInDoubt, BadRows):
             raise
         except Exception:
             # Also what is no error of the database's: nobody knows what the session is in.
@@ -144,8 +147,10 @@ class IngestStore:
     ) -> Outcome:
         with self._errors():
             connection = self._ready()
+            begun_s = self._clock.monotonic()
             with connection.one_limit(), connection.transaction():
-                outcome, folded = self._write(connection, folded, refold, self._per_prefix)
+                times = self._check_clock(connection, begun_s)
+                outcome, folded = self._write(connection, folded, refold, times, self._per_prefix)
         self._names |= folded.names
         return outcome
 
@@ -153,8 +158,10 @@ class IngestStore:
         with self._errors():
             connection = self._ready()
             _refuse_read_only(connection)
+            begun_s = self._clock.monotonic()
             with connection.one_limit(), connection.transaction(force_rollback=True):
-                self._write(connection, good, lambda _: good, per_prefix=1)
+                times = self._check_clock(connection, begun_s)
+                self._write(connection, good, lambda _: good, times, per_prefix=1)
                 connection.execute(self._sql["check_deferred"])
 
     def _write(
@@ -162,15 +169,16 @@ class IngestStore:
         connection: Connection,
         folded: Folded,
         refold: Callable[[frozenset[BatchKey]], Folded],
+        times: Times,
         per_prefix: int,
     ) -> tuple[Outcome, Folded]:
         """Write what is new of it; with the outcome goes what was written."""
-        fresh, now = self._claim(connection, folded.keys)
+        fresh = self._claim(connection, folded.keys)
         if len(fresh) < len(folded.keys):
             folded = refold(fresh)
-        expired, overflows, overflowed = self._write_rows(connection, folded, now, per_prefix)
-        self._write_hours(connection, folded)
-        self._write_overflows(connection, [*folded.overflows, *overflows])
+        expired, overflows, overflowed = self._write_rows(connection, folded, times, per_prefix)
+        self._write_hours(connection, folded, times)
+        self._write_overflows(connection, [*folded.overflows, *overflows], times)
         new_sensors = self._write_sensors(connection, folded)
         outcome = Outcome(
             fresh=fresh,
@@ -178,27 +186,32 @@ class IngestStore:
             rows_read=folded.rows_read,
             expired=expired,
             overflowed=overflowed,
-            now=now,
+            now=times.now,
             sealed_at=folded.sealed_at,
             new_sensors=new_sensors,
         )
         return outcome, folded
 
-    def _claim(
-        self, connection: Connection, keys: tuple[BatchKey, ...]
-    ) -> tuple[frozenset[BatchKey], datetime]:
+    def _check_clock(self, connection: Connection, begun_s: float) -> Times:
+        """The transaction's time, which every statement of it has as now()."""
+        return self._clock.check(read_clock(connection, self._clock.monotonic, begun_s=begun_s))
+
+    def _retention_at(self, times: Times) -> timedelta:
+        return retention_from(times, self._retention)
+
+    def _claim(self, connection: Connection, keys: tuple[BatchKey, ...]) -> frozenset[BatchKey]:
         """Take the batches that nobody counted before."""
-        ids, now = self._lock_spools(connection, keys)
+        ids = self._lock_spools(connection, keys)
         by_row = {(ids[key.sensor, key.spool], key.seq): key for key in keys}
         claimed = connection.execute(
             self._sql["claim_batches"],
             {"spools": [row[0] for row in by_row], "seqs": [row[1] for row in by_row]},
         ).fetchall()
-        return frozenset(by_row[spool, seq] for spool, seq in claimed), now
+        return frozenset(by_row[spool, seq] for spool, seq in claimed)
 
     def _lock_spools(
         self, connection: Connection, keys: tuple[BatchKey, ...]
-    ) -> tuple[dict[tuple[str, UUID], int], datetime]:
+    ) -> dict[tuple[str, UUID], int]:
         asked = sorted({(key.sensor, key.spool) for key in keys})
         parameters = {
             "sensors": [sensor for sensor, _ in asked],
@@ -208,22 +221,26 @@ class IngestStore:
         if len(rows) < len(asked):
             connection.execute(self._sql["insert_spools"], parameters)
             rows = connection.execute(self._sql["lock_spools"], parameters).fetchall()
-        return {(row[1], row[2]): row[0] for row in rows}, rows[0][3]
+        return {(row[1], row[2]): row[0] for row in rows}
 
     def _write_rows(
-        self, connection: Connection, folded: Folded, now: datetime, per_prefix: int
+        self, connection: Connection, folded: Folded, times: Times, per_prefix: int
     ) -> tuple[int, list[OverflowRow], int]:
         """Give back: rows older than the retention, overflow rows, rows they stand for."""
         if not folded.rows or folded.oldest is None:
             return 0, [], 0
         with connection.cursor() as cursor, cursor.copy(self._sql["copy_incoming"]) as copy:
             copy.write(folded.copy)
-        parameters = {"retention": self._retention, "annotated": folded.annotated}
+        retention = self._retention_at(times)
+        parameters = {"retention": retention, "annotated": folded.annotated}
         expired = 0
-        if folded.oldest < now - self._retention:
+        if folded.oldest < times.now - retention:
             expired = connection.execute(self._sql["delete_expired"], parameters).rowcount
         self._write_names(connection, folded.names)
-        overflows, overflowed = self._admit(connection, per_prefix) if folded.has_ipv6 else ([], 0)
+        overflows: list[OverflowRow] = []
+        overflowed = 0
+        if folded.has_ipv6:
+            overflows, overflowed = self._admit(connection, retention, per_prefix)
         one = "upsert_observations_of_one_sensor"
         connection.execute(
             self._sql[one if folded.one_sensor_each else "upsert_observations"], parameters
@@ -240,10 +257,12 @@ class IngestStore:
                 self._sql["upsert_names"], {"asns": list(new), "names": list(new.values())}
             )
 
-    def _admit(self, connection: Connection, per_prefix: int) -> tuple[list[OverflowRow], int]:
+    def _admit(
+        self, connection: Connection, retention: timedelta, per_prefix: int
+    ) -> tuple[list[OverflowRow], int]:
         """Keep the /64 bound: what is over it leaves ``incoming``."""
         parameters: dict[str, Any] = {
-            "retention": self._retention,
+            "retention": retention,
             "per_prefix": per_prefix,
         }
         crowded = connection.execute(self._sql["admit_prefixes"], parameters).fetchall()
@@ -261,12 +280,14 @@ class IngestStore:
         ]
         return rows, sum(row[6] for row in gone)
 
-    def _write_overflows(self, connection: Connection, rows: list[OverflowRow]) -> None:
+    def _write_overflows(
+        self, connection: Connection, rows: list[OverflowRow], times: Times
+    ) -> None:
         if rows:
             connection.execute(
                 self._sql["upsert_overflows"],
                 {
-                    "retention": self._retention,
+                    "retention": self._retention_at(times),
                     "prefixes": [f"{format_address(row.prefix)}/64" for row in rows],
                     "feeds": [row.feed for row in rows],
                     "sensors": [row.sensor for row in rows],
@@ -276,13 +297,13 @@ class IngestStore:
                 },
             )
 
-    def _write_hours(self, connection: Connection, folded: Folded) -> None:
+    def _write_hours(self, connection: Connection, folded: Folded, times: Times) -> None:
         rows = folded.hours
         if rows:
             connection.execute(
                 self._sql["upsert_activity"],
                 {
-                    "retention": self._retention,
+                    "retention": self._retention_at(times),
                     "hours": [row.hour for row in rows],
                     "feeds": [row.feed for row in rows],
                     "sensors": [row.sensor for row in rows],

@@ -6,7 +6,7 @@ index on ``last_seen``: it would end HOT updates).
 """
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import psycopg
@@ -74,22 +74,27 @@ class MaintenanceStore:
             return 0  # busy workers; the next round
         return int(row[0]) if row else 0
 
-    def retire(self) -> Iterator[tuple[str, int]]:
-        """Delete what is older than the retention; yields after each slice: table, rows."""
+    def retire(self, now: datetime) -> Iterator[tuple[str, int]]:
+        """Delete what is older than the retention; yields after each slice: table, rows.
+
+        Args:
+            now: a time of the database's clock that is beyond doubt; a step of that clock
+                during the round changes nothing.
+        """
         for table, delete in (
             ("observation", "retire_observations"),
             ("sighting", "retire_sightings"),
         ):
-            yield from self._walk(table, delete)
+            yield from self._walk(table, delete, now)
         for table, delete in (
             ("activity", "retire_activity"),
             ("prefix_overflow", "retire_overflows"),
             ("prefix_admission", "retire_admissions"),
             ("spool", "delete_spools"),
         ):
-            yield from self._drain(table, delete)
+            yield from self._drain(table, delete, now)
 
-    def _walk(self, table: str, delete: str) -> Iterator[tuple[str, int]]:
+    def _walk(self, table: str, delete: str, now: datetime) -> Iterator[tuple[str, int]]:
         start: tuple[Any, str] | None = _LOWEST
         while start is not None:
             ip, feed = start
@@ -97,17 +102,16 @@ class MaintenanceStore:
             with database_errors():
                 end = self._connection.execute(self._sql[f"slice_end_{table}"], at).fetchone()
                 at["end_ip"], at["end_feed"] = (str(end[0]), end[1]) if end else (None, None)
-                at["retention"] = self._retention
+                at |= {"retention": self._retention, "now": now}
                 gone = self._connection.execute(self._sql[delete], at).rowcount
             yield table, gone
             start = end
 
-    def _drain(self, table: str, delete: str) -> Iterator[tuple[str, int]]:
+    def _drain(self, table: str, delete: str, now: datetime) -> Iterator[tuple[str, int]]:
         while True:
             with database_errors():
-                gone = self._connection.execute(
-                    self._sql[delete], {"retention": self._retention, "limit": SLICE_ROWS}
-                ).rowcount
+                bounds = {"retention": self._retention, "now": now, "limit": SLICE_ROWS}
+                gone = self._connection.execute(self._sql[delete], bounds).rowcount
             yield table, gone
             if gone < SLICE_ROWS:
                 return

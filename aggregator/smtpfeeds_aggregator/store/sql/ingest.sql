@@ -30,8 +30,7 @@ FROM pg_stat_activity WHERE pid = %(pid)s AND backend_start = %(start)s;
 
 -- name: lock_spools
 -- FOR SHARE: workers go side by side, the compactor (FOR UPDATE) waits for them.
--- The clock of this transaction comes with it.
-SELECT s.id, s.sensor, s.uuid, now()
+SELECT s.id, s.sensor, s.uuid
 FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS asked (sensor, uuid)
 JOIN spool s ON s.sensor = asked.sensor AND s.uuid = asked.uuid
 ORDER BY s.sensor, s.uuid

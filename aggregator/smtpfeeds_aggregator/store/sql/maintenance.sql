@@ -1,4 +1,5 @@
--- What keeps the tables small: applied batches into ranges, old rows out, in slices.
+-- What keeps the tables small: applied batches into ranges, old rows out, in slices. The age
+-- of a row counts from a time that was checked (%(now)s), not from the server's clock.
 
 -- name: try_lock_maintenance
 -- One aggregator at a time; held by the session.
@@ -41,7 +42,7 @@ WITH gone AS (
     FROM pieces
 )
 UPDATE spool SET
-    heard_at = now(),
+    heard_at = greatest(spool.heard_at, now()),
     applied = coalesce(b.kept, '{}')
         + CASE WHEN b.closed_pieces > 0 THEN int8multirange(b.closed) ELSE '{}' END
 FROM bounded b WHERE id = %(spool)s
@@ -51,7 +52,7 @@ RETURNING (SELECT count(*) FROM gone);
 -- Whatever such a spool may still hold is older than the retention, and not stored.
 WITH victim AS MATERIALIZED (
     SELECT s.id FROM spool s
-    WHERE s.heard_at < now() - %(retention)s::interval - interval '7 days'
+    WHERE s.heard_at < %(now)s::timestamptz - %(retention)s::interval - interval '7 days'
         AND NOT EXISTS (SELECT FROM applied_batch a WHERE a.spool = s.id)
     ORDER BY s.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
@@ -70,12 +71,12 @@ WITH victim AS MATERIALIZED (
     SELECT ip, feed FROM observation
     WHERE (ip, feed) > (%(ip)s::inet, %(feed)s)
         AND (%(end_ip)s::inet IS NULL OR (ip, feed) <= (%(end_ip)s::inet, %(end_feed)s))
-        AND last_seen < now() - %(retention)s::interval
+        AND last_seen < %(now)s::timestamptz - %(retention)s::interval
     ORDER BY ip, feed
     FOR UPDATE SKIP LOCKED
 )
 DELETE FROM observation o USING victim v
-WHERE o.ip = v.ip AND o.feed = v.feed AND o.last_seen < now() - %(retention)s::interval;
+WHERE o.ip = v.ip AND o.feed = v.feed AND o.last_seen < %(now)s::timestamptz - %(retention)s::interval;
 
 -- name: slice_end_sighting
 SELECT ip, feed FROM sighting
@@ -87,18 +88,18 @@ WITH victim AS MATERIALIZED (
     SELECT ip, feed, sensor FROM sighting
     WHERE (ip, feed) > (%(ip)s::inet, %(feed)s)
         AND (%(end_ip)s::inet IS NULL OR (ip, feed) <= (%(end_ip)s::inet, %(end_feed)s))
-        AND last_seen < now() - %(retention)s::interval
+        AND last_seen < %(now)s::timestamptz - %(retention)s::interval
     ORDER BY ip, feed, sensor
     FOR UPDATE SKIP LOCKED
 )
 DELETE FROM sighting s USING victim v
 WHERE s.ip = v.ip AND s.feed = v.feed AND s.sensor = v.sensor
-    AND s.last_seen < now() - %(retention)s::interval;
+    AND s.last_seen < %(now)s::timestamptz - %(retention)s::interval;
 
 -- name: retire_activity
 WITH victim AS MATERIALIZED (
     SELECT hour, feed, sensor FROM activity
-    WHERE hour < date_trunc('hour', now() - %(retention)s::interval)
+    WHERE hour < date_trunc('hour', %(now)s::timestamptz - %(retention)s::interval)
     ORDER BY hour, feed, sensor LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM activity a USING victim v
@@ -107,17 +108,17 @@ WHERE a.hour = v.hour AND a.feed = v.feed AND a.sensor = v.sensor;
 -- name: retire_overflows
 WITH victim AS MATERIALIZED (
     SELECT prefix, feed, sensor FROM prefix_overflow
-    WHERE last_seen < now() - %(retention)s::interval
+    WHERE last_seen < %(now)s::timestamptz - %(retention)s::interval
     ORDER BY prefix, feed, sensor LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM prefix_overflow p USING victim v
 WHERE p.prefix = v.prefix AND p.feed = v.feed AND p.sensor = v.sensor
-    AND p.last_seen < now() - %(retention)s::interval;
+    AND p.last_seen < %(now)s::timestamptz - %(retention)s::interval;
 
 -- name: retire_admissions
 WITH victim AS MATERIALIZED (
     SELECT prefix, day FROM prefix_admission
-    WHERE day < (now() - %(retention)s::interval)::date
+    WHERE day < (%(now)s::timestamptz - %(retention)s::interval)::date
     ORDER BY prefix, day LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM prefix_admission p USING victim v WHERE p.prefix = v.prefix AND p.day = v.day;

@@ -1,0 +1,73 @@
+"""`smtpfeeds aggregator clock` and `accept-clock`: the doubt about the database's clock."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from smtpfeeds_common.times import iso_utc
+
+from .query import connected, database_options, format_options, list_formats
+
+if TYPE_CHECKING:
+    from ..settings import AggregatorSettings
+    from ..store.clock import ClockStatus
+
+_COLUMNS: Final = ("database", "this_host", "noted", "accepted_at", "in_doubt")
+
+
+@click.command("clock", short_help="Show the database's clock, and why it is in doubt.")
+@format_options(list_formats)
+@database_options
+def clock(settings: "AggregatorSettings", form: str) -> None:
+    """Show the database's clock, what is noted of it, and why aggregators doubt it.
+
+    in_doubt is empty where all is well; else step, earlier or sensors. noted is the newest
+    time at which the clock had been beyond doubt for an hour.
+    """
+    from ..store.clock import ClockStore
+    from .output import write_records
+
+    with connected(settings) as connection:
+        status = ClockStore(connection).status()
+    record = {
+        "database": status.now,
+        "this_host": datetime.now(UTC),
+        "noted": status.noted,
+        "accepted_at": status.accepted_at,
+        "in_doubt": ", ".join(status.doubts),
+    }
+    if form == "table":
+        write_records([record], _COLUMNS, form, "")
+        click.echo(status.doubt or "The clock is not in doubt.")
+    else:
+        write_records([{**record, "detail": status.doubt}], (*_COLUMNS, "detail"), form, "")
+
+
+@click.command("accept-clock", short_help="Believe the database's clock as it is now.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@database_options
+def accept_clock(settings: "AggregatorSettings", *, yes: bool) -> None:
+    """Have all aggregators believe the database's clock as it is now.
+
+    For a clock that is right and in doubt all the same: it was wrong before, or the sensors'
+    clocks are. Batches are counted again within seconds. What is older than the retention by
+    this clock is then deleted, after the hour that follows each doubt.
+    """
+    from ..store.clock import ClockStore
+
+    with connected(settings, write=True) as connection:
+        store = ClockStore(connection)
+        if not yes:
+            click.echo(_question(store.status()), err=True)
+            click.confirm("Believe the database's clock?", abort=True, err=True)
+        now = store.accept()
+    click.echo(f"accepted: the database's clock shows {iso_utc(now)}")
+
+
+def _question(status: "ClockStatus") -> str:
+    doubt = status.doubt or "no aggregator has recorded a doubt"
+    return (
+        f"{doubt}\nThe database's clock shows {iso_utc(status.now)}, this host's "
+        f"{iso_utc(datetime.now(UTC))}; the newest time noted is {iso_utc(status.noted)}."
+    )

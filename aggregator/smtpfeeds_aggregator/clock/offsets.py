@@ -1,0 +1,62 @@
+"""How far the database's clock is ahead of a monotonic one, and whether that has changed.
+
+A reading of the database's clock lies between two readings of the monotonic one, before the
+question and after the answer; so each gives a lower and an upper bound of the offset, and a slow
+answer says little, but nothing wrong.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+#: Readings closer to each other share a span: a window of ten minutes has at most sixty.
+_SPAN_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class _Span:
+    """Bounds of the offset over a short time."""
+
+    began_s: float
+    #: The offset may have been within the bounds until then.
+    held_s: float
+    low_s: float
+    high_s: float
+
+
+class Offsets:
+    """The offsets of the last minutes."""
+
+    def __init__(self, *, window_s: float, step_s: float) -> None:
+        """No reading yet.
+
+        Args:
+            window_s: the clock is steady when it has not moved for so long.
+            step_s: it has moved when its offset has changed by more than this.
+        """
+        self._window_s, self._step_s = window_s, step_s
+        self._spans: deque[_Span] = deque()
+
+    def take(self, before_s: float, after_s: float, clock_s: float) -> None:
+        """Take a reading: the clock showed ``clock_s`` between the two monotonic times."""
+        low_s, high_s = clock_s - after_s, clock_s - before_s
+        if self._spans:
+            self._spans[-1].held_s = after_s
+        while self._spans and self._spans[0].held_s < after_s - self._window_s:
+            self._spans.popleft()
+        last = self._spans[-1] if self._spans else None
+        if last is not None and after_s - last.began_s < _SPAN_S:
+            last.low_s, last.high_s = max(last.low_s, low_s), min(last.high_s, high_s)
+        else:
+            self._spans.append(_Span(after_s, after_s, low_s, high_s))
+
+    def moved_s(self) -> float:
+        """How far the clock has moved within the window; 0: less than a step."""
+        if not self._spans:
+            return 0.0
+        moved_s = max(span.low_s for span in self._spans) - min(span.high_s for span in self._spans)
+        return moved_s if moved_s > self._step_s else 0.0
+
+    def clear(self) -> None:
+        """Forget all readings: the clock is right as it is."""
+        self._spans.clear()

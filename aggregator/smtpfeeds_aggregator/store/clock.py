@@ -1,0 +1,85 @@
+"""Reads the server's clock, and keeps the row that notes its newest time and its doubts."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from ..clock.database import Reading, Record
+from .connection import Connection
+from .errors import database_errors
+from .sql import queries
+
+
+class ClockStatus(NamedTuple):
+    """What an operator is shown of the clock."""
+
+    now: datetime
+    noted: datetime
+    accepted_at: datetime | None
+    accepted_ahead_s: float | None
+    doubts: list[str]
+    doubt: str
+
+
+def read_clock(
+    connection: Connection, monotonic: Callable[[], float], *, begun_s: float | None = None
+) -> Reading:
+    """Read the server's clock.
+
+    Args:
+        connection: in a transaction, the time of its begin is read.
+        monotonic: this process's monotonic clock, in seconds.
+        begun_s: a time of it before the transaction began; None: not in a transaction.
+    """
+    before_s = monotonic() if begun_s is None else begun_s
+    with database_errors():
+        row = connection.execute(queries("clock.sql")["read_clock"]).fetchone()
+    after_s = monotonic()
+    assert row is not None
+    now, noted, acceptances, accepted_ahead_s, doubts = row
+    record = Record(noted, acceptances, accepted_ahead_s, tuple(doubts))
+    return Reading(before_s, after_s, now, record)
+
+
+class ClockStore:
+    """The row about the clock; one connection, in autocommit."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sql = queries("clock.sql")
+
+    def read(self, monotonic: Callable[[], float]) -> Reading:
+        """The clock now."""
+        return read_clock(self._connection, monotonic)
+
+    def note(self, *, every_s: float) -> None:
+        """Note the time now, unless one was noted within the last seconds."""
+        self._run("note_clock", every_s=every_s)
+
+    def record_doubt(self, run: UUID, reasons: list[str], doubt: str, ahead_s: float) -> None:
+        """Record why this run of an aggregator doubts the clock."""
+        self._run("record_doubt", run=run, doubts=reasons, doubt=doubt, ahead_s=ahead_s)
+
+    def take_doubt_back(self, run: UUID, *, others: bool) -> None:
+        """Take back what this run has recorded, or also what others have."""
+        self._run("take_doubt_back", run=run, others=others)
+
+    def status(self) -> ClockStatus:
+        """What there is to show."""
+        with database_errors():
+            row = self._connection.execute(self._sql["clock_status"]).fetchone()
+        assert row is not None
+        return ClockStatus(*row)
+
+    def accept(self) -> datetime:
+        """Have all aggregators believe the clock as it is now; what it shows."""
+        with database_errors():
+            row = self._connection.execute(self._sql["accept_clock"]).fetchone()
+        assert row is not None
+        now: datetime = row[0]
+        return now
+
+    def _run(self, query: str, **parameters: object) -> None:
+        with database_errors():
+            self._connection.execute(self._sql[query], parameters)
