@@ -136,7 +136,7 @@ class Service:
         if settings.feeds_dir:
             from .publish.service import PublishLoop
 
-            loop = PublishLoop(settings, self._origins, metrics, health)
+            loop = PublishLoop(settings, self._origins, clock, metrics, health)
             parts.append(_Part("publish", loop.run))
         if settings.metrics_listen:
             from .metrics_http import MetricsServer

@@ -582,7 +582,7 @@ def busy(bench: Bench) -> None:
     bench.figures |= {
         "rows_per_s_alone": rates[0],
         "rows_per_s_busy": rates[1],
-        "publications": len(list(feeds.glob("generations/*"))),
+        "publications": len(list(feeds.glob("feeds/generations/*"))),
         "question_p50_ms": asked[len(asked) // 2] * 1e3,
         "question_p99_ms": asked[len(asked) * 99 // 100] * 1e3,
     }

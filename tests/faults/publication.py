@@ -19,7 +19,7 @@ _NEXT_LIMIT_S = 60.0
 
 def generation(run: Run) -> Path | None:
     """The generation that is published now."""
-    link = run.pipeline.feeds / "feeds"
+    link = run.pipeline.feeds / "feeds" / "current"
     return link.resolve() if link.is_symlink() else None
 
 

@@ -24,6 +24,7 @@ from ingest_support import running, until
 from ingest_support.fixtures import migrated_database
 from publish_support import NOW, Info, Origins
 from servers.postgres import PostgresServer, database_name
+from smtpfeeds_aggregator.clock.database import DatabaseClock
 from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.publish import check, once, service
@@ -157,10 +158,11 @@ def test_manifest_tells_what_the_files_hold(
     assert told["window"] == {"start": "2026-11-16T11:00:00Z", "end": "2026-11-23T11:00:00Z"}
     assert told["origin_generation"] == "table-1"
     assert sorted(told["files"]) == sorted(
-        path.name for path in feeds.iterdir() if path.name != "manifest.json"
+        path.name for path in (feeds / "current").iterdir() if path.name != "manifest.json"
     )
     for name, file in told["files"].items():
         assert file["sha256"] == sha256((feeds / name).read_bytes()).hexdigest()
+        assert file["sha256"] == sha256((feeds / told["base"] / name).read_bytes()).hexdigest()
     assert told["files"]["smtpgreet.txt"]["addresses"] == 1
     assert told["files"]["smtpgreet-ipv6.txt"]["addresses"] == 0
 
@@ -246,13 +248,14 @@ def test_files_are_world_readable_whatever_the_umask(
         publish_once(settings, Origins(), connection, now=NOW)
     finally:
         os.umask(before)
-    for path in feeds.iterdir():
+    current = (feeds / "current").resolve()
+    for path in current.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    for folder in (feeds.resolve(), feeds.resolve().parent, feeds.parent):
+    for folder in (current, current.parent, feeds, feeds.parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
-def test_symlink_is_relative_and_old_generations_go(
+def test_links_are_relative_and_old_generations_go(
     settings: AggregatorSettings, connection: Connection, feeds: Path
 ) -> None:
     names = []
@@ -260,8 +263,33 @@ def test_symlink_is_relative_and_old_generations_go(
         published = publish_once(settings, Origins(), connection, now=NOW + minutes * MINUTE)
         assert published is not None
         names.append(published.generation.name)
-    assert feeds.readlink() == Path("generations") / names[-1]
-    assert sorted(path.name for path in (feeds.parent / "generations").iterdir()) == names[-2:]
+    assert (feeds / "current").readlink() == Path("generations") / names[-1]
+    assert (feeds / "smtpgreet.txt").readlink() == Path("current/smtpgreet.txt")
+    assert sorted(path.name for path in (feeds / "generations").iterdir()) == names[-2:]
+
+
+def test_nothing_but_generations_is_in_what_is_served(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    """Settings, a spool and a database may lie in the directory above."""
+    publish_once(settings, Origins(), connection, now=NOW)
+    (generation,) = (feeds / "generations").iterdir()
+    links = {path.name for path in feeds.iterdir() if path.is_symlink()}
+    assert links == {"current", *(path.name for path in generation.iterdir())}
+    assert {path.name for path in feeds.iterdir()} == {*links, "generations"}
+    for link in links:
+        assert (feeds / link).resolve().is_relative_to(generation)
+
+
+def test_file_that_a_format_no_longer_has_loses_its_link(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    publish_once(settings, Origins(), connection, now=NOW)
+    (feeds / "gone.txt").symlink_to("current/gone.txt")
+    (feeds / "smtpgreet.csv").unlink()
+    publish_once(settings, Origins(), connection, now=NOW + MINUTE)
+    assert not (feeds / "gone.txt").is_symlink()
+    assert (feeds / "smtpgreet.csv").read_text().startswith("ASN,")
 
 
 def test_failed_check_leaves_the_last_good_generation(
@@ -284,20 +312,19 @@ def test_failed_check_leaves_the_last_good_generation(
     with pytest.raises(PublishError, match=r"smtpgreet\.txt, line 70: not a row"):
         publish_once(settings, Origins(), connection, now=NOW + MINUTE)
     assert (feeds / "smtpgreet.txt").read_bytes() == good
-    assert len(list((feeds.parent / "generations").iterdir())) == 1
+    assert len(list((feeds / "generations").iterdir())) == 1
 
 
 def test_what_a_dead_run_left_is_removed(
     settings: AggregatorSettings, connection: Connection, feeds: Path
 ) -> None:
     publish_once(settings, Origins(), connection, now=NOW)
-    dead = feeds.parent / "generations" / ".partial-20261101T000000Z-dead"
+    dead = feeds.parent / ".unfinished" / "20261101T000000Z-dead"
     dead.mkdir()
     (dead / "smtpgreet.txt").write_text("half")
-    (feeds.parent / ".feeds-dead").symlink_to("nowhere")
+    (feeds.parent / ".unfinished" / ".current-dead").symlink_to("nowhere")
     publish_once(settings, Origins(), connection, now=NOW + MINUTE)
-    assert not dead.exists()
-    assert not (feeds.parent / ".feeds-dead").is_symlink()
+    assert list((feeds.parent / ".unfinished").iterdir()) == []
 
 
 def test_only_one_publishes_a_directory_at_a_time(
@@ -321,7 +348,7 @@ def test_lock_that_went_with_the_session_forbids_the_switch(
 ) -> None:
     """Another may be publishing by now: what was written by then is thrown away."""
     publish_once(settings, Origins(), connection, now=NOW)
-    before = feeds.readlink()
+    before = (feeds / "current").readlink()
 
     def and_lose_the_lock(folder: Path, files: Any, *_: Any) -> Any:
         connection.execute("SELECT pg_advisory_unlock_all()")
@@ -330,7 +357,8 @@ def test_lock_that_went_with_the_session_forbids_the_switch(
     monkeypatch.setattr(once, "check_feed", and_lose_the_lock)
     with pytest.raises(PublishError, match="lost the lock"):
         publish_once(settings, Origins(), connection, now=NOW + MINUTE)
-    assert feeds.readlink() == before
+    assert (feeds / "current").readlink() == before
+    assert [path.name for path in (feeds / "generations").iterdir()] == [before.name]
 
 
 def test_something_else_in_the_feeds_place_is_not_touched(
@@ -338,7 +366,7 @@ def test_something_else_in_the_feeds_place_is_not_touched(
 ) -> None:
     feeds.mkdir(parents=True)
     (feeds / "precious").touch()
-    with pytest.raises(PublishError, match="not a symlink"):
+    with pytest.raises(PublishError, match="not made by smtpfeeds"):
         publish_once(settings, Origins(), connection, now=NOW)
     assert (feeds / "precious").exists()
 
@@ -346,7 +374,9 @@ def test_something_else_in_the_feeds_place_is_not_touched(
 def publishing(
     settings: AggregatorSettings, origins: Origins | None = None, **options: Any
 ) -> PublishLoop:
-    return PublishLoop(settings, origins or Origins(), Metrics(), Health(), **options)
+    return PublishLoop(
+        settings, origins or Origins(), DatabaseClock(), Metrics(), Health(), **options
+    )
 
 
 def runs(loop: PublishLoop, result: str) -> int:
@@ -355,6 +385,12 @@ def runs(loop: PublishLoop, result: str) -> int:
 
 def problems(loop: PublishLoop) -> list[str]:
     return loop._health.problems()
+
+
+def tomorrow() -> float:
+    """The grid's next moment where the interval is a day."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (today + timedelta(days=1)).timestamp()
 
 
 class TestLoop:
@@ -386,10 +422,11 @@ class TestLoop:
             return connect(told, "publish", autocommit=True)
 
         loop = publishing(settings, connect=flaky)
-        assert loop.publish() == service.RETRY_S
+        begun_s = time.time()
+        assert begun_s < loop.publish() <= time.time() + service.RETRY_S
         assert runs(loop, "failed") == 1
         assert problems(loop) == ["publish: gone for a moment"]
-        assert loop.publish() is None
+        loop.publish()
         assert problems(loop) == []
         assert runs(loop, "published") == 1
 
@@ -397,8 +434,7 @@ class TestLoop:
         """The second comes a moment later, at the same point of the grid."""
         daily = replace(settings, publish_interval_s=86_400)
         first, second = publishing(daily), publishing(daily)
-        assert first.publish() is None
-        assert second.publish() is None
+        assert first.publish() == second.publish() == tomorrow()
         assert (runs(first, "published"), runs(second, "published")) == (1, 0)
         assert runs(second, "left to another") == 1
 
@@ -411,7 +447,7 @@ class TestLoop:
         """Not only at the grid's next moment: with this interval that is a day away."""
         monkeypatch.setattr(service, "TAKE_OVER_S", 0.1)
         directory = FeedsDirectory(Path(settings.feeds_dir))
-        directory.prepare()
+        directory.check()
         key = directory.lock_key()
         assert PublicationStore(connection).try_lock(key)
         loop = publishing(replace(settings, publish_interval_s=86_400))
@@ -466,8 +502,8 @@ class TestLoop:
         assert problems(loop) == []
         assert runs(loop, "failed") == 0
         assert runs(loop, "published") == 0
-        assert not feeds.exists()
-        assert list((feeds.parent / "generations").iterdir()) == []
+        assert list((feeds / "generations").iterdir()) == []
+        assert list((feeds.parent / ".unfinished").iterdir()) == []
 
     def test_fault_of_ours_is_a_failed_run(self, settings: AggregatorSettings) -> None:
         """Ingest shares the process: it goes on."""
@@ -476,7 +512,7 @@ class TestLoop:
             raise ZeroDivisionError
 
         loop = publishing(settings, connect=faulty)
-        assert loop.publish() == service.RETRY_S
+        loop.publish()
         assert problems(loop)[0].startswith("publish: ZeroDivisionError")
 
 
@@ -486,7 +522,8 @@ def test_aggregator_tells_of_its_publications_in_metrics_and_health(
     """What failed is seen where an operator looks, and so is that it is over."""
     spools = tmp_path / "spools"
     spools.mkdir()
-    feeds.mkdir(parents=True)  # in the way of the symlink
+    feeds.mkdir(parents=True)
+    (feeds / "in the way").touch()
     told = replace(settings, broker=(f"spool:{spools}",), publish_interval_s=1)
     with running(told) as service:
 
@@ -495,8 +532,8 @@ def test_aggregator_tells_of_its_publications_in_metrics_and_health(
             return service.metrics.registry.get_sample_value(name, labels) or 0.0
 
         until(lambda: count("failed") >= 1, "the failed run is counted")
-        assert any("not a symlink" in problem for problem in service.health.problems())
-        feeds.rmdir()
+        assert any("not made by smtpfeeds" in problem for problem in service.health.problems())
+        (feeds / "in the way").unlink()
         until(lambda: count("published") >= 1, "the good run is counted")
         until(lambda: service.health.problems() == [], "all is well again")
 

@@ -80,6 +80,13 @@ class Generations:
                 at = max(at, newest + timedelta(seconds=1))
         return at.strftime(_STAMP)
 
+    def sync(self, partial: Path) -> None:
+        """Put a finished directory on disk, which may take long; `add` does it too."""
+        for folder, _, files in os.walk(partial, topdown=False):
+            for file in files:
+                self._sync(Path(folder, file), _PUBLIC_FILE)
+            self._sync(Path(folder), _PUBLIC_DIRECTORY)
+
     def add(self, partial: Path, name: str) -> Path:
         """Put a finished directory on disk and give it its place; it is not current yet.
 
@@ -87,10 +94,7 @@ class Generations:
             partial: a directory in `unfinished`.
             name: begins with `next_stamp`.
         """
-        for folder, _, files in os.walk(partial, topdown=False):
-            for file in files:
-                self._sync(Path(folder, file), _PUBLIC_FILE)
-            self._sync(Path(folder), _PUBLIC_DIRECTORY)
+        self.sync(partial)
         final = self._folder / name
         partial.rename(final)
         sync_directory(self._folder)

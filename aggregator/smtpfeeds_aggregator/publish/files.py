@@ -9,7 +9,6 @@ from typing import IO, Final
 
 from smtpfeeds_common.feeds import Feed
 
-from .disk import sync_file
 from .entries import Counts, Entry, Format, Frame
 from .formats import csv_file as csv_format
 from .formats import ndjson as ndjson_format
@@ -56,7 +55,7 @@ def files_of(feed: Feed, frame: Frame) -> list[FeedFile]:
 
 
 def write_files(folder: Path, files: Collection[FeedFile], entries: Iterator[Entry]) -> None:
-    """Write a feed's files side by side, and put them on disk."""
+    """Write a feed's files side by side."""
     formats = {file.format for file in files}
     with ExitStack() as stack:
         streams = [(file, stack.enter_context(_create(folder / file.name))) for file in files]
@@ -68,8 +67,6 @@ def write_files(folder: Path, files: Collection[FeedFile], entries: Iterator[Ent
                 file.write(stream, chunk, rows[file.format])
         for file, stream in streams:
             stream.write(file.format.footer(file.frame, file.counts))
-            stream.flush()
-            sync_file(stream.fileno())
 
 
 def _create(path: Path) -> IO[str]:

@@ -1,17 +1,21 @@
-"""The directories of published generations, and the one symlink that says which is current.
+"""The directory in which the feeds are published: generations, and what readers find in it.
 
-    FEEDS_DIR/feeds -> generations/20261123T110000Z-1f0c9a2e
-    FEEDS_DIR/generations/20261123T110000Z-1f0c9a2e/smtpgreet.txt ...
-    FEEDS_DIR/generations/.partial-...      being written; of a dead run: removed by the next
-    FEEDS_DIR/.directory-id                 what the advisory lock is named by
+    FEEDS_DIR/feeds/                        all that is served; a directory that stays the same
+        generations/20261123T110000Z-1f0c9a2e/smtpgreet.txt ...
+        current -> generations/20261123T110000Z-1f0c9a2e
+        smtpgreet.txt -> current/smtpgreet.txt ...
+    FEEDS_DIR/.unfinished/                  what is being written or removed
+    FEEDS_DIR/.directory-id                 names the advisory lock
 
-A generation never changes once it has its name. Everything is on disk before
-the symlink is switched, by one rename. What a web server serves is world-readable,
-whatever the umask. Only the holder of the directory's lock calls what writes here.
+All files change by one rename, that of `current`. A bind mount or a container that has `feeds`
+sees each switch, because every link in it is relative and leads to something in it. What a web
+server serves is readable by every user, whatever the umask. Only the holder of the directory's
+lock calls what writes here.
+
+Version 0.1.0 had a symlink `feeds` to one of FEEDS_DIR/generations; ``layout`` takes that over.
 """
 
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,16 +25,14 @@ from typing import Final
 
 from smtpfeeds_common.errors import PublishError
 
-from .disk import sync_directory
+from ..datasets.generations import CURRENT, GENERATIONS, Generations, sync_directory
+from . import layout
 from .manifest import generated_at
 
-LINK: Final = "feeds"
-GENERATIONS: Final = "generations"
+SERVED: Final = "feeds"
 MANIFEST: Final = "manifest.json"
+_UNFINISHED: Final = ".unfinished"
 _ID_FILE: Final = ".directory-id"
-_PARTIAL: Final = ".partial-"
-_NEW_LINK: Final = ".feeds-"
-DIRECTORY_MODE: Final = 0o755
 
 
 class FeedsDirectory:
@@ -38,24 +40,40 @@ class FeedsDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._generations = path / GENERATIONS
+        #: What a web server serves.
+        self.served = path / SERVED
+        self._generations = Generations(self.served, path / _UNFINISHED, public=True)
 
-    def prepare(self) -> None:
-        """Make what is missing.
+    def check(self) -> None:
+        """Make the directory itself where it is missing.
 
         Raises:
             PublishError: something else stands where the feeds should be.
         """
-        link = self.path / LINK
-        if link.exists() and not link.is_symlink():
+        if not self.path.is_dir():
+            self.path.mkdir(parents=True)
+            self.path.chmod(0o755)
+        if self.served.is_symlink() or not self.served.exists():
+            return
+        if not self.served.is_dir() or (
+            any(self.served.iterdir()) and not (self.served / GENERATIONS).is_dir()
+        ):
             raise PublishError(
-                f"{link} is not a symlink made by smtpfeeds; move it away, or set feeds_dir "
-                "to another directory"
+                f"{self.served} was not made by smtpfeeds; move it away, or set feeds_dir to "
+                "another directory"
             )
-        for folder in (self.path, self._generations):
-            if not folder.is_dir():
-                folder.mkdir(parents=True)
-                folder.chmod(DIRECTORY_MODE)
+
+    def prepare(self) -> int:
+        """Make what is missing, finish or remove what a dead run left, take over 0.1.0's layout.
+
+        Returns:
+            How many unfinished generations were removed.
+        """
+        layout.take_over(self.path, self.served, self.path / _UNFINISHED)
+        self._generations.prepare()
+        removed = self._generations.clean()
+        self._link_files()
+        return removed
 
     def lock_key(self) -> int:
         """The advisory lock's number: the same for everyone who sees this very directory."""
@@ -74,67 +92,61 @@ class FeedsDirectory:
 
     def generated(self) -> datetime | None:
         """When what is published now was made; None if nothing is, or nothing readable."""
-        try:
-            told = (self.path / LINK / MANIFEST).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return generated_at(told)
+        for folder in (self.served / CURRENT, self.served):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                return generated_at((folder / MANIFEST).read_bytes())
+        return None
 
     @contextmanager
     def new_generation(self, now: datetime) -> Iterator["Generation"]:
         """A directory to write a generation into; removed unless it was published."""
-        name = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
-        partial = self._generations / f"{_PARTIAL}{name}"
-        partial.mkdir()
-        partial.chmod(DIRECTORY_MODE)
-        try:
-            yield Generation(partial, self._generations / name)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        name = f"{self._generations.next_stamp(now)}-{uuid.uuid4().hex[:8]}"
+        with self._generations.new(name) as partial:
+            yield Generation(name, partial, self._generations.path(name))
+
+    def sync(self, generation: "Generation") -> None:
+        """Put a finished generation on disk; readers still see the one before."""
+        self._generations.sync(generation.partial)
 
     def switch(self, generation: "Generation") -> None:
-        """Give a generation its name and let the symlink name it: the one moment that counts."""
-        generation.partial.rename(generation.final)
-        sync_directory(self._generations)
-        new_link = self.path / f"{_NEW_LINK}{uuid.uuid4().hex}"
-        new_link.symlink_to(Path(GENERATIONS) / generation.final.name)
-        try:
-            new_link.replace(self.path / LINK)
-        except OSError:
-            new_link.unlink()
-            raise
-        sync_directory(self.path)
-
-    def clean(self) -> int:
-        """Remove what dead runs left behind; returns how many partial generations went."""
-        for link in self.path.glob(f"{_NEW_LINK}*"):
-            link.unlink(missing_ok=True)
-        partials = list(self._generations.glob(f"{_PARTIAL}*"))
-        for partial in partials:
-            shutil.rmtree(partial, ignore_errors=True)
-        return len(partials)
+        """Publish: the one moment that counts."""
+        self._generations.add(generation.partial, generation.name)
+        self._generations.switch(generation.name)
+        self._link_files()
 
     def prune(self, kept: int) -> None:
         """Remove all but the newest generations, and never the current one."""
-        current = (self.path / LINK).resolve().name
-        names = sorted(
-            folder.name for folder in self._generations.iterdir() if folder.name[0] != "."
-        )
-        for name in names[:-kept]:
-            if name != current:
-                # Out of sight by one rename first: half a generation is none.
-                doomed = self._generations / f"{_PARTIAL}{name}"
-                (self._generations / name).rename(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+        self._generations.prune(kept)
+
+    def _link_files(self) -> None:
+        """One link for each file of the current generation; it changes where formats do."""
+        current = self._generations.current()
+        if current is None:
+            return
+        wanted = {path.name for path in current.iterdir()}
+        linked = {
+            path.name
+            for path in self.served.iterdir()
+            if path.is_symlink() and path.name != CURRENT
+        }
+        for name in sorted(wanted - linked):
+            (self.served / name).symlink_to(Path(CURRENT) / name)
+        for name in sorted(linked - wanted):
+            (self.served / name).unlink(missing_ok=True)
+        if wanted != linked:
+            sync_directory(self.served)
 
 
 class Generation:
     """A generation that is being written."""
 
-    def __init__(self, partial: Path, final: Path) -> None:
+    def __init__(self, name: str, partial: Path, final: Path) -> None:
+        self.name = name
         self.partial = partial
+        #: Where it will be.
         self.final = final
 
-    def seal(self) -> None:
-        """See to it that the directory itself is on disk; its files have seen to themselves."""
-        sync_directory(self.partial)
+    @property
+    def base(self) -> str:
+        """Its path below the served directory."""
+        return f"{GENERATIONS}/{self.name}/"

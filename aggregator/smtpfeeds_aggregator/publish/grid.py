@@ -1,7 +1,6 @@
 """When to publish: at every multiple of the interval since midnight UTC.
 
-Aggregators that share nothing but the time of day so publish at the same moments,
-and a consumer knows when to come.
+All aggregators so publish at the same moments, and a consumer knows when to come.
 """
 
 from typing import Final
@@ -13,6 +12,12 @@ def next_point(now_s: float, interval_s: int) -> int:
     """The first moment of the grid after now; midnight is always one (seconds since 1970)."""
     midnight, since = divmod(int(now_s), _DAY_S)
     return midnight * _DAY_S + min((since // interval_s + 1) * interval_s, _DAY_S)
+
+
+def this_point(now_s: float, interval_s: int) -> int:
+    """The last moment of the grid, now included."""
+    now = int(now_s)
+    return now - now % _DAY_S % interval_s
 
 
 def expiry(now_s: float, interval_s: int) -> int:

@@ -1,4 +1,4 @@
-"""What is published beside the feeds: when, until when, what each file holds, what was left out."""
+"""The manifest beside the feeds: its times, what each file holds, and what was left out."""
 
 from collections import Counter
 from datetime import datetime
@@ -17,7 +17,7 @@ from .formats.ndjson import iso
 VERSION: Final = 1
 
 
-class _Told(msgspec.Struct):
+class _Dated(msgspec.Struct):
     generated: datetime
 
 
@@ -26,11 +26,21 @@ def manifest(
     files: list[tuple[FeedFile, str]],
     left_out: dict[str, Counter[str]],
     origin: str | None,
+    base: str,
 ) -> dict[str, Any]:
-    """The manifest of a generation; ``files`` are the checked ones with their SHA-256."""
+    """The manifest of a generation.
+
+    Args:
+        frame: of any feed.
+        files: the checked ones with their SHA-256.
+        left_out: how many addresses of each feed, by reason.
+        origin: the origin table, where there is one.
+        base: where this very generation is, below the published directory.
+    """
     return {
         "version": VERSION,
         "software": f"smtpfeeds {__version__}",
+        "base": base,
         "generated": iso(frame.generated),
         "expires": iso(frame.expires),
         "window": {"start": iso(frame.window_start), "end": iso(frame.window_end)},
@@ -56,14 +66,14 @@ def manifest(
     }
 
 
-def encode(told: dict[str, Any]) -> bytes:
-    """Write a manifest, to be read by people too."""
-    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+def encode(content: dict[str, Any]) -> bytes:
+    """Write a manifest, in lines that people can read."""
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
 
 def generated_at(body: bytes) -> datetime | None:
     """When a manifest was made; None for one that cannot be read."""
     try:
-        return msgspec.json.decode(body, type=_Told).generated
+        return msgspec.json.decode(body, type=_Dated).generated
     except msgspec.MsgspecError:
         return None

@@ -16,12 +16,12 @@ from smtpfeeds_common.errors import DatabaseError, PublishError
 from smtpfeeds_common.feeds import FEEDS, Feed
 from smtpfeeds_common.logs import fields
 
+from ..clock.database import DatabaseClock
 from ..origin.lookup import DescribedLookup
 from ..settings import AggregatorSettings
 from ..store.connection import Connection
 from ..store.publication import PublicationStore
 from .check import check_feed
-from .disk import sync_file
 from .entries import Frame, entries
 from .files import FeedFile, files_of, write_files
 from .generation import MANIFEST, FeedsDirectory, Generation
@@ -38,6 +38,7 @@ class Published:
     """What a publication came to."""
 
     generation: Path
+    generated: datetime
     window_end: datetime
     addresses: dict[str, int]
     left_out: dict[str, Counter[str]]
@@ -50,17 +51,20 @@ def publish_once(
     table: DescribedLookup,
     connection: Connection,
     *,
+    clock: DatabaseClock | None = None,
     now: datetime | None = None,
-    unless_made_in: tuple[datetime, datetime] | None = None,
+    unless_made_since: datetime | None = None,
     keep_going: KeepGoing = go_on,
 ) -> Published | None:
     """Publish one generation of all feeds below ``settings.feeds_dir``.
 
     Args:
+        settings: where and how to publish.
         table: where origins come from; while it is empty the stored ones stand.
         connection: in autocommit; holds the directory's lock meanwhile.
+        clock: decides whether the database's clock can be believed.
         now: the time that counts as now; the database's clock where not given.
-        unless_made_in: do nothing if what is published was made between these two.
+        unless_made_since: do nothing if what is published was made from then to now.
         keep_going: asked now and then; what it raises ends the run.
 
     Returns:
@@ -68,21 +72,24 @@ def publish_once(
 
     Raises:
         PublishError: the directory cannot be written, or what was written is not right.
+        ClockInDoubt: nothing may be published.
         DatabaseUnavailable: the database went away.
     """
     if not settings.feeds_dir:
         raise PublishError("nowhere to publish: set feeds_dir to a directory")
     store = PublicationStore(connection)
     directory = FeedsDirectory(Path(settings.feeds_dir))
+    clock = clock or DatabaseClock()
     try:
-        directory.prepare()
+        directory.check()
         key = directory.lock_key()
         if not store.try_lock(key):
             return None
         try:
-            if unless_made_in and _is_made_in(directory, unless_made_in):
+            at = now or clock.check_publication(store.read_clock(clock.monotonic))
+            if unless_made_since and _is_made_in(directory, unless_made_since, at):
                 return None
-            return _Publication(settings, table, store, directory, key, now, keep_going).run()
+            return _Publication(settings, table, store, directory, key, clock, at, keep_going).run()
         finally:
             if not connection.closed:
                 store.unlock(key)
@@ -93,9 +100,10 @@ def publish_once(
         ) from exc
 
 
-def _is_made_in(directory: FeedsDirectory, span: tuple[datetime, datetime]) -> bool:
-    made = directory.generated()
-    return made is not None and span[0] <= made <= span[1]
+def _is_made_in(directory: FeedsDirectory, since: datetime, until: datetime) -> bool:
+    """Whether what is published is of that time; one from the future is a wrong clock's."""
+    generated = directory.generated()
+    return generated is not None and since <= generated <= until
 
 
 class _Publication:
@@ -108,7 +116,8 @@ class _Publication:
         store: PublicationStore,
         directory: FeedsDirectory,
         key: int,
-        now: datetime | None,
+        clock: DatabaseClock,
+        now: datetime,
         keep_going: KeepGoing,
     ) -> None:
         self._settings = settings
@@ -116,13 +125,14 @@ class _Publication:
         self._store = store
         self._directory = directory
         self._key = key
+        self._clock = clock
         self._keep_going = keep_going
-        self._now = now or store.now()
+        self._now = now
         self._end = window_end(self._now)
 
     def run(self) -> Published:
         began = time.monotonic()
-        if dead := self._directory.clean():
+        if dead := self._directory.prepare():
             logger.warning("removed what a dead run left", extra=fields(generations=dead))
         with self._directory.new_generation(self._now) as generation:
             window = self._read_window(generation.partial)
@@ -136,6 +146,7 @@ class _Publication:
         self._directory.prune(self._settings.generations_kept)
         return Published(
             generation.final,
+            self._now,
             self._end,
             {file.frame.feed.name: file.counts.addresses for file in files if file.is_whole},
             window.left_out,
@@ -144,7 +155,7 @@ class _Publication:
         )
 
     def _read_window(self, folder: Path) -> Window:
-        left_out = LeftOut.told(self._settings, self._store.exclusions())
+        left_out = LeftOut.by_settings(self._settings, self._store.exclusions())
         window = Window(folder)
         try:
             window.take(
@@ -163,8 +174,8 @@ class _Publication:
         """The full cleaned names of all origins in the window."""
         if self._table is None:
             return self._store.names_of(window.asns)
-        found = ((asn, self._table.name(asn)) for asn in window.asns)
-        return {asn: name for asn, name in found if name}
+        names = ((asn, self._table.name(asn)) for asn in window.asns)
+        return {asn: name for asn, name in names if name}
 
     def _write(
         self, generation: Generation, window: Window, names: dict[int, str]
@@ -175,17 +186,15 @@ class _Publication:
             rows = entries(window.records[feed.name], feed.name, names)
             write_files(generation.partial, files, guarded(rows, self._keep_going))
             checked += check_feed(generation.partial, files, self._keep_going)
-        told = manifest(
+        content = manifest(
             self._frame(FEEDS[0]),
             checked,
             window.left_out,
             None if self._table is None else self._table.generation,
+            generation.base,
         )
         with (generation.partial / MANIFEST).open("xb") as stream:
-            stream.write(encode(told))
-            stream.flush()
-            sync_file(stream.fileno())
-        generation.seal()
+            stream.write(encode(content))
         return [file for file, _ in checked]
 
     def _frame(self, feed: Feed) -> Frame:
@@ -203,7 +212,12 @@ class _Publication:
         )
 
     def _switch(self, generation: Generation) -> None:
-        """Publish, if the lock is still ours: with the connection it may have gone to another."""
+        """Publish, if the lock is still ours and the clock is not in doubt.
+
+        With the connection the lock may have gone to another.
+        """
+        self._directory.sync(generation)
+        self._clock.check_publication(self._store.read_clock(self._clock.monotonic))
         if not self._store.holds_lock(self._key):
             raise PublishError(
                 f"lost the lock of {self._directory.path} while writing; nothing was published"

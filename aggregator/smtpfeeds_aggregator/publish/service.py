@@ -1,13 +1,13 @@
 """Publishes on the common time grid, for as long as the aggregator runs.
 
-A run that fails leaves the last good generation where it is, is counted and
-logged, and is tried again before the grid's next moment; nothing ends the loop
-but being told to stop.
+The database's clock is the only one: it says when the grid's moments are, when an edition
+was made and when it expires, so aggregators whose own clocks differ agree on all three. A run
+that fails leaves the last good generation where it is, is counted and logged, and is tried
+again before the grid's next moment. Only a stop ends the loop.
 """
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,23 +16,27 @@ from typing import Final
 from smtpfeeds_common.errors import SmtpfeedsError
 from smtpfeeds_common.logs import fields
 
+from ..clock.database import ClockInDoubt, DatabaseClock
 from ..health import Health
 from ..metrics import Metrics
 from ..origin.lookup import CurrentLookup
 from ..settings import AggregatorSettings
 from ..store.connection import Connection, connect, discard
+from ..store.publication import PublicationStore
 from .generation import FeedsDirectory
-from .grid import next_point
+from .grid import next_point, this_point
 from .once import Published, publish_once
 from .stopping import KeepGoing, PublishStopped, go_on, until
 
 logger = logging.getLogger(__name__)
 
 #: After a failed run, unless the grid's next moment comes first.
-RETRY_S: Final = 60
+RETRY_S: Final = 60.0
 #: While another process publishes this directory: it may die before it is done.
-TAKE_OVER_S: Final = 5
-#: The wall clock is looked at again this often: it may be set, or the host sleep.
+TAKE_OVER_S: Final = 5.0
+#: While the database's clock is in doubt.
+DOUBT_S: Final = 5.0
+#: The clock is read again this often: it may be set, or the host sleep.
 _LOOK_S: Final = 10.0
 
 
@@ -43,109 +47,109 @@ class PublishLoop:
         self,
         settings: AggregatorSettings,
         origins: CurrentLookup,
+        clock: DatabaseClock,
         metrics: Metrics,
         health: Health,
         *,
-        clock: Callable[[], float] = time.time,
         connect: Callable[[AggregatorSettings], Connection] | None = None,
     ) -> None:
         """Make a loop; each run, good or bad, is in the metrics and the health."""
         self._settings = settings
         self._origins = origins
-        self._metrics, self._health = metrics, health
         self._clock = clock
+        self._metrics, self._health = metrics, health
         self._connect = connect or _connect
+        self._directory = FeedsDirectory(Path(settings.feeds_dir))
+        self._waits_for_clock = False
 
     def run(self, stop: threading.Event) -> None:
-        """Publish at every moment of the grid until told to stop.
+        """Publish at every moment of the grid until stopped.
 
         At once too, when what is published is older than one interval, or nothing is.
         """
-        interval_s = self._settings.publish_interval_s
-        due_s = self._clock() if self._is_stale() else next_point(self._clock(), interval_s)
+        due_s = self._clock.now_s() if self._is_stale() else self._next_point()
         while not stop.is_set():
-            wait_s = due_s - self._clock()
+            wait_s = due_s - self._clock.now_s()
             if wait_s > 0:
                 # A clock that was set back must not make this wait for a day.
-                due_s = min(due_s, next_point(self._clock(), interval_s))
+                due_s = min(due_s, self._next_point())
                 stop.wait(min(wait_s, _LOOK_S))
                 continue
-            again_s = self.publish(until(stop))
-            due_s = next_point(self._clock(), interval_s)
-            if again_s is not None:
-                due_s = min(due_s, self._clock() + again_s)
+            due_s = self.publish(until(stop))
 
-    def publish(self, keep_going: KeepGoing = go_on) -> float | None:
-        """Publish once, unless another process has in this interval.
+    def publish(self, keep_going: KeepGoing = go_on) -> float:
+        """Publish once, unless another process has since the grid's last moment.
 
         Returns:
-            None where this interval's generation is there; else when to look again, in seconds.
+            When to call this again, by the database's clock (seconds since 1970).
         """
+        now_s = self._clock.now_s()
         try:
-            interval = self._since_grid_point()
-            published = self.publish_once(interval, keep_going)
-            self._health.well("publish")
-            if published is None:
-                return self._leave_to_another(interval[0])
+            connection = self._connect(self._settings)
+            try:
+                store = PublicationStore(connection)
+                now = self._clock.check_publication(store.read_clock(self._clock.monotonic))
+                now_s = now.timestamp()
+                point = datetime.fromtimestamp(this_point(now_s, self._interval_s), UTC)
+                published = publish_once(
+                    self._settings,
+                    self._origins.current,
+                    connection,
+                    clock=self._clock,
+                    unless_made_since=point,
+                    keep_going=keep_going,
+                )
+            finally:
+                discard(connection)
+            again_s = self._finish(published, point, now)
         except PublishStopped as exc:
             logger.info(exc.message)
-            return RETRY_S
+            return now_s + RETRY_S
+        except ClockInDoubt as exc:
+            self._wait_for_clock(exc)
+            return now_s + DOUBT_S
         except SmtpfeedsError as exc:
-            self._count_failure(exc.message)
-            return RETRY_S
+            return self._count_failure(now_s, exc.message)
         except Exception as exc:
             # A fault of ours in publishing must not end ingest, which shares this process.
             logger.exception("publishing failed unexpectedly")
-            self._count_failure(f"{type(exc).__name__}: {exc}")
-            return RETRY_S
-        return None
+            return self._count_failure(now_s, f"{type(exc).__name__}: {exc}")
+        self._health.well("publish")
+        self._waits_for_clock = False
+        return again_s
 
-    def _leave_to_another(self, since: datetime) -> float | None:
-        """Another has published, or is about to and may still die."""
-        generated = FeedsDirectory(Path(self._settings.feeds_dir)).generated()
-        if generated is None or generated < since:
-            return TAKE_OVER_S
+    def _finish(self, published: Published | None, point: datetime, now: datetime) -> float:
+        """Count what was published, here or by another; when there is more to do."""
+        if published is not None:
+            self._count(published)
+            return next_point(published.generated.timestamp(), self._interval_s)
+        again_s = next_point(now.timestamp(), self._interval_s)
+        generated = self._directory.generated()
+        if generated is None or generated < point:
+            # Another process is about to publish, and may still die.
+            return min(again_s, now.timestamp() + TAKE_OVER_S)
         self._metrics.publish_runs.labels("left to another").inc()
         logger.info("published by another process")
-        return None
+        return again_s
 
-    def _count_failure(self, reason: str) -> None:
+    def _wait_for_clock(self, reason: ClockInDoubt) -> None:
+        if not self._waits_for_clock:
+            logger.warning("publishing waits", extra=fields(reason=reason.message))
+        self._waits_for_clock = True
+
+    def _count_failure(self, now_s: float, reason: str) -> float:
         self._metrics.publish_runs.labels("failed").inc()
         self._health.trouble("publish", reason[:300])
         logger.error(
             "publishing failed, the last good feeds stay; tried again within a minute",
             extra=fields(error=reason),
         )
-
-    def publish_once(
-        self,
-        unless_made_in: tuple[datetime, datetime] | None = None,
-        keep_going: KeepGoing = go_on,
-    ) -> Published | None:
-        """Publish one generation, on a connection of its own.
-
-        Raises:
-            PublishError, DatabaseError: as `publish.once.publish_once`.
-        """
-        connection = self._connect(self._settings)
-        try:
-            published = publish_once(
-                self._settings,
-                self._origins.current,
-                connection,
-                unless_made_in=unless_made_in,
-                keep_going=keep_going,
-            )
-        finally:
-            discard(connection)
-        if published is not None:
-            self._count(published)
-        return published
+        return min(now_s + RETRY_S, next_point(now_s, self._interval_s))
 
     def _count(self, published: Published) -> None:
         metrics = self._metrics
         metrics.publish_runs.labels("published").inc()
-        metrics.published_at.set(self._clock())
+        metrics.published_at.set(published.generated.timestamp())
         for feed, addresses in published.addresses.items():
             metrics.published_addresses.labels(feed).set(addresses)
         logger.info(
@@ -158,24 +162,22 @@ class PublishLoop:
             ),
         )
 
-    def _since_grid_point(self) -> tuple[datetime, datetime]:
-        """From the grid's last moment to now: one generation in it is enough for all.
+    @property
+    def _interval_s(self) -> int:
+        return self._settings.publish_interval_s
 
-        One from the future, made under a wrong clock, is not.
-        """
-        now_s = int(self._clock())
-        point_s = now_s - now_s % 86_400 % self._settings.publish_interval_s
-        return datetime.fromtimestamp(point_s, UTC), datetime.fromtimestamp(self._clock(), UTC)
+    def _next_point(self) -> int:
+        return next_point(self._clock.now_s(), self._interval_s)
 
     def _is_stale(self) -> bool:
         try:
-            generated = FeedsDirectory(Path(self._settings.feeds_dir)).generated()
+            generated = self._directory.generated()
         except OSError:
-            return True  # the run says what is wrong with the directory
+            return True  # the run names what is wrong with the directory
         if generated is None:
             return True
-        age_s = self._clock() - generated.timestamp()
-        return abs(age_s) > self._settings.publish_interval_s
+        age_s = self._clock.now_s() - generated.timestamp()
+        return abs(age_s) > self._interval_s
 
 
 def _connect(settings: AggregatorSettings) -> Connection:

@@ -54,8 +54,8 @@ class LeftOut:
     excluded: AddressRanges
 
     @classmethod
-    def told(cls, settings: AggregatorSettings, excluded: Iterable[str]) -> "LeftOut":
-        """What the settings and the stored exclusions say."""
+    def by_settings(cls, settings: AggregatorSettings, excluded: Iterable[str]) -> "LeftOut":
+        """As the settings and the stored exclusions say."""
         not_routable = AddressRanges(()) if settings.publish_non_global else not_global()
         return cls(not_routable, AddressRanges(map(ip_network, excluded)))
 

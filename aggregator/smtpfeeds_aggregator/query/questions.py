@@ -195,7 +195,9 @@ def feed_rows(
         window = Window(Path(folder))
         try:
             since = since or window_start(window_end(store.now()))
-            window.take(store, since, None, LeftOut.told(settings, store.exclusions()), until)
+            window.take(
+                store, since, None, LeftOut.by_settings(settings, store.exclusions()), until
+            )
             names = store.names_of(window.asns)
             yield entries(window.records[feed], feed, names), window.left_out[feed]
         finally:

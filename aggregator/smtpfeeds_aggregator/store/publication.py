@@ -5,11 +5,13 @@ snapshot stays open while files are written, and the session's advisory lock
 outlives them all.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import IO, Any, Final, NamedTuple, TypeVar
 
+from ..clock.database import Reading
+from .clock import read_clock
 from .connection import Connection
 from .errors import database_errors
 from .sql import queries
@@ -51,6 +53,10 @@ class PublicationStore:
         value = self._value("now")
         assert isinstance(value, datetime)
         return value
+
+    def read_clock(self, monotonic: Callable[[], float]) -> Reading:
+        """The database's clock, with what is needed to judge it."""
+        return read_clock(self._connection, monotonic)
 
     def exclusions(self) -> list[str]:
         """The prefixes that are not to be published now."""
