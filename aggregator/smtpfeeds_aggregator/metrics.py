@@ -4,13 +4,19 @@ The only module that imports prometheus_client. Each aggregator has a registry
 of its own, so nothing is global and tests do not meet.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from .accounts import Flood, RefusedMessage
+
 _PREFIX: Final = "smtpfeeds_ingest_"
 #: What a run of the publisher comes to; the last: another process published.
 PUBLISH_RESULTS: Final = ("published", "failed", "left to another")
+#: Accounts with metrics of their own; the others are counted together.
+_ACCOUNTS_MAX: Final = 1_000
+OTHER_ACCOUNTS: Final = "(others)"
 #: Seconds from a batch's sealing to its commit.
 _LAG_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 3600, 86_400)
 _TIME_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -31,6 +37,16 @@ class Metrics:
         )
         self.rows_refused = self._counter("rows_refused", "Rows that no schema admits.")
         self.refused = self._counter("refused", "Messages refused.", ["kind"])
+        self.refused_of_account = self._counter(
+            "account_refused", "Messages refused, by account and reason.", ["account", "reason"]
+        )
+        self.account_flooding = Gauge(
+            _PREFIX + "account_flooding",
+            "Messages a second of an account that sends too much.",
+            ["account", "reason"],
+            registry=self.registry,
+        )
+        self._accounts: set[str] = set()
         self.redelivered = self._counter("redelivered", "Deliveries that came again.")
         self.new_sensors = self._counter("new_sensors", "Sensors heard for the first time.")
         self.holds = self._counter("holds", "Times that the database was away.")
@@ -88,6 +104,21 @@ class Metrics:
             ["feed"],
             registry=self.registry,
         )
+
+    def note_refused(self, messages: Sequence[RefusedMessage]) -> None:
+        """Count refused messages by account and reason; past a bound under no account's name."""
+        for message in messages:
+            account = message.account
+            if account not in self._accounts and len(self._accounts) >= _ACCOUNTS_MAX:
+                account = OTHER_ACCOUNTS
+            self._accounts.add(account)
+            self.refused_of_account.labels(account, str(message.code)).inc()
+
+    def note_floods(self, floods: Sequence[Flood]) -> None:
+        """Show which accounts flood now, and no others."""
+        self.account_flooding.clear()
+        for flood in floods[:_ACCOUNTS_MAX]:
+            self.account_flooding.labels(flood.account, flood.reason).set(flood.messages_per_s)
 
     def _counter(self, name: str, about: str, labels: list[str] | None = None) -> Counter:
         return Counter(_PREFIX + name, about, labels or (), registry=self.registry)

@@ -36,6 +36,7 @@ from .store.clock import read_clock
 from .store.connection import connect, discard
 from .store.ingest import IngestStore
 from .store.migrations import check_schema
+from .store.refusals import RefusalStore
 
 logger = logging.getLogger(__name__)
 
@@ -238,4 +239,6 @@ def _make_source(settings: AggregatorSettings, metrics: Metrics) -> Source:
         return SpoolSource(folder, seal_interval_s=settings.seal_interval_s, metrics=metrics)
     from .sources.amqp import AmqpSource
 
-    return AmqpSource(settings, metrics)
+    limit_s = settings.database_timeout_s
+    ledger = RefusalStore(lambda: connect(settings, "refusals", autocommit=True, limit_s=limit_s))
+    return AmqpSource(settings, metrics, ledger)

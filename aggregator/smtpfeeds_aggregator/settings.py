@@ -239,6 +239,21 @@ class AggregatorSettings:
         unit="addresses",
         help="distinct addresses of an IPv6 /64 stored in a day; more are counted under the prefix",
     )
+    flood_messages_per_s: float = setting(
+        50,
+        minimum=1,
+        maximum=1_000_000,
+        unit="messages a second",
+        help="an account that sends more over ten seconds is named as a flood, and is not stopped; "
+        "so is one with more than one refused message a second",
+    )
+    flood_bytes_per_s: float = setting(
+        5_000_000,
+        minimum=1000,
+        maximum=10_000_000_000,
+        unit="bytes a second",
+        help="so is an account that sends more than this",
+    )
     metrics_listen: str = setting(
         "", help="HOST:PORT of the Prometheus endpoint and of /health; empty: none"
     )

@@ -42,7 +42,7 @@ COMMANDS: Final = {
         "Ask what is known of addresses, prefixes and ASNs.",
     ),
     "sensors": Entry(
-        "smtpfeeds_aggregator.cli.query:sensors", "aggregator", "List and purge sensors."
+        "smtpfeeds_aggregator.cli.sensors:sensors", "aggregator", "List and purge sensors."
     ),
     "exclude": Entry(
         "smtpfeeds_aggregator.cli.exclusions:exclude",

@@ -65,6 +65,11 @@ class AddressError(SmtpfeedsError):
 class WireError(SmtpfeedsError):
     """This message is not a batch of a schema that this program reads."""
 
+    def __init__(self, message: str | None = None, *, code: str = "not_a_batch") -> None:
+        """``code``: one of the few words by which the centre counts what it refuses."""
+        super().__init__(message)
+        self.code = code
+
 
 class SpoolError(SmtpfeedsError):
     """The spool cannot be used."""

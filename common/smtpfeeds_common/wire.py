@@ -197,7 +197,9 @@ def decode(body: bytes) -> Decoded:
         WireError: no batch of a schema version that is known here.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise WireError(f"the message has {len(body)} octets, more than {MAX_BODY_BYTES}")
+        raise WireError(
+            f"the message has {len(body)} octets, more than {MAX_BODY_BYTES}", code="too_large"
+        )
     try:
         return Decoded(_decoder.decode(body), [])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

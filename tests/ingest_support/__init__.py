@@ -16,10 +16,12 @@ import pika
 import psycopg
 from pika.exceptions import AMQPError
 
+from smtpfeeds_aggregator.accounts import Flood, RefusedMessage
 from smtpfeeds_aggregator.clock.database import ClockLimits, DatabaseClock
 from smtpfeeds_aggregator.service import Service
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources import Delivery, Refusal
+from smtpfeeds_common.errors import DatabaseError
 from smtpfeeds_common.topology import EXCHANGE, routing_key
 from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow, encode
 
@@ -140,6 +142,35 @@ class MemorySource:
     @property
     def consuming(self) -> bool:
         return self.pauses == self.resumes
+
+
+class MemoryLedger:
+    """The fake beside `RefusalStore`: what was counted, and floods; the first few are samples."""
+
+    def __init__(self, samples: int = 20) -> None:
+        self.samples = samples
+        self.counted: list[RefusedMessage] = []
+        self.flooding: list[Flood] = []
+        self.error: DatabaseError | None = None
+        self.closed = False
+
+    def record(self, messages: Sequence[RefusedMessage]) -> list[int]:
+        if self.error is not None:
+            raise self.error
+        keep = [
+            message.octets if number < self.samples else -1
+            for number, message in enumerate(messages, len(self.counted))
+        ]
+        self.counted += messages
+        return keep
+
+    def note_floods(self, floods: Sequence[Flood]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.flooding = list(floods)
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def settings_of(dsn: str, *broker: str, **more: Any) -> AggregatorSettings:

@@ -197,6 +197,10 @@ def test_hours_prefixes_and_spools_are_retired_too(
               " (now(), 'smtpgreet', 's1', 1)")  # fmt: skip
     asked.run("INSERT INTO prefix_overflow VALUES ('2001:db8::/64', 'smtpgreet', 's1',"
               " now() - interval '41 days', now() - interval '40 days', 1)")  # fmt: skip
+    asked.run("INSERT INTO refusal SELECT 'mallory', now() - n * interval '1 day', 'rows', 1, 1, 0,"
+              " 0, now(), '' FROM generate_series(0, 40, 40) n")  # fmt: skip
+    asked.run("INSERT INTO flood SELECT 'm' || n, now(), now() - n * interval '1 day', 1, 1, 1, ''"
+              " FROM generate_series(0, 40, 40) n")  # fmt: skip
     asked.run("UPDATE spool SET heard_at = now() - interval '40 days'")
     apply(store, made_batch(greet("192.0.2.1")))
     list(keeper.retire(datetime.now(UTC)))
@@ -206,6 +210,8 @@ def test_hours_prefixes_and_spools_are_retired_too(
     assert asked.one("SELECT count(*) FROM activity") == 1
     assert asked.one("SELECT count(*) FROM prefix_overflow") == 0
     assert asked.one("SELECT count(*) FROM prefix_admission") == 0
+    assert asked.one("SELECT count(*) FROM refusal") == 1
+    assert asked("SELECT account FROM flood") == [("m0",)]
     assert asked.one("SELECT count(*) FROM spool") == 1
 
 

@@ -42,7 +42,7 @@ _TABLE: Final = (
     "tags",
 )
 #: Columns of words, whose cells may go on in a second line.
-_FOLDING: Final = frozenset({"AS name", "tags", "description"})
+_FOLDING: Final = frozenset({"AS name", "tags", "description", "detail", "flood"})
 #: A word in them that is longer than this is broken.
 _LONGEST_WORD: Final = 16
 #: What a narrow terminal goes without, in this order.
@@ -61,9 +61,23 @@ SENSOR_COLUMNS: Final = (
     "skew_s",
     "spool_depth",
     "drops",
+    "refused_24h",
+    "flood",
+)
+REFUSAL_COLUMNS: Final = (
+    "account",
+    "hour",
+    "reason",
+    "messages",
+    "octets",
+    "kept",
+    "last_at",
+    "detail",
 )
 #: Those of them that are times.
-_TIMES: Final = frozenset({"newest", "silent_since", "last_heard", "last_seen", "first_seen"})
+_TIMES: Final = frozenset(
+    {"newest", "silent_since", "last_heard", "last_seen", "first_seen", "hour", "last_at"}
+)
 #: Between two columns.
 _GAP: Final = 2
 _WIDTHS: Final = (39, 9, 19, 19, 8, 7, 10, 30, 0)

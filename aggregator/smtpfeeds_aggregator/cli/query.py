@@ -1,4 +1,4 @@
-"""The commands that ask the database: `feed`, `query` and `sensors`.
+"""The commands that ask the database for addresses: `feed` and `query`.
 
 Found: exit code 0. Nothing found: said on stderr, exit code 1. Wrong use: 2. Could not be
 asked, such as a database that is away: 3.
@@ -16,7 +16,6 @@ import click
 
 from smtpfeeds_common.errors import DatabaseUnavailable, SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES, FEEDS
-from smtpfeeds_common.times import iso_utc
 
 from .options import CONFIG, FOLDER, single_host_settings
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from ..store.connection import Connection
 
 #: After the help of each command here.
-_EXIT_CODES: Final = (
+EXIT_CODES: Final = (
     "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 could not be asked, such as a database "
     "that is away."
 )
@@ -87,7 +86,7 @@ def time_options(command: F) -> F:
     @click.option("--until", help="Last seen before this time.")
     @wraps(command)
     def with_times(*args: Any, since: str | None, until: str | None, **kwargs: Any) -> Any:
-        begin, end = _time(since), _time(until)
+        begin, end = parsed_time(since), parsed_time(until)
         if begin is not None and end is not None and begin >= end:
             raise SettingsError(f"nothing is between --since {since} and --until {until}")
         return command(*args, since=begin, until=end, **kwargs)
@@ -100,7 +99,7 @@ def feed() -> None:
     """List and show the feeds."""
 
 
-@feed.command("list", epilog=_EXIT_CODES, short_help="List the feeds.")
+@feed.command("list", epilog=EXIT_CODES, short_help="List the feeds.")
 @format_options(list_formats)
 @database_options
 def feed_list(settings: "AggregatorSettings", form: str) -> None:
@@ -128,7 +127,7 @@ def feed_list(settings: "AggregatorSettings", form: str) -> None:
     write_records(records, FEED_COLUMNS, form, "there is no feed")
 
 
-@feed.command("show", epilog=_EXIT_CODES, short_help="Show the rows of a feed.")
+@feed.command("show", epilog=EXIT_CODES, short_help="Show the rows of a feed.")
 @click.argument("name", type=click.Choice(FEED_NAMES))
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
 @time_options
@@ -158,7 +157,7 @@ def feed_show(
         write_entries(rows, form, limit, empty_said(name, left_out))
 
 
-@feed.command("crowded", epilog=_EXIT_CODES, short_help="List the IPv6 /64s past their bound.")
+@feed.command("crowded", epilog=EXIT_CODES, short_help="List the IPv6 /64s past their bound.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
@@ -178,14 +177,14 @@ def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, 
     from .output import CROWDED_COLUMNS, write_records
 
     with connected(settings) as connection:
-        found = ReadingStore(connection).crowded(_time(since), limit + 1)
+        found = ReadingStore(connection).crowded(parsed_time(since), limit + 1)
     records = [{name: getattr(one, name) for name in CROWDED_COLUMNS} for one in found[:limit]]
     write_records(records, CROWDED_COLUMNS, form, "no IPv6 /64 was past its addresses of a day")
     if len(found) > limit:
         click.echo(f"there is more: --limit {limit} cuts it here", err=True)
 
 
-@click.command(epilog=_EXIT_CODES)
+@click.command(epilog=EXIT_CODES)
 @click.argument("terms", nargs=-1, metavar="[ADDRESS|PREFIX|ASN]...")
 @click.option(
     "--feed", "feeds", type=click.Choice(FEED_NAMES), multiple=True, help="Only this feed."
@@ -225,92 +224,6 @@ def query(
         write_entries(rows, form, limit, f"nothing found for {' '.join(terms) or 'these options'}")
 
 
-@click.group(invoke_without_command=True, epilog=_EXIT_CODES)
-@format_options(list_formats)
-@database_options
-@click.pass_context
-def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> None:
-    """List the sensors, or purge one.
-
-    Alive: a batch came in the last three minutes. Skew: the sensor's clock less the centre's at
-    the last batch, in seconds; delivery makes it a little less. Times are UTC.
-    """
-    if ctx.invoked_subcommand is None:
-        _list_sensors(settings, form)
-
-
-@sensors.command("list", epilog=_EXIT_CODES, short_help="List the sensors.")
-@format_options(list_formats)
-@database_options
-def sensors_list(settings: "AggregatorSettings", form: str) -> None:
-    """List the sensors: alive, silent since, version, events, clock skew."""
-    _list_sensors(settings, form)
-
-
-@sensors.command("purge", short_help="Take out what a sensor reported from a time on.")
-@click.argument("name")
-@click.option(
-    "--since",
-    required=True,
-    help="The first moment that is not trusted: 2026-11-23T11:00Z, or 7d, 12h back.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@database_options
-def sensors_purge(settings: "AggregatorSettings", name: str, since: str, *, yes: bool) -> None:
-    """Take out what a sensor reported from a time on, and rebuild the feeds without it.
-
-    What it first saw at that time or later goes. What it had seen before stays as seen once, at
-    its first time: later hits cannot be told apart. Other sensors' part is untouched. What its
-    spool or the broker still holds arrives afterwards: stop the sensor first.
-    """
-    from ..store.purge import PurgeStore
-
-    time = _time(since)
-    assert time is not None
-    with connected(settings, write=True) as connection:
-        store = PurgeStore(connection)
-        if not store.knows(name):
-            click.echo(f"there is no sensor {name!r}; `smtpfeeds sensors` lists them", err=True)
-            raise click.exceptions.Exit(1)
-        touched = len(store.touched(name, time))
-        if not yes:
-            click.confirm(
-                f"Take out what {name} reported since {iso_utc(time)}: {touched} addresses?",
-                abort=True,
-                err=True,
-            )
-        purged = store.purge(name, time)
-    click.echo(
-        f"{name}: {purged.addresses} addresses rebuilt, {purged.sightings_deleted} sightings "
-        f"deleted, {purged.sightings_cut} cut back, {purged.observations_deleted} rows left the "
-        f"feeds, {purged.hours_deleted} hour counts deleted"
-    )
-
-
-def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
-    from ..store.reading import ReadingStore
-    from .output import SENSOR_COLUMNS, write_records
-
-    with connected(settings) as connection:
-        states = ReadingStore(connection).sensors()
-    records = [
-        {
-            "sensor": state.name,
-            "alive": bool(state.alive),
-            "silent_since": None if state.alive else state.heard_at,
-            "last_heard": state.heard_at,
-            "version": state.version or None,
-            "events_24h": state.events_24h,
-            "events": state.events,
-            "skew_s": None if state.skew_s is None else round(state.skew_s, 1),
-            "spool_depth": state.spool_depth,
-            "drops": state.drops,
-        }
-        for state in states
-    ]
-    write_records(records, SENSOR_COLUMNS, form, "no sensor has reported yet")
-
-
 def _settings(config: Path | None, dsn: str | None, folder: Path | None) -> "AggregatorSettings":
     """Which database: the options of this command, or those given to its group."""
     from ..settings import load
@@ -344,7 +257,7 @@ def connected(settings: "AggregatorSettings", *, write: bool = False) -> "Iterat
         discard(connection)
 
 
-def _time(text: str | None) -> datetime | None:
+def parsed_time(text: str | None) -> datetime | None:
     from ..query.questions import parse_time
 
     return None if text is None else parse_time(text, datetime.now(UTC))

@@ -42,13 +42,17 @@ def check(delivery: Delivery) -> CheckedBatch:
         WireError: it is not a batch of the account that sent it.
     """
     if delivery.problem:
-        raise WireError(delivery.problem)
+        raise WireError(delivery.problem, code="no_account")
     if delivery.account is None:
-        raise WireError("no user_id: the broker does not vouch for who sent this")
+        raise WireError(
+            "no user_id: the broker does not vouch for who sent this", code="no_account"
+        )
     batch, refused = decode(delivery.body)
     if batch.sensor != delivery.account:
         raise WireError(
-            f"the batch names the sensor {batch.sensor!r}, the account {delivery.account!r} sent it"
+            f"the batch names the sensor {batch.sensor!r}, the account {delivery.account!r} sent "
+            "it",
+            code="other_sensor",
         )
     rows = _pack_rows(batch.observations, refused)
     overflows = _pack_overflows(batch.overflows, refused)

@@ -14,6 +14,7 @@ from typing import Final
 from smtpfeeds_common.errors import WireError
 from smtpfeeds_common.logs import fields
 
+from ..accounts import RefusalCode
 from ..clock.database import DatabaseClock
 from ..health import Health
 from ..metrics import Metrics
@@ -122,14 +123,14 @@ class Collector:
         try:
             return check(delivery)
         except WireError as exc:
-            reason = exc.message
+            code, reason = RefusalCode(exc.code), exc.message
         except Exception as exc:
             # A fault of ours in reading one message must not stop all others: this
             # would end the program, and the same message would end the next one.
             logger.exception("message not understood")
             known_good()  # where this fails too, no message is to blame: the program ends
-            reason = f"reading it failed: {describe(exc)}"
-        refusal = Refusal("message", reason, delivery.body)
+            code, reason = RefusalCode.FAULT, f"reading it failed: {describe(exc)}"
+        refusal = Refusal(code, reason, delivery.body)
         refuse(self._source, self._metrics, delivery, refusal)
         return None
 
@@ -166,7 +167,8 @@ class Collector:
                 logger.exception("batch not folded", extra=fields(account=batch.key.sensor))
                 failure = failure or describe(exc)
         known_good()  # where this fails too, no batch is to blame: the program ends
-        refusal = Refusal("batch", f"folding it failed: {failure}", batch.delivery.body)
+        reason = f"folding it failed: {failure}"
+        refusal = Refusal(RefusalCode.FAULT, reason, batch.delivery.body)
         refuse_batch(self._source, self._metrics, batch, again, refusal)
         return []
 

@@ -1,4 +1,4 @@
-"""Refusing: counted, logged, and kept by the source with its reason."""
+"""Refusing: the source counts what is refused, logs it, and keeps samples with their reason."""
 
 import logging
 from collections.abc import Sequence
@@ -6,8 +6,7 @@ from typing import Final
 
 import msgspec
 
-from smtpfeeds_common.logs import fields
-
+from ..accounts import RefusalCode
 from ..metrics import Metrics
 from ..sources import Delivery, Refusal, Source
 from .check import CheckedBatch
@@ -16,27 +15,18 @@ logger = logging.getLogger(__name__)
 
 #: Octets of a batch's refused rows that are kept, as JSON.
 _REFUSED_ROWS_BYTES: Final = 4 * 1024 * 1024
-#: Characters of a reason in the log.
-_LOGGED_REASON: Final = 300
+#: Characters of an unexpected error's text.
+_REASON_MAX: Final = 300
 
 
 def describe(exc: Exception) -> str:
     """An error that nobody expected, for a reason: its class, and a bounded part of its text."""
-    return f"{type(exc).__name__}: {exc}"[:_LOGGED_REASON]
+    return f"{type(exc).__name__}: {exc}"[:_REASON_MAX]
 
 
 def refuse(source: Source, metrics: Metrics, delivery: Delivery, refusal: Refusal) -> None:
-    """Count it, log it, and have the source keep it."""
+    """Count it in the metrics, and have the source count and keep it."""
     metrics.refused.labels(refusal.kind).inc()
-    logger.warning(
-        "refused",
-        extra=fields(
-            kind=refusal.kind,
-            account=delivery.account,
-            reason=refusal.reason[:_LOGGED_REASON],
-            octets=len(refusal.body),
-        ),
-    )
     source.refuse(delivery, refusal)
 
 
@@ -62,10 +52,11 @@ def refused_rows(batch: CheckedBatch) -> Refusal:
     """The refused rows of a batch; they are lost to a fault of ours in writing them down alone."""
     try:
         reason = f"{len(batch.refused)} rows: {batch.refused[0].reason}"
-        return Refusal("rows", reason, refused_rows_body(batch))
+        return Refusal(RefusalCode.ROWS, reason, refused_rows_body(batch))
     except Exception as exc:
         logger.exception("refused rows not written down")
-        return Refusal("rows", f"{len(batch.refused)} rows: {describe(exc)}", b"{}")
+        reason = f"{len(batch.refused)} rows: {describe(exc)}"
+        return Refusal(RefusalCode.ROWS, reason, b"{}")
 
 
 def refused_rows_body(batch: CheckedBatch) -> bytes:

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from smtpfeeds_common.errors import BadRows, DatabaseError
 from smtpfeeds_common.logs import fields
 
+from ..accounts import RefusalCode
 from ..health import Health
 from ..metrics import Metrics
 from ..sources import Refusal, Source
@@ -202,7 +203,7 @@ class Writer:
             self._write_one_by_one(collection, stop)
             return
         batch = collection.batches[0]
-        refusal = Refusal("batch", cause.message, batch.delivery.body)
+        refusal = Refusal(RefusalCode.DATABASE, cause.message, batch.delivery.body)
         refuse_batch(self._source, self._metrics, batch, collection.repeats, refusal)
 
     def _write_one_by_one(self, collection: Collection, stop: Event) -> None:

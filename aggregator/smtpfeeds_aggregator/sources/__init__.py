@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any, Protocol
 
+from ..accounts import RefusalCode
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -29,12 +31,17 @@ class Delivery:
 class Refusal:
     """What is put among the refused, and why."""
 
-    #: ``message``: it is not a batch, or not its sender's; ``batch``: the database
-    #: refuses its data; ``rows``: some rows of a batch that was otherwise taken.
-    kind: str
+    #: By which refusals are counted.
+    code: RefusalCode
+    #: What is wrong, for a person.
     reason: str
     #: The message as it came, or the refused rows as JSON.
     body: bytes
+
+    @property
+    def kind(self) -> str:
+        """What the body is: a `message`, a `batch` that the database refuses, or its `rows`."""
+        return {RefusalCode.ROWS: "rows", RefusalCode.DATABASE: "batch"}.get(self.code, "message")
 
 
 class Source(Protocol):
@@ -57,7 +64,7 @@ class Source(Protocol):
         ...
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Keep this among the refused, and acknowledge the delivery once it is kept."""
+        """Count this among the refused, keep what is a sample, then acknowledge the delivery."""
         ...
 
     def pause(self) -> None:

@@ -27,10 +27,12 @@ from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import BrokerUnavailable, SmtpfeedsError
 from smtpfeeds_common.logs import fields
 
+from ..accounts import AccountWatch
 from ..metrics import Metrics
 from ..settings import AggregatorSettings
 from . import Delivery, Refusal, broker
 from .properties import problem_of
+from .refusal_counts import RefusalCounter, RefusalLedger
 from .refused import ACCOUNT_HEADER, RefusedPublisher
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,9 @@ _COLLECTIONS_AHEAD: Final = 2
 class AmqpSource:
     """A consumer that survives its broker; ``run`` is its thread, the rest is for others."""
 
-    def __init__(self, settings: AggregatorSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: AggregatorSettings, metrics: Metrics, ledger: RefusalLedger
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._account = broker.account(settings)
@@ -60,7 +64,18 @@ class AmqpSource:
         self._paused = Event()
         self._connection: pika.BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
+        self._watch = AccountWatch(
+            messages_per_s=settings.flood_messages_per_s, octets_per_s=settings.flood_bytes_per_s
+        )
         self._refused = RefusedPublisher(settings, self._account, self.acknowledge, self.is_current)
+        self._counter = RefusalCounter(
+            ledger,
+            self._watch,
+            metrics,
+            keep=self._refused.put,
+            acknowledge=self.acknowledge,
+            is_current=self.is_current,
+        )
 
     # For the worker's thread.
 
@@ -83,8 +98,8 @@ class AmqpSource:
         self._call(partial(self._acknowledge, list(deliveries)))
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Publish it among the refused, confirmed; then acknowledge."""
-        self._refused.put(delivery, refusal)
+        """Have it counted and, where it is a sample, kept; then acknowledged."""
+        self._counter.put(delivery, refusal)
 
     def pause(self) -> None:
         """Close the channel: the broker gives what is unacknowledged to others."""
@@ -115,16 +130,20 @@ class AmqpSource:
         """Connect, consume, and do so again whenever it breaks, until told to stop.
 
         Raises:
-            RuntimeError: the thread that keeps what is refused has ended by a fault of ours.
+            RuntimeError: a thread that counts or keeps what is refused ended by a fault of ours.
         """
-        helper = Thread(target=self._refused.run, args=(stop,), name="refused", daemon=True)
-        helper.start()
+        helpers = [
+            Thread(target=self._counter.run, args=(stop,), name="refusals", daemon=True),
+            Thread(target=self._refused.run, args=(stop,), name="refused", daemon=True),
+        ]
+        for helper in helpers:
+            helper.start()
         backoff = Backoff(_LONGEST_BACKOFF_S)
         while not stop.is_set():
             self._consumed = False
             try:
                 self._connect()
-                self._serve(stop, helper)
+                self._serve(stop, helpers)
             except (AMQPError, OSError, SmtpfeedsError) as exc:
                 if self._consumed:
                     # Not by the connection alone: a broker that takes that and refuses the
@@ -136,7 +155,8 @@ class AmqpSource:
                 stop.wait(backoff.next_s())
             finally:
                 self._disconnect()
-        helper.join(timeout=10)
+        for helper in helpers:
+            helper.join(timeout=10)
 
     def _say_unavailable(self, reason: str) -> None:
         """Say it once, and again where the reason changes; it is tried for as long as it takes."""
@@ -148,7 +168,7 @@ class AmqpSource:
         self._connection = broker.connect(self._settings, "ingest")
         logger.info("broker connected", extra=fields(account=self._account))
 
-    def _serve(self, stop: Event, helper: Thread) -> None:
+    def _serve(self, stop: Event, helpers: list[Thread]) -> None:
         connection = self._connection
         assert connection is not None
         while not stop.is_set():
@@ -159,7 +179,7 @@ class AmqpSource:
             connection.process_data_events(time_limit=_TICK_S)
             if not connection.is_open:
                 raise BrokerUnavailable("the connection was closed")
-            if not helper.is_alive() and not stop.is_set():
+            if not all(helper.is_alive() for helper in helpers) and not stop.is_set():
                 # What is refused would stay unacknowledged, until the prefetch is full of it.
                 raise RuntimeError("nothing keeps what is refused any more")
         connection.process_data_events(time_limit=0)
@@ -189,10 +209,12 @@ class AmqpSource:
         properties: pika.BasicProperties,
         body: bytes,
     ) -> None:
+        account = self._sender(properties)
+        self._watch.delivered(account, len(body))
         self._deliveries.put(
             Delivery(
                 body=body,
-                account=self._sender(properties),
+                account=account,
                 routing_key=_text(method.routing_key),
                 redelivered=method.redelivered,
                 token=(session, method.delivery_tag),

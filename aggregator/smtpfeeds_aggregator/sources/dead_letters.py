@@ -21,7 +21,7 @@ from smtpfeeds_common.topology import REFUSED_QUEUE
 
 from ..settings import AggregatorSettings
 from . import broker
-from .refused import ACCOUNT_HEADER, KIND_HEADER, REASON_HEADER
+from .refused import ACCOUNT_HEADER, CUT_HEADER, KIND_HEADER, REASON_HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,14 @@ class DeadLetter:
     kind: str
     reason: str
     body: bytes
+    #: Octets at the end of the body that were not kept.
+    cut: int
     tag: int
 
     @property
     def can_go_back(self) -> bool:
-        """Refused rows are no batch: their neighbours are stored already."""
-        return self.kind != "rows"
+        """Whether it is a whole message: refused rows are not, their neighbours are stored."""
+        return self.kind != "rows" and not self.cut
 
 
 class DeadLetters:
@@ -63,24 +65,24 @@ class DeadLetters:
         """Put messages back into the queue of batches; None: all that can go back.
 
         Returns:
-            What was put back; how many cannot go back, for they are rows and no batch.
+            What was put back; how many cannot go back: refused rows, and cut messages.
 
         Raises:
             BrokerUnavailable: no connection, or the queue takes nothing now.
         """
-        done, rows = [], 0
+        done, left = [], 0
         with self._channel() as channel:
             channel.confirm_delivery()
             for letter in self._chosen(channel, ids, limit):
                 if not letter.can_go_back:
-                    rows += 1
+                    left += 1
                     continue
                 channel.basic_publish(
                     "", self._settings.queue, letter.body, self._properties(letter), mandatory=True
                 )
                 channel.basic_ack(letter.tag)
                 done.append(letter)
-        return done, rows
+        return done, left
 
     def drop(self, ids: Collection[str] | None, limit: int) -> list[DeadLetter]:
         """Delete messages; None: all.
@@ -141,6 +143,7 @@ def _fetch(channel: BlockingChannel, limit: int) -> Iterator[DeadLetter]:
             kind=headers.get(KIND_HEADER, ""),
             reason=headers.get(REASON_HEADER, ""),
             body=body,
+            cut=_number(headers.get(CUT_HEADER)),
             tag=method.delivery_tag,
         )
 
@@ -151,3 +154,7 @@ def _time_of(timestamp_s: int | None) -> datetime | None:
         return None if timestamp_s is None else datetime.fromtimestamp(timestamp_s, UTC)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0

@@ -1,9 +1,10 @@
-"""Keeps what is refused: a second queue, with the reason and who sent it.
+"""Keeps samples of what ingest refused in a queue of its own.
 
-A thread and a connection of its own, open only while there is something to
-publish. Each message is published persistent and mandatory and waits for its
-confirm; only then is the delivery it came from acknowledged. What waits here is
-bounded by the consumer's prefetch.
+It has a connection of its own, open only while there is something to publish. Each
+message is published persistent and mandatory and waits for its confirm; only then
+is the delivery it came from acknowledged. Which messages are samples, and how much
+of a body is kept, ``refusal_counts`` decides; what waits here is bounded by that and
+by the consumer's prefetch.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from threading import Event
-from typing import Final
+from typing import Final, NamedTuple
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -33,14 +34,24 @@ ACCOUNT_HEADER: Final = "x-smtpfeeds-account"
 REASON_HEADER: Final = "x-smtpfeeds-reason"
 KIND_HEADER: Final = "x-smtpfeeds-kind"
 ROUTING_KEY_HEADER: Final = "x-smtpfeeds-routing-key"
+#: Octets at the end of a body that were not kept.
+CUT_HEADER: Final = "x-smtpfeeds-cut"
 
 _REASON_MAX: Final = 1_000
 _IDLE_S: Final = 5.0
 _RETRY_S: Final = 2.0
 
 
+class Sample(NamedTuple):
+    """A refused message that is kept, and how many octets of its body."""
+
+    delivery: Delivery
+    refusal: Refusal
+    octets: int
+
+
 class RefusedPublisher:
-    """Publishes what is refused; ``put`` from any thread, ``run`` in its own."""
+    """Publishes samples of what is refused; ``put`` from any thread, ``run`` in its own."""
 
     def __init__(
         self,
@@ -53,14 +64,14 @@ class RefusedPublisher:
         self._account = account
         self._acknowledge = acknowledge
         self._is_current = is_current
-        self._waiting: queue.SimpleQueue[tuple[Delivery, Refusal]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Sample] = queue.SimpleQueue()
 
-    def put(self, delivery: Delivery, refusal: Refusal) -> None:
+    def put(self, sample: Sample) -> None:
         """Keep this, then acknowledge the delivery."""
-        self._waiting.put((delivery, refusal))
+        self._waiting.put(sample)
 
     def run(self, stop: Event) -> None:
-        """Publish what comes, until told to stop."""
+        """Publish what comes, until stopped."""
         while not stop.is_set():
             try:
                 first = self._waiting.get(timeout=0.5)
@@ -68,9 +79,9 @@ class RefusedPublisher:
                 continue
             self._publish_burst(first, stop)
 
-    def _publish_burst(self, first: tuple[Delivery, Refusal], stop: Event) -> None:
+    def _publish_burst(self, first: Sample, stop: Event) -> None:
         """Publish this and what follows on one connection."""
-        item: tuple[Delivery, Refusal] | None = first
+        item: Sample | None = first
         connection: pika.BlockingConnection | None = None
         try:
             connection = broker.connect(self._settings, "refused")
@@ -78,7 +89,7 @@ class RefusedPublisher:
             channel = connection.channel()
             channel.confirm_delivery()
             while item is not None:
-                self._publish(channel, *item)
+                self._publish(channel, item)
                 item = self._next(connection, stop)
         except (AMQPError, OSError, SmtpfeedsError) as exc:
             logger.warning(
@@ -92,9 +103,7 @@ class RefusedPublisher:
                 with contextlib.suppress(AMQPError, OSError):
                     connection.close()
 
-    def _next(
-        self, connection: pika.BlockingConnection, stop: Event
-    ) -> tuple[Delivery, Refusal] | None:
+    def _next(self, connection: pika.BlockingConnection, stop: Event) -> Sample | None:
         deadline = time.monotonic() + _IDLE_S
         while not stop.is_set() and time.monotonic() < deadline:
             try:
@@ -103,18 +112,19 @@ class RefusedPublisher:
                 connection.process_data_events(time_limit=0)
         return None
 
-    def _publish(self, channel: BlockingChannel, delivery: Delivery, refusal: Refusal) -> None:
-        if not self._is_current(delivery):
+    def _publish(self, channel: BlockingChannel, sample: Sample) -> None:
+        if not self._is_current(sample.delivery):
             return  # it comes again, and is judged again
+        body = sample.refusal.body[: sample.octets]
         try:
-            channel.basic_publish(
-                "", REFUSED_QUEUE, refusal.body, self._properties(delivery, refusal), mandatory=True
-            )
+            channel.basic_publish("", REFUSED_QUEUE, body, self._properties(sample), mandatory=True)
         except UnroutableError as exc:
             raise BrokerUnavailable(f"the queue {REFUSED_QUEUE} is gone") from exc
-        self._acknowledge([delivery])
+        self._acknowledge([sample.delivery])
 
-    def _properties(self, delivery: Delivery, refusal: Refusal) -> pika.BasicProperties:
+    def _properties(self, sample: Sample) -> pika.BasicProperties:
+        delivery, refusal = sample.delivery, sample.refusal
+        cut = len(refusal.body) - sample.octets
         return pika.BasicProperties(
             content_type=CONTENT_TYPE,
             delivery_mode=pika.DeliveryMode.Persistent.value,
@@ -126,5 +136,6 @@ class RefusedPublisher:
                 KIND_HEADER: refusal.kind,
                 REASON_HEADER: refusal.reason[:_REASON_MAX],
                 ROUTING_KEY_HEADER: delivery.routing_key,
+                **({CUT_HEADER: str(cut)} if cut else {}),
             },
         )

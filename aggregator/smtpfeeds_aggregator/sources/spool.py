@@ -103,7 +103,13 @@ class SpoolSource:
         self._wake.set()
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Set a batch aside in its spool; refused rows are only counted and said."""
+        """Set a batch aside in its spool; refused rows are only logged."""
+        logger.warning(
+            "refused",
+            extra=fields(
+                account=delivery.account, code=str(refusal.code), reason=refusal.reason[:300]
+            ),
+        )
         whole = refusal.kind != "rows"
         self._done.put((delivery.token, refusal.reason if whole else None))
         self._wake.set()

@@ -90,6 +90,8 @@ class MaintenanceStore:
             ("activity", "retire_activity"),
             ("prefix_overflow", "retire_overflows"),
             ("prefix_admission", "retire_admissions"),
+            ("refusal", "retire_refusals"),
+            ("flood", "retire_floods"),
             ("spool", "delete_spools"),
         ):
             yield from self._drain(table, delete, now)

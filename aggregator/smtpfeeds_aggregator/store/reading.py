@@ -16,6 +16,8 @@ from .sql import queries
 PAGE_ROWS: Final = 5_000
 #: A sensor with nothing to tell sends an empty batch each minute; two may be on their way.
 ALIVE_S: Final = 180
+#: A flood is written every second or two while it lasts.
+FLOOD_S: Final = 30
 LOWEST: Final = "0.0.0.0"  # noqa: S104 - the first address in PostgreSQL's order
 HIGHEST: Final = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
 
@@ -74,6 +76,26 @@ class SensorState(NamedTuple):
     skew_s: float | None
     spool_depth: int
     drops: int
+    #: Messages of its account that were refused, by whole hours.
+    refused_24h: int
+    #: None: the account does not flood now.
+    flood_since: datetime | None
+    flood_messages_per_s: float | None
+    flood_reason: str | None
+
+
+class RefusalRow(NamedTuple):
+    """Refused messages of an account in an hour, for one reason."""
+
+    account: str
+    hour: datetime
+    reason: str
+    messages: int
+    octets: int
+    #: How many of them are in the queue of the refused.
+    kept: int
+    last_at: datetime
+    detail: str
 
 
 class ReadingStore:
@@ -96,8 +118,10 @@ class ReadingStore:
         return [FeedState(*row) for row in self._rows("feeds", since=since)]
 
     def sensors(self) -> list[SensorState]:
-        """All sensors, by name."""
-        return [SensorState(*row) for row in self._rows("sensors", alive_s=ALIVE_S)]
+        """All sensors by name, and the accounts that were refused lately or flood."""
+        return [
+            SensorState(*row) for row in self._rows("sensors", alive_s=ALIVE_S, flood_s=FLOOD_S)
+        ]
 
     def crowded(self, since: datetime | None, rows: int) -> list[CrowdedPrefix]:
         """The /64s past their addresses of a day, those seen last first, at most so many."""
@@ -107,6 +131,11 @@ class ReadingStore:
         """Whether events of a range of IPv6 addresses were counted under their /64."""
         asked = {"low": low, "high": high, "feeds": list(wanted.feeds), "since": wanted.since}
         return bool(self._rows("is_crowded", **asked)[0][0])
+
+    def refusals(self, account: str | None, since: datetime | None, rows: int) -> list[RefusalRow]:
+        """Refused messages of one account or of all, by hour, the newest first, at most so many."""
+        asked = {"account": account, "since": since, "rows": rows}
+        return [RefusalRow(*row) for row in self._rows("refusals", **asked)]
 
     def _pages(
         self, query: str, wanted: Filter, *, low: str, **parameters: Any

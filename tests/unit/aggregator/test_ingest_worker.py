@@ -277,7 +277,7 @@ def test_fault_of_ours_in_folding_a_batch_refuses_it_alone(monkeypatch: pytest.M
     with work.running():
         until(lambda: len(work.source.acknowledged) == 3, "the good and the repeat are done")
     ((delivery, refusal),) = work.source.refused
-    assert (refusal.kind, delivery.body) == ("batch", refusal.body)
+    assert (refusal.kind, delivery.body) == ("message", refusal.body)
     assert "KeyError" in refusal.reason
     assert {key.seq for key in work.store.known} == {1, 3}
 

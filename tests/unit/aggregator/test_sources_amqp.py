@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from ingest_support import settings_of
+from ingest_support import MemoryLedger, settings_of
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources import broker
 from smtpfeeds_aggregator.sources.amqp import AmqpSource
+from smtpfeeds_aggregator.sources.refusal_counts import RefusalCounter
 from smtpfeeds_aggregator.sources.refused import RefusedPublisher
 from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import SettingsError
@@ -60,7 +61,7 @@ class Stop(threading.Event):
 def source(monkeypatch: pytest.MonkeyPatch) -> AmqpSource:
     monkeypatch.setattr(broker, "connect", lambda *_: Connection())
     monkeypatch.setattr(broker, "declare", lambda *_: None)
-    return AmqpSource(settings_of("", "amqp://127.0.0.1"), Metrics())
+    return AmqpSource(settings_of("", "amqp://127.0.0.1"), Metrics(), MemoryLedger())
 
 
 @pytest.fixture
@@ -68,11 +69,12 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smtpfeeds_aggregator.sources.amqp.Backoff", partial(Backoff, rng=None))
 
 
-def test_end_of_what_keeps_the_refused_is_not_silent(
-    source: AmqpSource, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", [RefusedPublisher, RefusalCounter])
+def test_end_of_what_counts_or_keeps_the_refused_is_not_silent(
+    source: AmqpSource, monkeypatch: pytest.MonkeyPatch, part: type
 ) -> None:
     """Else what is refused fills the prefetch, and the aggregator is deaf."""
-    monkeypatch.setattr(RefusedPublisher, "run", lambda *_: None)
+    monkeypatch.setattr(part, "run", lambda *_: None)
     with pytest.raises(RuntimeError, match="refused"):
         source.run(threading.Event())
 
@@ -109,4 +111,4 @@ def test_password_file_that_is_being_replaced_ends_nothing(
 
 def test_settings_are_read_before_anything_runs() -> None:
     with pytest.raises(SettingsError, match="AMQP address"):
-        AmqpSource(AggregatorSettings(broker=("amqp://host:port",)), Metrics())
+        AmqpSource(AggregatorSettings(broker=("amqp://host:port",)), Metrics(), MemoryLedger())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingest_support import now_ms, until
+from smtpfeeds_aggregator.accounts import RefusalCode
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.sources import Delivery, Refusal
 from smtpfeeds_aggregator.sources.spool import SpoolSource
@@ -156,10 +157,10 @@ def test_refused_batch_is_set_aside_in_its_spool_and_refused_rows_are_not(
 ) -> None:
     with source_on(tmp_path) as running:
         heard(spool, b"\xc0\0\2\1")
-        running.source.refuse(running.take(1)[0], Refusal("batch", "bad", b""))
+        running.source.refuse(running.take(1)[0], Refusal(RefusalCode.DATABASE, "bad", b""))
         until(lambda: read_status(spool.path).batches_set_aside == 1, "it is set aside")
         heard(spool, b"\xc0\0\2\2")
-        running.source.refuse(running.take(1)[0], Refusal("rows", "one bad", b""))
+        running.source.refuse(running.take(1)[0], Refusal(RefusalCode.ROWS, "one bad", b""))
         until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
         assert read_status(spool.path).batches_set_aside == 1
 

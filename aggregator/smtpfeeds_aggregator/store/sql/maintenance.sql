@@ -122,3 +122,20 @@ WITH victim AS MATERIALIZED (
     ORDER BY prefix, day LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM prefix_admission p USING victim v WHERE p.prefix = v.prefix AND p.day = v.day;
+
+-- name: retire_refusals
+WITH victim AS MATERIALIZED (
+    SELECT account, hour, reason FROM refusal
+    WHERE hour < date_trunc('hour', now() - %(retention)s::interval)
+    ORDER BY account, hour, reason LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM refusal r USING victim v
+WHERE r.account = v.account AND r.hour = v.hour AND r.reason = v.reason;
+
+-- name: retire_floods
+WITH victim AS MATERIALIZED (
+    SELECT account FROM flood WHERE last_at < now() - %(retention)s::interval
+    ORDER BY account LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM flood f USING victim v
+WHERE f.account = v.account AND f.last_at < now() - %(retention)s::interval;

@@ -53,11 +53,24 @@ SELECT EXISTS (
 );
 
 -- name: sensors
--- All sensors, with the events of the last 24 hours (by whole hours) and of all that is kept.
-SELECT s.name, s.heard_at, s.heard_at >= now() - make_interval(secs => %(alive_s)s),
-       s.version, coalesce(a.day, 0), coalesce(a.every, 0),
-       date_part('epoch', s.sealed_at - s.heard_at), s.spool_depth, s.drops
-FROM sensor AS s
+-- All sensors, with the events of the last 24 hours (by whole hours) and of all that is kept. An
+-- account of which nothing was ever taken is there when it was refused or floods.
+WITH refused AS (
+    SELECT account, least(sum(messages), 4611686018427387903)::bigint AS messages
+    FROM refusal WHERE hour >= now() - interval '24 hours' GROUP BY account
+), flooding AS (
+    SELECT * FROM flood WHERE last_at >= now() - make_interval(secs => %(flood_s)s)
+), account AS (
+    SELECT name FROM sensor UNION SELECT account FROM refused UNION SELECT account FROM flooding
+)
+SELECT account.name, s.heard_at, s.heard_at >= now() - make_interval(secs => %(alive_s)s),
+       coalesce(s.version, ''), coalesce(a.day, 0), coalesce(a.every, 0),
+       date_part('epoch', s.sealed_at - s.heard_at), coalesce(s.spool_depth, 0),
+       coalesce(s.drops, 0), coalesce(r.messages, 0), f.since, f.messages_per_s, f.reason
+FROM account
+LEFT JOIN sensor AS s ON s.name = account.name
+LEFT JOIN refused AS r ON r.account = account.name
+LEFT JOIN flooding AS f ON f.account = account.name
 LEFT JOIN (
     -- Saturated, as what is summed up is: one sensor's numbers must not hide all others.
     SELECT sensor, least(sum(events), 4611686018427387903)::bigint AS every,
@@ -65,5 +78,14 @@ LEFT JOIN (
                sum(events) FILTER (WHERE hour >= now() - interval '24 hours'), 4611686018427387903
            )::bigint AS day
     FROM activity GROUP BY sensor
-) AS a ON a.sensor = s.name
-ORDER BY s.name;
+) AS a ON a.sensor = account.name
+ORDER BY account.name;
+
+-- name: refusals
+-- By hour, the newest first.
+SELECT account, hour, reason, messages, octets, kept, last_at, detail
+FROM refusal
+WHERE (%(account)s::text IS NULL OR account = %(account)s)
+  AND (%(since)s::timestamptz IS NULL OR last_at >= %(since)s)
+ORDER BY hour DESC, messages DESC, account, reason
+LIMIT %(rows)s;
