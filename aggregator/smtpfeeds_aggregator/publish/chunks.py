@@ -1,0 +1,237 @@
+"""The rows of a feed in the order in which they are published, some at a time.
+
+A chunk gives a list for each column, ready to be put into a format's template. Texts
+are made once for all formats, and what repeats (an origin's name, a class, a week of
+days) is made once at all.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property, lru_cache
+from operator import add
+from socket import AF_INET6, inet_ntop
+from typing import Final
+
+import numpy as np
+
+from smtpfeeds_common.addresses import format_address
+from smtpfeeds_common.behaviours import Flags
+from smtpfeeds_common.history import WEEK_DAYS
+
+from ..meaning.words import STEPS
+from ..names import short_name
+from .columns import FeedColumns, Numbers, Rows, Window
+from .judgements import Judgements
+
+CHUNK_ROWS: Final = 20_000
+_NEW_S: Final = 24 * 3600
+_SECONDS: Final = tuple(f"{second:02}" for second in range(60))
+
+
+class Chunk:
+    """Some rows of a feed; each list is made when a format first asks for it."""
+
+    def __init__(self, rows: "FeedRows", numbers: Numbers) -> None:
+        self._rows, self._numbers = rows, numbers
+        self._address = rows.feed.address[numbers]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @cached_property
+    def asn(self) -> list[int]:
+        """The origin; 0 where none is known."""
+        asns: list[int] = self._rows.window.asn[self._address].tolist()
+        return asns
+
+    @cached_property
+    def name(self) -> list[str]:
+        """Cut to the feeds' column; ``NA`` where none is known."""
+        return self._rows.short_names(self.asn)
+
+    @cached_property
+    def address(self) -> list[str]:
+        """As text."""
+        return address_texts(self._rows.window, self._address)
+
+    @cached_property
+    def is_ipv4(self) -> list[bool]:
+        """Which rows are of IPv4."""
+        flags: list[bool] = (self._address < len(self._rows.window.ipv4)).tolist()
+        return flags
+
+    @cached_property
+    def last_seen(self) -> list[str]:
+        """``2026-11-23 11:00:59``, UTC."""
+        return time_texts(self._rows.feed.last_s[self._numbers])
+
+    @cached_property
+    def first_seen(self) -> list[str]:
+        """``2026-11-23 11:00:59``, UTC."""
+        return time_texts(self._rows.feed.first_s[self._numbers])
+
+    @cached_property
+    def hits(self) -> list[int]:
+        """Events; as all counts the lower bound of a step, or exact."""
+        return self._rows.counts(self._rows.feed.hits[self._numbers])
+
+    @cached_property
+    def sensors(self) -> list[int]:
+        """Sensors that saw it in the window."""
+        return self._rows.counts(self._rows.feed.sensors[self._numbers])
+
+    @cached_property
+    def targets(self) -> list[int]:
+        """Addresses of sensors that it came to."""
+        return self._rows.counts(self._rows.feed.targets[self._numbers])
+
+    @cached_property
+    def flags(self) -> list[int]:
+        """Behaviours of this feed."""
+        flags: list[int] = self._rows.feed.flags[self._numbers].tolist()
+        return flags
+
+    @cached_property
+    def judgement(self) -> list[int]:
+        """Numbers of ``Judgements.kinds``."""
+        kinds: list[int] = self._rows.judgements.which[self._address].tolist()
+        return kinds
+
+    @cached_property
+    def days(self) -> list[int]:
+        """The past seven days; bit n: seen n days ago."""
+        days: list[int] = self._rows.feed.days[self._numbers].tolist()
+        return days
+
+    @cached_property
+    def new(self) -> list[bool]:
+        """Whether it was first seen within a day."""
+        first_s = self._rows.feed.first_s[self._numbers].astype(np.int64)
+        new: list[bool] = (first_s > self._rows.now_s - _NEW_S).tolist()
+        return new
+
+
+class FeedRows:
+    """One feed of a window, judged and with its origins."""
+
+    def __init__(
+        self,
+        window: Window,
+        feed: FeedColumns,
+        judgements: Judgements,
+        names: Mapping[int, str],
+        *,
+        now_s: int,
+        exact_counts: bool = False,
+    ) -> None:
+        """Take what is published.
+
+        Args:
+            window: its ``asn`` is the origin that is published.
+            feed: one of the window's feeds.
+            judgements: of the window's addresses.
+            names: the full cleaned name of each origin.
+            now_s: seconds since 1970-01-01 UTC; an address is new for a day.
+            exact_counts: publish counts as they are, in place of their steps.
+        """
+        self.window, self.feed, self.judgements, self.now_s = window, feed, judgements, now_s
+        self._names, self._exact = names, exact_counts
+        self._order: Numbers = np.argsort(window.asn[feed.address], kind="stable")
+        self._short: dict[int, str] = {0: short_name("")}
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
+        """All rows, in order."""
+        for start in range(0, len(self._order), rows):
+            yield Chunk(self, self._order[start : start + rows])
+
+    def short_names(self, asns: list[int]) -> list[str]:
+        """The names of origins, cut to the feeds' column."""
+        short = self._short
+        for asn in set(asns).difference(short):
+            short[asn] = short_name(self._names.get(asn, ""))
+        return [short[asn] for asn in asns]
+
+    def counts(self, counts: Rows) -> list[int]:
+        """Counts as they are published."""
+        if self._exact:
+            exact: list[int] = counts.tolist()
+            return exact
+        steps = np.asarray(STEPS, np.int64)
+        lower: list[int] = steps[np.searchsorted(steps, counts, side="right") - 1].tolist()
+        return lower
+
+
+def address_texts(window: Window, address: Numbers) -> list[str]:
+    """Addresses as every format writes them: dotted, and RFC 5952."""
+    is_ipv4 = address < len(window.ipv4)
+    texts4 = _ipv4_texts(window.ipv4[address[is_ipv4]])
+    if len(texts4) == len(address):
+        return texts4
+    numbers6 = address[~is_ipv4] - len(window.ipv4)
+    octets = np.empty((len(numbers6), 2), ">u8")
+    octets[:, 0], octets[:, 1] = window.high[numbers6], window.low[numbers6]
+    raw6 = octets.tobytes()
+    texts = np.empty(len(address), object)
+    texts[is_ipv4] = texts4
+    texts[~is_ipv4] = [_ipv6_text(raw6[at : at + 16]) for at in range(0, len(raw6), 16)]
+    merged: list[str] = texts.tolist()
+    return merged
+
+
+def _ipv4_texts(numbers: Rows) -> list[str]:
+    """Both halves of an address from tables: three times as fast as the C library, one by one."""
+    upper, lower = _halves()
+    return list(
+        map(
+            add,
+            map(upper.__getitem__, (numbers >> 16).tolist()),
+            map(lower.__getitem__, (numbers & 0xFFFF).tolist()),
+        )
+    )
+
+
+@cache
+def _halves() -> tuple[list[str], list[str]]:
+    """``a.b.`` and ``c.d`` for every 16 bits: 7 MB."""
+    octets = [str(octet) for octet in range(256)]
+    return (
+        [f"{a}.{b}." for a in octets for b in octets],
+        [f"{c}.{d}" for c in octets for d in octets],
+    )
+
+
+def _ipv6_text(packed: bytes) -> str:
+    """RFC 5952; where the C library writes a dotted quad at the end, by our own formatter."""
+    text = inet_ntop(AF_INET6, packed)
+    return format_address(packed) if "." in text else text
+
+
+def time_texts(seconds: Rows) -> list[str]:
+    """``2026-11-23 11:00:59`` for seconds since 1970-01-01: a week has few minutes."""
+    minutes, second = np.divmod(seconds, 60)
+    different, which = np.unique(minutes, return_inverse=True)
+    texts = [
+        text[:-2].replace("T", " ")
+        for text in np.datetime_as_string((different.astype(np.int64) * 60).astype("M8[s]"))
+    ]
+    return list(
+        map(
+            add,
+            map(texts.__getitem__, which.tolist()),
+            map(_SECONDS.__getitem__, second.tolist()),
+        )
+    )
+
+
+@lru_cache(maxsize=1 << 12)
+def tags(flags: int) -> tuple[str, ...]:
+    """The names of behaviours, such as ``bare_lf``."""
+    return tuple(str(flag.name).lower() for flag in Flags if flags & flag)
+
+
+@lru_cache(maxsize=1 << WEEK_DAYS)
+def marks(days: int) -> str:
+    """The past seven days, the oldest first: ``#`` seen, ``.`` not."""
+    return "".join("#" if days >> back & 1 else "." for back in reversed(range(WEEK_DAYS)))

@@ -1,0 +1,100 @@
+"""The class of every address of a window, as a column.
+
+Most of a million addresses did what a few thousand others did. So `judge` runs once for
+each combination of what it looks at, and every address names its combination.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..meaning.classes import (
+    BREADTH_SENSORS,
+    GUESSES_HITS,
+    GUESSES_SENSORS,
+    MAIL_SERVER_HITS,
+    Evidence,
+    Judgement,
+    Listing,
+    judge,
+)
+from .columns import Rows, Window
+
+#: The least of each range of hits that a rule tells apart.
+_HITS: Final = (0, GUESSES_HITS, MAIL_SERVER_HITS + 1)
+_SENSORS: Final = GUESSES_SENSORS
+_FLAG_BITS: Final = 31
+_HITS_BITS: Final = 2
+
+
+class ListLookup(Protocol):
+    """Which list entries hold each address of a window."""
+
+    def of_window(
+        self, ipv4: Rows, high: Rows, low: Rows, /
+    ) -> tuple[npt.NDArray[np.uint32], Sequence[tuple[Listing, ...]]]:
+        """A number for each address, IPv4 first, and what each number stands for; 0: nothing."""
+        ...
+
+
+class NoLists:
+    """No list holds anything."""
+
+    def of_window(
+        self,
+        ipv4: Rows,
+        high: Rows,
+        low: Rows,  # noqa: ARG002 - the protocol's
+        /,
+    ) -> tuple[npt.NDArray[np.uint32], Sequence[tuple[Listing, ...]]]:
+        """Nothing for each."""
+        return np.zeros(len(ipv4) + len(high), np.uint32), ((),)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgements:
+    """A judgement for each address: ``which`` numbers ``kinds``."""
+
+    which: npt.NDArray[np.intp]
+    kinds: tuple[Judgement, ...]
+
+
+def judge_window(window: Window, sensors_alive: int, lists: ListLookup) -> Judgements:
+    """Give every address of a window its class."""
+    greet, data = window.feeds
+    flags = _both(window, "flags").astype(np.int64)
+    hits = np.maximum(window.of_addresses(greet, "hits"), window.of_addresses(data, "hits"))
+    sensors = np.maximum(
+        window.of_addresses(greet, "sensors"), window.of_addresses(data, "sensors")
+    )
+    listed, entries = lists.of_window(window.ipv4, window.high, window.low)
+    hits_range = np.searchsorted(_HITS, hits, side="right") - 1
+    combined = flags
+    combined |= hits_range.astype(np.int64) << _FLAG_BITS
+    combined |= (sensors >= _SENSORS).astype(np.int64) << (_FLAG_BITS + _HITS_BITS)
+    combined |= listed.astype(np.int64) << (_FLAG_BITS + _HITS_BITS + 1)
+    kinds, which = np.unique(combined, return_inverse=True)
+    return Judgements(which, tuple(_judged(int(kind), sensors_alive, entries) for kind in kinds))
+
+
+def _both(window: Window, name: str) -> Rows:
+    greet, data = (window.of_addresses(feed, name) for feed in window.feeds)
+    both: npt.NDArray[Any] = greet | data
+    return both
+
+
+def _judged(combined: int, sensors_alive: int, entries: Sequence[tuple[Listing, ...]]) -> Judgement:
+    rest = combined >> _FLAG_BITS
+    many_sensors = rest >> _HITS_BITS & 1
+    return judge(
+        Evidence(
+            flags=combined & (1 << _FLAG_BITS) - 1,
+            hits=_HITS[rest & (1 << _HITS_BITS) - 1],
+            sensors=_SENSORS if many_sensors else 1,
+            sensors_alive=min(sensors_alive, BREADTH_SENSORS),
+            listings=entries[rest >> _HITS_BITS + 1],
+        )
+    )
