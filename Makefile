@@ -51,7 +51,7 @@ bench-origin: setup ## look-ups, conversion, swap of origin tables; BENCH_OUT=FI
 	$(BENCH)/bench_origin.py
 
 .PHONY: faults
-faults: setup test-programs ## the long fault runs (about 45 minutes): kills and cuts under load
+faults: setup test-programs ## the long fault runs (about 50 minutes): kills and cuts under load
 	$(PYTEST) -s -m large tests/faults $(ARGS)
 
 .PHONY: acceptance

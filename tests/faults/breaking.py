@@ -13,7 +13,7 @@ from servers.rabbitmq_admin import AdminError
 from smtpfeeds_common.topology import QUEUE
 
 from .brokers import VHOST
-from .pipeline import AGGREGATORS, SENSORS
+from .pipeline import SENSORS
 from .run import Run
 
 
@@ -22,8 +22,8 @@ def kill_sensor(run: Run) -> None:
 
 
 def kill_worker(run: Run) -> None:
-    """One of two aggregators, both ingesting."""
-    run.pipeline.kill(run.chance.choice(AGGREGATORS))
+    """One of the aggregators, all ingesting."""
+    run.pipeline.kill(run.chance.choice(run.pipeline.aggregators))
 
 
 def kill_broker(run: Run) -> None:
@@ -98,10 +98,10 @@ def fill_queue(run: Run) -> None:
     """The queue at its limit, as nobody takes from it: it refuses what is published."""
     admin = run.pipeline.brokers.nodes[0].admin
     admin.set_policy(VHOST, "small", QUEUE.replace(".", r"\."), {"max-length": 2})
-    run.pipeline.down(*AGGREGATORS)
+    run.pipeline.down(*run.pipeline.aggregators)
     run.pipeline.sleep(run.chance.uniform(6, 10))
     admin.call("DELETE", "policies", VHOST, "small")
-    run.pipeline.up(*AGGREGATORS)
+    run.pipeline.up(*run.pipeline.aggregators)
 
 
 def read_only_database(run: Run) -> None:
@@ -125,7 +125,7 @@ def refuse_connections(run: Run) -> None:
 
 def freeze_worker(run: Run) -> None:
     """SIGSTOP in the middle of whatever it does: it holds locks and batches, and says nothing."""
-    name = run.chance.choice(AGGREGATORS)
+    name = run.chance.choice(run.pipeline.aggregators)
     if run.pipeline.programs[name].pid is None:
         return
     run.pipeline.signal(name, signal.SIGSTOP)

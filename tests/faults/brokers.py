@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from servers.rabbitmq import RabbitCluster, RabbitHome, RabbitNode
 from servers.rabbitmq_admin import AdminError
@@ -18,6 +18,63 @@ _OWN = r"^smtpfeeds(\..*)?$"
 _OWN_AND_DEFAULT = r"^(smtpfeeds(\..*)?|amq\.default)$"
 #: Counts of the management interface are fresh enough to wait for.
 _SETTINGS = {"collect_statistics_interval": "1000"}
+
+
+class Carrier(Protocol):
+    """What carries batches from the sensors to the aggregators."""
+
+    nodes: Sequence[RabbitNode]
+
+    def start(self, sensors: Iterable[str]) -> None:
+        """Start it, with accounts."""
+
+    def stop(self) -> None:
+        """End it for good."""
+
+    def urls(self, account: str, ports: Iterable[int] | None = None) -> list[str]:
+        """What an account's `broker` setting is."""
+        ...
+
+    def leader(self) -> RabbitNode:
+        """The node that leads the queue of batches."""
+        ...
+
+    def empty(self) -> bool:
+        """Whether no batch waits or is unacknowledged, as far as it knows."""
+        ...
+
+    def whole(self) -> bool:
+        """Whether every node is up and has the queue's data."""
+        ...
+
+
+class SpoolFolder:
+    """Of a single host: aggregators read the sensors' spools; there is no broker to break."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes: Sequence[RabbitNode] = ()
+        self._folder = folder
+
+    def start(self, sensors: Iterable[str]) -> None:
+        """Nothing to start."""
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+    def urls(self, account: str, ports: Iterable[int] | None = None) -> list[str]:
+        """The folder for the aggregator; a sensor has none."""
+        return [f"spool:{self._folder}"] if account == AGGREGATOR else []
+
+    def leader(self) -> RabbitNode:
+        raise NotImplementedError
+
+    def empty(self) -> bool:
+        """What waits, waits in the spools."""
+        return True
+
+    def whole(self) -> bool:
+        """Always."""
+        return True
 
 
 class Brokers:
@@ -36,12 +93,13 @@ class Brokers:
 
     def start(self, sensors: Iterable[str]) -> None:
         """Start, and make the accounts as `deploy/rabbitmq` does."""
+        admin = self.nodes[0].admin
         if self._cluster is not None:
             self._cluster.start()
+            self._cluster.add_vhost(VHOST)
         else:
             self.nodes[0].start()
-        admin = self.nodes[0].admin
-        admin.add_vhost(VHOST)
+            admin.add_vhost(VHOST)
         administrator = self.nodes[0].home.user
         admin.permit(administrator, VHOST, configure=".*", write=".*", read=".*")
         admin.add_user(AGGREGATOR, _PASSWORD)

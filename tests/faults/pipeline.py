@@ -25,7 +25,7 @@ from smtpfeeds_deploy.simulation.simulate import Target
 from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
 from smtpfeeds_deploy.single_host.programs import Program
 
-from .brokers import AGGREGATOR, Brokers
+from .brokers import AGGREGATOR, Brokers, Carrier, SpoolFolder
 from .databases import Database, Gauge, several_hosts
 
 #: What a service manager waits before it starts a program again (RestartSec).
@@ -42,6 +42,8 @@ class Shape:
     """What a run needs of the site."""
 
     cluster: bool = False
+    #: Without a broker: one aggregator reads the sensors' spools.
+    single_host: bool = False
     standby: bool = False
     publishing: bool = False
     #: Wires that can be cut: sensors to broker, aggregators to broker, aggregators to database.
@@ -64,7 +66,12 @@ class Pipeline:
         self._killed: set[str] = set()
         self._down: set[str] = set()
         self._stack = ExitStack()
-        self.brokers = Brokers(folder / "rabbitmq", cluster=shape.cluster)
+        self.brokers: Carrier = (
+            SpoolFolder(folder / "spool")
+            if shape.single_host
+            else Brokers(folder / "rabbitmq", cluster=shape.cluster)
+        )
+        self.aggregators = AGGREGATORS[:1] if shape.single_host else AGGREGATORS
         base = shape.database_folder or folder
         self.databases = [Database(base / "one")]
         if shape.standby:
@@ -100,17 +107,15 @@ class Pipeline:
         self._stack.callback(self._stop_programs)
         self._write_settings()
         self.run("migrate", "aggregator", "migrate", "--config", str(self._file("a1")))
-        for name in (*AGGREGATORS, *SENSORS):
+        for name in (*self.aggregators, *SENSORS):
             self._start_program(name)
         self.wait(lambda: all(map(_is_ready, self.programs.values())), "all programs are ready")
 
     def _lay_wires(self) -> None:
-        node = ("127.0.0.1", self.brokers.nodes[0].port)
-        targets: dict[str, Any] = {
-            "sensors-broker": node,
-            "aggregators-broker": node,
-            "aggregators-database": self.primary.socket_path,
-        }
+        targets: dict[str, Any] = {"aggregators-database": self.primary.socket_path}
+        for node in self.brokers.nodes:
+            place = ("127.0.0.1", node.port)
+            targets |= {"sensors-broker": place, "aggregators-broker": place}
         for name, target in targets.items():
             self.wires[name] = self._stack.enter_context(CuttingProxy(target))
 
@@ -123,7 +128,7 @@ class Pipeline:
             common |= {"feeds_dir": str(self.feeds), "publish_interval_s": 2}
             # So that none is removed while it is compared.
             common["generations_kept"] = 30
-        for name in AGGREGATORS:
+        for name in self.aggregators:
             self._write(name, {"dsn": self._dsn(), "broker": self._broker(AGGREGATOR), **common})
         for name in SENSORS:
             port = free_port()
@@ -163,7 +168,7 @@ class Pipeline:
         return self.brokers.urls(account, None if wire is None else [wire.port])
 
     def spools(self, sensor: str) -> Path:
-        return self.folder / f"spool-{sensor}"
+        return self.folder / ("spool" if self.shape.single_host else f"spool-{sensor}")
 
     # Programs
 
@@ -272,7 +277,7 @@ class Pipeline:
     def nothing_waits(self) -> bool:
         """Whether no spool holds anything undelivered and the queue is empty."""
         for sensor in SENSORS:
-            for path in self.spools(sensor).glob("*.spool"):
+            for path in self.spools(sensor).glob(f"{sensor}*.spool"):
                 told = read_status(path)
                 if told.batches_waiting or any(told.rows.values()):
                     return False

@@ -11,7 +11,6 @@ from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_deploy.simulation.published import read_feed
 
 from .databases import read_all
-from .pipeline import AGGREGATORS
 from .run import Run
 
 _NEXT_LIMIT_S = 60.0
@@ -28,7 +27,7 @@ def kill_publisher(run: Run) -> None:
     if run.chance.random() < 0.5:
         _wait_for_a_publication(run)
         time.sleep(run.chance.uniform(0, 0.15))
-        for name in AGGREGATORS:
+        for name in run.pipeline.aggregators:
             run.pipeline.kill(name)
     else:
         run.pipeline.kill(_last_publisher(run))
@@ -88,7 +87,7 @@ def _wait_for_a_publication(run: Run) -> None:
 def _last_publisher(run: Run) -> str:
     """Who published last, by the logs."""
     last: dict[str, str] = {}
-    for name in AGGREGATORS:
+    for name in run.pipeline.aggregators:
         log = run.pipeline.programs[name].log.path
         lines = [line for line in log.read_text().splitlines() if "feeds published" in line]
         last[name] = lines[-1].split(" ", 1)[0] if lines else ""

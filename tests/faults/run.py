@@ -163,7 +163,7 @@ class Run:
         return said
 
     def spool_files(self) -> list[Path]:
-        found = [p for s in SENSORS for p in self.pipeline.spools(s).glob("*.spool")]
+        found = [p for s in SENSORS for p in self.pipeline.spools(s).glob(f"{s}*.spool")]
         if not found:
             raise SpoolError("there are no spools")
         return found

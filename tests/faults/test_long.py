@@ -166,12 +166,29 @@ def test_everything_at_random(begin: Begin, long_results: Note) -> None:
         breaking.kill_database,
         breaking.freeze_worker,
         *(breaking.cut(wire) for wire in run.pipeline.wires),
-    ] * 6
+    ] * 9
     run.chance.shuffle(kinds)
     for number, kind in enumerate(kinds):
         run.strike(kind, after_s=(0.1, 1.5), wait=False)
         if number % 10 == 5:
             run.strike(breaking.kill_broker, after_s=(0.1, 1.5), wait=False)
+    end(run, long_results)
+
+
+def test_single_host_at_random(begin: Begin, long_results: Note) -> None:
+    """Without a broker: sensors, one aggregator on their spools, PostgreSQL, the way to it."""
+    run = begin("single host: all at random", Shape(single_host=True, proxies=True))
+    kinds = [
+        breaking.kill_sensor,
+        breaking.kill_worker,
+        breaking.kill_database,
+        breaking.freeze_worker,
+        breaking.cut("aggregators-database"),
+    ] * 12
+    kinds += [breaking.read_only_database, breaking.refuse_connections] * 2
+    run.chance.shuffle(kinds)
+    for kind in kinds:
+        run.strike(kind, after_s=(0.1, 1.5), wait=False)
     end(run, long_results)
 
 

@@ -15,16 +15,17 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from servers.certificates import Certificates
 from servers.processes import ServerFailedError, bound_to_parent, end, free_port, wait_until
-from servers.rabbitmq_admin import RabbitAdmin
+from servers.rabbitmq_admin import AdminError, RabbitAdmin
 
 START_LIMIT_S = 90.0  # two busy cores take 10 s for one node, 25 s for a cluster of three
 STOP_LIMIT_S = 20.0
@@ -359,7 +360,10 @@ class RabbitCluster:
         ]
 
     def start(self) -> None:
-        """Start all and wait until every node sees three running."""
+        """Start all and wait until every node sees three running, and `/` on each.
+
+        Before that, adding a virtual host waits for the nodes that are not ready, for long.
+        """
         for node in self.nodes:
             node.launch()
         for node in self.nodes:
@@ -387,11 +391,29 @@ class RabbitCluster:
         self._home.epmd.stop()
 
     def _is_whole(self) -> bool:
-        for node in self.nodes:
-            found = node.admin.call("GET", "nodes")
-            if sum(1 for other in found if other.get("running")) != len(self.nodes):
-                return False
-        return True
+        return self._all_see(self._running_nodes) and self._all_see(
+            lambda admin: admin.vhost_runs_on("/")
+        )
+
+    def add_vhost(self, vhost: str) -> None:
+        """Add a virtual host, and wait until it runs on every node as every node sees it."""
+        self.nodes[0].admin.add_vhost(vhost)
+        wait_until(
+            lambda: self._all_see(lambda admin: admin.vhost_runs_on(vhost)),
+            limit_s=START_LIMIT_S,
+            what=f"virtual host {vhost} runs on three nodes",
+        )
+
+    def _all_see(self, nodes_seen: Callable[[RabbitAdmin], set[str]]) -> bool:
+        """Whether every node answers, and names all nodes."""
+        everyone = {node.node_name for node in self.nodes}
+        with suppress(OSError, HTTPException, AdminError):
+            return all(nodes_seen(node.admin) == everyone for node in self.nodes)
+        return False
+
+    @staticmethod
+    def _running_nodes(admin: RabbitAdmin) -> set[str]:
+        return {node["name"] for node in admin.call("GET", "nodes") if node.get("running")}
 
     def __enter__(self) -> Self:
         try:
