@@ -54,10 +54,17 @@ class Maintenance:
                 self._round(stop)
             except DatabaseError as exc:
                 logger.info("maintenance waits", extra=fields(reason=exc.message[:300]))
-                discard(self._connection)
-                self._connection = None
+                self._disconnect()
+            except Exception:
+                # A fault of ours in one round is no reason to keep everything for ever.
+                logger.exception("maintenance failed; it goes on with the next round")
+                self._disconnect()
             stop.wait(_COMPACT_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         discard(self._connection)
+        self._connection = None
 
     def _round(self, stop: Event) -> None:
         if self._connection is None:

@@ -2,9 +2,10 @@
 
 import logging
 import socket
+import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 from smtpfeeds_common.errors import SettingsError
@@ -54,6 +55,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    #: Between two looks whether it is to stop.
+    timeout = 0.25
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept; where nothing can be opened, not again at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(self.timeout)
+            raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """A client that went away is no event."""
@@ -85,10 +96,7 @@ class MetricsServer:
         logger.info("metrics served", extra=fields(listen=HostPort(where.host, self.port)))
 
     def run(self, stop: Event) -> None:
-        """Serve until told to stop."""
-        server = Thread(target=self._server.serve_forever, name="http", daemon=True)
-        server.start()
-        stop.wait()
-        self._server.shutdown()
+        """Serve until it is asked to stop."""
+        while not stop.is_set():
+            self._server.handle_request()
         self._server.server_close()
-        server.join()

@@ -2,19 +2,16 @@
 
 The source's thread moves messages; ``collect`` and ``store`` are the ingest
 worker; beside them the publisher, the origin tables' watch, maintenance and the
-metrics' server. A part that ends by an error it did not expect ends the whole
-program with a traceback: the service manager starts it anew, and what was not
-acknowledged comes again.
+metrics' server. ``parts`` says what happens when one of them fails.
 """
 
 import gc
 import logging
 import os
 import time
-from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 from typing import Final
 
 from smtpfeeds_common import __version__
@@ -30,6 +27,7 @@ from .ingest.worker import IngestWorker
 from .maintenance import Maintenance
 from .metrics import Metrics
 from .origin import OriginSource
+from .parts import Part
 from .settings import AggregatorSettings
 from .sources import Source
 from .store.clock import read_clock
@@ -45,37 +43,6 @@ logger = logging.getLogger(__name__)
 _STOP_LIMIT_S: Final = 8.0
 _TICK_S: Final = 0.2
 _GC_THRESHOLD: Final = (100_000, 20, 50)
-
-
-class _Part:
-    """A thread, and what it ended with."""
-
-    def __init__(self, name: str, run: Callable[[Event], None]) -> None:
-        self.name = name
-        self.stop = Event()
-        self.failed = False
-        self._run = run
-        self._thread = Thread(target=self._target, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def _target(self) -> None:
-        try:
-            self._run(self.stop)
-        except BaseException:
-            self.failed = True
-            logger.exception("part failed", extra=fields(part=self.name))
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def end(self, limit_s: float) -> None:
-        self.stop.set()
-        self._thread.join(limit_s)
-        if self._thread.is_alive():
-            logger.warning("part did not stop", extra=fields(part=self.name))
 
 
 class Service:
@@ -123,27 +90,28 @@ class Service:
         )
         self._parts = self._make_parts(worker)
 
-    def _make_parts(self, worker: IngestWorker) -> list[_Part]:
+    def _make_parts(self, worker: IngestWorker) -> list[Part]:
         """In the order in which they stop: first what takes in, last what acknowledges."""
         settings, clock, metrics, health = self._settings, self._clock, self.metrics, self.health
+        once, again = partial(Part, health=health), partial(Part, health=health, runs_again=True)
         parts = [
-            _Part("collect", worker.collect),
-            _Part("store", worker.store),
-            _Part("source", self._source.run),
-            _Part("clock", ClockWatch(settings, clock, metrics, health).run),
-            _Part("maintenance", Maintenance(settings, clock, metrics, health).run),
-            _Part("origin", self._origins.run),
+            once("collect", worker.collect),
+            once("store", worker.store),
+            once("source", self._source.run),
+            again("clock", ClockWatch(settings, clock, metrics, health).run),
+            again("maintenance", Maintenance(settings, clock, metrics, health).run),
+            again("origin", self._origins.run),
         ]
         if settings.feeds_dir:
             from .publish.service import PublishLoop
 
             loop = PublishLoop(settings, self._origins, clock, metrics, health)
-            parts.append(_Part("publish", loop.run))
+            parts.append(again("publish", loop.run))
         if settings.metrics_listen:
             from .metrics_http import MetricsServer
 
             server = MetricsServer(settings.metrics_listen, metrics, health)
-            parts.append(_Part("http", server.run))
+            parts.append(again("http", server.run))
         return parts
 
     def run(self) -> int:
@@ -169,6 +137,8 @@ class Service:
     def finish(self) -> bool:
         """Stop every part, in order; what is in hand is finished. Whether one had failed."""
         deadline = time.monotonic() + _STOP_LIMIT_S
+        for part in self._parts:
+            part.may_end = True
         for part in self._parts:
             part.end(max(0.1, deadline - time.monotonic()))
         return any(part.failed for part in self._parts)
@@ -196,6 +166,7 @@ class Service:
                 fed_s = time.monotonic()
                 notify("WATCHDOG=1")
             for part in self._parts:
+                part.look()
                 if not part.alive:
                     part.failed = True  # also one that ended without an error: it was not asked to
                     return

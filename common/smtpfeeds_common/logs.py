@@ -10,9 +10,12 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Final, TextIO
+
+logger = logging.getLogger(__name__)
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("text", "json")
@@ -69,6 +72,8 @@ def configure(level: str = "info", form: str = "text") -> None:
     handler.setFormatter(
         JsonFormatter() if form == "json" else TextFormatter(with_time=not is_journal(sys.stderr))
     )
+    # A thread that nobody watches must not end without a line.
+    threading.excepthook = _log_end_of_thread
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -77,6 +82,18 @@ def configure(level: str = "info", form: str = "text") -> None:
     # pika writes tracebacks for each attempt at a broker that is away; our own line says it.
     logging.getLogger("pika").setLevel(
         logging.WARNING if root.level == logging.DEBUG else logging.CRITICAL
+    )
+
+
+def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:
+    error = arguments.exc_value
+    if error is None or isinstance(error, SystemExit):
+        return
+    name = arguments.thread.name if arguments.thread else "unknown"
+    logger.error(
+        "thread ended by an error",
+        exc_info=(arguments.exc_type, error, arguments.exc_traceback),
+        extra=fields(thread=name),
     )
 
 

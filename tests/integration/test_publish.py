@@ -26,6 +26,7 @@ from publish_support import NOW, Info, Origins
 from servers.postgres import PostgresServer, database_name
 from smtpfeeds_aggregator.clock.database import DatabaseClock
 from smtpfeeds_aggregator.health import Health
+from smtpfeeds_aggregator.ingest.worker import IngestWorker
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.publish import check, once, service
 from smtpfeeds_aggregator.publish.generation import FeedsDirectory
@@ -538,12 +539,34 @@ def test_aggregator_tells_of_its_publications_in_metrics_and_health(
         until(lambda: service.health.problems() == [], "all is well again")
 
 
-def test_part_that_ends_unasked_ends_the_program_as_failed(
+def test_part_that_moves_batches_and_ends_unasked_ends_the_program_as_failed(
     settings: AggregatorSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service manager starts it anew only if it says so."""
-    monkeypatch.setattr(PublishLoop, "run", lambda *_: None)
+    monkeypatch.setattr(IngestWorker, "store", lambda *_: None)
     made = Service(replace(settings, broker=(f"spool:{tmp_path}",)))
     made.start()
     made._watch()
     assert made.finish()
+
+
+def test_publishing_that_fails_is_run_again_and_ingest_goes_on(
+    settings: AggregatorSettings, tmp_path: Path, feeds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spools = tmp_path / "spools"
+    spools.mkdir()
+    failures = iter([ZeroDivisionError("a fault of ours")])
+    original = PublishLoop.run
+
+    def run(loop: PublishLoop, stop: threading.Event) -> None:
+        for failure in failures:
+            raise failure
+        original(loop, stop)
+
+    monkeypatch.setattr(PublishLoop, "run", run)
+    with running(replace(settings, broker=(f"spool:{spools}",))) as service:
+        until(
+            lambda: any("publish thread: it failed" in line for line in service.health.problems()),
+            "the health shows it",
+        )
+        until(feeds.exists, "it publishes all the same")

@@ -140,6 +140,9 @@ class AmqpSource:
             helper.start()
         backoff = Backoff(_LONGEST_BACKOFF_S)
         while not stop.is_set():
+            if not all(helper.is_alive() for helper in helpers) and not stop.is_set():
+                # What is refused would stay unacknowledged, until the prefetch is full of it.
+                raise RuntimeError("nothing keeps what is refused any more")
             self._consumed = False
             try:
                 self._connect()
@@ -179,9 +182,8 @@ class AmqpSource:
             connection.process_data_events(time_limit=_TICK_S)
             if not connection.is_open:
                 raise BrokerUnavailable("the connection was closed")
-            if not all(helper.is_alive() for helper in helpers) and not stop.is_set():
-                # What is refused would stay unacknowledged, until the prefetch is full of it.
-                raise RuntimeError("nothing keeps what is refused any more")
+            if not all(helper.is_alive() for helper in helpers):
+                return
         connection.process_data_events(time_limit=0)
 
     def _consume(self, connection: pika.BlockingConnection) -> None:

@@ -18,7 +18,7 @@ from smtpfeeds_aggregator.sources.amqp import AmqpSource
 from smtpfeeds_aggregator.sources.refusal_counts import RefusalCounter
 from smtpfeeds_aggregator.sources.refused import RefusedPublisher
 from smtpfeeds_common.backoff import Backoff
-from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.errors import BrokerUnavailable, SettingsError
 
 
 class Connection(SimpleNamespace):
@@ -79,6 +79,18 @@ def test_end_of_what_counts_or_keeps_the_refused_is_not_silent(
         source.run(threading.Event())
 
 
+def test_end_of_what_keeps_the_refused_is_noticed_while_the_broker_is_away(
+    source: AmqpSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> Connection:
+        raise BrokerUnavailable
+
+    monkeypatch.setattr(RefusedPublisher, "run", lambda *_: None)
+    monkeypatch.setattr(broker, "connect", away)
+    with pytest.raises(RuntimeError, match="refused"):
+        source.run(Stop(5))
+
+
 @pytest.mark.usefixtures("no_jitter")
 def test_broker_that_refuses_the_queue_is_asked_less_and_less_often(
     source: AmqpSource, monkeypatch: pytest.MonkeyPatch
@@ -88,7 +100,7 @@ def test_broker_that_refuses_the_queue_is_asked_less_and_less_often(
     def refused(*_: object) -> None:
         raise ChannelClosedByBroker(404, "NOT_FOUND - no queue")
 
-    monkeypatch.setattr(RefusedPublisher, "run", lambda _, stop: None)
+    monkeypatch.setattr(RefusedPublisher, "run", lambda _, stop: threading.Event.wait(stop))
     monkeypatch.setattr(broker, "declare", refused)
     stop = Stop(7)
     source.run(stop)
@@ -102,7 +114,7 @@ def test_password_file_that_is_being_replaced_ends_nothing(
     def unreadable(*_: object) -> Connection:
         raise SettingsError("broker_password_file: cannot read it")
 
-    monkeypatch.setattr(RefusedPublisher, "run", lambda _, stop: None)
+    monkeypatch.setattr(RefusedPublisher, "run", lambda _, stop: threading.Event.wait(stop))
     monkeypatch.setattr(broker, "connect", unreadable)
     stop = Stop(2)
     source.run(stop)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +84,21 @@ def test_time_is_left_out_only_where_the_journal_reads_this_very_stream(tmp_path
         assert not is_journal(stream, {})
     assert not is_journal(stream, environ), "closed"
     assert not is_journal(io.StringIO(), environ), "no file at all"
+
+
+def test_thread_that_nobody_watches_does_not_end_without_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    root = logging.getLogger()
+    before = root.handlers[:]
+    configure()
+    try:
+        thread = threading.Thread(target=lambda: 1 / 0, name="metrics")
+        thread.start()
+        thread.join()
+    finally:
+        root.handlers[:] = before
+    written = capsys.readouterr().err
+    assert "error common.logs: thread ended by an error thread=metrics\n" in written
+    assert "  ZeroDivisionError" in written
