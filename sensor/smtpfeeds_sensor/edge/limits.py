@@ -108,6 +108,9 @@ class Deadlines:
 
     #: Ticks begin here, so that 0 stays free for "never".
     _FIRST: Final = 1
+    #: Ticks that pass at a time. A process that stood still for a minute (a slow disk, a paused
+    #: virtual machine) has not heard its clients meanwhile: they have not been idle.
+    MOST_TICKS: Final = 5
 
     def __init__(self) -> None:
         self.now = self._FIRST
@@ -132,8 +135,8 @@ class Deadlines:
         timed.due = 0
 
     def advance(self, ticks: int = 1) -> None:
-        """Time has passed; ask those that are due."""
-        for _ in range(ticks):
+        """Time has passed, ``MOST_TICKS`` at most; ask those that are due."""
+        for _ in range(min(ticks, self.MOST_TICKS)):
             self.now += 1
             for timed in self._buckets.pop(self.now, ()):
                 timed.due = 0

@@ -66,7 +66,8 @@ def test_deadline_comes_once_or_again_as_answered() -> None:
     for timed in (once, again, gone):
         wheel.add(timed, wheel.now + 2)
     wheel.discard(gone)
-    wheel.advance(10)
+    for _ in range(10):
+        wheel.advance()
     assert once.asked == [3]
     assert again.asked == [3, 6, 9]
     assert gone.asked == []
@@ -92,5 +93,15 @@ def test_one_that_ends_another_in_the_same_tick() -> None:
     killer, other = Killer(), Timed()
     wheel.add(killer, 5)
     wheel.add(other, 9)
-    wheel.advance(20)
+    for _ in range(20):
+        wheel.advance()
     assert (killer.asked, other.asked) == ([5], [])
+
+
+def test_process_that_stood_still_for_long_does_not_time_everyone_out() -> None:
+    wheel = Deadlines()
+    idle = Timed()
+    wheel.add(idle, wheel.now + 60)
+    wheel.advance(3_600)
+    assert idle.asked == []
+    assert wheel.now == 1 + Deadlines.MOST_TICKS

@@ -1,6 +1,7 @@
 """The sensor's reactor serves what is ready as Twisted's does, whatever happens meanwhile."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -81,3 +82,13 @@ def test_error_in_one_ends_it_and_no_other(reactor: SensorReactor) -> None:
     assert (good.served, good.lost) == (1, [])
     assert bad not in reactor.getReaders()
     bad.close()
+
+
+def test_time_is_monotonic(reactor: SensorReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer is due after its wait, whatever the wall clock does meanwhile."""
+    due: list[float] = []
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    before = time.monotonic()
+    reactor.callLater(0.0, lambda: due.append(reactor.seconds()))
+    reactor.runUntilCurrent()
+    assert before <= due[0] <= time.monotonic()
