@@ -62,6 +62,9 @@ class Metrics:
         self.spool_failures = self._counter(
             "spool_failures", "Times that a spool, or their folder, could not be used."
         )
+        self.spool_clock_in_doubt = self._gauge(
+            "spool_clock_in_doubt", "1 while no spool is sealed, for this host's clock is in doubt."
+        )
         self.retired_rows = self._counter("retired_rows", "Rows deleted by age.", ["table"])
         self.compacted = self._counter("compacted_batches", "Applied batches moved to ranges.")
         self.lag = self._histogram(

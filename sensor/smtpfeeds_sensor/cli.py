@@ -58,23 +58,23 @@ def check_config(config: Path | None, as_user: str) -> None:
     click.echo("the settings are good")
 
 
-@sensor.command(short_help="Tell from the spool files how the sensor does.")
+@sensor.command(short_help="Show from the spool files how the sensor does.")
 @_config
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a spool.")
 def status(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a click flag
-    """Tell from the spool files how the sensor does; it need not run."""
+    """Show from the spool files how the sensor does; it need not run."""
     settings = sensor_settings.load(config)
     paths = _own_spools(settings)
     for path in paths:
-        told = read_status(path)
+        state = read_status(path)
         if as_json:
-            click.echo(json.dumps({"spool": str(path), **told._asdict()}))
+            click.echo(json.dumps({"spool": str(path), **state._asdict()}))
         else:
-            click.echo("\n".join(_lines(path, told)))
+            click.echo("\n".join(_lines(path, state)))
 
 
 def _own_spools(settings: SensorSettings) -> list[Path]:
-    from .service import own_spools
+    from .delivery.spools import own_spools
 
     paths = own_spools(settings)
     if not paths:
@@ -85,24 +85,41 @@ def _own_spools(settings: SensorSettings) -> list[Path]:
     return paths
 
 
-def _lines(path: Path, told: Status) -> list[str]:
-    noted = "never" if told.noted_ms is None else _utc(told.noted_ms)
-    oldest = "nothing" if told.oldest_ms is None else f"since {_utc(told.oldest_ms)}"
-    rows = ", ".join(f"{name} {number}" for name, number in told.rows.items())
+def _lines(path: Path, status: Status) -> list[str]:
+    oldest = "nothing" if status.oldest_ms is None else f"since {_utc(status.oldest_ms)}"
+    rows = ", ".join(f"{name} {number}" for name, number in status.rows.items())
     batches = (
-        f"{told.batches_waiting} wait for a confirm, {told.batches_kept} kept for a replay, "
-        f"{told.batches_set_aside} set aside"
+        f"{status.batches_waiting} wait for a confirm, {status.batches_kept} kept for a replay"
     )
-    lines = [
-        f"{path}",
-        f"  sensor           {told.sensor} {told.version}, state of {noted}",
-        f"  waits            {oldest}: {rows}",
-        f"  batches          {batches}",
-        f"  size             {told.used_bytes / 1024 / 1024:.1f} MB",
-        f"  events dropped   {told.drops}",
+    facts = [
+        ("sensor", f"{status.sensor} {status.version}, state of {_utc(status.noted_ms)}"),
+        ("last client", _utc(status.client_ms)),
+        ("last delivery", _utc(status.delivered_ms)),
+        ("last failure", _failure(status)),
+        ("waits", f"{oldest}: {rows}"),
+        ("batches", batches),
+        ("size", f"{status.used_bytes / 1024 / 1024:.1f} MB"),
+        ("events dropped", str(status.drops)),
     ]
-    counters = [(name, number) for name, number in told.counters.items() if number]
-    return lines + [f"  {name:<21} {number}" for name, number in counters]
+    lines = [f"  {name:<15}  {value}" for name, value in facts]
+    counters = [(name, number) for name, number in status.counters.items() if number]
+    return [str(path), *lines, *_alarms(status), *(f"  {n:<21} {v}" for n, v in counters)]
+
+
+def _failure(status: Status) -> str:
+    return f"{_utc(status.failed_ms)}: {status.failure}" if status.failure else "never"
+
+
+def _alarms(status: Status) -> list[str]:
+    """What somebody should look at; nothing where all is well."""
+    alarms = [
+        (status.doubt, "clock", status.doubt),
+        (status.undated, "not dated", f"{status.undated} addresses, until the clock is believed"),
+        (status.batches_again, "again", f"{status.batches_again} batches will be delivered again"),
+        (status.batches_too_large, "too large", f"{status.batches_too_large} batches are held"),
+        (status.batches_refused, "refused", f"{status.batches_refused} batches are held"),
+    ]
+    return [f"  {name:<15}  {text}" for is_there, name, text in alarms if is_there]
 
 
 @sensor.command(short_help="Deliver confirmed batches again.")
@@ -138,5 +155,7 @@ def _since_ms(text: str, now_s: float) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def _utc(ms: int) -> str:
+def _utc(ms: int | None) -> str:
+    if ms is None:
+        return "never"
     return iso_utc(datetime.fromtimestamp(ms // 1000, UTC))

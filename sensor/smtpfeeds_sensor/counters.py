@@ -62,13 +62,16 @@ COUNTERS: Final = {
     "spool_commits": "commits of the spool",
     "spool_waits": "times replies waited because the spool was locked",
     "spool_outages": "times the spool could not be written and memory took over",
-    "spool_replaced": "damaged spools set aside",
+    "spool_replaced": "damaged spools quarantined",
+    "events_undated": "events heard while the host's clock was in doubt; dated when it is believed",
     "events_dropped": "events whose row did not fit in memory meanwhile",
     # Delivery
     "batches_confirmed": "batches the broker confirmed",
-    "batches_set_aside": "batches the broker calls too large",
+    "batches_split": "batches the broker calls too large, sent as smaller ones",
+    "batches_too_large": "batches the broker calls too large that cannot be split; held",
     "publish_failures": "attempts to deliver that failed",
     "events_expired": "events dropped from the spool at its bound",
+    "replays_dropped": "batches that a replay wanted, dropped from the spool at its bound",
 }
 
 

@@ -22,6 +22,7 @@ GAUGES: Final = {
     "tls_connections": "connections in TLS now",
     "spool_events_in_memory": "events heard and not yet in the spool file",
     "spool_in_outage": "1 while the spool cannot be written",
+    "clock_in_doubt": "1 while the host's clock is in doubt, and nothing is sealed",
     "spool_rows": "addresses in the spool that wait to be sealed",
     "spool_age_seconds": "since the oldest batch that waits was sealed",
     "spool_bytes": "octets of the spool in use",
@@ -62,6 +63,11 @@ class MetricsServer:
     def port(self) -> int:
         """The port."""
         return int(self._server.server_address[1])
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still answers."""
+        return self._thread.is_alive()
 
     def close(self) -> None:
         """Listen no more."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
+from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.signals import Signals
-from smtpfeeds_common.spool import now_ms
 from smtpfeeds_common.systemd import notify, notify_reloading
 from smtpfeeds_common.users import become, find_user
 
@@ -112,7 +112,12 @@ def run_process(
     installReactor(made)
     reactor = cast("Reactor", made)
     service = SensorService(
-        configuration.settings, configuration.credentials, opened, reactor, now_ms, worker=worker
+        configuration.settings,
+        configuration.credentials,
+        opened,
+        reactor,
+        Clock(steady_s=configuration.settings.clock_steady_s),
+        worker=worker,
     )
     observers = [
         cast("ILogObserver", STDLibLogObserver()),

@@ -5,31 +5,36 @@ made, so that its files belong to the user that writes them; nothing is accepted
 before the spool can be written. Order of a clean stop: no new clients, 421 to
 those that are here, what was heard committed, the publisher ended; the spool
 keeps the rest.
+
+Each thread and each periodic call is watched here: a thread that ends is started again, a call that
+raises goes on at its next turn.
 """
 
 import functools
 import logging
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 
 from smtpfeeds_common import __version__
-from smtpfeeds_common.errors import SpoolError
+from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.logs import fields
-from smtpfeeds_common.spool import SUFFIX, Bounds, Spool, find_spools
+from smtpfeeds_common.spool import Spool
 
 from .counters import new_counters
-from .delivery.deliverer import Delivery, DeliveryThread, Housekeeping
+from .delivery.deliver import Delivery
+from .delivery.housekeeping import Housekeeping
 from .delivery.publisher import BrokerLink
-from .delivery.recorder import Recorder
+from .delivery.recorder import Recorder, Writing
+from .delivery.spools import bounds, left_over_spools, spool_path
+from .delivery.thread import DeliveryThread
 from .edge.arriving import Listener
 from .edge.limits import Deadlines, Networks, SourceLimits
 from .edge.listen import Opened, target_bits
+from .edge.periodic import Periodic
 from .edge.reactor import Reactor
 from .edge.reception import Reception
 from .metrics import MetricsServer
@@ -40,41 +45,12 @@ from .smtp.personas import Personas
 
 logger = logging.getLogger(__name__)
 
-_DAY_MS: Final = 86_400_000
-_HOUR_MS: Final = 3_600_000
-#: At a clean stop: how long clients have to take their 421, the publisher to end.
+#: At a clean stop: how long clients have to take their 421, the deliveries to end.
 _FAREWELL_S: Final = 1.0
-_PUBLISHER_END_S: Final = 2.0
-
-
-def bounds(settings: SensorSettings) -> Bounds:
-    """What the settings say a spool may hold."""
-    return Bounds(
-        max_bytes=settings.spool_max_mb * 1024 * 1024,
-        memory_rows=settings.spool_memory_rows,
-        retention_ms=settings.retention_days * _DAY_MS,
-        replay_ms=settings.replay_hours * _HOUR_MS,
-    )
-
-
-def spool_path(settings: SensorSettings, worker: int = 0) -> Path:
-    """The spool of a worker, 1 and up; 0 where there is but one process."""
-    part = f".{worker}" if worker else ""
-    return Path(settings.spool_dir) / f"{settings.name}{part}{SUFFIX}"
-
-
-def left_over_spools(settings: SensorSettings) -> list[Path]:
-    """This sensor's spools that none of its processes writes: there were more workers."""
-    numbers = range(1, settings.workers + 1) if settings.workers > 1 else (0,)
-    written = {spool_path(settings, number) for number in numbers}
-    return [path for path in own_spools(settings) if path not in written]
-
-
-def own_spools(settings: SensorSettings) -> list[Path]:
-    """This sensor's spool files, one for each worker there ever was."""
-    name = re.compile(re.escape(settings.name) + r"(\.\d+)?" + re.escape(SUFFIX))
-    folder = Path(settings.spool_dir)
-    return [path for path in find_spools(folder) if name.fullmatch(path.name)]
+_DELIVERY_END_S: Final = 2.0
+#: While the clock is in doubt that is logged again this often.
+_CLOCK_ALARM_S: Final = 300.0
+_DAY_S: Final = 86_400.0
 
 
 def make_personas(settings: SensorSettings) -> Personas:
@@ -102,7 +78,7 @@ class SensorService:
         credentials: Credentials,
         opened: Sequence[Opened],
         reactor: Reactor,
-        clock: Callable[[], int],
+        clock: Clock,
         *,
         worker: int = 0,
     ) -> None:
@@ -118,10 +94,13 @@ class SensorService:
         self.count = new_counters()
         personas = make_personas(settings)
         self.spool = Spool(
-            spool_path(settings, worker), sensor=settings.name, bounds=bounds(settings)
+            spool_path(settings, worker),
+            sensor=settings.name,
+            bounds=bounds(settings),
+            boot=clock.read().boot,
         )
-        self.count["spool_replaced"] += self.spool.set_aside is not None
-        self.recorder = Recorder(self.spool, reactor, clock, self.count, sensor=settings.name)
+        clock.compare(self.spool.noted_ms)
+        self.recorder = Recorder(self.spool, reactor, clock, self.count)
         self.reception = Reception(
             reactor=reactor,
             recorder=self.recorder,
@@ -152,23 +131,26 @@ class SensorService:
             tls_context=credentials.tls,
         )
         self._ports: list[Any] = []
-        self._loops: list[LoopingCall] = []
+        self._periodic = Periodic(reactor)
         self._deliveries: list[DeliveryThread] = []
         self._links: list[BrokerLink] = []
         self._metrics: MetricsServer | None = None
+        self._doubt_logged_s: float | None = None
 
     def start(self) -> None:
         """Begin to accept."""
-        self._every(1.0, self._tick, count=True)
+        every = self._periodic.every
+        self._periodic.every_counted(1.0, self.reception.deadlines.advance, name="deadlines")
+        every(_DAY_S, self.spool.begin_day, name="new day of IPv6 prefixes")
         if self._worker:
-            self._every(1.0, functools.partial(self._stop_with, os.getppid()))
+            every(1.0, functools.partial(self._stop_with, os.getppid()), name="watch on parent")
         self._note_state()  # before the first batch: it says which version sealed it
-        self._every(self._settings.state_interval_s, self._note_state)
+        every(self._settings.state_interval_s, self._note_state, name="state")
+        self._watch_clock()
+        every(1.0, self._watch_clock, name="watch on clock")
         self._deliver()
-        if self._settings.metrics_listen:
-            self._metrics = MetricsServer(
-                self._settings.metrics_listen, self._gauges, self.count, worker=self._worker
-            )
+        self._listen_for_metrics()
+        every(1.0, self._watch_threads, name="watch on threads")
         for one in self._opened:
             factory = Listener(self.reception, one.local)
             self._ports.append(
@@ -191,10 +173,10 @@ class SensorService:
         if self._worker <= 1:
             paths += left_over_spools(self._settings)
         for path in paths:
-            self._deliveries.append(DeliveryThread(self._make_delivery(path)))
+            self._deliveries.append(DeliveryThread(self._make_work(path), path))
             self._deliveries[-1].start()
 
-    def _make_delivery(self, path: Path) -> Delivery | Housekeeping:
+    def _make_work(self, path: Path) -> Delivery | Housekeeping:
         settings = self._settings
         if not settings.broker:
             return Housekeeping(path, self.spool.bounds, self.count, self._clock)
@@ -215,18 +197,46 @@ class SensorService:
             backoff_max_s=settings.backoff_max_s,
         )
 
-    def _every(self, interval_s: float, call: Callable[..., None], *, count: bool = False) -> None:
-        guarded = functools.partial(_go_on, call)
-        loop = LoopingCall.withCount(guarded) if count else LoopingCall(guarded)
-        loop.clock = self._reactor  # type: ignore[assignment] # zope's interface
-        loop.start(interval_s, now=False)
-        self._loops.append(loop)
+    def _listen_for_metrics(self) -> None:
+        if self._settings.metrics_listen:
+            self._metrics = MetricsServer(
+                self._settings.metrics_listen, self._gauges, self.count, worker=self._worker
+            )
 
-    def _tick(self, ticks: int) -> None:
-        self.reception.deadlines.advance(ticks)
+    # Periodic calls
+
+    def _watch_threads(self) -> None:
+        """A thread that has ended without being asked to is started again."""
+        for delivery in self._deliveries:
+            delivery.look_after()
+        if self._metrics is not None and not self._metrics.is_alive:
+            logger.critical("metrics endpoint ended; it is started again")
+            self._metrics.close()
+            self._listen_for_metrics()
+
+    def _watch_clock(self) -> None:
+        """Log when the host's clock is not believed, and when it is again."""
+        now_s, doubt = self._reactor.seconds(), self._clock.doubt
+        if not doubt:
+            if self._doubt_logged_s is not None:
+                self._doubt_logged_s = None
+                logger.info("clock is believed again; what was heard meanwhile is dated by it")
+        elif self._doubt_logged_s is None or now_s - self._doubt_logged_s >= _CLOCK_ALARM_S:
+            self._doubt_logged_s = now_s
+            logger.error(
+                "clock in doubt; events are kept without a date, and nothing is sealed",
+                extra=fields(reason=doubt),
+            )
 
     def _note_state(self) -> None:
-        self.recorder.note_state(version=__version__)
+        self.recorder.note_state(version=__version__, client_ms=self._client_ms())
+
+    def _client_ms(self) -> int | None:
+        """When the last client connected: UTC, where the clock is believed."""
+        last_s, utc_ms = self.reception.last_client_s, self._clock.read().utc_ms
+        if last_s is None or utc_ms is None:
+            return None
+        return utc_ms - int((self._reactor.seconds() - last_s) * 1000)
 
     def _gauges(self) -> dict[str, float]:
         return {
@@ -234,7 +244,8 @@ class SensorService:
             "open_sources": self.reception.limits.sources,
             "tls_connections": self.reception.in_tls,
             "spool_events_in_memory": self.spool.unwritten,
-            "spool_in_outage": int(self.recorder.in_outage),
+            "spool_in_outage": int(self.recorder.state is Writing.MEMORY),
+            "clock_in_doubt": int(bool(self._clock.doubt)),
             **(self._deliveries[0].gauges() if self._deliveries else {}),
         }
 
@@ -244,12 +255,12 @@ class SensorService:
             logger.error("the parent process is gone; stopping")
             self._reactor.stop()
 
+    # The end
+
     def stop(self) -> "Deferred[None]":
         """Stop cleanly; fires when all is closed."""
         logger.info("stopping", extra=fields(open_connections=len(self.reception.open)))
-        for loop in self._loops:
-            if loop.running:
-                loop.stop()
+        self._periodic.stop()
         for port in self._ports:
             port.stopListening()
         for connection in list(self.reception.open):
@@ -260,37 +271,28 @@ class SensorService:
         self._farewell(stopped, self._reactor.seconds() + _FAREWELL_S)
         return stopped
 
-    def _farewell(self, stopped: "Deferred[None]", until: float) -> None:
-        if self.reception.open and self._reactor.seconds() < until:
-            self._reactor.callLater(0.02, self._farewell, stopped, until)
+    def _farewell(self, stopped: "Deferred[None]", until_s: float) -> None:
+        if self.reception.open and self._reactor.seconds() < until_s:
+            self._reactor.callLater(0.02, self._farewell, stopped, until_s)
             return
+        try:
+            self._close_all()
+        except Exception:
+            logger.exception("not everything could be closed; the spool is")
+        self.recorder.finish(
+            version=__version__,
+            client_ms=self._client_ms(),
+            then=functools.partial(self._stopped, stopped),
+        )
+
+    def _close_all(self) -> None:
         for connection in list(self.reception.open):
             connection.abort()
         for delivery in self._deliveries:
-            delivery.join(_PUBLISHER_END_S)
+            delivery.join(_DELIVERY_END_S)
         if self._metrics is not None:
             self._metrics.close()
-        self._close_spool()
-        stopped.callback(None)
 
-    def _close_spool(self) -> None:
-        try:
-            self.recorder.flush()
-            self.spool.note_state(
-                version=__version__, counters=dict(self.count), now_ms=self._clock()
-            )
-        except SpoolError as exc:
-            logger.error(  # noqa: TRY400 - the reason is said, a traceback adds nothing
-                "events in memory are lost: the spool cannot be written",
-                extra=fields(reason=exc.message, events=self.spool.unwritten),
-            )
-        self.spool.close()
+    def _stopped(self, stopped: "Deferred[None]") -> None:
         logger.info("stopped")
-
-
-def _go_on(call: Callable[..., None], *arguments: int) -> None:
-    """Call what is called again and again: Twisted ends a loop at the first error."""
-    try:
-        call(*arguments)
-    except Exception:
-        logger.exception("a periodic call failed; it is called again")
+        stopped.callback(None)

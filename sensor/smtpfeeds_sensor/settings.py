@@ -208,6 +208,14 @@ class SensorSettings:
     )
 
     # Operation
+    clock_steady_s: float = setting(
+        120.0,
+        unit="seconds",
+        minimum=0,
+        maximum=86_400,
+        help="after a step of the host's clock by more than a minute: events are kept without a "
+        "date, and nothing is sealed, until the clock has gone on evenly for so long",
+    )
     metrics_listen: str = setting(
         "",
         help='Prometheus endpoint, such as "127.0.0.1:9125" (worker N: port + N - 1); empty: off',

@@ -14,6 +14,7 @@ import pytest
 
 from acceptance.harness import Site
 from smtpfeeds_common.behaviours import Flags
+from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.spool import Sealer
 from smtpfeeds_common.wire import Observation, decode
 from smtpfeeds_deploy.simulation.simulate import Target
@@ -44,7 +45,7 @@ def landed(site: Site) -> dict[str, Observation]:
     """What the sensor's spool holds, by feed; a client that hung up is heard a moment later."""
     time.sleep(0.5)
     sealer = Sealer(site.folder / f"spool-{SENSOR}" / f"{SENSOR}.spool")
-    sealed = sealer.seal(time.time_ns() // 1_000_000, empty=True)
+    sealed = sealer.seal(Clock().read(), empty=True)
     sealer.close()
     assert sealed is not None
     rows = decode(sealed.body).batch.observations

@@ -59,6 +59,7 @@ from smtpfeeds_aggregator.store.reading import Filter, ReadingStore
 from smtpfeeds_aggregator.store.rows import Folded
 from smtpfeeds_aggregator.store.sql import queries
 from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.errors import SpoolBusy
 from smtpfeeds_common.spool import Event, Sealer, Spool
 from smtpfeeds_common.topology import EXCHANGE, QUEUE, routing_key
@@ -482,16 +483,16 @@ def latency(bench: Bench, rate: int = 1_000) -> None:
 
 def _deliver(bench: Bench, path: Path, stop: threading.Event) -> None:
     """Seal once a second and publish, as the sensor's publisher does."""
-    sealer = Sealer(path)
+    sealer, clock = Sealer(path), Clock()
     parameters = pika.URLParameters(bench.node.url("/", "s0", "password"))
     channel = pika.BlockingConnection(parameters).channel()
     channel.confirm_delivery()
     properties = pika.BasicProperties(delivery_mode=2, user_id="s0")
     while not stop.wait(1.0):
-        batch = sealer.seal(now_ms())
+        batch = sealer.seal(clock.read())
         if batch is not None:
             channel.basic_publish(EXCHANGE, routing_key("s0"), batch.body, properties)
-            sealer.forget([(batch.spool, batch.seq)], now_ms())
+            sealer.confirm([(batch.spool, batch.seq)], clock.read())
     channel.connection.close()
     sealer.close()
 

@@ -169,13 +169,17 @@ def measure_idle(folder: Path) -> float:
 
 def measure_spool(folder: Path) -> float:
     """Events a second that a spool takes: 50 to a commit, a million addresses."""
-    from smtpfeeds_common.spool import Event, Spool, now_ms
+    from smtpfeeds_common.clock import Clock
+    from smtpfeeds_common.spool import Event, Spool
 
+    clock = Clock()
     spool = Spool(folder / "events.spool", sensor="bench")
     began = time.perf_counter()
     for index in range(EVENTS):
         address = (index * 2_654_435_761 % 1_000_000 + 0x0A00_0000).to_bytes(4)
-        spool.fold(Event(index % 2, address, now_ms()))
+        utc_ms, _, _ = clock.read()
+        assert utc_ms is not None
+        spool.fold(Event(index % 2, address, utc_ms))
         if index % 50 == 49:
             spool.commit()
     spool.commit()

@@ -157,9 +157,10 @@ class Run:
     def _spool_losses(self) -> list[str]:
         said = []
         for path in self.spool_files():
-            told = read_status(path)
-            if told.drops or told.batches_set_aside:
-                said.append(f"{path.name}: {told.drops} drops, {told.batches_set_aside} set aside")
+            status = read_status(path)
+            held = status.batches_too_large + status.batches_refused
+            if status.drops or held:
+                said.append(f"{path.name}: {status.drops} drops, {held} batches held")
         return said
 
     def spool_files(self) -> list[Path]:

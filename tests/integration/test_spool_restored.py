@@ -22,11 +22,13 @@ from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.spool import Event, Sealer, Spool
 
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
 
 GREET = 0
+CLOCK = Clock()
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def hear(path: Path, *addresses: str) -> None:
 def deliver(path: Path, store: IngestStore, *, confirmed: bool = True) -> int:
     """Seal and store all there is; how many batches were counted now."""
     with closing(Sealer(path)) as sealer:
-        sealer.seal(now_ms())
+        sealer.seal(CLOCK.read())
         counted = 0
         for batch in sealer.waiting():
             checked = check(delivery_of(batch.body))
@@ -61,7 +63,7 @@ def deliver(path: Path, store: IngestStore, *, confirmed: bool = True) -> int:
             outcome = store.apply(fold([checked], origin), lambda _: fold([], origin))  # noqa: B023
             counted += len(outcome.fresh)
             if confirmed:
-                sealer.forget([(batch.spool, batch.seq)], now_ms())
+                sealer.confirm([(batch.spool, batch.seq)], CLOCK.read())
     return counted
 
 

@@ -1,8 +1,12 @@
 """Reads a sensor's spools on this host: what the broker would carry, without one.
 
-Each sensor worker has a spool file of its own in one folder. This source seals
-batches as the sensor's publisher would, in the same slices, and forgets them
-when they are committed. All use of SQLite is on this thread.
+Each sensor worker has a spool file of its own in one folder. This source seals batches as the
+sensor's delivery would, in the same slices, and confirms them when they are committed. All use of
+SQLite is on this thread. Timers are monotonic; the wall clock is read to date and to seal, and
+nothing is sealed while it is in doubt.
+
+A trouble with one spool, whatever it is, costs the others nothing: it is closed, and opened anew at
+the next scan.
 """
 
 import logging
@@ -14,9 +18,10 @@ from pathlib import Path
 from threading import Event
 from typing import Final, NamedTuple
 
+from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.errors import SpoolBusy, SpoolError
 from smtpfeeds_common.logs import fields
-from smtpfeeds_common.spool import SealedBatch, Sealer, find_spools
+from smtpfeeds_common.spool import Held, SealedBatch, Sealer, find_spools
 from smtpfeeds_common.topology import routing_key
 
 from ..metrics import Metrics
@@ -26,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 #: Sealed batches of a spool that wait for a commit.
 _WAITING_MAX: Final = 4
-#: A spool is new, gone or replaced: looked for so often.
+#: Between two looks for spools that are new, gone or replaced.
 _SCAN_S: Final = 1.0
 _BOUNDS_S: Final = 5.0
 #: An empty batch says that a quiet sensor is alive.
 _ALIVE_S: Final = 60.0
-#: A spool that cannot be used is spoken of once in so long.
+#: A trouble that lasts is logged again this often.
 _COMPLAIN_S: Final = 60.0
 
 
@@ -42,6 +47,13 @@ class _Token(NamedTuple):
     seq: int
 
 
+class _Done(NamedTuple):
+    """What became of a delivery: confirmed, or held for a reason."""
+
+    token: _Token
+    held_reason: str | None
+
+
 @dataclass(slots=True)
 class _Open:
     """A spool that is delivered from."""
@@ -49,8 +61,9 @@ class _Open:
     sealer: Sealer
     #: In the worker's hands.
     waiting: dict[tuple[str, int], SealedBatch] = field(default_factory=dict)
-    sealed_s: float = 0.0
-    bounds_s: float = 0.0
+    #: When it was last sealed from, and when its bound was last kept; None: not yet.
+    sealed_s: float | None = None
+    bounds_s: float | None = None
 
 
 class SpoolSource:
@@ -62,23 +75,27 @@ class SpoolSource:
         *,
         seal_interval_s: float,
         metrics: Metrics,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
         self._seal_interval_s = seal_interval_s
         self._metrics = metrics
-        self._clock = clock
+        self._clock = clock or Clock()
+        self._monotonic = monotonic
         self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[_Token, str | None]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
         self._wake = Event()
         self._paused = Event()
         self._session = 1
         #: The session of what is handed out: behind the other until ``resume`` is noticed.
         self._delivering = 1
         self._open: dict[Path, _Open] = {}
+        #: Spools whose noted time was compared with the clock.
+        self._compared: set[Path] = set()
         self._complained: dict[str, float] = {}
-        self._scanned_s = 0.0
-        self._found = False
+        self._scanned_s: float | None = None
+        self._has_folder = False
 
     # For the worker's thread.
 
@@ -97,13 +114,13 @@ class SpoolSource:
         return bool(delivery.token.session == self._session)
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
-        """Forget these in their spools."""
+        """Confirm these in their spools."""
         for delivery in deliveries:
-            self._done.put((delivery.token, None))
+            self._done.put(_Done(delivery.token, None))
         self._wake.set()
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Set a batch aside in its spool; refused rows are only logged."""
+        """Hold a batch in its spool; refused rows are only logged."""
         logger.warning(
             "refused",
             extra=fields(
@@ -111,7 +128,7 @@ class SpoolSource:
             ),
         )
         whole = refusal.kind != "rows"
-        self._done.put((delivery.token, refusal.reason if whole else None))
+        self._done.put(_Done(delivery.token, refusal.reason if whole else None))
         self._wake.set()
 
     def pause(self) -> None:
@@ -127,94 +144,135 @@ class SpoolSource:
 
     @property
     def consuming(self) -> bool:
-        """Whether the folder was there when last looked for."""
-        return self._found and not self._paused.is_set()
+        """Whether the folder was there at the last scan."""
+        return self._has_folder and not self._paused.is_set()
 
     # On its own thread.
 
     def run(self, stop: Event) -> None:
-        """Seal, deliver, forget, until told to stop."""
+        """Seal, deliver, confirm, until a stop is asked for."""
         while not stop.is_set():
-            now_s = self._clock()
             if self._delivering != self._session and not self._paused.is_set():
                 self._delivering = self._session
                 self._deliver_again()
-            self._scan(now_s)
-            self._forget(now_s)
+            self._scan()
+            self._settle()
+            self._watch_clock()
             for path in list(self._open):
-                self._serve(path, now_s)
+                self._serve(path)
             self._wake.wait(min(self._seal_interval_s / 4, 0.25))
             self._wake.clear()
-        self._forget(self._clock())
+        self._settle()
         for path in list(self._open):
             self._drop(path)
 
-    def _scan(self, now_s: float) -> None:
-        if 0 <= now_s - self._scanned_s < _SCAN_S:
+    def _is_due(self, last_s: float | None, interval_s: float) -> bool:
+        return last_s is None or self._monotonic() - last_s >= interval_s
+
+    def _scan(self) -> None:
+        if not self._is_due(self._scanned_s, _SCAN_S):
             return
-        self._scanned_s = now_s
+        self._scanned_s = self._monotonic()
         try:
-            found = find_spools(self._folder)
+            paths = find_spools(self._folder)
         except SpoolError as exc:
-            self._found = False
-            self._complain(str(self._folder), exc, now_s)
+            self._has_folder = False
+            self._complain(str(self._folder), exc.message)
             return
-        self._found = True
+        self._has_folder = True
         for path, opened in list(self._open.items()):
             if opened.sealer.replaced:
                 logger.info("spool replaced", extra=fields(spool=path.name))
                 self._drop(path)
-        for path in found:
+        for path in paths:
             if path not in self._open:
-                self._try_open(path, now_s)
+                self._try_open(path)
 
-    def _try_open(self, path: Path, now_s: float) -> None:
+    def _try_open(self, path: Path) -> None:
         try:
-            opened = _Open(Sealer(path))
+            sealer = Sealer(path)
         except SpoolError as exc:
-            self._complain(str(path), exc, now_s)
+            self._complain(str(path), exc.message)
             return
-        self._open[path] = opened
-        logger.info("spool opened", extra=fields(spool=path.name, sensor=opened.sealer.sensor))
+        except Exception as exc:
+            logger.exception("spool not opened", extra=fields(spool=path.name))
+            self._complain(str(path), str(exc))
+            return
+        if path not in self._compared:
+            self._compared.add(path)
+            self._clock.compare(sealer.noted_ms)
+        self._open[path] = _Open(sealer)
+        logger.info("spool opened", extra=fields(spool=path.name, sensor=sealer.sensor))
 
-    def _serve(self, path: Path, now_s: float) -> None:
+    def _watch_clock(self) -> None:
+        doubt = self._clock.doubt
+        self._metrics.spool_clock_in_doubt.set(bool(doubt))
+        if doubt and self._is_due(self._complained.get("clock"), _COMPLAIN_S):
+            self._complained["clock"] = self._monotonic()
+            logger.error("clock in doubt; nothing is sealed", extra=fields(reason=doubt))
+        elif not doubt and self._complained.pop("clock", None) is not None:
+            logger.info("clock is believed again")
+
+    def _serve(self, path: Path) -> None:
         opened = self._open[path]
         try:
             if not self._paused.is_set():
                 self._deliver_left_over(path, opened)
-                self._seal(path, opened, now_s)
-            if not 0 <= now_s - opened.bounds_s < _BOUNDS_S:
-                opened.bounds_s = now_s
-                dropped = opened.sealer.keep_bounds(_ms(now_s))
-                if dropped:
-                    self._metrics.spool_dropped.inc(dropped)
-                    logger.warning(
-                        "spool full", extra=fields(spool=path.name, dropped_events=dropped)
-                    )
+                self._seal(path, opened)
+                self._replay(path, opened)
+            self._keep_bounds(path, opened)
         except SpoolBusy:
             return  # the sensor is writing: the next turn
         except SpoolError as exc:
-            self._complain(str(path), exc, now_s)
+            self._complain(str(path), exc.message)
+            self._drop(path)
+        except Exception as exc:
+            logger.exception("spool not served", extra=fields(spool=path.name))
+            self._complain(str(path), str(exc))
             self._drop(path)
 
+    def _keep_bounds(self, path: Path, opened: _Open) -> None:
+        if not self._is_due(opened.bounds_s, _BOUNDS_S):
+            return
+        opened.bounds_s = self._monotonic()
+        dropped = opened.sealer.keep_bounds(self._clock.read())
+        if dropped.events:
+            self._metrics.spool_dropped.inc(dropped.events)
+            logger.warning(
+                "spool full", extra=fields(spool=path.name, dropped_events=dropped.events)
+            )
+        if dropped.replays:
+            logger.warning(
+                "spool full; batches are not delivered again",
+                extra=fields(spool=path.name, batches=dropped.replays),
+            )
+
     def _deliver_left_over(self, path: Path, opened: _Open) -> None:
-        """Deliver batches that were sealed before and never confirmed (also by a replay)."""
+        """Deliver batches that were sealed before and never confirmed."""
         if opened.waiting:
             return
         for batch in opened.sealer.waiting(_WAITING_MAX):
             self._deliver(path, opened, batch)
 
-    def _seal(self, path: Path, opened: _Open, now_s: float) -> None:
-        since_s = now_s - opened.sealed_s
-        if 0 <= since_s < self._seal_interval_s:
+    def _seal(self, path: Path, opened: _Open) -> None:
+        if not self._is_due(opened.sealed_s, self._seal_interval_s):
             return
+        is_alive_due = self._is_due(opened.sealed_s, _ALIVE_S)
         while len(opened.waiting) < _WAITING_MAX and not self._paused.is_set():
-            batch = opened.sealer.seal(_ms(now_s), empty=not 0 <= since_s < _ALIVE_S)
-            since_s = 0
+            batch = opened.sealer.seal(self._clock.read(), empty=is_alive_due)
+            is_alive_due = False
             if batch is None:
                 break
-            opened.sealed_s = now_s
+            opened.sealed_s = self._monotonic()
             self._deliver(path, opened, batch)
+
+    def _replay(self, path: Path, opened: _Open) -> None:
+        """Deliver again what a replay wants, where there is room beside what is new."""
+        for batch in opened.sealer.wanted_again(_WAITING_MAX):
+            if len(opened.waiting) >= _WAITING_MAX:
+                return
+            if (batch.spool, batch.seq) not in opened.waiting:
+                self._deliver(path, opened, batch)
 
     def _deliver(self, path: Path, opened: _Open, batch: SealedBatch) -> None:
         opened.waiting[batch.spool, batch.seq] = batch
@@ -232,33 +290,33 @@ class SpoolSource:
             for batch in opened.waiting.values():
                 self._hand_over(path, opened, batch, redelivered=True)
 
-    def _forget(self, now_s: float) -> None:
-        """Forget what was committed, set aside what was refused; on an error, later."""
-        done: dict[Path, list[tuple[_Token, str | None]]] = {}
+    def _settle(self) -> None:
+        """Confirm what was committed, hold what was refused; on an error, later."""
+        done: dict[Path, list[_Done]] = {}
         while True:
             try:
-                token, reason = self._done.get_nowait()
+                item = self._done.get_nowait()
             except queue.Empty:
                 break
-            done.setdefault(token.path, []).append((token, reason))
+            done.setdefault(item.token.path, []).append(item)
         for path, items in done.items():
             opened = self._open.get(path)
             if opened is not None:
-                self._forget_in(opened, items, now_s)
+                self._settle_in(opened, items)
 
-    def _forget_in(
-        self, opened: _Open, items: list[tuple[_Token, str | None]], now_s: float
-    ) -> None:
+    def _settle_in(self, opened: _Open, items: list[_Done]) -> None:
+        confirmed = [
+            (token.spool, token.seq) for token, held_reason in items if held_reason is None
+        ]
         try:
-            opened.sealer.forget(
-                [(token.spool, token.seq) for token, reason in items if reason is None], _ms(now_s)
-            )
-            for token, reason in items:
-                if reason is not None:
-                    opened.sealer.set_batch_aside(token.spool, token.seq, reason)
+            opened.sealer.confirm(confirmed, self._clock.read())
+            for token, held_reason in items:
+                if held_reason is not None:
+                    opened.sealer.hold(token.spool, token.seq, Held.REFUSED, held_reason)
+                    opened.sealer.note_failure(held_reason, self._clock.read())
         except SpoolError as exc:
             if not isinstance(exc, SpoolBusy):
-                self._complain(str(opened.sealer.path), exc, now_s)
+                self._complain(str(opened.sealer.path), exc.message)
             for item in items:
                 self._done.put(item)
             return
@@ -269,13 +327,8 @@ class SpoolSource:
         opened = self._open.pop(path)
         opened.sealer.close()
 
-    def _complain(self, what: str, exc: SpoolError, now_s: float) -> None:
+    def _complain(self, what: str, reason: str) -> None:
         self._metrics.spool_failures.inc()
-        last_s = self._complained.get(what)
-        if last_s is None or not 0 <= now_s - last_s < _COMPLAIN_S:
-            self._complained[what] = now_s
-            logger.warning("spool not usable", extra=fields(reason=exc.message))
-
-
-def _ms(now_s: float) -> int:
-    return int(now_s * 1000)
+        if self._is_due(self._complained.get(what), _COMPLAIN_S):
+            self._complained[what] = self._monotonic()
+            logger.warning("spool not usable", extra=fields(reason=reason))

@@ -1,24 +1,32 @@
 """Folding events in memory: one row for each feed and address, a count for each hour.
 
-Pure, with every bound stated: rows, prefixes, and the addresses of one /64.
+Pure, with every bound stated. Events whose time is known fold apart from those that were heard
+while the wall clock was in doubt, which carry the time since the host booted.
 """
 
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 86_400_000
 
 
 class Event(NamedTuple):
-    """One greet or data event: feed index in ``FEEDS``, packed address, time, what was notable."""
+    """One greet or data event."""
 
+    #: Index in ``FEEDS``.
     feed: int
+    #: The client's packed address.
     ip: bytes
+    #: UTC in milliseconds since 1970; where it is not ``dated``, milliseconds since the boot.
     at_ms: int
+    #: What was notable.
     flags: int = 0
     #: Which of the sensor's own addresses: a bit number, 0 to 63.
     target: int = 0
+    #: Whether the wall clock was believed when the event was heard.
+    dated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,41 +41,25 @@ class Bounds:
     retention_ms: int = 30 * DAY_MS
     #: Confirmed batches are kept this long for a replay.
     replay_ms: int = DAY_MS
-    #: Distinct addresses of an IPv6 /64 kept in a UTC day; more are counted under the prefix.
+    #: Distinct addresses of an IPv6 /64 kept in a day; more are counted under the prefix.
     per_prefix64: int = 64
-    #: Prefixes watched for that; past it the count begins anew.
+    #: Prefixes watched for that in a day; addresses of any further one are counted under it.
     prefixes64: int = 65_536
 
 
-@dataclass
+@dataclass(slots=True)
 class Fold:
-    """What was heard since the last commit."""
+    """What was heard since the last commit, dated or not."""
 
+    #: Events are counted by the hour where they are dated, by the minute since the boot else.
+    bucket_ms: int
     #: First seen, last seen, hits, flags, targets.
     rows: dict[tuple[int, bytes], list[int]] = field(default_factory=dict)
-    hours: dict[tuple[int, int], int] = field(default_factory=dict)
+    buckets: dict[tuple[int, int], int] = field(default_factory=dict)
+    #: By feed and /64: first seen, last seen, hits.
     overflow: dict[tuple[int, bytes], list[int]] = field(default_factory=dict)
-    dropped: int = 0
     events: int = 0
 
-
-class PrefixAdmission:
-    """At most N distinct addresses of an IPv6 /64 in a UTC day."""
-
-    def __init__(self, per_prefix: int, prefixes: int) -> None:
-        self._per_prefix, self._prefixes = per_prefix, prefixes
-        self._day = 0
-        self._seen: dict[bytes, set[bytes]] = {}
-
-    def admits(self, ip: bytes, at_ms: int) -> bool:
-        """Whether an IPv6 address gets a row of its own on this day."""
-        day = at_ms // DAY_MS
-        if day != self._day or len(self._seen) >= self._prefixes:
-            self._day, self._seen = day, {}
-        seen = self._seen.setdefault(ip[:8], set())
-        if ip in seen:
-            return True
-        if len(seen) >= self._per_prefix:
-            return False
-        seen.add(ip)
-        return True
+    def clear(self) -> None:
+        """All of it is written."""
+        self.rows, self.buckets, self.overflow, self.events = {}, {}, {}, 0

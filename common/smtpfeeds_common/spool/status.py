@@ -1,29 +1,47 @@
 """Looking at spools from outside: their state, which there are, what to deliver again."""
 
-import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import SpoolError
 from ..feeds import FEED_NAMES
-from .file import PAGE_BYTES, SUFFIX, Connection, check_layout, connect, reading, transaction
+from .dating import undated_rows
+from .file import PAGE_BYTES, Connection, connect, reading, transaction
+from .layout import SUFFIX, Held, add_tables, check_layout, get_json, get_meta, has_added_tables
 
 
 class Status(NamedTuple):
-    """What a spool file says of itself, without its sensor's help."""
+    """The state of a spool file, read without its sensor's help. Times are UTC, in milliseconds."""
 
     sensor: str
     version: str
-    #: When the sensor last wrote its state, or None.
+    #: When the sensor last wrote its state with a clock that was believed, or None.
     noted_ms: int | None
+    #: When the last client connected, or None.
+    client_ms: int | None
+    #: Why the sensor's clock is in doubt; empty while it is believed.
+    doubt: str
+    #: Addresses that wait to be sealed, by feed.
     rows: dict[str, int]
+    #: Addresses that wait to be dated, until the clock is believed.
+    undated: int
     #: First time of the oldest row that waits, or None.
     oldest_ms: int | None
     batches_waiting: int
     #: When the oldest of these was sealed, or None.
     oldest_waiting_ms: int | None
-    batches_set_aside: int
+    #: Confirmed batches that a replay wants delivered again.
+    batches_again: int
+    #: Confirmed batches that are kept for a replay, those included.
     batches_kept: int
+    batches_too_large: int
+    batches_refused: int
+    #: When a batch was last confirmed, or None.
+    delivered_ms: int | None
+    #: When an attempt to deliver last failed, or None; and why.
+    failed_ms: int | None
+    failure: str
+    #: Events that a bound took, since the spool was made.
     drops: int
     used_bytes: int
     counters: dict[str, int]
@@ -35,49 +53,81 @@ def read_status(path: Path) -> Status:
     Raises:
         SpoolError: no such file, or not a spool.
     """
-    if not path.exists():
-        raise SpoolError(f"there is no spool {path}")
-    db = connect(path, synchronous="NORMAL", busy_ms=2_000)
+    db = _opened(path, synchronous="NORMAL")
     try:
-        check_layout(db, path)
         with reading(path):
             return _status(db)
     finally:
         db.close()
 
 
+def _opened(path: Path, *, synchronous: str) -> Connection:
+    if not path.exists():
+        raise SpoolError(f"there is no spool {path}")
+    db = connect(path, synchronous=synchronous, busy_ms=10_000)
+    try:
+        check_layout(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 def _status(db: Connection) -> Status:
-    meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-    state = json.loads(meta.get("state", "{}"))
+    state, delivery = get_json(db, "state"), get_json(db, "delivery")
     counts = dict(db.execute("SELECT feed, count(*) FROM observation GROUP BY feed").fetchall())
-    waiting, oldest_waiting_ms, aside, kept = db.execute(
+    waiting, oldest_waiting_ms, kept = db.execute(
         "SELECT count(*) FILTER (WHERE confirmed_ms IS NULL AND set_aside IS NULL),"
         " min(sealed_ms) FILTER (WHERE confirmed_ms IS NULL AND set_aside IS NULL),"
-        " count(*) FILTER (WHERE set_aside IS NOT NULL),"
         " count(*) FILTER (WHERE confirmed_ms IS NOT NULL) FROM batch"
     ).fetchone()
+    held = held_batches(db)
     pages = db.execute("PRAGMA page_count").fetchone()[0]
     free = db.execute("PRAGMA freelist_count").fetchone()[0]
     return Status(
-        sensor=str(meta["sensor"]),
+        sensor=str(get_meta(db, "sensor")),
         version=state.get("version", ""),
         noted_ms=state.get("noted_ms"),
+        client_ms=state.get("client_ms"),
+        doubt=state.get("doubt", ""),
         rows={name: counts.get(index, 0) for index, name in enumerate(FEED_NAMES)},
+        undated=_added(db, undated_rows),
         oldest_ms=db.execute("SELECT min(first_ms) FROM observation").fetchone()[0],
         batches_waiting=waiting,
         oldest_waiting_ms=oldest_waiting_ms,
-        batches_set_aside=aside,
+        batches_again=_added(db, _wanted_again),
         batches_kept=kept,
-        drops=int(meta.get("drops", 0)),
+        batches_too_large=held.count(Held.TOO_LARGE),
+        batches_refused=held.count(Held.REFUSED),
+        delivered_ms=delivery.get("delivered_ms"),
+        failed_ms=delivery.get("failed_ms"),
+        failure=delivery.get("failure", ""),
+        drops=int(get_meta(db, "drops", 0)),
         used_bytes=(pages - free) * PAGE_BYTES,
         counters=state.get("counters", {}),
     )
 
 
-def replay(path: Path, since_ms: int) -> int:
-    """Make confirmed batches sealed since then wait again, beside whoever delivers from the spool.
+def held_batches(db: Connection) -> list[Held]:
+    """Why each batch that is held is held."""
+    rows = db.execute("SELECT set_aside FROM batch WHERE set_aside IS NOT NULL").fetchall()
+    return [Held.of(reason) for (reason,) in rows]
 
-    Whoever that is sends them at its next look: what waits is in the file, and nowhere else.
+
+def _wanted_again(db: Connection) -> int:
+    return int(db.execute("SELECT count(*) FROM confirmation WHERE again = 1").fetchone()[0])
+
+
+def _added(db: Connection, count: Any) -> int:
+    """A count of rows that a file of 0.1.0 has no table for."""
+    return count(db) if has_added_tables(db) else 0
+
+
+def replay(path: Path, since_ms: int) -> int:
+    """Have confirmed batches sealed since then delivered again, beside whoever delivers.
+
+    That program finds them at its next look: what is wanted again is in the file, and nowhere else.
+    They stay confirmed meanwhile, and at the bound they go before any event.
 
     Returns:
         How many.
@@ -85,24 +135,17 @@ def replay(path: Path, since_ms: int) -> int:
     Raises:
         SpoolError: no such file, or not a spool.
     """
-    if not path.exists():
-        raise SpoolError(f"there is no spool {path}")
-    db = connect(path, synchronous="FULL", busy_ms=10_000)
+    db = _opened(path, synchronous="FULL")
     try:
-        check_layout(db, path)
-        return replay_in(db, path, since_ms)
+        with transaction(db, path):
+            add_tables(db)
+            return db.execute(
+                "UPDATE confirmation SET again = 1 WHERE (spool, seq) IN"
+                " (SELECT spool, seq FROM batch WHERE confirmed_ms IS NOT NULL AND sealed_ms >= ?)",
+                (since_ms,),
+            ).rowcount
     finally:
         db.close()
-
-
-def replay_in(db: Connection, path: Path, since_ms: int) -> int:
-    """The same on an open file."""
-    with transaction(db, path):
-        return db.execute(
-            "UPDATE batch SET confirmed_ms = NULL"
-            " WHERE confirmed_ms IS NOT NULL AND sealed_ms >= ?",
-            (since_ms,),
-        ).rowcount
 
 
 def find_spools(folder: Path) -> list[Path]:

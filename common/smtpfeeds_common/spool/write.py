@@ -1,35 +1,49 @@
-"""The sensor's side of a spool: events in, one commit for each turn of the reactor."""
+"""The sensor's side of a spool: events in, one commit for each turn of the reactor.
 
-import json
+What is folded stays in memory until it is in a file. The file may be missing for a while: the disk
+was full at the start, or a damaged file was quarantined and no new one could be made. Each
+``commit`` then tries again to open or make it.
+"""
+
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..addresses import IPv6_BYTES, prefix64
-from ..errors import SpoolDamaged, SpoolError
-from .file import (
-    ADD_META,
-    SET_META,
-    create,
-    inode,
-    open_or_replace,
-    set_aside,
-    take_lock,
-    transaction,
-)
-from .fold import HOUR_MS, Bounds, Event, Fold, PrefixAdmission
+from ..clock import Reading
+from ..errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolUnwritable
+from .admission import PrefixAdmission
+from .file import Connection, file_access, inode, take_lock, transaction
+from .fold import HOUR_MS, MINUTE_MS, Bounds, Event, Fold
+from .layout import ADD_META, set_json
+from .place import open_or_make, quarantine
 
-_FOLD: Final = """
+FOLD: Final = """
 INSERT INTO observation VALUES (?,?,?,?,?,?,?) ON CONFLICT (feed, ip) DO UPDATE SET
     first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
     hits = hits + excluded.hits, flags = flags | excluded.flags,
     targets = targets | excluded.targets
 """
-_COUNT: Final = """
+COUNT: Final = """
 INSERT INTO activity VALUES (?,?,?) ON CONFLICT (feed, hour_ms) DO UPDATE SET
     events = events + excluded.events
 """
-_OVERFLOW: Final = """
+OVERFLOW: Final = """
 INSERT INTO overflow VALUES (?,?,?,?,?) ON CONFLICT (feed, prefix) DO UPDATE SET
+    first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
+    hits = hits + excluded.hits
+"""
+_FOLD_UNDATED: Final = """
+INSERT INTO undated_observation VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (boot, feed, ip) DO UPDATE SET
+    first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
+    hits = hits + excluded.hits, flags = flags | excluded.flags,
+    targets = targets | excluded.targets
+"""
+_COUNT_UNDATED: Final = """
+INSERT INTO undated_activity VALUES (?,?,?,?) ON CONFLICT (boot, feed, minute_ms) DO UPDATE SET
+    events = events + excluded.events
+"""
+_OVERFLOW_UNDATED: Final = """
+INSERT INTO undated_overflow VALUES (?,?,?,?,?,?) ON CONFLICT (boot, feed, prefix) DO UPDATE SET
     first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
     hits = hits + excluded.hits
 """
@@ -38,35 +52,88 @@ INSERT INTO overflow VALUES (?,?,?,?,?) ON CONFLICT (feed, prefix) DO UPDATE SET
 class Spool:
     """The sensor's side of a spool file; all calls from one thread."""
 
-    def __init__(self, path: Path, *, sensor: str, bounds: Bounds | None = None) -> None:
-        """Open or create a spool, alone.
+    def __init__(
+        self, path: Path, *, sensor: str, bounds: Bounds | None = None, boot: str = ""
+    ) -> None:
+        """Open or make a spool, alone; where the disk is full, begin in memory.
+
+        Args:
+            path: where the file is, or is to be.
+            sensor: whose spool it is.
+            bounds: what it may hold.
+            boot: which boot the times of undated events count from.
 
         Raises:
             SpoolInUse: another sensor has it.
-            SpoolError: the folder cannot be written, or the file is another sensor's.
+            SpoolError: this user may not write there, or the file is another sensor's.
         """
-        self.path = path
+        self.path, self.sensor, self.boot = path, sensor, boot
         self.bounds = bounds or Bounds()
-        self._lock = take_lock(
-            path.with_suffix(".lock"),
-            f"spool {path} is in use by another sensor; give each sensor (and each worker) its own",
-        )
-        try:
-            self._db, self.set_aside = open_or_replace(path, sensor, self.bounds)
-        except BaseException:
-            self._lock.close()
-            raise
-        self._inode = inode(path)
-        self._fold = Fold()
-        self._admitted = PrefixAdmission(self.bounds.per_prefix64, self.bounds.prefixes64)
+        self._dated, self._undated = Fold(HOUR_MS), Fold(MINUTE_MS)
+        self._admission = PrefixAdmission(self.bounds.per_prefix64, self.bounds.prefixes64)
+        self._lock: Any = None
+        self._db: Connection | None = None
+        self._inode = 0
+        self._is_damaged = False
+        self._dropped_unwritten = 0
+        #: Events whose row did not fit in memory.
         self.drops = 0
+        #: Damaged files that were quarantined since the start.
+        self.quarantined = 0
+        #: The newest time the file has a note of.
+        self.noted_ms: int | None = None
+        #: Why there is no file yet; empty where there is one.
+        self.unopened = ""
+        try:
+            self._open()
+        except (SpoolUnwritable, SpoolBusy) as exc:
+            self.unopened = exc.message
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> Connection:
+        """Open what is there or make it; what was damaged goes into quarantine first."""
+        with file_access(self.path):
+            if self._lock is None:
+                self._lock = take_lock(
+                    self.path.with_suffix(".lock"),
+                    f"spool {self.path} is in use by another sensor; "
+                    "give each sensor (and each worker) its own",
+                )
+            if self._is_damaged:
+                self.quarantined += quarantine(self.path) is not None
+                self._is_damaged = False
+            opened = open_or_make(self.path, self.sensor, self.bounds)
+        self._db, self.noted_ms, self.unopened = opened.db, opened.noted_ms, ""
+        self.quarantined += opened.quarantined
+        self._inode = inode(self.path)
+        return opened.db
+
+    def _opened(self) -> Connection:
+        """The open file; a missing one is opened or made.
+
+        Raises:
+            SpoolBusy, SpoolUnwritable: not now.
+        """
+        if self._db is not None:
+            return self._db
+        try:
+            return self._open()
+        except (SpoolBusy, SpoolUnwritable):
+            raise
+        except SpoolError as exc:
+            # At the start these are mistakes of an operator; under a running sensor they pass.
+            raise SpoolUnwritable(exc.message) from exc
+
+    # Events
 
     def fold(self, event: Event) -> bool:
-        """Take one event in memory; ``commit`` writes it. False where the bound dropped its row."""
-        fold = self._fold
-        feed, ip, at_ms, flags, target = event
-        hour = (feed, at_ms - at_ms % HOUR_MS)
-        fold.hours[hour] = fold.hours.get(hour, 0) + 1
+        """Take one event in memory; ``commit`` writes it. False where a bound dropped its row."""
+        feed, ip, at_ms, flags, target, dated = event
+        fold = self._dated if dated else self._undated
+        bucket = (feed, at_ms - at_ms % fold.bucket_ms)
+        fold.buckets[bucket] = fold.buckets.get(bucket, 0) + 1
         fold.events += 1
         key = (feed, ip)
         row = fold.rows.get(key)
@@ -78,84 +145,122 @@ class Spool:
             row[3] |= flags
             row[4] |= bit
             return True
-        if len(ip) == IPv6_BYTES and not self._admitted.admits(ip, at_ms):
-            return self._fold_overflow(feed, prefix64(ip), at_ms)
-        if len(fold.rows) >= self.bounds.memory_rows:
+        if len(ip) == IPv6_BYTES and not self._admission.admits(ip):
+            return self._fold_overflow(fold, feed, prefix64(ip), at_ms)
+        if len(self._dated.rows) + len(self._undated.rows) >= self.bounds.memory_rows:
             return self._drop()
         fold.rows[key] = [at_ms, at_ms, 1, flags, bit]
         return True
 
-    def _fold_overflow(self, feed: int, prefix: bytes, at_ms: int) -> bool:
-        overflow = self._fold.overflow
-        row = overflow.get((feed, prefix))
+    def _fold_overflow(self, fold: Fold, feed: int, prefix: bytes, at_ms: int) -> bool:
+        row = fold.overflow.get((feed, prefix))
         if row is None:
-            if len(overflow) >= self.bounds.memory_rows:
+            if len(self._dated.overflow) + len(self._undated.overflow) >= self.bounds.memory_rows:
                 return self._drop()
-            overflow[feed, prefix] = [at_ms, at_ms, 1]
+            fold.overflow[feed, prefix] = [at_ms, at_ms, 1]
             return True
         row[0], row[1], row[2] = min(row[0], at_ms), max(row[1], at_ms), row[2] + 1
         return True
 
     def _drop(self) -> bool:
-        self._fold.dropped += 1
+        self._dropped_unwritten += 1
         self.drops += 1
         return False
+
+    def begin_day(self) -> None:
+        """A day has passed: every IPv6 /64 may bring its new addresses again."""
+        self._admission.begin_day()
 
     @property
     def unwritten(self) -> int:
         """Events folded in memory and not yet in the file."""
-        return self._fold.events
+        return self._dated.events + self._undated.events
+
+    # The file
 
     def commit(self) -> None:
         """Write what was folded, in one transaction. On an error it stays folded.
 
         Raises:
             SpoolBusy: the sealer holds the write lock: try again in a few milliseconds.
-            SpoolUnwritable: disk full, bound reached, read-only: try again later.
+            SpoolUnwritable: disk full, bound reached, read-only, no file: try again later.
             SpoolDamaged: SQLite calls the file malformed: ``replace`` it.
         """
-        fold = self._fold
-        if not fold.events:
+        db = self._opened()
+        if not self._dated.events and not self._undated.events:
             return
-        with transaction(self._db, self.path):
-            self._db.executemany(_FOLD, [(*key, *row) for key, row in fold.rows.items()])
-            self._db.executemany(_COUNT, [(*key, n) for key, n in fold.hours.items()])
-            if fold.overflow:
-                self._db.executemany(
-                    _OVERFLOW, [(*key, *row) for key, row in fold.overflow.items()]
-                )
-            if fold.dropped:
-                self._db.execute(ADD_META, ("drops", fold.dropped))
-        self._fold = Fold()
+        with transaction(db, self.path):
+            if self._dated.events:
+                self._write_dated(db)
+            if self._undated.events:
+                self._write_undated(db)
+            if self._dropped_unwritten:
+                db.execute(ADD_META, ("drops", self._dropped_unwritten))
+        self._dated.clear()
+        self._undated.clear()
+        self._dropped_unwritten = 0
 
-    def note_state(self, *, version: str, counters: dict[str, int], now_ms: int) -> None:
-        """Leave the sensor's version and counters in the file, for the next batch and for `status`.
+    def _write_dated(self, db: Connection) -> None:
+        fold = self._dated
+        db.executemany(FOLD, [(*key, *row) for key, row in fold.rows.items()])
+        db.executemany(COUNT, [(*key, n) for key, n in fold.buckets.items()])
+        if fold.overflow:
+            db.executemany(OVERFLOW, [(*key, *row) for key, row in fold.overflow.items()])
+
+    def _write_undated(self, db: Connection) -> None:
+        fold, boot = self._undated, self.boot
+        db.executemany(_FOLD_UNDATED, [(boot, *key, *row) for key, row in fold.rows.items()])
+        db.executemany(_COUNT_UNDATED, [(boot, *key, n) for key, n in fold.buckets.items()])
+        db.executemany(
+            _OVERFLOW_UNDATED, [(boot, *key, *row) for key, row in fold.overflow.items()]
+        )
+
+    def note_state(
+        self,
+        reading: Reading,
+        *,
+        version: str,
+        counters: dict[str, int],
+        client_ms: int | None = None,
+        doubt: str = "",
+    ) -> None:
+        """Leave the sensor's state in the file, for the next batch and for `sensor status`.
+
+        Args:
+            reading: the clocks now.
+            version: the sensor's version.
+            counters: its counters, by name.
+            client_ms: when the last client connected, UTC; None: not since the start.
+            doubt: why the wall clock is in doubt, or nothing.
 
         Raises:
             SpoolBusy, SpoolUnwritable, SpoolDamaged: as ``commit``; damaged is also a file that
                 was deleted or moved away, into which events would go unseen.
         """
+        db = self._opened()
         if not self._is_in_place():
             raise SpoolDamaged(f"spool {self.path} was deleted or moved away")
-        state = json.dumps({"version": version, "counters": counters, "noted_ms": now_ms})
-        with transaction(self._db, self.path):
-            self._db.execute(SET_META, ("state", state))
+        if reading.utc_ms is not None:
+            self.noted_ms = reading.utc_ms
+        state = {
+            "version": version,
+            "counters": counters,
+            "noted_ms": self.noted_ms,
+            "client_ms": client_ms,
+            "doubt": doubt,
+        }
+        with transaction(db, self.path):
+            set_json(db, "state", state)
 
-    def replace(self, sensor: str) -> Path:
-        """Set a damaged file aside and go on with a new one; what is folded in memory stays.
-
-        Returns:
-            Where the damaged file is now.
+    def replace(self) -> None:
+        """Quarantine a damaged file and go on with a new one; what is folded in memory stays.
 
         Raises:
-            SpoolError: no new one can be made; ``commit`` then says unwritable, and this may be
-                called again.
+            SpoolBusy, SpoolUnwritable: not now; ``commit`` tries again.
         """
-        self._db.close()
-        aside = set_aside(self.path)
-        self._db = create(self.path, sensor, self.bounds)
-        self._inode = inode(self.path)
-        return aside
+        self._close_file()
+        self._is_damaged = True
+        self._opened()
 
     def _is_in_place(self) -> bool:
         try:
@@ -163,7 +268,14 @@ class Spool:
         except SpoolError:
             return False
 
+    def _close_file(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
     def close(self) -> None:
         """Close the file; call ``commit`` before."""
-        self._db.close()
-        self._lock.close()
+        self._close_file()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None

@@ -1,13 +1,14 @@
-"""Delivery: sealed batches out of the spool, confirmed by the broker, forgotten.
+"""Delivery: sealed batches out of the spool, confirmed by the broker.
 
-The decisions of it, and the thread they run on; the wire is a ``Link``, the
-real one in ``publisher``. Everything that waits is in the spool file, so this
-may die at any moment: a batch goes out again under the same number.
+The decisions of it; the thread they run on is ``thread``, the wire is a ``Link``, how it is doing
+is ``state``. Everything that waits is in the spool file, so this may die at any moment: a batch
+goes out again under the same number.
 
-Per outcome of a publish: confirmed, forget; too large, set that batch aside;
-refused otherwise (it concerns all of them), hold, back off and alarm; broken or
-no confirm in time, reconnect with back-off and jitter. Nothing is sealed while
-the broker is away, so repeats keep folding. At most four sealed batches wait.
+What a publish leads to: confirmed, mark it; too large, put smaller batches in its place; refused
+otherwise (it concerns all of them), hold, back off and alarm; broken or no confirm in time,
+reconnect with back-off and jitter. Nothing is sealed while the broker is away, so repeats keep
+folding, nor while the host's clock is in doubt. At most four sealed batches wait. A replay goes out
+between two sealings, so that it holds up nothing that is new.
 """
 
 import logging
@@ -16,70 +17,40 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from smtpfeeds_common.backoff import Backoff
+from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.errors import BatchTooLarge, BrokerError, BrokerRefused, SpoolBusy, SpoolError
 from smtpfeeds_common.logs import fields
-from smtpfeeds_common.spool import Bounds, SealedBatch, Sealer, keep_room, read_status
+from smtpfeeds_common.spool import Bounds, Held, SealedBatch, Sealer
 from smtpfeeds_common.wire import MAX_ROWS
+
+from .housekeeping import HOUSEKEEPING_S, age_s, note_dropped
+from .link import Link
+from .state import Outcome, Progress, State
 
 logger = logging.getLogger(__name__)
 
 #: Sealed batches that may wait for a confirm.
 MAX_WAITING: Final = 4
-_HOUSEKEEPING_S: Final = 5.0
-#: Whoever waits on an open connection looks this often whether it is to stop.
+#: Until the next look where another process holds the spool's lock.
+_BUSY_S: Final = 0.05
+#: A thread that waits on an open connection looks this often whether it is to stop.
 _STOP_LOOK_S: Final = 0.25
-#: While the broker refuses all, the alarm is said again this often.
-_ALARM_S: Final = 300.0
-
-
-class Link(Protocol):
-    """The way to a broker."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether something can be published."""
-        ...
-
-    def open(self) -> None:
-        """Connect to one of the brokers.
-
-        Raises:
-            BrokerError: to none of them.
-        """
-
-    def publish(self, batch: SealedBatch) -> None:
-        """Publish; returning means that the broker has it.
-
-        Raises:
-            BatchTooLarge, BrokerRefused, BrokerUnavailable: it has not.
-        """
-
-    def idle(self, wait_s: float) -> None:
-        """Wait while keeping the connection alive.
-
-        Raises:
-            BrokerUnavailable: it broke.
-        """
-
-    def close(self) -> None:
-        """Disconnect; never raises."""
-
-    def interrupt(self) -> None:
-        """Break off, from another thread, whatever waits for the broker."""
+#: The reason of a failure that lasts is noted in the spool this often.
+_NOTE_S: Final = 60.0
 
 
 class Delivery:
-    """Delivers from one spool; all calls but ``interrupt`` from one thread."""
+    """Delivers from one spool; all calls but ``interrupt`` and ``gauges`` from one thread."""
 
     def __init__(
         self,
         path: Path,
         link: Link,
         count: MutableMapping[str, int],
-        clock: Callable[[], int],
+        clock: Clock,
         *,
         bounds: Bounds | None = None,
         seal_interval_s: float = 1.0,
@@ -92,15 +63,20 @@ class Delivery:
         self._bounds = bounds
         self._seal_interval_s, self._alive_interval_s = seal_interval_s, alive_interval_s
         self._monotonic = monotonic
-        self._backoff = Backoff(backoff_max_s, rng=rng)
+        self._progress = Progress(
+            interval_s=seal_interval_s,
+            backoff=Backoff(backoff_max_s, rng=rng),
+            monotonic=monotonic,
+        )
         self._sealer: Sealer | None = None
-        self._next_attempt = self._next_seal = self._next_housekeeping = 0.0
-        self._last_batch = monotonic()
-        self._alarmed: float | None = None
+        self._next_seal_s = self._next_housekeeping_s = self._next_note_s = 0.0
+        self._last_batch_s = monotonic()
+        #: Lowered when the broker calls a batch too large, until the next start.
+        self._most_rows = MAX_ROWS
+        self._noted_reason = ""
         self._confirm_s = 0.0
         self._depth = self._bytes = self._waiting = 0
         self._oldest_ms: int | None = None
-        self._failing = ""
 
     # One look
 
@@ -109,22 +85,17 @@ class Delivery:
         try:
             sealer = self._open_spool()
             self._keep_house(sealer)
+            wait_s = self._progress.broker_wait_s()
+            if wait_s:
+                return min(wait_s, self._seal_interval_s)
+            return self._progress.note(*self._look(sealer))
+        except SpoolBusy:
+            return _BUSY_S
         except SpoolError as exc:
-            return self._spool_trouble(exc)
-        now = self._monotonic()
-        if now < self._next_attempt:
-            return min(self._next_attempt - now, self._seal_interval_s)
-        try:
-            if not self._link.is_open:
-                self._link.open()
-                logger.info("connected to the broker")
-            self._deliver(sealer)
+            self._close_spool()
+            return self._progress.note(Outcome.SPOOL_FAILED, exc.message)
         except BrokerError as exc:
-            return self._broker_trouble(exc)
-        except SpoolError as exc:
-            return self._spool_trouble(exc)
-        self._recovered()
-        return self._seal_interval_s
+            return self._broker_failed(exc)
 
     def _open_spool(self) -> Sealer:
         if self._sealer is not None and self._sealer.replaced:
@@ -134,92 +105,111 @@ class Delivery:
             self._sealer = Sealer(self._path, bounds=self._bounds)
         return self._sealer
 
-    def _deliver(self, sealer: Sealer) -> None:
+    def _look(self, sealer: Sealer) -> tuple[Outcome, str]:
+        """Publish what waits, seal what is new, then what a replay wants."""
+        self._connect()
         while waiting := sealer.waiting(MAX_WAITING):
             for batch in waiting:
                 self._publish(sealer, batch)
-        if self._monotonic() < self._next_seal:
-            return
-        self._next_seal = self._monotonic() + self._seal_interval_s
-        alive_due = self._monotonic() - self._last_batch >= self._alive_interval_s
-        sealed = sealer.seal(self._clock(), empty=alive_due)
+        outcome = self._seal(sealer)
+        until_s = self._monotonic() + self._seal_interval_s
+        while self._monotonic() < until_s and (again := sealer.wanted_again(1)):
+            self._publish(sealer, again[0], is_replay=True)
+        return outcome
+
+    def _connect(self) -> None:
+        if not self._link.is_open:
+            self._link.open()
+            logger.info("connected to the broker")
+
+    def _seal(self, sealer: Sealer) -> tuple[Outcome, str]:
+        doubt = self._clock.doubt
+        if doubt:
+            return Outcome.CLOCK_IN_DOUBT, doubt
+        if self._monotonic() < self._next_seal_s:
+            return Outcome.WORKED, ""
+        self._next_seal_s = self._monotonic() + self._seal_interval_s
+        is_alive_due = self._monotonic() - self._last_batch_s >= self._alive_interval_s
+        sealed = sealer.seal(self._clock.read(), empty=is_alive_due, most_rows=self._most_rows)
         while sealed is not None:
             self._publish(sealer, sealed)
-            sealed = sealer.seal(self._clock()) if sealer.depth() >= MAX_ROWS else None
+            sealed = None
+            if sealer.has_more(self._most_rows):
+                sealed = sealer.seal(self._clock.read(), most_rows=self._most_rows)
+        return Outcome.WORKED, ""
 
-    def _publish(self, sealer: Sealer, batch: SealedBatch) -> None:
-        began = self._monotonic()
+    def _publish(self, sealer: Sealer, batch: SealedBatch, *, is_replay: bool = False) -> None:
+        self._connect()
+        began_s = self._monotonic()
         try:
             self._link.publish(batch)
         except BatchTooLarge as exc:
-            self._set_aside(sealer, batch, exc.message)
+            self._link.close()
+            self._too_large(sealer, batch, exc.message, is_replay=is_replay)
             return
-        self._confirm_s = self._monotonic() - began
-        self._last_batch = self._monotonic()
+        self._confirm_s = self._monotonic() - began_s
+        self._last_batch_s = self._monotonic()
         self._count["batches_confirmed"] += 1
-        sealer.forget([(batch.spool, batch.seq)], self._clock())
+        sealer.confirm([(batch.spool, batch.seq)], self._clock.read())
 
-    def _set_aside(self, sealer: Sealer, batch: SealedBatch, reason: str) -> None:
-        sealer.set_batch_aside(batch.spool, batch.seq, reason)
-        self._count["batches_set_aside"] += 1
-        logger.error(
-            "batch set aside: the broker calls it too large; raise its max_message_size",
-            extra=fields(seq=batch.seq, octets=len(batch.body), reason=reason),
-        )
+    def _too_large(
+        self, sealer: Sealer, batch: SealedBatch, reason: str, *, is_replay: bool
+    ) -> None:
+        facts = {"seq": batch.seq, "octets": len(batch.body), "reason": reason}
+        if is_replay:
+            sealer.give_up_replay(batch.spool, batch.seq)
+            logger.error("batch not delivered again: it is too large now", extra=fields(**facts))
+        elif rows := sealer.split(batch.spool, batch.seq):
+            self._most_rows = min(self._most_rows, rows)
+            self._count["batches_split"] += 1
+            logger.warning(
+                "batch split: the broker calls it too large",
+                extra=fields(**facts, rows_from_now_on=self._most_rows),
+            )
+        else:
+            sealer.hold(batch.spool, batch.seq, Held.TOO_LARGE, reason)
+            self._count["batches_too_large"] += 1
+            logger.error(
+                "batch held: the broker calls it too large and it cannot be split; raise the "
+                "broker's max_message_size, then `smtpfeeds sensor left-behind deliver`",
+                extra=fields(**facts),
+            )
 
     def _keep_house(self, sealer: Sealer) -> None:
-        now = self._monotonic()
-        if now < self._next_housekeeping:
+        now_s = self._monotonic()
+        if now_s < self._next_housekeeping_s:
             return
-        self._next_housekeeping = now + _HOUSEKEEPING_S
-        note_drops(sealer.keep_bounds(self._clock()), self._count, sealer.bounds)
+        self._next_housekeeping_s = now_s + HOUSEKEEPING_S
+        note_dropped(sealer.keep_bounds(self._clock.read()), self._count, sealer.bounds)
         self._depth, self._bytes = sealer.depth(), sealer.used_bytes()
         self._waiting, self._oldest_ms = sealer.waiting_state()
 
-    # Trouble
-
-    def _broker_trouble(self, exc: BrokerError) -> float:
+    def _broker_failed(self, exc: BrokerError) -> float:
         self._link.close()
         self._count["publish_failures"] += 1
-        wait_s = self._backoff.next_s()
-        now = self._monotonic()
-        self._next_attempt = now + wait_s
-        if isinstance(exc, BrokerRefused):
-            if self._alarmed is None or now - self._alarmed >= _ALARM_S:
-                self._alarmed = now
-                logger.error(
-                    "the broker refuses what is published; batches are held in the spool",
-                    extra=fields(reason=exc.message),
-                )
-        elif exc.message != self._failing:
-            logger.warning(
-                "no broker; batches are held in the spool", extra=fields(reason=exc.message)
-            )
-        self._failing = exc.message
-        return min(wait_s, self._seal_interval_s)
+        self._note_failure(exc.message)
+        is_refusal = isinstance(exc, BrokerRefused)
+        outcome = Outcome.REFUSED if is_refusal else Outcome.UNAVAILABLE
+        return self._progress.note(outcome, exc.message)
 
-    def _spool_trouble(self, exc: SpoolError) -> float:
-        if isinstance(exc, SpoolBusy):
-            return 0.05
-        if exc.message != self._failing:
-            logger.error("spool cannot be delivered from", extra=fields(reason=exc.message))
-            self._failing = exc.message
-        self._close_spool()
-        return 1.0
-
-    def _recovered(self) -> None:
-        if self._alarmed is not None or self._failing:
-            logger.info("delivering again")
-        self._alarmed, self._failing = None, ""
-        self._backoff.reset()
+    def _note_failure(self, reason: str) -> None:
+        """Leave the reason in the spool, for `sensor status`; where it is busy, the next time."""
+        now_s = self._monotonic()
+        if self._sealer is None or (reason == self._noted_reason and now_s < self._next_note_s):
+            return
+        try:
+            self._sealer.note_failure(reason, self._clock.read())
+        except SpoolError:
+            return
+        self._noted_reason, self._next_note_s = reason, now_s + _NOTE_S
 
     # Around it
 
     def idle(self, wait_s: float, stopping: threading.Event) -> None:
         """Wait; an open connection is kept alive meanwhile."""
-        until = self._monotonic() + wait_s
+        until_s = self._monotonic() + wait_s
         while not stopping.is_set():
-            left_s = until - self._monotonic()
+            left_s = until_s - self._monotonic()
             if left_s <= 0:
                 return
             if not self._link.is_open:
@@ -228,19 +218,23 @@ class Delivery:
             try:
                 self._link.idle(min(left_s, _STOP_LOOK_S))
             except BrokerError as exc:
-                self._broker_trouble(exc)
+                self._broker_failed(exc)
+
+    @property
+    def state(self) -> State:
+        """How it is doing; from any thread."""
+        return self._progress.state
 
     def gauges(self) -> dict[str, float]:
         """What the metrics endpoint shows; from any thread."""
-        oldest = self._oldest_ms
         return {
             "spool_rows": self._depth,
             "spool_bytes": self._bytes,
-            "spool_age_seconds": 0.0 if oldest is None else max(0, self._clock() - oldest) / 1000,
+            "spool_age_seconds": age_s(self._oldest_ms, self._clock.read()),
             "batches_waiting": self._waiting,
             "confirm_latency_seconds": self._confirm_s,
             "broker_connected": int(self._link.is_open),
-            "broker_refusing": int(self._alarmed is not None),
+            "broker_refusing": int(self.state is State.REFUSED),
         }
 
     def interrupt(self) -> None:
@@ -256,97 +250,3 @@ class Delivery:
         if self._sealer is not None:
             self._sealer.close()
             self._sealer = None
-
-
-class Housekeeping:
-    """Keeps a spool within its bound where another program delivers from it, or none does."""
-
-    def __init__(
-        self, path: Path, bounds: Bounds, count: MutableMapping[str, int], clock: Callable[[], int]
-    ) -> None:
-        self._path, self._bounds, self._count, self._clock = path, bounds, count, clock
-        self._state: dict[str, float] = {}
-        self._failing = ""
-
-    def step(self) -> float:
-        """Look once; gives the seconds until the next look. Trouble is said once, not at each."""
-        try:
-            dropped = keep_room(self._path, self._bounds, self._clock())
-            told = read_status(self._path)
-        except SpoolError as exc:
-            if not isinstance(exc, SpoolBusy) and exc.message != self._failing:
-                self._failing = exc.message
-                logger.warning("spool not looked after", extra=fields(reason=exc.message))
-            return _HOUSEKEEPING_S
-        self._failing = ""
-        note_drops(dropped, self._count, self._bounds)
-        oldest = told.oldest_waiting_ms
-        self._state = {
-            "spool_rows": sum(told.rows.values()),
-            "spool_bytes": told.used_bytes,
-            "spool_age_seconds": 0.0 if oldest is None else max(0, self._clock() - oldest) / 1000,
-            "batches_waiting": told.batches_waiting,
-        }
-        return _HOUSEKEEPING_S
-
-    def idle(self, wait_s: float, stopping: threading.Event) -> None:
-        """Wait."""
-        stopping.wait(wait_s)
-
-    def gauges(self) -> dict[str, float]:
-        """What the metrics endpoint shows; from any thread."""
-        return self._state
-
-    def interrupt(self) -> None:
-        """Nothing here waits."""
-
-    def close(self) -> None:
-        """Nothing stays open."""
-
-
-def note_drops(dropped: int, count: MutableMapping[str, int], bounds: Bounds) -> None:
-    """Count and say that the spool's bound took events."""
-    if dropped:
-        count["events_expired"] += dropped
-        logger.error(
-            "spool is at its bound; the longest unseen were dropped",
-            extra=fields(events=dropped, spool_max_bytes=bounds.max_bytes),
-        )
-
-
-class DeliveryThread:
-    """Runs a delivery, or the housekeeping alone, beside the reactor."""
-
-    def __init__(self, delivery: Delivery | Housekeeping) -> None:
-        self._delivery = delivery
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self.gauges = delivery.gauges
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        """End soon; returns at once."""
-        self._stopping.set()
-
-    def join(self, limit_s: float) -> None:
-        """Wait for the end; past the limit what waits for the broker is broken off."""
-        self._thread.join(limit_s / 2)
-        if self._thread.is_alive():
-            self._delivery.interrupt()
-            self._thread.join(limit_s / 2)
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                try:
-                    wait_s = self._delivery.step()
-                except Exception:
-                    # The thread must outlive what nobody thought of: events go on into the spool.
-                    logger.exception("delivery failed; trying again")
-                    wait_s = 5.0
-                self._delivery.idle(wait_s, self._stopping)
-        finally:
-            self._delivery.close()

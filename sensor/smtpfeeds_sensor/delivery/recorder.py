@@ -1,24 +1,31 @@
 """The recorder: events of one turn of the reactor, committed together, replies after.
 
-What a client was answered is in the spool before the answer leaves, so a killed
-sensor loses nothing that was acknowledged. All events that one turn of the
-reactor hears share one commit at the turn's end; the connections that heard
-them hold their replies until then. A client that is gone by then still counts.
+What a client was answered is in the spool before the answer leaves, so a killed sensor loses
+nothing that was acknowledged. All events that one turn of the reactor hears share one commit at the
+turn's end; the connections that heard them hold their replies until then. A client that is gone by
+then still counts.
 
-Nothing here waits. While another process holds the spool's lock the commit is
-tried again every few milliseconds; after ``PATIENCE_S``, or at once where the
-file cannot be written, replies go out and events stay folded in memory, within
-the spool's bound, until the file can be written again. That is said once, and
-counted.
+Nothing here waits. The recorder is in one of three states:
+
+    state   on an event      the commit is      a commit that works   locked            else
+    FILE    holds replies    at the turn's end  lets replies go       LOCKED            MEMORY
+    LOCKED  holds replies    every 3 ms         FILE                  a second: MEMORY  MEMORY
+    MEMORY  holds no reply   every second       FILE                  stays             stays
+
+``else`` is a file that cannot be written, or that was damaged and cannot be replaced. Events then
+stay folded in memory, within the spool's bound, until there is a file; that is logged and counted.
 """
 
 import logging
 from collections.abc import Callable, MutableMapping
+from enum import Enum
+from pathlib import Path
 from typing import Final, Protocol
 
+from smtpfeeds_common.clock import Clock, Reading
 from smtpfeeds_common.errors import SpoolBusy, SpoolDamaged, SpoolError
 from smtpfeeds_common.logs import fields
-from smtpfeeds_common.spool import Event, Spool
+from smtpfeeds_common.spool import Bounds, Event
 
 from .timer import Timer
 
@@ -29,35 +36,81 @@ RETRY_S: Final = 0.003
 #: How long replies are held for a locked spool.
 PATIENCE_S: Final = 1.0
 #: Between two tries once memory has taken over.
-OUTAGE_RETRY_S: Final = 1.0
+MEMORY_RETRY_S: Final = 1.0
+#: At a clean stop a spool that cannot be written is tried again for so long.
+STOP_PATIENCE_S: Final = 2.0
+_STOP_RETRY_S: Final = 0.02
+
+
+class EventSpool(Protocol):
+    """As much of a spool as is used here."""
+
+    path: Path
+    bounds: Bounds
+    quarantined: int
+    unopened: str
+
+    @property
+    def unwritten(self) -> int:
+        """Events that are not in the file."""
+        ...
+
+    def fold(self, event: Event) -> bool:
+        """Take one event in memory."""
+        ...
+
+    def commit(self) -> None:
+        """Write what was folded."""
+
+    def replace(self) -> None:
+        """Go on with a new file in the place of a damaged one."""
+
+    def note_state(
+        self,
+        reading: Reading,
+        *,
+        version: str,
+        counters: dict[str, int],
+        client_ms: int | None = None,
+        doubt: str = "",
+    ) -> None:
+        """Leave the sensor's state in the file."""
+
+    def close(self) -> None:
+        """Close the file."""
 
 
 class Holder(Protocol):
-    """Who holds replies until its events are written."""
+    """What holds replies until its events are written."""
 
     def release(self) -> None:
         """Let the replies go."""
+
+
+class Writing(Enum):
+    """What becomes of events; see the table above."""
+
+    FILE = "written before they are answered"
+    LOCKED = "waiting for a locked file"
+    MEMORY = "kept in memory"
 
 
 class Recorder:
     """Between the connections and the spool; all calls from the reactor's thread."""
 
     def __init__(
-        self,
-        spool: Spool,
-        reactor: Timer,
-        clock: Callable[[], int],
-        count: MutableMapping[str, int],
-        *,
-        sensor: str,
+        self, spool: EventSpool, timer: Timer, clock: Clock, count: MutableMapping[str, int]
     ) -> None:
-        self._spool, self._reactor, self._clock, self._count = spool, reactor, clock, count
-        self._sensor = sensor
+        """Begin with the spool's file, or in memory where there is none yet."""
+        self._spool, self._timer, self._clock, self._count = spool, timer, clock, count
         self._holders: list[Holder] = []
-        self._scheduled = False
-        self._waiting_since: float | None = None
-        #: Whether events are kept in memory because the file cannot be written.
-        self.in_outage = False
+        self._is_scheduled = False
+        self._locked_since_s = 0.0
+        self._is_finished = False
+        self.state = Writing.FILE
+        self._note_quarantine()
+        if spool.unopened:
+            self._keep_in_memory(spool.unopened)
 
     def hear(self, holder: Holder, feed: int, ip: bytes, flags: int, target: int) -> bool:
         """Take one event.
@@ -65,43 +118,40 @@ class Recorder:
         Returns:
             Whether the replies must be held until ``release`` is called.
         """
-        if not self._spool.fold(Event(feed, ip, self._clock(), flags, target)):
+        utc_ms, elapsed_ms, _ = self._clock.read()
+        if utc_ms is None:
+            event = Event(feed, ip, elapsed_ms, flags, target, dated=False)
+            self._count["events_undated"] += 1
+        else:
+            event = Event(feed, ip, utc_ms, flags, target)
+        if not self._spool.fold(event):
             self._count["events_dropped"] += 1
-        if self.in_outage:
+        if self.state is Writing.MEMORY:
             return False
         if not self._holders or self._holders[-1] is not holder:
             self._holders.append(holder)
-        if not self._scheduled:
-            self._scheduled = True
-            self._reactor.callLater(0, self._commit)
+        if not self._is_scheduled:
+            self._commit_in(0)
         return True
 
-    def note_state(self, *, version: str) -> None:
-        """Leave the counters in the spool; where it is busy or cannot be written, the next time."""
-        if self.in_outage:
-            return
-        try:
-            self._spool.note_state(
-                version=version, counters=dict(self._count), now_ms=self._clock()
-            )
-        except SpoolDamaged as exc:
-            self._replace(exc)
-        except SpoolBusy:
-            return
-        except SpoolError as exc:
-            logger.warning("counters not written", extra=fields(reason=exc.message))
+    # Commits
 
-    def flush(self) -> None:
-        """Commit what there is now, for a clean stop.
-
-        Raises:
-            SpoolError: it cannot be written.
-        """
-        self._spool.commit()
-        self._release()
+    def _commit_in(self, delay_s: float) -> None:
+        self._is_scheduled = True
+        self._timer.callLater(delay_s, self._commit)
 
     def _commit(self) -> None:
-        self._scheduled = False
+        self._is_scheduled = False
+        if self._is_finished:
+            return
+        try:
+            self._try_to_commit()
+        except Exception as exc:
+            # Nobody has thought of it, but clients wait for their replies.
+            logger.exception("spool failed")
+            self._keep_in_memory(str(exc))
+
+    def _try_to_commit(self) -> None:
         try:
             self._spool.commit()
         except SpoolBusy as exc:
@@ -109,52 +159,128 @@ class Recorder:
         except SpoolDamaged as exc:
             self._replace(exc)
         except SpoolError as exc:
-            self._begin_outage(exc)
+            self._keep_in_memory(exc.message)
         else:
-            self._count["spool_commits"] += 1
-            self._waiting_since = None
-            if self.in_outage:
-                self.in_outage = False
-                logger.info("spool written again", extra=fields(spool=str(self._spool.path)))
-            self._release()
+            self._written()
+
+    def _written(self) -> None:
+        self._count["spool_commits"] += 1
+        if self.state is Writing.MEMORY:
+            logger.info("spool written again", extra=fields(spool=str(self._spool.path)))
+        self.state = Writing.FILE
+        self._note_quarantine()
+        self._release()
+
+    def _wait(self, reason: SpoolError) -> None:
+        now_s = self._timer.seconds()
+        if self.state is Writing.FILE:
+            self.state, self._locked_since_s = Writing.LOCKED, now_s
+            self._count["spool_waits"] += 1
+        if self.state is Writing.LOCKED and now_s - self._locked_since_s < PATIENCE_S:
+            self._commit_in(RETRY_S)
+        else:
+            self._keep_in_memory(reason.message)
+
+    def _keep_in_memory(self, reason: str) -> None:
+        if self.state is not Writing.MEMORY:
+            self.state = Writing.MEMORY
+            self._count["spool_outages"] += 1
+            logger.error(
+                "spool cannot be written; events are kept in memory, within a bound, until it can",
+                extra=fields(reason=reason, rows_at_most=self._spool.bounds.memory_rows),
+            )
+        self._release()
+        if not self._is_scheduled:
+            self._commit_in(MEMORY_RETRY_S)
+
+    def _replace(self, reason: SpoolDamaged) -> None:
+        logger.error("spool is damaged", extra=fields(reason=reason.message))
+        try:
+            self._spool.replace()
+        except SpoolError as exc:
+            self._keep_in_memory(exc.message)
+            return
+        self._note_quarantine()
+        if not self._is_scheduled:
+            self._commit_in(0)
+
+    def _note_quarantine(self) -> None:
+        self._count["spool_replaced"] = self._spool.quarantined
 
     def _release(self) -> None:
         holders, self._holders = self._holders, []
         for holder in holders:
             holder.release()
 
-    def _wait(self, reason: SpoolError) -> None:
-        now = self._reactor.seconds()
-        if self._waiting_since is None:
-            self._waiting_since = now
-            self._count["spool_waits"] += 1
-        if self.in_outage or now - self._waiting_since >= PATIENCE_S:
-            self._begin_outage(reason)
+    # State
+
+    def note_state(self, *, version: str, client_ms: int | None) -> None:
+        """Leave the counters in the spool; where it is busy or cannot be written, the next time."""
+        if self.state is Writing.MEMORY:
             return
-        self._again(RETRY_S)
-
-    def _begin_outage(self, reason: SpoolError) -> None:
-        if not self.in_outage:
-            self.in_outage = True
-            self._count["spool_outages"] += 1
-            logger.error(
-                "spool cannot be written; events are kept in memory, within a bound, until it can",
-                extra=fields(reason=reason.message, rows_at_most=self._spool.bounds.memory_rows),
-            )
-        self._waiting_since = None
-        self._release()
-        self._again(OUTAGE_RETRY_S)
-
-    def _replace(self, reason: SpoolDamaged) -> None:
-        logger.error("spool is damaged", extra=fields(reason=reason.message))
         try:
-            self._spool.replace(self._sensor)
-        except SpoolError as exc:
-            self._begin_outage(exc)
+            self._note_state(version, client_ms)
+        except SpoolDamaged as exc:
+            self._replace(exc)
+        except SpoolBusy:
             return
-        self._count["spool_replaced"] += 1
-        self._again(0)
+        except SpoolError as exc:
+            logger.warning("state not written to the spool", extra=fields(reason=exc.message))
 
-    def _again(self, delay_s: float) -> None:
-        self._scheduled = True
-        self._reactor.callLater(delay_s, self._commit)
+    def _note_state(self, version: str, client_ms: int | None) -> None:
+        self._spool.note_state(
+            self._clock.read(),
+            version=version,
+            counters=dict(self._count),
+            client_ms=client_ms,
+            doubt=self._clock.doubt,
+        )
+
+    # The end
+
+    def finish(self, *, version: str, client_ms: int | None, then: Callable[[], None]) -> None:
+        """Commit what there is, note the state, close the spool; then call ``then``.
+
+        A spool that is locked or cannot be written is tried again for two seconds.
+        """
+        until_s = self._timer.seconds() + STOP_PATIENCE_S
+        self._finish(version, client_ms, until_s, then)
+
+    def _finish(
+        self, version: str, client_ms: int | None, until_s: float, then: Callable[[], None]
+    ) -> None:
+        trouble = ""
+        try:
+            self._write_all(version, client_ms)
+        except SpoolError as exc:
+            trouble = exc.message
+        except Exception as exc:
+            logger.exception("spool failed")
+            trouble = str(exc)
+        if trouble and self._timer.seconds() < until_s:
+            self._timer.callLater(_STOP_RETRY_S, self._finish, version, client_ms, until_s, then)
+            return
+        if trouble and self._spool.unwritten:
+            logger.error(
+                "events in memory are lost: the spool cannot be written",
+                extra=fields(reason=trouble, events=self._spool.unwritten),
+            )
+        elif trouble:
+            logger.warning(
+                "state not saved; all events are in the spool", extra=fields(reason=trouble)
+            )
+        self._release()
+        self._is_finished = True
+        self._spool.close()
+        then()
+
+    def _write_all(self, version: str, client_ms: int | None) -> None:
+        try:
+            self._spool.commit()
+            self._release()
+            self._note_state(version, client_ms)
+        except SpoolDamaged:
+            self._spool.replace()
+            self._spool.commit()
+            self._release()
+            self._note_state(version, client_ms)

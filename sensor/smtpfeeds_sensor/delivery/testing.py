@@ -1,8 +1,9 @@
-"""A link to a broker that does as a test says; beside the real one, so that both stay alike."""
+"""A link to a broker whose troubles a test queues; beside the real one, so that both stay alike."""
 
 from collections import deque
+from collections.abc import Callable
 
-from smtpfeeds_common.errors import BrokerError, BrokerUnavailable
+from smtpfeeds_common.errors import BatchTooLarge, BrokerError, BrokerUnavailable
 from smtpfeeds_common.spool import SealedBatch
 
 
@@ -14,6 +15,10 @@ class FakeLink:
         self.confirmed: list[SealedBatch] = []
         #: Raised by the next calls of ``publish``; None lets one through.
         self.fails: deque[BrokerError | None] = deque()
+        #: A larger batch is refused for its size; None: none is.
+        self.most_bytes: int | None = None
+        #: Called by each ``publish`` that confirms: time passes.
+        self.publish_takes: Callable[[], None] = lambda: None
         #: While set, ``open`` raises it.
         self.away: BrokerError | None = None
         self.is_open = False
@@ -27,13 +32,16 @@ class FakeLink:
         self.opened += 1
 
     def publish(self, batch: SealedBatch) -> None:
-        """Confirm, or fail as told."""
+        """Confirm, or fail with the next queued outcome."""
         if not self.is_open:
             raise BrokerUnavailable
         failure = self.fails.popleft() if self.fails else None
+        if self.most_bytes is not None and len(batch.body) > self.most_bytes:
+            failure = BatchTooLarge()
         if failure is not None:
             self.is_open = False
             raise failure
+        self.publish_takes()
         self.confirmed.append(batch)
 
     def idle(self, wait_s: float) -> None:

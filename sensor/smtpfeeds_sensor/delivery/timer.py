@@ -1,7 +1,8 @@
-"""A sense of time that can be waited on: the reactor's, or Twisted's test clock.
+"""The part of a reactor that the recorder uses, as a type.
 
-Passed in, never imported: what uses it needs no Twisted. Twisted's own interfaces
-are zope's, which type checkers cannot follow.
+Passed in, never imported: what uses it needs no Twisted. Twisted's reactors and its test clock are
+both one; Twisted's own interfaces are zope's, which type checkers cannot follow. The time is
+monotonic: no step of the host's clock changes it.
 """
 
 from collections.abc import Callable
@@ -9,11 +10,11 @@ from typing import Any, Protocol
 
 
 class Timer(Protocol):
-    """A reactor's sense of time; Twisted's test clock is one too."""
+    """A monotonic time in seconds, and calls at a later one."""
 
     def callLater(self, delay: float, call: Callable[..., Any], /, *args: object) -> Any:
-        """Call something later."""
+        """Call something in so many seconds."""
 
     def seconds(self) -> float:
-        """The time on the reactor's clock, which is monotonic."""
+        """The time now."""
         ...

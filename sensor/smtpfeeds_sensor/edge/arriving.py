@@ -42,10 +42,12 @@ class Listener:
     def buildProtocol(self, addr: IAddress) -> Any:
         """A connection; or none, and it is closed at once."""
         reception = self._reception
-        if not reception.limits.may_accept(reception.reactor.seconds()):
+        now_s = reception.reactor.seconds()
+        if not reception.limits.may_accept(now_s):
             reception.count["refused_rate"] += 1
             return None
         reception.count["connections"] += 1
+        reception.last_client_s = now_s
         assert isinstance(addr, IPv4Address | IPv6Address)
         ip = pack_address(addr.host.partition("%")[0])
         return Connection(reception, ip, self._local, NEW)

@@ -48,6 +48,8 @@ class Reception:
     max_tls_connections: int = 1000
     tls_context: CertificateOptions | None = None
     in_tls: int = 0
+    #: When the last client connected, on the reactor's clock; None: not since the start.
+    last_client_s: float | None = None
     open: "set[Open]" = field(default_factory=set)
     #: Counters that nobody reads, for monitors and a proxy's own checks.
     uncounted: MutableMapping[str, int] = field(default_factory=new_counters)

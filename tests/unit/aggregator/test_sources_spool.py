@@ -14,25 +14,38 @@ from smtpfeeds_aggregator.accounts import RefusalCode
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.sources import Delivery, Refusal
 from smtpfeeds_aggregator.sources.spool import SpoolSource
+from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.errors import SpoolBusy
-from smtpfeeds_common.spool import Event, Sealer, Spool, read_status
+from smtpfeeds_common.spool import Event, Sealer, Spool, read_status, replay
 from smtpfeeds_common.wire import decode
+from spool_support import BOOT
 
 
-class Clock:
+class Host:
+    """A host's clocks: the monotonic one, and how far the wall clock is off."""
+
     def __init__(self) -> None:
-        self.now_s = now_ms() / 1000
+        self.now_s = 1_000.0
+        self.off_ms = 0
+        self._began_ms = now_ms() - 1_000_000
 
-    def __call__(self) -> float:
-        return self.now_s
+    def utc_ms(self) -> int:
+        return self._began_ms + int(self.now_s * 1000) + self.off_ms
+
+    def elapsed_ms(self) -> int:
+        return int(self.now_s * 1000)
 
 
 class Running:
     def __init__(self, folder: Path) -> None:
-        self.clock = Clock()
+        self.clock = Host()
         self.metrics = Metrics()
         self.source = SpoolSource(
-            folder, seal_interval_s=0.05, metrics=self.metrics, clock=self.clock
+            folder,
+            seal_interval_s=0.05,
+            metrics=self.metrics,
+            clock=Clock(utc_ms=self.clock.utc_ms, elapsed_ms=self.clock.elapsed_ms, boot=BOOT),
+            monotonic=lambda: self.clock.now_s,
         )
 
     def take(self, count: int) -> list[Delivery]:
@@ -48,6 +61,14 @@ class Running:
 
         until(one, f"{count} deliveries came")
         return found
+
+    def take_heard(self) -> Delivery:
+        """The next delivery that has rows; others only say that a sensor is alive."""
+        while True:
+            (delivery,) = self.take(1)
+            if rows_of(delivery):
+                return delivery
+            self.source.acknowledge([delivery])
 
     def nothing_comes(self) -> bool:
         for _ in range(6):
@@ -73,7 +94,7 @@ def source_on(folder: Path) -> Iterator[Running]:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
-    made = Spool(tmp_path / "s1.spool", sensor="s1")
+    made = Spool(tmp_path / "s1.spool", sensor="s1", boot=BOOT)
     yield made
     made.close()
 
@@ -152,17 +173,18 @@ def test_pause_seals_nothing_and_resume_delivers_what_was_in_hand(
         assert again[0].redelivered
 
 
-def test_refused_batch_is_set_aside_in_its_spool_and_refused_rows_are_not(
+def test_refused_batch_is_held_in_its_spool_and_refused_rows_are_not(
     spool: Spool, tmp_path: Path
 ) -> None:
     with source_on(tmp_path) as running:
         heard(spool, b"\xc0\0\2\1")
         running.source.refuse(running.take(1)[0], Refusal(RefusalCode.DATABASE, "bad", b""))
-        until(lambda: read_status(spool.path).batches_set_aside == 1, "it is set aside")
+        until(lambda: read_status(spool.path).failure == "bad", "it is held, and the reason noted")
+        assert read_status(spool.path).batches_refused == 1
         heard(spool, b"\xc0\0\2\2")
         running.source.refuse(running.take(1)[0], Refusal(RefusalCode.ROWS, "one bad", b""))
         until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
-        assert read_status(spool.path).batches_set_aside == 1
+        assert read_status(spool.path).batches_refused == 1
 
 
 def test_folder_that_goes_or_may_not_be_read_is_told_and_taken_again(
@@ -217,3 +239,82 @@ def test_spool_that_is_in_use_missing_or_replaced_is_taken_when_it_can_be(
         heard(spool, b"\xc0\0\2\7")
         assert rows_of(running.take(1)[0]) == ["192.0.2.7"]
         spool.close()
+
+
+def test_replay_is_delivered_beside_what_is_new(spool: Spool, tmp_path: Path) -> None:
+    with source_on(tmp_path) as running:
+        heard(spool, b"\xc0\0\2\1")
+        running.source.acknowledge([running.take_heard()])
+        until(lambda: read_status(spool.path).batches_waiting == 0, "it is confirmed")
+        assert replay(spool.path, 0) >= 1
+        again = running.take_heard()
+        assert rows_of(again) == ["192.0.2.1"]
+        heard(spool, b"\xc0\0\2\2")
+        assert rows_of(running.take_heard()) == ["192.0.2.2"]
+        running.source.acknowledge([again])
+        until(lambda: read_status(spool.path).batches_again == 0, "it is confirmed again")
+
+
+def test_refused_replay_is_given_up_and_stays_confirmed(spool: Spool, tmp_path: Path) -> None:
+    with source_on(tmp_path) as running:
+        heard(spool, b"\xc0\0\2\1")
+        running.source.acknowledge([running.take_heard()])
+        until(lambda: read_status(spool.path).batches_waiting == 0, "it is confirmed")
+        replay(spool.path, 0)
+        running.source.refuse(running.take_heard(), Refusal(RefusalCode.DATABASE, "bad", b""))
+        until(lambda: read_status(spool.path).batches_again == 0, "it is given up")
+        status = read_status(spool.path)
+        assert (status.batches_kept >= 1, status.batches_refused) == (True, 0)
+
+
+@pytest.mark.parametrize("step_s", [3_600, -3_600, 40 * 86_400, -40 * 86_400, -3650 * 86_400])
+def test_steps_of_the_clock_stop_no_timer_and_lose_no_event(
+    spool: Spool, tmp_path: Path, step_s: int
+) -> None:
+    """Nothing is sealed while it is in doubt; then each event has a time that can be right."""
+    with source_on(tmp_path) as running:
+        heard(spool, b"\xc0\0\2\1")
+        running.source.acknowledge([running.take_heard()])
+        running.clock.off_ms = step_s * 1000
+        doubt = "smtpfeeds_ingest_spool_clock_in_doubt"
+        sample = running.metrics.registry.get_sample_value
+        until(lambda: sample(doubt) == 1, "the step is noticed")
+        heard(spool, b"\xc0\0\2\2")
+        spool.fold(Event(0, b"\xc0\0\2\3", running.clock.elapsed_ms() - 500, dated=False))
+        until(lambda: committed(spool), "the event is in the file")
+        assert running.nothing_comes()
+        running.clock.off_ms = 0
+        until(
+            lambda: running.source._clock.doubt.startswith("the host's clock was stepped"), "back"
+        )
+        running.clock.now_s += 121
+        delivery = running.take_heard()
+        assert sorted(rows_of(delivery)) == ["192.0.2.2", "192.0.2.3"]
+        now = running.clock.utc_ms()
+        for row in decode(delivery.body).batch.observations:
+            assert now - 200_000 < row.first_ms <= row.last_ms <= now
+
+
+def test_trouble_with_one_spool_costs_the_others_nothing(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one that nobody has thought of: that spool is opened anew, the thread goes on."""
+    seal = Sealer.seal
+
+    def broken(self: Sealer, *args: object, **more: object) -> object:
+        if self.path.name == "bad.spool":
+            raise RuntimeError("a surprise")
+        return seal(self, *args, **more)  # type: ignore[arg-type] # handed on as they came
+
+    bad = Spool(tmp_path / "bad.spool", sensor="bad")
+    with monkeypatch.context() as patched:
+        patched.setattr(Sealer, "seal", broken)
+        with source_on(tmp_path) as running:
+            until(lambda: "a surprise" in caplog.text, "it is met")
+            heard(spool, b"\xc0\0\2\1")
+            running.source.acknowledge([running.take_heard()])
+            patched.undo()
+            heard(bad, b"\xc0\0\2\x09")
+            running.clock.now_s += 2
+            assert rows_of(running.take_heard()) == ["192.0.2.9"]
+    bad.close()

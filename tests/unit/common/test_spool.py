@@ -1,5 +1,6 @@
 """The spool, sensor's side: what is in the file, what folds, what the bounds do."""
 
+import errno
 import os
 import signal
 import sqlite3
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from smtpfeeds_common.errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolInUse, SpoolUnwritable
-from smtpfeeds_common.spool import Bounds, Event, Sealer, Spool, file, read_status
+from smtpfeeds_common.spool import Bounds, Event, Sealer, Spool, place, read_status
+from smtpfeeds_common.spool.place import MOST_QUARANTINED, quarantine, quarantined
 from smtpfeeds_common.wire import decode
+from spool_support import at
 
 NOW = 1_795_000_000_000
 HOUR = 3_600_000
@@ -37,8 +40,8 @@ def query(path: Path, sql: str) -> list[tuple[object, ...]]:
 
 def test_repeats_fold_into_one_row(path: Path) -> None:
     spool = opened(path)
-    for at, flags, target in ((NOW + 5, 1, 0), (NOW, 2, 3), (NOW + 9, 0, 63)):
-        assert spool.fold(Event(0, IP, at, flags, target))
+    for at_ms, flags, target in ((NOW + 5, 1, 0), (NOW, 2, 3), (NOW + 9, 0, 63)):
+        assert spool.fold(Event(0, IP, at_ms, flags, target))
         spool.commit()
     spool.close()
     assert query(path, "SELECT * FROM observation") == [
@@ -49,8 +52,8 @@ def test_repeats_fold_into_one_row(path: Path) -> None:
 
 def test_hours_and_feeds_are_counted_apart(path: Path) -> None:
     spool = opened(path)
-    for feed, at in ((0, NOW), (0, NOW + HOUR), (1, NOW)):
-        spool.fold(Event(feed, IP, at))
+    for feed, at_ms in ((0, NOW), (0, NOW + HOUR), (1, NOW)):
+        spool.fold(Event(feed, IP, at_ms))
     spool.commit()
     spool.close()
     assert len(query(path, "SELECT * FROM activity")) == 3
@@ -140,11 +143,11 @@ def test_full_file_keeps_events_in_memory_within_the_bound(path: Path) -> None:
     assert spool.drops == 2000 - (1000 - before)
     assert spool.unwritten == before + 2000
     sealer = Sealer(path, bounds=spool.bounds)
-    while (batch := sealer.seal(NOW)) is not None:
-        sealer.forget([(batch.spool, batch.seq)], NOW)
-    sealer.keep_bounds(NOW + 2 * 24 * HOUR)
+    while (batch := sealer.seal(at(NOW))) is not None:
+        sealer.confirm([(batch.spool, batch.seq)], at(NOW))
+    sealer.keep_bounds(at(NOW + 2 * 24 * HOUR))
     spool.commit()
-    batch = sealer.seal(NOW)
+    batch = sealer.seal(at(NOW))
     assert batch is not None
     assert decode(batch.body).batch.drops == spool.drops
     sealer.close()
@@ -159,7 +162,7 @@ def test_full_file_keeps_events_in_memory_within_the_bound(path: Path) -> None:
         lambda path: path.write_bytes(path.read_bytes()[:5000] + b"\xff" * 20_000),
     ],
 )
-def test_damaged_file_is_set_aside_and_a_new_one_begun(path: Path, damage: object) -> None:
+def test_damaged_file_is_quarantined_and_a_new_one_begun(path: Path, damage: object) -> None:
     spool = opened(path)
     for number in range(3000):
         spool.fold(Event(0, number.to_bytes(4), NOW))
@@ -167,15 +170,15 @@ def test_damaged_file_is_set_aside_and_a_new_one_begun(path: Path, damage: objec
     spool.close()
     damage(path)  # type: ignore[operator]
     spool = opened(path)
-    assert spool.set_aside is not None
-    assert spool.set_aside.exists()
+    assert spool.quarantined == 1
+    assert [each.exists() for each in quarantined(path)] == [True]
     spool.fold(Event(0, IP, NOW))
     spool.commit()
     spool.close()
     assert query(path, "SELECT count(*) FROM observation") == [(1,)]
 
 
-def test_damage_while_running_is_told_and_replaced(path: Path) -> None:
+def test_damage_while_running_is_noticed_and_replaced(path: Path) -> None:
     spool = opened(path)
     sealer = Sealer(path)
     spool.fold(Event(0, IP, NOW))
@@ -186,17 +189,18 @@ def test_damage_while_running_is_told_and_replaced(path: Path) -> None:
         with name.open("r+b") as stream:
             stream.seek(0)
             stream.write(b"\xaa" * name.stat().st_size)
+    assert spool._db is not None
     spool._db.execute("PRAGMA shrink_memory")  # else SQLite has the few pages in its cache
     spool.fold(Event(0, bytes(4), NOW))
     with pytest.raises(SpoolDamaged):
         spool.commit()
-    aside = spool.replace("s")
-    assert aside.exists()
+    spool.replace()
+    assert len(quarantined(path)) == 1
     assert sealer.replaced
     spool.commit()
     sealer.close()
     sealer = Sealer(path)
-    batch = sealer.seal(NOW)
+    batch = sealer.seal(at(NOW))
     assert batch is not None
     assert decode(batch.body).batch.observations
     sealer.close()
@@ -207,8 +211,8 @@ def test_file_deleted_while_running_is_noticed(path: Path) -> None:
     spool = opened(path)
     path.unlink()
     with pytest.raises(SpoolDamaged, match="deleted or moved"):
-        spool.note_state(version="1", counters={}, now_ms=NOW)
-    spool.replace("s")
+        spool.note_state(at(NOW), version="1", counters={})
+    spool.replace()
     spool.fold(Event(0, IP, NOW))
     spool.commit()
     spool.close()
@@ -216,7 +220,7 @@ def test_file_deleted_while_running_is_noticed(path: Path) -> None:
 
 
 def test_log_whose_file_is_gone_is_not_played_into_a_new_spool(path: Path) -> None:
-    """Killed while setting a spool aside, or the file alone deleted: what is left stays out."""
+    """Killed while quarantining a spool, or the file alone deleted: what is left stays out."""
     code = (
         "import os, sys; from pathlib import Path; from smtpfeeds_common.spool import *\n"
         "spool = Spool(Path(sys.argv[1]), sensor='s')\n"
@@ -228,8 +232,8 @@ def test_log_whose_file_is_gone_is_not_played_into_a_new_spool(path: Path) -> No
     assert log.stat().st_size
     path.unlink()
     spool = opened(path)
-    assert spool.set_aside is not None
-    assert spool.set_aside.with_name(spool.set_aside.name + "-wal").stat().st_size
+    (base,) = quarantined(path)
+    assert base.with_name(base.name + "-wal").stat().st_size
     spool.fold(Event(0, IP, NOW))
     spool.commit()
     spool.close()
@@ -246,34 +250,14 @@ def test_error_of_the_file_while_a_new_one_is_begun_is_one_of_ours(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(file, "_begin", full)
+        patched.setattr(place, "_begin", full)
         with pytest.raises(SpoolUnwritable):
-            spool.replace("s")
-    spool.replace("s")
+            spool.replace()
+    spool.replace()
     spool.fold(Event(0, IP, NOW))
     spool.commit()
     spool.close()
     assert query(path, "SELECT count(*) FROM observation") == [(1,)]
-
-
-def test_replacing_that_fails_can_be_tried_again(path: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "sub"
-    folder.mkdir()
-    spool = opened(folder / "s.spool")
-    spool.fold(Event(0, IP, NOW))
-    away = tmp_path / "away"
-    folder.rename(away)
-    folder.write_text("a file where the folder was")
-    with pytest.raises(SpoolError):
-        spool.replace("s")
-    with pytest.raises(SpoolUnwritable):
-        spool.commit()
-    folder.unlink()
-    folder.mkdir()
-    spool.replace("s")
-    spool.commit()
-    spool.close()
-    assert query(folder / "s.spool", "SELECT count(*) FROM observation") == [(1,)]
 
 
 def test_addresses_of_one_prefix64_are_bounded_a_day(path: Path) -> None:
@@ -283,6 +267,7 @@ def test_addresses_of_one_prefix64_are_bounded_a_day(path: Path) -> None:
     for number in range(10):
         spool.fold(Event(0, prefix + number.to_bytes(8), NOW))
     spool.fold(Event(1, prefix + (0).to_bytes(8), NOW))
+    spool.begin_day()
     spool.fold(Event(0, prefix + (99).to_bytes(8), NOW + 24 * HOUR))
     spool.commit()
     spool.close()
@@ -306,14 +291,135 @@ def test_status_reads_beside_a_running_sensor(path: Path) -> None:
     spool.fold(Event(0, IP, NOW))
     spool.fold(Event(1, IP, NOW + 1))
     spool.commit()
-    spool.note_state(version="1.2", counters={"greets": 1}, now_ms=NOW)
-    told = read_status(path)
-    assert (told.sensor, told.version, told.noted_ms) == ("s", "1.2", NOW)
-    assert told.rows == {"smtpgreet": 1, "smtpdata": 1}
-    assert (told.oldest_ms, told.counters) == (NOW, {"greets": 1})
+    spool.note_state(at(NOW), version="1.2", counters={"greets": 1})
+    status = read_status(path)
+    assert (status.sensor, status.version, status.noted_ms) == ("s", "1.2", NOW)
+    assert status.rows == {"smtpgreet": 1, "smtpdata": 1}
+    assert (status.oldest_ms, status.counters) == (NOW, {"greets": 1})
     spool.close()
 
 
 def test_spool_is_for_its_owner_alone(path: Path) -> None:
     opened(path).close()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_quarantined_files_are_bounded_and_the_oldest_go(path: Path) -> None:
+    """A disk that spoils one file after the other must not fill up with them."""
+    for number in range(MOST_QUARANTINED + 3):
+        path.write_text(f"{number}")
+        Path(f"{path}-wal").write_text("log")
+        os.utime(path, (number, number))
+        os.utime(f"{path}-wal", (number, number))
+        quarantine(path)
+    left = quarantined(path)
+    assert [each.read_text() for each in left] == [
+        str(number) for number in range(3, MOST_QUARANTINED + 3)
+    ]
+    assert len(list(path.parent.iterdir())) == 2 * MOST_QUARANTINED
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_spool_begins_in_memory_where_the_disk_is_full_and_writes_when_it_can(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_there: bool
+) -> None:
+    if is_there:
+        opened(path).close()
+
+    def full(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        spool = opened(path)
+        assert os.strerror(number) in spool.unopened
+        for _ in range(2):
+            spool.fold(Event(0, IP, NOW))
+            with pytest.raises(SpoolUnwritable):
+                spool.commit()
+    spool.commit()
+    assert (spool.unopened, spool.unwritten, spool.quarantined) == ("", 0, 0)
+    spool.close()
+    assert query(path, "SELECT hits FROM observation") == [(2,)]
+
+
+def test_full_database_at_the_start_is_no_reason_to_fail(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(path).close()
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, "add_tables", full)
+        spool = opened(path)
+        assert "full" in spool.unopened
+        with pytest.raises(SpoolInUse):
+            opened(path)
+    spool.commit()
+    assert spool.unopened == ""
+    spool.close()
+
+
+def test_spool_that_this_user_may_not_write_is_refused_at_the_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in how the host is set up does not pass by itself."""
+
+    def refused(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refused)
+        with pytest.raises(SpoolError, match="Permission denied") as raised:
+            opened(path)
+        assert not isinstance(raised.value, SpoolUnwritable)
+    opened(path).close()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda *_: False)
+        with pytest.raises(SpoolError, match="this user has no right"):
+            opened(path)
+
+
+def test_file_system_that_became_read_only_under_a_spool_passes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", read_only)
+        with pytest.raises(SpoolError, match="Read-only") as raised:
+            opened(path)
+        assert not isinstance(raised.value, SpoolUnwritable), "there was never a spool"
+    opened(path).close()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", read_only)
+        spool = opened(path)
+        assert "Read-only" in spool.unopened
+    spool.commit()
+    spool.close()
+
+
+def test_undated_events_fold_apart_and_share_the_bounds(path: Path) -> None:
+    spool = Spool(path, sensor="s", bounds=Bounds(memory_rows=2), boot="b")
+    assert spool.fold(Event(0, IP, NOW, 1, 3))
+    assert spool.fold(Event(0, IP, 120_500, 2, 4, dated=False))
+    assert spool.fold(Event(0, IP, 60_000, 0, 4, dated=False))
+    assert not spool.fold(Event(1, IP, 60_000, dated=False))
+    assert spool.unwritten == 4
+    spool.commit()
+    spool.close()
+    assert query(path, "SELECT * FROM observation") == [(0, IP, NOW, NOW, 1, 1, 8)]
+    assert query(path, "SELECT * FROM undated_observation") == [
+        ("b", 0, IP, 60_000, 120_500, 2, 2, 16)
+    ]
+    assert query(path, "SELECT * FROM undated_activity") == [
+        ("b", 0, 60_000, 1),
+        ("b", 0, 120_000, 1),
+        ("b", 1, 60_000, 1),
+    ]
+    assert read_status(path).undated == 1
+    assert read_status(path).drops == 1

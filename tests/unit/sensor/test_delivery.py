@@ -1,18 +1,24 @@
 """Delivery: what each outcome of a publish leads to, with a real spool and a broker that obeys."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.errors import BatchTooLarge, BrokerRefused, BrokerUnavailable
 from smtpfeeds_common.spool import Event, Spool, read_status, replay
 from smtpfeeds_common.wire import MAX_ROWS, decode
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.delivery.deliverer import Delivery, Housekeeping
+from smtpfeeds_sensor.delivery.deliver import Delivery
+from smtpfeeds_sensor.delivery.housekeeping import Housekeeping
+from smtpfeeds_sensor.delivery.state import State
 from smtpfeeds_sensor.delivery.testing import FakeLink
+from spool_support import BOOT
 
 NOW = 1_795_000_000_000
+DAY = 86_400_000
 
 
 class Set:
@@ -20,15 +26,23 @@ class Set:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.spool = Spool(path, sensor="s")
+        self.spool = Spool(path, sensor="s", boot=BOOT)
         self.link = FakeLink()
         self.count = new_counters()
         self.now_s = 1000.0
+        #: How far the wall clock is off.
+        self.off_ms = 0
+        self.clock = Clock(
+            steady_s=120,
+            utc_ms=lambda: NOW + int(self.now_s * 1000) + self.off_ms,
+            elapsed_ms=lambda: int(self.now_s * 1000),
+            boot=BOOT,
+        )
         self.delivery = Delivery(
             path,
             self.link,
             self.count,
-            lambda: NOW + int(self.now_s * 1000),
+            self.clock,
             monotonic=lambda: self.now_s,
             rng=lambda: 1.0,
         )
@@ -126,23 +140,148 @@ def test_refusal_holds_everything_and_alarms_once(
         parts.step(30)
     assert caplog.text.count("refuses what is published") == 1
     assert parts.delivery.gauges()["broker_refusing"] == 1
-    assert read_status(parts.path).batches_set_aside == 0
+    status = read_status(parts.path)
+    assert (status.batches_too_large, status.batches_refused) == (0, 0)
     parts.step(100)
     parts.step(100)
     assert [batch.seq for batch in parts.link.confirmed][:1] == [1]
     assert parts.delivery.gauges()["broker_refusing"] == 0
 
 
-def test_only_a_batch_called_too_large_is_set_aside(parts: Set) -> None:
+TOO_LARGE = BatchTooLarge("message size 9 is larger than configured max size 8")
+
+
+def test_batch_called_too_large_is_split_until_it_is_taken_each_row_once(parts: Set) -> None:
+    """Only its size counts against it; and the next ones are sealed smaller."""
+    parts.hear(100)
+    parts.link.most_bytes = 3_000
+    for _ in range(20):
+        parts.step(10)
+    batches = [decode(batch.body).batch for batch in parts.link.confirmed]
+    assert sorted(row.ip for batch in batches for row in batch.observations) == [
+        f"0.0.0.{number}" for number in sorted(range(100), key=str)
+    ]
+    assert sum(hour.events for batch in batches for hour in batch.hours) == 100
+    assert len({(batch.spool, batch.seq) for batch in batches}) == len(batches)
+    assert parts.count["batches_split"] > 0
+    status = read_status(parts.path)
+    assert (status.batches_waiting, status.batches_too_large) == (0, 0)
+    parts.link.confirmed.clear()
+    split = parts.count["batches_split"]
+    parts.hear(100)
+    parts.step(10)
+    parts.step(10)
+    assert parts.count["batches_split"] == split
+    assert len(parts.link.confirmed) > 1, "they are sealed smaller from the start"
+
+
+def test_batch_that_cannot_be_split_is_held_and_the_others_go_on(parts: Set) -> None:
     parts.hear()
-    parts.link.fails.append(BatchTooLarge("message size 9 is larger than configured max size 8"))
+    parts.link.fails.extend([TOO_LARGE] * 3)
     parts.step()
-    assert read_status(parts.path).batches_set_aside == 1
+    parts.step()
+    assert read_status(parts.path).batches_too_large == 2
     parts.hear(1, first=9)
     parts.step(10)
     parts.step(10)
     assert [decode(b.body).batch.observations[0].ip for b in parts.link.confirmed] == ["0.0.0.9"]
-    assert parts.count["batches_set_aside"] == 1
+    assert (parts.count["batches_split"], parts.count["batches_too_large"]) == (1, 2)
+
+
+def test_replayed_batch_that_is_too_large_now_is_not_sent_under_new_names(parts: Set) -> None:
+    parts.hear(5)
+    parts.step()
+    assert replay(parts.path, 0) == 1
+    parts.link.fails.append(TOO_LARGE)
+    parts.step()
+    parts.step()
+    assert len(parts.link.confirmed) == 1
+    status = read_status(parts.path)
+    assert (status.batches_again, status.batches_kept, status.batches_too_large) == (0, 1, 0)
+
+
+def test_replay_holds_up_nothing_that_is_new(parts: Set) -> None:
+    for number in range(30):
+        parts.hear(1, first=number)
+        parts.step()
+    assert replay(parts.path, 0) == 30
+    parts.hear(1, first=99)
+    parts.link.confirmed.clear()
+    parts.link.publish_takes = lambda: setattr(parts, "now_s", parts.now_s + 0.3)
+    parts.step()
+    sent = [decode(batch.body).batch.observations[0].ip for batch in parts.link.confirmed]
+    assert sent[0] == "0.0.0.99"
+    assert 1 < len(sent) < 10, "the rest in the next looks"
+    for _ in range(10):
+        parts.step()
+    assert len(parts.link.confirmed) == 31
+
+
+# The clock
+
+
+@pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000, -40 * DAY, 3650 * DAY, -3650 * DAY])
+def test_nothing_is_sealed_while_the_clock_is_in_doubt_and_each_event_counts_once(
+    parts: Set, step_ms: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts.hear()
+    parts.step()
+    parts.off_ms = step_ms
+    for _ in range(60):
+        hear_by(parts)
+        parts.step()
+    assert parts.delivery.state.name == "HELD"
+    assert caplog.text.count("nothing is sealed while the clock is in doubt") == 1
+    assert len(parts.link.confirmed) == 1
+    parts.off_ms = 0
+    for _ in range(130):
+        hear_by(parts)
+        parts.step()
+    assert parts.delivery.state is State.DELIVERING
+    rows = [row for b in parts.link.confirmed for row in decode(b.body).batch.observations]
+    assert sum(row.hits for row in rows if row.ip == "255.0.0.0") == 190
+    began_ms = NOW + 1_000_000
+    assert all(began_ms <= row.first_ms <= row.last_ms for row in rows if row.ip == "255.0.0.0")
+    assert all(row.last_ms <= NOW + int(parts.now_s * 1000) for row in rows)
+
+
+def hear_by(parts: Set) -> None:
+    """Hear a client as the recorder does, by the clock."""
+    now = parts.clock.read()
+    dated = now.utc_ms is not None
+    at_ms = now.utc_ms if now.utc_ms is not None else now.elapsed_ms
+    parts.spool.fold(Event(0, b"\xff\0\0\0", at_ms, dated=dated))
+    parts.spool.commit()
+
+
+def test_what_is_sealed_already_goes_out_while_the_clock_is_in_doubt(parts: Set) -> None:
+    parts.hear()
+    parts.link.fails.append(BrokerUnavailable("gone"))
+    parts.step()
+    parts.off_ms = -3650 * DAY
+    parts.step(100)
+    assert [batch.seq for batch in parts.link.confirmed] == [1]
+    assert parts.delivery.state is State.HELD
+
+
+# What an operator reads
+
+
+def test_status_has_the_last_delivery_and_the_reason_of_the_last_failure(parts: Set) -> None:
+    parts.hear()
+    parts.step()
+    first_ms = NOW + 1_001_000
+    status = read_status(parts.path)
+    assert (status.delivered_ms, status.failed_ms, status.failure) == (first_ms, None, "")
+    parts.hear(1, first=2)
+    parts.link.fails.append(BrokerRefused("403 ACCESS_REFUSED"))
+    parts.step()
+    status = read_status(parts.path)
+    assert (status.failed_ms, status.failure) == (first_ms + 1_000, "403 ACCESS_REFUSED")
+    parts.step(100)
+    status = read_status(parts.path)
+    assert status.delivered_ms == first_ms + 101_000
+    assert status.failure == "403 ACCESS_REFUSED", "the last one stays"
 
 
 def test_replay_is_noticed_at_the_next_look(parts: Set) -> None:
@@ -158,7 +297,7 @@ def test_replay_is_noticed_at_the_next_look(parts: Set) -> None:
 def test_replaced_spool_is_reopened(parts: Set) -> None:
     parts.hear()
     parts.step()
-    parts.spool.replace("s")
+    parts.spool.replace()
     parts.hear(1, first=5)
     parts.step(10)
     parts.step(10)
@@ -166,15 +305,12 @@ def test_replaced_spool_is_reopened(parts: Set) -> None:
 
 
 def test_locked_spool_is_tried_again_soon(parts: Set) -> None:
-    import sqlite3
-
     parts.step()
     db = sqlite3.connect(parts.path, isolation_level=None)
     db.execute("BEGIN IMMEDIATE")
     sealer = parts.delivery._sealer
     assert sealer is not None
     sealer._db.execute("PRAGMA busy_timeout=0")
-    parts.hear_later = True  # type: ignore[attr-defined]
     assert parts.step(10) < 0.1
     db.execute("COMMIT")
     db.close()
@@ -187,7 +323,7 @@ def test_bound_is_kept_without_a_deliverer(tmp_path: Path) -> None:
     made = Set(tmp_path / "s.spool")
     made.hear(3000)
     bounds = type(made.spool.bounds)(max_bytes=20_000)
-    keeper = Housekeeping(made.path, bounds, made.count, lambda: NOW)
+    keeper = Housekeeping(made.path, bounds, made.count, made.clock)
     keeper.step()
     assert made.count["events_expired"] > 0
     assert keeper.gauges()["spool_rows"] == read_status(made.path).rows["smtpgreet"] < 3000
@@ -199,7 +335,7 @@ def test_housekeeping_says_its_trouble_once(
 ) -> None:
     """A disk may be full for days, and is looked at every five seconds."""
     made = Set(tmp_path / "s.spool")
-    keeper = Housekeeping(made.path, made.spool.bounds, made.count, lambda: NOW)
+    keeper = Housekeeping(made.path, made.spool.bounds, made.count, made.clock)
     aside = made.path.rename(tmp_path / "aside")
     for _ in range(3):
         keeper.step()

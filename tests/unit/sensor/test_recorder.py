@@ -1,53 +1,24 @@
 """The recorder: one commit a turn, replies after it; outages that never stop the answers."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from twisted.internet.task import Clock
 
-from smtpfeeds_common.errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolUnwritable
-from smtpfeeds_common.spool import Bounds, Event
+from smtpfeeds_common.clock import Clock as HostClock
+from smtpfeeds_common.errors import SpoolBusy
+from smtpfeeds_common.spool import Bounds, Spool, read_status
+from smtpfeeds_common.spool.testing import FakeSpool
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.delivery.recorder import OUTAGE_RETRY_S, PATIENCE_S, RETRY_S, Recorder
+from smtpfeeds_sensor.delivery.recorder import (
+    MEMORY_RETRY_S,
+    PATIENCE_S,
+    RETRY_S,
+    Recorder,
+    Writing,
+)
 
-IP = bytes(4)
-
-
-@dataclass
-class FakeSpool:
-    """A spool whose file fails as told."""
-
-    failure: SpoolError | None = None
-    replacement: SpoolError | None = None
-    folded: list[Event] = field(default_factory=list)
-    commits: list[int] = field(default_factory=list)
-    tries: int = 0
-    replaced: int = 0
-    path: Path = Path("s.spool")
-    bounds: Bounds = field(default_factory=Bounds)
-
-    def fold(self, event: Event) -> bool:
-        self.folded.append(event)
-        return len(self.folded) < 100
-
-    def commit(self) -> None:
-        self.tries += 1
-        if self.failure is not None:
-            raise self.failure
-        self.commits.append(len(self.folded))
-
-    def replace(self, sensor: str) -> Path:
-        if self.replacement is not None:
-            raise self.replacement
-        assert sensor == "s"
-        self.replaced += 1
-        self.failure = None
-        return self.path
-
-    def note_state(self, **_: object) -> None:
-        if self.failure is not None:
-            raise self.failure
+NOW = 1_795_000_000_000
 
 
 class Holder:
@@ -59,20 +30,39 @@ class Holder:
 
 
 class Set:
-    def __init__(self) -> None:
-        self.spool, self.clock, self.count = FakeSpool(), Clock(), new_counters()
-        self.recorder = Recorder(
-            self.spool,  # type: ignore[arg-type] # as much of a spool as is used
-            self.clock,
-            lambda: 1_795_000_000_000,
-            self.count,
-            sensor="s",
+    def __init__(self, *, without_file: bool = False) -> None:
+        self.spool = FakeSpool(Path("s.spool"), sensor="s", bounds=Bounds(memory_rows=100))
+        if without_file:
+            self.spool.begin_without_a_file()
+            self.spool.has_no_place = True
+        self.timer, self.count = Clock(), new_counters()
+        self.utc_ms = NOW
+        self.clock = HostClock(
+            steady_s=120,
+            utc_ms=lambda: self.utc_ms,
+            elapsed_ms=lambda: int(self.timer.seconds() * 1000),
+            boot="b",
         )
+        self.recorder = Recorder(self.spool, self.timer, self.clock, self.count)
+        self.addresses = 0
 
     def hear(self) -> Holder:
+        """One more client."""
+        self.addresses += 1
         holder = Holder()
-        self.held = self.recorder.hear(holder, 0, IP, 0, 0)
+        ip = self.addresses.to_bytes(4)
+        self.is_held = self.recorder.hear(holder, 0, ip, 0, 0)
         return holder
+
+    def events(self) -> list[int]:
+        """How many events each commit wrote."""
+        return [len(events) for events in self.spool.commits]
+
+    def finish(self) -> list[str]:
+        """Stop cleanly; filled when that is done."""
+        done: list[str] = []
+        self.recorder.finish(version="1", client_ms=None, then=lambda: done.append("done"))
+        return done
 
 
 @pytest.fixture
@@ -82,81 +72,225 @@ def parts() -> Set:
 
 def test_all_events_of_a_turn_share_one_commit_and_replies_follow_it(parts: Set) -> None:
     holders = [parts.hear() for _ in range(5)]
-    assert parts.held
+    assert parts.is_held
     assert [holder.released for holder in holders] == [0] * 5
-    parts.clock.advance(0)
-    assert parts.spool.commits == [5]
+    parts.timer.advance(0)
+    assert parts.events() == [5]
     assert [holder.released for holder in holders] == [1] * 5
 
 
 def test_locked_file_holds_replies_for_a_while(parts: Set) -> None:
-    parts.spool.failure = SpoolBusy()
+    parts.spool.is_locked = True
     holder = parts.hear()
-    parts.clock.pump([0, *[RETRY_S] * 10])
+    parts.timer.pump([0, *[RETRY_S] * 10])
     assert (holder.released, parts.spool.tries) == (0, 11)
-    parts.spool.failure = None
-    parts.clock.advance(RETRY_S)
+    assert parts.recorder.state.name == "LOCKED"
+    parts.spool.is_locked = False
+    parts.timer.advance(RETRY_S)
     assert holder.released == 1
     assert (parts.count["spool_waits"], parts.count["spool_outages"]) == (1, 0)
+    assert parts.recorder.state is Writing.FILE
 
 
 def test_locked_for_too_long_lets_replies_go_from_memory(parts: Set) -> None:
-    parts.spool.failure = SpoolBusy()
+    parts.spool.is_locked = True
     holder = parts.hear()
-    parts.clock.pump([RETRY_S] * int(PATIENCE_S / RETRY_S + 2))
+    parts.timer.pump([RETRY_S] * int(PATIENCE_S / RETRY_S + 2))
     assert holder.released == 1
-    assert parts.recorder.in_outage
+    assert parts.recorder.state is Writing.MEMORY
     assert parts.hear().released == 0
-    assert not parts.held
+    assert not parts.is_held
 
 
-def test_unwritable_file_lets_replies_go_at_once_is_said_once_and_recovers(
+def test_unwritable_file_lets_replies_go_at_once_is_logged_once_and_recovers(
     parts: Set, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parts.spool.failure = SpoolUnwritable("disk full")
+    parts.spool.is_full = True
     holder = parts.hear()
-    parts.clock.advance(0)
+    parts.timer.advance(0)
     assert holder.released == 1
     for _ in range(5):
         parts.hear()
-        parts.clock.advance(OUTAGE_RETRY_S)
+        parts.timer.advance(MEMORY_RETRY_S)
     assert caplog.text.count("kept in memory") == 1
     assert parts.count["spool_outages"] == 1
-    parts.spool.failure = None
-    parts.clock.advance(OUTAGE_RETRY_S)
-    assert not parts.recorder.in_outage
-    assert parts.spool.commits == [6]
+    parts.spool.is_full = False
+    parts.timer.advance(MEMORY_RETRY_S)
+    assert parts.recorder.state is Writing.FILE
+    assert parts.events() == [6]
     parts.hear()
-    assert parts.held
+    assert parts.is_held
 
 
 def test_damaged_file_is_replaced_and_replies_wait_for_the_new_one(parts: Set) -> None:
-    parts.spool.failure = SpoolDamaged("malformed")
+    parts.spool.is_damaged = True
     holder = parts.hear()
-    parts.clock.advance(0)
-    assert (parts.spool.replaced, parts.spool.tries) == (1, 2)
-    assert (parts.spool.commits, holder.released) == ([1], 1)
+    parts.timer.advance(0)
+    assert (parts.spool.quarantined, parts.spool.tries) == (1, 2)
+    assert (parts.events(), holder.released) == ([1], 1)
     assert parts.count["spool_replaced"] == 1
 
 
-def test_replacement_that_fails_is_an_outage_like_any_other(parts: Set) -> None:
-    parts.spool.failure, parts.spool.replacement = SpoolDamaged("x"), SpoolError("no disk")
+def test_replacement_that_fails_is_tried_again_until_all_is_written(parts: Set) -> None:
+    """The disk is away for a while just when the file must be replaced: no event is lost."""
+    parts.spool.is_damaged = parts.spool.has_no_place = True
     holder = parts.hear()
-    parts.clock.advance(0)
+    parts.timer.advance(0)
     assert holder.released == 1
-    assert parts.recorder.in_outage
-    parts.spool.replacement = None
-    parts.clock.pump([OUTAGE_RETRY_S, 0])
-    assert not parts.recorder.in_outage
+    for _ in range(20):
+        parts.hear()
+        parts.recorder.note_state(version="1", client_ms=None)
+        parts.timer.advance(MEMORY_RETRY_S)
+        assert parts.recorder.state is Writing.MEMORY
+    parts.spool.has_no_place = False
+    parts.timer.advance(MEMORY_RETRY_S)
+    assert parts.recorder.state is Writing.FILE
+    assert (parts.events(), parts.spool.unwritten) == ([21], 0)
+    assert (parts.count["spool_replaced"], parts.count["events_dropped"]) == (1, 0)
+
+
+def test_full_disk_at_the_start_is_answered_from_memory(caplog: pytest.LogCaptureFixture) -> None:
+    parts = Set(without_file=True)
+    assert parts.recorder.state is Writing.MEMORY
+    for _ in range(3):
+        parts.hear()
+        assert not parts.is_held
+        parts.timer.advance(MEMORY_RETRY_S)
+    assert caplog.text.count("kept in memory") == 1
+    parts.spool.has_no_place = False
+    parts.timer.advance(MEMORY_RETRY_S)
+    assert (parts.recorder.state, parts.events()) == (Writing.FILE, [3])
 
 
 def test_file_that_is_gone_is_replaced_when_the_counters_are_written(parts: Set) -> None:
-    parts.spool.failure = SpoolDamaged("was deleted")
-    parts.recorder.note_state(version="1")
-    assert parts.spool.replaced == 1
+    parts.spool.is_damaged = True
+    parts.recorder.note_state(version="1", client_ms=None)
+    assert parts.spool.quarantined == 1
+
+
+def test_error_that_nobody_has_thought_of_keeps_no_client_waiting(
+    parts: Set, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("a surprise")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.spool, "commit", broken)
+        holder = parts.hear()
+        parts.timer.advance(0)
+    assert holder.released == 1
+    assert "a surprise" in caplog.text
+    parts.timer.advance(MEMORY_RETRY_S)
+    assert parts.events() == [1]
 
 
 def test_events_past_memorys_bound_are_counted(parts: Set) -> None:
     for _ in range(105):
         parts.hear()
-    assert parts.count["events_dropped"] == 6
+    assert parts.count["events_dropped"] == 5
+
+
+def test_state_goes_into_the_spool_with_its_time(parts: Set) -> None:
+    parts.hear()
+    parts.recorder.note_state(version="1.2", client_ms=NOW - 5)
+    assert parts.spool.noted_ms == NOW
+    assert parts.spool.notes["client_ms"] == NOW - 5
+    assert parts.spool.notes["doubt"] == ""
+
+
+def test_event_heard_while_the_clock_is_in_doubt_has_the_time_since_the_boot(parts: Set) -> None:
+    parts.timer.advance(7)
+    parts.utc_ms = NOW + 7_000
+    parts.hear()
+    parts.utc_ms -= 3_650 * 86_400_000
+    parts.timer.advance(0.5)
+    parts.hear()
+    parts.recorder.note_state(version="1", client_ms=None)
+    assert "impossible" in str(parts.spool.notes["doubt"])
+    assert parts.spool.noted_ms is None
+    parts.timer.advance(0)
+    events = [event for events in parts.spool.commits for event in events]
+    assert [(event.at_ms, event.dated) for event in events] == [(NOW + 7_000, True), (7_500, False)]
+    assert parts.count["events_undated"] == 1
+
+
+# The end
+
+
+def test_clean_stop_writes_everything_and_the_state(parts: Set) -> None:
+    holder = parts.hear()
+    assert parts.finish() == ["done"]
+    assert (parts.events(), holder.released) == ([1], 1)
+    assert parts.spool.notes["version"] == "1"
+    parts.timer.advance(10)
+    assert parts.spool.tries == 1, "nothing opens the file again"
+
+
+def test_momentary_lock_at_a_clean_stop_costs_nothing(
+    parts: Set, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts.hear()
+    parts.spool.is_locked = True
+    done = parts.finish()
+    parts.timer.pump([0.02] * 90)
+    assert done == []
+    parts.spool.is_locked = False
+    parts.timer.advance(0.02)
+    assert (done, parts.events()) == (["done"], [1])
+    assert "lost" not in caplog.text
+    assert "not saved" not in caplog.text
+
+
+def test_events_that_are_lost_at_a_stop_are_said_to_be(
+    parts: Set, caplog: pytest.LogCaptureFixture
+) -> None:
+    holder = parts.hear()
+    parts.spool.is_full = True
+    done = parts.finish()
+    parts.timer.pump([0.02] * 110)
+    assert (done, holder.released) == (["done"], 1)
+    assert "events in memory are lost" in caplog.text
+    assert "state not saved" not in caplog.text
+
+
+def test_state_that_is_not_saved_is_no_loss_of_events(
+    parts: Set, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def locked(*_: object, **__: object) -> None:
+        raise SpoolBusy
+
+    parts.hear()
+    monkeypatch.setattr(parts.spool, "note_state", locked)
+    done = parts.finish()
+    parts.timer.pump([0.02] * 110)
+    assert (done, parts.events()) == (["done"], [1])
+    assert "state not saved; all events are in the spool" in caplog.text
+    assert "lost" not in caplog.text
+
+
+def test_file_damaged_just_before_a_stop_is_replaced(parts: Set) -> None:
+    parts.hear()
+    parts.spool.is_damaged = True
+    assert parts.finish() == ["done"]
+    assert (parts.events(), parts.spool.quarantined) == ([1], 1)
+
+
+def test_recorder_on_a_real_spool_whose_folder_goes_and_comes(tmp_path: Path) -> None:
+    """The same end to end: damaged, no place for a new one, then all of it is written."""
+    folder, away = tmp_path / "spools", tmp_path / "away"
+    spool = Spool(folder / "s.spool", sensor="s")
+    timer, count = Clock(), new_counters()
+    recorder = Recorder(spool, timer, HostClock(), count)
+    folder.rename(away)
+    folder.write_text("in the way")
+    recorder.note_state(version="1", client_ms=None)
+    assert recorder.state is Writing.MEMORY
+    for number in range(50):
+        recorder.hear(Holder(), 0, number.to_bytes(4), 0, 0)
+        timer.advance(MEMORY_RETRY_S)
+    assert spool.unwritten == 50
+    folder.unlink()
+    timer.advance(MEMORY_RETRY_S)
+    assert (recorder.state, spool.unwritten) == (Writing.FILE, 0)
+    recorder.finish(version="1", client_ms=None, then=lambda: None)
+    assert read_status(folder / "s.spool").rows["smtpgreet"] == 50

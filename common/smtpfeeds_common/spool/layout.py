@@ -1,0 +1,198 @@
+"""What is in a spool file: its tables, its notes (``meta``), and which versions read it.
+
+Layout 1 is that of 0.1.0. Later versions add tables and change none, and read a file that has not
+got them yet: so either version opens what the other has left, also when an operator goes back.
+"""
+
+import json
+import uuid
+from dataclasses import asdict
+from dataclasses import fields as fields_of
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import SpoolDamaged, SpoolError
+from .file import Connection, reading
+from .fold import Bounds
+
+LAYOUT: Final = 1
+SUFFIX: Final = ".spool"
+
+#: Layout 1. ``batch.set_aside`` holds why a batch is held: see ``Held``.
+SCHEMA: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE observation (
+    feed INTEGER NOT NULL, ip BLOB NOT NULL,
+    first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, hits INTEGER NOT NULL,
+    flags INTEGER NOT NULL, targets INTEGER NOT NULL,
+    PRIMARY KEY (feed, ip)) WITHOUT ROWID;
+CREATE TABLE activity (
+    feed INTEGER NOT NULL, hour_ms INTEGER NOT NULL, events INTEGER NOT NULL,
+    PRIMARY KEY (feed, hour_ms)) WITHOUT ROWID;
+CREATE TABLE overflow (
+    feed INTEGER NOT NULL, prefix BLOB NOT NULL,
+    first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, hits INTEGER NOT NULL,
+    PRIMARY KEY (feed, prefix)) WITHOUT ROWID;
+CREATE TABLE batch (
+    spool TEXT NOT NULL, seq INTEGER NOT NULL, sealed_ms INTEGER NOT NULL,
+    events INTEGER NOT NULL, body BLOB NOT NULL,
+    confirmed_ms INTEGER, set_aside TEXT,
+    PRIMARY KEY (spool, seq));
+CREATE INDEX batch_waiting ON batch (sealed_ms) WHERE confirmed_ms IS NULL;
+"""
+
+#: Since 0.2.0. ``confirmation``: of each confirmed batch, how old the spool was then (see
+#: ``bounds.advance_age``), and whether it is to be delivered again. ``undated…``: what was heard
+#: while the wall clock was in doubt, in milliseconds of that boot; the minutes become hours.
+_ADDED: Final = (
+    """
+CREATE TABLE IF NOT EXISTS confirmation (
+    spool TEXT NOT NULL, seq INTEGER NOT NULL, age_ms INTEGER NOT NULL, again INTEGER NOT NULL,
+    PRIMARY KEY (spool, seq)) WITHOUT ROWID
+""",
+    "CREATE INDEX IF NOT EXISTS confirmation_age ON confirmation (again, age_ms)",
+    """
+CREATE TABLE IF NOT EXISTS undated_observation (
+    boot TEXT NOT NULL, feed INTEGER NOT NULL, ip BLOB NOT NULL,
+    first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, hits INTEGER NOT NULL,
+    flags INTEGER NOT NULL, targets INTEGER NOT NULL,
+    PRIMARY KEY (boot, feed, ip)) WITHOUT ROWID
+""",
+    """
+CREATE TABLE IF NOT EXISTS undated_activity (
+    boot TEXT NOT NULL, feed INTEGER NOT NULL, minute_ms INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    PRIMARY KEY (boot, feed, minute_ms)) WITHOUT ROWID
+""",
+    """
+CREATE TABLE IF NOT EXISTS undated_overflow (
+    boot TEXT NOT NULL, feed INTEGER NOT NULL, prefix BLOB NOT NULL,
+    first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL, hits INTEGER NOT NULL,
+    PRIMARY KEY (boot, feed, prefix)) WITHOUT ROWID
+""",
+)
+
+ADD_META: Final = """
+INSERT INTO meta VALUES (?,?) ON CONFLICT (key) DO UPDATE SET value = value + excluded.value
+"""
+_SET_META: Final = "INSERT OR REPLACE INTO meta VALUES (?,?)"
+
+
+#: In the reason of a batch that 0.1.0 held, which noted no kind: RabbitMQ's words.
+_TOO_LARGE_IN_0_1_0: Final = "larger than"
+
+
+class Held(Enum):
+    """Why a batch is held, and not delivered."""
+
+    #: The broker calls it too large, and it cannot be split.
+    TOO_LARGE = "too_large"
+    #: The aggregator of this host refuses it.
+    REFUSED = "refused"
+
+    @classmethod
+    def of(cls, reason: str) -> "Held":
+        """The kind of a reason that is noted with a batch."""
+        kind = reason.partition(":")[0]
+        if kind == cls.TOO_LARGE.value or _TOO_LARGE_IN_0_1_0 in reason:
+            return cls.TOO_LARGE
+        return cls.REFUSED
+
+
+def add_tables(db: Connection) -> None:
+    """Give a file of 0.1.0 what it has not got yet; within a transaction.
+
+    A batch that 0.1.0 confirmed counts as confirmed now; one that it has deleted is forgotten.
+    """
+    for statement in _ADDED:
+        db.execute(statement)
+    db.execute(
+        "DELETE FROM confirmation WHERE NOT EXISTS (SELECT 1 FROM batch"
+        " WHERE batch.spool = confirmation.spool AND batch.seq = confirmation.seq)"
+    )
+    db.execute(
+        "INSERT OR IGNORE INTO confirmation SELECT spool, seq, ?, 0 FROM batch"
+        " WHERE confirmed_ms IS NOT NULL",
+        (get_json(db, "age").get("age_ms", 0),),
+    )
+
+
+def has_added_tables(db: Connection) -> bool:
+    """Whether a version since 0.2.0 has had the file open."""
+    return bool(
+        db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'undated_overflow'").fetchone()[
+            0
+        ]
+    )
+
+
+def check_layout(db: Connection, path: Path) -> None:
+    """See to it that this is a spool this version can read.
+
+    Raises:
+        SpoolDamaged: it is no spool.
+        SpoolError: it is one of a later version.
+    """
+    with reading(path):
+        layout = db.execute("PRAGMA user_version").fetchone()[0]
+        owned = layout and db.execute("SELECT 1 FROM meta WHERE key = 'sensor'").fetchone()
+    if layout > LAYOUT:
+        raise SpoolError(
+            f"spool {path} has layout {layout}, newer than this program's {LAYOUT}: "
+            "upgrade smtpfeeds on this host"
+        )
+    if not owned:
+        raise SpoolDamaged(f"{path} is not a spool")
+
+
+# Notes
+
+
+def get_meta(db: Connection, key: str, default: Any = None) -> Any:
+    """A note; the default where there is none."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return default if row is None else row[0]
+
+
+def set_meta(db: Connection, key: str, value: Any) -> None:
+    """Make a note."""
+    db.execute(_SET_META, (key, value))
+
+
+def get_json(db: Connection, key: str) -> dict[str, Any]:
+    """A note that is a JSON object; an empty one where there is none.
+
+    Raises:
+        SpoolDamaged: it is something else.
+    """
+    try:
+        noted = json.loads(get_meta(db, key, "{}"))
+    except (TypeError, ValueError) as exc:
+        raise SpoolDamaged(f"the spool's note {key!r} is damaged: {exc}") from exc
+    if not isinstance(noted, dict):
+        raise SpoolDamaged(f"the spool's note {key!r} is damaged: it is no object")
+    return noted
+
+
+def set_json(db: Connection, key: str, value: dict[str, Any]) -> None:
+    """Make a note that is a JSON object."""
+    set_meta(db, key, json.dumps(value))
+
+
+def begin_epoch(db: Connection) -> None:
+    """Seal under a fresh UUID from here on: a restored copy can never use a number twice."""
+    set_meta(db, "uuid", str(uuid.uuid4()))
+    set_meta(db, "next_seq", 1)
+
+
+def note_bounds(db: Connection, bounds: Bounds) -> None:
+    """Note the sensor's bounds, for whoever delivers."""
+    set_json(db, "bounds", asdict(bounds))
+
+
+def noted_bounds(db: Connection) -> Bounds:
+    """The bounds that the sensor has noted; the default for what is not noted."""
+    noted = get_json(db, "bounds")
+    known = {each.name for each in fields_of(Bounds)}
+    return Bounds(**{name: value for name, value in noted.items() if name in known})

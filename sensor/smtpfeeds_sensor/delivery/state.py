@@ -1,0 +1,117 @@
+"""How a delivery is doing: one of a few states, and what each outcome of a look does to it.
+
+A look is one turn of the delivery: open the spool, connect, publish, seal. It ends in one outcome,
+and the outcome alone gives the next state. What depends on the state before is only what an
+operator reads, and how long the broker is left alone:
+
+    outcome          next state   log                          next look
+    WORKED           DELIVERING   info, after any other        the usual interval
+    CLOCK_IN_DOUBT   HELD         error, and every 5 minutes   the usual interval
+    SPOOL_FAILED     NO_SPOOL     error, and every 5 minutes   a second later
+    UNAVAILABLE      NO_BROKER    warning, for each reason     after a wait that doubles
+    REFUSED          REFUSED      error, and every 5 minutes   after a wait that doubles
+
+While the broker is left alone the spool is looked after all the same, so NO_SPOOL can come in
+between; the broker's wait goes on meanwhile.
+"""
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from smtpfeeds_common.backoff import Backoff
+from smtpfeeds_common.logs import fields
+
+logger = logging.getLogger(__name__)
+
+#: While a trouble lasts that somebody must see to, it is logged again this often.
+ALARM_S: Final = 300.0
+#: Between two looks at a spool that cannot be used.
+SPOOL_RETRY_S: Final = 1.0
+
+
+class State(Enum):
+    """What a delivery is doing, as an operator reads it."""
+
+    STARTING = "starting"
+    DELIVERING = "delivering"
+    HELD = "delivering what is sealed; nothing is sealed while the clock is in doubt"
+    NO_SPOOL = "the spool cannot be used"
+    NO_BROKER = "no broker; batches are held in the spool"
+    REFUSED = "the broker refuses what is published; batches are held in the spool"
+
+
+class Outcome(Enum):
+    """How a look ended; its value is the next state."""
+
+    WORKED = State.DELIVERING
+    CLOCK_IN_DOUBT = State.HELD
+    SPOOL_FAILED = State.NO_SPOOL
+    UNAVAILABLE = State.NO_BROKER
+    REFUSED = State.REFUSED
+
+
+#: States that are logged again and again: they do not pass by themselves.
+_ALARMS: Final = {State.HELD, State.NO_SPOOL, State.REFUSED}
+
+
+class Progress:
+    """The state of one delivery; all calls from its thread, reading it from any."""
+
+    def __init__(
+        self, *, interval_s: float, backoff: Backoff, monotonic: Callable[[], float]
+    ) -> None:
+        """Begin.
+
+        Args:
+            interval_s: between two looks that work.
+            backoff: the waits for a broker.
+            monotonic: the time, in seconds.
+        """
+        self.state = State.STARTING
+        #: Why it is in that state; empty where it delivers.
+        self.reason = ""
+        self._interval_s, self._backoff, self._monotonic = interval_s, backoff, monotonic
+        self._logged_s = 0.0
+        self._broker_again_s: float | None = None
+
+    def broker_wait_s(self) -> float:
+        """How long the broker is left alone still; 0 where it may be tried."""
+        if self._broker_again_s is None:
+            return 0.0
+        return max(0.0, self._broker_again_s - self._monotonic())
+
+    def note(self, outcome: Outcome, reason: str = "") -> float:
+        """Take the outcome of a look.
+
+        Returns:
+            Seconds until the next one.
+        """
+        before, self.state = self.state, outcome.value
+        self._log(before, reason)
+        self.reason = reason
+        if self.state is State.NO_SPOOL:
+            return SPOOL_RETRY_S
+        if self.state in {State.NO_BROKER, State.REFUSED}:
+            wait_s = self._backoff.next_s()
+            self._broker_again_s = self._monotonic() + wait_s
+            return min(wait_s, self._interval_s)
+        self._backoff.reset()
+        self._broker_again_s = None
+        return self._interval_s
+
+    def _log(self, before: State, reason: str) -> None:
+        if self.state is State.DELIVERING:
+            if before not in {State.STARTING, State.DELIVERING}:
+                logger.info("delivering again")
+            return
+        now_s = self._monotonic()
+        is_due = self.state in _ALARMS and now_s - self._logged_s >= ALARM_S
+        is_new = before is not self.state or (
+            reason != self.reason and self.state not in {State.HELD, State.REFUSED}
+        )
+        if is_due or is_new:
+            self._logged_s = now_s
+            level = logging.ERROR if self.state in _ALARMS else logging.WARNING
+            logger.log(level, self.state.value, extra=fields(reason=reason))
