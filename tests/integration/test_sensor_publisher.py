@@ -86,10 +86,12 @@ def centre(vhost: Vhost) -> Iterator[Centre]:
         made.connection.close()
 
 
-def link_to(*urls: str, confirm_timeout_s: float = 10, **settings: object) -> BrokerLink:
+def link_to(
+    *urls: str, name: str = "s1", confirm_timeout_s: float = 10, **settings: object
+) -> BrokerLink:
     return BrokerLink.of_settings(
         SensorSettings(
-            name="s1",
+            name=name,
             broker=urls,
             confirm_timeout_s=confirm_timeout_s,
             **settings,  # type: ignore[arg-type]
@@ -143,7 +145,7 @@ def test_missing_exchange_and_missing_rights_concern_all(vhost: Vhost) -> None:
     centre = Centre(vhost)
     centre.declare_queue()
     other = vhost.add_account("s2", write="^nothing$")
-    second = link_to(other)
+    second = link_to(other, name="s2")
     second.open()
     with pytest.raises(BrokerRefused, match="403"):
         second.publish(batch())
