@@ -208,7 +208,7 @@ class AggregatorSettings:
         minimum=1,
         maximum=1_000_000,
         unit="rows",
-        help="collect at most about this many rows for a commit",
+        help="collect at most about this many rows, of all kinds, for a commit",
     )
     ingest_wait_ms: int = setting(
         200,

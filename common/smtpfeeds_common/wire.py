@@ -190,6 +190,13 @@ def encode(batch: Batch) -> bytes:
     return _encoder.encode(batch)
 
 
+def too_large(octets: int) -> WireError:
+    """What is wrong with a message of so many octets."""
+    return WireError(
+        f"the message has {octets} octets, more than {MAX_BODY_BYTES}", code="too_large"
+    )
+
+
 def decode(body: bytes) -> Decoded:
     """Read a batch, row by row where it does not pass as a whole.
 
@@ -197,9 +204,7 @@ def decode(body: bytes) -> Decoded:
         WireError: no batch of a schema version that is known here.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise WireError(
-            f"the message has {len(body)} octets, more than {MAX_BODY_BYTES}", code="too_large"
-        )
+        raise too_large(len(body))
     try:
         return Decoded(_decoder.decode(body), [])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

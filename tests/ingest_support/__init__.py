@@ -21,7 +21,6 @@ from smtpfeeds_aggregator.clock.database import ClockLimits, DatabaseClock
 from smtpfeeds_aggregator.service import Service
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources import Delivery, Refusal
-from smtpfeeds_common.errors import DatabaseError
 from smtpfeeds_common.topology import EXCHANGE, routing_key
 from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow, encode
 
@@ -106,6 +105,7 @@ class MemorySource:
         self.pauses = 0
         self.resumes = 0
         self.session = 1
+        self.can_send_more = True
 
     def put(self, *batches: Batch | bytes, account: str | None = "s1") -> None:
         for batch in batches:
@@ -140,6 +140,10 @@ class MemorySource:
         self.resumes += 1
 
     @property
+    def more_can_come(self) -> bool:
+        return self.can_send_more
+
+    @property
     def consuming(self) -> bool:
         return self.pauses == self.resumes
 
@@ -151,7 +155,7 @@ class MemoryLedger:
         self.samples = samples
         self.counted: list[RefusedMessage] = []
         self.flooding: list[Flood] = []
-        self.error: DatabaseError | None = None
+        self.error: Exception | None = None
         self.closed = False
 
     def record(self, messages: Sequence[RefusedMessage]) -> list[int]:

@@ -34,6 +34,13 @@ class CheckedBatch(NamedTuple):
     refused: list[RefusedRow]
     delivery: Delivery
 
+    @property
+    def size(self) -> int:
+        """Rows of all kinds, also those that are refused: what a batch costs in memory."""
+        return (
+            len(self.rows) + len(self.batch.hours) + len(self.batch.overflows) + len(self.refused)
+        )
+
 
 def check(delivery: Delivery) -> CheckedBatch:
     """Read a delivery.
@@ -41,8 +48,8 @@ def check(delivery: Delivery) -> CheckedBatch:
     Raises:
         WireError: it is not a batch of the account that sent it.
     """
-    if delivery.problem:
-        raise WireError(delivery.problem, code="no_account")
+    if delivery.problem is not None:
+        raise delivery.problem
     if delivery.account is None:
         raise WireError(
             "no user_id: the broker does not vouch for who sent this", code="no_account"

@@ -1,8 +1,8 @@
 """The first thread of ingest: from deliveries to folded collections.
 
-It gathers deliveries up to N messages, M rows or T milliseconds, checks and
-folds them, and hands them to the thread that writes. What is not a batch, or
-not its sender's, is refused here; the others go on.
+It gathers deliveries up to N messages, M rows of all kinds, 16 MiB or T
+milliseconds, checks and folds them, and hands them to the thread that writes.
+What is not a batch, or not its sender's, is refused here; the others go on.
 """
 
 import logging
@@ -31,6 +31,8 @@ from .refusals import describe, refuse, refuse_batch
 
 logger = logging.getLogger(__name__)
 
+#: Octets of a collection's messages; batches as sensors send them reach the bound of rows first.
+_COLLECTION_BYTES: Final = 16 * 1024 * 1024
 #: Past its time a collection goes on filling while another is written; looked at so often.
 _STILL_BUSY_S: Final = 0.02
 
@@ -52,6 +54,41 @@ class _TimedOrigin:
 
     def name(self, asn: int) -> str | None:
         return self._table.name(asn)
+
+
+class _Gathered:
+    """The batches of a collection, and how near they are to its bounds."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        self._settings = settings
+        self.batches: list[CheckedBatch] = []
+        self._rows = self._bytes = 0
+        self._deadline_s = 0.0
+
+    def add(self, batch: CheckedBatch) -> None:
+        if not self.batches:
+            self._deadline_s = time.monotonic() + self._settings.ingest_wait_ms / 1000
+        self.batches.append(batch)
+        self._rows += batch.size
+        self._bytes += len(batch.delivery.body)
+
+    @property
+    def is_full(self) -> bool:
+        return (
+            len(self.batches) >= self._settings.ingest_batch_messages
+            or self._rows >= self._settings.ingest_batch_rows
+            or self._bytes >= _COLLECTION_BYTES
+        )
+
+    @property
+    def is_late(self) -> bool:
+        return time.monotonic() >= self._deadline_s
+
+    def wait_s(self) -> float:
+        """How long to wait for the next delivery."""
+        if not self.batches:
+            return TICK_S
+        return max(self._deadline_s - time.monotonic(), _STILL_BUSY_S)
 
 
 class Collector:
@@ -83,34 +120,27 @@ class Collector:
 
     def _gather(self, stop: Event) -> list[CheckedBatch]:
         """Take deliveries until a bound; past the time, while another collection is written."""
-        taken: list[CheckedBatch] = []
-        rows, deadline = 0, 0.0
-        while len(taken) < self._settings.ingest_batch_messages and not stop.is_set():
+        taken = _Gathered(self._settings)
+        while not (taken.is_full or stop.is_set()):
             # Here, because this goes on as long as the writer is busy, or all is refused.
             self._health.beat("collect", within_s=SILENCE_S)
-            wait_s = TICK_S
-            if taken:
-                wait_s = deadline - time.monotonic()
-                if wait_s <= 0:
-                    if not self._handover.is_busy:
-                        break
-                    wait_s = _STILL_BUSY_S
-            delivery = self._source.get(wait_s)
+            if taken.batches and not self._is_worth_waiting(taken):
+                break
+            delivery = self._source.get(taken.wait_s())
             if delivery is None:
-                if not taken:
+                if not taken.batches:
                     self._note_idle()
                     break
                 continue
-            if not taken:
-                deadline = time.monotonic() + self._settings.ingest_wait_ms / 1000
             checked = self._check(delivery)
             if checked is not None:
                 self._clock.sealed(checked.key.sensor, checked.batch.sealed_ms)
-                taken.append(checked)
-                rows += len(checked.rows)
-                if rows >= self._settings.ingest_batch_rows:
-                    break
-        return taken
+                taken.add(checked)
+        return taken.batches
+
+    def _is_worth_waiting(self, taken: "_Gathered") -> bool:
+        """Whether more can come, in time or while the writer is busy anyway."""
+        return self._source.more_can_come and not (taken.is_late and not self._handover.is_busy)
 
     def _note_idle(self) -> None:
         """Nothing came, and nothing of ours keeps it from coming: the source is empty."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any, Protocol
 
+from smtpfeeds_common.errors import WireError
+
 from ..accounts import RefusalCode
 
 
@@ -23,8 +25,8 @@ class Delivery:
     redelivered: bool
     #: What its source needs to find it again.
     token: Any
-    #: Why the source cannot read who sent it; empty: it can.
-    problem: str = ""
+    #: Why it is no batch, where the source alone can tell.
+    problem: WireError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class Source(Protocol):
 
     def resume(self) -> None:
         """Deliver again."""
+        ...
+
+    @property
+    def more_can_come(self) -> bool:
+        """Whether deliveries can come before one that is in hand is acknowledged."""
         ...
 
     @property

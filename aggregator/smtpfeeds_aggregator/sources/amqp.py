@@ -14,6 +14,7 @@ what is said of an older session's deliveries is let go: they come again.
 import contextlib
 import logging
 import queue
+import time
 from functools import partial
 from threading import Event, Thread
 from typing import Any, Final
@@ -26,11 +27,13 @@ from pika.spec import Basic
 from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import BrokerUnavailable, SmtpfeedsError
 from smtpfeeds_common.logs import fields
+from smtpfeeds_common.wire import MAX_BODY_BYTES, too_large
 
 from ..accounts import AccountWatch
 from ..metrics import Metrics
 from ..settings import AggregatorSettings
 from . import Delivery, Refusal, broker
+from .in_hand import InHand
 from .properties import problem_of
 from .refusal_counts import RefusalCounter, RefusalLedger
 from .refused import ACCOUNT_HEADER, RefusedPublisher
@@ -45,6 +48,8 @@ _LONGEST_BACKOFF_S: Final = 5.0
 _CONSUME_AGAIN_S: Final = 0.5
 #: Collections in the worker's hands and in waiting: one is committed while the next fills.
 _COLLECTIONS_AHEAD: Final = 2
+#: Octets that are kept of a message that is longer than any batch.
+_KEPT_OF_TOO_LARGE: Final = 65_536
 
 
 class AmqpSource:
@@ -56,7 +61,8 @@ class AmqpSource:
         self._settings = settings
         self._metrics = metrics
         self._account = broker.account(settings)
-        self._prefetch = min(settings.ingest_batch_messages * _COLLECTIONS_AHEAD, 65_535)
+        prefetch = min(settings.ingest_batch_messages * _COLLECTIONS_AHEAD, 65_535)
+        self._in_hand = InHand(prefetch, time.monotonic)
         self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._session = 0
         self._consumed = False
@@ -111,6 +117,11 @@ class AmqpSource:
         """Consume again."""
         self._paused.clear()
         self._call(lambda: None)
+
+    @property
+    def more_can_come(self) -> bool:
+        """Whether the broker sends more before something is acknowledged."""
+        return not self._in_hand.is_full or not self._deliveries.empty()
 
     @property
     def consuming(self) -> bool:
@@ -179,6 +190,8 @@ class AmqpSource:
                 self._close_channel()
             elif not self.consuming:
                 self._consume(connection)
+            elif self._in_hand.adapt():
+                self._begin_anew()
             connection.process_data_events(time_limit=_TICK_S)
             if not connection.is_open:
                 raise BrokerUnavailable("the connection was closed")
@@ -195,13 +208,27 @@ class AmqpSource:
             connection.sleep(_CONSUME_AGAIN_S)
         broker.declare(connection, self._settings.queue)
         self._session += 1
-        channel = connection.channel()
-        channel.basic_qos(prefetch_count=self._prefetch)
-        channel.basic_consume(self._settings.queue, partial(self._delivered, self._session))
-        self._channel = channel
+        self._channel = connection.channel()
+        self._begin(self._channel)
         self._consumed = True
         self._said = ""
-        logger.info("consuming", extra=fields(queue=self._settings.queue, prefetch=self._prefetch))
+
+    def _begin(self, channel: BlockingChannel) -> None:
+        prefetch = self._in_hand.prefetch
+        channel.basic_qos(prefetch_count=prefetch)
+        channel.basic_consume(self._settings.queue, partial(self._delivered, self._session))
+        logger.info("consuming", extra=fields(queue=self._settings.queue, prefetch=prefetch))
+
+    def _begin_anew(self) -> None:
+        """Consume with another prefetch; what has come so far stays in hand.
+
+        pika gives back at once what still comes until the broker has heard of it.
+        """
+        channel = self._channel
+        assert channel is not None
+        for tag in channel.consumer_tags:
+            channel.basic_cancel(tag)
+        self._begin(channel)
 
     def _delivered(
         self,
@@ -213,6 +240,11 @@ class AmqpSource:
     ) -> None:
         account = self._sender(properties)
         self._watch.delivered(account, len(body))
+        problem = problem_of(properties)
+        if len(body) > MAX_BODY_BYTES:
+            problem = problem or too_large(len(body))
+            body = body[:_KEPT_OF_TOO_LARGE]
+        self._in_hand.add(len(body))
         self._deliveries.put(
             Delivery(
                 body=body,
@@ -220,7 +252,7 @@ class AmqpSource:
                 routing_key=_text(method.routing_key),
                 redelivered=method.redelivered,
                 token=(session, method.delivery_tag),
-                problem=problem_of(properties),
+                problem=problem,
             )
         )
 
@@ -239,11 +271,13 @@ class AmqpSource:
         for delivery in deliveries:
             if self.is_current(delivery):
                 channel.basic_ack(delivery.token[1])
+                self._in_hand.remove(len(delivery.body))
 
     def _end_session(self) -> None:
         """What came by this channel comes again; what waits of it here is let go."""
         self._session += 1
         self._channel = None
+        self._in_hand.clear()
         with contextlib.suppress(queue.Empty):
             while True:
                 self._deliveries.get_nowait()

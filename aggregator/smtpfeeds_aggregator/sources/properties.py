@@ -19,6 +19,8 @@ from pika.adapters.select_connection import SelectConnection
 from pika.frame import Header
 from pika.spec import FRAME_END, FRAME_HEADER, Basic
 
+from smtpfeeds_common.errors import WireError
+
 #: Only headers of these names are read.
 OWN_HEADERS: Final = "x-smtpfeeds-"
 
@@ -195,6 +197,7 @@ def _for_pika(read: Properties) -> BasicProperties:
     return made
 
 
-def problem_of(properties: BasicProperties) -> str:
-    """Why what vouches for the sender cannot be read; empty: it can."""
-    return str(getattr(properties, "problem", ""))
+def problem_of(properties: BasicProperties) -> WireError | None:
+    """Why what vouches for the sender cannot be read, where it cannot."""
+    problem = str(getattr(properties, "problem", ""))
+    return WireError(problem, code="no_account") if problem else None

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from threading import Event
 from typing import Final, Protocol
 
-from smtpfeeds_common.errors import BadRows, DatabaseError
+from smtpfeeds_common.errors import DatabaseError, DatabaseUnavailable
 from smtpfeeds_common.logs import fields
 
 from ..accounts import AccountWatch, Flood, RefusedMessage
@@ -147,6 +147,10 @@ class RefusalCounter:
                 except DatabaseError as exc:
                     logger.warning("refused not counted yet", extra=fields(reason=exc.message))
                     stop.wait(_RETRY_S)
+                except Exception:
+                    # What one account sends, its name included, must not end the program.
+                    logger.exception("looking for floods failed")
+                    stop.wait(_RETRY_S)
         finally:
             self._ledger.close()
 
@@ -167,13 +171,14 @@ class RefusalCounter:
         messages = [_counted(delivery, refusal) for delivery, refusal in items]
         try:
             samples = self._ledger.record(messages)
-        except BadRows:
-            # A fault of ours must not leave them unacknowledged for ever: all are kept.
-            logger.exception("refused not counted")
-            samples = [message.octets for message in messages]
-        except DatabaseError:
+        except DatabaseUnavailable:
             self._uncounted = items
             raise
+        except Exception:
+            # A fault of ours must neither leave them unacknowledged for ever nor end the
+            # program: all are kept.
+            logger.exception("refused not counted")
+            samples = [message.octets for message in messages]
         self._log.refused(messages, time.monotonic())
         self._metrics.note_refused(messages)
         counted = []

@@ -91,9 +91,14 @@ class RefusedPublisher:
             while item is not None:
                 self._publish(channel, item)
                 item = self._next(connection, stop)
-        except (AMQPError, OSError, SmtpfeedsError) as exc:
+        except Exception as exc:
+            # Of any kind: an end of this thread would end the program, and the same message
+            # the next one.
+            expected = isinstance(exc, AMQPError | OSError | SmtpfeedsError)
             logger.warning(
-                "refused not kept yet", extra=fields(reason=str(exc) or type(exc).__name__)
+                "refused not kept yet",
+                extra=fields(reason=str(exc) or type(exc).__name__),
+                exc_info=not expected,
             )
             if item is not None:
                 self._waiting.put(item)
@@ -132,10 +137,15 @@ class RefusedPublisher:
             timestamp=int(time.time()),
             user_id=self._account,
             headers={
-                ACCOUNT_HEADER: delivery.account or "",
+                ACCOUNT_HEADER: _utf8(delivery.account or ""),
                 KIND_HEADER: refusal.kind,
-                REASON_HEADER: refusal.reason[:_REASON_MAX],
-                ROUTING_KEY_HEADER: delivery.routing_key,
+                REASON_HEADER: _utf8(refusal.reason[:_REASON_MAX]),
+                ROUTING_KEY_HEADER: _utf8(delivery.routing_key),
                 **({CUT_HEADER: str(cut)} if cut else {}),
             },
         )
+
+
+def _utf8(text: str) -> str:
+    """A text that can be written as a header, whatever a reason quotes."""
+    return text.encode(errors="replace").decode()

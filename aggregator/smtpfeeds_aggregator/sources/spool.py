@@ -143,6 +143,11 @@ class SpoolSource:
         self._wake.set()
 
     @property
+    def more_can_come(self) -> bool:
+        """Always: what a spool holds is sealed by time, not by number."""
+        return True
+
+    @property
     def consuming(self) -> bool:
         """Whether the folder was there at the last scan."""
         return self._has_folder and not self._paused.is_set()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from ingest_support import KnowsAllOrigins, greet, made_batch, until
+from ingest_support import HOUR_MS, KnowsAllOrigins, greet, made_batch, until
 from ingest_support.worker import MemoryStore, Work
 from smtpfeeds_aggregator.ingest import collect, refusals, write
 from smtpfeeds_aggregator.ingest import known_good as known_good_module
@@ -19,13 +19,16 @@ from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.origin.lookup import OriginLookup
 from smtpfeeds_aggregator.sources import Delivery
 from smtpfeeds_aggregator.store.rows import Folded
-from smtpfeeds_common.wire import Batch
+from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow
 
 
 def work_in_memory(
     origin: Callable[[], OriginLookup] = lambda: EMPTY, **settings: object
 ) -> Work[MemoryStore]:
     return Work(MemoryStore(), origin, **settings)
+
+
+AT = 1_795_431_600_000
 
 
 def batches(count: int, rows: int = 1) -> list[Batch]:
@@ -365,3 +368,48 @@ def test_database_that_refuses_every_batch_for_long_gives_all_back_until_it_acce
         work.source.put(*batches(2))
         until(lambda: len(work.source.acknowledged) == 2, "what comes then is taken")
     assert work.source.refused == []
+
+
+PREFIXES = [PrefixOverflow("smtpgreet", f"2001:db8:{n:x}::/64", AT, AT, 1) for n in range(10)]
+HOURS = [HourCount("smtpgreet", AT + n * HOUR_MS, 1) for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "hours", "overflows"),
+    [([], HOURS, []), ([], [], PREFIXES), ([greet("nonsense")] * 10, [], [])],
+    ids=["hours", "overflows", "refused"],
+)
+def test_rows_of_every_kind_count_towards_the_bound_of_a_collection(
+    rows: list[Observation], hours: list[HourCount], overflows: list[PrefixOverflow]
+) -> None:
+    """Fifty messages of hours alone, or of rows that are refused, were folded at once."""
+    work, spool = work_in_memory(ingest_batch_rows=20, ingest_wait_ms=200), uuid.uuid4()
+    work.source.put(
+        *(
+            made_batch(*rows, spool=spool, seq=n, hours=hours, overflows=overflows)
+            for n in range(1, 6)
+        )
+    )
+    with work.running():
+        until(lambda: len(work.store.known) == 5, "all are written")
+    assert [len(keys) for keys in work.store.transactions] == [2, 2, 1]
+
+
+def test_octets_count_towards_the_bound_of_a_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "_COLLECTION_BYTES", 2_000)
+    work = work_in_memory(ingest_wait_ms=200)
+    spool = uuid.uuid4()
+    work.source.put(
+        *(made_batch(spool=spool, seq=n, counters={"x" * 100: n}) for n in range(1, 21))
+    )
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 20, "all are acknowledged")
+    assert max(len(keys) for keys in work.store.transactions) < 10
+
+
+def test_collection_waits_for_no_more_where_the_source_sends_none_before_an_answer() -> None:
+    work = work_in_memory(ingest_wait_ms=10_000)
+    work.source.can_send_more = False
+    work.source.put(*batches(3))
+    with work.running():
+        until(lambda: len(work.source.acknowledged) == 3, "all are acknowledged", limit_s=5)

@@ -81,9 +81,15 @@ def test_while_the_database_is_away_nothing_is_acknowledged(
     assert len(counting.ledger.counted) == 5, "each once"
 
 
-def test_what_cannot_be_counted_at_all_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "error", [BadRows("the database refuses the data"), ValueError("a fault of ours")]
+)
+def test_what_cannot_be_counted_at_all_is_kept(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """Neither lost nor, as the end of the thread would be, the end of the program."""
     counting = Counting(MemoryLedger())
-    counting.ledger.error = BadRows("the database refuses the data")
+    counting.ledger.error = error
     counting.refuse(2)
     with counting.running():
         until(lambda: len(counting.kept) == 2, "both are kept")

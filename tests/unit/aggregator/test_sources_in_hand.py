@@ -1,0 +1,68 @@
+"""What the broker may have in our hands: many batches as sensors send them, few large messages."""
+
+from __future__ import annotations
+
+from smtpfeeds_aggregator.sources.in_hand import CALM_S, MAX_BYTES, NARROW, InHand
+from smtpfeeds_common.wire import MAX_BODY_BYTES
+
+SMALL = 100_000
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_batches_as_sensors_send_them_keep_the_large_number() -> None:
+    hand = InHand(100, Clock())
+    for _ in range(100):
+        hand.add(SMALL)
+    assert (hand.adapt(), hand.prefetch, hand.is_full) == (False, 100, True)
+    hand.remove(SMALL)
+    assert not hand.is_full
+
+
+def test_large_messages_narrow_it_so_that_the_octets_stay_within_the_bound() -> None:
+    hand = InHand(100, Clock())
+    count = 0
+    while not hand.adapt():
+        hand.add(MAX_BODY_BYTES)
+        count += 1
+    assert count * MAX_BODY_BYTES <= MAX_BYTES + MAX_BODY_BYTES
+    assert (hand.prefetch, hand.is_full) == (NARROW, True)
+    assert NARROW * MAX_BODY_BYTES <= MAX_BYTES
+    assert not hand.adapt(), "the consumer begins anew once"
+
+
+def test_it_widens_when_nothing_large_has_come_for_a_while() -> None:
+    clock = Clock()
+    hand = InHand(100, clock)
+    for _ in range(NARROW + 1):
+        hand.add(MAX_BODY_BYTES)
+    assert hand.adapt()
+    for _ in range(NARROW + 1):
+        hand.remove(MAX_BODY_BYTES)
+    clock.now += CALM_S / 2
+    hand.add(MAX_BODY_BYTES)
+    clock.now += CALM_S - 1
+    hand.add(SMALL)
+    assert not hand.adapt()
+    clock.now += 1
+    assert (hand.adapt(), hand.prefetch) == (True, 100)
+
+
+def test_session_that_ends_has_nothing_in_hand() -> None:
+    hand = InHand(2, Clock())
+    hand.add(MAX_BODY_BYTES)
+    hand.add(MAX_BODY_BYTES)
+    hand.clear()
+    assert not hand.is_full
+
+
+def test_number_that_is_smaller_than_the_narrow_one_stays() -> None:
+    hand = InHand(2, Clock())
+    for _ in range(NARROW + 1):
+        hand.add(MAX_BODY_BYTES)
+    assert (hand.adapt(), hand.prefetch) == (False, 2)

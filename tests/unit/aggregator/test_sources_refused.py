@@ -1,0 +1,102 @@
+"""Keeping what is refused goes on whatever one message does to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from pika import BasicProperties
+
+from ingest_support import delivery_of, settings_of, until
+from smtpfeeds_aggregator.accounts import RefusalCode
+from smtpfeeds_aggregator.sources import Delivery, Refusal, broker, refused
+from smtpfeeds_aggregator.sources.refused import RefusedPublisher, Sample
+
+
+class Channel:
+    """A broker that takes all, and encodes it first, as pika does."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[bytes, BasicProperties]] = []
+        self.faults = 0
+
+    def confirm_delivery(self) -> None: ...
+
+    def basic_publish(
+        self,
+        _exchange: str,
+        _key: str,
+        body: bytes,
+        properties: BasicProperties,
+        *,
+        mandatory: bool,
+    ) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise TypeError("a fault of ours")
+        properties.encode()
+        self.published.append((body, properties))
+
+
+class Connection:
+    is_open = True
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def channel(self) -> Channel:
+        return self._channel
+
+    def process_data_events(self, time_limit: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
+    made = Channel()
+    monkeypatch.setattr(broker, "connect", lambda *_: Connection(made))
+    monkeypatch.setattr(broker, "declare_refused", lambda *_: None)
+    monkeypatch.setattr(refused, "_RETRY_S", 0.01)
+    return made
+
+
+def publish(samples: list[Sample], done: Callable[[list[Delivery]], bool]) -> list[Delivery]:
+    """Run a publisher until so much is acknowledged."""
+    acknowledged: list[Delivery] = []
+    publisher = RefusedPublisher(
+        settings_of("", "amqp://127.0.0.1"), "centre", acknowledged.extend, lambda _: True
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=publisher.run, args=(stop,))
+    thread.start()
+    for sample in samples:
+        publisher.put(sample)
+    try:
+        until(lambda: done(acknowledged), "it is acknowledged")
+    finally:
+        stop.set()
+        thread.join(20)
+    return acknowledged
+
+
+def sample(reason: str, account: str = "s1") -> Sample:
+    refusal = Refusal(RefusalCode.NOT_A_BATCH, reason, b"junk")
+    return Sample(delivery_of(b"junk", account), refusal, 4)
+
+
+def test_reason_that_quotes_what_is_no_text_is_kept(channel: Channel) -> None:
+    publish([sample("it says '\ud800'", "s\udcff")], lambda done: len(done) == 1)
+    ((_, properties),) = channel.published
+    assert properties.headers[refused.REASON_HEADER] == "it says '?'"
+    assert properties.headers[refused.ACCOUNT_HEADER] == "s?"
+
+
+def test_fault_of_ours_ends_nothing_and_the_message_is_tried_again(
+    channel: Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel.faults = 2
+    publish([sample("one"), sample("two")], lambda done: len(done) == 2)
+    assert len(channel.published) == 2
+    assert "TypeError: a fault of ours" in caplog.text
