@@ -31,7 +31,7 @@ from smtpfeeds_aggregator.store import maintenance
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_aggregator.store.maintenance import MaintenanceStore
-from smtpfeeds_aggregator.store.rows import Folded, Outcome
+from smtpfeeds_aggregator.store.rows import BatchKey, Folded, Outcome
 from smtpfeeds_common.wire import Batch
 
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
@@ -149,6 +149,97 @@ def test_batch_and_its_compaction_in_a_race_count_once(dsn: str, table: Table) -
     assert not failures
     assert sum(fresh) == 150
     assert table.hits() == {("192.0.2.1", "smtpgreet"): 150}
+
+
+class Worker:
+    """An ingest worker that shares a spool, in a thread, until it is let go."""
+
+    def __init__(self, dsn: str, spool: uuid.UUID) -> None:
+        self.store = ingest_store(dsn)
+        self.connection = self.store._ready()
+        self.key = BatchKey("s1", spool, 1)
+        self.shares, self.end = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        with self.connection.transaction():
+            self.store._lock_spools(self.connection, (self.key,))
+            self.shares.set()
+            self.end.wait(60)
+
+    def waits(self, table: Table) -> bool:
+        pid = self.connection.info.backend_pid
+        return bool(table("SELECT FROM pg_locks WHERE NOT granted AND pid = %s", pid))
+
+    def finish(self) -> None:
+        self.end.set()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+        self.store.close()
+
+
+def test_compactor_has_its_turn_before_workers_that_come_after_it(
+    dsn: str, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two busy workers, of which one always has the spool, would keep it away for ever."""
+    monkeypatch.setattr(maintenance, "_LOCK_WAIT", "60s")
+    spool = uuid.uuid4()
+    store = ingest_store(dsn)
+    apply(store, made_batch(greet("192.0.2.1"), spool=spool, seq=1))
+    store.close()
+    moved: list[int] = []
+    first = Worker(dsn, spool)
+    until(first.shares.is_set, "the first worker has the spool")
+    with connect(settings_of(dsn), "test", autocommit=True) as connection:
+        keeper = MaintenanceStore(connection, retention=RETENTION)
+        compactor = threading.Thread(
+            target=lambda: moved.append(keeper.compact(batches=1, spools=1))
+        )
+        compactor.start()
+        pid = connection.info.backend_pid
+        until(
+            lambda: bool(table("SELECT FROM pg_locks WHERE NOT granted AND pid = %s", pid)),
+            "the compactor waits",
+        )
+        second = Worker(dsn, spool)
+        until(lambda: second.waits(table) or second.shares.is_set(), "the second worker asks")
+        overtaken = second.shares.is_set()
+        first.finish()
+        if overtaken:
+            second.finish()
+        compactor.join(60)
+        until(second.shares.is_set, "the second worker has the spool in its turn")
+        second.finish()
+    assert not overtaken
+    assert moved == [1]
+
+
+def test_compactor_leaves_a_spool_that_a_worker_of_the_first_version_keeps(
+    dsn: str, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a worker knows the row's lock alone. Other spools, and the rest of the round, go on."""
+    monkeypatch.setattr(maintenance, "_LOCK_WAIT", "1ms")
+    monkeypatch.setattr(maintenance, "_BUSY_MAX", 2)
+    store = ingest_store(dsn)
+    spools = [uuid.uuid4() for _ in range(4)]
+    for spool in spools:
+        apply(store, made_batch(greet("192.0.2.1"), spool=spool, seq=1))
+    store.close()
+
+    def busy(*places: int) -> None:
+        table.run("BEGIN")
+        table("SELECT FROM spool WHERE uuid = ANY(%s) FOR SHARE", [spools[n] for n in places])
+
+    with connect(settings_of(dsn), "test", autocommit=True) as connection:
+        keeper = MaintenanceStore(connection, retention=RETENTION)
+        busy(0, 1, 2)
+        assert keeper.compact(batches=1, spools=10) == 0, "after two it gives the round up"
+        table.run("COMMIT")
+        busy(0)
+        assert keeper.compact(batches=1, spools=10) == 3
+        table.run("COMMIT")
+        assert keeper.compact(batches=1, spools=10) == 1
 
 
 def age(asked: Table, what: str, days: int) -> None:

@@ -217,9 +217,11 @@ class IngestStore:
             "sensors": [sensor for sensor, _ in asked],
             "uuids": [spool for _, spool in asked],
         }
+        connection.execute(self._sql["share_spools"], parameters)
         rows = connection.execute(self._sql["lock_spools"], parameters).fetchall()
         if len(rows) < len(asked):
             connection.execute(self._sql["insert_spools"], parameters)
+            connection.execute(self._sql["share_spools"], parameters)
             rows = connection.execute(self._sql["lock_spools"], parameters).fetchall()
         return {(row[1], row[2]): row[0] for row in rows}
 

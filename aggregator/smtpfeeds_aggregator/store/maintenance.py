@@ -5,11 +5,11 @@ walked in key order by slices of a fixed number of rows looked at (there is no
 index on ``last_seen``: it would end HOT updates).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import psycopg
+from psycopg import errors
 
 from .connection import Connection
 from .errors import database_errors
@@ -19,8 +19,10 @@ from .sql import queries
 SLICE_ROWS: Final = 10_000
 #: Gaps between a spool's applied ranges; past it the lowest are closed.
 FRAGMENTS_MAX: Final = 1_000
-#: The compactor waits for workers on one spool so long, then goes on with the next.
+#: The compactor waits for a spool's workers so long, then goes on with the next one.
 _LOCK_WAIT: Final = "2s"
+#: Spools in one round that it could not have: the rest of the round has its turn.
+_BUSY_MAX: Final = 5
 #: Before every key.
 _LOWEST: Final = ("0.0.0.0", "")  # noqa: S104 - an address to compare with
 
@@ -56,23 +58,40 @@ class MaintenanceStore:
             How many batches were moved.
         """
         with database_errors():
-            found = self._connection.execute(
+            rows = self._connection.execute(
                 self._sql["spools_to_compact"], {"batches": batches, "spools": spools}
             ).fetchall()
-            return sum(self._compact_one(spool, fragments) for (spool,) in found)
+            return self._compact_all((int(row[0]) for row in rows), fragments)
 
-    def _compact_one(self, spool: int, fragments: int) -> int:
-        parameters = {"spool": spool, "fragments": fragments}
+    def _compact_all(self, spools: Iterable[int], fragments: int) -> int:
+        moved = busy = 0
+        for spool in spools:
+            of_this = self._compact_one(spool, fragments)
+            moved += of_this or 0
+            busy += of_this is None
+            if busy == _BUSY_MAX:
+                break
+        return moved
+
+    def _compact_one(self, spool: int, fragments: int) -> int | None:
+        """How many batches were moved; None where workers keep the spool to themselves."""
         try:
             with self._connection.transaction():
-                self._connection.execute(
-                    "SELECT set_config('lock_timeout', %s, true)", (_LOCK_WAIT,)
-                )
-                self._connection.execute(self._sql["lock_spool"], parameters)
-                row = self._connection.execute(self._sql["compact_spool"], parameters).fetchone()
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            return 0  # busy workers; the next round
+                self._lock(spool)
+                row = self._connection.execute(
+                    self._sql["compact_spool"], {"spool": spool, "fragments": fragments}
+                ).fetchone()
+        except (errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected):
+            return None
         return int(row[0]) if row else 0
+
+    def _lock(self, spool: int) -> None:
+        """Have a spool alone, or give up after a short while."""
+        limits = self._connection.execute(self._sql["limit_waits"], {"wait": _LOCK_WAIT}).fetchone()
+        assert limits is not None
+        self._connection.execute(self._sql["take_spool"], {"spool": spool})
+        self._connection.execute(self._sql["lock_spool"], {"spool": spool})
+        self._connection.execute(self._sql["lift_limit"], {"before": limits[0]})
 
     def retire(self, now: datetime) -> Iterator[tuple[str, int]]:
         """Delete what is older than the retention; yields after each slice: table, rows.

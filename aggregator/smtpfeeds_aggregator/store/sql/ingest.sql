@@ -28,8 +28,22 @@ SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid();
 SELECT pg_terminate_backend(pid)
 FROM pg_stat_activity WHERE pid = %(pid)s AND backend_start = %(start)s;
 
+-- name: share_spools
+-- Workers share a spool, the compactor takes it alone: each waits for its turn. Row locks know no
+-- turn: of two busy workers one always holds the row FOR SHARE, and the compactor never has it.
+WITH asked AS MATERIALIZED (
+    SELECT s.id, s.sensor, s.uuid
+    FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS asked (sensor, uuid)
+    JOIN spool s ON s.sensor = asked.sensor AND s.uuid = asked.uuid
+    ORDER BY s.id
+)
+SELECT id, pg_advisory_xact_lock_shared(
+    hashtext('smtpfeeds spool'), (id & 2147483647)::integer
+) FROM asked;
+
 -- name: lock_spools
--- FOR SHARE: workers go side by side, the compactor (FOR UPDATE) waits for them.
+-- FOR SHARE, after share_spools: it is what guards the row, also from the compactor of 0.1.0, which
+-- knows no other lock.
 SELECT s.id, s.sensor, s.uuid
 FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS asked (sensor, uuid)
 JOIN spool s ON s.sensor = asked.sensor AND s.uuid = asked.uuid

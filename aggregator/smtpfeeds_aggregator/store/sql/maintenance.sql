@@ -14,8 +14,21 @@ SELECT spool FROM applied_batch
 GROUP BY spool HAVING count(*) >= %(batches)s
 ORDER BY spool LIMIT %(spools)s;
 
+-- name: limit_waits
+-- Until lift_limit. The statement too: a row lock that busy workers pass on to each other is waited for
+-- many times, and lock_timeout counts each time by itself.
+SELECT current_setting('statement_timeout'),
+    set_config('lock_timeout', %(wait)s, true), set_config('statement_timeout', %(wait)s, true);
+
+-- name: lift_limit
+SELECT set_config('statement_timeout', %(before)s, true);
+
+-- name: take_spool
+-- Waits for the workers that share it (share_spools in ingest.sql); those that come later wait for us.
+SELECT pg_advisory_xact_lock(hashtext('smtpfeeds spool'), (%(spool)s & 2147483647)::integer);
+
 -- name: lock_spool
--- Waits for the workers that hold it FOR SHARE, and keeps new ones out.
+-- After take_spool: waits for workers of 0.1.0, which lock only the row.
 SELECT id FROM spool WHERE id = %(spool)s FOR UPDATE;
 
 -- name: compact_spool
