@@ -6,44 +6,59 @@ import resource
 import shutil
 import socket
 import sqlite3
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sensor_support import SensorProcess, is_root
-from servers.processes import wait_until
+from servers.processes import bound_to_parent, wait_until
 
 CLIENTS = 60
 
 
 class FileLimit:
-    """RLIMIT_FSIZE on the running sensor: no file of it may grow. Needs no root."""
+    """RLIMIT_FSIZE on the sensor: no file of it may grow. Needs no root."""
 
     def __init__(self, folder: Path) -> None:
         self.sensor = SensorProcess(folder)
 
     def fill(self) -> None:
+        self.sensor.within = ["prlimit", "--fsize=8192:unlimited"]
         self._limit(8192)
 
     def free(self) -> None:
+        self.sensor.within = []
         self._limit(resource.RLIM_INFINITY)
+
+    def close(self) -> None:
+        """Nothing is left."""
 
     def _limit(self, octets: int) -> None:
         assert self.sensor.process is not None
-        limits = (octets, resource.RLIM_INFINITY)
-        resource.prlimit(self.sensor.process.pid, resource.RLIMIT_FSIZE, limits)
+        if self.sensor.process.poll() is None:
+            limits = (octets, resource.RLIM_INFINITY)
+            resource.prlimit(self.sensor.process.pid, resource.RLIMIT_FSIZE, limits)
 
 
 class TinyDisk:
-    """A file system of 2 MB in a mount namespace of the sensor's own, filled to the last octet."""
+    """A file system of 2 MB in a mount namespace of its own, filled to the last octet."""
 
     def __init__(self, folder: Path) -> None:
         self.disk = folder / "disk"
         self.disk.mkdir()
+        script = 'mount -t tmpfs -o size=2m none "$0" && echo mounted && exec sleep infinity'
+        self.holder = subprocess.Popen(
+            bound_to_parent(["unshare", "--mount", "sh", "-c", script, str(self.disk)]),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.holder.stdout is not None
+        assert self.holder.stdout.readline() == "mounted\n"
         self.sensor = SensorProcess(folder, spool_dir=str(self.disk))
-        script = 'mount -t tmpfs -o size=2m none "$0" && exec "$@"'
-        self.sensor.within = ["unshare", "--mount", "sh", "-c", script, str(self.disk)]
+        self.sensor.within = ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt"]
 
     def fill(self) -> None:
         with self._filler.open("wb", buffering=0) as filler, contextlib.suppress(OSError):
@@ -54,13 +69,28 @@ class TinyDisk:
     def free(self) -> None:
         self._filler.unlink()
 
+    def close(self) -> None:
+        self.holder.kill()
+        self.holder.communicate()
+
     @property
     def _filler(self) -> Path:
-        return self.sensor.seen(self.disk / "filler")
+        return Path(f"/proc/{self.holder.pid}/root{self.disk / 'filler'}")
 
 
+Disk = FileLimit | TinyDisk
 #: A real full file system takes a mount, and that takes root.
 KINDS = [FileLimit, TinyDisk] if is_root() else [FileLimit]
+
+
+@pytest.fixture(params=KINDS)
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+    made: Disk = request.param(tmp_path)
+    yield made
+    process = made.sensor.process
+    if process is not None and process.poll() is None:
+        made.sensor.kill()
+    made.close()
 
 
 def greets(sensor: SensorProcess, copy: Path) -> dict[str, int]:
@@ -83,33 +113,67 @@ def greet(sensor: SensorProcess, source: str) -> float:
         return time.monotonic() - began
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_sensor_answers_on_a_full_disk_and_loses_nothing_it_answered(
-    tmp_path: Path, kind: type[FileLimit | TinyDisk]
+    tmp_path: Path, disk: Disk
 ) -> None:
     """It folds in memory, says so once, and writes all of it when there is room again."""
-    disk = kind(tmp_path)
     sensor = disk.sensor
     sensor.start()
-    try:
-        greet(sensor, "127.2.0.1")
-        disk.fill()
-        # Some may still go into what the file has left; each client comes twice.
-        sources = [f"127.3.{number // 200}.{1 + number % 200}" for number in range(CLIENTS)]
-        took = [greet(sensor, source) for _ in range(2) for source in sources]
-        assert max(took) < 1
-        assert sensor.log.read_text().count("kept in memory") == 1
-        assert greet(sensor, "127.2.0.1") < 1
-        disk.free()
-        expected = {"127.2.0.1": 2} | dict.fromkeys(sources, 2)
-        wait_until(
-            lambda: greets(sensor, tmp_path / "copy") == expected,
-            limit_s=10,
-            what="all that was answered is in the file",
-        )
-        assert sensor.log.read_text().count("spool written again") == 1
-        assert sensor.stop() == 0
-        assert "Traceback" not in sensor.log.read_text()
-    finally:
-        if sensor.process is not None and sensor.process.poll() is None:
-            sensor.kill()
+    greet(sensor, "127.2.0.1")
+    disk.fill()
+    # Some may still go into what the file has left; each client comes twice.
+    sources = [f"127.3.{number // 200}.{1 + number % 200}" for number in range(CLIENTS)]
+    took = [greet(sensor, source) for _ in range(2) for source in sources]
+    assert max(took) < 1
+    assert sensor.log.read_text().count("kept in memory") == 1
+    assert greet(sensor, "127.2.0.1") < 1
+    disk.free()
+    expected = {"127.2.0.1": 2} | dict.fromkeys(sources, 2)
+    wait_until(
+        lambda: greets(sensor, tmp_path / "copy") == expected,
+        limit_s=10,
+        what="all that was answered is in the file",
+    )
+    assert sensor.log.read_text().count("spool written again") == 1
+    assert sensor.stop() == 0
+    assert "Traceback" not in sensor.log.read_text()
+
+
+def test_sensor_that_is_started_on_a_full_disk_is_ready_and_loses_nothing_it_answers(
+    tmp_path: Path, disk: Disk
+) -> None:
+    """Also where it was killed while the disk was full: nobody has to start it by hand."""
+    sensor = disk.sensor
+    sensor.start()
+    greet(sensor, "127.2.0.1")
+    disk.fill()
+    sensor.kill()
+    sensor.start()
+    sources = [f"127.3.0.{1 + number}" for number in range(CLIENTS)]
+    for source in sources:
+        greet(sensor, source)
+    assert "kept in memory" in sensor.log.read_text()
+    disk.free()
+    wait_until(
+        lambda: greets(sensor, tmp_path / "copy") == dict.fromkeys(["127.2.0.1", *sources], 1),
+        limit_s=20,
+        what="all that was answered is in the file",
+    )
+    greet(sensor, "127.2.0.1")
+    assert greets(sensor, tmp_path / "copy")["127.2.0.1"] == 2
+    assert sensor.stop() == 0
+    assert "Traceback" not in sensor.log.read_text()
+
+
+def test_events_in_memory_are_said_to_be_lost_where_the_disk_is_full_at_the_stop(
+    disk: Disk,
+) -> None:
+    sensor = disk.sensor
+    sensor.start()
+    disk.fill()
+    for number in range(CLIENTS):
+        greet(sensor, f"127.3.0.{1 + number}")
+    assert sensor.stop() == 0
+    log = sensor.log.read_text()
+    assert "events in memory are lost" in log
+    assert "state not saved" not in log

@@ -71,15 +71,23 @@ class SensorProcess:
             command = [*self.within, *self.command("run")]
             self.process = subprocess.Popen(bound_to_parent(command), stderr=log)
         process = self.process
-        told = self.seen(self.spool.with_suffix(".listening"))
         wait_until(
-            lambda: told.exists() or process.poll() is not None,
+            lambda: self._announced() or process.poll() is not None,
             limit_s=limit_s,
             what="the sensor to listen",
         )
         if process.poll() is not None:
             raise AssertionError(f"the sensor ended: {self.log.read_text()}")
-        self.addresses: list[str] = json.loads(told.read_text())["addresses"]
+
+    def _announced(self) -> bool:
+        """Whether this run, and no earlier one, has written where it listens."""
+        assert self.process is not None
+        try:
+            announced = json.loads(self.seen(self.spool.with_suffix(".listening")).read_text())
+        except (OSError, ValueError):
+            return False
+        self.addresses: list[str] = announced["addresses"]
+        return bool(announced["pid"] == self.process.pid)
 
     def stop(self) -> int:
         assert self.process is not None
