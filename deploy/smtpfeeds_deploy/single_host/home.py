@@ -33,6 +33,9 @@ _HEADER: Final = (
     "# Settings that it has no option for: the environment, as SMTPFEEDS_{program}_<SETTING>.\n"
 )
 
+#: PostgreSQL writes a few small files, and a segment of its log of 16 MB where it has none to use.
+_ROOM_BYTES: Final = 32 * 1024 * 1024
+
 Value = str | int | bool | Iterable[str]
 
 
@@ -84,9 +87,10 @@ class Home:
                 f"{self.folder} is in use by another `smtpfeeds up` (process {owner}): "
                 "stop that one, or give this one another --dir"
             ) from exc
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without the note
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
         self._lock = lock
 
     def leave(self) -> None:
@@ -94,6 +98,12 @@ class Home:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk has no room for a start of PostgreSQL."""
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize < _ROOM_BYTES
 
     def write_settings(self, wanted: Wanted, dsn: str) -> None:
         """Write both programs' settings files.

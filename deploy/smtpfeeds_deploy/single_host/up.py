@@ -3,7 +3,8 @@
 The sensor and the aggregator are the same two programs that run on hosts of
 their own; here the aggregator reads the sensor's spool in place of a broker.
 Started in this order: PostgreSQL, the schema, both programs; stopped in the
-reverse one. While one of the three is down the others wait for it.
+reverse one. While one of the three is down the others wait for it. On a full disk PostgreSQL cannot
+start: the sensor is then started first, and all goes on when there is room.
 """
 
 import os
@@ -14,9 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_common.signals import STOP_SIGNALS, Signals
-from smtpfeeds_common.supervision import Child, State, describe_end, reap_orphans, stop_all
+from smtpfeeds_common.supervision import (
+    LONGEST_RESTART_S,
+    Child,
+    State,
+    describe_end,
+    reap_orphans,
+    stop_all,
+)
 
 from .bounded_log import BoundedLog
 from .home import Home, Wanted
@@ -114,13 +123,43 @@ class SingleHost:
 
     def _start(self) -> None:
         self._say(f"starting the private PostgreSQL in {self._home.folder / 'postgres'}")
-        self._server.start()
-        self._home.write_settings(self._wanted, self._postgres.dsn)
-        self._migrate()
+        self._until_there_is_room(self._start_database)
         self._say("starting the sensor and the aggregator")
         for program in (self._sensor, self._aggregator):
-            program.start()
+            if program.state is State.DOWN:
+                program.start()
         self._wait_ready(self._sensor, self._aggregator)
+
+    def _start_database(self) -> None:
+        if self._server.state is State.DOWN:
+            self._server.start()
+        self._home.write_settings(self._wanted, self._postgres.dsn)
+        self._migrate()
+
+    def _until_there_is_room(self, start: Callable[[], None]) -> None:
+        """Start it; where the disk is full the sensor goes before, and this is tried again.
+
+        The sensor needs no database: it answers with the settings of the run before, and keeps in
+        memory what it hears, within its bound.
+        """
+        backoff = Backoff(LONGEST_RESTART_S, rng=None)
+        while True:
+            try:
+                start()
+            except SingleHostError as exc:
+                if not self._home.is_full or not self._home.sensor_file.exists():
+                    raise
+                wait_s = backoff.next_s()
+                self._say(f"{exc.message}\nthe disk is full; trying again in {wait_s:g} s")
+            else:
+                return
+            if self._sensor.state is State.DOWN:
+                self._sensor.start()
+                self._say("the sensor answers meanwhile")
+            until_s = time.monotonic() + wait_s
+            while time.monotonic() < until_s:
+                self._sensor.look()
+                self._pause()
 
     def _migrate(self) -> None:
         self._migration.start()
