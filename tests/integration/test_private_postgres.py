@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -18,7 +19,7 @@ from servers.processes import wait_until
 from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_deploy.single_host.orphans import servers_in
 from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
-from smtpfeeds_deploy.single_host.unprivileged import check_reach, choose_identity
+from smtpfeeds_deploy.single_host.unprivileged import Identity, choose_identity, reaching
 
 
 @pytest.fixture
@@ -229,36 +230,58 @@ def folder_for_all(request: pytest.FixtureRequest) -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def start_error(private: PrivatePostgres) -> str | None:
-    try:
-        private.start()
-    except SingleHostError as exc:
-        return str(exc)
-    return None
-
-
-def test_without_user_namespaces_it_works_or_says_what_to_do(folder_for_all: Path) -> None:
-    """As root the server becomes another user, if that user may read the programs."""
-    private = PrivatePostgres(folder_for_all, durable=False, user_namespaces=False)
-    error = start_error(private)
-    if error is not None:
-        assert os.geteuid() == 0
-        assert "cannot reach" in error
-        assert "install where every user may read" in error
-        assert (folder_for_all / "postgres").stat().st_uid == 0, "nothing was handed over"
-        return
-    with private:
+def test_without_user_namespaces_root_runs_it_as_another_user(folder_for_all: Path) -> None:
+    """Whose data they are from then on; an ordinary user runs it as before."""
+    with PrivatePostgres(folder_for_all, durable=False, user_namespaces=False) as private:
         remember(private.dsn)
         owner = data_folder(folder_for_all).stat().st_uid
         assert owner != 0
+        name = pwd.getpwuid(owner).pw_name if os.geteuid() == 0 else ""
+        assert private.another_user == name
         assert folder_for_all.stat().st_uid == os.geteuid()
     with PrivatePostgres(folder_for_all, durable=False) as again:
         assert remembered(again.dsn)
         assert data_folder(folder_for_all).stat().st_uid == owner
 
 
-def test_folder_that_the_other_user_cannot_enter_is_refused(tmp_path: Path) -> None:
+def test_without_user_namespaces_it_runs_in_a_folder_that_is_roots_alone(tmp_path: Path) -> None:
+    """As below /root: nothing is moved, and no folder is opened to others."""
     tmp_path.chmod(0o700)
+    with PrivatePostgres(tmp_path, durable=False, user_namespaces=False) as private:
+        remember(private.dsn)
+        assert data_folder(tmp_path).stat().st_uid != 0
+        assert private.pid is not None
+        lines = Path(f"/proc/{private.pid}/status").read_text().splitlines()
+        held = int(next(line.split()[1] for line in lines if line.startswith("CapEff:")), 16)
+        # One right and no other: to pass through folders (CAP_DAC_READ_SEARCH, or _OVERRIDE).
+        assert held in ({1 << 2, 1 << 1} if os.geteuid() == 0 else {0})
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+    with PrivatePostgres(tmp_path, durable=False, user_namespaces=False) as again:
+        assert remembered(again.dsn)
+
+
+def test_right_that_root_may_not_give_is_named(tmp_path: Path) -> None:
+    """In a process without the right, as in a container without any."""
+    tmp_path.chmod(0o700)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from smtpfeeds_common.errors import SingleHostError\n"
+        "from smtpfeeds_deploy.single_host.unprivileged import choose_identity, reaching\n"
+        "who = choose_identity(euid=0, data_uid=None, namespaces=False, sudo_uid=None)\n"
+        "try: reaching(Path(sys.argv[1]), '/bin/true', who)\n"
+        "except SingleHostError as exc: print(exc)\n"
+    )
+    lost = "-dac_read_search,-dac_override"
+    prefix = ["setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}", "--"]
+    # An ordinary user has no such right in the first place, and may not drop it either.
+    words = [*(prefix if os.geteuid() == 0 else []), sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert f"user nobody cannot reach {tmp_path}" in done.stdout
+    assert "CAP_DAC_OVERRIDE is missing" in done.stdout
+
+
+def test_folder_that_the_other_user_can_enter_needs_no_right(folder_for_all: Path) -> None:
     nobody = choose_identity(euid=0, data_uid=None, namespaces=False, sudo_uid=None)
-    with pytest.raises(SingleHostError, match=r"cannot reach .*: choose a folder under /var/tmp"):
-        check_reach(tmp_path, "/bin/true", nobody)
+    if os.geteuid() != 0:
+        nobody = Identity(prefix=(), uid=os.geteuid(), gid=os.getegid())
+    assert reaching(folder_for_all, "/bin/true", nobody) == nobody

@@ -103,6 +103,8 @@ class PrivatePostgres:
         self._user_namespaces = user_namespaces
         self._start_limit_s = start_limit_s
         self._stop_limit_s = stop_limit_s
+        #: The user that the server runs as, where that is not the one that starts it.
+        self.another_user = ""
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: Path | None = None
@@ -214,7 +216,8 @@ class PrivatePostgres:
         self._root.chmod(0o700)
         self._clear_after_a_crash()
         binaries = self._choose_binaries()
-        unprivileged.check_reach(self._root.parent, binaries.path("postgres"), identity)
+        identity = unprivileged.reaching(self._root.parent, binaries.path("postgres"), identity)
+        self.another_user = "" if identity.uid is None else identity.name
         unprivileged.hand_over(self._root, identity)
         if not self._data.exists():
             make_cluster(self._data, binaries, identity, durable=self._durable)

@@ -3,7 +3,12 @@
 PostgreSQL looks at its effective uid and refuses 0. In a user namespace of its own without any
 mapping (`unshare --user`, util-linux) a process sees itself as the overflow uid, while the kernel
 still counts it as the owner of root's files: the data stay root's alone. Where user namespaces are
-off (some containers), the server runs as another user, and the data belong to that user.
+off (most containers), the server runs as another user, and the data belong to that user.
+
+That user may be unable to reach the data or the programs, as below /root. Then the server keeps one
+right of root, to pass through folders that are not its own (capabilities(7)), and no other: nothing
+is moved elsewhere and no folder is opened to others. With user namespaces it could read root's
+files, too.
 
 Who is not root needs none of it, except a uid that the system has no user for (containers are
 started so): PostgreSQL looks for the name of its uid and ends; in such a namespace it is
@@ -24,6 +29,9 @@ from smtpfeeds_common.errors import SingleHostError
 
 _FALLBACK_USER = "nobody"
 _OWN_NAMESPACE = ("unshare", "--user", "--")
+#: Rights that let a process reach a folder below one that it may not enter, the lesser one first;
+#: containers often have the second one alone.
+_REACHING = ("dac_read_search", "dac_override")
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,22 @@ class Identity:
     #: None: the files are ours, as anything that we make.
     uid: int | None = None
     gid: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The user's name."""
+        return _name(os.geteuid() if self.uid is None else self.uid)
+
+    def keeping(self, capability: str) -> Identity:
+        """The same, which keeps one right of root."""
+        sets = ("bounding-set", "inh-caps", "ambient-caps")
+        kept = (
+            # access(2), by which PostgreSQL looks for its programs, counts it only so.
+            "--securebits=+no_setuid_fixup",
+            *(f"--{each}=-all,+{capability}" for each in sets),
+            "--no-new-privs",
+        )
+        return Identity((*self.prefix[:-1], *kept, "--"), self.uid, self.gid)
 
 
 def has_name(uid: int) -> bool:
@@ -103,28 +127,30 @@ def hand_over(path: Path, identity: Identity) -> None:
             os.chown(each, identity.uid, identity.gid, follow_symlinks=False)
 
 
-def check_reach(parent: Path, program: str, identity: Identity) -> None:
-    """See that the other user can enter the folder and run the program; nothing is opened up.
+def reaching(parent: Path, program: str, identity: Identity) -> Identity:
+    """The identity as it can enter the folder and run the program, with no more than it needs.
 
     Raises:
-        SingleHostError: It cannot.
+        SingleHostError: It cannot, and may not keep the right to; nothing was changed.
     """
     if identity.uid is None:
-        return
-    advice = {
-        str(parent): "choose a folder under /var/tmp",
-        program: "install where every user may read (not under /root), or name the folder of the "
-        "system's PostgreSQL",
-    }
-    for path, what_to_do in advice.items():
-        test = [*identity.prefix, "test", "-x", path]
-        if subprocess.run(test, capture_output=True, check=False, cwd="/").returncode != 0:
-            msg = (
-                f"PostgreSQL does not run as root, user namespaces are off here, and user "
-                f"{_name(identity.uid)} cannot reach {path}: {what_to_do}, "
-                "or start as an ordinary user"
-            )
-            raise SingleHostError(msg)
+        return identity
+    paths = (str(parent), program)
+    for able in (identity, *map(identity.keeping, _REACHING)):
+        if all(_reaches(able, path) for path in paths):
+            return able
+    path = next(path for path in paths if not _reaches(identity, path))
+    msg = (
+        f"PostgreSQL does not run as root, user namespaces are off here, and user {identity.name} "
+        f"cannot reach {path}, nor may root give it the right to (CAP_DAC_OVERRIDE is missing): "
+        "choose a folder that every user can enter, or start as an ordinary user"
+    )
+    raise SingleHostError(msg)
+
+
+def _reaches(identity: Identity, path: str) -> bool:
+    test = [*identity.prefix, "test", "-x", path]
+    return subprocess.run(test, capture_output=True, check=False, cwd="/").returncode == 0
 
 
 def is_private_folder(path: Path, uid: int) -> bool:

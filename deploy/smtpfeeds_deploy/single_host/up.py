@@ -133,8 +133,16 @@ class SingleHost:
     def _start_database(self) -> None:
         if self._server.state is State.DOWN:
             self._server.start()
+            self._say_another_user()
         self._home.write_settings(self._wanted, self._postgres.dsn)
         self._migrate()
+
+    def _say_another_user(self) -> None:
+        if self._postgres.another_user:
+            self._say(
+                "PostgreSQL does not run as root, and user namespaces are off here: it runs as "
+                f"{self._postgres.another_user}, to whom its folder belongs now"
+            )
 
     def _until_there_is_room(self, start: Callable[[], None]) -> None:
         """Start it; where the disk is full the sensor goes before, and this is tried again.
