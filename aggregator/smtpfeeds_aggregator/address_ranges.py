@@ -26,6 +26,13 @@ class AddressRanges:
             for length in (IPv4_BYTES, IPv6_BYTES)
         }
 
+    def boundaries(self, octets: int) -> list[bytes]:
+        """Where membership changes for addresses of 4 or 16 octets, sorted.
+
+        At even places it begins, at odd ones it ends; the end of the whole space is left out.
+        """
+        return self._boundaries[octets]
+
     def __contains__(self, packed: bytes) -> bool:
         """Whether an address of 4 or 16 octets is in the set."""
         return bisect_right(self._boundaries[len(packed)], packed) % 2 == 1

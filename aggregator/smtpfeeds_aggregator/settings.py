@@ -60,6 +60,11 @@ class AggregatorSettings:
         False,
         help="also publish addresses that IANA's special-purpose registries keep off the Internet",
     )
+    publish_exact_counts: bool = setting(
+        False,
+        help="publish exact numbers of events, sensors and their addresses, in place of the lower "
+        "bound of a step; exact ones let a scanner map the sensors by probing with a pattern",
+    )
     publisher_name: str = setting(
         "smtpfeeds", help="who publishes the feeds, named in each file's header"
     )

@@ -54,6 +54,8 @@ def _networks(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
               help="Publish at every multiple of this since midnight UTC.")  # fmt: skip
 @click.option("--publish-non-global", is_flag=True,
               help="Publish also addresses that are not publicly routable.")  # fmt: skip
+@click.option("--publish-exact-counts", is_flag=True,
+              help="Publish exact numbers of events and sensors, not steps.")  # fmt: skip
 def up(
     folder: Path,
     smtp: tuple[str, ...],
@@ -62,6 +64,7 @@ def up(
     as_names: Path | None,
     publish_every: int,
     publish_non_global: bool,  # noqa: FBT001 - click calls by keyword
+    publish_exact_counts: bool,  # noqa: FBT001 - click calls by keyword
 ) -> None:
     """Run everything on this one host, in one folder.
 
@@ -83,6 +86,7 @@ def up(
         as_names=as_names,
         publish_every_s=publish_every,
         publish_non_global=publish_non_global,
+        publish_exact_counts=publish_exact_counts,
     )
     host = SingleHost(home, wanted, signals=handle_signals(), say=to_stderr)
     host.run(lambda: click.echo(ready_line(home)))

@@ -100,6 +100,7 @@ def options(origins: dict[str, str]) -> list[str]:
         f"--as-names={origins['as_names']}",
         "--publish-every=1",
         "--publish-non-global",
+        "--publish-exact-counts",
     ]
 
 

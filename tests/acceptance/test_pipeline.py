@@ -62,6 +62,7 @@ def aggregator(
         "feeds_dir": str(site.folder / name),
         "publish_interval_s": 2,
         "publish_non_global": True,
+        "publish_exact_counts": True,
         **origins,
     }
 

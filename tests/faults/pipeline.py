@@ -123,7 +123,12 @@ class Pipeline:
         table, names = self.folder / "origin-table.txt", self.folder / "as-names.json"
         made_up.write_origin_table(table)
         made_up.write_as_names(names)
-        common = {"origin_table": str(table), "as_names": str(names), "publish_non_global": True}
+        common = {
+            "origin_table": str(table),
+            "as_names": str(names),
+            "publish_non_global": True,
+            "publish_exact_counts": True,
+        }
         if self.shape.publishing:
             common |= {"feeds_dir": str(self.feeds), "publish_interval_s": 2}
             # So that none is removed while it is compared.

@@ -139,6 +139,8 @@ class TestQuery:
 
     def test_row_has_the_feeds_columns_and_more(self, run: Run) -> None:
         (row,) = json.loads(run("query", "192.0.2.1", "--feed", "smtpgreet", "--json").stdout)
+        # Near midnight they are two days, and neither need be today.
+        days = {(NOW.date() - (NOW - hours * HOUR).date()).days for hours in (1, 3)}
         assert row == {
             "ASN": None,
             "ASname": None,
@@ -149,6 +151,13 @@ class TestQuery:
             "hits": 4,
             "sensors": 2,
             "tags": ["bare_lf"],
+            "class": "probe",
+            "why": ["greet"],
+            "actor": None,
+            "days_seen": len(days),
+            "days": "".join("#" if back in days else "." for back in range(6, -1, -1)),
+            "targets": 2,
+            "new": True,
         }
 
     def test_formats(self, run: Run) -> None:
@@ -220,7 +229,7 @@ def test_an_address_is_an_index_range(connection: Connection) -> None:
         sql.encode(),
         {
             "after_ip": "10.0.1.0", "after_feed": "", "low": "10.0.1.0", "high": "10.0.1.255",
-            "feeds": ["smtpgreet"], "since": None, "until": None, "rows": 5000,
+            "feeds": ["smtpgreet"], "since": None, "until": None, "rows": 5000, "week": 2970,
         },
     ).fetchall()  # fmt: skip
     text = "\n".join(line for (line,) in plan)

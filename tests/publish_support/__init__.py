@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from smtpfeeds_aggregator.address_ranges import AddressRanges
 from smtpfeeds_aggregator.names import clean_name
 from smtpfeeds_aggregator.publish.check import check_feed
-from smtpfeeds_aggregator.publish.entries import Frame, entries
+from smtpfeeds_aggregator.publish.chunks import FeedRows
+from smtpfeeds_aggregator.publish.columns import Window
+from smtpfeeds_aggregator.publish.entries import Frame
 from smtpfeeds_aggregator.publish.files import FeedFile, files_of, write_files
-from smtpfeeds_aggregator.publish.snapshot import LeftOut, Window, window_end, window_start
+from smtpfeeds_aggregator.publish.judgements import NoLists, judge_window
+from smtpfeeds_aggregator.publish.snapshot import window_end, window_start
 from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.feeds import FEED_BY_NAME
 
@@ -80,24 +83,53 @@ class Seen:
     hits: int = 1
     flags: int = 0
     sensors: int = 1
+    targets: int = 0
+    day: int = 0
+    days: int = 0
+    flags_now: int = 0
+    flags_before: int = 0
 
     def copied(self) -> bytes:
-        """As a COPY writes it."""
-        return (
-            "\t".join(
-                (
-                    format_address(pack_address(self.ip)),
-                    self.feed,
-                    str(int(self.last_seen.timestamp())),
-                    str(int(self.first_seen.timestamp())),
-                    str(self.hits),
-                    str(self.flags),
-                    str(self.sensors),
-                    str(self.asn or 0),
-                )
-            ).encode()
-            + b"\n"
+        """As a binary COPY of the window writes it."""
+        packed = pack_address(self.ip)
+        number = int.from_bytes(packed)
+        ipv6 = len(packed) == 16
+        fields = (
+            struct.pack(">?", ipv6),
+            struct.pack(">?", self.feed == "smtpdata"),
+            struct.pack(">Q", number >> 64),
+            struct.pack(">Q", number & 0xFFFF_FFFF_FFFF_FFFF),
+            struct.pack(">q", _microseconds(self.last_seen)),
+            struct.pack(">q", _microseconds(self.first_seen)),
+            struct.pack(">q", self.hits),
+            struct.pack(">q", self.asn or 0),
+            struct.pack(">i", self.day),
+            struct.pack(">Q", self.days),
+            struct.pack(">q", self.flags),
+            struct.pack(">q", self.flags_now),
+            struct.pack(">q", self.flags_before),
+            struct.pack(">q", self.sensors),
+            struct.pack(">q", self.targets),
         )
+        return struct.pack(">h", len(fields)) + b"".join(
+            struct.pack(">i", len(field)) + field for field in fields
+        )
+
+
+def _microseconds(time: datetime) -> int:
+    """PostgreSQL's time: microseconds since 2000-01-01."""
+    return (time - datetime(2000, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def copied_window(rows: Iterable[Seen]) -> list[bytes]:
+    """A binary COPY of the window, cut at odd places."""
+    body = b"".join(row.copied() for row in rows)
+    octets = b"PGCOPY\n\xff\r\n\0" + bytes(8) + body + b"\xff\xff"
+    return [octets[at : at + 1000] for at in range(0, len(octets), 1000)]
+
+
+def window_of(rows: Iterable[Seen]) -> Window:
+    return Window.read(copied_window(rows), int(NOW.timestamp()))
 
 
 def frame_of(feed: str) -> Frame:
@@ -116,13 +148,14 @@ def frame_of(feed: str) -> Frame:
 
 def make_feed(folder: Path, feed: str, rows: Sequence[Seen]) -> list[FeedFile]:
     """Write and check all files of a feed, through everything but the database."""
-    window = Window(folder)
-    nowhere = AddressRanges(())
-    window.read([row.copied() for row in rows], None, LeftOut(nowhere, nowhere))
+    window = window_of(rows)
     names = {asn: clean_name(name, has_country=False) for asn, name in HOSTILE_NAMES.items()}
     files = files_of(FEED_BY_NAME[feed], frame_of(feed))
-    write_files(folder, files, entries(window.records[feed], feed, names))
-    window.close()
+    judgements = judge_window(window, 3, NoLists())
+    published = FeedRows(
+        window, feed, judgements, names, now_s=int(NOW.timestamp()), exact_counts=True
+    )
+    write_files(folder, files, published.chunks(7))
     check_feed(folder, files)
     return files
 

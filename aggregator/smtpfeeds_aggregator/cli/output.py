@@ -19,7 +19,7 @@ import msgspec
 from smtpfeeds_common.times import iso_utc
 
 from ..names import NOT_KNOWN
-from ..publish.entries import Entry, tags
+from ..publish.entries import Entry, rows_of, tags
 from ..publish.formats import csv_file as csv_format
 from ..publish.formats import ndjson as ndjson_format
 from ..publish.formats import text as text_format
@@ -78,6 +78,8 @@ REFUSAL_COLUMNS: Final = (
 _TIMES: Final = frozenset(
     {"newest", "silent_since", "last_heard", "last_seen", "first_seen", "hour", "last_at"}
 )
+#: Rows written at once: few enough that a reader sees them as they come.
+_TOGETHER: Final = 200
 #: Between two columns.
 _GAP: Final = 2
 _WIDTHS: Final = (39, 9, 19, 19, 8, 7, 10, 30, 0)
@@ -95,13 +97,13 @@ def write_entries(entries: Iterable[Entry], form: str, limit: int | None, nothin
     if form == "table":
         write_table(_TABLE, map(_cells, told), _WIDTHS)
     elif form == "json":
-        _write_json(ndjson_format.row(entry).rstrip("\n") for entry in told)
+        _write_json(row.rstrip("\n") for row in rows_of(told, ndjson_format.rows, _TOGETHER))
     else:
         module = {"ndjson": ndjson_format, "csv": csv_format, "text": text_format}[form]
         if form == "csv":
             click.echo(",".join(csv_format.COLUMNS))
-        for entry in told:
-            sys.stdout.write(module.row(entry))
+        for row in rows_of(told, module.rows, _TOGETHER):
+            sys.stdout.write(row)
     if first is None:
         nothing_found(nothing)
 

@@ -2,36 +2,48 @@
 
 A generation with one odd row is not published. Nothing here shares code with
 the formats beyond the frame's two numbers: what is checked is what a consumer
-reads.
+reads. Rows are checked a block of lines at a time; where a block is not right, its
+lines are looked at one by one for the message.
 """
 
 import csv
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from operator import lt
 from pathlib import Path
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
 import msgspec
+from isal import igzip
 
 from smtpfeeds_common.addresses import IPv4_BYTES, format_address, pack_address
 from smtpfeeds_common.errors import AddressError, PublishError
 
 from ..names import NOT_KNOWN
-from .files import FeedFile
+from .files import FeedFile, digest
 from .formats import csv_file as csv_format
+from .formats import ndjson as ndjson_format
 from .formats.text import FOOTER_LINES, HEADER_LINES
-from .stopping import KeepGoing, go_on, guarded
+from .stopping import KeepGoing, go_on
 
-_ASN: Final = re.compile(r"NA|[1-9][0-9]{0,9}")
-_NAME: Final = re.compile(r"[!-~](?:[ -~]{0,28}[!-~])?")
+_ASN: Final = re.compile(rb"NA|[1-9][0-9]{0,9}")
+_NAME: Final = re.compile(rb"[!-~](?:[ -~]{0,28}[!-~])?")
 _BAD_NAME: Final = re.compile(
-    r'["#|]|eval\(|,[^,]*,[^,]*,|[0-9]+\.[0-9]+\.[0-9]+\.[0-9]', re.IGNORECASE
+    rb'["#|]|eval\(|,[^,]*,[^,]*,|[0-9]+\.[0-9]+\.[0-9]+\.[0-9]', re.IGNORECASE
 )
-_TIME: Final = re.compile(
-    r"20[0-9]{2}-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]", re.ASCII
-)
-_IPV4: Final = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
+_TIME: Final = re.compile(rb"20[0-9]{2}-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]")
+_IPV4: Final = re.compile(rb"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
+#: The fields of ASN and name, each with what divides it from the next.
+_ORIGIN_OCTETS: Final = 11 + 5 + 30 + 5
+_ADDRESS_WIDTH: Final = 15
+_BLOCK_OCTETS: Final = 1 << 21
+#: Longer than the footer of any file.
+_TAIL_OCTETS: Final = 4096
+
+Key = tuple[int, int, bytes]
 
 
 class _Digest(Protocol):
@@ -39,162 +51,230 @@ class _Digest(Protocol):
 
     def update(self, data: bytes, /) -> None: ...
 
-    def digest(self) -> bytes: ...
+    def hexdigest(self) -> str: ...
 
 
-def check_feed(
-    folder: Path, files: list[FeedFile], keep_going: KeepGoing = go_on
-) -> list[tuple[FeedFile, str]]:
-    """Give the SHA-256 of each file of a feed if all are as they should be.
+def check_feed(folder: Path, files: list[FeedFile], keep_going: KeepGoing = go_on) -> None:
+    """Make sure that all files of a feed are as they should be.
 
-    The main file is read row by row; a family's file must hold exactly its rows.
+    The main file is read row by row; a family's file must hold exactly its rows; what a
+    compressed file holds is what is in the plain one.
 
     Raises:
         PublishError: one is not; says where.
     """
     families: dict[int, _Digest] = {4: hashlib.sha256(), 6: hashlib.sha256()}
     for file in sorted(files, key=lambda file: not file.is_whole):
-        keep_going()
+        path = folder / file.name
         if file.is_whole:
-            _check_text(file, folder / file.name, families, keep_going)
+            _check_text(file, path, families, keep_going)
         elif file.frame.family is not None:
-            _check_family(file, folder / file.name, families[file.frame.family])
+            _check_family(file, path, families[file.frame.family])
         elif file.format is csv_format:
-            _check_csv(file, folder / file.name)
+            _check_csv(file, path, keep_going)
         else:
-            _check_ndjson(file, folder / file.name)
-    return [(file, _sha256(folder / file.name)) for file in files]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+            _check_ndjson(file, path, keep_going)
+        if digest(path, keep_going) != file.sha256:
+            raise PublishError(f"{file.name}: what is on disk is not what was written")
+        _check_compressed(file, folder / file.compressed_name, keep_going)
 
 
 def _check_text(
     file: FeedFile, path: Path, families: Mapping[int, "_Digest"], keep_going: KeepGoing
 ) -> None:
-    rows, asns = 0, 0
-    footer: list[str] = []
-    before: tuple[int, int, bytes] = (-1, 0, b"")
-    read = _RowReader(file)
-    with path.open(encoding="ascii", newline="\n") as stream:
+    reader = _RowReader(file)
+    with path.open("rb") as stream:
         _check_header(file, stream)
-        for number, line in enumerate(guarded(stream, keep_going), HEADER_LINES + 1):
-            if footer or line.startswith("#"):
-                _check_comment(file, number, line)
-                footer.append(line)
-                continue
-            key = read(number, line)
-            if key <= before:
-                raise _bad(file, number, "rows are not in order")
-            families[4 if key[1] == IPv4_BYTES else 6].update(line.encode())
-            asns += key[0] not in {0, before[0]}
-            before, rows = key, rows + 1
-    _check_footer(file, footer, rows, asns)
+        for lines in _body(stream, keep_going):
+            for family, rows in reader.read(lines).items():
+                families[family].update(rows)
+        _check_footer(file, stream.read(), reader.rows, len(reader.asns - {0}))
 
 
 def _check_family(file: FeedFile, path: Path, expected: "_Digest") -> None:
-    found, rows, asns = hashlib.sha256(), 0, set[str]()
-    footer: list[str] = []
-    with path.open(encoding="ascii", newline="\n") as stream:
+    rows, asns, read = 0, set[bytes](), hashlib.sha256()
+    with path.open("rb") as stream:
         _check_header(file, stream)
-        for number, line in enumerate(stream, HEADER_LINES + 1):
-            if footer or line.startswith("#"):
-                _check_comment(file, number, line)
-                footer.append(line)
-            else:
-                found.update(line.encode())
-                asns.add(line.split(" ", 1)[0])
-                rows += 1
-    if found.digest() != expected.digest():
-        raise PublishError(f"{file.name}: its rows are not those of this family in the main file")
-    _check_footer(file, footer, rows, len(asns - {NOT_KNOWN}))
+        for lines in _body(stream, go_on):
+            read.update(b"".join(lines))
+            rows += len(lines)
+            asns.update(line[:11] for line in lines)
+        if read.hexdigest() != expected.hexdigest():
+            raise PublishError(
+                f"{file.name}: its rows are not those of this family in the main file"
+            )
+        known = {asn for asn in asns if asn.rstrip() != NOT_KNOWN.encode()}
+        _check_footer(file, stream.read(), rows, len(known))
 
 
-def _check_header(file: FeedFile, stream: Iterator[str]) -> None:
+def _body(stream: IO[bytes], keep_going: KeepGoing) -> Iterator[list[bytes]]:
+    """The lines between header and footer, some at a time; leaves the stream at the footer."""
+    start = stream.tell()
+    size = stream.seek(0, 2)
+    tail_start = max(start, size - _TAIL_OCTETS)
+    stream.seek(tail_start)
+    tail = stream.read().splitlines(keepends=True)
+    end = size - sum(map(len, tail[-FOOTER_LINES:]))
+    stream.seek(start)
+    yield from _blocks(stream, end - start, keep_going)
+
+
+def _blocks(stream: IO[bytes], octets: int, keep_going: KeepGoing) -> Iterator[list[bytes]]:
+    held = b""
+    while octets > 0:
+        keep_going()
+        block = stream.read(min(_BLOCK_OCTETS, octets))
+        octets -= len(block)
+        cut = block.rfind(b"\n") + 1
+        lines = (held + block[:cut]).splitlines(keepends=True)
+        held = block[cut:]
+        if lines:
+            yield lines
+    if held:
+        yield [held]
+
+
+def _check_header(file: FeedFile, stream: IO[bytes]) -> None:
     for number in range(1, HEADER_LINES + 1):
-        _check_comment(file, number, next(stream, ""))
+        _check_comment(file, number, stream.readline())
 
 
-def _check_footer(file: FeedFile, footer: list[str], rows: int, asns: int) -> None:
-    if len(footer) != FOOTER_LINES:
-        raise PublishError(f"{file.name}: {len(footer)} lines of footer, not {FOOTER_LINES}")
-    told = [line.rsplit(maxsplit=1)[-1] for line in footer[2:]]
-    if told != [str(asns), str(rows)]:
-        raise PublishError(f"{file.name}: tells of {told} ASNs and rows, not of {asns}, {rows}")
+def _check_footer(file: FeedFile, footer: bytes, rows: int, asns: int) -> None:
+    lines = footer.splitlines(keepends=True)
+    if len(lines) != FOOTER_LINES:
+        raise PublishError(f"{file.name}: {len(lines)} lines of footer, not {FOOTER_LINES}")
+    for number, line in enumerate(lines, HEADER_LINES + rows + 1):
+        _check_comment(file, number, line)
+    counts = [line.rsplit(maxsplit=1)[-1].decode() for line in lines[2:]]
+    if counts != [str(asns), str(rows)]:
+        raise PublishError(f"{file.name}: counts {counts} ASNs and rows, not {asns}, {rows}")
     _check_count(file, rows)
 
 
 class _RowReader:
-    """Reads rows that mostly have the ASN and the name of the row before."""
+    """Reads rows of the main file; most have the origin of the row before."""
 
     def __init__(self, file: FeedFile) -> None:
         self._file = file
-        self._end = f"{file.frame.feed.name}\n"
-        self._origin: tuple[str, str] | None = None
-        self._asn = 0
+        self._end = b"  |  %s\n" % file.frame.feed.name.encode()
+        self._origins: dict[bytes, int] = {}
+        self._before: Key = (-1, 0, b"")
+        self.rows = 0
+        self.asns: set[int] = set()
 
-    def __call__(self, number: int, line: str) -> tuple[int, int, bytes]:
-        """Give the row's place in the order: ASN, length of the address, address.
+    def read(self, lines: list[bytes]) -> dict[int, bytes]:
+        """Check some rows.
+
+        Returns:
+            The rows of each family, as they are.
 
         Raises:
-            PublishError: not a row of this file.
+            PublishError: one is not a row of this file, or not in order.
         """
-        fields = line.split("  |  ")
-        if len(fields) != 5 or not _TIME.fullmatch(fields[3]) or fields[4] != self._end:
-            raise _bad(self._file, number, "not a row of this feed")
-        if self._origin != (fields[0], fields[1]):
-            self._check_origin(number, fields[0], fields[1])
-        text = fields[2].rstrip(" ")
+        keys = []
+        for place, line in enumerate(lines):
+            try:
+                keys.append(self._key(line))
+            except ValueError as exc:
+                raise _bad(self._file, HEADER_LINES + self.rows + place + 1, str(exc)) from exc
+        self._check_order(keys)
+        self.asns.update({key[0] for key in keys})
+        self.rows += len(lines)
+        four = [key[1] == IPv4_BYTES for key in keys]
+        return {
+            4: b"".join(line for line, is_four in zip(lines, four, strict=True) if is_four),
+            6: b"".join(line for line, is_four in zip(lines, four, strict=True) if not is_four),
+        }
+
+    def _key(self, line: bytes) -> Key:
+        """The row's place in the order: ASN, length of the address, address."""
+        origin = line[:_ORIGIN_OCTETS]
+        asn = self._origins.get(origin)
+        if asn is None:
+            asn = self._origins[origin] = _origin(origin)
+        address, divider, rest = line[_ORIGIN_OCTETS:].partition(b"  |  ")
+        text = address.rstrip(b" ").decode("ascii", "replace")
         try:
             packed = pack_address(text)
-        except AddressError as exc:
-            raise _bad(self._file, number, "not an address") from exc
-        if format_address(packed) != text or len(fields[2]) != max(len(text), 15):
-            raise _bad(self._file, number, "an address in another spelling")
-        return (self._asn, len(packed), packed)
+        except AddressError:
+            raise ValueError("not an address") from None
+        if format_address(packed) != text or len(address) != max(len(text), _ADDRESS_WIDTH):
+            raise ValueError("an address in another spelling")
+        if not divider or rest[19:] != self._end or not _TIME.fullmatch(rest[:19]):
+            raise ValueError("not a row of this feed")
+        return (asn, len(packed), packed)
 
-    def _check_origin(self, number: int, asn: str, name: str) -> None:
-        number_text, name_text = asn.rstrip(" "), name.rstrip(" ")
-        if (len(asn), len(name)) != (11, 30) or not _ASN.fullmatch(number_text):
-            raise _bad(self._file, number, "not an ASN and a name, padded to 11 and 30")
-        if not _NAME.fullmatch(name_text) or _BAD_NAME.search(name_text):
-            raise _bad(self._file, number, "not a name that every consumer can read")
-        self._origin = (asn, name)
-        self._asn = 0 if number_text == "NA" else int(number_text)
+    def _check_order(self, keys: list[Key]) -> None:
+        ordered = [self._before, *keys]
+        if not all(map(lt, ordered, keys)):
+            place = next(n for n, (one, two) in enumerate(pairwise(ordered)) if not one < two)
+            raise _bad(self._file, HEADER_LINES + self.rows + place + 1, "rows are not in order")
+        if keys:
+            self._before = keys[-1]
 
 
-def _check_comment(file: FeedFile, number: int, line: str) -> None:
-    if not line.startswith("#") or not line.endswith("\n") or '"' in line or _IPV4.search(line):
+def _origin(octets: bytes) -> int:
+    """The ASN of a row's first two fields; 0 for none."""
+    fields = octets.split(b"  |  ")
+    if len(fields) != 3 or (len(fields[0]), len(fields[1]), fields[2]) != (11, 30, b""):
+        raise ValueError("not an ASN and a name, padded to 11 and 30")
+    number, name = fields[0].rstrip(b" "), fields[1].rstrip(b" ")
+    if not _ASN.fullmatch(number):
+        raise ValueError("not an ASN and a name, padded to 11 and 30")
+    if not _NAME.fullmatch(name) or _BAD_NAME.search(name):
+        raise ValueError("not a name that every consumer can read")
+    return 0 if number == NOT_KNOWN.encode() else int(number)
+
+
+def _check_comment(file: FeedFile, number: int, line: bytes) -> None:
+    if not line.startswith(b"#") or not line.endswith(b"\n") or b'"' in line or _IPV4.search(line):
         raise _bad(file, number, "not a comment line as it should be")
 
 
-def _check_csv(file: FeedFile, path: Path) -> None:
+def _check_csv(file: FeedFile, path: Path, keep_going: KeepGoing) -> None:
     rows = -1
-    with path.open(encoding="ascii", newline="") as stream:
-        for rows, fields in enumerate(csv.reader(stream, strict=True)):
-            if len(fields) != len(csv_format.COLUMNS):
-                raise _bad(file, rows + 1, f"{len(fields)} fields")
-    _check_count(file, rows)
-
-
-def _check_ndjson(file: FeedFile, path: Path) -> None:
-    rows, closed = 0, False
-    decode = msgspec.json.Decoder(dict).decode
+    width = len(csv_format.COLUMNS)
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                record = decode(line)
-            except msgspec.MsgspecError as exc:
-                raise _bad(file, number, str(exc)) from exc
-            if closed:
-                raise _bad(file, number, "something follows the closing record")
-            closed = "metadata" in record
-            rows += not closed
-    if not closed:
-        raise PublishError(f"{file.name}: the closing record is missing")
+        for lines in _blocks(stream, path.stat().st_size, keep_going):
+            reader = csv.reader((line.decode("ascii") for line in lines), strict=True)
+            for fields in reader:
+                rows += 1
+                if len(fields) != width:
+                    raise _bad(file, rows + 1, f"{len(fields)} fields")
+            if not lines[-1].endswith(b"\n"):
+                raise _bad(file, rows + 1, "the last line is cut")
     _check_count(file, rows)
+
+
+def _check_ndjson(file: FeedFile, path: Path, keep_going: KeepGoing) -> None:
+    rows = 0
+    decoder = msgspec.json.Decoder(ndjson_format.Row)
+    with path.open("rb") as stream:
+        for lines in _blocks(stream, path.stat().st_size, keep_going):
+            for line in lines:
+                rows += 1
+                try:
+                    decoder.decode(line)
+                except msgspec.MsgspecError as exc:
+                    raise _bad(file, rows, str(exc)) from exc
+            if not lines[-1].endswith(b"\n"):
+                raise _bad(file, rows, "the last line is cut")
+    _check_count(file, rows)
+
+
+def _check_compressed(file: FeedFile, path: Path, keep_going: Callable[[], None]) -> None:
+    """What it holds is the plain file; its own hash goes into the manifest."""
+    inside = hashlib.sha256()
+    try:
+        with igzip.open(path, "rb") as stream:  # type: ignore[no-untyped-call] # isal's
+            while block := stream.read(_BLOCK_OCTETS):
+                keep_going()
+                inside.update(block)
+    except (EOFError, igzip.BadGzipFile, zlib.error) as exc:
+        raise PublishError(f"{file.compressed_name}: cannot be decompressed: {exc}") from exc
+    if inside.hexdigest() != file.sha256:
+        raise PublishError(f"{file.compressed_name}: it does not hold what {file.name} does")
+    file.compressed_sha256 = digest(path, keep_going)
 
 
 def _check_count(file: FeedFile, rows: int) -> None:

@@ -6,7 +6,7 @@ days) is made once at all.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from operator import add
 from socket import AF_INET6, inet_ntop
 from typing import Final
@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 
 from smtpfeeds_common.addresses import format_address
-from smtpfeeds_common.behaviours import Flags
-from smtpfeeds_common.history import WEEK_DAYS
+from smtpfeeds_common.feeds import FEED_NAMES
 
+from ..meaning.classes import Judgement
 from ..meaning.words import STEPS
 from ..names import short_name
 from .columns import FeedColumns, Numbers, Rows, Window
@@ -36,6 +36,11 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self._numbers)
+
+    @property
+    def category(self) -> str:
+        """The feed's name."""
+        return self._rows.category
 
     @cached_property
     def asn(self) -> list[int]:
@@ -91,10 +96,10 @@ class Chunk:
         return flags
 
     @cached_property
-    def judgement(self) -> list[int]:
-        """Numbers of ``Judgements.kinds``."""
-        kinds: list[int] = self._rows.judgements.which[self._address].tolist()
-        return kinds
+    def judgement(self) -> list[Judgement]:
+        """The class, with its reasons."""
+        judgements = self._rows.judgements
+        return list(map(judgements.kinds.__getitem__, judgements.which[self._address].tolist()))
 
     @cached_property
     def days(self) -> list[int]:
@@ -116,7 +121,7 @@ class FeedRows:
     def __init__(
         self,
         window: Window,
-        feed: FeedColumns,
+        category: str,
         judgements: Judgements,
         names: Mapping[int, str],
         *,
@@ -127,15 +132,17 @@ class FeedRows:
 
         Args:
             window: its ``asn`` is the origin that is published.
-            feed: one of the window's feeds.
+            category: the name of one of the window's feeds.
             judgements: of the window's addresses.
             names: the full cleaned name of each origin.
             now_s: seconds since 1970-01-01 UTC; an address is new for a day.
             exact_counts: publish counts as they are, in place of their steps.
         """
-        self.window, self.feed, self.judgements, self.now_s = window, feed, judgements, now_s
+        self.window, self.judgements, self.now_s = window, judgements, now_s
+        self.category = category
+        self.feed: FeedColumns = window.feeds[FEED_NAMES.index(category)]
         self._names, self._exact = names, exact_counts
-        self._order: Numbers = np.argsort(window.asn[feed.address], kind="stable")
+        self._order: Numbers = np.argsort(window.asn[self.feed.address], kind="stable")
         self._short: dict[int, str] = {0: short_name("")}
 
     def __len__(self) -> int:
@@ -223,15 +230,3 @@ def time_texts(seconds: Rows) -> list[str]:
             map(_SECONDS.__getitem__, second.tolist()),
         )
     )
-
-
-@lru_cache(maxsize=1 << 12)
-def tags(flags: int) -> tuple[str, ...]:
-    """The names of behaviours, such as ``bare_lf``."""
-    return tuple(str(flag.name).lower() for flag in Flags if flags & flag)
-
-
-@lru_cache(maxsize=1 << WEEK_DAYS)
-def marks(days: int) -> str:
-    """The past seven days, the oldest first: ``#`` seen, ``.`` not."""
-    return "".join("#" if days >> back & 1 else "." for back in reversed(range(WEEK_DAYS)))

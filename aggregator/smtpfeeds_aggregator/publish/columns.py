@@ -18,7 +18,7 @@ import numpy.typing as npt
 from smtpfeeds_common.addresses import IPv4_BYTES
 from smtpfeeds_common.history import DAY_MS, DAYS_MAX, WEEK_DAYS
 
-#: The columns of ``copy_columns`` in store/sql/publication.sql, as PostgreSQL sends them;
+#: The columns of ``copy_window`` in store/sql/publication.sql, as PostgreSQL sends them;
 #: times are microseconds since 2000-01-01.
 _SENT: Final = (
     *(("is_ipv6", "u1"), ("is_data", "u1"), ("high", ">u8"), ("low", ">u8")),
@@ -55,7 +55,7 @@ Rows = npt.NDArray[Any]
 Numbers = npt.NDArray[np.intp]
 
 
-def read_rows(blocks: Iterable[bytes | memoryview]) -> Iterator[Rows]:
+def read_rows(blocks: Iterable[bytes | bytearray | memoryview]) -> Iterator[Rows]:
     """Blocks of rows as they were sent, from a binary COPY that is cut anywhere.
 
     Raises:
@@ -181,7 +181,7 @@ class Window:
     @classmethod
     def read(
         cls,
-        blocks: Iterable[bytes | memoryview],
+        blocks: Iterable[bytes | bytearray | memoryview],
         now_s: int,
         keep_going: Callable[[], None] = lambda: None,
     ) -> "Window":

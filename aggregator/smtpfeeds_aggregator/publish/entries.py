@@ -1,36 +1,107 @@
-"""A row of a feed, and what is said about a feed as a whole: what every format writes.
+"""A row of a feed, and what every format writes: the row, and what a file says about itself.
 
-A row is also a record of fixed length whose octets sort the way the feeds are
-sorted: by ASN with the unknown ones first, IPv4 before IPv6, then by address.
+The formats take rows as columns: lists of the same length, one for each field. A
+publication gives them from a window (``chunks.Chunk``), a question from the rows that
+it found (``EntryColumns``). So a row of an answer is written as a published one is.
 """
 
-import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from itertools import groupby
-from operator import itemgetter
 from typing import Final, NamedTuple, Protocol
 
-from smtpfeeds_common.addresses import IPv4_BYTES, format_address
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.feeds import Feed
+from smtpfeeds_common.history import WEEK_DAYS
 
-from ..names import short_name
+from ..meaning.classes import Judgement
 
-#: ASN (0: not known), octets of the address, the address, last seen, first seen, hits,
-#: flags, sensors.
-RECORD: Final = struct.Struct(">IB16sqqqqI")
-
-#: Said in every format that has room for it.
+#: In every format that has room for it.
 NOTICE: Final = (
     "This is a record of observations and not a block list: an innocent mail client can be in it."
 )
 
 
+class Columns(Protocol):
+    """Rows of one feed, a list a field; all lists are as long."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def category(self) -> str:
+        """The feed's name."""
+        ...
+
+    @property
+    def asn(self) -> list[int]:
+        """The origin; 0 where none is known."""
+        ...
+
+    @property
+    def name(self) -> list[str]:
+        """The AS name, cut to the feeds' column; ``NA`` where none is known."""
+        ...
+
+    @property
+    def address(self) -> list[str]:
+        """Dotted, or as RFC 5952 writes it."""
+        ...
+
+    @property
+    def is_ipv4(self) -> list[bool]:
+        """Which rows are of IPv4."""
+        ...
+
+    @property
+    def last_seen(self) -> list[str]:
+        """``2026-11-23 11:00:59``, UTC, cut to the second."""
+        ...
+
+    @property
+    def first_seen(self) -> list[str]:
+        """The same."""
+        ...
+
+    @property
+    def hits(self) -> list[int]:
+        """Events."""
+        ...
+
+    @property
+    def sensors(self) -> list[int]:
+        """Sensors that saw it in the window."""
+        ...
+
+    @property
+    def targets(self) -> list[int]:
+        """Addresses of sensors that it came to."""
+        ...
+
+    @property
+    def flags(self) -> list[int]:
+        """Behaviours, as flags."""
+        ...
+
+    @property
+    def judgement(self) -> list[Judgement]:
+        """The class, with its reasons."""
+        ...
+
+    @property
+    def days(self) -> list[int]:
+        """The past seven days; bit n: seen n days ago."""
+        ...
+
+    @property
+    def new(self) -> list[bool]:
+        """Whether it was first seen within a day."""
+        ...
+
+
 class Entry(NamedTuple):
-    """One address in one feed, as it is published; times are UTC, in whole seconds."""
+    """One address in one feed; times are UTC, in whole seconds."""
 
     asn: int | None
     name: str
@@ -42,9 +113,64 @@ class Entry(NamedTuple):
     hits: int
     sensors: int
     flags: int
+    targets: int
+    judgement: Judgement
+    days: int
+    new: bool
 
 
-_asn_of: Final = itemgetter(Entry._fields.index("asn"))
+class EntryColumns:
+    """Entries of one feed as columns."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        columns = list(map(list, zip(*entries, strict=True)))
+        self.category: str = entries[0].category
+        self.asn: list[int] = [entry.asn or 0 for entry in entries]
+        self.is_ipv4: list[bool] = [entry.family == 4 for entry in entries]
+        for name in _SAME:
+            setattr(self, name, columns[Entry._fields.index(name)])
+        self._length = len(entries)
+
+    name: list[str]
+    address: list[str]
+    last_seen: list[str]
+    first_seen: list[str]
+    hits: list[int]
+    sensors: list[int]
+    targets: list[int]
+    flags: list[int]
+    judgement: list[Judgement]
+    days: list[int]
+    new: list[bool]
+
+    def __len__(self) -> int:
+        return self._length
+
+
+_SAME: Final = (
+    *("name", "address", "last_seen", "first_seen", "hits", "sensors", "targets", "flags"),
+    *("judgement", "days", "new"),
+)
+
+
+def rows_of(
+    entries: Iterable[Entry], rows: Callable[[Columns], list[str]], together: int
+) -> Iterator[str]:
+    """Entries of any feeds as a format writes them, so many at a time."""
+    for part in _parts(entries, together):
+        for _, of_feed in groupby(part, key=lambda entry: entry.category):
+            yield from rows(EntryColumns(list(of_feed)))
+
+
+def _parts(entries: Iterable[Entry], together: int) -> Iterator[list[Entry]]:
+    part: list[Entry] = []
+    for entry in entries:
+        part.append(entry)
+        if len(part) >= together:
+            yield part
+            part = []
+    if part:
+        yield part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +195,14 @@ class Counts:
 
     addresses: int = 0
     asns: int = 0
-    last_asn: int | None = None
+    last_asn: int = 0
 
-    def count(self, entries: list[Entry]) -> None:
-        """Take more rows into account."""
-        self.addresses += len(entries)
-        for asn, _ in groupby(map(_asn_of, entries)):
+    def count(self, asns: list[int]) -> None:
+        """Take the origins of more rows into account; 0 is none."""
+        self.addresses += len(asns)
+        for asn, _ in groupby(asns):
             if asn != self.last_asn:
-                self.asns += 1
+                self.asns += asn != 0
                 self.last_asn = asn
 
 
@@ -87,8 +213,8 @@ class Format(Protocol):
         """What comes before the rows."""
         ...
 
-    def row(self, entry: Entry) -> str:
-        """One row, with its line feed."""
+    def rows(self, columns: Columns) -> list[str]:
+        """Rows, each with its line feed."""
         ...
 
     def footer(self, frame: Frame, counts: Counts) -> str:
@@ -96,51 +222,13 @@ class Format(Protocol):
         ...
 
 
-def pack_record(
-    asn: int | None, packed: bytes, last_s: int, first_s: int, hits: int, flags: int, sensors: int
-) -> bytes:
-    """Make the record of a row."""
-    return RECORD.pack(asn or 0, len(packed), packed, last_s, first_s, hits, flags, sensors)
-
-
-def entries(records: Iterable[bytes], category: str, names: Mapping[int, str]) -> Iterator[Entry]:
-    """The rows of sorted records; a name is cut once for all rows of its ASN."""
-    for number, group in groupby(records, key=_record_asn):
-        asn = number or None
-        name = short_name(names.get(number, ""))
-        for record in group:
-            _, length, packed, last_s, first_s, hits, flags, sensors = RECORD.unpack(record)
-            yield Entry(
-                asn,
-                name,
-                format_address(packed[:length]),
-                4 if length == IPv4_BYTES else 6,
-                format_time(last_s),
-                category,
-                format_time(first_s),
-                hits,
-                sensors,
-                flags,
-            )
-
-
-def _record_asn(record: bytes) -> int:
-    return int.from_bytes(record[:4])
-
-
-def format_time(epoch_s: int) -> str:
-    """``2026-11-23 11:00:59``, UTC."""
-    minute, second = divmod(epoch_s, 60)
-    return f"{_minute(minute)}:{second:02}"
-
-
-#: More than the minutes of a month.
-@lru_cache(maxsize=1 << 16)
-def _minute(minute: int) -> str:
-    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1 << 12)
 def tags(flags: int) -> tuple[str, ...]:
-    """The notable things about how an address spoke, such as ``bare_lf``."""
-    return tuple(flag.name.lower() for flag in Flags if flags & flag and flag.name)
+    """The names of behaviours, such as ``bare_lf``; those of a newer sensor have none yet."""
+    return tuple(str(flag.name).lower() for flag in Flags if flags & flag)
+
+
+@lru_cache(maxsize=1 << WEEK_DAYS)
+def marks(days: int) -> str:
+    """The past seven days, the oldest first: ``#`` seen, ``.`` not."""
+    return "".join("#" if days >> back & 1 else "." for back in reversed(range(WEEK_DAYS)))

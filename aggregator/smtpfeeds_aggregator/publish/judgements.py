@@ -16,12 +16,13 @@ from ..meaning.classes import (
     GUESSES_HITS,
     GUESSES_SENSORS,
     MAIL_SERVER_HITS,
+    Class,
     Evidence,
     Judgement,
     Listing,
     judge,
 )
-from .columns import Rows, Window
+from .columns import Numbers, Rows, Window
 
 #: The least of each range of hits that a rule tells apart.
 _HITS: Final = (0, GUESSES_HITS, MAIL_SERVER_HITS + 1)
@@ -60,6 +61,14 @@ class Judgements:
 
     which: npt.NDArray[np.intp]
     kinds: tuple[Judgement, ...]
+
+    def count(self, addresses: Numbers) -> dict[str, int]:
+        """How many of some addresses are of each class; all classes, in their order."""
+        counts = np.bincount(self.which[addresses], minlength=len(self.kinds)).tolist()
+        classes = {str(cls): 0 for cls in Class}
+        for kind, count in zip(self.kinds, counts, strict=True):
+            classes[kind.cls] += count
+        return classes
 
 
 def judge_window(window: Window, sensors_alive: int, lists: ListLookup) -> Judgements:

@@ -14,7 +14,7 @@ from .files import FeedFile
 from .formats.ndjson import iso
 
 #: Raised when a field changes its meaning or goes.
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class _Dated(msgspec.Struct):
@@ -23,8 +23,9 @@ class _Dated(msgspec.Struct):
 
 def manifest(
     frame: Frame,
-    files: list[tuple[FeedFile, str]],
+    files: list[FeedFile],
     left_out: dict[str, Counter[str]],
+    classes: dict[str, dict[str, int]],
     origin: str | None,
     base: str,
 ) -> dict[str, Any]:
@@ -32,8 +33,9 @@ def manifest(
 
     Args:
         frame: of any feed.
-        files: the checked ones with their SHA-256.
+        files: the checked ones.
         left_out: how many addresses of each feed, by reason.
+        classes: how many addresses of each feed, by class.
         origin: the origin table, where there is one.
         base: where this very generation is, below the published directory.
     """
@@ -54,16 +56,25 @@ def manifest(
             feed: {"not_global": counts["not_global"], "excluded": counts["excluded"]}
             for feed, counts in left_out.items()
         },
-        "files": {
-            file.name: {
-                "feed": file.frame.feed.name,
-                "addresses": file.counts.addresses,
-                "asns": file.counts.asns,
-                "sha256": digest,
-            }
-            for file, digest in files
-        },
+        "classes": classes,
+        "files": dict(entry for file in files for entry in _entries(file)),
     }
+
+
+def _entries(file: FeedFile) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """The plain file, and the compressed one."""
+    counts = {
+        "feed": file.frame.feed.name,
+        "addresses": file.counts.addresses,
+        "asns": file.counts.asns,
+    }
+    return (
+        (file.name, {**counts, "bytes": file.size, "sha256": file.sha256}),
+        (
+            file.compressed_name,
+            {**counts, "bytes": file.compressed_size, "sha256": file.compressed_sha256},
+        ),
+    )
 
 
 def encode(content: dict[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from smtpfeeds_common.errors import DatabaseError, PublishError
 from smtpfeeds_common.feeds import FEEDS, Feed
+from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
 from smtpfeeds_common.logs import fields
 
 from ..clock.database import DatabaseClock
@@ -21,14 +22,25 @@ from ..origin.lookup import DescribedLookup
 from ..settings import AggregatorSettings
 from ..store.connection import Connection
 from ..store.publication import PublicationStore
+from ..store.reading import ALIVE_S
 from .check import check_feed
-from .entries import Frame, entries
+from .chunks import FeedRows
+from .columns import Window
+from .entries import Frame
 from .files import FeedFile, files_of, write_files
 from .generation import MANIFEST, FeedsDirectory, Generation
 from .grid import expiry
+from .judgements import NoLists, judge_window
 from .manifest import encode, manifest
-from .snapshot import LeftOut, Window, window_end, window_start
-from .stopping import KeepGoing, PublishStopped, go_on, guarded
+from .snapshot import (
+    LeftOut,
+    origin_changes,
+    origins_in,
+    window_end,
+    window_start,
+    with_origins,
+)
+from .stopping import KeepGoing, PublishStopped, each_guarded, go_on, guarded
 
 logger = logging.getLogger(__name__)
 
@@ -135,67 +147,77 @@ class _Publication:
         if dead := self._directory.prepare():
             logger.warning("removed what a dead run left", extra=fields(generations=dead))
         with self._directory.new_generation(self._now) as generation:
-            window = self._read_window(generation.partial)
-            try:
-                names = self._names(window)
-                files = self._write(generation, window, names)
-                self._switch(generation)
-                changed = self._write_back(window, names)
-            finally:
-                window.close()
+            stored = self._read_window()
+            window = stored
+            if self._table is not None:
+                window = with_origins(stored, self._table, self._keep_going)
+            names = self._names(window)
+            left_out = LeftOut.by_settings(self._settings, self._store.exclusions())
+            published, left_out_counts = left_out.apply(window)
+            files = self._write(generation, published, names, left_out_counts)
+            self._switch(generation)
+            changed = self._write_back(stored, window, names)
         self._directory.prune(self._settings.generations_kept)
         return Published(
             generation.final,
             self._now,
             self._end,
             {file.frame.feed.name: file.counts.addresses for file in files if file.is_whole},
-            window.left_out,
+            left_out_counts,
             changed,
             time.monotonic() - began,
         )
 
-    def _read_window(self, folder: Path) -> Window:
-        left_out = LeftOut.by_settings(self._settings, self._store.exclusions())
-        window = Window(folder)
-        try:
-            window.take(
-                self._store,
-                window_start(self._end),
-                self._table,
-                left_out,
-                keep_going=self._keep_going,
-            )
-        except BaseException:
-            window.close()
-            raise
-        return window
+    def _read_window(self) -> Window:
+        """The whole window, with the stored origins."""
+        now_s = int(self._now.timestamp())
+        week = now_s * 1000 // DAY_MS // WEEK_DAYS
+        with self._store.copy_window(window_start(self._end), None, week) as blocks:
+            return Window.read(blocks, now_s, self._keep_going)
 
     def _names(self, window: Window) -> dict[int, str]:
         """The full cleaned names of all origins in the window."""
+        asns = origins_in(window)
         if self._table is None:
-            return self._store.names_of(window.asns)
-        names = ((asn, self._table.name(asn)) for asn in window.asns)
+            return self._store.names_of(asns)
+        names = ((asn, self._table.name(asn)) for asn in asns)
         return {asn: name for asn, name in names if name}
 
     def _write(
-        self, generation: Generation, window: Window, names: dict[int, str]
+        self,
+        generation: Generation,
+        window: Window,
+        names: dict[int, str],
+        left_out: dict[str, Counter[str]],
     ) -> list[FeedFile]:
-        checked: list[tuple[FeedFile, str]] = []
-        for feed in FEEDS:
+        judgements = judge_window(window, self._store.sensors_alive(ALIVE_S), NoLists())
+        every: list[FeedFile] = []
+        classes: dict[str, dict[str, int]] = {}
+        for feed, columns in zip(FEEDS, window.feeds, strict=True):
             files = files_of(feed, self._frame(feed))
-            rows = entries(window.records[feed.name], feed.name, names)
-            write_files(generation.partial, files, guarded(rows, self._keep_going))
-            checked += check_feed(generation.partial, files, self._keep_going)
+            rows = FeedRows(
+                window,
+                feed.name,
+                judgements,
+                names,
+                now_s=int(self._now.timestamp()),
+                exact_counts=self._settings.publish_exact_counts,
+            )
+            write_files(generation.partial, files, each_guarded(rows.chunks(), self._keep_going))
+            check_feed(generation.partial, files, self._keep_going)
+            classes[feed.name] = judgements.count(columns.address)
+            every += files
         content = manifest(
             self._frame(FEEDS[0]),
-            checked,
-            window.left_out,
+            every,
+            left_out,
+            classes,
             None if self._table is None else self._table.generation,
             generation.base,
         )
         with (generation.partial / MANIFEST).open("xb") as stream:
             stream.write(encode(content))
-        return [file for file, _ in checked]
+        return every
 
     def _frame(self, feed: Feed) -> Frame:
         stale = expiry(self._now.timestamp(), self._settings.publish_interval_s)
@@ -224,7 +246,7 @@ class _Publication:
             )
         self._directory.switch(generation)
 
-    def _write_back(self, window: Window, names: dict[int, str]) -> int:
+    def _write_back(self, stored: Window, window: Window, names: dict[int, str]) -> int:
         """Store the origins and names that are new, for queries to find."""
         if self._table is None:
             return 0
@@ -238,7 +260,8 @@ class _Publication:
                 origins=info.origins,
             )
             self._store.store_names(names)
-            return self._store.store_origins(guarded(window.changes(), self._keep_going))
+            changes = origin_changes(stored, window)
+            return self._store.store_origins(guarded(changes, self._keep_going))
         except (DatabaseError, PublishStopped) as exc:
             logger.warning(
                 "origins not stored, the next publication tries again",

@@ -1,38 +1,32 @@
-"""The window in one local file, and what becomes of each of its rows.
-
-The file is written by one COPY and read afterwards, so the database is done
-with it in seconds. Origins are looked up in one table for the whole window;
-rows that are not to be published are counted; the others become records, in
-the feeds' order.
-"""
+"""The window of a publication: its times, what is left out of it, and where it comes from."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_network
-from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Final
+from typing import Any, Final
 
-from smtpfeeds_common.addresses import format_address, pack_address
+import numpy as np
+import numpy.typing as npt
+
+from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.feeds import DATA, FEED_NAMES, FEEDS, GREET, WINDOW_DAYS
 
 from ..address_ranges import AddressRanges
 from ..origin.lookup import OriginLookup
 from ..settings import AggregatorSettings
 from ..special_purpose import not_global
-from ..store.publication import OriginChange, PublicationStore
-from .entries import RECORD, pack_record
-from .sorting import SortedRecords
-from .stopping import KeepGoing, go_on, guarded
+from ..store.publication import OriginChange
+from .columns import Window
+from .stopping import KeepGoing, go_on
 
 #: Rows whose origins are looked up in one call.
 LOOKUP_ROWS: Final = 20_000
-#: Octets of the address, the address, the feed's place in the database's order, ASN.
-_CHANGE_BYTES: Final = 1 + 16 + 1 + 4
+#: The database's order of the feeds.
 _KEY_ORDER: Final = (DATA.name, GREET.name)
+
+Mask = npt.NDArray[np.bool_]
 
 
 def window_end(now: datetime) -> datetime:
@@ -59,83 +53,71 @@ class LeftOut:
         not_routable = AddressRanges(()) if settings.publish_non_global else not_global()
         return cls(not_routable, AddressRanges(map(ip_network, excluded)))
 
-    def reason(self, packed: bytes) -> str | None:
-        """Why an address is not published, if it is not."""
-        if packed in self.not_global:
-            return "not_global"
-        return "excluded" if packed in self.excluded else None
-
-
-class Window:
-    """The rows of all feeds, sorted; the origins that changed; and what was left out."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.records = {name: SortedRecords(folder, RECORD.size) for name in FEED_NAMES}
-        self.left_out: dict[str, Counter[str]] = {feed.name: Counter() for feed in FEEDS}
-        self.asns: set[int] = set()
-        self.rows = 0
-        self._changes = SortedRecords(folder, _CHANGE_BYTES)
-
-    def take(
-        self,
-        store: PublicationStore,
-        since: datetime,
-        table: OriginLookup | None,
-        left_out: LeftOut,
-        until: datetime | None = None,
-        keep_going: KeepGoing = go_on,
-    ) -> None:
-        """Copy the window into a local file, and then read that."""
-        with TemporaryFile(dir=self._folder) as snapshot:
-            store.copy_window(since, until, snapshot)
-            snapshot.seek(0)
-            self.read(guarded(snapshot, keep_going), table, left_out)
-
-    def read(self, lines: Iterable[bytes], table: OriginLookup | None, left_out: LeftOut) -> None:
-        """Take the rows of a COPY; without a table the stored origins stand."""
-        iterator = iter(lines)
-        while part := [line.split(b"\t") for line in islice(iterator, LOOKUP_ROWS)]:
-            packed = [pack_address(fields[0].decode("ascii")) for fields in part]
-            stored = [int(fields[7]) or None for fields in part]
-            origins = stored if table is None else table.lookup_many(packed)
-            for fields, address, was, asn in zip(part, packed, stored, origins, strict=True):
-                if asn != was:
-                    self._changes.add(_change(address, fields[1], asn))
-                self._take(fields, address, asn, left_out)
-            self.asns.update(filter(None, origins))
-            self.rows += len(part)
-
-    def changes(self) -> Iterator[OriginChange]:
-        """The addresses whose origin is not the stored one, in the database's key order."""
-        for record in self._changes:
-            yield OriginChange(
-                format_address(record[1 : 1 + record[0]]),
-                _KEY_ORDER[record[17]],
-                int.from_bytes(record[18:]) or None,
+    def apply(self, window: Window) -> tuple[Window, dict[str, Counter[str]]]:
+        """What is published of a window, and how many addresses of each feed are not, and why."""
+        reserved = in_ranges(window, self.not_global)
+        excluded = in_ranges(window, self.excluded) & ~reserved
+        counts: dict[str, Counter[str]] = {
+            feed.name: Counter(
+                not_global=int(reserved[columns.address].sum()),
+                excluded=int(excluded[columns.address].sum()),
             )
-
-    def close(self) -> None:
-        """Give memory and disk back."""
-        for records in (*self.records.values(), self._changes):
-            records.close()
-
-    def _take(
-        self, fields: list[bytes], address: bytes, asn: int | None, left_out: LeftOut
-    ) -> None:
-        feed = fields[1].decode("ascii")
-        reason = left_out.reason(address)
-        if reason is not None:
-            self.left_out[feed][reason] += 1
-            return
-        last_s, first_s, hits, flags, sensors = map(int, fields[2:7])
-        self.records[feed].add(
-            pack_record(asn, address, last_s, first_s, hits, flags, min(sensors, 0xFFFF_FFFF))
-        )
+            for feed, columns in zip(FEEDS, window.feeds, strict=True)
+        }
+        gone = reserved | excluded
+        return (window.select(~gone) if gone.any() else window), counts
 
 
-def _change(address: bytes, feed: bytes, asn: int | None) -> bytes:
-    place = _KEY_ORDER.index(feed.decode("ascii"))
-    return (
-        bytes((len(address),)) + address.ljust(16, b"\0") + bytes((place,)) + (asn or 0).to_bytes(4)
-    )
+def in_ranges(window: Window, ranges: AddressRanges) -> Mask:
+    """Which addresses of a window are in a set."""
+    four = np.array([int.from_bytes(bound) for bound in ranges.boundaries(4)], dtype=np.uint32)
+    in4 = np.searchsorted(four, window.ipv4, side="right") % 2 == 1
+    bounds6 = ranges.boundaries(16)
+    in6 = np.zeros(len(window.low), bool)
+    for start, end in zip(bounds6[::2], [*bounds6[1::2], None][: len(bounds6[::2])], strict=True):
+        in6 |= _at_or_after(window, start) & (True if end is None else ~_at_or_after(window, end))
+    return np.concatenate((in4, in6))
+
+
+def _at_or_after(window: Window, packed: bytes) -> Any:
+    high, low = (np.uint64(int.from_bytes(part)) for part in (packed[:8], packed[8:]))
+    return (window.high > high) | ((window.high == high) & (window.low >= low))
+
+
+def with_origins(window: Window, table: OriginLookup, keep_going: KeepGoing = go_on) -> Window:
+    """The same window with origins of one table in place of the stored ones."""
+    asn = np.empty(len(window), np.uint32)
+    for start in range(0, len(window), LOOKUP_ROWS):
+        keep_going()
+        end = min(start + LOOKUP_ROWS, len(window))
+        asn[start:end] = [origin or 0 for origin in table.lookup_many(window.packed(start, end))]
+    return replace(window, asn=asn)
+
+
+def origin_changes(before: Window, after: Window) -> Iterator[OriginChange]:
+    """The rows whose origin is not the stored one, in the database's key order.
+
+    Args:
+        before: a window with its stored origins.
+        after: the same window with those of a table.
+    """
+    held = {
+        name: _mask(len(before), columns.address)
+        for name, columns in zip(FEED_NAMES, before.feeds, strict=True)
+    }
+    for number in np.flatnonzero(before.asn != after.asn).tolist():
+        address = format_address(before.packed(number, number + 1)[0])
+        for name in _KEY_ORDER:
+            if held[name][number]:
+                yield OriginChange(address, name, int(after.asn[number]) or None)
+
+
+def _mask(length: int, numbers: Any) -> Mask:
+    mask = np.zeros(length, bool)
+    mask[numbers] = True
+    return mask
+
+
+def origins_in(window: Window) -> set[int]:
+    """All origins in a window."""
+    return set(np.unique(window.asn).tolist()) - {0}

@@ -39,3 +39,10 @@ def guarded(items: Iterable[T], keep_going: KeepGoing) -> Iterator[T]:
         if not number & 0xFFF:
             keep_going()
         yield item
+
+
+def each_guarded(items: Iterable[T], keep_going: KeepGoing) -> Iterator[T]:
+    """The same items, each a piece of work; asked before each."""
+    for item in items:
+        keep_going()
+        yield item

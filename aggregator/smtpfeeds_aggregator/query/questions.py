@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from smtpfeeds_common.addresses import (
@@ -22,18 +20,33 @@ from smtpfeeds_common.addresses import (
     parse_network,
 )
 from smtpfeeds_common.errors import AddressError, SettingsError
+from smtpfeeds_common.history import (
+    DAY_MS,
+    DAYS_MAX,
+    WEEK_DAYS,
+    History,
+    fold,
+    masked,
+    moved,
+    recent_flags,
+)
 
+from ..meaning.classes import Evidence, Judgement, Listing, judge
 from ..names import short_name
-from ..publish.entries import Entry, entries, format_time
-from ..publish.snapshot import LeftOut, Window, window_end, window_start
+from ..publish.chunks import FeedRows
+from ..publish.columns import Window
+from ..publish.entries import Entry
+from ..publish.judgements import NoLists, judge_window
+from ..publish.snapshot import LeftOut, origins_in, window_end, window_start
 from ..settings import AggregatorSettings
 from ..store.publication import PublicationStore
-from ..store.reading import HIGHEST, LOWEST, Filter, ReadingStore, StoredRow
+from ..store.reading import ALIVE_S, HIGHEST, LOWEST, Filter, ReadingStore, StoredRow
 
 _ASN: Final = re.compile(r"(?:AS)?([0-9]{1,10})", re.IGNORECASE)
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MAX_ASN: Final = 2**32 - 1
+_DAY_S: Final = DAY_MS // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +126,14 @@ def parse_time(text: str, now: datetime) -> datetime:
 
 def find(store: ReadingStore, terms: Sequence[Term], wanted: Filter) -> Iterator[Entry]:
     """The rows of all terms, each row once: term by term, by address and feed."""
+    view = View(int(store.now().timestamp()), store.sensors_alive())
     if not terms:
-        yield from map(entry_of, store.in_range(LOWEST, HIGHEST, wanted))
+        yield from map(view.entry, store.in_range(LOWEST, HIGHEST, wanted))
     for place, term in enumerate(terms):
         before = terms[:place]
         for row in _rows_of(store, term, wanted):
             if not any(_matches(row, earlier) for earlier in before):
-                yield entry_of(row)
+                yield view.entry(row)
 
 
 def meets_a_crowded_prefix(store: ReadingStore, terms: Sequence[Term], wanted: Filter) -> bool:
@@ -142,21 +156,66 @@ def _matches(row: StoredRow, term: Term) -> bool:
     return row.asn == term if isinstance(term, int) else pack_address(row.ip) in term
 
 
-def entry_of(row: StoredRow) -> Entry:
-    """A stored row as a feed's entry."""
-    packed = pack_address(row.ip)
-    return Entry(
-        row.asn,
-        short_name(row.name or ""),
-        format_address(packed),
-        4 if len(packed) == IPv4_BYTES else 6,
-        _seconds(row.last_seen),
-        row.feed,
-        _seconds(row.first_seen),
-        row.hits,
-        row.sensors,
-        row.flags,
-    )
+@dataclass(frozen=True, slots=True)
+class View:
+    """Makes entries of stored rows, as of one moment."""
+
+    #: Seconds since 1970-01-01 UTC.
+    now_s: int
+    sensors_alive: int
+
+    def entry(self, row: StoredRow) -> Entry:
+        """A stored row as a feed's entry, with exact counts."""
+        packed = pack_address(row.ip)
+        today = self.now_s // _DAY_S
+        last_s, first_s = int(row.last_seen.timestamp()), int(row.first_seen.timestamp())
+        history = _history(row, last_s // _DAY_S, first_s // _DAY_S)
+        flags = recent_flags(history, today)
+        return Entry(
+            asn=row.asn,
+            name=short_name(row.name or ""),
+            address=format_address(packed),
+            family=4 if len(packed) == IPv4_BYTES else 6,
+            last_seen=_seconds(row.last_seen),
+            category=row.feed,
+            first_seen=_seconds(row.first_seen),
+            hits=row.hits,
+            sensors=row.sensors,
+            flags=flags,
+            targets=row.targets,
+            judgement=self._judge(row, flags, today),
+            days=_days(history, today, first_s // _DAY_S),
+            new=first_s > self.now_s - _DAY_S,
+        )
+
+    def _judge(self, row: StoredRow, flags: int, today: int) -> Judgement:
+        other = History(row.other_day, 0, row.other_flags_now, row.other_flags_before)
+        both = flags | (recent_flags(other, today) if row.other_day else row.other_flags)
+        listings = () if row.actor is None else (Listing("scanner", row.actor, fresh=True),)
+        return judge(
+            Evidence(
+                flags=both,
+                hits=max(row.hits, row.other_hits),
+                sensors=row.sensors,
+                sensors_alive=self.sensors_alive,
+                listings=listings,
+            )
+        )
+
+
+def _days(history: History, today: int, first_day: int) -> int:
+    """The marks of the past seven days, none before the first one."""
+    oldest = min(max(today - first_day, 0), WEEK_DAYS - 1)
+    return moved(history, today).days & (1 << oldest + 1) - 1
+
+
+def _history(row: StoredRow, last_day: int, first_day: int) -> History:
+    """A row's history; one that no program of this version has written has its two ends."""
+    if row.day == 0:
+        return History(last_day, masked(0, last_day, first_day, DAYS_MAX), row.flags)
+    stored = History(row.day, row.days & (1 << DAYS_MAX) - 1, row.flags_now, row.flags_before)
+    # A program of 0.1.0 may have moved last_seen and not the days.
+    return fold(stored, History(last_day, 1))
 
 
 def empty_said(feed: str, left_out: Mapping[str, int]) -> str:
@@ -171,7 +230,7 @@ def empty_said(feed: str, left_out: Mapping[str, int]) -> str:
 
 def _seconds(time: datetime) -> str:
     """Cut to the second, as in the feeds."""
-    return format_time(int(time.timestamp() // 1))
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 @contextmanager
@@ -188,17 +247,50 @@ def feed_rows(
     With them how many addresses it would leave out, by reason.
 
     Args:
+        settings: what is left out.
+        store: the database.
+        feed: the feed's name.
         since: in place of the beginning of the window.
         until: rows last seen at that time or later are left out.
     """
-    with TemporaryDirectory(prefix="smtpfeeds-") as folder:
-        window = Window(Path(folder))
-        try:
-            since = since or window_start(window_end(store.now()))
-            window.take(
-                store, since, None, LeftOut.by_settings(settings, store.exclusions()), until
+    now = store.now()
+    now_s = int(now.timestamp())
+    since = since or window_start(window_end(now))
+    with store.copy_window(since, until, now_s // _DAY_S // WEEK_DAYS) as blocks:
+        window = Window.read(blocks, now_s)
+    window, left_out = LeftOut.by_settings(settings, store.exclusions()).apply(window)
+    judgements = judge_window(window, store.sensors_alive(ALIVE_S), NoLists())
+    rows = FeedRows(
+        window,
+        feed,
+        judgements,
+        store.names_of(origins_in(window)),
+        now_s=now_s,
+        exact_counts=settings.publish_exact_counts,
+    )
+    yield entries_of(rows), left_out[feed]
+
+
+def entries_of(rows: FeedRows) -> Iterator[Entry]:
+    """A feed's rows one by one."""
+    for chunk in rows.chunks():
+        for asn, is_ipv4, *fields in zip(
+            chunk.asn,
+            chunk.is_ipv4,
+            chunk.name,
+            chunk.address,
+            chunk.last_seen,
+            chunk.first_seen,
+            chunk.hits,
+            chunk.sensors,
+            chunk.flags,
+            chunk.targets,
+            chunk.judgement,
+            chunk.days,
+            chunk.new,
+            strict=True,
+        ):
+            name, address, last_seen, *others = fields
+            yield Entry(
+                asn or None, name, address, 4 if is_ipv4 else 6, last_seen, chunk.category, *others
             )
-            names = store.names_of(window.asns)
-            yield entries(window.records[feed], feed, names), window.left_out[feed]
-        finally:
-            window.close()

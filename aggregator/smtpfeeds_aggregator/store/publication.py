@@ -6,9 +6,10 @@ outlives them all.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
-from typing import IO, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ..clock.database import Reading
 from .clock import read_clock
@@ -63,19 +64,31 @@ class PublicationStore:
         with database_errors():
             return [prefix for (prefix,) in self._connection.execute(self._sql["exclusions"])]
 
-    def copy_window(self, since: datetime, until: datetime | None, sink: IO[bytes]) -> None:
-        """Write what was last seen since a time, and before another, to a file as COPY text.
+    @contextmanager
+    def copy_window(
+        self, since: datetime, until: datetime | None, week: int
+    ) -> Iterator[Iterable[bytes | bytearray | memoryview]]:
+        """What was last seen since a time, and before another, as a binary COPY.
 
-        A row: address, feed, last and first seen (seconds since 1970), hits, flags, sensors,
-        stored ASN (0: none), tab-separated.
+        Args:
+            since: rows seen last at that time or later.
+            until: rows seen last at that time or later are left out.
+            week: the epoch week that counts as this one.
+
+        Yields:
+            Blocks as the server sends them.
         """
+        parameters = {"since": since, "until": until, "week": week}
         with (
             database_errors(),
             self._connection.cursor() as cursor,
-            cursor.copy(self._sql["copy_window"], {"since": since, "until": until}) as copy,
+            cursor.copy(self._sql["copy_window"], parameters) as copy,
         ):
-            for block in copy:
-                sink.write(block)
+            yield copy
+
+    def sensors_alive(self, alive_s: int) -> int:
+        """How many sensors were heard in so many seconds."""
+        return int(self._value("sensors_alive", alive_s=alive_s))
 
     def store_names(self, names: Mapping[int, str]) -> None:
         """Insert or correct names of autonomous systems."""

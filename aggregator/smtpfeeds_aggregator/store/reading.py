@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
+
 from .connection import Connection
 from .errors import database_errors
 from .sql import queries
@@ -32,7 +34,7 @@ class Filter:
 
 
 class StoredRow(NamedTuple):
-    """One address in one feed as it is stored, with its AS name and how many sensors saw it."""
+    """One address in one feed as it is stored, with its AS name, and what its class rests on."""
 
     ip: str
     feed: str
@@ -42,7 +44,20 @@ class StoredRow(NamedTuple):
     flags: int
     asn: int | None
     name: str | None
+    #: All that have a sighting of it, and how many of their addresses it came to lately.
     sensors: int
+    targets: int
+    day: int
+    days: int
+    flags_now: int
+    flags_before: int
+    actor: str | None
+    #: Of its row in the other feed; zeros where there is none.
+    other_hits: int
+    other_flags: int
+    other_day: int
+    other_flags_now: int
+    other_flags_before: int
 
 
 class FeedState(NamedTuple):
@@ -150,6 +165,7 @@ class ReadingStore:
                 feeds=list(wanted.feeds),
                 since=wanted.since,
                 until=wanted.until,
+                week=self._week(),
                 rows=PAGE_ROWS,
                 **parameters,
             )
@@ -157,6 +173,20 @@ class ReadingStore:
             if len(page) < PAGE_ROWS:
                 return
             after_ip, after_feed = page[-1][:2]
+
+    def now(self) -> datetime:
+        """The database's clock."""
+        now = self._rows("now")[0][0]
+        assert isinstance(now, datetime)
+        return now
+
+    def sensors_alive(self) -> int:
+        """How many sensors were heard lately."""
+        return int(self._rows("sensors_alive", alive_s=ALIVE_S)[0][0])
+
+    def _week(self) -> int:
+        """The epoch week of the database's clock."""
+        return int(self.now().timestamp()) * 1000 // DAY_MS // WEEK_DAYS
 
     def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with database_errors():

@@ -129,7 +129,8 @@ def _running(home: Home) -> Iterator[None]:
 
 def _options(folder: Path) -> list[str]:
     options = ["--dir", str(folder), "--publish-every", str(_PUBLISH_EVERY_S)]
-    options += ["--publish-non-global", "--smtp", "127.0.0.1:0", "--trusted-proxy", "127.0.0.0/8"]
+    options += ["--publish-non-global", "--publish-exact-counts"]
+    options += ["--smtp", "127.0.0.1:0", "--trusted-proxy", "127.0.0.0/8"]
     if _has_ipv6_loopback():
         options += ["--smtp", "[::1]:0", "--trusted-proxy", "::1/128"]
     options += ["--origin-table", str(folder / ORIGIN_TABLE)]

@@ -49,6 +49,7 @@ class Wanted:
     as_names: Path | None = None
     publish_every_s: int = 60
     publish_non_global: bool = False
+    publish_exact_counts: bool = False
 
 
 class Home:
@@ -138,6 +139,7 @@ class Home:
             "feeds_dir": str(self.folder),
             "publish_interval_s": wanted.publish_every_s,
             "publish_non_global": wanted.publish_non_global,
+            "publish_exact_counts": wanted.publish_exact_counts,
         }
         for name, path in (("origin_table", wanted.origin_table), ("as_names", wanted.as_names)):
             if path is not None:

@@ -1,29 +1,37 @@
 """The publisher's parts that need no database: the grid, sorting, times, reading back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publish_support import HOSTILE_NAMES, NOW, Seen, frame_of, hostile_rows, make_feed
+from publish_support import HOSTILE_NAMES, NOW, Seen, frame_of, hostile_rows, make_feed, window_of
 from smtpfeeds_aggregator.address_ranges import AddressRanges
 from smtpfeeds_aggregator.publish.check import check_feed
-from smtpfeeds_aggregator.publish.entries import RECORD, format_time, pack_record, tags
+from smtpfeeds_aggregator.publish.chunks import FeedRows, time_texts
+from smtpfeeds_aggregator.publish.entries import tags
 from smtpfeeds_aggregator.publish.formats import text as text_format
 from smtpfeeds_aggregator.publish.grid import expiry, next_point
+from smtpfeeds_aggregator.publish.judgements import NoLists, judge_window
 from smtpfeeds_aggregator.publish.manifest import generated_at
-from smtpfeeds_aggregator.publish.snapshot import LeftOut, Window, window_end, window_start
-from smtpfeeds_aggregator.publish.sorting import SortedRecords
-from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_aggregator.publish.snapshot import (
+    LeftOut,
+    in_ranges,
+    origin_changes,
+    window_end,
+    window_start,
+    with_origins,
+)
+from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.errors import PublishError
 from smtpfeeds_common.feeds import FEED_BY_NAME
 
 MIDNIGHT = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp())
-NOWHERE = AddressRanges(())
 
 
 @pytest.mark.parametrize(
@@ -55,12 +63,10 @@ def test_window_ends_on_the_next_full_minute() -> None:
     assert (window_end(NOW) - window_start(window_end(NOW))).days == 7
 
 
-@given(st.integers(0, 253_402_300_799))
-def test_times_are_written_as_utc(epoch_s: int) -> None:
-    expected = datetime.fromtimestamp(epoch_s, UTC)
-    assert (
-        datetime.strptime(format_time(epoch_s), "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC) == expected
-    )
+@given(st.lists(st.integers(0, 2**32 - 1)))
+def test_times_are_written_as_utc(seconds: list[int]) -> None:
+    expected = [f"{datetime.fromtimestamp(one, UTC):%Y-%m-%d %H:%M:%S}" for one in seconds]
+    assert time_texts(np.array(seconds, np.uint32)) == expected
 
 
 def test_tags_name_the_flags() -> None:
@@ -69,51 +75,56 @@ def test_tags_name_the_flags() -> None:
     assert tags(1 << 40) == ()  # a newer sensor's
 
 
+ADDRESSES = st.one_of(
+    st.ip_addresses(v=4),
+    # Without IPv4-mapped ones, which are IPv4 addresses.
+    st.integers(1 << 48, 2**128 - 1).map(IPv6Address),
+)
+
+
 @given(
-    st.lists(
-        st.tuples(
-            st.one_of(st.none(), st.integers(1, 2**32 - 1)),
-            st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)),
-        ),
-        unique=True,
-    ),
+    st.dictionaries(ADDRESSES, st.one_of(st.none(), st.integers(1, 2**32 - 1))),
     st.integers(1, 5),
 )
-def test_records_come_back_in_the_feeds_order(
-    rows: list[tuple[int | None, bytes]], run_records: int
+def test_rows_come_in_the_feeds_order(
+    rows: dict[IPv4Address | IPv6Address, int | None], together: int
 ) -> None:
-    """Through runs on disk as well: unknown ASN first, IPv4 before IPv6, by address."""
-    records = SortedRecords(Path("/tmp"), RECORD.size, run_records)
-    for asn, packed in rows:
-        records.add(pack_record(asn, packed, 1, 1, 1, 0, 1))
-    got = [(asn or None, packed[:size]) for asn, size, packed, *_ in map(RECORD.unpack, records)]
-    records.close()
-    assert got == sorted(rows, key=lambda row: (row[0] or 0, len(row[1]), row[1]))
+    """Unknown ASN first, IPv4 before IPv6, by address; however they are cut."""
+    window = window_of(Seen(str(ip), asn) for ip, asn in rows.items())
+    judgements = judge_window(window, 3, NoLists())
+    chunks = FeedRows(window, "smtpgreet", judgements, {}, now_s=0).chunks(together)
+    got = [pair for chunk in chunks for pair in zip(chunk.asn, chunk.address, strict=True)]
+    order = sorted(rows, key=lambda ip: (rows[ip] or 0, ip.version, ip.packed))
+    assert got == [(rows[ip] or 0, format_address(ip.packed)) for ip in order]
 
 
-def test_changed_origins_come_in_the_databases_key_order(tmp_path: Path) -> None:
+def test_changed_origins_come_in_the_databases_key_order() -> None:
     """Address first, then feed as text: what every writer locks by."""
 
     class Table:
-        def lookup_many(self, addresses: list[bytes]) -> list[int | None]:
+        generation = "t"
+
+        def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
             return [None if address[-1] == 9 else 7 for address in addresses]
 
-    window = Window(tmp_path)
-    seen = [
-        Seen("2001:db8::1", 5),
-        Seen("192.0.2.2", 5, "smtpgreet"),
-        Seen("192.0.2.2", 5, "smtpdata"),
-        Seen("192.0.2.1", 7),
-        Seen("10.0.0.9", 7),
-    ]
-    window.read([row.copied() for row in seen], Table(), LeftOut(NOWHERE, NOWHERE))  # type: ignore[arg-type]
-    assert list(window.changes()) == [
+        def name(self, asn: int) -> str | None:
+            return None
+
+    window = window_of(
+        [
+            Seen("2001:db8::1", 5),
+            Seen("192.0.2.2", 5, "smtpgreet"),
+            Seen("192.0.2.2", 5, "smtpdata"),
+            Seen("192.0.2.1", 7),
+            Seen("10.0.0.9", 7),
+        ]
+    )
+    assert list(origin_changes(window, with_origins(window, Table()))) == [
         ("10.0.0.9", "smtpgreet", None),
         ("192.0.2.2", "smtpdata", 7),
         ("192.0.2.2", "smtpgreet", 7),
         ("2001:db8::1", "smtpgreet", 7),
     ]
-    window.close()
 
 
 @pytest.mark.parametrize("manifest", [b"", b"{}", b"<html>", b'{"generated": "soon"}', b"\xff"])
@@ -169,6 +180,7 @@ def doubled(text: str) -> str:
         ("smtpgreet.ndjson", lambda text: text[: text.rindex("\n", 0, -1) + 1]),
         ("smtpgreet.ndjson", replaced("}\n", "\n")),
         ("smtpgreet.ndjson", lambda text: text + '{"ASN":1}\n'),
+        ("smtpgreet.ndjson", lambda text: text + "\n"),
     ],
 )
 def test_no_spoilt_file_passes_the_check(
@@ -205,13 +217,34 @@ def test_each_feed_says_which_event_it_lists() -> None:
         assert event in text_format.header(frame_of(name))
 
 
-def test_left_out_addresses_are_counted_by_reason(tmp_path: Path) -> None:
-    window = Window(tmp_path)
+def test_left_out_addresses_are_counted_by_reason() -> None:
     reserved = AddressRanges([ip_network("192.0.2.0/24")])
-    excluded = AddressRanges([ip_network("198.51.100.0/24")])
+    excluded = AddressRanges([ip_network("198.51.100.0/24"), ip_network("192.0.2.0/25")])
     seen = [Seen("192.0.2.1"), Seen("198.51.100.1"), Seen("203.0.113.1"), Seen("2001:db8::1")]
-    window.read([row.copied() for row in seen], None, LeftOut(reserved, excluded))
-    assert window.left_out["smtpgreet"] == {"not_global": 1, "excluded": 1}
-    packed = [RECORD.unpack(record)[2] for record in window.records["smtpgreet"]]
-    assert packed == [pack_address("203.0.113.1").ljust(16, b"\0"), pack_address("2001:db8::1")]
-    window.close()
+    published, left_out = LeftOut(reserved, excluded).apply(window_of(seen))
+    assert left_out["smtpgreet"] == {"not_global": 1, "excluded": 1}
+    assert left_out["smtpdata"] == {"not_global": 0, "excluded": 0}
+    assert published.packed(0, len(published)) == [
+        pack_address("203.0.113.1"),
+        pack_address("2001:db8::1"),
+    ]
+
+
+NETWORKS = st.lists(
+    st.tuples(ADDRESSES, st.integers(0, 128)).map(
+        lambda pair: ip_network((pair[0], min(pair[1], pair[0].max_prefixlen)), strict=False)
+    ),
+    max_size=6,
+)
+
+
+@given(st.sets(ADDRESSES, max_size=20), NETWORKS, NETWORKS)
+def test_a_window_is_in_the_same_ranges_as_its_addresses(
+    addresses: set[IPv4Address | IPv6Address],
+    inside: list[IPv4Network | IPv6Network],
+    outside: list[IPv4Network | IPv6Network],
+) -> None:
+    window = window_of(Seen(str(ip)) for ip in addresses)
+    ranges = AddressRanges(inside, outside)
+    expected = [packed in ranges for packed in window.packed(0, len(window))]
+    assert in_ranges(window, ranges).tolist() == expected

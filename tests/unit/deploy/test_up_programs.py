@@ -40,6 +40,7 @@ def test_settings_files_say_what_the_command_line_said(tmp_path: Path) -> None:
         origin_table=tmp_path / "table",
         publish_every_s=7,
         publish_non_global=True,
+        publish_exact_counts=True,
     )
     home.write_settings(wanted, "host='/x y' dbname=smtpfeeds")
     home.leave()
@@ -52,6 +53,7 @@ def test_settings_files_say_what_the_command_line_said(tmp_path: Path) -> None:
     assert aggregator["origin_table"] == str(tmp_path / "table")
     assert aggregator["publish_interval_s"] == 7
     assert aggregator["publish_non_global"] is True
+    assert aggregator["publish_exact_counts"] is True
     assert home.aggregator_file.stat().st_mode & 0o077 == 0
 
 

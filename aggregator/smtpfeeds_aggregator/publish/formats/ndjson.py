@@ -1,24 +1,32 @@
-"""The feed as NDJSON: one object a row, and one that closes the file and tells about it.
+"""The feed as NDJSON: one object a row, and nothing else.
 
-A reader that finds no closing object has a cut file.
+A closing record would be a row of another shape: readers that load the whole file into
+a table stumble over it. What there is to know about the file is in the manifest.
 """
 
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
+from ...meaning.classes import Judgement
 from ...names import NOT_KNOWN
-from ..entries import NOTICE, Counts, Entry, Frame, tags
+from ..entries import Columns, Counts, Frame, marks, tags
 
 SUFFIX: Final = ".ndjson"
-_encode: Final = msgspec.json.Encoder().encode
+_NEW: Final = ("false", "true")
+_ROW: Final = (
+    '{{"ASN":%s,"ASname":%s,"ipaddr":"%s","lastseen":"%s","category":"{category}",'
+    '"first_seen":"%s","hits":%d,"sensors":%d,"tags":%s,%s,"days_seen":%d,"days":"%s",'
+    '"targets":%d,"new":%s}}\n'
+)
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """The feed's five columns, then four more; null where nothing is known."""
+class Row(msgspec.Struct, frozen=True, gc=False, rename={"cls": "class"}):
+    """One line; null where nothing is known. What a reader may expect, and what is read back."""
 
-    asn: int | None = msgspec.field(name="ASN")
-    name: str | None = msgspec.field(name="ASname")
+    ASN: int | None
+    ASname: str | None
     ipaddr: str
     lastseen: str
     category: str
@@ -26,53 +34,66 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     hits: int
     sensors: int
     tags: tuple[str, ...]
+    cls: str
+    why: tuple[str, ...]
+    actor: str | None
+    days_seen: int
+    days: str
+    targets: int
+    new: bool
 
 
 def header(frame: Frame) -> str:  # noqa: ARG001 - every format takes it
-    """Nothing: what is told about the file closes it."""
+    """Nothing."""
     return ""
 
 
-def row(entry: Entry) -> str:
-    """One row."""
-    return (
-        _encode(
-            Row(
-                entry.asn,
-                None if entry.name == NOT_KNOWN else entry.name,
-                entry.address,
-                entry.last_seen,
-                entry.category,
-                entry.first_seen,
-                entry.hits,
-                entry.sensors,
-                tags(entry.flags),
-            )
-        ).decode()
-        + "\n"
+def rows(columns: Columns) -> list[str]:
+    """Rows."""
+    template = _ROW.format(category=columns.category)
+    names = {name: _json(None if name == NOT_KNOWN else name) for name in set(columns.name)}
+    return list(
+        map(
+            template.__mod__,
+            zip(
+                [asn or "null" for asn in columns.asn],
+                map(names.__getitem__, columns.name),
+                columns.address,
+                columns.last_seen,
+                columns.first_seen,
+                columns.hits,
+                columns.sensors,
+                map(_tags, columns.flags),
+                map(_judgement, columns.judgement),
+                map(int.bit_count, columns.days),
+                map(marks, columns.days),
+                columns.targets,
+                map(_NEW.__getitem__, columns.new),
+                strict=True,
+            ),
+        )
     )
 
 
-def footer(frame: Frame, counts: Counts) -> str:
-    """The closing object, the only one with a key ``metadata``."""
-    return _encode({"metadata": metadata(frame, counts)}).decode() + "\n"
+def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
+    """Nothing."""
+    return ""
 
 
-def metadata(frame: Frame, counts: Counts) -> dict[str, Any]:
-    """What there is to know about a feed besides its rows; times are UTC."""
-    return {
-        "feed": frame.feed.name,
-        "description": frame.feed.description,
-        "generated": iso(frame.generated),
-        "expires": iso(frame.expires),
-        "window": {"start": iso(frame.window_start), "end": iso(frame.window_end)},
-        "count": counts.addresses,
-        "asns": counts.asns,
-        "publisher": frame.publisher,
-        "contact": frame.contact,
-        "licence": frame.licence,
-        "notice": NOTICE,
-    }
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+@lru_cache(maxsize=1 << 12)
+def _tags(flags: int) -> str:
+    return _json(tags(flags))
+
+
+@lru_cache(maxsize=1 << 12)
+def _judgement(judgement: Judgement) -> str:
+    """Three members of the object."""
+    members = {"class": judgement.cls, "why": judgement.why, "actor": judgement.actor}
+    return _json(members)[1:-1]
 
 
 def iso(time: Any) -> str:

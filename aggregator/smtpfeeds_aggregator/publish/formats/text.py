@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from ...names import NOT_KNOWN, clean_name
-from ..entries import NOTICE, Counts, Entry, Frame
+from ..entries import NOTICE, Columns, Counts, Frame
 
 HEADER_LINES: Final = 68
 FOOTER_LINES: Final = 4
@@ -22,12 +22,19 @@ _EVENTS: Final = {
 }
 
 
-def row(entry: Entry) -> str:
-    """One row."""
-    return (
-        f"{entry.asn or NOT_KNOWN:<11}  |  {entry.name:<30}  |  {entry.address:<15}"
-        f"  |  {entry.last_seen}  |  {entry.category}\n"
-    )
+def rows(columns: Columns) -> list[str]:
+    """Rows; an origin's two fields are padded once."""
+    origins = {
+        origin: f"{origin[0] or NOT_KNOWN:<11}  |  {origin[1]:<30}  |  "
+        for origin in set(zip(columns.asn, columns.name, strict=True))
+    }
+    end = f"  |  {columns.category}\n"
+    return [
+        origins[asn, name] + address.ljust(15) + "  |  " + last_seen + end
+        for asn, name, address, last_seen in zip(
+            columns.asn, columns.name, columns.address, columns.last_seen, strict=True
+        )
+    ]
 
 
 def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both

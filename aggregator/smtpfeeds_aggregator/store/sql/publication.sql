@@ -27,23 +27,40 @@ WHERE since <= now() AND (until IS NULL OR until > now())
 ORDER BY prefix;
 
 -- name: copy_window
--- Everything seen since the beginning of the window, in no order: it is sorted by origin
--- afterwards, and the shorter this snapshot is open the more updates stay HOT.
--- Seconds are cut, not rounded.
+-- The window in rows of one length, for columns: no NULL, an address as two numbers. In no
+-- order: it is sorted afterwards, and the shorter this snapshot is open the more updates stay
+-- HOT. Targets count in this epoch week and the one before.
 COPY (
-    SELECT host(o.ip), o.feed,
-           floor(date_part('epoch', o.last_seen))::bigint,
-           floor(date_part('epoch', o.first_seen))::bigint,
-           o.hits, o.flags, coalesce(s.sensors, 0), coalesce(o.asn, 0)
+    SELECT family(o.ip) = 6,
+           o.feed = 'smtpdata',
+           CASE WHEN family(o.ip) = 6
+               THEN ('x' || encode(substring(inet_send(o.ip) FROM 5 FOR 8), 'hex'))::bit(64)::bigint
+               ELSE 0 END,
+           CASE WHEN family(o.ip) = 6
+               THEN ('x' || encode(substring(inet_send(o.ip) FROM 13 FOR 8), 'hex'))::bit(64)::bigint
+               ELSE o.ip - inet '0.0.0.0' END,
+           o.last_seen, o.first_seen,
+           o.hits, coalesce(o.asn, 0), o.day, o.days, o.flags, o.flags_now, o.flags_before,
+           coalesce(s.sensors, 0), coalesce(s.targets, 0)
     FROM observation AS o
     LEFT JOIN (
-        SELECT ip, feed, count(*) AS sensors FROM sighting
-        WHERE last_seen >= %(since)s
+        SELECT ip, feed, count(*) AS sensors,
+               sum(CASE
+                   WHEN day / 7 = %(week)s
+                       THEN bit_count((targets_now | targets_before)::bit(64))
+                   WHEN day / 7 = %(week)s - 1 THEN bit_count(targets_now::bit(64))
+                   WHEN day = 0 THEN bit_count(targets::bit(64))
+                   ELSE 0 END)::bigint AS targets
+        FROM sighting WHERE last_seen >= %(since)s
         GROUP BY ip, feed
     ) AS s USING (ip, feed)
     WHERE o.last_seen >= %(since)s
       AND (%(until)s::timestamptz IS NULL OR o.last_seen < %(until)s::timestamptz)
-) TO STDOUT;
+) TO STDOUT (FORMAT binary);
+
+-- name: sensors_alive
+-- Sensors that were heard lately: with few of them breadth says nothing.
+SELECT count(*) FROM sensor WHERE heard_at >= now() - make_interval(secs => %(alive_s)s);
 
 -- name: names_of
 -- The stored names of some autonomous systems.
@@ -78,35 +95,3 @@ FROM locked AS l WHERE o.ip = l.ip AND o.feed = l.feed;
 INSERT INTO origin_generation (generation, source, table_time, prefixes, origins)
 VALUES (%(generation)s, %(source)s, %(table_time)s, %(prefixes)s, %(origins)s)
 ON CONFLICT (generation) DO UPDATE SET last_used_at = now();
-
--- name: copy_columns
--- The window in rows of one length, for columns: no NULL, an address as two numbers. In no
--- order: it is sorted afterwards, and the shorter this snapshot is open the more updates stay
--- HOT. Targets count in this epoch week and the one before.
-COPY (
-    SELECT family(o.ip) = 6,
-           o.feed = 'smtpdata',
-           CASE WHEN family(o.ip) = 6
-               THEN ('x' || encode(substring(inet_send(o.ip) FROM 5 FOR 8), 'hex'))::bit(64)::bigint
-               ELSE 0 END,
-           CASE WHEN family(o.ip) = 6
-               THEN ('x' || encode(substring(inet_send(o.ip) FROM 13 FOR 8), 'hex'))::bit(64)::bigint
-               ELSE o.ip - inet '0.0.0.0' END,
-           o.last_seen, o.first_seen,
-           o.hits, coalesce(o.asn, 0), o.day, o.days, o.flags, o.flags_now, o.flags_before,
-           coalesce(s.sensors, 0), coalesce(s.targets, 0)
-    FROM observation AS o
-    LEFT JOIN (
-        SELECT ip, feed, count(*) AS sensors,
-               sum(CASE
-                   WHEN day / 7 = %(week)s
-                       THEN bit_count((targets_now | targets_before)::bit(64))
-                   WHEN day / 7 = %(week)s - 1 THEN bit_count(targets_now::bit(64))
-                   WHEN day = 0 THEN bit_count(targets::bit(64))
-                   ELSE 0 END)::bigint AS targets
-        FROM sighting WHERE last_seen >= %(since)s
-        GROUP BY ip, feed
-    ) AS s USING (ip, feed)
-    WHERE o.last_seen >= %(since)s
-      AND (%(until)s::timestamptz IS NULL OR o.last_seen < %(until)s::timestamptz)
-) TO STDOUT (FORMAT binary);

@@ -4,8 +4,24 @@
 -- name: page_of_range
 -- Rows of a range of addresses; the whole of the address space is a range too.
 SELECT host(o.ip), o.feed, o.first_seen, o.last_seen, o.hits, o.flags, o.asn, a.name,
-       (SELECT count(*) FROM sighting AS s WHERE s.ip = o.ip AND s.feed = o.feed)
+       s.sensors, s.targets, o.day, o.days, o.flags_now, o.flags_before, o.actor,
+       coalesce(x.hits, 0), coalesce(x.flags, 0), coalesce(x.day, 0),
+       coalesce(x.flags_now, 0), coalesce(x.flags_before, 0)
 FROM observation AS o LEFT JOIN autonomous_system AS a USING (asn)
+LEFT JOIN LATERAL (
+    -- Its row in the other feed; LIMIT keeps this a look-up by the key.
+    SELECT hits, flags, day, flags_now, flags_before FROM observation
+    WHERE ip = o.ip AND feed <> o.feed LIMIT 1
+) AS x ON true
+CROSS JOIN LATERAL (
+    SELECT count(*) AS sensors,
+           coalesce(sum(CASE
+               WHEN day / 7 = %(week)s THEN bit_count((targets_now | targets_before)::bit(64))
+               WHEN day / 7 = %(week)s - 1 THEN bit_count(targets_now::bit(64))
+               WHEN day = 0 THEN bit_count(targets::bit(64))
+               ELSE 0 END), 0)::bigint AS targets
+    FROM sighting WHERE ip = o.ip AND feed = o.feed
+) AS s
 WHERE (o.ip, o.feed) > (%(after_ip)s::inet, %(after_feed)s)
   AND o.ip >= %(low)s::inet AND o.ip <= %(high)s::inet
   AND o.feed = ANY(%(feeds)s)
@@ -17,8 +33,24 @@ LIMIT %(rows)s;
 -- name: page_of_asn
 -- Rows whose stored origin is an autonomous system.
 SELECT host(o.ip), o.feed, o.first_seen, o.last_seen, o.hits, o.flags, o.asn, a.name,
-       (SELECT count(*) FROM sighting AS s WHERE s.ip = o.ip AND s.feed = o.feed)
+       s.sensors, s.targets, o.day, o.days, o.flags_now, o.flags_before, o.actor,
+       coalesce(x.hits, 0), coalesce(x.flags, 0), coalesce(x.day, 0),
+       coalesce(x.flags_now, 0), coalesce(x.flags_before, 0)
 FROM observation AS o LEFT JOIN autonomous_system AS a USING (asn)
+LEFT JOIN LATERAL (
+    -- Its row in the other feed; LIMIT keeps this a look-up by the key.
+    SELECT hits, flags, day, flags_now, flags_before FROM observation
+    WHERE ip = o.ip AND feed <> o.feed LIMIT 1
+) AS x ON true
+CROSS JOIN LATERAL (
+    SELECT count(*) AS sensors,
+           coalesce(sum(CASE
+               WHEN day / 7 = %(week)s THEN bit_count((targets_now | targets_before)::bit(64))
+               WHEN day / 7 = %(week)s - 1 THEN bit_count(targets_now::bit(64))
+               WHEN day = 0 THEN bit_count(targets::bit(64))
+               ELSE 0 END), 0)::bigint AS targets
+    FROM sighting WHERE ip = o.ip AND feed = o.feed
+) AS s
 WHERE o.asn = %(asn)s
   AND (o.ip, o.feed) > (%(after_ip)s::inet, %(after_feed)s)
   AND o.feed = ANY(%(feeds)s)
@@ -89,3 +121,10 @@ WHERE (%(account)s::text IS NULL OR account = %(account)s)
   AND (%(since)s::timestamptz IS NULL OR last_at >= %(since)s)
 ORDER BY hour DESC, messages DESC, account, reason
 LIMIT %(rows)s;
+
+-- name: now
+SELECT now();
+
+-- name: sensors_alive
+-- Sensors that were heard lately: with few of them breadth says nothing.
+SELECT count(*) FROM sensor WHERE heard_at >= now() - make_interval(secs => %(alive_s)s);
