@@ -25,6 +25,7 @@ from .clock_watch import ClockWatch
 from .health import Health
 from .ingest.worker import IngestWorker
 from .maintenance import Maintenance
+from .meaning.lists.in_use import ListSource
 from .metrics import Metrics
 from .origin import OriginSource
 from .parts import Part
@@ -57,7 +58,7 @@ class Service:
         """Build all parts; nothing runs yet. ``signals`` ends ``run``.
 
         Raises:
-            SettingsError, DatabaseError, OriginError: what is missing.
+            SettingsError, DatabaseError, DatasetError: what is missing.
         """
         self._settings = settings
         self.metrics, self.health = Metrics(), Health()
@@ -72,6 +73,9 @@ class Service:
             discard(connection)
         self._origins = OriginSource(settings)
         self._origins.load()
+        self._lists = ListSource(settings) if settings.feeds_dir else None
+        if self._lists is not None:
+            self._lists.load()
         self._source = _make_source(settings, self.metrics)
         store = IngestStore(
             lambda: connect(settings, "ingest", autocommit=True, limit_s=limit_s),
@@ -102,6 +106,8 @@ class Service:
             again("maintenance", Maintenance(settings, clock, metrics, health).run),
             again("origin", self._origins.run),
         ]
+        if self._lists is not None:
+            parts.append(again("lists", self._lists.run))
         if settings.feeds_dir:
             from .publish.service import PublishLoop
 

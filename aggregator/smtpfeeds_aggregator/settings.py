@@ -205,6 +205,48 @@ class AggregatorSettings:
         unit="seconds",
         help="making an origin table ready may take this long",
     )
+    lists_dir: str = setting(
+        "",
+        help="directory of lists of scanners and mailers that `smtpfeeds lists refresh` keeps; "
+        "empty: the packaged lists and lists_files, read into memory",
+    )
+    lists_packaged: bool = setting(
+        True, help="use the MISP warning lists of scanners and mailers that are installed"
+    )
+    lists_files: tuple[str, ...] = setting(
+        (), help="lists of your own: text with a prefix a line, or a MISP warning list"
+    )
+    lists_misp_url: str = setting(
+        "", help="where newer MISP warning lists are; below it: NAME/list.json"
+    )
+    lists_openfilters_url: str = setting(
+        "", help="where OpenFilters' lists of scanners are; below it: NAME_v4.txt, NAME_v6.txt"
+    )
+    lists_urls: tuple[str, ...] = setting((), help="addresses of further lists")
+    lists_allow_http: bool = setting(
+        False, help="also fetch lists over plain http:// from other hosts than this one"
+    )
+    lists_refresh_interval_s: int = setting(
+        86_400,
+        minimum=0,
+        maximum=31_536_000,
+        unit="seconds",
+        help="refresh lists_dir this often (at least 3600); 0: only by command",
+    )
+    lists_refresh_jitter_s: int = setting(
+        1800,
+        minimum=0,
+        maximum=86_400,
+        unit="seconds",
+        help="wait up to this much longer, by chance, so that not all ask at once",
+    )
+    lists_fetch_timeout_s: int = setting(
+        1800,
+        minimum=10,
+        maximum=86_400,
+        unit="seconds",
+        help="fetching all lists may take this long",
+    )
     ingest_batch_messages: int = setting(
         50, minimum=1, maximum=1000, unit="messages", help="collect at most this many for a commit"
     )

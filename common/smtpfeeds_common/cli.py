@@ -57,6 +57,11 @@ COMMANDS: Final = {
     "origin": Entry(
         "smtpfeeds_aggregator.cli.origin:origin", "aggregator", "Origin tables: ASN and AS name."
     ),
+    "lists": Entry(
+        "smtpfeeds_aggregator.cli.lists:lists",
+        "aggregator",
+        "Lists of known scanners and large mailers.",
+    ),
     "up": Entry("smtpfeeds_deploy.cli:up", "single-host", "Run everything on this one host."),
     "demo": Entry(
         "smtpfeeds_deploy.cli:demo", "single-host", "Show the whole pipeline with made-up clients."

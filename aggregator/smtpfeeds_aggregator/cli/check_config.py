@@ -12,7 +12,7 @@ from getpass import getuser
 from pathlib import Path
 from typing import Final
 
-from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.errors import ListsError, SettingsError
 from smtpfeeds_common.users import only_root_reads
 
 from ..settings import AggregatorSettings
@@ -44,6 +44,7 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
     for name in ("origin_table", "as_names"):
         if value := getattr(settings, name):
             _check_file(name, Path(value))
+    yield from _lists(settings)
     if os.geteuid() == 0:
         for name in _SECRET_FILES:
             if (value := getattr(settings, name)) and only_root_reads(value):
@@ -52,6 +53,20 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
                     "another user: `--as smtpfeeds` checks as that user"
                 )
     yield "the settings are good"
+
+
+def _lists(settings: AggregatorSettings) -> Iterator[str]:
+    from ..meaning.lists.sources import sources_of
+
+    for path in settings.lists_files:
+        _check_file("lists_files", Path(path))
+    if settings.lists_dir:
+        _check_writable("lists_dir", Path(settings.lists_dir))
+    try:
+        sources = sources_of(settings)
+    except ListsError as exc:
+        raise SettingsError(exc.message) from exc
+    yield f"lists: {len(sources)} of scanners and mailers"
 
 
 def _broker(settings: AggregatorSettings) -> str:

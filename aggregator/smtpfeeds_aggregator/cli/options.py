@@ -32,6 +32,19 @@ def load(config: Path | None) -> AggregatorSettings:
     return settings
 
 
+def config_of(config: Path | None, folder: Path | None) -> Path | None:
+    """The settings file that `--config` or `--dir` names.
+
+    Raises:
+        SettingsError: both are given, or the folder is none of `smtpfeeds up`.
+    """
+    if folder is None:
+        return config
+    if config is not None:
+        raise SettingsError("--dir says which settings already; leave --config out")
+    return single_host_settings(folder)
+
+
 def single_host_settings(folder: Path) -> Path:
     """The settings file of a folder of `smtpfeeds up`, for a command that asks nothing else.
 

@@ -22,12 +22,11 @@ from smtpfeeds_common.times import iso_utc
 from .. import settings as aggregator_settings
 from ..origin import OriginSource, OriginTable
 from ..settings import AggregatorSettings
-from .options import CONFIG, FOLDER, single_host_settings
+from .addresses import texts_of
+from .options import CONFIG, FOLDER, config_of
 
 #: Addresses from a pipe are looked up in blocks of this many lines.
 _BLOCK: Final = 1000
-#: A longer line is no address.
-_MAX_LINE: Final = 200
 _WRONG_USE: Final = 2
 _COLUMNS: Final = ("address", "asn", "prefix", "name", "generation")
 
@@ -49,10 +48,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         as_names: str | None,
         **arguments: Any,
     ) -> None:
-        if folder is not None:
-            if config is not None:
-                raise SettingsError("--dir says which settings already; leave --config out")
-            config = single_host_settings(folder)
+        config = config_of(config, folder)
         # The one that is named here stands alone, whatever the file says.
         if origin_table is not None and origin_dir is None:
             origin_dir = ""
@@ -92,7 +88,7 @@ def lookup(
     3 if the table cannot be used.
     """
     table = _current(settings)
-    lines = _from_stdin() if addresses == ("-",) else iter(addresses)
+    lines = iter(texts_of(addresses))
     lookup = _Lookup(table)
     rows = (row for block in _blocks(lines) for row in lookup.rows(block))
     found = _write(rows, "json" if as_json else form)
@@ -184,13 +180,6 @@ def _current(settings: AggregatorSettings) -> OriginTable:
     source = OriginSource(settings)
     source.load()
     return source.current
-
-
-def _from_stdin() -> Iterator[str]:
-    """The lines of the standard input, without blank ones; over-long ones cut."""
-    while line := sys.stdin.buffer.readline(_MAX_LINE):
-        if line.strip():
-            yield line.decode("ascii", errors="replace").strip()
 
 
 def _blocks(lines: Iterator[str]) -> Iterator[list[str]]:

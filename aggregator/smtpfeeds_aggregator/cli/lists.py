@@ -1,0 +1,239 @@
+"""`smtpfeeds lists`: show and refresh the lists of scanners and mailers, look addresses up.
+
+These commands read the same files as a running aggregator and send it nothing: it notices
+another generation by itself.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+
+from smtpfeeds_common import logs
+from smtpfeeds_common.addresses import format_address
+from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.times import iso_utc
+
+from .. import settings as aggregator_settings
+from .addresses import addresses_of
+from .options import CONFIG, FOLDER, config_of
+from .query import format_options, list_formats
+
+if TYPE_CHECKING:
+    from ..meaning.lists.in_use import ListSource
+    from ..meaning.lists.table import ListTable, Match
+    from ..settings import AggregatorSettings
+
+_STATUS: Final = (
+    *("list", "kind", "actor", "day", "age_days", "day_from", "entries", "dropped", "source"),
+    "refused",
+)
+_LOOKUP: Final = (
+    *("address", "prefix", "kind", "actor", "fresh", "age_days", "day", "list", "home"),
+)
+_PLAIN: Final = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="A line to read, or one JSON object.",
+)
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name the settings, and `settings` made of them."""
+
+    @CONFIG
+    @FOLDER
+    @wraps(command)
+    def run(config: Path | None, folder: Path | None, **arguments: Any) -> None:
+        settings = aggregator_settings.load(config_of(config, folder))
+        logs.configure("warning", settings.log_format)
+        command(settings, **arguments)
+
+    return run
+
+
+@click.group()
+def lists() -> None:
+    """Lists of known scanners and large mailers."""
+
+
+@lists.command(short_help="Show the lists in use, their ages and what was refused.")
+@format_options(list_formats)
+@_with_settings
+def status(settings: "AggregatorSettings", form: str) -> None:
+    """Show each list: whose it is, its date, its entries, and why newer ones were refused.
+
+    An entry of a single address counts for 60 days from the list's date, a range for a year.
+    """
+    from .output import write_records
+
+    source, today = _loaded(settings), datetime.now(UTC).date()
+    records = [
+        {
+            "list": each.name,
+            "kind": each.kind,
+            "actor": each.actor,
+            "day": each.day,
+            "age_days": (today - each.day).days,
+            "day_from": each.day_from,
+            "entries": len(each.prefixes),
+            "dropped": each.dropped,
+            "source": each.source,
+            "refused": each.refused or None,
+        }
+        for each in source.current.lists
+    ]
+    state = _state_of(settings, source.current)
+    if form == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(state | {"lists": records})).decode())
+        return
+    if form == "table":
+        for line in _state_lines(state):
+            click.echo(line)
+    write_records(records, _STATUS, form, "there is no list")
+
+
+@lists.command(short_help="Say which lists hold addresses.")
+@click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS…|-")
+@format_options(list_formats)
+@_with_settings
+def lookup(settings: "AggregatorSettings", addresses: tuple[str, ...], form: str) -> None:
+    """Say which lists hold ADDRESSes; `-` reads them from the standard input, one a line.
+
+    The longest prefix comes first, then the newest. Exit codes: 0 if any address is listed, 1 if
+    none is, 2 if what was given is no address at all, 3 if the lists cannot be used.
+    """
+    from .output import write_records
+
+    table, today = _loaded(settings).current, datetime.now(UTC).date()
+    rows = (
+        _row(packed, match, today)
+        for packed in addresses_of(addresses)
+        for match in table.find(packed)
+    )
+    write_records(list(rows), _LOOKUP, form, "no list holds it")
+
+
+@lists.command(short_help="Read all lists again, and put them in use.")
+@click.option("--force", is_flag=True, help="Also use lists that grew much or became empty.")
+@click.option("--offline", is_flag=True, help="Fetch nothing: only files and the package.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@_PLAIN
+@_with_settings
+def refresh(
+    settings: "AggregatorSettings", *, force: bool, offline: bool, quiet: bool, form: str
+) -> None:
+    """Fetch the lists that the settings name, check them, and put them in use.
+
+    A list that is refused stays as it was; it is named, with the reason.
+    """
+    from ..meaning.lists.refresh import refresh as run_refresh
+
+    outcome = run_refresh(
+        settings,
+        fetch=not offline,
+        force=force,
+        progress=lambda text: None if quiet else click.echo(text, err=True),
+    )
+    if form == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(outcome)).decode())
+        return
+    for reason in outcome.refused.values():
+        click.echo(f"refused: {reason}", err=True)
+    click.echo(
+        f"{outcome.generation} "
+        + ("is in use already: nothing changed" if outcome.unchanged else "is in use")
+        + f": {outcome.lists} lists, {outcome.entries} entries"
+        + (f", {len(outcome.refused)} refused" if outcome.refused else "")
+    )
+
+
+@lists.command(short_help="Put the lists before the current ones in use again.")
+@_PLAIN
+@_with_settings
+def rollback(settings: "AggregatorSettings", *, form: str) -> None:
+    """Put the generation before in use again; the one left is taken again only with --force."""
+    from ..meaning.lists.refresh import directory_of
+
+    if not settings.lists_dir:
+        raise SettingsError("lists_dir is not set: only a directory of lists can be rolled back")
+    manifest = directory_of(settings.lists_dir).roll_back().manifest
+    if form == "json":
+        wanted = ("generation", "made_at", "lists", "entries")
+        click.echo(msgspec.json.encode({key: manifest[key] for key in wanted}).decode())
+        return
+    click.echo(f"{manifest['generation']} is in use again, of {manifest['made_at']}")
+
+
+def _loaded(settings: "AggregatorSettings") -> "ListSource":
+    from ..meaning.lists.in_use import ListSource
+
+    source = ListSource(settings)
+    source.load()
+    return source
+
+
+def _row(packed: bytes, match: "Match", today: Any) -> dict[str, Any]:
+    each = match.list
+    return {
+        "address": format_address(packed),
+        "prefix": str(match.prefix),
+        "kind": each.kind,
+        "actor": each.actor,
+        "fresh": match.is_fresh(today),
+        "age_days": (today - each.day).days,
+        "day": each.day,
+        "list": each.name,
+        "home": each.home or None,
+    }
+
+
+def _state_of(settings: "AggregatorSettings", table: "ListTable") -> dict[str, Any]:
+    """The generation, and how refreshes went; under names that stay."""
+    state: dict[str, Any] = {
+        "generation": table.generation,
+        "entries": sum(len(each.prefixes) for each in table.lists),
+    }
+    if not settings.lists_dir:
+        return state
+    from ..meaning.lists.refresh import directory_of, schedule_of
+
+    directory = directory_of(settings.lists_dir)
+    noted = directory.status()
+    due = schedule_of(settings).next_refresh(noted, datetime.now(UTC))
+    return state | {
+        "older_generations": [generation.name for generation in directory.others()],
+        "rolled_back": noted.get("rolled_back"),
+        "last_attempt": noted.get("last_attempt"),
+        "last_success": noted.get("last_success"),
+        "last_failure": noted.get("last_failure"),
+        "next_refresh": iso_utc(due) if due else None,
+        "refused": noted.get("refused") or {},
+    }
+
+
+def _state_lines(state: dict[str, Any]) -> Iterator[str]:
+    width = max(map(len, state))
+    for key, value in state.items():
+        if key == "refused":
+            for reason in value.values():
+                yield f"{key:{width}}  {reason}"
+        else:
+            yield f"{key.replace('_', ' '):{width}}  {_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    if value in (None, []):
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(value)
+    if isinstance(value, dict):
+        return f"{value.get('time')}: {value.get('reason')}"
+    return str(value)

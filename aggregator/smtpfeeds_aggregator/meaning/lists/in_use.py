@@ -1,0 +1,204 @@
+"""The lists of a running program: one current table, kept fresh.
+
+`load` once, then `run` on a thread of its own: it notices another generation or a changed file
+of the operator's, reads it aside, and swaps one reference. With `lists_dir` every change is a
+generation there; without, the package and the operator's files are read into memory. What
+cannot be used is named once, and the lists in use stay.
+"""
+
+import logging
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from smtpfeeds_common.errors import ListsError
+from smtpfeeds_common.logs import fields
+
+from ...datasets.directory import DatasetDirectory, Generation
+from ...settings import AggregatorSettings
+from .refresh import LISTS, directory_of, refresh, schedule_of
+from .sources import Reader, State, read_lists, sources_of
+from .table import ListTable
+
+logger: Final = logging.getLogger(__name__)
+
+#: How often it looks for another generation or changed files.
+WATCH_S: Final = 10.0
+_NO_LISTS: Final = ListTable((), "none")
+
+
+class ListSource:
+    """The current lists that the settings name."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        """Load nothing yet.
+
+        Raises:
+            SettingsError: the settings contradict each other.
+        """
+        self._settings = settings
+        self._sources = sources_of(settings)
+        self._directory = directory_of(settings.lists_dir) if settings.lists_dir else None
+        self._files = [Path(path) for path in settings.lists_files]
+        self._current = _NO_LISTS
+        self._begun = datetime.now(UTC)
+        self._target: str | None = None
+        #: What was seen of the files last; `None`: nothing yet.
+        self._files_seen: object = None
+        self._refused = ""
+
+    @property
+    def current(self) -> ListTable:
+        """The lists in use: take the table once for what must agree."""
+        return self._current
+
+    def load(self) -> None:
+        """Load the generation in use, or what is on this host where there is none yet.
+
+        Raises:
+            ListsError: an operator's file cannot be used.
+        """
+        if self._directory is not None and self._load_any_generation(self._directory):
+            return
+        seen = self._look_at_files()
+        state = self._read_local()
+        for place, reason in state.refused.items():
+            if place in self._settings.lists_files:
+                raise ListsError(reason)
+            logger.warning("list refused", extra=fields(reason=reason))
+        self._take(ListTable(state.lists, state.generation))
+        if self._directory is None or not self._files:
+            self._files_seen = seen
+
+    def run(self, stop: threading.Event) -> None:
+        """Notice changes, and refresh on schedule, until stopped; raises nothing."""
+        while not stop.wait(WATCH_S):
+            try:
+                self.look_again(stop)
+                self.refresh_if_due(stop)
+            except Exception:
+                logger.exception("watching the lists failed; the lists in use stay")
+
+    def look_again(self, stop: threading.Event | None = None) -> bool:
+        """Take another generation or changed files; whether other lists are in use now."""
+        before = self._current
+        try:
+            seen = self._look_at_files()
+            if self._directory is None:
+                if seen != self._files_seen:
+                    self._files_seen = seen
+                    self._take_local()
+            else:
+                if seen != self._files_seen:
+                    refresh(self._settings, fetch=False, stop=stop)
+                    self._files_seen = seen
+                if self._directory.target() != self._target:
+                    self._load_current(self._directory)
+            self._refused = ""
+        except ListsError as exc:
+            if stop is None or not stop.is_set():
+                self._complain(exc.message)
+        return self._current is not before
+
+    def refresh_if_due(
+        self, stop: threading.Event | None = None, now: datetime | None = None
+    ) -> bool:
+        """Refresh the directory where its schedule says so, and take what comes."""
+        if self._directory is None:
+            return False
+        at = now or datetime.now(UTC)
+        due = schedule_of(self._settings).next_refresh(self._directory.status(), self._begun)
+        if due is None or at < due:
+            return False
+        try:
+            outcome = refresh(self._settings, stop=stop, now=at)
+        except ListsError as exc:
+            if stop is None or not stop.is_set():
+                logger.error(  # noqa: TRY400 - the reason is the message
+                    "refresh of lists failed; the lists in use stay",
+                    extra=fields(reason=exc.message, generation=self._current.generation),
+                )
+            return True
+        logger.info(
+            "lists refreshed",
+            extra=fields(
+                generation=outcome.generation,
+                unchanged=outcome.unchanged,
+                refused=len(outcome.refused),
+            ),
+        )
+        self.look_again(stop)
+        return True
+
+    def _look_at_files(self) -> object:
+        """What changes when an operator's file does."""
+        seen: list[tuple[int, ...]] = []
+        for path in self._files:
+            try:
+                status = path.stat()
+            except OSError:
+                seen.append(())
+            else:
+                seen.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+        return tuple(seen)
+
+    def _load_any_generation(self, directory: DatasetDirectory) -> bool:
+        """Load the current generation; where it is damaged, one before it."""
+        try:
+            return self._load_current(directory)
+        except ListsError as exc:
+            reason = exc.message
+        for generation in directory.others():
+            with suppress(ListsError):
+                self._take(_table_of(generation))
+                logger.error(
+                    "lists damaged; older ones are in use",
+                    extra=fields(reason=reason, generation=generation.name),
+                )
+                return True
+        logger.error("lists damaged; the packaged ones are in use", extra=fields(reason=reason))
+        return False
+
+    def _load_current(self, directory: DatasetDirectory) -> bool:
+        target, generation = directory.target(), directory.current()
+        if generation is None:
+            return False
+        self._take(_table_of(generation))
+        self._target = target
+        return True
+
+    def _read_local(self) -> State:
+        """The package and the operator's files; a list that is refused keeps its state."""
+        before = {each.name: each for each in self._current.lists}
+        return Reader(before, datetime.now(UTC).date()).read(self._sources)
+
+    def _take_local(self) -> None:
+        state = self._read_local()
+        self._take(ListTable(state.lists, state.generation))
+        if state.refused:
+            raise ListsError("; ".join(state.refused.values()))
+
+    def _complain(self, reason: str) -> None:
+        if reason != self._refused:
+            logger.error(
+                "lists refused; those in use stay",
+                extra=fields(reason=reason, generation=self._current.generation),
+            )
+        self._refused = reason
+
+    def _take(self, table: ListTable) -> None:
+        self._current = table
+        logger.info(
+            "lists in use",
+            extra=fields(
+                generation=table.generation,
+                lists=len(table.lists),
+                entries=sum(len(each.prefixes) for each in table.lists),
+            ),
+        )
+
+
+def _table_of(generation: Generation) -> ListTable:
+    return ListTable(read_lists(generation.check(LISTS)), generation.name)

@@ -1,0 +1,105 @@
+"""What a list is: prefixes of one actor, with a date."""
+
+import socket
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal, NamedTuple
+
+from smtpfeeds_common.addresses import format_address
+
+ListKind = Literal["scanner", "mailer"]
+#: What the date of a list follows from.
+DateRule = Literal["version", "stated", "package", "changed"]
+
+
+class Prefix(NamedTuple):
+    """A prefix as numbers: 32 or 128 bits, first address, length."""
+
+    bits: int
+    start: int
+    length: int
+
+    def __str__(self) -> str:
+        return f"{format_address(self.start.to_bytes(self.bits // 8))}/{self.length}"
+
+
+def parse_prefix(text: str) -> Prefix:
+    """Read an address or a prefix; host bits are cut off.
+
+    Raises:
+        ValueError: it is neither, or one of IPv4-mapped addresses.
+    """
+    address, slash, length_text = text.partition("/")
+    family, bits = (socket.AF_INET6, 128) if ":" in address else (socket.AF_INET, 32)
+    try:
+        number = int.from_bytes(socket.inet_pton(family, address))
+    except OSError as exc:
+        raise ValueError(f"{text!r} is no address") from exc
+    if slash and not (length_text.isascii() and length_text.isdigit()):
+        raise ValueError(f"{text!r} has no prefix length")
+    length = int(length_text) if slash else bits
+    if length > bits:
+        raise ValueError(f"{text!r} has no prefix length")
+    if bits == 128 and number >> 32 == 0xFFFF:
+        raise ValueError(f"{text!r} is an IPv4-mapped address")
+    host = bits - length
+    return Prefix(bits, number >> host << host, length)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressList:
+    """One list, checked."""
+
+    name: str
+    kind: ListKind
+    #: The organisation, as a short word; of a mailer the list's name.
+    actor: str
+    home: str
+    #: An address, a path, or the package with its version.
+    source: str
+    day: date
+    day_from: DateRule
+    prefixes: tuple[Prefix, ...]
+    #: Entries that were left out: not globally routable, or not to be read.
+    dropped: int = 0
+    #: Why its newer state was refused; this is the one before.
+    refused: str = ""
+    #: What tells the next fetch that nothing is newer, and that the content is the same.
+    fetched: tuple[tuple[str, str], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For a generation's file."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "actor": self.actor,
+            "home": self.home,
+            "source": self.source,
+            "day": self.day.isoformat(),
+            "day_from": self.day_from,
+            "prefixes": [str(prefix) for prefix in self.prefixes],
+            "dropped": self.dropped,
+            "refused": self.refused,
+            "fetched": dict(self.fetched),
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "AddressList":
+        """From a generation's file.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        return cls(
+            name=content["name"],
+            kind=content["kind"],
+            actor=content["actor"],
+            home=content["home"],
+            source=content["source"],
+            day=date.fromisoformat(content["day"]),
+            day_from=content["day_from"],
+            prefixes=tuple(map(parse_prefix, content["prefixes"])),
+            dropped=content["dropped"],
+            refused=content["refused"],
+            fetched=tuple(content["fetched"].items()),
+        )

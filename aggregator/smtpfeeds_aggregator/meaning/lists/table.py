@@ -1,0 +1,190 @@
+"""From lists to ranges, and a million addresses looked up at once.
+
+Listed prefixes nest and overlap across lists. One pass turns them into ranges that do not, each
+with all the entries that hold it, the most specific first; equal sets of entries share a number.
+A look-up is one binary search for a column of addresses.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from itertools import groupby
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..classes import Listing
+from .model import AddressList, ListKind, Prefix
+
+#: Addresses change hands: a quarter of the single ones were gone from the same list after
+#: eight months. A range stays with its owner for longer.
+HOST_DAYS: Final = 60
+RANGE_DAYS: Final = 365
+
+Numbers = npt.NDArray[np.unsignedinteger]
+Ids = npt.NDArray[np.uint32]
+_KEY6: Final = np.dtype("S16")
+
+
+class Match(NamedTuple):
+    """One entry that holds an address."""
+
+    prefix: Prefix
+    list: AddressList
+
+    def is_fresh(self, today: date) -> bool:
+        """Whether it is young enough to decide."""
+        limit = HOST_DAYS if self.prefix.length == self.prefix.bits else RANGE_DAYS
+        return (today - self.list.day).days <= limit
+
+
+class _Ranges(NamedTuple):
+    """First addresses in order, and the number of the set of entries that holds each range."""
+
+    starts: npt.NDArray[np.generic]
+    ids: Ids
+
+
+class ListTable:
+    """Some lists, ready for look-ups; never changed."""
+
+    def __init__(self, lists: Sequence[AddressList], generation: str) -> None:
+        self.lists = tuple(lists)
+        #: The stable name of their content.
+        self.generation = generation
+        matches = sorted(
+            (Match(prefix, each) for each in self.lists for prefix in each.prefixes),
+            key=lambda match: (match.prefix, -match.list.day.toordinal(), match.list.name),
+        )
+        sets = _Sets()
+        ipv4, ipv6 = (
+            _flatten([(i, m.prefix) for i, m in enumerate(matches) if m.prefix.bits == bits], sets)
+            for bits in (32, 128)
+        )
+        #: What the numbers stand for; 0: nothing.
+        self._sets = [tuple(matches[index] for index in each) for each in sets.members]
+        self._ipv4 = _Ranges(np.array(ipv4.starts, np.uint32), np.array(ipv4.ids, np.uint32))
+        packed = b"".join(start.to_bytes(16) for start in ipv6.starts)
+        self._ipv6 = _Ranges(np.frombuffer(packed, _KEY6), np.array(ipv6.ids, np.uint32))
+        self._high6 = np.array([start >> 64 for start in ipv6.starts], np.uint64)
+        self._of_day: tuple[date, Sequence[tuple[Listing, ...]]] | None = None
+
+    def find(self, packed: bytes) -> tuple[Match, ...]:
+        """The entries that hold one address: longest prefix first, then the newest."""
+        nothing = np.empty(0, np.uint64)
+        if len(packed) == 4:
+            ids = self.ids(np.frombuffer(packed, ">u4"), nothing, nothing)
+        else:
+            halves = np.frombuffer(packed, ">u8")
+            ids = self.ids(nothing, halves[:1], halves[1:])
+        return self._sets[int(ids[0])]
+
+    def listings(self, packed: bytes, today: date) -> tuple[Listing, ...]:
+        """What `find` means for the class of an address."""
+        return _listings(self.find(packed), today)
+
+    def on(self, today: date) -> "ListsOfDay":
+        """The look-up for a publication of this day."""
+        if self._of_day is None or self._of_day[0] != today:
+            self._of_day = today, [_listings(matches, today) for matches in self._sets]
+        return ListsOfDay(self, self._of_day[1])
+
+    def ids(self, ipv4: Numbers, high: Numbers, low: Numbers) -> Ids:
+        """The number of the set of entries of each address, IPv4 first; 0: nothing.
+
+        Args:
+            ipv4: IPv4 addresses as numbers.
+            high: the upper 64 bits of IPv6 addresses.
+            low: their lower 64 bits.
+        """
+        four = _looked_up(self._ipv4, ipv4.astype(np.uint32))
+        return np.concatenate([four, self._ids6(high.astype(np.uint64), low.astype(np.uint64))])
+
+    def _ids6(self, high: Numbers, low: Numbers) -> Ids:
+        """By the upper 64 bits; by all 128 only where a range begins within those."""
+        at = np.searchsorted(self._high6, high, side="right") - 1
+        ids: Ids = self._ipv6.ids[at]
+        inside = np.flatnonzero(self._high6[at] == high)
+        octets = np.empty((len(inside), 2), ">u8")
+        octets[:, 0], octets[:, 1] = high[inside], low[inside]
+        ids[inside] = _looked_up(self._ipv6, np.frombuffer(octets.tobytes(), _KEY6))
+        return ids
+
+
+class ListsOfDay:
+    """A table's look-up on one day: what publishing asks for."""
+
+    def __init__(self, table: ListTable, listings: Sequence[tuple[Listing, ...]]) -> None:
+        self._table, self._listings = table, listings
+
+    def of_window(
+        self, ipv4: Numbers, high: Numbers, low: Numbers, /
+    ) -> tuple[Ids, Sequence[tuple[Listing, ...]]]:
+        """A number for each address, IPv4 first, and what each number stands for; 0: nothing."""
+        return self._table.ids(ipv4, high, low), self._listings
+
+
+def _looked_up(ranges: _Ranges, keys: npt.NDArray[np.generic]) -> Ids:
+    ids: Ids = ranges.ids[np.searchsorted(ranges.starts, keys, side="right") - 1]
+    return ids
+
+
+class _Sets:
+    """Numbers of sets of entries; an entry is a number too."""
+
+    def __init__(self) -> None:
+        self.members: list[tuple[int, ...]] = [()]
+        self._numbers: dict[tuple[int, ...], int] = {(): 0}
+
+    def number(self, entries: tuple[int, ...]) -> int:
+        """The number of a set."""
+        number = self._numbers.setdefault(entries, len(self.members))
+        if number == len(self.members):
+            self.members.append(entries)
+        return number
+
+
+class _Flat(NamedTuple):
+    starts: list[int]
+    ids: list[int]
+
+
+def _flatten(entries: Sequence[tuple[int, Prefix]], sets: _Sets) -> _Flat:
+    """Turn nested prefixes of one family, sorted, into ranges that do not overlap, from 0 on."""
+    flat = _Flat([0], [0])
+    open_ends: list[int] = []
+    open_sets: list[tuple[int, ...]] = [()]
+
+    def begin(at: int) -> None:
+        number = sets.number(open_sets[-1])
+        if flat.starts[-1] == at:
+            flat.ids[-1] = number
+        else:
+            flat.starts.append(at)
+            flat.ids.append(number)
+
+    def close_until(at: int, bits: int) -> None:
+        while open_ends and open_ends[-1] <= at:
+            end = open_ends.pop()
+            open_sets.pop()
+            if end < 1 << bits:
+                begin(end)
+
+    for prefix, group in groupby(entries, key=lambda entry: entry[1]):
+        close_until(prefix.start, prefix.bits)
+        open_sets.append((*(index for index, _ in group), *open_sets[-1]))
+        open_ends.append(prefix.start + (1 << (prefix.bits - prefix.length)))
+        begin(prefix.start)
+    if entries:
+        bits = entries[0][1].bits
+        close_until(1 << bits, bits)
+    return flat
+
+
+def _listings(matches: Iterable[Match], today: date) -> tuple[Listing, ...]:
+    """One for each actor, in the order of its best entry; fresh if any of its entries is."""
+    fresh: dict[tuple[ListKind, str], bool] = {}
+    for match in matches:
+        key = (match.list.kind, match.list.actor)
+        fresh[key] = fresh.get(key, False) or match.is_fresh(today)
+    return tuple(Listing(kind, actor, is_fresh) for (kind, actor), is_fresh in fresh.items())
