@@ -1,15 +1,15 @@
 """The maintenance thread: compacts applied batches, retires old rows.
 
 Any aggregator does it, one at a time, by an advisory lock that is given back
-after each round. A round of retention rests between slices, so that ingest and
-queries have the database to themselves most of the time. While the database's clock
+after each round. Retention is due once a day, whichever aggregator did it last,
+and rests between slices, so that ingest and queries have the database to
+themselves most of the time. While the database's clock
 is in doubt nothing is done, and for an hour after the start and after a doubt
 nothing is deleted by age.
 """
 
 import logging
 import random
-import time
 from datetime import timedelta
 from threading import Event
 from typing import Final
@@ -27,11 +27,10 @@ from .store.maintenance import MaintenanceStore
 logger = logging.getLogger(__name__)
 
 _COMPACT_EVERY_S: Final = 10.0
-_RETIRE_EVERY_S: Final = 3600.0
 #: Applied batches of a spool that are worth a compaction.
 _WORTH_BATCHES: Final = 32
 _SPOOLS_A_ROUND: Final = 1_000
-#: A quiet spool's few batches are compacted with the retention.
+#: Between two slices of retention.
 _REST_S: Final = 0.02
 
 
@@ -44,7 +43,6 @@ class Maintenance:
         self._settings, self._clock = settings, clock
         self._metrics, self._health = metrics, health
         self._connection: Connection | None = None
-        self._retire_at_s = time.monotonic()
 
     def run(self, stop: Event) -> None:
         """Rounds, each with what is due."""
@@ -80,17 +78,17 @@ class Maintenance:
         try:
             moved = store.compact(batches=_WORTH_BATCHES, spools=_SPOOLS_A_ROUND)
             self._metrics.compacted.inc(moved)
-            if time.monotonic() >= self._retire_at_s and self._retire(store, stop):
-                self._retire_at_s = time.monotonic() + _RETIRE_EVERY_S
+            self._retire_when_due(store, stop)
         finally:
             if not self._connection.closed:
                 store.unlock()
 
-    def _retire(self, store: MaintenanceStore, stop: Event) -> bool:
-        """Delete by age; False where the clock does not allow it, or not to the end."""
+    def _retire_when_due(self, store: MaintenanceStore, stop: Event) -> None:
+        """Delete by age, as far as the clock allows it."""
         now = self._clock.deletes_from()
-        if now is None:
-            return False
+        if now is None or not store.retention_due(now):
+            return
+        # A quiet spool's few batches are compacted once a day.
         self._metrics.compacted.inc(store.compact(batches=1, spools=100 * _SPOOLS_A_ROUND))
         total = 0
         for table, rows in store.retire(now):
@@ -98,7 +96,5 @@ class Maintenance:
             total += rows
             self._health.beat("maintenance", within_s=3600)
             if stop.wait(_REST_S) or self._clock.deletes_from() is None:
-                return False
-        if total:
-            logger.info("retired", extra=fields(rows=total))
-        return True
+                return
+        logger.info("retention done", extra=fields(rows=total))

@@ -269,7 +269,7 @@ class AggregatorSettings:
         minimum=8,
         maximum=3650,
         unit="days",
-        help="rows unseen for longer are deleted; never under the 7 days of the feeds",
+        help="rows unseen for longer are deleted, once a day; never under the 7 days of the feeds",
     )
     database_timeout_s: float = setting(
         60,

@@ -8,7 +8,9 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import psycopg
 import pytest
 
 from ingest_support import (
@@ -37,6 +39,7 @@ from smtpfeeds_common.wire import Batch
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
 
 RETENTION = timedelta(days=30)
+PARTITION = Path(__file__).parents[2] / "deploy" / "postgresql" / "partition.sql"
 
 
 def apply(store: IngestStore, batch: Batch) -> Outcome:
@@ -257,6 +260,7 @@ def test_retention_takes_what_is_older_and_nothing_else(
     asked: Table,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(maintenance, "SLICE_PAGES", 1)
     monkeypatch.setattr(maintenance, "SLICE_ROWS", 3)
     ips = [f"192.0.2.{n}" for n in range(20)] + [f"2001:db8:{n:x}::1" for n in range(1, 20)]
     apply(store, made_batch(*(greet(ip) for ip in ips), *(data(ip) for ip in ips)))
@@ -311,7 +315,7 @@ def test_row_that_ingest_refreshes_during_retention_stays(
 ) -> None:
     """Every address is refreshed while retention walks over it: it ends as seen today, counted
     from anew or from before, and every sighting has its observation."""
-    monkeypatch.setattr(maintenance, "SLICE_ROWS", 50)
+    monkeypatch.setattr(maintenance, "SLICE_PAGES", 1)
     ips = [f"198.51.{n >> 8}.{n & 255}" for n in range(1000)]
     store = ingest_store(dsn)
     apply(store, made_batch(*(greet(ip) for ip in ips)))
@@ -348,14 +352,49 @@ def test_row_locked_by_ingest_is_left_for_the_next_round(dsn: str, table: Table)
     table.run("UPDATE observation SET last_seen = now() WHERE ip = '192.0.2.1'")
     with connect(settings_of(dsn), "test", autocommit=True) as connection:
         connection.execute("SET lock_timeout = '3s'")
-        assert (
-            dict(MaintenanceStore(connection, retention=RETENTION).retire(datetime.now(UTC)))[
-                "sighting"
-            ]
-            == 2
-        )
+        retired = Counter[str]()
+        keeper = MaintenanceStore(connection, retention=RETENTION)
+        for name, rows in keeper.retire(datetime.now(UTC)):
+            retired[name] += rows
+    assert +retired == {"observation": 1, "sighting": 2}
     table.run("COMMIT")
     assert list(table.rows()) == [("192.0.2.1", "smtpgreet")]
+
+
+def test_round_of_retention_is_noted_for_all_aggregators_and_good_for_a_day(
+    keeper: MaintenanceStore, asked: Table
+) -> None:
+    now = datetime.now(UTC)
+    assert keeper.retention_due(now)
+    next(keeper.retire(now))
+    assert keeper.retention_due(now), "a round that was cut short does not count"
+    list(keeper.retire(now))
+    assert not keeper.retention_due(now)
+    assert not keeper.retention_due(now + timedelta(hours=23))
+    assert keeper.retention_due(now + timedelta(hours=25))
+    assert keeper.retention_due(now - timedelta(hours=1)), "noted by a clock that was ahead"
+    list(keeper.retire(now))
+
+
+def test_retention_reads_each_partition_by_its_own_pages(
+    dsn: str, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "SLICE_PAGES", 1)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(PARTITION.read_bytes())
+    store = ingest_store(dsn)
+    ips = [f"192.0.{n >> 8}.{n & 255}" for n in range(512)]
+    apply(store, made_batch(*(greet(ip) for ip in ips)))
+    store.close()
+    age(table, "192.0.1.0/24", 31)
+    slices = Counter[str]()
+    with connect(settings_of(dsn), "test", autocommit=True) as connection:
+        keeper = MaintenanceStore(connection, retention=RETENTION)
+        for name, _ in keeper.retire(datetime.now(UTC)):
+            slices[name] += 1
+    assert {ip for ip, _ in table.rows()} == set(ips[:256])
+    assert table.one("SELECT count(*) FROM sighting") == 256
+    assert slices["observation"] >= 16
 
 
 def test_one_aggregator_at_a_time_does_maintenance(dsn: str) -> None:

@@ -1,30 +1,30 @@
 """Keeps the tables small, a slice at a time, so that no lock is held for long.
 
-Every statement is a transaction of its own. Observations and sightings are
-walked in key order by slices of a fixed number of rows looked at (there is no
-index on ``last_seen``: it would end HOT updates).
+Every statement is a transaction of its own. Observations and sightings have no
+index on ``last_seen`` (it would end HOT updates), so retention reads all of both
+tables, once a day, in the order of their pages: as fast as a table can be read.
 """
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from psycopg import errors
+from psycopg import errors, sql
 
 from .connection import Connection
 from .errors import database_errors
 from .sql import queries
 
-#: Rows looked at, or deleted, in one statement.
+#: Rows deleted in one statement.
 SLICE_ROWS: Final = 10_000
+#: Pages of a large table read in one statement: 8 MB, some 40,000 rows at most.
+SLICE_PAGES: Final = 1_000
 #: Gaps between a spool's applied ranges; past it the lowest are closed.
 FRAGMENTS_MAX: Final = 1_000
 #: The compactor waits for a spool's workers so long, then goes on with the next one.
 _LOCK_WAIT: Final = "2s"
 #: Spools in one round that it could not have: the rest of the round has its turn.
 _BUSY_MAX: Final = 5
-#: Before every key.
-_LOWEST: Final = ("0.0.0.0", "")  # noqa: S104 - an address to compare with
 
 
 class MaintenanceStore:
@@ -93,18 +93,23 @@ class MaintenanceStore:
         self._connection.execute(self._sql["lock_spool"], {"spool": spool})
         self._connection.execute(self._sql["lift_limit"], {"before": limits[0]})
 
+    def retention_due(self, now: datetime) -> bool:
+        """Whether no aggregator has done a round of retention within a day."""
+        with database_errors():
+            row = self._connection.execute(self._sql["retention_due"], {"now": now}).fetchone()
+        return bool(row and row[0])
+
     def retire(self, now: datetime) -> Iterator[tuple[str, int]]:
         """Delete what is older than the retention; yields after each slice: table, rows.
+
+        The round is noted in the database when it is done to its end.
 
         Args:
             now: a time of the database's clock that is beyond doubt; a step of that clock
                 during the round changes nothing.
         """
-        for table, delete in (
-            ("observation", "retire_observations"),
-            ("sighting", "retire_sightings"),
-        ):
-            yield from self._walk(table, delete, now)
+        for table in ("observation", "sighting"):
+            yield from self._walk(table, now)
         for table, delete in (
             ("activity", "retire_activity"),
             ("prefix_overflow", "retire_overflows"),
@@ -114,19 +119,21 @@ class MaintenanceStore:
             ("spool", "delete_spools"),
         ):
             yield from self._drain(table, delete, now)
+        with database_errors():
+            self._connection.execute(self._sql["note_retention"], {"now": now})
 
-    def _walk(self, table: str, delete: str, now: datetime) -> Iterator[tuple[str, int]]:
-        start: tuple[Any, str] | None = _LOWEST
-        while start is not None:
-            ip, feed = start
-            at: dict[str, Any] = {"ip": str(ip), "feed": feed, "rows": SLICE_ROWS}
-            with database_errors():
-                end = self._connection.execute(self._sql[f"slice_end_{table}"], at).fetchone()
-                at["end_ip"], at["end_feed"] = (str(end[0]), end[1]) if end else (None, None)
-                at |= {"retention": self._retention, "now": now}
-                gone = self._connection.execute(self._sql[delete], at).rowcount
-            yield table, gone
-            start = end
+    def _walk(self, table: str, now: datetime) -> Iterator[tuple[str, int]]:
+        with database_errors():
+            parts = self._connection.execute(self._sql["parts"], {"table": table}).fetchall()
+        for schema, name, pages in parts:
+            delete = sql.SQL(self._sql["retire_pages"]).format(part=sql.Identifier(schema, name))
+            for first in range(0, pages, SLICE_PAGES):
+                pages_of_slice = {"first": f"({first},0)", "end": f"({first + SLICE_PAGES},0)"}
+                with database_errors():
+                    gone = self._connection.execute(
+                        delete, {**pages_of_slice, "now": now, "retention": self._retention}
+                    ).rowcount
+                yield table, gone
 
     def _drain(self, table: str, delete: str, now: datetime) -> Iterator[tuple[str, int]]:
         while True:

@@ -71,43 +71,38 @@ WITH victim AS MATERIALIZED (
 )
 DELETE FROM spool USING victim WHERE spool.id = victim.id;
 
--- name: slice_end_observation
--- Where a slice of so many rows ends, in key order; nothing: at the table's end.
-SELECT ip, feed FROM observation
-WHERE (ip, feed) > (%(ip)s::inet, %(feed)s)
-ORDER BY ip, feed OFFSET %(rows)s LIMIT 1;
+-- name: retention_due
+-- A round is good for a day; one from the future was noted by a clock that was wrong.
+SELECT NOT EXISTS (
+    SELECT FROM maintenance_round WHERE task = 'retention'
+        AND finished_at > %(now)s::timestamptz - interval '1 day'
+        AND finished_at <= %(now)s::timestamptz
+);
 
--- name: retire_observations
--- The age is checked on the locked row: what ingest refreshed meanwhile stays, and
--- what it holds locked just now waits for the next round.
-WITH victim AS MATERIALIZED (
-    SELECT ip, feed FROM observation
-    WHERE (ip, feed) > (%(ip)s::inet, %(feed)s)
-        AND (%(end_ip)s::inet IS NULL OR (ip, feed) <= (%(end_ip)s::inet, %(end_feed)s))
-        AND last_seen < %(now)s::timestamptz - %(retention)s::interval
-    ORDER BY ip, feed
+-- name: note_retention
+INSERT INTO maintenance_round (task, finished_at) VALUES ('retention', %(now)s)
+ON CONFLICT (task) DO UPDATE SET finished_at = EXCLUDED.finished_at;
+
+-- name: parts
+-- The tables that hold a table's rows, itself or its partitions, and their pages now.
+SELECT n.nspname::text, c.relname::text,
+    pg_relation_size(c.oid) / current_setting('block_size')::bigint
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.oid IN (
+    SELECT %(table)s::regclass UNION SELECT relid FROM pg_partition_tree(%(table)s::regclass)
+) ORDER BY c.relname;
+
+-- name: retire_pages
+-- Of some pages of observation, of sighting or of one of their partitions. Read in the order of the
+-- disk, whatever the key. The age is checked on the locked row: what ingest refreshed meanwhile
+-- stays, and what it holds locked just now waits for the next round.
+DELETE FROM {part} AS o
+WHERE o.ctid = ANY (ARRAY(
+    SELECT v.ctid FROM {part} AS v
+    WHERE v.ctid >= %(first)s::tid AND v.ctid < %(end)s::tid
+        AND v.last_seen < %(now)s::timestamptz - %(retention)s::interval
     FOR UPDATE SKIP LOCKED
-)
-DELETE FROM observation o USING victim v
-WHERE o.ip = v.ip AND o.feed = v.feed AND o.last_seen < %(now)s::timestamptz - %(retention)s::interval;
-
--- name: slice_end_sighting
-SELECT ip, feed FROM sighting
-WHERE (ip, feed) > (%(ip)s::inet, %(feed)s)
-ORDER BY ip, feed OFFSET %(rows)s LIMIT 1;
-
--- name: retire_sightings
-WITH victim AS MATERIALIZED (
-    SELECT ip, feed, sensor FROM sighting
-    WHERE (ip, feed) > (%(ip)s::inet, %(feed)s)
-        AND (%(end_ip)s::inet IS NULL OR (ip, feed) <= (%(end_ip)s::inet, %(end_feed)s))
-        AND last_seen < %(now)s::timestamptz - %(retention)s::interval
-    ORDER BY ip, feed, sensor
-    FOR UPDATE SKIP LOCKED
-)
-DELETE FROM sighting s USING victim v
-WHERE s.ip = v.ip AND s.feed = v.feed AND s.sensor = v.sensor
-    AND s.last_seen < %(now)s::timestamptz - %(retention)s::interval;
+)) AND o.last_seen < %(now)s::timestamptz - %(retention)s::interval;
 
 -- name: retire_activity
 WITH victim AS MATERIALIZED (
@@ -139,7 +134,7 @@ DELETE FROM prefix_admission p USING victim v WHERE p.prefix = v.prefix AND p.da
 -- name: retire_refusals
 WITH victim AS MATERIALIZED (
     SELECT account, hour, reason FROM refusal
-    WHERE hour < date_trunc('hour', now() - %(retention)s::interval)
+    WHERE hour < date_trunc('hour', %(now)s::timestamptz - %(retention)s::interval)
     ORDER BY account, hour, reason LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM refusal r USING victim v
@@ -147,8 +142,8 @@ WHERE r.account = v.account AND r.hour = v.hour AND r.reason = v.reason;
 
 -- name: retire_floods
 WITH victim AS MATERIALIZED (
-    SELECT account FROM flood WHERE last_at < now() - %(retention)s::interval
+    SELECT account FROM flood WHERE last_at < %(now)s::timestamptz - %(retention)s::interval
     ORDER BY account LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM flood f USING victim v
-WHERE f.account = v.account AND f.last_at < now() - %(retention)s::interval;
+WHERE f.account = v.account AND f.last_at < %(now)s::timestamptz - %(retention)s::interval;
