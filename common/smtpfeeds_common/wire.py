@@ -37,10 +37,10 @@ _UUID_PATTERN: Final = (
 Row = TypeVar("Row")
 #: 2000-01-01 to 9999-01-01: what every PostgreSQL and Python can hold. A wrong
 #: clock inside of it is a matter for the clamp at ingest, not for the schema.
-_MS_MIN: Final = 946_684_800_000
-_MS_MAX: Final = 253_370_764_800_000
+MS_MIN: Final = 946_684_800_000
+MS_MAX: Final = 253_370_764_800_000
 
-Millis = Annotated[int, msgspec.Meta(ge=_MS_MIN, le=_MS_MAX)]
+Millis = Annotated[int, msgspec.Meta(ge=MS_MIN, le=MS_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Feed = Annotated[FeedName, msgspec.Meta(description="the feed: `smtpgreet` or `smtpdata`")]
 Text = Annotated[str, msgspec.Meta(max_length=128)]

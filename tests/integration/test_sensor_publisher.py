@@ -388,3 +388,58 @@ def test_workers_that_are_gone_are_delivered_all_the_same(centre: Centre, tmp_pa
         sensor.stop()
     status = json.loads(sensor.call("status", "--json").stdout.splitlines()[0])
     assert status["sensor"] == "s1"
+
+
+def test_spool_of_a_renamed_sensor_is_delivered_by_its_own_account(
+    centre: Centre, tmp_path: Path
+) -> None:
+    centre.declare_queue()
+    old_account = centre.account("old")
+    with running(tmp_path, name="old") as sensor:
+        greet(sensor, "127.0.0.8")
+        sensor.stop()
+    with running(tmp_path, **sensor_with(tmp_path, centre.account())) as sensor:
+        greet(sensor, "127.0.0.9")
+        centre.take_events()
+        shown = sensor.call("left-behind", "list")
+        assert "old.spool  of the sensor 'old': 1 addresses" in shown.stdout
+        secret = tmp_path / "secret"
+        secret.write_text("wrong")
+        words = ("left-behind", "deliver", "old.spool", "--password-file", str(secret))
+        refused = sensor.call(*words)
+        assert (refused.returncode, "refuses the account 'old'" in refused.stderr) == (3, True)
+        secret.write_text(old_account.split("//")[1].split("@")[0].split(":")[1])
+        delivered = sensor.call(*words)
+        assert delivered.returncode == 0, delivered.stderr
+        properties, body = centre.take_events()
+        batch = decode(body).batch
+        assert (properties.user_id, batch.sensor) == ("old", "old")
+        assert [(row.ip, row.hits) for row in batch.observations] == [("127.0.0.8", 1)]
+        assert sensor.call("left-behind", "drop", "old.spool", "--yes").returncode == 0
+        assert sensor.call("left-behind", "list").returncode == 1
+        assert sensor.stop() == 0
+
+
+def test_broker_that_takes_small_messages_only_gets_every_event_once(
+    centre: Centre, tmp_path: Path
+) -> None:
+    """The real RabbitMQ's word for it is understood, and what follows is sealed smaller."""
+    centre.declare_queue()
+    limit = "application:set_env(rabbit, max_message_size, {})."
+    centre.vhost.node.ctl("eval", limit.format(3_000))
+    try:
+        with running(tmp_path) as sensor:
+            for number in range(100):
+                greet(sensor, f"127.0.9.{1 + number}")
+            sensor.stop()
+        with running(tmp_path, **sensor_with(tmp_path, centre.account())) as sensor:
+            hits: dict[str, int] = {}
+            while len(hits) < 100:
+                for row in decode(centre.take_events()[1]).batch.observations:
+                    hits[row.ip] = hits.get(row.ip, 0) + row.hits
+            assert set(hits.values()) == {1}
+            assert sensor.stop() == 0
+            status = read_status(sensor.spool)
+            assert (status.batches_waiting, status.batches_too_large) == (0, 0)
+    finally:
+        centre.vhost.node.ctl("eval", limit.format(134_217_728))

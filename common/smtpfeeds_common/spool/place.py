@@ -91,7 +91,7 @@ def _make(path: Path, sensor: str, bounds: Bounds) -> Connection:
     fresh = path.with_suffix(".new")
     with file_access(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in (fresh, *_beside(fresh)):
+        for left_over in (fresh, *beside(fresh)):
             left_over.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
     with reading(path), contextlib.closing(connect_new(fresh)) as db:
@@ -135,13 +135,13 @@ def quarantine(path: Path) -> Path | None:
     Raises:
         SpoolUnwritable, SpoolError: it cannot be moved.
     """
-    present = [each for each in (path, *_beside(path)) if each.exists()]
+    present = [each for each in (path, *beside(path)) if each.exists()]
     if not present:
         return None
     at = time.strftime(f"{QUARANTINED}%Y%m%dT%H%M%SZ", time.gmtime())
     target = path.with_suffix(at)
     number = 1
-    while any(each.exists() for each in (target, *_beside(target))):
+    while any(each.exists() for each in (target, *beside(target))):
         number += 1
         target = path.with_suffix(f"{at}-{number}")
     with file_access(path):
@@ -169,10 +169,10 @@ def quarantined(path: Path) -> list[Path]:
 def _keep_the_newest(path: Path) -> None:
     for old in quarantined(path)[:-MOST_QUARANTINED]:
         logger.error("quarantined spool deleted: there are too many", extra=fields(file=str(old)))
-        for each in (old, *_beside(old)):
+        for each in (old, *beside(old)):
             each.unlink(missing_ok=True)
 
 
-def _beside(path: Path) -> tuple[Path, Path]:
+def beside(path: Path) -> tuple[Path, Path]:
     """The write-ahead log and its index."""
     return Path(f"{path}-wal"), Path(f"{path}-shm")

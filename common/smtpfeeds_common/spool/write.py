@@ -32,17 +32,17 @@ INSERT INTO overflow VALUES (?,?,?,?,?) ON CONFLICT (feed, prefix) DO UPDATE SET
     first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
     hits = hits + excluded.hits
 """
-_FOLD_UNDATED: Final = """
+FOLD_UNDATED: Final = """
 INSERT INTO undated_observation VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (boot, feed, ip) DO UPDATE SET
     first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
     hits = hits + excluded.hits, flags = flags | excluded.flags,
     targets = targets | excluded.targets
 """
-_COUNT_UNDATED: Final = """
+COUNT_UNDATED: Final = """
 INSERT INTO undated_activity VALUES (?,?,?,?) ON CONFLICT (boot, feed, minute_ms) DO UPDATE SET
     events = events + excluded.events
 """
-_OVERFLOW_UNDATED: Final = """
+OVERFLOW_UNDATED: Final = """
 INSERT INTO undated_overflow VALUES (?,?,?,?,?,?) ON CONFLICT (boot, feed, prefix) DO UPDATE SET
     first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
     hits = hits + excluded.hits
@@ -209,11 +209,9 @@ class Spool:
 
     def _write_undated(self, db: Connection) -> None:
         fold, boot = self._undated, self.boot
-        db.executemany(_FOLD_UNDATED, [(boot, *key, *row) for key, row in fold.rows.items()])
-        db.executemany(_COUNT_UNDATED, [(boot, *key, n) for key, n in fold.buckets.items()])
-        db.executemany(
-            _OVERFLOW_UNDATED, [(boot, *key, *row) for key, row in fold.overflow.items()]
-        )
+        db.executemany(FOLD_UNDATED, [(boot, *key, *row) for key, row in fold.rows.items()])
+        db.executemany(COUNT_UNDATED, [(boot, *key, n) for key, n in fold.buckets.items()])
+        db.executemany(OVERFLOW_UNDATED, [(boot, *key, *row) for key, row in fold.overflow.items()])
 
     def note_state(
         self,

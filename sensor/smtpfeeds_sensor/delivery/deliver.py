@@ -225,6 +225,11 @@ class Delivery:
         """How it is doing; from any thread."""
         return self._progress.state
 
+    @property
+    def reason(self) -> str:
+        """Why it is in that state; empty where it delivers."""
+        return self._progress.reason
+
     def gauges(self) -> dict[str, float]:
         """What the metrics endpoint shows; from any thread."""
         return {

@@ -1,0 +1,43 @@
+"""The group of the sensor's commands, and what they share."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from smtpfeeds_common.config_option import config_option
+from smtpfeeds_common.errors import SpoolError
+from smtpfeeds_common.times import iso_utc
+
+from ..settings import SensorSettings
+
+config_of_sensor = config_option("sensor")
+
+
+@click.group()
+def sensor() -> None:
+    """Run an SMTP sensor, and look after it."""
+
+
+def own_spools_of(settings: SensorSettings) -> list[Path]:
+    """The sensor's spool files.
+
+    Raises:
+        SpoolError: there is none.
+    """
+    from ..delivery.spools import own_spools
+
+    paths = own_spools(settings)
+    if not paths:
+        raise SpoolError(
+            f"there is no spool of {settings.name!r} in {settings.spool_dir}; "
+            "the sensor makes it when it starts"
+        )
+    return paths
+
+
+def shown_utc(ms: int | None) -> str:
+    """A time for an operator."""
+    if ms is None:
+        return "never"
+    return iso_utc(datetime.fromtimestamp(ms // 1000, UTC))

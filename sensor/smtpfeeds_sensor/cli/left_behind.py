@@ -1,0 +1,178 @@
+"""`smtpfeeds sensor left-behind`: what nobody delivers, and what can be done with it.
+
+Three kinds: batches that are held in the sensor's own spools (too large, or refused by the
+aggregator of this host), quarantined files, and spools of a sensor of another name.
+"""
+
+import json
+from pathlib import Path
+
+import click
+
+from smtpfeeds_common.errors import SettingsError, SpoolError
+from smtpfeeds_common.spool import SUFFIX, read_status
+from smtpfeeds_common.spool.left_behind import LeftBehind, delete, find_left_behind
+from smtpfeeds_common.spool.take_over import (
+    Taken,
+    convert,
+    deliver_quarantined,
+    drop_held,
+    release_held,
+)
+
+from .. import settings as sensor_settings
+from ..settings import SensorSettings
+from .group import config_of_sensor, own_spools_of, sensor
+
+_name = click.argument("name", metavar="FILE")
+
+
+@sensor.group("left-behind", short_help="Show, deliver or drop what nobody delivers.")
+def left_behind() -> None:
+    """Show, deliver, convert or drop what nobody delivers.
+
+    Batches that are held in a spool, quarantined files, and spools of another name. Each is named
+    by its file, as `list` shows it. All of it works while the sensor runs.
+    """
+
+
+@left_behind.command("list", short_help="Show what nobody delivers.")
+@config_of_sensor
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a file.")
+def list_(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a click flag
+    """Show what nobody delivers; exit code 1 where there is nothing."""
+    settings = sensor_settings.load(config)
+    lines = [*_held(settings, as_json=as_json), *_files(settings, as_json=as_json)]
+    for line in lines:
+        click.echo(line)
+    if not lines:
+        click.echo("nothing is left behind", err=True)
+        raise SystemExit(1)
+
+
+def _held(settings: SensorSettings, *, as_json: bool) -> list[str]:
+    lines = []
+    for path in own_spools_of(settings):
+        status = read_status(path)
+        too_large, refused = status.batches_too_large, status.batches_refused
+        if not too_large and not refused:
+            continue
+        if as_json:
+            facts = {"path": str(path), "held_too_large": too_large, "held_refused": refused}
+            lines.append(json.dumps(facts))
+        else:
+            lines.append(f"{path.name}  held batches: {too_large} too large, {refused} refused")
+    return lines
+
+
+def _files(settings: SensorSettings, *, as_json: bool) -> list[str]:
+    files = find_left_behind(Path(settings.spool_dir), settings.name)
+    if as_json:
+        return [json.dumps({**each._asdict(), "path": str(each.path)}) for each in files]
+    return [_line(each) for each in files]
+
+
+def _line(left: LeftBehind) -> str:
+    kind = "quarantined" if left.is_quarantined else f"of the sensor {left.sensor!r}"
+    counts = f"{left.rows} addresses, {left.batches} batches, {left.events} events"
+    trouble = f"; not all can be read: {left.trouble}" if left.trouble else ""
+    return f"{left.path.name}  {kind}: {counts}{trouble}"
+
+
+@left_behind.command(short_help="Deliver it, each event once.")
+@config_of_sensor
+@_name
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The password of the other sensor's account, for a spool of another name.",
+)
+def deliver(config: Path | None, name: str, password_file: Path | None) -> None:
+    """Deliver what was left behind; each event counts once.
+
+    The sensor's own spool: its held batches are sent again, and those too large in smaller ones.
+
+    A quarantined file: what can be read of it goes into the sensor's spool, batches under their own
+    names, and the file is deleted.
+
+    A spool of another name: it is delivered to the broker now, by its own account. Without a broker
+    the aggregator of this host delivers it by itself.
+    """
+    settings = sensor_settings.load(config)
+    path, target = Path(settings.spool_dir) / name, own_spools_of(settings)[0]
+    if path in own_spools_of(settings):
+        click.echo(f"{release_held(path)} batches will be sent again")
+        return
+    left = _find(settings, name)
+    if left.is_quarantined:
+        _report(deliver_quarantined(left.path, target), target)
+        return
+    from ..delivery.other_name import deliver_under_its_name
+
+    deliver_under_its_name(settings, left.path, left.sensor, password_file)
+    click.echo(f"{name} is delivered; nothing waits in it: `drop` deletes it")
+
+
+@left_behind.command("convert", short_help="Make another sensor's events this one's.")
+@config_of_sensor
+@_name
+@click.option(
+    "--sealed",
+    is_flag=True,
+    help="Also those in sealed batches; what had arrived of them counts again.",
+)
+def convert_(config: Path | None, name: str, sealed: bool) -> None:  # noqa: FBT001 - a click flag
+    """Make the events of a spool of another name this sensor's.
+
+    For a sensor that was renamed and whose old account is gone. Events that were never sealed are
+    counted once. Of batches that were sealed nobody here knows whether they have arrived: they stay
+    in the file, unless --sealed is given.
+    """
+    settings = sensor_settings.load(config)
+    target = own_spools_of(settings)[0]
+    left = _find(settings, name)
+    if left.sensor in {"", settings.name}:
+        raise SettingsError(f"{name} is this sensor's own: `deliver` it")
+    _report(convert(left.path, target, sealed=sealed), target)
+
+
+@left_behind.command(short_help="Delete it, with the events in it.")
+@config_of_sensor
+@_name
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def drop(config: Path | None, name: str, yes: bool) -> None:  # noqa: FBT001 - a click flag
+    """Delete what was left behind, with the events in it."""
+    settings = sensor_settings.load(config)
+    path = Path(settings.spool_dir) / name
+    is_own = path in own_spools_of(settings)
+    left = None if is_own else _find(settings, name)
+    if not yes:
+        what = "its held batches" if left is None else f"{left.events} events"
+        click.confirm(f"Drop {name}, {what}?", abort=True)
+    if left is None:
+        batches, events = drop_held(path)
+        click.echo(f"dropped {batches} batches with {events} events")
+    else:
+        delete(left.path)
+        click.echo(f"dropped {name} with {left.events} events")
+
+
+def _find(settings: SensorSettings, name: str) -> LeftBehind:
+    for left in find_left_behind(Path(settings.spool_dir), settings.name):
+        if left.path.name == name:
+            return left
+    hint = "; give the file's name as `list` shows it" if not name.endswith(SUFFIX) else ""
+    raise SpoolError(f"{name} is not left behind in {settings.spool_dir}{hint}")
+
+
+def _report(taken: Taken, target: Path) -> None:
+    click.echo(
+        f"{taken.events} events are in {target.name} now: {taken.rows} addresses, "
+        f"{taken.batches} batches"
+    )
+    if taken.left:
+        click.echo(
+            f"{taken.left} sealed batches stay: deliver them by their own account, or --sealed"
+        )
+    if taken.trouble:
+        click.echo(f"not all could be read: {taken.trouble}", err=True)

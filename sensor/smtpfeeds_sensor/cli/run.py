@@ -1,0 +1,42 @@
+"""`smtpfeeds sensor`: run and check-config."""
+
+import functools
+from pathlib import Path
+
+import click
+
+from smtpfeeds_common import logs
+from smtpfeeds_common.config_option import as_option, check_as
+
+from .. import settings as sensor_settings
+from .group import config_of_sensor, sensor
+
+
+@sensor.command(short_help="Run the sensor until SIGTERM or SIGINT.")
+@config_of_sensor
+def run(config: Path | None) -> None:
+    """Run the sensor until SIGTERM or SIGINT.
+
+    SIGHUP reads settings, certificates and passwords again: lists of networks, brokers, keys and
+    passwords are taken over; other settings need a restart.
+    """
+    from ..run import run_sensor
+
+    settings = sensor_settings.load(config)
+    logs.configure(settings.log_level, settings.log_format)
+    read_again = functools.partial(sensor_settings.load, config, look_at_files=False)
+    run_sensor(settings, read_again)
+
+
+@sensor.command("check-config")
+@config_of_sensor
+@as_option
+def check_config(config: Path | None, as_user: str) -> None:
+    """Check the settings; open and start nothing."""
+    from ..check import check_all
+
+    check_as(as_user)
+    settings = sensor_settings.load(config)
+    for remark in check_all(settings):
+        click.echo(f"note: {remark}", err=True)
+    click.echo("the settings are good")

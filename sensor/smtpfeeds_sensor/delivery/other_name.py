@@ -1,0 +1,84 @@
+"""Delivering the spool of another name by its own account: what a sensor left that was renamed."""
+
+import dataclasses
+import threading
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from smtpfeeds_common.clock import Clock
+from smtpfeeds_common.errors import BrokerUnavailable, SettingsError, SpoolError
+from smtpfeeds_common.spool import read_status
+
+from ..counters import new_counters
+from ..settings import SensorSettings
+from .deliver import Delivery
+from .publisher import BrokerLink
+from .state import State
+
+#: Nothing else is to be done meanwhile.
+_SEAL_INTERVAL_S: Final = 0.05
+_WORKING: Final = {State.STARTING, State.DELIVERING}
+
+
+def deliver_under_its_name(
+    settings: SensorSettings, path: Path, sensor: str, password_file: Path | None
+) -> None:
+    """Deliver all of a spool, to this sensor's brokers, by the account of the spool's sensor.
+
+    Raises:
+        SettingsError: there is no broker, or no password.
+        BrokerUnavailable, SpoolError: it could not all be delivered; what was is not sent again.
+    """
+    delivery = Delivery(
+        path,
+        BrokerLink.of_settings(settings_of(settings, sensor, password_file)),
+        new_counters(),
+        Clock(steady_s=settings.clock_steady_s),
+        seal_interval_s=_SEAL_INTERVAL_S,
+        alive_interval_s=settings.alive_interval_s,
+    )
+    try:
+        while not _is_empty(path):
+            wait_s = delivery.step()
+            if delivery.state is State.NO_SPOOL:
+                raise SpoolError(f"{path.name}: {delivery.reason}")
+            if delivery.state not in _WORKING:
+                raise BrokerUnavailable(f"{path.name}: {delivery.state.value}: {delivery.reason}")
+            delivery.idle(wait_s, threading.Event())
+    finally:
+        delivery.close()
+
+
+def settings_of(
+    settings: SensorSettings, sensor: str, password_file: Path | None
+) -> SensorSettings:
+    """This sensor's settings as those of another name, with that account's password.
+
+    Raises:
+        SettingsError: there is no broker, or no password.
+    """
+    if not settings.broker:
+        raise SettingsError(
+            "there is no broker: the aggregator of this host delivers every spool in the folder"
+        )
+    if password_file is None:
+        raise SettingsError(f"give the password of the account {sensor!r} by --password-file")
+    return dataclasses.replace(
+        settings,
+        name=sensor,
+        broker=tuple(_with_account(url, sensor) for url in settings.broker),
+        broker_password="",
+        broker_password_file=str(password_file),
+    )
+
+
+def _with_account(url: str, account: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{account}@{host}"))
+
+
+def _is_empty(path: Path) -> bool:
+    status = read_status(path)
+    return not (sum(status.rows.values()) or status.undated or status.batches_waiting)
