@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -167,3 +168,25 @@ def test_run_refuses_an_empty_an_older_and_an_unknown_schema(
 def test_no_server_is_said_in_our_words() -> None:
     with pytest.raises(DatabaseUnavailable, match="cannot be used now"):
         connect(settings_of("host=127.0.0.1 port=9 dbname=x connect_timeout=2"), "test")
+
+
+def test_newest_time_of_what_is_stored_is_noted_and_no_time_of_an_empty_database(
+    database: str,
+) -> None:
+    """A first start may be under a wrong clock; nothing of it is kept."""
+    first, *others = migrations()
+    with connect(settings_of(database), "test", autocommit=True) as connection:
+        migrate(connection, (first,))
+        connection.execute(
+            "INSERT INTO sensor (name, heard_at) VALUES ('s1', now() - '9 days'::interval)"
+        )
+        migrate(connection)
+        rows = connection.execute(
+            "SELECT noted = (SELECT heard_at FROM sensor) FROM database_clock"
+        ).fetchall()
+        assert rows == [(True,)]
+        step = next(step for step in others if step.name == "database_clock")
+        connection.execute("DROP TABLE database_clock; TRUNCATE sensor")
+        connection.execute(step.sql.encode())
+        rows = connection.execute("SELECT noted FROM database_clock").fetchall()
+        assert rows == [(datetime(2026, 1, 1, tzinfo=UTC),)]

@@ -9,8 +9,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-#: Readings closer to each other share a span: a window of ten minutes has at most sixty.
-_SPAN_S: Final = 10.0
+#: Spans in a window; readings that are closer to each other share one.
+_SPANS: Final = 60
 
 
 @dataclass(slots=True)
@@ -35,6 +35,7 @@ class Offsets:
             step_s: it has moved when its offset has changed by more than this.
         """
         self._window_s, self._step_s = window_s, step_s
+        self._span_s = window_s / _SPANS
         self._spans: deque[_Span] = deque()
 
     def take(self, before_s: float, after_s: float, clock_s: float) -> None:
@@ -45,7 +46,7 @@ class Offsets:
         while self._spans and self._spans[0].held_s < after_s - self._window_s:
             self._spans.popleft()
         last = self._spans[-1] if self._spans else None
-        if last is not None and after_s - last.began_s < _SPAN_S:
+        if last is not None and after_s - last.began_s < self._span_s:
             last.low_s, last.high_s = max(last.low_s, low_s), min(last.high_s, high_s)
         else:
             self._spans.append(_Span(after_s, after_s, low_s, high_s))

@@ -19,9 +19,10 @@ CREATE TABLE database_clock (
     doubted_by uuid
 ) WITH (fillfactor = 50);
 
--- A clock that is earlier than this program is wrong from the start.
+-- A clock that is earlier than this program is wrong from the start. Where nothing was heard yet,
+-- nothing more is known.
 INSERT INTO database_clock (noted)
 SELECT greatest(
     timestamptz '2026-01-01 00:00:00+00',
-    least((SELECT max(heard_at) FROM sensor), now())
+    (SELECT least(max(heard_at), now()) FROM sensor HAVING count(heard_at) > 0)
 );
