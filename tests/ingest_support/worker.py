@@ -31,13 +31,10 @@ class MemoryStore:
         self.refuses_all = False
         #: Raised, by number of the batch: a fault of ours.
         self.faults: dict[int, Exception] = {}
-        self.gate: threading.Event | None = None
         self.conflicts = 0
         self.closed = False
 
     def apply(self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]) -> Outcome:
-        if self.gate is not None:
-            self.gate.wait(10)
         if self.away:
             raise DatabaseUnavailable("away")
         if self.refuses_all or self.bad & {key.seq for key in folded.keys}:

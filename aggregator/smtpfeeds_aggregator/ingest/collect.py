@@ -59,15 +59,15 @@ class _TimedOrigin:
 class _Gathered:
     """The batches of a collection, and how near they are to its bounds."""
 
-    def __init__(self, settings: AggregatorSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: AggregatorSettings, monotonic: Callable[[], float]) -> None:
+        self._settings, self._monotonic = settings, monotonic
         self.batches: list[CheckedBatch] = []
         self._rows = self._bytes = 0
         self._deadline_s = 0.0
 
     def add(self, batch: CheckedBatch) -> None:
         if not self.batches:
-            self._deadline_s = time.monotonic() + self._settings.ingest_wait_ms / 1000
+            self._deadline_s = self._monotonic() + self._settings.ingest_wait_ms / 1000
         self.batches.append(batch)
         self._rows += batch.size
         self._bytes += len(batch.delivery.body)
@@ -82,13 +82,13 @@ class _Gathered:
 
     @property
     def is_late(self) -> bool:
-        return time.monotonic() >= self._deadline_s
+        return self._monotonic() >= self._deadline_s
 
     def wait_s(self) -> float:
         """How long to wait for the next delivery."""
         if not self.batches:
             return TICK_S
-        return max(self._deadline_s - time.monotonic(), _STILL_BUSY_S)
+        return max(self._deadline_s - self._monotonic(), _STILL_BUSY_S)
 
 
 class Collector:
@@ -103,24 +103,30 @@ class Collector:
         settings: AggregatorSettings,
         metrics: Metrics,
         health: Health,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._origin, self._handover = source, origin, handover
-        self._clock = clock
+        self._clock, self._monotonic = clock, monotonic
         self._settings, self._metrics, self._health = settings, metrics, health
 
     def run(self, stop: Event) -> None:
         """Gather, check, fold, hand over until stopped; then finish what is in hand."""
         try:
             while not stop.is_set():
-                batches = self._gather(stop)
-                for collection in self._fold(batches):
-                    self._hand_over(collection, stop)
+                self.turn(stop)
         finally:
             self._handover.close()
 
+    def turn(self, stop: Event) -> None:
+        """One collection: gather, check, fold, hand over."""
+        batches = self._gather(stop)
+        for collection in self._fold(batches):
+            self._hand_over(collection, stop)
+
     def _gather(self, stop: Event) -> list[CheckedBatch]:
         """Take deliveries until a bound; past the time, while another collection is written."""
-        taken = _Gathered(self._settings)
+        taken = _Gathered(self._settings, self._monotonic)
         while not (taken.is_full or stop.is_set()):
             # Here, because this goes on as long as the writer is busy, or all is refused.
             self._health.beat("collect", within_s=SILENCE_S)

@@ -8,6 +8,7 @@ doubt, or it is there and refuses every batch, also one that is known to be good
 import logging
 import random
 import time
+from collections.abc import Callable
 from typing import Final
 
 from smtpfeeds_common.errors import BadRows, DatabaseError
@@ -28,8 +29,10 @@ _REASON_MAX: Final = 300
 class Hold:
     """On from the first trouble until the database accepts a batch."""
 
-    def __init__(self, metrics: Metrics, health: Health) -> None:
-        self._metrics, self._health = metrics, health
+    def __init__(
+        self, metrics: Metrics, health: Health, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._metrics, self._health, self._monotonic = metrics, health, monotonic
         self._since_s: float | None = None
         self._refuses_all = False
         self._retry_s = _RETRY_FIRST_S
@@ -42,13 +45,13 @@ class Hold:
     @property
     def lasted_s(self) -> float:
         """Seconds since it began; 0 where it is not on."""
-        return 0.0 if self._since_s is None else time.monotonic() - self._since_s
+        return 0.0 if self._since_s is None else self._monotonic() - self._since_s
 
     def note(self, trouble: DatabaseError) -> None:
         """Begin, or go on; logged at its beginning and when its kind changes."""
         refuses_all = isinstance(trouble, BadRows)
         if not self.is_on:
-            self._since_s = time.monotonic()
+            self._since_s = self._monotonic()
             self._metrics.holds.inc()
         elif refuses_all == self._refuses_all:
             return

@@ -17,6 +17,7 @@ What can go wrong has one answer each:
   committed is recognised
 """
 
+import time
 from collections.abc import Callable
 from threading import Event
 
@@ -46,17 +47,36 @@ class IngestWorker:
         clock: DatabaseClock,
         hold_s: float = HOLD_S,
         probe_s: float = PROBE_S,
+        handover: Handover | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.handover = Handover()
-        self._collector = Collector(source, origin, self.handover, clock, settings, metrics, health)
-        self._writer = Writer(
-            source, store, self.handover, metrics, health, hold_s=hold_s, probe_s=probe_s
+        """Build both threads' parts.
+
+        Args:
+            hold_s: what is in hand is given back when the database is away for longer.
+            probe_s: after that it is looked for so often.
+            handover: what passes between the threads.
+            monotonic: the clock of all waiting.
+        """
+        self.handover = handover or Handover()
+        self.collector = Collector(
+            source, origin, self.handover, clock, settings, metrics, health, monotonic=monotonic
+        )
+        self.writer = Writer(
+            source,
+            store,
+            self.handover,
+            metrics,
+            health,
+            hold_s=hold_s,
+            probe_s=probe_s,
+            monotonic=monotonic,
         )
 
     def collect(self, stop: Event) -> None:
         """The first thread: gather, check, fold, hand over until stopped."""
-        self._collector.run(stop)
+        self.collector.run(stop)
 
     def store(self, stop: Event) -> None:
         """The second thread: write and acknowledge until stopped and the last one is in."""
-        self._writer.run(stop)
+        self.writer.run(stop)

@@ -68,25 +68,30 @@ class Writer:
         *,
         hold_s: float,
         probe_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._store, self._handover = source, store, handover
         self._metrics, self._health = metrics, health
         self._hold_s, self._probe_s = hold_s, probe_s
-        self._hold = Hold(metrics, health)
+        self._hold = Hold(metrics, health, monotonic)
 
     def run(self, stop: Event) -> None:
         """Write and acknowledge collections, until stopped and the last one is in."""
         try:
             while not self._handover.is_finished:
-                self._health.beat("store", within_s=SILENCE_S)
-                collection = self._handover.take()
-                if collection is not None:
-                    try:
-                        self._write(collection, stop)
-                    finally:
-                        self._handover.done()
+                self.turn(stop)
         finally:
             self._store.close()
+
+    def turn(self, stop: Event) -> None:
+        """One collection, if one comes within a tick."""
+        self._health.beat("store", within_s=SILENCE_S)
+        collection = self._handover.take()
+        if collection is not None:
+            try:
+                self._write(collection, stop)
+            finally:
+                self._handover.done()
 
     def _write(self, collection: Collection, stop: Event) -> None:
         if not self._is_current(collection):

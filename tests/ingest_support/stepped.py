@@ -1,0 +1,147 @@
+"""An ingest worker without threads: time passes only where something waits.
+
+Both parts of the worker run one after the other, so that nothing depends on the machine. What
+happens meanwhile, such as a database that comes back, is put at a moment beforehand.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from ingest_support import MemorySource, settings_of
+from smtpfeeds_aggregator.clock.database import DatabaseClock
+from smtpfeeds_aggregator.health import Health
+from smtpfeeds_aggregator.ingest.handover import Collection, Handover
+from smtpfeeds_aggregator.ingest.worker import IngestWorker
+from smtpfeeds_aggregator.ingest.write import Store
+from smtpfeeds_aggregator.metrics import Metrics
+from smtpfeeds_aggregator.origin import EMPTY
+from smtpfeeds_aggregator.origin.lookup import OriginLookup
+from smtpfeeds_aggregator.sources import Delivery
+
+
+class SteppedTime:
+    """A monotonic clock that stands still until somebody waits."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._order = itertools.count()
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def after(self, seconds: float, action: Callable[[], object]) -> None:
+        """Do something when so much time has passed from now."""
+        heapq.heappush(self._due, (self.now_s + seconds, next(self._order), action))
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, with all that is due in it."""
+        until_s = self.now_s + seconds
+        while self._due and self._due[0][0] <= until_s:
+            self.now_s, _, action = heapq.heappop(self._due)
+            action()
+        self.now_s = until_s
+
+    def wait_for_action(self, seconds: float) -> None:
+        """As `wait`, but no longer than until the next thing that happens."""
+        if self._due:
+            seconds = min(seconds, max(0.0, self._due[0][0] - self.now_s))
+        self.wait(seconds)
+
+
+class SteppedStop(threading.Event):
+    """A stop whose waiting is the clock's."""
+
+    def __init__(self, time: SteppedTime) -> None:
+        super().__init__()
+        self._time = time
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None, "it would wait for ever"
+        if not self.is_set():
+            self._time.wait(timeout)
+        return self.is_set()
+
+
+class SteppedSource(MemorySource):
+    """Waits for a delivery on the clock."""
+
+    def __init__(self, time: SteppedTime) -> None:
+        super().__init__()
+        self._time = time
+
+    def get(self, timeout_s: float) -> Delivery | None:
+        if not self.waiting():
+            self._time.wait_for_action(timeout_s)
+        return super().get(0) if self.waiting() else None
+
+
+class SteppedHandover(Handover):
+    """Has what is put written at once; or, while it is held, only says that it is busy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.write: Callable[[], None] = lambda: None
+        self.held = False
+
+    @property
+    def is_busy(self) -> bool:
+        return self.held
+
+    def put(self, collection: Collection) -> bool:
+        put = super().put(collection)
+        if not self.held:
+            self.write()
+        return put
+
+
+S = TypeVar("S", bound=Store)
+
+
+class SteppedWork(Generic[S]):
+    """A worker whose parts take turns."""
+
+    def __init__(
+        self, store: S, origin: Callable[[], OriginLookup] = lambda: EMPTY, **settings: object
+    ) -> None:
+        self.time = SteppedTime()
+        self.stop = SteppedStop(self.time)
+        self.source, self.store = SteppedSource(self.time), store
+        self.metrics, self.health = Metrics(), Health(self.time.monotonic)
+        self.handover = SteppedHandover()
+        self.worker = IngestWorker(
+            self.source,
+            store,
+            origin,
+            settings_of("", **settings),
+            self.metrics,
+            self.health,
+            clock=DatabaseClock(),
+            handover=self.handover,
+            monotonic=self.time.monotonic,
+        )
+        self.handover.write = lambda: self.worker.writer.turn(self.stop)
+
+    def run_for(self, seconds: float) -> None:
+        """Let the parts take turns until so much time has passed, or they are stopped."""
+        until_s = self.time.now_s + seconds
+        while self.time.now_s < until_s and not self.stop.is_set():
+            self.worker.collector.turn(self.stop)
+
+    def finish(self) -> None:
+        """Stop both parts, as the service does."""
+        self.stop.set()
+        self.worker.collect(self.stop)
+        self.worker.store(self.stop)
+
+    def gauge(self, name: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"smtpfeeds_ingest_{name}")
+
+    def counted(self, name: str, **labels: str) -> float:
+        value = self.metrics.registry.get_sample_value(f"smtpfeeds_ingest_{name}_total", labels)
+        return value or 0.0
