@@ -144,7 +144,7 @@ def test_window_becomes_files_of_every_format(
         "actor": "NA",
         "days_seen": "1",
         "days": "......#",
-        "targets": "0",
+        "targets": "2",
         "new": "true",
     }
     *objects, last = map(json.loads, (feeds / "smtpgreet.ndjson").read_text().splitlines())
