@@ -6,6 +6,7 @@ Long, for all of it needs the same filled database and feeds directory.
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import stat
@@ -147,13 +148,22 @@ def test_window_becomes_files_of_every_format(
         "targets": "2",
         "new": "true",
     }
-    *objects, last = map(json.loads, (feeds / "smtpgreet.ndjson").read_text().splitlines())
+    objects = [json.loads(line) for line in (feeds / "smtpgreet.ndjson").read_text().splitlines()]
+    assert len(objects) == 2
     assert objects[1] == {
-        **row, "ASN": 64505, "hits": 7, "sensors": 2, "tags": ["bare_lf", "full_host_name"],
-    }  # fmt: skip
-    assert objects[0]["ASN"] is None
-    assert last["metadata"]["count"] == 2
-    assert last["metadata"]["licence"] == "CC0-1.0"
+        **row,
+        "ASN": 64505,
+        "hits": 6,
+        "sensors": 2,
+        "tags": ["bare_lf", "full_host_name"],
+        "why": ["greet"],
+        "actor": None,
+        "days_seen": 1,
+        "targets": 2,
+        "new": True,
+    }
+    with gzip.open(feeds / "smtpgreet.ndjson.gz", "rt") as stream:
+        assert stream.read() == (feeds / "smtpgreet.ndjson").read_text()
 
 
 def test_manifest_tells_what_the_files_hold(

@@ -46,15 +46,22 @@ class LimitedConnection(psycopg.Connection[tuple[Any, ...]]):
         Raises:
             ServerSilent: out of time; the connection is closed.
         """
-        if self.limit_s is None:
-            return super().wait(gen, *args, **kwargs)
-        deadline_s = self._deadline_s or time.monotonic() + self.limit_s
-        return super().wait(self._until(deadline_s, gen), *args, **kwargs)
-
-    def _until(self, deadline_s: float, gen: Generator[Any, Any, _T]) -> Generator[Any, Any, _T]:
-        """Pass on what is waited for and what came; nothing in time ends it."""
+        # Most often the answer is here already: a COPY asks once for each row.
         try:
             wanted = next(gen)
+        except StopIteration as end:
+            value: _T = end.value
+            return value
+        if self.limit_s is None:
+            return super().wait(_resumed(gen, wanted), *args, **kwargs)
+        deadline_s = self._deadline_s or time.monotonic() + self.limit_s
+        return super().wait(self._until(deadline_s, gen, wanted), *args, **kwargs)
+
+    def _until(
+        self, deadline_s: float, gen: Generator[Any, Any, _T], wanted: Any
+    ) -> Generator[Any, Any, _T]:
+        """Pass on what is waited for and what came; nothing in time ends it."""
+        try:
             while True:
                 wanted = gen.send((yield wanted))
                 if time.monotonic() >= deadline_s:
@@ -64,3 +71,13 @@ class LimitedConnection(psycopg.Connection[tuple[Any, ...]]):
         except StopIteration as end:
             value: _T = end.value
             return value
+
+
+def _resumed(gen: Generator[Any, Any, _T], wanted: Any) -> Generator[Any, Any, _T]:
+    """A generator that has begun, from the first thing that it waits for."""
+    try:
+        while True:
+            wanted = gen.send((yield wanted))
+    except StopIteration as end:
+        value: _T = end.value
+        return value
