@@ -3,9 +3,8 @@
 Any aggregator does it, one at a time, by an advisory lock that is given back
 after each round. Retention is due once a day, whichever aggregator did it last,
 and rests between slices, so that ingest and queries have the database to
-themselves most of the time. While the database's clock
-is in doubt nothing is done, and for an hour after the start and after a doubt
-nothing is deleted by age.
+themselves most of the time. While the database's clock is in doubt nothing is
+done, and for an hour after the start and after a doubt nothing is deleted by age.
 """
 
 import logging
@@ -35,7 +34,7 @@ _REST_S: Final = 0.02
 
 
 class Maintenance:
-    """Does what keeps the tables small, until told to stop."""
+    """Does what keeps the tables small, until it is stopped."""
 
     def __init__(
         self, settings: AggregatorSettings, clock: DatabaseClock, metrics: Metrics, health: Health

@@ -114,6 +114,7 @@ class SteppedWork(Generic[S]):
         self.source, self.store = SteppedSource(self.time), store
         self.metrics, self.health = Metrics(), Health(self.time.monotonic)
         self.handover = SteppedHandover()
+        self.clock = DatabaseClock(monotonic=self.time.monotonic)
         self.worker = IngestWorker(
             self.source,
             store,
@@ -121,7 +122,7 @@ class SteppedWork(Generic[S]):
             settings_of("", **settings),
             self.metrics,
             self.health,
-            clock=DatabaseClock(),
+            clock=self.clock,
             handover=self.handover,
             monotonic=self.time.monotonic,
         )

@@ -138,7 +138,7 @@ class Collector:
                     self._note_idle()
                     break
                 continue
-            checked = self._check(delivery)
+            checked = self._check(delivery, stop)
             if checked is not None:
                 self._clock.sealed(checked.key.sensor, checked.batch.sealed_ms)
                 taken.add(checked)
@@ -153,7 +153,15 @@ class Collector:
         if self._source.consuming and not self._handover.is_busy:
             self._clock.idle()
 
-    def _check(self, delivery: Delivery) -> CheckedBatch | None:
+    def _wait_for_clock(self, stop: Event) -> bool:
+        """Wait until the database's clock is beyond doubt; False when stopped before."""
+        while self._clock.state().doubts:
+            self._health.beat("collect", within_s=SILENCE_S)
+            if stop.wait(TICK_S):
+                return False
+        return True
+
+    def _check(self, delivery: Delivery, stop: Event) -> CheckedBatch | None:
         if delivery.redelivered:
             self._metrics.redelivered.inc()
         try:
@@ -166,8 +174,10 @@ class Collector:
             logger.exception("message not understood")
             known_good()  # where this fails too, no message is to blame: the program ends
             code, reason = RefusalCode.FAULT, f"reading it failed: {describe(exc)}"
-        refusal = Refusal(code, reason, delivery.body)
-        refuse(self._source, self._metrics, delivery, refusal)
+        # Refused is acknowledged, and counted by the hour.
+        if self._wait_for_clock(stop):
+            refusal = Refusal(code, reason, delivery.body)
+            refuse(self._source, self._metrics, delivery, refusal)
         return None
 
     def _fold(self, batches: Sequence[CheckedBatch]) -> list[Collection]:

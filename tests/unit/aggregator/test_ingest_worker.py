@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from ingest_support import HOUR_MS, KnowsAllOrigins, greet, made_batch
 from ingest_support.stepped import SteppedWork
 from ingest_support.worker import MemoryStore
+from smtpfeeds_aggregator.clock.database import Reading, Record
 from smtpfeeds_aggregator.ingest import collect, refusals
 from smtpfeeds_aggregator.ingest import known_good as known_good_module
 from smtpfeeds_aggregator.ingest.check import CheckedBatch, check
@@ -449,3 +451,20 @@ def test_collection_waits_for_no_more_where_the_source_sends_none_before_an_answ
     work.source.put(*batches(3))
     work.run_for(1)
     assert len(work.source.acknowledged) == 3
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_nothing_is_refused_while_the_clock_is_in_doubt(ends: bool) -> None:
+    """What is refused is acknowledged, and counted by the hour of that clock."""
+    work = work_in_memory()
+    at_s, now = work.time.now_s, datetime.now(UTC)
+    record = Record(now + timedelta(hours=1), 0, None)
+    work.clock.take(Reading(at_s, at_s, now, record))
+    accepted = record._replace(noted=now, acceptances=1)
+    work.time.after(60, lambda: work.clock.take(Reading(at_s, at_s, now, accepted)))
+    if not ends:
+        work.time.after(30, work.stop.set)
+    work.source.put(b"no batch")
+    work.run_for(1)
+    assert len(work.source.refused) == ends
+    assert work.time.now_s >= at_s + 30
