@@ -21,6 +21,7 @@ class AggregatorSettings:
 
     dsn: str = setting(
         "",
+        secret=True,
         help="PostgreSQL to use, as a libpq connection string or URL; several hosts may be named, "
         "and `target_session_attrs=read-write` finds the primary among them",
     )
@@ -29,6 +30,7 @@ class AggregatorSettings:
     )
     broker: tuple[str, ...] = setting(
         (),
+        secret=True,
         help="where batches come from: amqp:// or amqps:// addresses of one RabbitMQ cluster, "
         "tried in turn, or one `spool:DIR`, the folder of a sensor's spools on this host",
     )
@@ -316,9 +318,12 @@ class AggregatorSettings:
         spools = [url for url in self.broker if url.startswith("spool:")]
         if spools and len(self.broker) > 1:
             raise SettingsError("broker: `spool:DIR` stands alone; name one folder and no broker")
-        for url in self.broker:
+        for number, url in enumerate(self.broker, 1):
             if not url.startswith(("amqp://", "amqps://", "spool:")):
-                raise SettingsError(f"broker: {url!r} is neither amqp://…, amqps://… nor spool:DIR")
+                raise SettingsError(
+                    f"broker: address {number} of {len(self.broker)} is neither amqp://…, "
+                    "amqps://… nor spool:DIR"
+                )
 
 
 def load(file: Path | None, **flags: object) -> AggregatorSettings:

@@ -11,6 +11,7 @@ from typing import Final
 from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.errors import DatabaseUnavailable
 from smtpfeeds_common.logs import fields
+from smtpfeeds_common.service_address import parse_brokers
 from smtpfeeds_common.signals import Signals
 from smtpfeeds_common.systemd import notify
 
@@ -33,6 +34,9 @@ def run(settings: AggregatorSettings) -> int:
     Raises:
         SettingsError, DatabaseError, OriginError: what is wrong.
     """
+    if settings.broker and not settings.broker[0].startswith("spool:"):
+        # Now, and not after the wait for a database that may be away for long.
+        parse_brokers(settings.broker)
     signals = Signals().install()
     if not wait_for_database(settings, signals):
         return 0

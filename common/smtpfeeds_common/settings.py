@@ -67,7 +67,7 @@ def setting(
 ) -> Any:
     """Declare one field of a settings dataclass; without a default it is required."""
     about = About(help, unit, minimum, maximum, choices, secret)
-    return dataclasses.field(default=default, metadata={"about": about})
+    return dataclasses.field(default=default, repr=not secret, metadata={"about": about})
 
 
 def about(field: "dataclasses.Field[Any]") -> About:
@@ -151,8 +151,11 @@ def read_secret(value: str, file: str, *, name: str) -> str:
         return value
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"{name}: cannot read {file}: {exc}") from exc
+    except OSError as exc:
+        raise SettingsError(f"{name}: cannot read {file}: {exc.strerror}") from exc
+    except UnicodeDecodeError:
+        # Python's words have octets of it.
+        raise SettingsError(f"{name}: {file} is not text in UTF-8") from None
     if not lines or not lines[0].strip():
         raise SettingsError(f"{name}: {file} is empty; put the secret on its first line")
     return lines[0].strip()
@@ -164,8 +167,11 @@ def _read_file(file: Path) -> dict[str, Any]:
             return tomllib.load(stream)
     except OSError as exc:
         raise SettingsError(f"cannot read the settings file {file}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except tomllib.TOMLDecodeError as exc:
         raise SettingsError(f"{file} is not TOML: {exc}") from exc
+    except UnicodeDecodeError:
+        # Python's words have octets of it, which may be a secret's.
+        raise SettingsError(f"{file} is not TOML: it is not text in UTF-8") from None
 
 
 def _known(key: str, fields: Mapping[str, Any], where: str) -> None:
@@ -218,21 +224,28 @@ def _convert(value: Any, hint: Any, declared: About, where: str) -> Any:
         origin = typing.get_origin(hint)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise SettingsError(f'{where}: this needs a list, such as ["…"], not {value!r}')
+            shown = _shown(value, declared)
+            raise SettingsError(f'{where}: this needs a list, such as ["…"], not {shown}')
         (inner, *_) = typing.get_args(hint)
         return tuple(_convert(item, inner, declared, where) for item in value)
     if origin is dict:
         if not isinstance(value, dict):
-            raise SettingsError(f"{where}: this needs a table, not {value!r}")
+            raise SettingsError(f"{where}: this needs a table, not {_shown(value, declared)}")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) <= _MAX_EXACT else math.inf
     if hint is Path and isinstance(value, str):
         value = Path(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise SettingsError(f"{where}: {value!r} is not {_KINDS.get(hint, hint.__name__)}")
+        kind = _KINDS.get(hint, hint.__name__)
+        raise SettingsError(f"{where}: {_shown(value, declared)} is not {kind}")
     _check_range(value, declared, where)
     return value
+
+
+def _shown(value: Any, declared: About) -> str:
+    """A value in a message; of a secret one, what kind of value it is."""
+    return f"a value of type {type(value).__name__}" if declared.secret else repr(value)
 
 
 _KINDS: Final = {

@@ -179,6 +179,7 @@ class SensorSettings:
     # Broker
     broker: tuple[str, ...] = setting(
         (),
+        secret=True,
         help="amqp:// or amqps:// addresses of one RabbitMQ cluster, tried in turn; empty: an "
         "aggregator on this host reads the spool",
     )

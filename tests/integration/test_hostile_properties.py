@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import socket
 import struct
+import threading
 import uuid
 from collections.abc import Iterator
 
@@ -26,8 +29,11 @@ from servers.raw_amqp import (
 )
 from smtpfeeds_aggregator.service import Service
 from smtpfeeds_aggregator.sources.dead_letters import DeadLetters
+from smtpfeeds_common.errors import BrokerUnavailable
 from smtpfeeds_common.topology import EXCHANGE, QUEUE, REFUSED_QUEUE
 from smtpfeeds_common.wire import encode
+from smtpfeeds_sensor.delivery.publisher import BrokerLink
+from smtpfeeds_sensor.settings import SensorSettings
 
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
 
@@ -150,3 +156,42 @@ def test_dead_letters_with_hostile_properties_are_listed_put_back_and_dropped(
     until(lambda: left_in(vhost, REFUSED_QUEUE) == confirmed, "it is refused again")
     assert len(letters.drop(None, 100)) == confirmed
     assert left_in(vhost, REFUSED_QUEUE) == 0
+
+
+def greeting(table: bytes) -> bytes:
+    """Connection.Start, with which a broker begins."""
+    arguments = b"\0\x09" + long(table) + long(b"PLAIN") + long(b"en_US")
+    payload = struct.pack(">HH", 10, 10) + arguments
+    return struct.pack(">BHI", 1, 0, len(payload)) + payload + b"\xce"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        header(b"t", b"T", b"\xff" * 8),
+        header(b"z", b"Z", b"1234"),
+        nested(b"F", 2_000),
+        header(b"k", b"S", struct.pack(">I", 2**31)),
+    ],
+    ids=["time", "kind", "deep", "long"],
+)
+def test_sensor_holds_its_batches_while_its_broker_says_what_cannot_be_read(table: bytes) -> None:
+    """All that a sensor reads is its broker's own: no account's message ever reaches it."""
+    settings = SensorSettings(name="s1", broker_password="x")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(8)
+                client.sendall(greeting(table))
+                client.recv(8)
+
+        broker = threading.Thread(target=serve)
+        broker.start()
+        address = f"amqp://s1@127.0.0.1:{server.getsockname()[1]}"
+        link = BrokerLink.of_settings(dataclasses.replace(settings, broker=(address,)))
+        with pytest.raises(BrokerUnavailable):
+            link.open()
+        broker.join(20)
+        assert not broker.is_alive()

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from smtpfeeds_common.errors import ListsError, SettingsError
+from smtpfeeds_common.service_address import parse_brokers
 from smtpfeeds_common.users import only_root_reads
 
 from ..settings import AggregatorSettings
 from ..sources.broker import parameters
 from ..store.connection import connection_parameters
+from ..store.dsn import describe_dsn
 
 #: Settings whose files hold a secret.
 _SECRET_FILES: Final = ("dsn_password_file", "broker_password_file")
@@ -30,7 +32,7 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
         SettingsError: what is wrong, and what to do.
     """
     where = connection_parameters(settings, "check")
-    yield f"dsn: host {where.get('host', 'the local socket')}, database {where.get('dbname', '-')}"
+    yield f"dsn: {describe_dsn(where)}"
     yield _broker(settings)
     if settings.feeds_dir:
         _check_writable("feeds_dir", Path(settings.feeds_dir))
@@ -79,7 +81,8 @@ def _broker(settings: AggregatorSettings) -> str:
         _check_folder("broker", folder)
         _check_writable("broker", folder)
         return f"broker: none; spools in {folder}"
-    nodes = [f"{one.host}:{one.port}" for one in parameters(settings, "check")]
+    parameters(settings, "check")
+    nodes = [str(address) for address in parse_brokers(settings.broker)]
     return f"broker: {', '.join(nodes)}, queue {settings.queue}"
 
 

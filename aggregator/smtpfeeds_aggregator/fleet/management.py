@@ -17,12 +17,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 import urllib3
 
-from smtpfeeds_common.errors import FleetError
+from smtpfeeds_common.errors import FleetError, SettingsError
+from smtpfeeds_common.service_address import parse_address
 from smtpfeeds_common.topology import EXCHANGE, routing_key
 
 #: An import of a thousand accounts takes a broker some seconds.
@@ -33,6 +34,11 @@ PASSWORD_BYTES: Final = 32
 _SALT_BYTES: Final = 4
 _ALGORITHM: Final = "rabbit_password_hashing_sha256"
 _NOTHING: Final = "^$"
+_FORM: Final = (
+    "the address of the management API is not of the form https://ACCOUNT@HOST:15671; its password "
+    "stands in a file"
+)
+_PORTS: Final = {"http": 80, "https": 443}
 #: A sensor's worker has one connection with one channel. Two more are for a check and a
 #: replay beside it, and a connection that the broker has not noticed the end of is one more.
 _SPARE_CONNECTIONS: Final = 4
@@ -90,18 +96,16 @@ class Management:
         Raises:
             FleetError: the address cannot be used.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.username:
-            raise FleetError(
-                "the address of the management API is not of the form "
-                "https://ACCOUNT@HOST:15671; its password stands in a file"
-            )
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        port = f":{parts.port}" if parts.port else ""
-        self._base = f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}/api"
-        self._where = f"{parts.scheme}://{host}{port}"
+        try:
+            address = parse_address(url, _PORTS, name="the address of the management API")
+        except SettingsError:
+            raise FleetError(_FORM) from None
+        if not address.account:
+            raise FleetError(_FORM)
+        self._where = f"{address.scheme}://{address.host_port}"
+        self._base = f"{self._where}{address.path}/api"
         self._vhost = vhost
-        self._headers = urllib3.make_headers(basic_auth=f"{unquote(parts.username)}:{password}")
+        self._headers = urllib3.make_headers(basic_auth=f"{address.account}:{password}")
         self._pool = urllib3.PoolManager(
             timeout=_TIMEOUT, retries=urllib3.Retry(2, redirect=0), ca_certs=ca_file
         )

@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -20,6 +20,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import BrokerUnavailable, SettingsError
 from smtpfeeds_common.logs import fields
+from smtpfeeds_common.service_address import ServiceAddress, parse_brokers
 from smtpfeeds_common.settings import read_secret
 from smtpfeeds_common.topology import BINDING_KEY, EXCHANGE, QUEUE, REFUSED_QUEUE
 
@@ -28,6 +29,8 @@ from .properties import TolerantConnection
 
 logger = logging.getLogger(__name__)
 
+#: Account and password of an address that has neither: RabbitMQ's own, good on its host alone.
+_GUEST: Final = ("guest", "guest")
 _HEARTBEAT_S: Final = 30
 _CONNECT_TIMEOUT_S: Final = 10
 #: The broker's memory or disk alarm may hold a publishing connection for this long.
@@ -66,31 +69,27 @@ def parameters(settings: AggregatorSettings, purpose: str) -> list[pika.URLParam
     Raises:
         SettingsError: an address or a file cannot be read.
     """
-    return [_one(url, settings, purpose) for url in settings.broker]
+    return [_one(address, settings, purpose) for address in parse_brokers(settings.broker)]
 
 
 def account(settings: AggregatorSettings) -> str:
-    """The aggregator's own account at the broker."""
-    parameters(settings, "account")  # says what is wrong with an address
-    return _user(settings.broker[0])
+    """The aggregator's own account at the broker.
+
+    Raises:
+        SettingsError: an address or a file cannot be read.
+    """
+    return str(parameters(settings, "account")[0].credentials.username)
 
 
-def _user(url: str) -> str:
-    return unquote(urlsplit(url).username or "guest")
-
-
-def _one(url: str, settings: AggregatorSettings, purpose: str) -> pika.URLParameters:
+def _one(address: ServiceAddress, settings: AggregatorSettings, purpose: str) -> pika.URLParameters:
     try:
-        parts = urlsplit(url)
-        given = parse_qs(parts.query)
-        made = pika.URLParameters(_with_a_password(url))
-    except (ValueError, TypeError, OSError) as exc:
+        made = pika.URLParameters(address.without_account)
+    except (ValueError, TypeError, OSError, SyntaxError):
+        # Not pika's words: an option may hold a secret too, such as one of ssl_options.
         raise SettingsError(
-            f"broker: {_without_password(url)} is not an AMQP address: {exc}"
-        ) from exc
-    if parts.username is not None and parts.password is None:
-        password = read_secret("", settings.broker_password_file, name="broker_password_file")
-        made.credentials = pika.PlainCredentials(_user(url), password)
+            f"broker: {address}: what follows its question mark are no options of pika's"
+        ) from None
+    made.credentials = _credentials(address, settings)
     made.socket_timeout = _CONNECT_TIMEOUT_S
     made.stack_timeout = _CONNECT_TIMEOUT_S * 2
     made.tcp_options = dict(_TCP_OPTIONS)
@@ -99,20 +98,23 @@ def _one(url: str, settings: AggregatorSettings, purpose: str) -> pika.URLParame
         "product": "smtpfeeds",
         "version": __version__,
     }
+    given = parse_qs(address.query)
     if "heartbeat" not in given:
         made.heartbeat = _HEARTBEAT_S
     if "blocked_connection_timeout" not in given:
         made.blocked_connection_timeout = _BLOCKED_TIMEOUT_S
-    if parts.scheme == "amqps" and settings.broker_ca_file:
-        made.ssl_options = pika.SSLOptions(_tls(settings.broker_ca_file), parts.hostname)
+    if address.scheme == "amqps" and settings.broker_ca_file:
+        made.ssl_options = pika.SSLOptions(_tls(settings.broker_ca_file), address.host)
     return made
 
 
-def _with_a_password(url: str) -> str:
-    """An empty password where the address has an account and none: pika raises TypeError."""
-    scheme, _, rest = url.partition("://")
-    userinfo, at, tail = rest.rpartition("@")
-    return f"{scheme}://{userinfo}:@{tail}" if at and ":" not in userinfo else url
+def _credentials(address: ServiceAddress, settings: AggregatorSettings) -> pika.PlainCredentials:
+    if address.account is None:
+        return pika.PlainCredentials(*_GUEST)
+    password = address.password
+    if password is None:
+        password = read_secret("", settings.broker_password_file, name="broker_password_file")
+    return pika.PlainCredentials(address.account, password)
 
 
 def _tls(ca_file: str) -> ssl.SSLContext:
@@ -120,11 +122,6 @@ def _tls(ca_file: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as exc:
         raise SettingsError(f"broker_ca_file: cannot use {ca_file}: {exc}") from exc
-
-
-def _without_password(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    return f"{head.split('//', 1)[0]}//…@{tail}" if at else url
 
 
 def connect(settings: AggregatorSettings, purpose: str) -> pika.BlockingConnection:

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import psycopg
-from psycopg import conninfo
 
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.settings import read_secret
 
 from ..settings import AggregatorSettings
+from .dsn import parse_dsn
 from .errors import DatabaseRefused, one_line, session_errors
 from .limited import LimitedConnection
 from .session import begin_session
@@ -118,11 +118,7 @@ def connection_parameters(settings: AggregatorSettings, purpose: str) -> dict[st
             "the setting 'dsn' is missing (which PostgreSQL to use): give it in a settings file "
             "(--config FILE) or as SMTPFEEDS_AGGREGATOR_DSN"
         )
-    try:
-        given = conninfo.conninfo_to_dict(settings.dsn)
-    except psycopg.ProgrammingError as exc:
-        text = one_line(exc)
-        raise SettingsError(f"dsn: this is not a libpq connection string or URL: {text}") from exc
+    given = parse_dsn(settings.dsn)
     password = read_secret("", settings.dsn_password_file, name="dsn_password_file")
     parameters: dict[str, Any] = {
         **_DEFAULTS,

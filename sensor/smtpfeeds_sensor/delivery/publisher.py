@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import pika
 import pika.exceptions
@@ -30,6 +29,7 @@ from smtpfeeds_common.errors import (
     BrokerUnavailable,
     SettingsError,
 )
+from smtpfeeds_common.service_address import ServiceAddress, parse_brokers
 from smtpfeeds_common.spool import SealedBatch
 from smtpfeeds_common.topology import CONTENT_TYPE, EXCHANGE, routing_key
 
@@ -61,48 +61,40 @@ def read_brokers(settings: SensorSettings) -> list[Broker]:
         SettingsError: an address or a certificate cannot be used.
     """
     password = settings.secret()
-    return [_read_broker(settings, url, password) for url in settings.broker]
+    return [_read_broker(settings, each, password) for each in parse_brokers(settings.broker)]
 
 
-def _read_broker(settings: SensorSettings, url: str, password: str) -> Broker:
-    parts = urlsplit(url)
-    if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
-        shown = f"{parts.scheme}://{parts.hostname or ''}"
-        raise SettingsError(f"broker: {shown!r} is not amqp://USER@HOST or amqps://USER@HOST")
+def _read_broker(settings: SensorSettings, address: ServiceAddress, password: str) -> Broker:
+    name = address.account or settings.name
+    if name != settings.name:
+        raise SettingsError(
+            f"broker: the account {name!r} at {address.host} is not the sensor's name "
+            f"{settings.name!r}: the aggregator refuses what one sends for another; give both "
+            "the same name"
+        )
+    secret = password or address.password or ""
+    if not secret:
+        raise SettingsError(
+            f"broker: no password for {name} at {address.host}; set broker_password_file, "
+            "or SMTPFEEDS_SENSOR_BROKER_PASSWORD"
+        )
     try:
-        parameters = pika.URLParameters(_with_a_password(url))
-        name = unquote(parts.username or settings.name)
-        if name != settings.name:
-            raise SettingsError(
-                f"broker: the account {name!r} at {parts.hostname} is not the sensor's name "
-                f"{settings.name!r}: the aggregator refuses what one sends for another; give both "
-                "the same name"
-            )
-        secret = password or unquote(parts.password or "")
-        if not secret:
-            raise SettingsError(
-                f"broker: no password for {name} at {parts.hostname}; set broker_password_file, "
-                "or SMTPFEEDS_SENSOR_BROKER_PASSWORD"
-            )
-        parameters.credentials = pika.PlainCredentials(name, secret, erase_on_connect=False)
-        parameters.heartbeat = settings.heartbeat_s
-        parameters.blocked_connection_timeout = settings.confirm_timeout_s
-        parameters.socket_timeout = _CONNECT_S
-        parameters.stack_timeout = _STACK_S
-        parameters.connection_attempts = 1
-        parameters.client_properties = {"connection_name": f"smtpfeeds sensor {settings.name}"}
-        if parts.scheme == "amqps":
-            parameters.ssl_options = pika.SSLOptions(_tls_context(settings), parts.hostname)
-    except (ValueError, TypeError) as exc:
-        raise SettingsError(f"broker: the address at {parts.hostname} is wrong: {exc}") from exc
+        parameters = pika.URLParameters(address.without_account)
+    except (ValueError, TypeError, OSError, SyntaxError):
+        # Not pika's words: an option may hold a secret too, such as one of ssl_options.
+        raise SettingsError(
+            f"broker: {address}: what follows its question mark are no options of pika's"
+        ) from None
+    parameters.credentials = pika.PlainCredentials(name, secret, erase_on_connect=False)
+    parameters.heartbeat = settings.heartbeat_s
+    parameters.blocked_connection_timeout = settings.confirm_timeout_s
+    parameters.socket_timeout = _CONNECT_S
+    parameters.stack_timeout = _STACK_S
+    parameters.connection_attempts = 1
+    parameters.client_properties = {"connection_name": f"smtpfeeds sensor {settings.name}"}
+    if address.scheme == "amqps":
+        parameters.ssl_options = pika.SSLOptions(_tls_context(settings), address.host)
     return Broker(name, parameters)
-
-
-def _with_a_password(url: str) -> str:
-    """An empty password where the address has an account and none: pika raises TypeError."""
-    scheme, _, rest = url.partition("://")
-    userinfo, at, tail = rest.rpartition("@")
-    return f"{scheme}://{userinfo}:@{tail}" if at and ":" not in userinfo else url
 
 
 def _tls_context(settings: SensorSettings) -> ssl.SSLContext:
@@ -327,10 +319,11 @@ def _connection_closed(exc: pika.exceptions.ConnectionClosedByBroker, where: str
 
 
 def _refusal(exc: pika.exceptions.ChannelClosedByBroker) -> BrokerError:
-    said = f"{exc.reply_code} {exc.reply_text}"
-    if exc.reply_code == _PRECONDITION_FAILED and _TOO_LARGE in exc.reply_text:
-        return BatchTooLarge(said)
-    return BrokerRefused(f"the broker refuses: {said}")
+    # As a text of ours: pika leaves octets that are not UTF-8 as they are.
+    answer = f"{exc.reply_code} {exc.reply_text}"
+    if exc.reply_code == _PRECONDITION_FAILED and _TOO_LARGE in answer:
+        return BatchTooLarge(answer)
+    return BrokerRefused(f"the broker refuses: {answer}")
 
 
 def _reason(exc: BaseException) -> str:

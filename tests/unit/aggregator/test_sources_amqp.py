@@ -122,5 +122,5 @@ def test_password_file_that_is_being_replaced_ends_nothing(
 
 
 def test_settings_are_read_before_anything_runs() -> None:
-    with pytest.raises(SettingsError, match="AMQP address"):
+    with pytest.raises(SettingsError, match="is not amqp://"):
         AmqpSource(AggregatorSettings(broker=("amqp://host:port",)), Metrics(), MemoryLedger())

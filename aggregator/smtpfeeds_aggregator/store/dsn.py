@@ -1,0 +1,61 @@
+"""The connection string of PostgreSQL: read, checked and described without its password.
+
+It stands alone because libpq quotes what it cannot read, and that may be a part of
+a password: whatever is wrong is said in our own words.
+"""
+
+import re
+from typing import Any, Final
+
+import psycopg
+from psycopg import conninfo
+
+from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.service_address import HOW_TO_ESCAPE
+
+_URL: Final = re.compile(r"postgres(?:ql)?://")
+_PORTS: Final = re.compile(r"[0-9]*(?:,[0-9]*)*")
+
+_NO_URL: Final = f"dsn: this is not a URL that PostgreSQL's library reads; {HOW_TO_ESCAPE}"
+_NO_STRING: Final = (
+    "dsn: this is not a libpq connection string, such as host=db.example dbname=smtpfeeds "
+    "user=smtpfeeds, or a URL; a value with a space in it stands in single quotes, and in a value "
+    "' is written \\' and \\ is written \\\\"
+)
+_OR_A_FILE: Final = "; or leave the password to dsn_password_file, where nothing is escaped"
+
+
+def parse_dsn(dsn: str) -> dict[str, Any]:
+    """The parameters of a DSN, by libpq's names.
+
+    Raises:
+        SettingsError: libpq cannot read it, or reads it otherwise than it is meant; quotes none
+            of it.
+    """
+    is_url = _URL.match(dsn)
+    wrong = (_NO_URL if is_url else _NO_STRING) + _OR_A_FILE
+    if is_url and _is_ambiguous(dsn[is_url.end() :]):
+        raise SettingsError(wrong)
+    try:
+        given = conninfo.conninfo_to_dict(dsn)
+    except (psycopg.Error, UnicodeError):
+        raise SettingsError(wrong) from None
+    if not _PORTS.fullmatch(str(given.get("port", ""))):
+        raise SettingsError(wrong)
+    return given
+
+
+def _is_ambiguous(rest: str) -> bool:
+    """Whether the host may begin elsewhere than libpq takes it to: a part of a password is host.
+
+    libpq takes the first @ before the first slash for the end of the account and the password.
+    """
+    authority, _, tail = rest.partition("/")
+    if "@" in authority:
+        return authority.count("@") > 1
+    return "@" in tail.partition("?")[0]
+
+
+def describe_dsn(given: dict[str, Any]) -> str:
+    """Where a DSN leads, as an operator reads it: never a password."""
+    return f"host {given.get('host', 'the local socket')}, database {given.get('dbname', '-')}"

@@ -1,0 +1,126 @@
+"""The address of a service with an account in it: one way to read it, one way to print it.
+
+``amqps://ACCOUNT:PASSWORD@HOST:PORT/VHOST?OPTIONS``. It stands alone because every
+general parser quotes what it cannot read, and what it cannot read may be a password
+with a ``/``, a ``#`` or a ``?`` in it. Nothing here quotes any of an address that is
+not wholly understood, and the password is in no text at all.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, unquote
+
+from .errors import SettingsError
+
+#: The ports of AMQP 0-9-1, by scheme.
+BROKER_PORTS: Final[Mapping[str, int]] = {"amqp": 5672, "amqps": 5671}
+
+#: How to write what has a meaning of its own in an address.
+HOW_TO_ESCAPE: Final = (
+    "in an account or a password write % as %25, / as %2F, ? as %3F, # as %23, @ as %40, : as %3A "
+    "and a comma as %2C"
+)
+
+_SCHEME: Final = re.compile(r"([a-z]+)://")
+#: What ends the part with account, host and port.
+_AUTHORITY_END: Final = re.compile(r"[/?#]")
+_HOST_PORT: Final = re.compile(
+    r"(?:\[(?P<literal>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAddress:
+    """An address that was understood; its text has no password."""
+
+    scheme: str
+    host: str
+    port: int
+    #: None: none was given; the same holds for the password.
+    account: str | None
+    password: str | None = field(repr=False)
+    #: What follows the host, from its slash on, as it came; and what follows the question mark.
+    path: str
+    query: str = field(repr=False)
+
+    @property
+    def host_port(self) -> str:
+        """``host:port``, with brackets around an IPv6 address."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def vhost(self) -> str:
+        """The virtual host of a broker: ``/`` where the address names none."""
+        return unquote(self.path.removeprefix("/")) or "/"
+
+    @property
+    def without_account(self) -> str:
+        """The address as it came, for a library: neither account nor password is in it."""
+        query = f"?{self.query}" if self.query else ""
+        return f"{self.scheme}://{self.host_port}{self.path}{query}"
+
+    def __str__(self) -> str:
+        account = "" if self.account is None else f"{quote(self.account, safe='')}@"
+        return f"{self.scheme}://{account}{self.host_port}{self.path}"
+
+
+def parse_address(url: str, ports: Mapping[str, int], *, name: str) -> ServiceAddress:
+    """Read an address.
+
+    Args:
+        url: the address.
+        ports: the schemes that it may have, each with its port.
+        name: what the address is called in an error's message.
+
+    Raises:
+        SettingsError: it cannot be read; says how to write it, and quotes none of it.
+    """
+    scheme = _SCHEME.match(url)
+    found = scheme and _parse(url[scheme.end() :], scheme[1], ports)
+    if not found:
+        forms = " or ".join(f"{each}://ACCOUNT@HOST" for each in ports)
+        raise SettingsError(f"{name} is not {forms}; {HOW_TO_ESCAPE}")
+    return found
+
+
+def parse_brokers(urls: tuple[str, ...]) -> list[ServiceAddress]:
+    """Read the addresses of the setting ``broker``.
+
+    Raises:
+        SettingsError: one cannot be read.
+    """
+    return [
+        parse_address(url, BROKER_PORTS, name=f"broker: address {number} of {len(urls)}")
+        for number, url in enumerate(urls, 1)
+    ]
+
+
+def _parse(rest: str, scheme: str, ports: Mapping[str, int]) -> ServiceAddress | None:
+    """Read what follows ``scheme://``; None: it cannot be read."""
+    end = _AUTHORITY_END.search(rest)
+    authority, tail = (rest[: end.start()], rest[end.start() :]) if end else (rest, "")
+    path, _, query = tail.partition("?")
+    userinfo, at, host_port = authority.rpartition("@")
+    host = _HOST_PORT.fullmatch(host_port)
+    # An @ or a # behind the host: the password has a character that ended its part too early.
+    ambiguous = "@" in tail or "#" in tail or not rest.isprintable() or " " in rest
+    if scheme not in ports or host is None or ambiguous or path.rstrip("/").count("/") > 1:
+        return None
+    port = int(host["port"] or ports[scheme])
+    if not 0 < port < 65_536:
+        return None
+    account, colon, password = userinfo.partition(":")
+    try:
+        return ServiceAddress(
+            scheme,
+            host["literal"] or host["name"],
+            port,
+            unquote(account, errors="strict") if at and account else None,
+            unquote(password, errors="strict") if colon else None,
+            path.rstrip("/"),
+            query,
+        )
+    except UnicodeDecodeError:
+        return None
