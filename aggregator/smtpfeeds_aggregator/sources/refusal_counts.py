@@ -112,6 +112,7 @@ class RefusalCounter:
         keep: Callable[[Sample], None],
         acknowledge: Callable[[list[Delivery]], None],
         is_current: Callable[[Delivery], bool],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing runs yet.
 
@@ -122,7 +123,9 @@ class RefusalCounter:
             keep: publishes a sample, then acknowledges it.
             acknowledge: for what was counted and is no sample.
             is_current: whether a delivery can still be acknowledged; else it comes again.
+            monotonic: the clock of looking and of logging again.
         """
+        self._monotonic = monotonic
         self._ledger, self._watch, self._metrics = ledger, watch, metrics
         self._keep, self._acknowledge, self._is_current = keep, acknowledge, is_current
         self._waiting: queue.SimpleQueue[tuple[Delivery, Refusal]] = queue.SimpleQueue()
@@ -141,18 +144,22 @@ class RefusalCounter:
         """Count what comes and look for floods, until stopped."""
         try:
             while not stop.is_set():
-                try:
-                    self._count(self._take())
-                    self._look_for_floods()
-                except DatabaseError as exc:
-                    logger.warning("refused not counted yet", extra=fields(reason=exc.message))
-                    stop.wait(_RETRY_S)
-                except Exception:
-                    # What one account sends, its name included, must not end the program.
-                    logger.exception("looking for floods failed")
-                    stop.wait(_RETRY_S)
+                self.turn(stop)
         finally:
             self._ledger.close()
+
+    def turn(self, stop: Event) -> None:
+        """Count what waits, or comes within a tick, and look for floods."""
+        try:
+            self._count(self._take())
+            self._look_for_floods()
+        except DatabaseError as exc:
+            logger.warning("refused not counted yet", extra=fields(reason=exc.message))
+            stop.wait(_RETRY_S)
+        except Exception:
+            # What one account sends, its name included, must not end the program.
+            logger.exception("looking for floods failed")
+            stop.wait(_RETRY_S)
 
     def _take(self) -> list[tuple[Delivery, Refusal]]:
         """What waits; where nothing does, what comes within a tick."""
@@ -179,7 +186,7 @@ class RefusalCounter:
             # program: all are kept.
             logger.exception("refused not counted")
             samples = [message.octets for message in messages]
-        self._log.refused(messages, time.monotonic())
+        self._log.refused(messages, self._monotonic())
         self._metrics.note_refused(messages)
         counted = []
         for (delivery, refusal), octets in zip(items, samples, strict=True):
@@ -191,7 +198,7 @@ class RefusalCounter:
 
     def _look_for_floods(self) -> None:
         """Name the accounts that flood; also those of which nothing is refused."""
-        now_s = time.monotonic()
+        now_s = self._monotonic()
         if now_s - self._looked_s < _LOOK_S:
             return
         self._looked_s = now_s

@@ -39,6 +39,7 @@ CUT_HEADER: Final = "x-smtpfeeds-cut"
 
 _REASON_MAX: Final = 1_000
 _IDLE_S: Final = 5.0
+_TICK_S: Final = 0.5
 _RETRY_S: Final = 2.0
 
 
@@ -73,11 +74,15 @@ class RefusedPublisher:
     def run(self, stop: Event) -> None:
         """Publish what comes, until stopped."""
         while not stop.is_set():
-            try:
-                first = self._waiting.get(timeout=0.5)
-            except queue.Empty:
-                continue
-            self._publish_burst(first, stop)
+            self.turn(stop)
+
+    def turn(self, stop: Event) -> None:
+        """Publish what waits, or comes within a tick."""
+        try:
+            first = self._waiting.get(timeout=_TICK_S)
+        except queue.Empty:
+            return
+        self._publish_burst(first, stop)
 
     def _publish_burst(self, first: Sample, stop: Event) -> None:
         """Publish this and what follows on one connection."""
@@ -112,7 +117,7 @@ class RefusedPublisher:
         deadline = time.monotonic() + _IDLE_S
         while not stop.is_set() and time.monotonic() < deadline:
             try:
-                return self._waiting.get(timeout=0.5)
+                return self._waiting.get(timeout=_TICK_S)
             except queue.Empty:
                 connection.process_data_events(time_limit=0)
         return None

@@ -157,16 +157,24 @@ class SpoolSource:
     def run(self, stop: Event) -> None:
         """Seal, deliver, confirm, until a stop is asked for."""
         while not stop.is_set():
-            if self._delivering != self._session and not self._paused.is_set():
-                self._delivering = self._session
-                self._deliver_again()
-            self._scan()
-            self._settle()
-            self._watch_clock()
-            for path in list(self._open):
-                self._serve(path)
+            self.turn()
             self._wake.wait(min(self._seal_interval_s / 4, 0.25))
             self._wake.clear()
+        self.close()
+
+    def turn(self) -> None:
+        """Do once what is due in every spool."""
+        if self._delivering != self._session and not self._paused.is_set():
+            self._delivering = self._session
+            self._deliver_again()
+        self._scan()
+        self._settle()
+        self._watch_clock()
+        for path in list(self._open):
+            self._serve(path)
+
+    def close(self) -> None:
+        """Confirm what was committed, and let the spools go."""
         self._settle()
         for path in list(self._open):
             self._drop(path)

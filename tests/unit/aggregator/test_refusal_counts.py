@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from ingest_support import MemoryLedger, delivery_of, until
+from ingest_support import MemoryLedger, delivery_of
+from ingest_support.stepped import SteppedStop, SteppedTime
 from smtpfeeds_aggregator.accounts import AccountWatch, Flood, RefusalCode
 from smtpfeeds_aggregator.metrics import OTHER_ACCOUNTS, Metrics
-from smtpfeeds_aggregator.sources import Delivery, Refusal, refusal_counts
+from smtpfeeds_aggregator.sources import Delivery, Refusal
 from smtpfeeds_aggregator.sources.refusal_counts import RefusalCounter
 from smtpfeeds_aggregator.sources.refused import Sample
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
@@ -23,6 +21,8 @@ class Counting:
 
     def __init__(self, ledger: MemoryLedger) -> None:
         self.ledger = ledger
+        self.time = SteppedTime()
+        self.stop = SteppedStop(self.time)
         self.metrics = Metrics()
         self.watch = AccountWatch(messages_per_s=50, octets_per_s=10**9)
         self.kept: list[Sample] = []
@@ -35,6 +35,7 @@ class Counting:
             keep=self.kept.append,
             acknowledge=self.acknowledged.extend,
             is_current=lambda delivery: delivery.token not in self.stale,
+            monotonic=self.time.monotonic,
         )
 
     def refuse(self, number: int, account: str | None = "mallory", *, start: int = 0) -> None:
@@ -42,42 +43,34 @@ class Counting:
             delivery = delivery_of(b"junk", account, token=token)
             self.counter.put(delivery, Refusal(RefusalCode.NOT_A_BATCH, "no JSON", b"junk"))
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=self.counter.run, args=(stop,))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join(20)
-            assert not thread.is_alive()
+    def turns(self, number: int) -> None:
+        """Let the counter take turns; a second passes in each."""
+        for _ in range(number):
+            self.time.wait(1)
+            self.counter.turn(self.stop)
 
 
 def test_past_the_samples_messages_are_acknowledged_once_they_are_counted() -> None:
     counting = Counting(MemoryLedger(samples=3))
     counting.refuse(1_500)
-    with counting.running():
-        until(lambda: len(counting.ledger.counted) == 1_500, "all are counted")
-        until(lambda: len(counting.acknowledged) == 1_497, "those without a sample are given back")
+    counting.turns(2)
+    assert len(counting.ledger.counted) == 1_500
     assert [sample.delivery.token for sample in counting.kept] == [0, 1, 2]
     assert [delivery.token for delivery in counting.acknowledged] == list(range(3, 1_500))
+    counting.stop.set()
+    counting.counter.run(counting.stop)
     assert counting.ledger.closed
 
 
-def test_while_the_database_is_away_nothing_is_acknowledged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(refusal_counts, "_RETRY_S", 0.01)
+def test_while_the_database_is_away_nothing_is_acknowledged() -> None:
     counting = Counting(MemoryLedger(samples=0))
     counting.ledger.error = DatabaseUnavailable("away")
     counting.refuse(5)
-    with counting.running():
-        until(lambda: bool(counting.counter._uncounted), "it was tried")
-        assert counting.acknowledged == []
-        counting.ledger.error = None
-        until(lambda: len(counting.acknowledged) == 5, "counted when it is back")
+    counting.turns(2)
+    assert counting.acknowledged == []
+    counting.ledger.error = None
+    counting.turns(1)
+    assert len(counting.acknowledged) == 5, "counted when it is back"
     assert len(counting.ledger.counted) == 5, "each once"
 
 
@@ -91,8 +84,8 @@ def test_what_cannot_be_counted_at_all_is_kept(
     counting = Counting(MemoryLedger())
     counting.ledger.error = error
     counting.refuse(2)
-    with counting.running():
-        until(lambda: len(counting.kept) == 2, "both are kept")
+    counting.turns(1)
+    assert len(counting.kept) == 2
     assert "refused not counted" in caplog.text
 
 
@@ -101,8 +94,8 @@ def test_message_of_a_closed_channel_is_neither_counted_nor_acknowledged() -> No
     counting = Counting(MemoryLedger(samples=0))
     counting.stale = {0, 1}
     counting.refuse(3)
-    with counting.running():
-        until(lambda: len(counting.acknowledged) == 1, "the one of the open channel is")
+    counting.turns(1)
+    assert len(counting.acknowledged) == 1, "the one of the open channel is"
     assert len(counting.ledger.counted) == 1
 
 
@@ -112,8 +105,7 @@ def test_message_without_an_account_is_counted_with_its_routing_key() -> None:
         Delivery(b"x", None, "observations.s7", redelivered=False, token=0),
         Refusal(RefusalCode.NO_ACCOUNT, "no user_id", b"x"),
     )
-    with counting.running():
-        until(lambda: bool(counting.ledger.counted), "it is counted")
+    counting.turns(1)
     (message,) = counting.ledger.counted
     assert (message.account, message.detail) == ("", "routing key observations.s7: no user_id")
 
@@ -121,17 +113,17 @@ def test_message_without_an_account_is_counted_with_its_routing_key() -> None:
 def test_flood_is_named_in_log_metric_and_ledger_and_its_end_too(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(refusal_counts, "_LOOK_S", 0.0)
     caplog.set_level(logging.WARNING)
     counting = Counting(MemoryLedger(samples=0))
     flooding = counting.metrics.registry.get_sample_value
     labels = {"account": "mallory", "reason": "not_a_batch"}
     counting.refuse(40)
-    with counting.running():
-        until(lambda: bool(counting.ledger.flooding), "the ledger has it")
-        until(lambda: flooding("smtpfeeds_ingest_account_flooding", labels) is not None, "metric")
-        monkeypatch.setattr(counting.watch, "floods", list[Flood])
-        until(lambda: "floods no more" in caplog.text, "its end is logged")
+    counting.turns(3)
+    assert counting.ledger.flooding, "the ledger has it"
+    assert flooding("smtpfeeds_ingest_account_flooding", labels) is not None
+    monkeypatch.setattr(counting.watch, "floods", list[Flood])
+    counting.turns(1)
+    assert "floods no more" in caplog.text
     lines = [record for record in caplog.records if "account floods;" in record.message]
     assert len(lines) == 1, "once in ten seconds, not once a look"
     assert flooding("smtpfeeds_ingest_account_flooding", labels) is None
@@ -141,10 +133,10 @@ def test_flood_is_named_in_log_metric_and_ledger_and_its_end_too(
 
 def test_metrics_name_a_bounded_number_of_accounts() -> None:
     counting = Counting(MemoryLedger(samples=0))
-    with counting.running():
-        for number in range(1_010):
-            counting.refuse(1, f"a{number}", start=number)
-        until(lambda: len(counting.acknowledged) == 1_010, "all are counted")
+    for number in range(1_010):
+        counting.refuse(1, f"a{number}", start=number)
+    counting.turns(2)
+    assert len(counting.acknowledged) == 1_010
     value = counting.metrics.registry.get_sample_value(
         "smtpfeeds_ingest_account_refused_total",
         {"account": OTHER_ACCOUNTS, "reason": "not_a_batch"},

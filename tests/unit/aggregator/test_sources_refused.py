@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
 import pytest
 from pika import BasicProperties
 
-from ingest_support import delivery_of, settings_of, until
+from ingest_support import delivery_of, settings_of
+from ingest_support.stepped import SteppedStop, SteppedTime
 from smtpfeeds_aggregator.accounts import RefusalCode
 from smtpfeeds_aggregator.sources import Delivery, Refusal, broker, refused
 from smtpfeeds_aggregator.sources.refused import RefusedPublisher, Sample
@@ -58,26 +56,24 @@ def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
     made = Channel()
     monkeypatch.setattr(broker, "connect", lambda *_: Connection(made))
     monkeypatch.setattr(broker, "declare_refused", lambda *_: None)
-    monkeypatch.setattr(refused, "_RETRY_S", 0.01)
     return made
 
 
-def publish(samples: list[Sample], done: Callable[[list[Delivery]], bool]) -> list[Delivery]:
-    """Run a publisher until so much is acknowledged."""
+def publish(samples: list[Sample]) -> list[Delivery]:
+    """Run a publisher until all of it is acknowledged; it waits on a clock of its own."""
     acknowledged: list[Delivery] = []
-    publisher = RefusedPublisher(
-        settings_of("", "amqp://127.0.0.1"), "centre", acknowledged.extend, lambda _: True
-    )
-    stop = threading.Event()
-    thread = threading.Thread(target=publisher.run, args=(stop,))
-    thread.start()
-    for sample in samples:
-        publisher.put(sample)
-    try:
-        until(lambda: done(acknowledged), "it is acknowledged")
-    finally:
-        stop.set()
-        thread.join(20)
+    stop = SteppedStop(SteppedTime())
+
+    def acknowledge(deliveries: list[Delivery]) -> None:
+        acknowledged.extend(deliveries)
+        if len(acknowledged) == len(samples):
+            stop.set()
+
+    settings = settings_of("", "amqp://127.0.0.1")
+    publisher = RefusedPublisher(settings, "centre", acknowledge, lambda _: True)
+    for each in samples:
+        publisher.put(each)
+    publisher.run(stop)
     return acknowledged
 
 
@@ -87,7 +83,7 @@ def sample(reason: str, account: str = "s1") -> Sample:
 
 
 def test_reason_that_quotes_what_is_no_text_is_kept(channel: Channel) -> None:
-    publish([sample("it says '\ud800'", "s\udcff")], lambda done: len(done) == 1)
+    publish([sample("it says '\ud800'", "s\udcff")])
     ((_, properties),) = channel.published
     assert properties.headers[refused.REASON_HEADER] == "it says '?'"
     assert properties.headers[refused.ACCOUNT_HEADER] == "s?"
@@ -97,6 +93,6 @@ def test_fault_of_ours_ends_nothing_and_the_message_is_tried_again(
     channel: Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     channel.faults = 2
-    publish([sample("one"), sample("two")], lambda done: len(done) == 2)
+    publish([sample("one"), sample("two")])
     assert len(channel.published) == 2
     assert "TypeError: a fault of ours" in caplog.text

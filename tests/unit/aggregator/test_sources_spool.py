@@ -1,24 +1,28 @@
-"""The spool source delivers what a sensor's publisher would, and forgets what is committed."""
+"""The spool source delivers what a sensor's publisher would, and forgets what is committed.
+
+Without its thread: it takes a turn whenever a test waits, and the clocks are the test's.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from ingest_support import now_ms, until
+from ingest_support import now_ms
 from smtpfeeds_aggregator.accounts import RefusalCode
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.sources import Delivery, Refusal
 from smtpfeeds_aggregator.sources.spool import SpoolSource
 from smtpfeeds_common.clock import Clock
-from smtpfeeds_common.errors import SpoolBusy
 from smtpfeeds_common.spool import Event, Sealer, Spool, read_status, replay
 from smtpfeeds_common.wire import decode
 from spool_support import BOOT
+
+#: More than anything here takes.
+_TURNS = 100
 
 
 class Host:
@@ -48,19 +52,29 @@ class Running:
             monotonic=lambda: self.clock.now_s,
         )
 
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Let the source take turns until something holds; 50 ms pass in each."""
+        for _ in range(_TURNS):
+            if condition():
+                return
+            self.turn()
+        assert condition(), f"not within {_TURNS} turns: {what}"
+
+    def turn(self) -> None:
+        self.clock.now_s += 0.05
+        self.source.turn()
+
     def take(self, count: int) -> list[Delivery]:
-        """So many deliveries; the clock goes on meanwhile."""
-        found: list[Delivery] = []
+        """So many deliveries."""
+        deliveries: list[Delivery] = []
 
-        def one() -> bool:
-            self.clock.now_s += 0.05
-            delivery = self.source.get(0.05)
-            if delivery is not None:
-                found.append(delivery)
-            return len(found) >= count
+        def are_there() -> bool:
+            while len(deliveries) < count and (delivery := self.source.get(0)) is not None:
+                deliveries.append(delivery)
+            return len(deliveries) >= count
 
-        until(one, f"{count} deliveries came")
-        return found
+        self.until(are_there, f"{count} deliveries came")
+        return deliveries
 
     def take_heard(self) -> Delivery:
         """The next delivery that has rows; others only say that a sensor is alive."""
@@ -71,25 +85,22 @@ class Running:
             self.source.acknowledge([delivery])
 
     def nothing_comes(self) -> bool:
-        for _ in range(6):
-            self.clock.now_s += 0.2
-            if self.source.get(0.05) is not None:
+        """Whether nothing is delivered in the next second."""
+        for _ in range(20):
+            self.turn()
+            if self.source.get(0) is not None:
                 return False
         return True
 
 
 @contextmanager
 def source_on(folder: Path) -> Iterator[Running]:
-    made = Running(folder)
-    stop = threading.Event()
-    thread = threading.Thread(target=made.source.run, args=(stop,))
-    thread.start()
+    running = Running(folder)
+    running.turn()
     try:
-        yield made
+        yield running
     finally:
-        stop.set()
-        thread.join(10)
-        assert not thread.is_alive()
+        running.source.close()
 
 
 @pytest.fixture
@@ -102,16 +113,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 def heard(spool: Spool, *ips: bytes) -> None:
     for ip in ips:
         spool.fold(Event(0, ip, now_ms()))
-    until(lambda: committed(spool), "the sealer lets the sensor write")
-
-
-def committed(spool: Spool) -> bool:
-    """Commit; like the sensor, again where the sealer holds the lock just then."""
-    try:
-        spool.commit()
-    except SpoolBusy:
-        return False
-    return True
+    spool.commit()
 
 
 def rows_of(delivery: Delivery) -> list[str]:
@@ -128,7 +130,7 @@ def test_events_are_sealed_delivered_under_the_sensors_name_and_forgotten(
         assert rows_of(delivery) == ["192.0.2.1", "192.0.2.2"]
         assert running.source.consuming
         running.source.acknowledge([delivery])
-        until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
+        running.until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
         heard(spool, b"\xc0\0\2\3")
         assert rows_of(running.take(1)[0]) == ["192.0.2.3"]
 
@@ -179,11 +181,13 @@ def test_refused_batch_is_held_in_its_spool_and_refused_rows_are_not(
     with source_on(tmp_path) as running:
         heard(spool, b"\xc0\0\2\1")
         running.source.refuse(running.take(1)[0], Refusal(RefusalCode.DATABASE, "bad", b""))
-        until(lambda: read_status(spool.path).failure == "bad", "it is held, and the reason noted")
+        running.until(
+            lambda: read_status(spool.path).failure == "bad", "it is held, and the reason noted"
+        )
         assert read_status(spool.path).batches_refused == 1
         heard(spool, b"\xc0\0\2\2")
         running.source.refuse(running.take(1)[0], Refusal(RefusalCode.ROWS, "one bad", b""))
-        until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
+        running.until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
         assert read_status(spool.path).batches_refused == 1
 
 
@@ -191,19 +195,19 @@ def test_folder_that_goes_or_may_not_be_read_is_told_and_taken_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread goes on, and a load balancer hears of it."""
-    with source_on(tmp_path) as work:
-        until(lambda: work.source.consuming, "the folder is there")
+    with source_on(tmp_path) as running:
+        running.until(lambda: running.source.consuming, "the folder is there")
 
         def refused(_: Path) -> Iterator[Path]:
             raise PermissionError(13, "Permission denied")
 
         with monkeypatch.context() as patched:
             patched.setattr(Path, "iterdir", refused)
-            work.clock.now_s += 2
-            until(lambda: not work.source.consuming, "it is noticed")
-        work.clock.now_s += 2
-        until(lambda: work.source.consuming, "it is there again")
-    failures = work.metrics.registry.get_sample_value("smtpfeeds_ingest_spool_failures_total")
+            running.clock.now_s += 2
+            running.until(lambda: not running.source.consuming, "it is noticed")
+        running.clock.now_s += 2
+        running.until(lambda: running.source.consuming, "it is there again")
+    failures = running.metrics.registry.get_sample_value("smtpfeeds_ingest_spool_failures_total")
     assert failures
     assert failures >= 1
 
@@ -231,7 +235,7 @@ def test_spool_that_is_in_use_missing_or_replaced_is_taken_when_it_can_be(
         assert running.nothing_comes()
         other.close()
         running.source.acknowledge(running.take(1))
-        until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
+        running.until(lambda: read_status(spool.path).batches_waiting == 0, "it is forgotten")
         spool.close()
         for file in folder.iterdir():
             file.unlink()
@@ -245,24 +249,24 @@ def test_replay_is_delivered_beside_what_is_new(spool: Spool, tmp_path: Path) ->
     with source_on(tmp_path) as running:
         heard(spool, b"\xc0\0\2\1")
         running.source.acknowledge([running.take_heard()])
-        until(lambda: read_status(spool.path).batches_waiting == 0, "it is confirmed")
+        running.until(lambda: read_status(spool.path).batches_waiting == 0, "it is confirmed")
         assert replay(spool.path, 0) >= 1
         again = running.take_heard()
         assert rows_of(again) == ["192.0.2.1"]
         heard(spool, b"\xc0\0\2\2")
         assert rows_of(running.take_heard()) == ["192.0.2.2"]
         running.source.acknowledge([again])
-        until(lambda: read_status(spool.path).batches_again == 0, "it is confirmed again")
+        running.until(lambda: read_status(spool.path).batches_again == 0, "it is confirmed again")
 
 
 def test_refused_replay_is_given_up_and_stays_confirmed(spool: Spool, tmp_path: Path) -> None:
     with source_on(tmp_path) as running:
         heard(spool, b"\xc0\0\2\1")
         running.source.acknowledge([running.take_heard()])
-        until(lambda: read_status(spool.path).batches_waiting == 0, "it is confirmed")
+        running.until(lambda: read_status(spool.path).batches_waiting == 0, "it is confirmed")
         replay(spool.path, 0)
         running.source.refuse(running.take_heard(), Refusal(RefusalCode.DATABASE, "bad", b""))
-        until(lambda: read_status(spool.path).batches_again == 0, "it is given up")
+        running.until(lambda: read_status(spool.path).batches_again == 0, "it is given up")
         status = read_status(spool.path)
         assert (status.batches_kept >= 1, status.batches_refused) == (True, 0)
 
@@ -278,13 +282,13 @@ def test_steps_of_the_clock_stop_no_timer_and_lose_no_event(
         running.clock.off_ms = step_s * 1000
         doubt = "smtpfeeds_ingest_spool_clock_in_doubt"
         sample = running.metrics.registry.get_sample_value
-        until(lambda: sample(doubt) == 1, "the step is noticed")
+        running.until(lambda: sample(doubt) == 1, "the step is noticed")
         heard(spool, b"\xc0\0\2\2")
         spool.fold(Event(0, b"\xc0\0\2\3", running.clock.elapsed_ms() - 500, dated=False))
-        until(lambda: committed(spool), "the event is in the file")
+        spool.commit()
         assert running.nothing_comes()
         running.clock.off_ms = 0
-        until(
+        running.until(
             lambda: running.source._clock.doubt.startswith("the host's clock was stepped"), "back"
         )
         running.clock.now_s += 121
@@ -310,7 +314,7 @@ def test_trouble_with_one_spool_costs_the_others_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(Sealer, "seal", broken)
         with source_on(tmp_path) as running:
-            until(lambda: "a surprise" in caplog.text, "it is met")
+            running.until(lambda: "a surprise" in caplog.text, "it is met")
             heard(spool, b"\xc0\0\2\1")
             running.source.acknowledge([running.take_heard()])
             patched.undo()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -25,15 +24,13 @@ def signals() -> Iterator[Signals]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_signal_ends_a_wait_at_once(signals: Signals, number: signal.Signals) -> None:
     signal.raise_signal(number)
-    began = time.monotonic()
-    signals.wait(60)
+    signals.wait(3600)  # past the time limit of a test
     assert signals.stop
-    assert time.monotonic() - began < 30
 
 
 def test_hangup_asks_for_one_reload_and_no_stop(signals: Signals) -> None:
     signal.raise_signal(signal.SIGHUP)
-    signals.wait(60)
+    signals.wait(3600)
     assert signals.take_reload()
     assert not signals.take_reload()
     assert not signals.stop
@@ -43,10 +40,10 @@ def test_many_signals_do_not_block(signals: Signals) -> None:
     """The pipe of a program that is busy fills up."""
     for _ in range(70_000):
         signals.ask_to_stop()
-    signals.wait(60)
+    signals.wait(3600)
     assert signals.stop
 
 
 def test_wait_ends_at_its_limit(signals: Signals) -> None:
-    signals.wait(0.01)
+    signals.wait(0)
     assert not signals.stop

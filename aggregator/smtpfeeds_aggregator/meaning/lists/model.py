@@ -3,13 +3,17 @@
 import socket
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from smtpfeeds_common.addresses import format_address
 
 ListKind = Literal["scanner", "mailer"]
 #: What the date of a list follows from.
 DateRule = Literal["version", "stated", "package", "changed"]
+
+
+#: The upper 96 bits of an IPv4-mapped IPv6 address.
+_MAPPED: Final = 0xFFFF
 
 
 class Prefix(NamedTuple):
@@ -40,10 +44,11 @@ def parse_prefix(text: str) -> Prefix:
     length = int(length_text) if slash else bits
     if length > bits:
         raise ValueError(f"{text!r} has no prefix length")
-    if bits == 128 and number >> 32 == 0xFFFF:
-        raise ValueError(f"{text!r} is an IPv4-mapped address")
     host = bits - length
-    return Prefix(bits, number >> host << host, length)
+    start = number >> host << host
+    if bits == 128 and start >> 32 == _MAPPED:
+        raise ValueError(f"{text!r} is an IPv4-mapped address")
+    return Prefix(bits, start, length)
 
 
 @dataclass(frozen=True, slots=True)
