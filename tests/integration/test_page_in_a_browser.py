@@ -11,8 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from page_support import HTML_NAMES, search_entries, write_sample
-from smtpfeeds_aggregator.publish.page.model import SearchEntry
+from page_support import HTML_NAMES, SearchEntry, search_entries, write_sample
 from smtpfeeds_common.addresses import format_address
 
 #: No request to anywhere, nothing but the page.

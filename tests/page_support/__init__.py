@@ -5,8 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from publish_support import HOSTILE_NAMES
+from smtpfeeds_aggregator.meaning.classes import Class, Judgement
 from smtpfeeds_aggregator.meaning.words import CLASSES
 from smtpfeeds_aggregator.names import short_name
 from smtpfeeds_aggregator.publish.page.model import (
@@ -18,11 +22,30 @@ from smtpfeeds_aggregator.publish.page.model import (
     PolicyItem,
     Ranking,
     RankingRow,
-    SearchEntry,
     Series,
 )
 from smtpfeeds_aggregator.publish.page.render import PAGE, STATIC, render, static_file
-from smtpfeeds_aggregator.publish.page.search import SEARCH_DATA, search_data
+from smtpfeeds_aggregator.publish.page.search import SEARCH_DATA, SearchColumns, search_data
+from smtpfeeds_common.addresses import sort_key
+
+
+class SearchEntry(NamedTuple):
+    """One address in the page's search."""
+
+    packed: bytes
+    asn: int
+    name: str
+    greet_s: int
+    data_s: int
+    first_s: int
+    cls: str
+    why: tuple[str, ...]
+    actor: str | None
+    marks: int
+    sensors: int
+    targets: int
+    hits: int
+
 
 #: 2026-11-23 11:00 UTC.
 NOW_S = 1_795_431_600
@@ -67,6 +90,37 @@ def search_entries(count: int, seed: int = 1) -> list[SearchEntry]:
             hits=dice.choice((1, 1, 2, 3, 12, 400)),
         )
     return list(entries.values())
+
+
+def search_columns(entries: list[SearchEntry]) -> SearchColumns:
+    """The same as columns."""
+    rows = sorted(entries, key=lambda entry: sort_key(entry.packed))
+    four = [entry.packed for entry in rows if len(entry.packed) == 4]
+    six = [entry.packed for entry in rows if len(entry.packed) == 16]
+    kinds = list(dict.fromkeys(Judgement(Class(e.cls), e.why, e.actor) for e in rows))
+    places = {kind: place for place, kind in enumerate(kinds)}
+
+    def column(name: str) -> np.ndarray[Any, Any]:
+        return np.array([getattr(entry, name) for entry in rows], np.int64)
+
+    return SearchColumns(
+        ipv4=np.array([int.from_bytes(packed) for packed in four], np.uint32),
+        high=np.array([int.from_bytes(packed[:8]) for packed in six], np.uint64),
+        low=np.array([int.from_bytes(packed[8:]) for packed in six], np.uint64),
+        asn=column("asn"),
+        names={entry.asn: entry.name for entry in rows},
+        greet_s=column("greet_s"),
+        data_s=column("data_s"),
+        first_s=column("first_s"),
+        judgement=np.array(
+            [places[Judgement(Class(e.cls), e.why, e.actor)] for e in rows], np.intp
+        ),
+        judgements=tuple(kinds),
+        days=column("marks"),
+        sensors=column("sensors"),
+        targets=column("targets"),
+        hits=column("hits"),
+    )
 
 
 def sample_page(entries: list[SearchEntry], total: int | None = None) -> Page:
@@ -122,7 +176,7 @@ def write_sample(folder: Path, entries: list[SearchEntry], total: int | None = N
     """Write a page with everything beside it; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PAGE).write_bytes(render(sample_page(entries, total)))
-    (folder / SEARCH_DATA).write_bytes(search_data(entries))
+    (folder / SEARCH_DATA).write_bytes(search_data(search_columns(entries)))
     for name in STATIC:
         (folder / name).write_bytes(static_file(name))
     return folder / PAGE

@@ -30,8 +30,12 @@ from .entries import Frame
 from .files import FeedFile, files_of, write_files
 from .generation import MANIFEST, FeedsDirectory, Generation
 from .grid import expiry
-from .judgements import NoLists, judge_window
+from .judgements import Judgements, NoLists, judge_window
 from .manifest import encode, manifest
+from .page.build import build_page
+from .page.render import PAGE, STATIC, render, static_file
+from .page.search import SEARCH_DATA, SearchColumns, search_data
+from .policy import POLICY, policy_document
 from .snapshot import (
     LeftOut,
     origin_changes,
@@ -207,6 +211,7 @@ class _Publication:
             check_feed(generation.partial, files, self._keep_going)
             classes[feed.name] = judgements.count(columns.address)
             every += files
+        self._write_page(generation.partial, window, judgements, names, every)
         content = manifest(
             self._frame(FEEDS[0]),
             every,
@@ -218,6 +223,28 @@ class _Publication:
         with (generation.partial / MANIFEST).open("xb") as stream:
             stream.write(encode(content))
         return every
+
+    def _write_page(
+        self,
+        folder: Path,
+        window: Window,
+        judgements: Judgements,
+        names: dict[int, str],
+        files: list[FeedFile],
+    ) -> None:
+        """Write the page, what it loads, and the policy."""
+        frame = self._frame(FEEDS[0])
+        hours = self._store.events_by_hour(frame.window_start)
+        page = build_page(window, judgements, names, frame, files, hours)
+        written = {PAGE: render(page), POLICY: policy_document(frame)}
+        written |= {name: static_file(name) for name in STATIC}
+        if page.search_entries is not None:
+            columns = SearchColumns.of_window(window, judgements, names)
+            written[SEARCH_DATA] = search_data(columns)
+        for name, octets in written.items():
+            self._keep_going()
+            with (folder / name).open("xb") as stream:
+                stream.write(octets)
 
     def _frame(self, feed: Feed) -> Frame:
         stale = expiry(self._now.timestamp(), self._settings.publish_interval_s)

@@ -86,6 +86,12 @@ class PublicationStore:
         ):
             yield copy
 
+    def events_by_hour(self, since: datetime) -> list[tuple[datetime, str, int]]:
+        """Events of each feed and hour, from the hour of a time on."""
+        with database_errors():
+            rows = self._connection.execute(self._sql["events_by_hour"], {"since": since})
+            return [(hour, feed, int(events)) for hour, feed, events in rows]
+
     def sensors_alive(self, alive_s: int) -> int:
         """How many sensors were heard in so many seconds."""
         return int(self._value("sensors_alive", alive_s=alive_s))

@@ -104,7 +104,8 @@ class DemoPage:
     def what_next(self, program: str, folder: Path) -> None:
         """Where things are, and what to try."""
         self._console.print(
-            f"\nThe published files are in {folder}/feeds/\n"
+            f"\nThe page of the feeds: {folder.resolve()}/feeds/index.html\n"
+            f"The published files are in {folder}/feeds/\n"
             f"    less {folder}/feeds/smtpgreet.txt\n"
             f"    head -3 {folder}/feeds/smtpdata.ndjson\n"
             "To ask further, start the same folder again, as it was:\n"

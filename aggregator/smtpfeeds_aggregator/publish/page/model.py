@@ -82,28 +82,6 @@ class PolicyItem(NamedTuple):
     answer: str
 
 
-class SearchEntry(NamedTuple):
-    """One address in the page's search."""
-
-    #: 4 or 16 octets.
-    packed: bytes
-    asn: int | None
-    #: Cleaned; ``NA`` where none is known.
-    name: str
-    #: Last event in each feed; 0: not in it.
-    greet_s: int
-    data_s: int
-    first_s: int
-    cls: str
-    why: tuple[str, ...]
-    actor: str | None
-    #: Bit n: seen n days ago.
-    marks: int
-    sensors: int
-    targets: int
-    hits: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """Everything on the page."""

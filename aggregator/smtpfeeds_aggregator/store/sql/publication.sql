@@ -62,6 +62,12 @@ COPY (
 -- Sensors that were heard lately: with few of them breadth says nothing.
 SELECT count(*) FROM sensor WHERE heard_at >= now() - make_interval(secs => %(alive_s)s);
 
+-- name: events_by_hour
+-- Events of the window's hours, of all sensors.
+SELECT hour, feed, least(sum(events), 4611686018427387903)::bigint FROM activity
+WHERE hour >= date_trunc('hour', %(since)s::timestamptz)
+GROUP BY hour, feed ORDER BY hour, feed;
+
 -- name: names_of
 -- The stored names of some autonomous systems.
 SELECT asn, name FROM autonomous_system WHERE asn = ANY(%(asns)s);
