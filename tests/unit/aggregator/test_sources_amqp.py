@@ -88,7 +88,7 @@ def test_end_of_what_keeps_the_refused_is_noticed_while_the_broker_is_away(
     monkeypatch.setattr(RefusedPublisher, "run", lambda *_: None)
     monkeypatch.setattr(broker, "connect", away)
     with pytest.raises(RuntimeError, match="refused"):
-        source.run(Stop(5))
+        source.run(Stop(100_000))
 
 
 @pytest.mark.usefixtures("no_jitter")
