@@ -39,7 +39,7 @@ from .edge.reactor import Reactor
 from .edge.reception import Reception
 from .metrics import MetricsServer
 from .process.configuration import Credentials
-from .settings import SensorSettings, host_name
+from .settings import SensorSettings, host_name, read_public_addresses
 from .smtp.dialogue import Rules
 from .smtp.personas import Personas
 
@@ -66,6 +66,7 @@ def make_personas(settings: SensorSettings) -> Personas:
         policy_url=settings.policy_url,
         max_content_bytes=settings.max_content_bytes,
         offer_tls=settings.tls != "off",
+        offer_auth=settings.offer_auth,
     )
 
 
@@ -108,6 +109,7 @@ class SensorService:
             rules=Rules(
                 drain=settings.data_policy == "drain",
                 offer_tls=credentials.tls is not None,
+                banner_delayed=settings.banner_delay_s > 0,
                 max_line_bytes=settings.max_line_bytes,
                 max_content_bytes=settings.max_content_bytes,
                 max_commands=settings.max_commands,
@@ -120,6 +122,7 @@ class SensorService:
             ),
             deadlines=Deadlines(),
             targets=target_bits(one.local for one in opened if one.local is not None),
+            public_addresses=read_public_addresses(settings),
             trusted_proxies=Networks(settings.trusted_proxies),
             ignore=Networks(settings.ignore),
             idle_timeout_s=settings.idle_timeout_s,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smtpfeeds_common import settings as common
-from smtpfeeds_common.addresses import parse_network
+from smtpfeeds_common.addresses import pack_address, parse_network
 from smtpfeeds_common.errors import AddressError, SettingsError
 from smtpfeeds_common.host_port import MAX_PORT, parse_host_port
 from smtpfeeds_common.logs import FORMATS, LEVELS
@@ -71,7 +71,22 @@ class SensorSettings:
         metadata={
             "about": About(
                 help="by local address, or by a name for `persona`: a persona's name, or a table "
-                "with `like`, `hostname`, `banner` (must hold the word ESMTP) and `keywords`"
+                "with `like`, `hostname`, `banner` (must hold the word ESMTP), `keywords` and "
+                "`offer_auth`"
+            )
+        },
+    )
+    offer_auth: bool = setting(
+        default=False,
+        help="offer AUTH PLAIN and LOGIN; responses are read and thrown away, and every attempt is "
+        "answered 535",
+    )
+    public_addresses: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "about": About(
+                help="behind a NAT: by local address, the address that clients dial; a client "
+                "that names it is noted"
             )
         },
     )
@@ -276,6 +291,7 @@ def check(settings: SensorSettings) -> None:
                 parse_network(text)
             except AddressError as exc:
                 raise SettingsError(f"{key}: {exc.message}") from exc
+    read_public_addresses(settings)
     if settings.session_timeout_s < settings.idle_timeout_s:
         raise SettingsError(
             "session_timeout_s is less than idle_timeout_s; it can never be reached"
@@ -318,6 +334,21 @@ def _check_metrics_ports(settings: SensorSettings) -> None:
             f"metrics_listen: {settings.workers} workers listen on {port} and the ports behind it; "
             f"the highest possible is {highest}"
         )
+
+
+def read_public_addresses(settings: SensorSettings) -> dict[bytes, bytes]:
+    """The setting of that name, packed.
+
+    Raises:
+        SettingsError: a name or a value is no address.
+    """
+    try:
+        return {
+            pack_address(local): pack_address(str(public))
+            for local, public in settings.public_addresses.items()
+        }
+    except AddressError as exc:
+        raise SettingsError(f"public_addresses: {exc.message}") from exc
 
 
 def _check_word(key: str, text: str) -> None:

@@ -3,40 +3,15 @@
 Sources: RFC 5321, 2920, 3030, 3207, 4954, and what scanners and bots were seen to send.
 """
 
+from typing import Any
+
 import pytest
 
+from sensor_support.dialogue import ENVELOPE, GREETED, NAMES, PERSONA, Talk, codes
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.smtp.dialogue import CLOSE, DATA, GREET, LINGER, OPEN, Dialogue, Rules
 from smtpfeeds_sensor.smtp.personas import STYLES, make_persona
-
-PERSONA = make_persona(
-    STYLES["plain"], hostname="mx.example", policy_url="https://example.org/why", offer_tls=True
-)
-ENVELOPE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n"
-GREETED = b"EHLO c.example.org\r\n"
-
-
-class Talk:
-    """A dialogue behind its banner."""
-
-    def __init__(self, **rules: object) -> None:
-        self.count = new_counters()
-        self.dialogue = Dialogue(PERSONA, Rules(**rules), self.count)  # type: ignore[arg-type]
-
-    def say(self, octets: bytes) -> list[int]:
-        """The codes of the replies."""
-        return codes(self.dialogue.receive(octets))
-
-    @property
-    def events(self) -> int:
-        return self.dialogue.heard
-
-
-def codes(replies: bytes) -> list[int]:
-    lines = replies.decode("ascii").split("\r\n")[:-1]
-    return [int(line[:3]) for line in lines if line[3] == " "]
-
 
 TABLE = [
     # HELO and EHLO in any case, ended by CRLF or by LF alone: 250, greet.
@@ -90,7 +65,7 @@ TABLE = [
     (b"BDAT 3 LAST\r\nabcNOOP\r\n", [502, 250], 0),
     (GREETED + b"BDAT 0 LAST\r\nNOOP\r\n", [250, 502, 250], GREET | DATA),
     (GREETED + b"BDAT\r\nNOOP\r\n", [250, 502, 250], GREET | DATA),
-    # STARTTLS not offered; AUTH: 502.
+    # STARTTLS and AUTH not offered: 502.
     (b"STARTTLS\r\n", [502], 0),
     (b"AUTH\r\nAUTH LOGIN c2VjcmV0\r\n", [502, 502], 0),
     # VRFY, EXPN, NOOP, HELP, RSET, QUIT.
@@ -135,38 +110,13 @@ def test_rset_resets_the_envelope() -> None:
     assert talk.say(b"DATA\r\n") == [503]
 
 
-@pytest.mark.parametrize(
-    ("octets", "flags"),
-    [
-        # A full host name, as RFC 5321 asks for.
-        (b"EHLO mail.example.org\r\n", Flags.FULL_HOST_NAME),
-        (b"EHLO xn--bcher-kva.example.\r\n", Flags.FULL_HOST_NAME),
-        # None of these is one.
-        (b"EHLO localhost\r\n", 0),
-        (b"EHLO [192.0.2.1]\r\n", 0),
-        (b"EHLO 192.0.2.1\r\n", 0),
-        (b"EHLO a..example\r\n", 0),
-        (b"EHLO -a.example.org\r\n", 0),
-        (b"EHLO\r\n", 0),
-        # LF alone.
-        (b"EHLO mail.example.org\n", Flags.FULL_HOST_NAME | Flags.BARE_LF),
-        (b"NOOP\nEHLO x\r\n", Flags.BARE_LF),
-        # LF alone behind what is no command says nothing of an SMTP client.
-        (b"\nEHLO x\r\n", 0),
-    ],
-)
-def test_flags_of_a_greet(octets: bytes, flags: int) -> None:
-    talk = Talk()
-    talk.say(octets)
-    assert (talk.events, talk.dialogue.flags) == (GREET, flags)
-
-
 def test_early_talker_is_noted_and_answered_in_turn() -> None:
     """A verb before the banner: the event counts when it is heard."""
     talk = Talk()
     talk.dialogue.note_early()
     assert talk.say(b"EHLO x\r\nNOOP\r\n") == [250, 250]
-    assert (talk.dialogue.take(), talk.dialogue.flags) == (GREET, Flags.EARLY_TALKER)
+    assert talk.dialogue.take() == GREET
+    assert talk.dialogue.flags & Flags.EARLY_TALKER
     talk.dialogue.note_early()
     assert talk.say(b"NOOP\r\n") == [250]
     assert talk.count["early_talkers"] == 1
@@ -265,7 +215,7 @@ def test_refusal_names_the_policy_for_a_person() -> None:
     assert replies.endswith(b"554 5.7.1 This host takes no mail; see https://example.org/why\r\n")
 
 
-def drained(content: bytes, line_end: bytes = b"\r\n", **rules: object) -> Talk:
+def drained(content: bytes, line_end: bytes = b"\r\n", **rules: Any) -> Talk:
     talk = Talk(drain=True, **rules)
     said = (GREETED + ENVELOPE + b"DATA\r\n").replace(b"\r\n", line_end)
     assert talk.say(said) == [250, 250, 250, 354]
@@ -342,6 +292,56 @@ def test_bdat_past_the_bound_ends_it() -> None:
     assert huge.dialogue.closing == LINGER
 
 
+AUTH_PERSONA = make_persona(STYLES["plain"], hostname="mx.example", offer_auth=True)
+
+
+@pytest.mark.parametrize(
+    ("octets", "replies"),
+    [
+        # Every attempt is refused, once its response is there.
+        (b"AUTH PLAIN AGEAYg==\r\n", [535]),
+        (b"AUTH PLAIN\r\nAGEAYg==\r\n", [334, 535]),
+        (b"AUTH LOGIN\r\nYQ==\r\nYg==\r\n", [334, 334, 535]),
+        (b"auth login YQ==\nYg==\n", [334, 535]),
+        (b"AUTH PLAIN =\r\nNOOP\r\n", [535, 250]),
+        # A response may be empty, and looks like no command.
+        (b"AUTH LOGIN\r\n\r\nQUIT\r\nNOOP\r\n", [334, 334, 535, 250]),
+        (b"AUTH PLAIN\r\nEHLO x\r\n", [334, 535]),
+        # It may be cancelled.
+        (b"AUTH LOGIN\r\n*\r\nNOOP\r\n", [334, 501, 250]),
+        (b"AUTH PLAIN\n*\nNOOP\n", [334, 501, 250]),
+        (b"AUTH PLAIN\r\n**\r\n", [334, 535]),
+        # Not offered, or not complete.
+        (b"AUTH CRAM-MD5\r\nAUTH\r\n", [504, 501]),
+        # Long, and too long.
+        (b"AUTH PLAIN\r\n" + b"A" * 12_000 + b"\r\nNOOP\r\n", [334, 535, 250]),
+        (b"AUTH PLAIN\r\n" + b"A" * 13_000 + b"\r\nNOOP\r\n", [334, 421]),
+    ],
+)
+def test_auth_where_it_is_offered(octets: bytes, replies: list[int]) -> None:
+    talk = Talk(persona=AUTH_PERSONA)
+    assert b"250 AUTH PLAIN LOGIN\r\n" in talk.dialogue.receive(GREETED)
+    assert talk.say(octets) == replies
+    single = Talk(persona=AUTH_PERSONA)
+    assert [code for octet in octets for code in single.say(bytes((octet,)))] == replies
+    assert single.dialogue.held_bytes == 0
+
+
+def test_nothing_of_a_response_is_held() -> None:
+    talk = Talk(persona=AUTH_PERSONA)
+    talk.say(b"AUTH PLAIN\r\n")
+    for _ in range(10_000):
+        talk.say(b"A")
+        assert talk.dialogue.held_bytes <= 2
+
+
+def test_responses_count_as_commands() -> None:
+    talk = Talk(persona=AUTH_PERSONA, max_commands=5)
+    assert talk.say(b"AUTH PLAIN\r\nAA==\r\n" * 2) == [334, 535, 334, 535]
+    assert talk.say(b"AUTH PLAIN\r\n") == [334]
+    assert talk.say(b"AA==\r\n") == [421]
+
+
 def test_many_commands_end_it() -> None:
     talk = Talk(max_commands=3)
     assert talk.say(b"NOOP\r\n" * 3) == [250, 250, 250]
@@ -386,7 +386,7 @@ class TestStarttls:
 
     def test_too_many_in_tls_are_told_to_go_on_without(self) -> None:
         count = new_counters()
-        dialogue = Dialogue(PERSONA, Rules(offer_tls=True), count, lambda: False)
+        dialogue = Dialogue(PERSONA, Rules(offer_tls=True), count, NAMES, lambda: False)
         assert codes(dialogue.receive(b"STARTTLS\r\nNOOP\r\n")) == [454, 250]
         assert count["limit_tls"] == 1
 

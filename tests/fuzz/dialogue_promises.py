@@ -8,11 +8,27 @@ import itertools
 import re
 from dataclasses import dataclass, field
 
+from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.smtp.dialogue import CLOSE, DATA, GREET, LINGER, OPEN, Dialogue, Rules
+from smtpfeeds_sensor.smtp.names import SensorNames
 from smtpfeeds_sensor.smtp.personas import STYLES, make_persona
 
 PERSONA = make_persona(STYLES["plain"], hostname="mx.example")
+AUTH_PERSONA = make_persona(
+    STYLES["plain"], hostname="mx.example", offer_auth=True, keywords=("SIZE 1",)
+)
+NAMES = SensorNames(bytes((192, 0, 2, 1)), "mx.example")
+#: What depends on whether a client waited for a reply, which the stream alone does not say.
+_IMPATIENCE = Flags.UNHEEDING | Flags.EXTENSION
+#: One of these is set with every greet.
+_GREET_KINDS = (
+    Flags.FULL_HOST_NAME
+    | Flags.ADDRESS_LITERAL
+    | Flags.NO_ARGUMENT
+    | Flags.NAMED_SENSOR
+    | Flags.SHORT_NAME
+)
 #: Small bounds, so that short streams reach them.
 ALL_RULES = (
     Rules(drain=False, max_line_bytes=64, max_commands=20, max_unknown_commands=4),
@@ -31,6 +47,7 @@ class Heard:
 
     replies: bytes = b""
     events: list[tuple[int, int]] = field(default_factory=list)
+    flags: int = 0
     closing: int = OPEN
     wants_tls: bool = False
     counters: dict[str, int] = field(default_factory=dict)
@@ -39,7 +56,7 @@ class Heard:
 def feed(pieces: list[bytes], rules: Rules) -> Heard:
     """Give a dialogue the pieces, and look at it after each."""
     heard = Heard(counters=new_counters())
-    dialogue = Dialogue(PERSONA, rules, heard.counters)
+    dialogue = Dialogue(AUTH_PERSONA if rules.offer_tls else PERSONA, rules, heard.counters, NAMES)
     for piece in pieces:
         was_over = dialogue.closing != OPEN
         reply = dialogue.receive(piece)
@@ -48,6 +65,8 @@ def feed(pieces: list[bytes], rules: Rules) -> Heard:
         heard.events += [(bit, dialogue.flags) for bit in (GREET, DATA) if bits & bit]
         heard.replies += reply
         assert dialogue.held_bytes < rules.max_line_bytes
+        assert dialogue.flags & heard.flags == heard.flags, "a behaviour was taken back"
+        heard.flags = dialogue.flags
         assert not (was_over and (reply or bits)), "something came of what followed the end"
     heard.closing, heard.wants_tls = dialogue.closing, dialogue.wants_tls
     return heard
@@ -64,6 +83,8 @@ def check(stream: bytes, cuts: list[int], rules: Rules) -> Heard:
         assert [bit for bit, _ in other.events] == [bit for bit, _ in whole.events]
         assert (other.closing, other.wants_tls) == (whole.closing, whole.wants_tls)
         assert other.counters == whole.counters
+        assert other.flags & ~_IMPATIENCE == whole.flags & ~_IMPATIENCE
+        assert not other.flags & ~whole.flags, "more impatient in pieces than at once"
     check_outcome(stream, whole, rules)
     return whole
 
@@ -78,6 +99,8 @@ def check_outcome(stream: bytes, heard: Heard, rules: Rules) -> None:
     if len(heard.events) == 2 and by_line:
         assert _DATA_LINE.search(stream), "a data event that nobody said"
     assert len(heard.replies) <= (rules.max_commands + 1) * _LONGEST_REPLY
+    if any(bit == GREET for bit, _ in heard.events):
+        assert heard.flags & _GREET_KINDS, "a greet of no kind"
     if heard.replies:
         assert heard.replies.endswith(b"\r\n")
         for line in heard.replies[:-2].split(b"\r\n"):

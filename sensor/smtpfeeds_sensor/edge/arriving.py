@@ -136,7 +136,13 @@ def _begin(connection: Connection, local: bytes | None) -> None:
         _refuse(connection, "refused_source", persona)
         return
     connection.target = reception.target(local)
-    connection.dialogue = Dialogue(persona, reception.rules, connection.count, reception.tls_free)
+    connection.dialogue = Dialogue(
+        persona,
+        reception.rules,
+        connection.count,
+        reception.names(local, persona),
+        reception.tls_free,
+    )
     if reception.banner_delay_s:
         connection.state = AWAITING_BANNER
         reception.reactor.callLater(reception.banner_delay_s, connection.banner_due)

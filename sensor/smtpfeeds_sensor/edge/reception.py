@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.ssl import CertificateOptions
 
@@ -11,8 +11,12 @@ from ..counters import new_counters
 from ..delivery.recorder import Recorder
 from ..delivery.timer import Timer
 from ..smtp.dialogue import Rules
-from ..smtp.personas import Personas
+from ..smtp.names import SensorNames
+from ..smtp.personas import Persona, Personas
 from .limits import Deadlines, Networks, SourceLimits
+
+#: Local addresses whose names are kept; past it they are written anew.
+MAX_NAMES: Final = 4096
 
 
 class Open(Protocol):
@@ -38,6 +42,8 @@ class Reception:
     deadlines: Deadlines
     #: Bit of ``targets`` by packed local address.
     targets: Mapping[bytes, int] = field(default_factory=dict)
+    #: What clients dial, by packed local address, where a NAT lies between.
+    public_addresses: Mapping[bytes, bytes] = field(default_factory=dict)
     trusted_proxies: Networks = field(default_factory=lambda: Networks(()))
     ignore: Networks = field(default_factory=lambda: Networks(()))
     idle_timeout_s: int = 60
@@ -53,11 +59,22 @@ class Reception:
     open: "set[Open]" = field(default_factory=set)
     #: Counters that nobody reads, for monitors and a proxy's own checks.
     uncounted: MutableMapping[str, int] = field(default_factory=new_counters)
+    _names: dict[bytes, SensorNames] = field(default_factory=dict)
 
     def target(self, local: bytes) -> int:
         """The bit for a local address: its place in the list, or a stable hash."""
         bit = self.targets.get(local)
         return zlib.crc32(local) % 64 if bit is None else bit
+
+    def names(self, local: bytes, persona: Persona) -> SensorNames:
+        """What a client that dialled this local address may call the sensor."""
+        names = self._names.get(local)
+        if names is None:
+            if len(self._names) >= MAX_NAMES:
+                self._names.clear()
+            dialled = self.public_addresses.get(local, local)
+            names = self._names[local] = SensorNames(dialled, persona.hostname)
+        return names
 
     def tls_free(self) -> bool:
         """Whether one more connection may go to TLS."""

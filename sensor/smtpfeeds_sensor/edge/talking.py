@@ -71,7 +71,9 @@ def record(connection: Connection, dialogue: Dialogue) -> bool:
 
 def hold(connection: Connection, replies: bytes) -> None:
     """Keep replies until they may leave."""
+    assert connection.dialogue is not None
     connection.held += replies
+    connection.dialogue.owes_reply = bool(connection.held)
     if len(connection.held) > MAX_HELD_BYTES:
         drop(connection, UNREAD)
 
@@ -88,6 +90,7 @@ def send_held(connection: Connection) -> None:
         reply(connection, held)
     dialogue = connection.dialogue
     assert dialogue is not None
+    dialogue.owes_reply = False
     if dialogue.closing != OPEN or dialogue.wants_tls:
         _go_on_after_reply(connection, dialogue)
 

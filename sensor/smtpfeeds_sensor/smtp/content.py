@@ -1,14 +1,18 @@
-"""Throwing content away: octets after DATA up to the dot, counted, never held.
+"""Throwing content away: octets after DATA up to the dot, counted and searched, never kept.
 
-Pure, and apart from the dialogue because where content ends must not depend on
-how it was cut into pieces: up to four octets that may begin an end are held
-until the next piece. RFC 5321 sections 4.1.1.4 and 4.5.2; a bare LF, or LF CR,
+Pure, and apart from the dialogue because neither where content ends nor what is
+found in it may depend on how it was cut into pieces. Up to four octets that may
+begin an end are held until the next piece, and as many as may begin one of the
+sensor's names, where these are searched for. Base64 and quoted-printable text is
+not decoded. RFC 5321 sections 4.1.1.4 and 4.5.2; a bare LF, or LF CR,
 ends a line (2.3.8 forbids it) only for a client whose DATA command ended by one
 itself, so nobody's content can be taken for commands.
 """
 
 import re
 from typing import Final
+
+from .names import BEFORE, BEHIND, SensorNames
 
 _END_CRLF: Final = b"\r\n.\r\n"
 _END_LF: Final = re.compile(rb"\n\r?\.\r?\n")
@@ -25,11 +29,22 @@ MORE, ENDED, TOO_MUCH = range(3)
 class Content:
     """The content of one message, until it ends or there is too much of it."""
 
-    __slots__ = ("_at_start", "_by_lf", "held", "left")
+    __slots__ = ("_at_start", "_by_lf", "_names", "_tail", "held", "left", "names_sensor")
 
-    def __init__(self, limit_bytes: int, *, by_lf: bool) -> None:
-        self._by_lf = by_lf
+    def __init__(self, limit_bytes: int, *, by_lf: bool, names: SensorNames | None = None) -> None:
+        """Begin.
+
+        Args:
+            limit_bytes: octets that may come.
+            by_lf: whether a bare LF, or LF CR, ends a line.
+            names: names to search for, or None.
+        """
+        self._by_lf, self._names = by_lf, names
         self._at_start = True
+        #: The last octets that were searched, in lower case: a name may go on in the next piece.
+        self._tail = b""
+        #: Whether one of the names was found.
+        self.names_sensor = False
         #: Octets that may still come; its end is not content.
         self.left = limit_bytes
         #: Octets to put before the next piece.
@@ -54,6 +69,11 @@ class Content:
             self._at_start = False
         ends_at, goes_on_at = self._find_dot(octets, at)
         before = (ends_at if ends_at >= 0 else max(at, end - _TAIL)) - at
+        if self._names is not None:
+            self._search(
+                octets[at : at + min(before, self.left)],
+                is_last=before <= self.left and ends_at >= 0,
+            )
         if before > self.left:
             return TOO_MUCH, end
         self.left -= before
@@ -68,3 +88,21 @@ class Content:
             return ends_at, ends_at + len(_END_CRLF)
         match = _END_LF.search(octets, at)
         return match.span() if match else (-1, -1)
+
+    def _search(self, piece: bytes, *, is_last: bool) -> None:
+        names = self._names
+        assert names is not None
+        decided = max(0, len(self._tail) - BEHIND)
+        text = self._tail + piece.lower()
+        if is_last:
+            text += b"\r\n"  # its end stands alone
+        if names.found_outside_mailboxes(text, decided, len(text) - (0 if is_last else BEHIND)):
+            self.names_sensor = True
+            self._names, self._tail = None, b""
+        else:
+            self._tail = text[-(names.longest + BEHIND + BEFORE) :]
+
+    @property
+    def held_bytes(self) -> int:
+        """Octets held for the search."""
+        return len(self._tail)

@@ -1,48 +1,65 @@
-"""The SMTP dialogue of a sensor: octets in; replies and events out.
+"""The SMTP dialogue of a sensor: octets in; replies, events and behaviours out.
 
-Pure: no clock, no socket, no reactor. It follows RFC 5321 (commands, 4.1.1;
-reply order, 4.3; sizes, 4.5.3), RFC 2920 (pipelining), RFC 3030 (BDAT), RFC
-3207 (STARTTLS) and RFC 4954 (AUTH, never offered), and stands alone so that
-every row of the table of what a sensor answers is a test that feeds octets.
+Pure: no clock, no socket, no reactor. It cuts octets into lines and content,
+judges the lines that are no commands, and keeps the bounds; what each verb does
+is ``commands``. It follows RFC 5321 (reply order, 4.3; sizes, 4.5.3) and RFC
+2920 (pipelining), and stands alone so that every row of the table of what a
+sensor answers is a test that feeds octets.
 
 What is decided depends on the stream of octets only, never on how it was cut
-into pieces. What is held is at most one line, or four octets of content; what
-is answered is bounded by ``max_commands`` times the longest reply.
+into pieces. One thing cannot be known from the stream: whether a client waited
+for a reply. It did not where octets behind a command arrive with it, or while
+its reply is held (``owes_reply``); only ``UNHEEDING`` and ``EXTENSION`` follow
+from that.
 
-No sender, recipient, argument or content outlives the call that read it.
-
-Longer than a module should be: the rows of the table are one short method each,
-and to part them from the state they change would hide both.
+What is held is at most one line; of content, as many octets as may begin its
+end or one of the sensor's names; what is answered is bounded by
+``max_commands`` times the longest reply. No sender, recipient, argument or
+content outlives the call that read it.
 """
 
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
 from smtpfeeds_common.behaviours import Flags
 
+from .auth import CANCELLED, GIVEN, MORE, TOO_LONG, Responses
+from .commands import (
+    AUTH_REFUSED,
+    CHUNK,
+    CLOSE,
+    COMMAND,
+    CONTENT,
+    DATA,
+    DATA_REFUSED,
+    GREET,
+    GREETS,
+    LINGER,
+    LONG_LINE,
+    MAY_BE_FOLLOWED,
+    NO_REFUSAL,
+    OPEN,
+    RESPONSE,
+    Commands,
+    Handler,
+    Rules,
+)
 from .content import ENDED, TOO_MUCH, Content
-from .lines import TLS_HELLO, begins_junk, is_clean, is_full_host_name, is_junk, split_verb
-from .personas import Persona
+from .lines import TLS_HELLO, begins_junk, is_clean, is_junk, split_verb
+from .names import SensorNames
+from .personas import PIPELINING, Persona
 
-#: Bits of ``Dialogue.heard``.
-GREET: Final = 1
-DATA: Final = 2
-
-#: Values of ``Dialogue.closing``: the connection goes on; ends once the reply
-#: is sent; ends after the reply, but the client is still sending, and must not
-#: lose the reply to a reset.
-OPEN: Final = 0
-CLOSE: Final = 1
-LINGER: Final = 2
-
-_COMMAND, _CONTENT, _LONG_LINE, _CHUNK, _WAIT_TLS, _CLOSED = range(6)
-_MAIL, _RCPT = 1, 2
+__all__ = ["CLOSE", "DATA", "GREET", "LINGER", "OPEN", "Dialogue", "Rules"]
 
 # Plain integers: arithmetic on an IntFlag costs a microsecond.
+_AUTH_RESPONSE: Final = int(Flags.AUTH_RESPONSE)
 _BARE_LF: Final = int(Flags.BARE_LF)
 _EARLY: Final = int(Flags.EARLY_TALKER)
-_FULL_NAME: Final = int(Flags.FULL_HOST_NAME)
+_EXTENSION: Final = int(Flags.EXTENSION)
+_LOWER_CASE: Final = int(Flags.LOWER_CASE)
+_NOT_SMTP_AFTER: Final = int(Flags.NOT_SMTP_AFTER)
+_RELAY_PROBE: Final = int(Flags.RELAY_PROBE)
+_UNHEEDING: Final = int(Flags.UNHEEDING)
 
 #: Lines too long or with NUL or 8-bit octets, until the connection ends.
 _MAX_BAD_LINES: Final = 3
@@ -50,52 +67,17 @@ _MAX_BAD_LINES: Final = 3
 _MAX_SKIPPED_LINE: Final = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What all dialogues of a sensor share."""
-
-    #: DATA is answered 354 and its content thrown away; else it is refused.
-    drain: bool = False
-    offer_tls: bool = False
-    max_line_bytes: int = 2048
-    max_content_bytes: int = 10 * 1024 * 1024
-    max_commands: int = 500
-    max_unknown_commands: int = 10
-
-
-class Dialogue:
+class Dialogue(Commands):
     """One connection's dialogue."""
 
-    __slots__ = (
-        "_bad",
-        "_commands",
-        "_content",
-        "_content_left",
-        "_count",
-        "_data_heard",
-        "_envelope",
-        "_greeted",
-        "_in_tls",
-        "_left",
-        "_line_by_lf",
-        "_mode",
-        "_refused",
-        "_rest",
-        "_rules",
-        "_tls_free",
-        "_unknown",
-        "closing",
-        "flags",
-        "heard",
-        "persona",
-        "wants_tls",
-    )
+    __slots__ = ("_bad", "_commands", "_previous", "_rest", "_unknown", "owes_reply")
 
     def __init__(
         self,
         persona: Persona,
         rules: Rules,
         count: MutableMapping[str, int],
+        names: SensorNames,
         tls_free: Callable[[], bool] = lambda: True,
     ) -> None:
         """Begin. The banner is the persona's: who sends it decides when.
@@ -104,36 +86,34 @@ class Dialogue:
             persona: the replies.
             rules: the bounds and what DATA is answered.
             count: the sensor's counters, added to.
+            names: the address that the client dialled, and the banner's name.
             tls_free: whether one more connection may go to TLS now.
         """
-        self.persona, self._rules, self._count = persona, rules, count
-        self._tls_free = tls_free
-        self._mode = _COMMAND
+        super().__init__(persona, rules, count, names, tls_free)
         #: A line, or an end of content, that is not whole yet.
         self._rest = b""
-        self._content: Content | None = None
-        #: Octets of content, by DATA and BDAT together, that may still come.
-        self._content_left = rules.max_content_bytes
-        self._envelope = self._commands = self._unknown = self._bad = self._left = 0
-        self._greeted = self._data_heard = self._refused = self._in_tls = False
-        self._line_by_lf = False
-        #: Events heard and not yet taken: GREET and DATA at most once each.
-        self.heard = 0
-        #: What was notable so far, as in ``behaviours.Flags``.
-        self.flags = 0
-        self.closing = OPEN
-        #: After the reply, go to TLS and call ``tls_started``.
-        self.wants_tls = False
+        self._commands = self._unknown = self._bad = 0
+        #: The last command, or None where the last line was none.
+        self._previous: Handler | None = None
+        #: Set by who sends the replies: an earlier one has not left yet.
+        self.owes_reply = False
 
     @property
     def reads_content(self) -> bool:
         """Whether what arrives now is content, not commands."""
-        return self._mode == _CONTENT or self._mode == _CHUNK  # noqa: PLR1714 - a hot path
+        return self._mode == CONTENT or self._mode == CHUNK  # noqa: PLR1714 - a hot path
 
     @property
     def held_bytes(self) -> int:
         """Octets held of what arrived."""
-        return len(self._rest)
+        reading = self._reading
+        return len(self._rest) + (reading.held_bytes if reading is not None else 0)
+
+    def note_early(self) -> None:
+        """What arrives next was sent before the banner."""
+        if not self.flags & _EARLY and self.closing == OPEN:
+            self.flags |= _EARLY
+            self._count["early_talkers"] += 1
 
     def take(self) -> int:
         """The events heard since the last call."""
@@ -150,42 +130,55 @@ class Dialogue:
         replies = b""
         at, end = 0, len(octets)
         while at < end:
-            if self._mode == _COMMAND:
+            if self._mode == COMMAND:
                 stop = octets.find(b"\n", at, at + self._rules.max_line_bytes)
                 if stop >= 0:
+                    if replies or self.owes_reply:
+                        self._note_impatience()
                     replies += self._command_line(octets[at:stop])
                     at = stop + 1
                     continue
                 reply, at = self._without_line_end(octets, at, end)
             else:
+                if (replies or self.owes_reply) and octets[at:] != b"\r":  # of LF CR
+                    self._note_impatience()
                 reply, at = self._other_octets(octets, at, end)
             replies += reply
         return replies
 
-    def note_early(self) -> None:
-        """What arrives next was sent before the banner."""
-        if not self.flags & _EARLY and self.closing == OPEN:
-            self.flags |= _EARLY
-            self._count["early_talkers"] += 1
+    def _note_impatience(self) -> None:
+        """Octets came before the reply to an earlier command had left."""
+        if self._mode == COMMAND:
+            if not self._offered & PIPELINING or self._previous in GREETS:
+                self.flags |= _UNHEEDING
+            elif self._previous in MAY_BE_FOLLOWED:
+                self.flags |= _EXTENSION
+        elif self._mode in {CONTENT, RESPONSE}:
+            self.flags |= _UNHEEDING
 
     def _other_octets(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
         """Octets that are no commands."""
-        if self._mode == _CONTENT:
+        if self._mode == CONTENT:
             return self._skip_content(octets, at)
-        if self._mode == _LONG_LINE:
+        if self._mode == RESPONSE:
+            return self._skip_response(octets, at)
+        if self._mode == LONG_LINE:
             return self._skip_line(octets, at, end)
-        if self._mode == _CHUNK:
+        if self._mode == CHUNK:
             return b"", self._skip_chunk(at, end)
         # What was sent behind STARTTLS, or behind the end, is thrown away.
         return b"", end
 
     def tls_started(self) -> None:
         """The state is as at connect, but what was heard stays heard (RFC 3207 4.2)."""
-        self.wants_tls = False
-        self._in_tls = True
-        self._mode = _COMMAND
+        super().tls_started()
         self._rest = b""
-        self._reset()
+        self._previous = None
+
+    def end(self, counter: str, reply: bytes, how: int = CLOSE) -> bytes:
+        """Nothing is looked at from here on."""
+        self._rest = b""
+        return super().end(counter, reply, how)
 
     # One line in command state
 
@@ -196,28 +189,32 @@ class Dialogue:
         if self._commands >= self._rules.max_commands:
             return self._too_many_commands()
         self._commands += 1
-        word, _, argument = line.partition(b" ")
-        handler = self._VERBS.get(word)
+        verb, _, argument = line.partition(b" ")
+        handler = self.VERBS.get(verb)
         if handler is None or not is_clean(line):
             return self._odd_line(line, bare_lf=bare_lf)
+        return self._run(handler, argument, bare_lf=bare_lf)
+
+    def _run(self, handler: Handler, argument: bytes, *, bare_lf: bool) -> bytes:
         self._note_line_end(bare_lf=bare_lf)
+        self._previous = handler
+        if self._refused == AUTH_REFUSED:
+            self._refused = NO_REFUSAL
         return handler(self, argument)
 
     def _odd_line(self, line: bytes, *, bare_lf: bool) -> bytes:
         """Any line that is not plainly a command."""
         verb, argument = split_verb(line)
-        handler = self._VERBS.get(verb)
-        if handler is None and is_junk(line):
-            return self._junk(line)
-        if not verb:
-            return self._unknown_line()
-        if handler is not None:
-            self._note_line_end(bare_lf=bare_lf)
-        if not is_clean(line):
-            return self._bad_line(handler)
+        handler = self.VERBS.get(verb.upper())
+        self._previous = None
         if handler is None:
-            return self._unknown_line()
-        return handler(self, argument)
+            return self._no_command(line, verb)
+        if not verb.isupper():
+            self.flags |= _LOWER_CASE
+        if is_clean(line):
+            return self._run(handler, argument, bare_lf=bare_lf)
+        self._note_line_end(bare_lf=bare_lf)
+        return self._bad_line(handler)
 
     def _note_line_end(self, *, bare_lf: bool) -> None:
         self._line_by_lf = bare_lf
@@ -240,228 +237,116 @@ class Dialogue:
 
     def _begin_long_line(self, begins: bytes) -> bytes:
         self._commands += 1
-        handler = self._VERBS.get(split_verb(begins)[0])
+        self._previous = None
+        verb, _ = split_verb(begins)
+        handler = self.VERBS.get(verb.upper())
         if handler is None and is_junk(begins):
             return self._junk(begins)
-        self._mode, self._left = _LONG_LINE, _MAX_SKIPPED_LINE
+        if handler is not None and not verb.isupper():
+            self.flags |= _LOWER_CASE
+        self._mode, self._left = LONG_LINE, _MAX_SKIPPED_LINE
         return self._bad_line(handler)
 
     # Lines that are no commands
 
     def _too_many_commands(self) -> bytes:
-        return self._end("limit_commands", self.persona.too_many_errors)
+        return self.end("limit_commands", self.persona.too_many_errors)
+
+    def _no_command(self, line: bytes, verb: bytes) -> bytes:
+        if is_junk(line):
+            return self._junk(line)
+        if verb and not is_clean(line):
+            return self._bad_line(None)
+        return self._unknown_line()
+
+    def _note_unheeding(self) -> bool:
+        """A line that is no verb: whether it is content in spite of a refusal."""
+        if self._refused:
+            self.flags |= _UNHEEDING
+        return self._refused == DATA_REFUSED
 
     def _junk(self, line: bytes) -> bytes:
         """Not SMTP: nothing from here on is looked at."""
-        if self._refused:
+        if self._note_unheeding():
             return self._unheeded_content()
+        if self._greeted:
+            self.flags |= _NOT_SMTP_AFTER
         if line.startswith(TLS_HELLO):
-            return self._end("junk_tls", b"")
-        return self._end("junk", self.persona.not_smtp)
+            return self.end("junk_tls", b"")
+        return self.end("junk", self.persona.not_smtp)
 
     def _unknown_line(self) -> bytes:
-        if self._refused:
+        if self._note_unheeding():
             return self._unheeded_content()
         self._count["unknown_commands"] += 1
         self._unknown += 1
         if self._unknown >= self._rules.max_unknown_commands:
-            return self._end("limit_errors", self.persona.too_many_errors)
+            return self.end("limit_errors", self.persona.too_many_errors)
         return self.persona.unknown
 
     def _unheeded_content(self) -> bytes:
         """Content from a client that does not listen to the refusal."""
-        return self._end("body_after_refusal", b"")
+        return self.end("body_after_refusal", b"")
 
     def _bad_line(self, handler: "Handler | None") -> bytes:
         """A line that is too long, or has NUL or 8-bit octets; its verb counts all the same."""
-        if handler is None and self._refused:
+        if handler is None and self._note_unheeding():
             return self._unheeded_content()
         self._count["bad_lines"] += 1
         self._bad += 1
-        if handler in {Dialogue._helo, Dialogue._ehlo}:
-            self._hear_greet(b"")
-        elif handler in {Dialogue._data, Dialogue._bdat}:
-            self._hear_data()
+        if handler is not None:
+            self.hear_unreadable(handler)
         if self._bad >= _MAX_BAD_LINES:
-            return self._end("limit_errors", self.persona.bad_line)
+            return self.end("limit_errors", self.persona.bad_line)
         return self.persona.bad_line
-
-    def _end(self, counter: str, reply: bytes, how: int = CLOSE) -> bytes:
-        self._count[counter] += 1
-        self._mode, self.closing, self._rest = _CLOSED, how, b""
-        return reply
-
-    # Events
-
-    def _hear_greet(self, argument: bytes) -> None:
-        if self._greeted:
-            self._count["greet_again"] += 1
-            return
-        self._greeted = True
-        self.heard |= GREET
-        if is_full_host_name(argument.strip()):
-            self.flags |= _FULL_NAME
-
-    def _hear_data(self) -> None:
-        if not self._greeted:
-            self._count["data_before_greet"] += 1
-        elif not self._data_heard:
-            self._data_heard = True
-            self.heard |= DATA
-
-    # Commands: each takes its argument, and gives the reply
-
-    def _helo(self, argument: bytes) -> bytes:
-        self._count["verb_helo"] += 1
-        self._hear_greet(argument)
-        self._reset()
-        return self.persona.helo
-
-    def _ehlo(self, argument: bytes) -> bytes:
-        self._count["verb_ehlo"] += 1
-        self._hear_greet(argument)
-        self._reset()
-        return self.persona.ehlo_in_tls if self._in_tls else self.persona.ehlo
-
-    def _reset(self) -> None:
-        self._envelope = 0
-        self._refused = False
-
-    def _mail(self, _argument: bytes) -> bytes:
-        self._count["verb_mail"] += 1
-        self._envelope = _MAIL
-        self._refused = False
-        return self.persona.mail_ok
-
-    def _rcpt(self, _argument: bytes) -> bytes:
-        self._count["verb_rcpt"] += 1
-        self._envelope |= _RCPT
-        return self.persona.rcpt_ok
-
-    def _data(self, _argument: bytes) -> bytes:
-        self._count["verb_data"] += 1
-        self._hear_data()
-        in_order = self._envelope == _MAIL | _RCPT
-        if not in_order:
-            self._count["data_out_of_order"] += 1
-        if not in_order or not self._greeted:
-            self._refused = True
-            return self.persona.bad_order
-        self._envelope = 0
-        if not self._rules.drain:
-            self._refused = True
-            return self.persona.refused
-        self._mode = _CONTENT
-        self._content = Content(self._content_left, by_lf=self._line_by_lf)
-        return self.persona.go_ahead
-
-    def _bdat(self, argument: bytes) -> bytes:
-        self._count["verb_bdat"] += 1
-        self._hear_data()
-        size = argument.split(b" ", 1)[0]
-        # Twenty digits are past every bound; Python would take its time over a thousand.
-        announced = int(size[:20]) if size.isdigit() else 0
-        if announced > self._content_left:
-            return self._end("limit_content", self.persona.not_implemented, LINGER)
-        self._content_left -= announced
-        if announced:
-            self._mode, self._left = _CHUNK, announced
-        return self.persona.not_implemented
-
-    def _rset(self, _argument: bytes) -> bytes:
-        self._count["verb_rset"] += 1
-        self._reset()
-        return self.persona.ok
-
-    def _noop(self, _argument: bytes) -> bytes:
-        self._count["verb_noop"] += 1
-        return self.persona.ok
-
-    def _help(self, _argument: bytes) -> bytes:
-        self._count["verb_help"] += 1
-        return self.persona.help
-
-    def _vrfy(self, _argument: bytes) -> bytes:
-        self._count["verb_vrfy"] += 1
-        return self.persona.vrfy
-
-    def _expn(self, _argument: bytes) -> bytes:
-        self._count["verb_expn"] += 1
-        return self.persona.not_implemented
-
-    def _auth(self, _argument: bytes) -> bytes:
-        # The argument may be a password: it is never looked at.
-        self._count["verb_auth"] += 1
-        return self.persona.not_implemented
-
-    def _starttls(self, _argument: bytes) -> bytes:
-        self._count["verb_starttls"] += 1
-        if not self._rules.offer_tls:
-            return self.persona.not_implemented
-        if self._in_tls:
-            return self.persona.bad_order
-        if not self._tls_free():
-            self._count["limit_tls"] += 1
-            return self.persona.tls_busy
-        self.wants_tls = True
-        self._mode = _WAIT_TLS
-        return self.persona.tls_ready
-
-    def _quit(self, _argument: bytes) -> bytes:
-        return self._end("verb_quit", self.persona.quit)
 
     # Octets that are skipped
 
     def _skip_content(self, octets: bytes, at: int) -> tuple[bytes, int]:
-        content = self._content
-        assert content is not None
+        content = self._reading
+        assert isinstance(content, Content)
         outcome, at = content.skip(octets, at)
+        if content.names_sensor:
+            self.flags |= _RELAY_PROBE
         if outcome == TOO_MUCH:
-            return self._end("limit_content", self.persona.content_too_big, LINGER), at
+            return self.end("limit_content", self.persona.content_too_big, LINGER), at
         if outcome == ENDED:
             self._content_left = content.left
-            self._mode, self._content = _COMMAND, None
+            self._mode, self._reading = COMMAND, None
             return self.persona.refused, at
         self._rest = content.held
         return b"", at
+
+    def _skip_response(self, octets: bytes, at: int) -> tuple[bytes, int]:
+        responses = self._reading
+        assert isinstance(responses, Responses)
+        outcome, at = responses.skip(octets, at)
+        if outcome == MORE:
+            return b"", at
+        if outcome == TOO_LONG:
+            return self.end("limit_errors", self.persona.too_many_errors, LINGER), at
+        if self._commands >= self._rules.max_commands:
+            return self._too_many_commands(), at
+        self._commands += 1
+        if outcome == GIVEN:
+            self.flags |= _AUTH_RESPONSE
+        if responses.awaited and outcome != CANCELLED:
+            return self.challenge(responses.mechanism, responses.awaited), at
+        self._mode, self._reading = COMMAND, None
+        return self.persona.auth_cancelled if outcome == CANCELLED else self.fail_auth(), at
 
     def _skip_line(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
         stop = octets.find(b"\n", at) + 1
         self._left -= (stop or end) - at
         if self._left < 0:
-            return self._end("limit_errors", self.persona.too_many_errors, LINGER), end
+            return self.end("limit_errors", self.persona.too_many_errors, LINGER), end
         if stop:
-            self._mode = _COMMAND
+            self._mode = COMMAND
         return b"", stop or end
 
     def _skip_chunk(self, at: int, end: int) -> int:
         skipped = min(self._left, end - at)
         self._left -= skipped
         if not self._left:
-            self._mode = _COMMAND
+            self._mode = COMMAND
         return at + skipped
-
-    #: In upper, lower and mixed case: what is seen in the wild needs no second look.
-    _VERBS: ClassVar["dict[bytes, Handler]"] = {
-        spelt: handler
-        for verb, handler in (
-            (b"HELO", _helo),
-            (b"EHLO", _ehlo),
-            (b"MAIL", _mail),
-            (b"RCPT", _rcpt),
-            (b"DATA", _data),
-            (b"BDAT", _bdat),
-            (b"RSET", _rset),
-            (b"NOOP", _noop),
-            (b"HELP", _help),
-            (b"VRFY", _vrfy),
-            (b"EXPN", _expn),
-            (b"AUTH", _auth),
-            (b"STARTTLS", _starttls),
-            (b"QUIT", _quit),
-        )
-        for spelt in (verb, verb.lower(), verb.capitalize())
-    }
-
-
-Handler = Callable[[Dialogue, bytes], bytes]

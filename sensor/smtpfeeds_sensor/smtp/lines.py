@@ -24,7 +24,7 @@ _HOST_NAME: Final = re.compile(
 
 
 def split_verb(line: bytes) -> tuple[bytes, bytes]:
-    """The first word of a line in upper case, and what follows it; blanks around both go.
+    """The first word of a line as it is spelt, and what follows it; blanks around both go.
 
     Blanks, tabs and CR (from lines that end by LF CR) may stand before the word, blanks and tabs
     behind it: real clients send all of these.
@@ -32,7 +32,7 @@ def split_verb(line: bytes) -> tuple[bytes, bytes]:
     words = line.split(None, 1)
     if not words:
         return b"", b""
-    return words[0].upper(), words[1].rstrip() if len(words) > 1 else b""
+    return words[0], words[1].rstrip() if len(words) > 1 else b""
 
 
 def is_junk(line: bytes) -> bool:

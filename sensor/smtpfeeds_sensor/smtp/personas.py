@@ -17,6 +17,17 @@ from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import AddressError, SettingsError
 
 _STARTTLS: Final = "STARTTLS"
+_AUTH: Final = "AUTH PLAIN LOGIN"
+
+#: What a reply to EHLO can offer that a client can be seen to use.
+PIPELINING, SIZE, EIGHT_BIT, STARTTLS, AUTH = (1 << bit for bit in range(5))
+_OFFERS: Final = {
+    "PIPELINING": PIPELINING,
+    "SIZE": SIZE,
+    "8BITMIME": EIGHT_BIT,
+    "STARTTLS": STARTTLS,
+    "AUTH": AUTH,
+}
 #: Names of personas that may name each other in turn: a ring of names ends here.
 _MAX_NAMES: Final = 4
 
@@ -41,6 +52,8 @@ class Style:
     bad_line: str
     bad_order: str
     tls_ready: str
+    auth_failed: str
+    auth_unknown: str
 
 
 _PLAIN: Final = Style(
@@ -60,6 +73,8 @@ _PLAIN: Final = Style(
     bad_line="5.5.2 Syntax error",
     bad_order="5.5.1 Bad sequence of commands",
     tls_ready="2.0.0 Ready to start TLS",
+    auth_failed="5.7.8 Authentication failed",
+    auth_unknown="5.5.4 Unrecognized authentication type",
 )
 _POSTFIX: Final = Style(
     banner="{host} ESMTP Postfix",
@@ -86,6 +101,8 @@ _POSTFIX: Final = Style(
     bad_line="5.5.2 Error: bad syntax",
     bad_order="5.5.1 Error: need RCPT command",
     tls_ready="2.0.0 Ready to start TLS",
+    auth_failed="5.7.8 Error: authentication failed: (reason unavailable)",
+    auth_unknown="5.5.4 Error: unrecognized authentication type",
 )
 _EXIM: Final = Style(
     banner="{host} ESMTP Exim 4.98",
@@ -104,6 +121,8 @@ _EXIM: Final = Style(
     bad_line="syntax error",
     bad_order="valid RCPT command must precede DATA",
     tls_ready="TLS go ahead",
+    auth_failed="Incorrect authentication data",
+    auth_unknown="authentication mechanism not supported",
 )
 _EXCHANGE: Final = Style(
     banner="{host} Microsoft ESMTP MAIL Service ready",
@@ -122,6 +141,8 @@ _EXCHANGE: Final = Style(
     bad_line="5.5.4 Invalid domain name or syntax",
     bad_order="5.5.2 Need rcpt command",
     tls_ready="2.0.0 SMTP server ready",
+    auth_failed="5.7.3 Authentication unsuccessful",
+    auth_unknown="5.7.4 Unrecognized authentication type",
 )
 STYLES: Final = {"plain": _PLAIN, "postfix": _POSTFIX, "exim": _EXIM, "exchange": _EXCHANGE}
 
@@ -151,11 +172,21 @@ class Persona:
     bad_order: bytes
     tls_ready: bytes
     tls_busy: bytes
+    #: Challenges of PLAIN and LOGIN, the latter's by the number of responses that are awaited.
+    auth_go_on: bytes
+    auth_challenges: tuple[bytes, ...]
+    auth_failed: bytes
+    auth_unknown: bytes
+    auth_syntax: bytes
+    auth_cancelled: bytes
     not_smtp: bytes
     too_many_errors: bytes
     too_many_connections: bytes
     too_slow: bytes
     shutting_down: bytes
+    #: What ``ehlo`` offers, as bits; inside TLS the same without STARTTLS.
+    offers: int
+    offers_in_tls: int
 
 
 def make_persona(
@@ -165,6 +196,7 @@ def make_persona(
     policy_url: str = "",
     max_content_bytes: int = 10 * 1024 * 1024,
     offer_tls: bool = False,
+    offer_auth: bool = False,
     banner: str | None = None,
     keywords: tuple[str, ...] | None = None,
 ) -> Persona:
@@ -180,6 +212,9 @@ def make_persona(
             "some scanners send EHLO only after a banner that has it"
         )
     offered = style.keywords if keywords is None else keywords
+    if offer_auth and not any(word.split()[:1] == ["AUTH"] for word in offered):
+        offered = (*offered, _AUTH)
+    offered_now = (*offered, _STARTTLS) if offer_tls else offered
 
     def line(code: int, text: str, mark: str = " ") -> bytes:
         full = text.replace("{host}", hostname).replace("{size}", str(max_content_bytes))
@@ -195,7 +230,7 @@ def make_persona(
         hostname=hostname,
         banner=line(220, banner_text),
         helo=line(250, style.helo),
-        ehlo=many((style.ehlo, *offered, *((_STARTTLS,) if offer_tls else ()))),
+        ehlo=many((style.ehlo, *offered_now)),
         ehlo_in_tls=many((style.ehlo, *offered)),
         mail_ok=line(250, style.mail_ok),
         rcpt_ok=line(250, style.rcpt_ok),
@@ -211,13 +246,26 @@ def make_persona(
         bad_line=line(500, style.bad_line),
         bad_order=line(503, style.bad_order),
         tls_ready=line(220, style.tls_ready),
+        auth_go_on=b"334 \r\n",
+        auth_challenges=(b"", line(334, "UGFzc3dvcmQ6"), line(334, "VXNlcm5hbWU6")),
+        auth_failed=line(535, style.auth_failed),
+        auth_unknown=line(504, style.auth_unknown),
+        auth_syntax=line(501, "5.5.4 Syntax: AUTH mechanism"),
+        auth_cancelled=line(501, "5.7.0 Authentication cancelled"),
         tls_busy=line(454, "4.7.0 TLS not available now"),
         not_smtp=line(221, "2.7.0 {host} This is not SMTP"),
         too_many_errors=line(421, "4.7.0 {host} Too many errors"),
         too_many_connections=line(421, "4.7.0 {host} Too many connections"),
         too_slow=line(421, "4.4.2 {host} Timeout"),
         shutting_down=line(421, "4.3.2 {host} Service shutting down"),
+        offers=_offers(offered_now),
+        offers_in_tls=_offers(offered),
     )
+
+
+def _offers(keywords: tuple[str, ...]) -> int:
+    """The bits of what keywords offer."""
+    return sum({_OFFERS.get(word.split()[0].upper(), 0) for word in keywords if word.split()})
 
 
 class Personas:
@@ -232,6 +280,7 @@ class Personas:
         policy_url: str,
         max_content_bytes: int,
         offer_tls: bool,
+        offer_auth: bool = False,
     ) -> None:
         """Write the replies of all personas.
 
@@ -244,7 +293,7 @@ class Personas:
             max_content_bytes=max_content_bytes,
             offer_tls=offer_tls,
         )
-        self._hostname, self._table = hostname, table
+        self._hostname, self._table, self._offer_auth = hostname, table, offer_auth
         self.default = self._make(default)
         self._by_address: dict[bytes, Persona] = {}
         for key, value in table.items():
@@ -267,16 +316,20 @@ class Personas:
             value = {"like": value}
         if not isinstance(value, Mapping):
             raise SettingsError(f"personas: {value!r} is neither a name nor a table")
-        unknown = set(value) - {"like", "hostname", "banner", "keywords"}
+        unknown = set(value) - {"like", "hostname", "banner", "keywords", "offer_auth"}
         if unknown:
             raise SettingsError(f"personas: unknown {', '.join(sorted(unknown))}")
         like = str(value.get("like", "plain"))
         if like not in STYLES:
             raise SettingsError(f"persona {like!r} is not one of {', '.join(STYLES)}")
         keywords = value.get("keywords")
+        offer_auth = value.get("offer_auth", self._offer_auth)
+        if not isinstance(offer_auth, bool):
+            raise SettingsError(f"personas: offer_auth is {offer_auth!r}; write true or false")
         return self._make_persona(
             STYLES[like],
             hostname=str(value.get("hostname", self._hostname)),
             banner=value.get("banner"),
+            offer_auth=offer_auth,
             keywords=None if keywords is None else tuple(str(word) for word in keywords),
         )

@@ -39,6 +39,9 @@ def check(folder: Path, **settings: Any) -> str:
         ({"personas": {"192.0.2.1": {"banana": "hello"}}}, "banana"),
         ({"personas": {"192.0.2.1": 7}}, "neither a name nor a table"),
         ({"personas": {"192.0.2.1": {"hostname": "a\nb"}}}, "printable"),
+        ({"personas": {"192.0.2.1": {"offer_auth": "yes"}}}, "offer_auth"),
+        ({"public_addresses": {"10.0.0.5": "mx.example"}}, "public_addresses"),
+        ({"public_addresses": {"eth0": "192.0.2.1"}}, "public_addresses"),
         ({"tls": "files"}, "tls_certificate"),
         ({"tls": "files", "tls_certificate": "/none", "tls_key": "/none"}, "cannot read"),
         ({"user": "no-such-user"}, "no user"),
@@ -64,7 +67,12 @@ def test_good_settings_open_nothing(tmp_path: Path) -> None:
     said = check(
         tmp_path,
         tls="made",
-        personas={"127.0.0.2": "exim", "own": {"like": "postfix"}, "::1": "own"},
+        personas={
+            "127.0.0.2": "exim",
+            "own": {"like": "postfix", "offer_auth": True},
+            "::1": "own",
+        },
+        public_addresses={"10.0.0.5": "192.0.2.1", "fd00::1": "2001:db8::1"},
         broker=["amqps://s1:secret@127.0.0.1:5671/feeds"],
         metrics_listen="127.0.0.1:0",
     )

@@ -14,6 +14,11 @@ CORPUS = sorted((Path(__file__).parents[2] / "fuzz" / "corpus").iterdir())
 WORDS = st.one_of(
     st.sampled_from([b"HELO", b"EHLO ", b"ehlo a.example.org", b"MAIL FROM:<a>", b"RCPT TO:<b>"]),
     st.sampled_from([b"DATA", b"data", b"BDAT 7", b"BDAT 3 LAST", b"RSET", b"NOOP", b"QUIT"]),
+    st.sampled_from([b"AUTH PLAIN", b"auth login AA==", b"AUTH LOGIN", b"*", b"AA==", b"VRFY x"]),
+    st.sampled_from(
+        [b"MAIL FROM: <a@192.0.2.1> SIZE=9", b"MAIL FROM:<>", b"RCPT TO:<a%b@mx.example>"]
+    ),
+    st.sampled_from([b"192.0.2.1", b"x 1.2.0.192.", b"@[192.0.2.1]", b"192.0.2.10", b"mx.example"]),
     st.sampled_from([b"STARTTLS", b"AUTH", b"Subject: x", b"GET / HTTP/1.1", b"hello", b" "]),
     st.sampled_from([b".", b"\r\n.\r\n", b"\n.\n", b"\0", b"\xff", b"\x16\x03\x01", b"x" * 70]),
     st.sampled_from(

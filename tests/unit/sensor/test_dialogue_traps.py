@@ -7,13 +7,15 @@ import time
 
 from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.smtp.dialogue import GREET, OPEN, Dialogue, Rules
+from smtpfeeds_sensor.smtp.names import SensorNames
 from smtpfeeds_sensor.smtp.personas import STYLES, make_persona
 
 PERSONA = make_persona(STYLES["plain"], hostname="mx.example")
+NAMES = SensorNames(bytes((192, 0, 2, 25)), "mx.example")
 
 
 def begun(**rules: object) -> Dialogue:
-    return Dialogue(PERSONA, Rules(**rules), new_counters())  # type: ignore[arg-type]
+    return Dialogue(PERSONA, Rules(**rules), new_counters(), NAMES)  # type: ignore[arg-type]
 
 
 def test_input_without_a_line_end_is_not_held() -> None:
@@ -64,7 +66,7 @@ def test_bare_lf_is_answered() -> None:
 
 
 def test_command_behind_starttls_is_not_processed() -> None:
-    dialogue = Dialogue(PERSONA, Rules(offer_tls=True), new_counters())
+    dialogue = Dialogue(PERSONA, Rules(offer_tls=True), new_counters(), NAMES)
     assert dialogue.receive(b"STARTTLS\r\nEHLO injected\r\n").count(b"\r\n") == 1
     assert dialogue.heard == 0
 

@@ -1,0 +1,82 @@
+"""AUTH where it is offered: challenges, and responses that are read and thrown away.
+
+RFC 4954 and, for LOGIN, what clients do. Every attempt is refused once its last
+response is there. A response is never held: of each line two octets are looked
+at, which say whether it cancels (``*``), is empty, or is one.
+"""
+
+import zlib
+from typing import Final
+
+#: The mechanisms that are offered, and how many responses each takes.
+OFFERED: Final = {b"PLAIN": 1, b"LOGIN": 2}
+#: Longest line of a response (RFC 4954 section 4).
+MAX_RESPONSE_BYTES: Final = 12_288
+#: Mechanisms with a bit of their own among those tried; others share 32 by a hash of the name.
+_KNOWN: Final = (
+    b"PLAIN",
+    b"LOGIN",
+    b"CRAM-MD5",
+    b"DIGEST-MD5",
+    b"NTLM",
+    b"GSSAPI",
+    b"EXTERNAL",
+    b"XOAUTH2",
+    b"OAUTHBEARER",
+    b"SCRAM-SHA-1",
+    b"SCRAM-SHA-256",
+    b"ANONYMOUS",
+)
+_BITS: Final = {name: 1 << (32 + at) for at, name in enumerate(_KNOWN)}
+
+#: What ``Responses.skip`` returns: more octets are needed; a response; an empty one; the
+#: client gives up; a line is too long.
+MORE, GIVEN, EMPTY, CANCELLED, TOO_LONG = range(5)
+
+
+def mechanism_bit(name: bytes) -> int:
+    """A bit for a mechanism, to know one that is tried again."""
+    return _BITS.get(name) or 1 << (zlib.crc32(name) % 32)
+
+
+class Responses:
+    """The responses to one AUTH command."""
+
+    __slots__ = ("_begins", "_left", "awaited", "mechanism")
+
+    def __init__(self, mechanism: bytes, awaited: int) -> None:
+        """Begin.
+
+        Args:
+            mechanism: one of ``OFFERED``.
+            awaited: how many responses are still to come, one at least.
+        """
+        self.mechanism, self.awaited = mechanism, awaited
+        self._begins = b""
+        self._left = MAX_RESPONSE_BYTES
+
+    @property
+    def held_bytes(self) -> int:
+        """Octets held of a line."""
+        return len(self._begins)
+
+    def skip(self, octets: bytes, at: int) -> tuple[int, int]:
+        """Skip from ``at`` on, up to the end of one line.
+
+        Returns:
+            One of the outcomes above, and where octets go on.
+        """
+        stop = octets.find(b"\n", at)
+        end = len(octets) if stop < 0 else stop
+        if len(self._begins) < 2:
+            self._begins += octets[at : min(end, at + 2)][: 2 - len(self._begins)]
+        self._left -= end - at
+        if self._left < 0:
+            return TOO_LONG, end
+        if stop < 0:
+            return MORE, end
+        begins, self._begins, self._left = self._begins, b"", MAX_RESPONSE_BYTES
+        self.awaited -= 1
+        if begins in {b"*", b"*\r"}:
+            return CANCELLED, stop + 1
+        return (EMPTY if begins in {b"", b"\r"} else GIVEN), stop + 1

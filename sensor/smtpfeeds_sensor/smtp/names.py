@@ -1,0 +1,178 @@
+"""The sensor's own names, and where a client's text holds one.
+
+A relay test proves itself by what comes back: it writes the address that it
+tests, or the name in the banner, where no ordinary mail has it. Testers write
+an address dotted, with dashes, reversed, as a hexadecimal or a decimal number,
+and IPv6 short or in full. A name counts only between boundaries: ``192.0.2.1``
+is not in ``192.0.2.10``, nor ``mx.example`` in ``mx.example.org``.
+
+Pure. The forms of an address are written once, when they are first needed.
+"""
+
+from collections.abc import Callable
+from ipaddress import IPv6Address
+from typing import Final, NamedTuple
+
+from smtpfeeds_common.addresses import IPv4_BYTES, format_address, pack_address
+from smtpfeeds_common.errors import AddressError
+
+from .lines import is_full_host_name
+
+_DIGITS: Final = frozenset(b"0123456789")
+_HEX: Final = frozenset(b"0123456789abcdef")
+_WORD: Final = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyz")
+_HOST: Final = _WORD | frozenset(b"-_")
+_IPV6_TAG: Final = b"ipv6:"
+#: Octets before and behind a form that decide whether it stands alone, or in a mailbox.
+BEFORE: Final = len(b"@[ipv6:")
+BEHIND: Final = 2
+
+
+class Form(NamedTuple):
+    """One way to write a name, in lower case, and what may not stand beside it."""
+
+    text: bytes
+    #: Octets that would make it part of a longer number or word.
+    word: frozenset[int]
+    #: Separators of its parts: with a part of a number or word beyond, it is part of a longer name.
+    separators: bytes = b""
+
+    def stands_alone(self, text: bytes, start: int, end: int) -> bool:
+        """Whether nothing at ``text[start:end]``'s sides makes it part of something longer."""
+        word = self.word
+        if end < len(text):
+            if text[end] in word:
+                return False
+            if text[end] in self.separators and end + 1 < len(text) and text[end + 1] in word:
+                return False
+        if not start:
+            return True
+        if text[start - 1] in word:
+            return False
+        if text[start - 1] not in self.separators or start < 2:
+            return True
+        # A tag is no part of an address: "[IPv6:2001:db8::1]".
+        return text[start - 2] not in word or text[:start].endswith(_IPV6_TAG)
+
+
+class SensorNames:
+    """The address that a client dialled, and the banner's name where that is a full host name."""
+
+    __slots__ = ("_address", "_forms", "_host")
+
+    def __init__(self, address: bytes, hostname: str) -> None:
+        """Begin.
+
+        Args:
+            address: packed, as the client dialled it.
+            hostname: the name in the banner.
+        """
+        self._address = address
+        host = hostname.lower().rstrip(".").encode("ascii", "replace")
+        self._host = host if is_full_host_name(host) else b""
+        self._forms: tuple[Form, ...] | None = None
+
+    def is_named_by(self, word: bytes) -> bool:
+        """Whether a greet's argument is one of the names, bare or as an address literal."""
+        word = word.lower()
+        if self._host and word.rstrip(b".") == self._host:
+            return True
+        looks_like_one = word[:1] == b"[" or word[:1].isdigit() or b":" in word
+        return looks_like_one and read_address(word) == self._address
+
+    def found_in(self, text: bytes) -> bool:
+        """Whether a text holds a name, in any form."""
+        return self._search(text.lower(), 0, len(text), _anywhere)
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The forms that are searched for."""
+        if self._forms is None:
+            self._forms = _address_forms(self._address)
+            if self._host:
+                self._forms += (Form(self._host, _HOST, b"."),)
+        return self._forms
+
+    @property
+    def longest(self) -> int:
+        """Octets of the longest form."""
+        return max(len(form.text) for form in self.forms)
+
+    def found_outside_mailboxes(self, text: bytes, after: int, until: int) -> bool:
+        """Whether a text holds a name that is no mailbox's domain.
+
+        A message to ``postmaster@[192.0.2.1]`` names its recipient in its headers.
+
+        Args:
+            text: in lower case.
+            after: names that end there or before were judged with an earlier piece.
+            until: names that end behind it are judged with the next piece.
+        """
+        return self._search(text, after, until, _outside_mailbox)
+
+    def _search(
+        self, text: bytes, after: int, until: int, place: Callable[[bytes, int], bool]
+    ) -> bool:
+        for form in self.forms:
+            length = len(form.text)
+            start = text.find(form.text, max(0, after + 1 - length))
+            while 0 <= start <= until - length:
+                if form.stands_alone(text, start, start + length) and place(text, start):
+                    return True
+                start = text.find(form.text, start + 1)
+        return False
+
+
+def _anywhere(text: bytes, start: int) -> bool:  # noqa: ARG001 - as every place
+    return True
+
+
+def _outside_mailbox(text: bytes, start: int) -> bool:
+    before = text[max(0, start - BEFORE) : start].removesuffix(_IPV6_TAG).removesuffix(b"[")
+    return not before.endswith(b"@")
+
+
+def read_address(word: bytes) -> bytes | None:
+    """A packed address from its text, bare or as a literal: ``[192.0.2.1]``, ``[IPv6:::1]``."""
+    if word[:1] == b"[" and word[-1:] == b"]":
+        word = word[1:-1]
+        if word[: len(_IPV6_TAG)].lower() == _IPV6_TAG:
+            word = word[len(_IPV6_TAG) :]
+    try:
+        return pack_address(word.decode("ascii", "replace"))
+    except AddressError:
+        return None
+
+
+def _address_forms(address: bytes) -> tuple[Form, ...]:
+    number = int.from_bytes(address)
+    hexadecimal = address.hex().encode()
+    texts = _ipv4_forms(address) if len(address) == IPv4_BYTES else _ipv6_forms(address)
+    return (
+        *texts,
+        Form(hexadecimal, _WORD),
+        Form(b"0x" + hexadecimal, _WORD),
+        Form(str(number).encode(), _DIGITS),
+    )
+
+
+def _ipv4_forms(address: bytes) -> tuple[Form, ...]:
+    parts = [str(part).encode() for part in address]
+    return tuple(
+        Form(separator.join(order), _DIGITS, separator)
+        for order in (parts, parts[::-1])
+        for separator in (b".", b"-")
+    )
+
+
+def _ipv6_forms(address: bytes) -> tuple[Form, ...]:
+    short = format_address(address).encode()
+    full = IPv6Address(address).exploded.encode()
+    groups = b":".join(group.lstrip(b"0") or b"0" for group in full.split(b":"))
+    nibbles = b".".join(bytes((digit,)) for digit in reversed(address.hex().encode()))
+    colons = dict.fromkeys((short, full, groups))
+    return (
+        *(Form(text, _HEX, b":") for text in colons),
+        *(Form(text.replace(b":", b"-"), _HEX, b"-") for text in colons),
+        Form(nibbles, _HEX, b"."),
+    )

@@ -1,0 +1,49 @@
+"""A dialogue to feed octets to, without a network."""
+
+from typing import Any
+
+from smtpfeeds_sensor.counters import new_counters
+from smtpfeeds_sensor.smtp.dialogue import Dialogue, Rules
+from smtpfeeds_sensor.smtp.names import SensorNames
+from smtpfeeds_sensor.smtp.personas import STYLES, Persona, make_persona
+
+PERSONA = make_persona(
+    STYLES["plain"], hostname="mx.example", policy_url="https://example.org/why", offer_tls=True
+)
+#: What a client dialled, and the banner's name.
+NAMES = SensorNames(bytes((192, 0, 2, 25)), "mx.example")
+GREETED = b"EHLO c.example.org\r\n"
+ENVELOPE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n"
+
+
+class Talk:
+    """A dialogue behind its banner."""
+
+    def __init__(
+        self, *, persona: Persona = PERSONA, names: SensorNames = NAMES, **rules: Any
+    ) -> None:
+        self.count = new_counters()
+        self.dialogue = Dialogue(persona, Rules(**rules), self.count, names)
+
+    def say(self, octets: bytes) -> list[int]:
+        """The codes of the replies."""
+        return codes(self.dialogue.receive(octets))
+
+    def say_in_turn(self, octets: bytes) -> list[int]:
+        """The same of a client that waits for each reply; STARTTLS is followed by TLS."""
+        said = []
+        for line in octets.splitlines(keepends=True):
+            said += self.say(line)
+            if self.dialogue.wants_tls:
+                self.dialogue.tls_started()
+        return said
+
+    @property
+    def events(self) -> int:
+        return self.dialogue.heard
+
+
+def codes(replies: bytes) -> list[int]:
+    """The code of each whole reply."""
+    lines = replies.decode("ascii").split("\r\n")[:-1]
+    return [int(line[:3]) for line in lines if line[3] == " "]
