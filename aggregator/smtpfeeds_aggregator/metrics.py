@@ -49,7 +49,7 @@ class Metrics:
         self._accounts: set[str] = set()
         self.redelivered = self._counter("redelivered", "Deliveries that came again.")
         self.new_sensors = self._counter("new_sensors", "Sensors heard for the first time.")
-        self.holds = self._counter("holds", "Times that the database was away.")
+        self.holds = self._counter("holds", "Times that batches had to wait for the database.")
         self.timeouts = self._counter("timeouts", "Transactions given up for taking too long.")
         self.conflicts = self._counter("conflicts", "Transactions that gave way to another.")
         self.broker_losses = self._counter("broker_losses", "Connections to the broker lost.")
@@ -80,7 +80,9 @@ class Metrics:
             "origin_seconds", "Look-ups of a collection's origins.", _TIME_BUCKETS
         )
         self.consuming = self._gauge("consuming", "1 while batches can come in.")
-        self.holding = self._gauge("holding", "1 while the database is away.")
+        self.holding = self._gauge(
+            "holding", "1 while batches wait for the database, or for its clock."
+        )
         self.refusing_all = self._gauge(
             "refusing_all", "1 while the database refuses even a batch that is known to be good."
         )

@@ -215,12 +215,12 @@ class DatabaseClock:
             self._offsets.clear()
             self._step_seen_s, self._unconfirmed = None, False
         self._offsets.take(reading.before_s, reading.after_s, reading.now.timestamp())
-        found = (self._find_step(reading), self._find_earlier(reading), self._find_sensors(reading))
-        self._doubts = tuple(doubt for doubt in found if doubt is not None)
+        reasons = (self._step(reading), self._earlier(reading), self._sensors_differ(reading))
+        self._doubts = tuple(doubt for doubt in reasons if doubt is not None)
         if self._doubts or self._unconfirmed:
             self._beyond_doubt_since_s = reading.after_s
 
-    def _find_step(self, reading: Reading) -> Doubt | None:
+    def _step(self, reading: Reading) -> Doubt | None:
         moved_s = self._offsets.moved_s()
         minutes = self._limits.steady_s / 60
         if moved_s:
@@ -239,7 +239,7 @@ class DatabaseClock:
         self._step_seen_s = None
         return None
 
-    def _find_earlier(self, reading: Reading) -> Doubt | None:
+    def _earlier(self, reading: Reading) -> Doubt | None:
         behind_s = (reading.record.noted - reading.now).total_seconds()
         if behind_s <= self._limits.step_s:
             return None
@@ -249,7 +249,7 @@ class DatabaseClock:
             f"time noted in the database, {_text(reading.record.noted)}",
         )
 
-    def _find_sensors(self, reading: Reading) -> Doubt | None:
+    def _sensors_differ(self, reading: Reading) -> Doubt | None:
         if not self._doubts:
             # Meanwhile nothing is taken from the source: silence says nothing.
             self._sensors.drop_silent(reading.after_s)

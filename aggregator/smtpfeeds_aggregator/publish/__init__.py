@@ -1,4 +1,9 @@
-"""From the database to files: snapshot, origins, formats, check, one switch.
+"""From the database to files that are served.
 
-``service.PublishLoop`` runs it on a common time grid, ``once.publish_once`` once.
+service      the loop on the time grid (``grid``), with retries, metrics and health
+once         one publication, from the window to the switch
+snapshot, columns, judgements, chunks, entries    the window, judged, as rows
+files, formats/, check, manifest                  what is written, and read back
+generation, layout                                the folder that is served
+page/        a page for people
 """

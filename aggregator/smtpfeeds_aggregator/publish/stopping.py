@@ -1,7 +1,7 @@
-"""A publication takes seconds to minutes; being told to stop must not wait for it.
+"""Ends a publication that is under way when the program stops: it takes seconds to minutes.
 
 Every part calls a `KeepGoing` now and then. Before the switch nothing is lost by
-ending; what is left to do after it the next run does.
+ending; after it the next run does what is left to do.
 """
 
 import threading
