@@ -9,8 +9,8 @@ address. So a replay, whose batches were all confirmed before, never costs an ev
 How long a batch has been confirmed is counted by the spool's own age, which goes on while the host
 runs and is changed by no step of its clock.
 
-Kept by whoever delivers from the spool; a sensor whose deliverer is another program keeps it too,
-beside it: every step here is one transaction that looks at what is there.
+The program that delivers from the spool keeps the bound; a sensor whose deliverer is another
+program keeps it too. Each step is one transaction that looks at what is there.
 """
 
 import contextlib
@@ -201,7 +201,7 @@ def advance_age(db: Connection, now: Reading) -> int:
 
 
 def keep_room(path: Path, bounds: Bounds, now: Reading) -> Dropped:
-    """Keep a spool within its bound, beside whoever delivers from it.
+    """Keep a spool within its bound, beside the program that delivers from it.
 
     Raises:
         SpoolError: no such file, or it cannot be written now.

@@ -7,8 +7,8 @@ Such rows carry milliseconds since the host booted. Once the wall clock is belie
 * those of an earlier boot were heard before this boot began, and no clock tells how long before:
   they are dated at its beginning, the latest time that they can have been heard.
 
-Nothing is lost and nothing is made up but that one bound. Done by whoever seals, in slices, so that
-the sensor never waits long for the file.
+Nothing is lost, and no time is invented but that one bound. The program that seals dates them, in
+slices, so that the sensor never waits long for the file.
 """
 
 from pathlib import Path

@@ -187,7 +187,7 @@ def begin_epoch(db: Connection) -> None:
 
 
 def note_bounds(db: Connection, bounds: Bounds) -> None:
-    """Note the sensor's bounds, for whoever delivers."""
+    """Note the sensor's bounds, for the program that delivers."""
     set_json(db, "bounds", asdict(bounds))
 
 

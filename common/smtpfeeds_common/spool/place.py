@@ -57,7 +57,7 @@ def open_or_make(path: Path, sensor: str, bounds: Bounds) -> Opened:
         try:
             return _open_existing(path, sensor, bounds)
         except SpoolDamaged as exc:
-            logger.error("spool is damaged", extra=fields(reason=exc.message))  # noqa: TRY400 - the reason says it
+            logger.error("spool is damaged", extra=fields(reason=exc.message))  # noqa: TRY400 - the message is the reason
     # A log whose file is gone would be played into the new one: SQLite cannot tell.
     was_quarantined = quarantine(path) is not None
     return Opened(_make(path, sensor, bounds), None, was_quarantined)

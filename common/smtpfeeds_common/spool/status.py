@@ -124,7 +124,7 @@ def _added(db: Connection, count: Any) -> int:
 
 
 def replay(path: Path, since_ms: int) -> int:
-    """Have confirmed batches sealed since then delivered again, beside whoever delivers.
+    """Have confirmed batches sealed since then delivered again, beside the program that delivers.
 
     That program finds them at its next look: what is wanted again is in the file, and nowhere else.
     They stay confirmed meanwhile, and at the bound they go before any event.

@@ -98,9 +98,9 @@ def replay(config: Path | None, since: str) -> None:
 
 
 def _since_ms(text: str, now_s: float) -> int:
-    found = _SINCE.fullmatch(text)
-    if found:
-        return int((now_s - int(found[1]) * _UNIT_S[found[2]]) * 1000)
+    match = _SINCE.fullmatch(text)
+    if match:
+        return int((now_s - int(match[1]) * _UNIT_S[match[2]]) * 1000)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as exc:

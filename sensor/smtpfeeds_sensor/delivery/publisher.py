@@ -4,7 +4,7 @@ The sensor's only pika import. pika's blocking confirm has no time limit: with a
 quorum lost, or the broker's disk full, it would wait for ever. So a watchdog
 shuts the socket down from outside when the limit has passed, which pika then
 reports as a lost connection. Heartbeats and the blocked-connection timeout
-cover a host that is gone and a broker that says that it blocks.
+cover a host that is gone and a broker that reports that it blocks.
 
 Nothing is declared here: the aggregator owns exchange and queues, and a
 sensor's account may do no more than publish under its own key.
@@ -127,7 +127,7 @@ class BrokerLink:
 
     @classmethod
     def of_settings(cls, settings: SensorSettings) -> "BrokerLink":
-        """A link as the settings say."""
+        """A link to the brokers of the settings."""
         return cls(
             read_brokers(settings),
             sensor=settings.name,
@@ -274,8 +274,9 @@ class BrokerLink:
     def _watch_blocking(self, connection: pika.BlockingConnection) -> None:
         """Know at once that the broker blocks (RabbitMQ's connection.blocked).
 
-        pika's own callback comes only once a call returns, and a publish then waits in vain. Where
-        a later pika has no such place the trouble is the same, and only its reason is not said.
+        pika's own callback comes only once a call returns, and a publish waits meanwhile for a
+        confirm that cannot come. A later pika may have no such place: then only the reason is
+        missing.
         """
         self._blocked = ""
         wire = getattr(connection, "_impl", None)
@@ -305,17 +306,17 @@ class BrokerLink:
 def _is_only_lost(exc: pika.exceptions.AMQPConnectionError) -> bool:
     """Whether pika takes a connection lost in the handshake for a refusal, by guess.
 
-    It keeps the ``repr`` of what it met; a broker that refuses says so before it closes.
+    It keeps the ``repr`` of what it met; a broker that refuses sends its reason before it closes.
     """
     return any(str(met).startswith("StreamLostError") for met in exc.args)
 
 
 def _connection_closed(exc: pika.exceptions.ConnectionClosedByBroker, where: str) -> BrokerError:
     """A broker that just started closes with 541 what it soon takes: no refusal."""
-    said = f"broker {where}: {exc.reply_code} {exc.reply_text}"
+    reason = f"broker {where}: {exc.reply_code} {exc.reply_text}"
     if exc.reply_code in _REFUSALS:
-        return BrokerRefused(said)
-    return BrokerUnavailable(said)
+        return BrokerRefused(reason)
+    return BrokerUnavailable(reason)
 
 
 def _refusal(exc: pika.exceptions.ChannelClosedByBroker) -> BrokerError:
@@ -327,7 +328,7 @@ def _refusal(exc: pika.exceptions.ChannelClosedByBroker) -> BrokerError:
 
 
 def _reason(exc: BaseException) -> str:
-    """What broke; pika's connection error says nothing itself, but carries what it met."""
+    """What broke; pika's connection error has no text of its own, but carries what it met."""
     causes = [getattr(each, "exception", each) for each in exc.args]
     return str(exc) or "; ".join(map(str, causes)) or type(exc).__name__
 
@@ -339,5 +340,5 @@ def _socket_of(connection: pika.BlockingConnection) -> socket.socket | None:
     on confirms beyond heartbeats; a test with a broker that never confirms would notice.
     """
     transport = getattr(getattr(connection, "_impl", None), "_transport", None)
-    found = getattr(transport, "_sock", None)
-    return found if isinstance(found, socket.socket) else None
+    wire = getattr(transport, "_sock", None)
+    return wire if isinstance(wire, socket.socket) else None
