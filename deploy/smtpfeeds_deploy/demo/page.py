@@ -1,6 +1,6 @@
 """What the demo shows on the terminal: progress, both feeds by AS, the check, what to try next."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -74,6 +74,8 @@ class DemoPage:
         rows = {feed: files[f"{feed}.ndjson"] for feed, files in feeds.items()}
         if set(rows) == set(FEED_NAMES):
             self._console.print(_by_as(rows))
+            self._console.print()
+            self._console.print(_by_class(rows))
 
     def failed(self, disagreements: Sequence[str], total: int) -> None:
         """The feeds do not say what the clients did."""
@@ -167,6 +169,21 @@ def _by_as(feeds: Mapping[str, Rows]) -> Table:
         table.add_row(str(asn or _NOT_KNOWN), name, *_cells(by_feed))
     table.add_section()
     table.add_row("", "all", *_cells(_sum(parts.values())))
+    return table
+
+
+def _by_class(feeds: Mapping[str, Rows]) -> Table:
+    table = Table(title="The feeds, by class", title_justify="left")
+    table.add_column("class")
+    for feed in FEED_NAMES:
+        table.add_column(feed, justify="right")
+    counts = {feed: Counter(row.cls for row in rows.values()) for feed, rows in feeds.items()}
+    classes = sorted(
+        {cls for count in counts.values() for cls in count},
+        key=lambda cls: (-sum(count[cls] for count in counts.values()), cls),
+    )
+    for cls in classes:
+        table.add_row(cls, *(str(counts[feed][cls]) for feed in FEED_NAMES))
     return table
 
 

@@ -5,6 +5,7 @@ them: what a file says is compared with what the clients did.
 """
 
 import csv
+import gzip
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ class PublishedRow(NamedTuple):
     name: str
     found: Found
     tags: tuple[str, ...] | None
+    #: Empty where the format has none.
+    cls: str = ""
 
 
 Rows = dict[Key, PublishedRow]
@@ -53,9 +56,18 @@ def read_feed(folder: Path, feed: str) -> dict[str, Rows]:
         f"{feed}.ndjson": read_ndjson,
     }
     try:
-        return {name: read(folder / name) for name, read in readers.items()}
-    except (OSError, ValueError, LookupError, TypeError) as exc:
+        rows = {name: read(folder / name) for name, read in readers.items()}
+        for name in readers:
+            _check_compressed(folder / name)
+    except (OSError, EOFError, ValueError, LookupError, TypeError) as exc:
         raise NotThatFormat(f"cannot read the feed {feed} in {folder}: {exc!r}") from exc
+    return rows
+
+
+def _check_compressed(path: Path) -> None:
+    with gzip.open(f"{path}.gz") as stream:
+        if stream.read() != path.read_bytes():
+            raise NotThatFormat(f"{path}.gz does not hold what {path.name} does")
 
 
 def read_text(path: Path) -> Rows:
@@ -84,7 +96,7 @@ def read_csv(path: Path) -> Rows:
         for row in csv.DictReader(stream, strict=True):
             tags = tuple(row["tags"].split())
             _add(rows, path, row["category"], row["ipaddr"], row["ASN"], row["ASname"],
-                 _found(row), tags)  # fmt: skip
+                 _found(row), tags, row["class"])  # fmt: skip
     return rows
 
 
@@ -98,7 +110,8 @@ def read_ndjson(path: Path) -> Rows:
     for row in objects:
         asn = _NOT_KNOWN if row["ASN"] is None else str(row["ASN"])
         name = _NOT_KNOWN if row["ASname"] is None else row["ASname"]
-        _add(rows, path, row["category"], row["ipaddr"], asn, name, _found(row), tuple(row["tags"]))
+        _add(rows, path, row["category"], row["ipaddr"], asn, name,
+             _found(row), tuple(row["tags"]), row["class"])  # fmt: skip
     return rows
 
 
@@ -117,11 +130,12 @@ def _add(
     name: str,
     found: Found,
     tags: tuple[str, ...] | None,
+    cls: str = "",
 ) -> None:
     if feed not in FEED_NAMES or normalise_address(address) != address or (feed, address) in rows:
         raise NotThatFormat(f"{path}: the row of {address!r} in {feed!r} is odd, or there twice")
     number = None if asn == _NOT_KNOWN else int(asn)
-    rows[feed, address] = PublishedRow(number, name, found, tags)
+    rows[feed, address] = PublishedRow(number, name, found, tags, cls)
 
 
 def second(text: str) -> Bracket:
