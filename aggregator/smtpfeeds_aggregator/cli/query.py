@@ -18,6 +18,7 @@ from smtpfeeds_common.errors import DatabaseUnavailable, SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES, FEEDS
 
 from .options import CONFIG, FOLDER, single_host_settings
+from .serve import serve
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
@@ -261,3 +262,6 @@ def parsed_time(text: str | None) -> datetime | None:
     from ..query.questions import parse_time
 
     return None if text is None else parse_time(text, datetime.now(UTC))
+
+
+feed.add_command(serve)

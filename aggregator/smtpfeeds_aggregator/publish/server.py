@@ -1,0 +1,75 @@
+"""A small web server for a look at published feeds; `smtpfeeds feed serve` runs it.
+
+For a look and for tests, not for the Internet: one process, no TLS, no limits. It answers
+with the types and the policy that the web server's example has, and serves what is inside
+the folder alone.
+"""
+
+from functools import partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import AF_INET6
+from typing import Final
+
+from .page.render import CONTENT_SECURITY_POLICY
+
+_TYPES: Final = {
+    ".txt": "text/plain; charset=utf-8",
+    ".csv": "text/csv; charset=utf-8",
+    ".ndjson": "application/x-ndjson",
+    ".json": "application/json",
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".gz": "application/gzip",
+}
+
+
+class FeedsServer(ThreadingHTTPServer):
+    """Serves one folder on one address, of either family."""
+
+    def __init__(self, address: tuple[str, int], folder: Path) -> None:
+        """Listen.
+
+        Raises:
+            OSError: nothing can listen there.
+        """
+        if ":" in address[0]:
+            self.address_family = AF_INET6
+        super().__init__(address, partial(FeedsHandler, directory=str(folder)))
+
+
+class FeedsHandler(SimpleHTTPRequestHandler):
+    """Serves files of one folder; what a link leads to outside of it is not found."""
+
+    server_version = "smtpfeeds"
+    sys_version = ""
+
+    def end_headers(self) -> None:
+        """Add what the web server's example adds."""
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header(
+            "Content-Security-Policy", f"{CONTENT_SECURITY_POLICY}; frame-ancestors 'none'"
+        )
+        super().end_headers()
+
+    def guess_type(self, path: object) -> str:
+        """By the end of the name."""
+        return _TYPES.get(Path(str(path)).suffix, "text/plain; charset=utf-8")
+
+    def translate_path(self, path: str) -> str:
+        """The file of a path; what is not inside of the folder is not there."""
+        file = Path(super().translate_path(path)).resolve()
+        inside = Path(self.directory).resolve()
+        return str(file if file.is_relative_to(inside) else inside / "not-there")
+
+    def list_directory(self, path: object) -> None:
+        """A folder has no page."""
+        del path
+        self.send_error(HTTPStatus.NOT_FOUND)
+
+    def log_message(self, *words: object) -> None:
+        """Nothing: who looks is nobody's business, and the terminal is for the address."""
