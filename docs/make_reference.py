@@ -16,6 +16,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from smtpfeeds_aggregator.meaning.words import CLASSES, REASONS
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common import wire
 from smtpfeeds_common.behaviours import MEANINGS, Flags
@@ -180,7 +181,62 @@ def schema_file() -> str:
     return msgspec.json.format(schema, indent=2).decode() + "\n"
 
 
+_CLASSES_INTRO: Final = """\
+Every entry of a feed has a class, the codes that decided it, and, where a list of scanners holds the
+address, an actor. The class is one for each address and the same in both feeds. It follows from what the
+address did in this epoch week and the one before (a week begins on Thursday, 00:00 UTC), how many sensors
+saw it in the past seven days, and lists. The first class of the table that holds is given.
+
+A class describes; it is not a verdict. It never hides a row.
+"""
+
+_CLASSES_LIMITS: Final = """\
+## What a class cannot tell
+
+- `mail-server` says what a client looks like. A spammer who sends by a real mail server sends the same
+  octets, and one that only one sensor met has this class.
+- `survey` rests on lists that others make. An unlisted survey is a `probe`, and an address that a survey
+  gave up may still be on a list: entries past their age no longer decide, and stay as `listed-old:…`.
+- A relay tester learns from the class `relay-test` that its test was seen.
+- Addresses change hands. Behaviour of more than two weeks ago is in no class; hits and the first time are.
+- Base64 and quoted-printable content is not decoded, so a relay test that hides its mark there is missed.
+- `early_talker` is measured only by sensors that delay their banner; where `banner_delayed` is missing,
+  nobody knows whether the client waited.
+
+## What a class may be used for
+
+| to | look for |
+|---|---|
+| leave research out of an alert | `survey`, with the actor |
+| spare a stray mail server | `mail-server`, and ask its owner |
+| weigh an address that logs in at your mail server | `password-guess` |
+| weigh an address that offers you mail | `delivery`, `relay-test`; with other evidence only |
+"""
+
+
+def classes_page() -> str:
+    """Each class and each reason, in words for readers."""
+    parts = [
+        _NOTE,
+        "# Classes and reasons\n",
+        _CLASSES_INTRO,
+        "| class | what it means |",
+        "|---|---|",
+        *(f"| `{cls}` | {meaning} |" for cls, meaning in CLASSES.items()),
+        "",
+        _CLASSES_LIMITS,
+        "## Reasons\n",
+        "The codes of the column `why`. `listed`, `listed-old` and `mailer` are followed by a colon",
+        "and the name of the actor or of the list.\n",
+        "| code | what it says |",
+        "|---|---|",
+        *(f"| `{code}` | {_cell(meaning)} |" for code, meaning in REASONS.items()),
+    ]
+    return "\n".join(parts) + "\n"
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "classes.md": classes_page,
     "sensor-settings.md": lambda: settings_page("Settings of the sensor", "sensor", SensorSettings),
     "aggregator-settings.md": lambda: settings_page(
         "Settings of the aggregator", "aggregator", AggregatorSettings
