@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: A client that sends nothing is let go after this.
 _CLIENT_TIMEOUT_S = 10.0
+#: Between two looks whether to stop, and after an accept that failed.
+_LOOK_S = 0.25
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -55,15 +57,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    #: Between two looks whether it is to stop.
-    timeout = 0.25
+    timeout = _LOOK_S
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept; where nothing can be opened, not again at once."""
         try:
             return super().get_request()
         except OSError:
-            time.sleep(self.timeout)
+            time.sleep(_LOOK_S)
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
