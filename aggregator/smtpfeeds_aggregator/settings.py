@@ -279,7 +279,7 @@ class AggregatorSettings:
         maximum=240,
         unit="seconds",
         help="a transaction that takes longer is given up, with its connection, and tried anew; "
-        "publishing may take ten times as long over a statement",
+        "publishing, `feed show` and `sensors purge` may take ten times as long over a statement",
     )
     addresses_per_prefix64: int = setting(
         64,

@@ -21,19 +21,24 @@ from click.testing import CliRunner, Result
 from ingest_support.fixtures import migrated_database
 from publish_support import Info, Origins
 from servers.postgres import PostgresServer, database_name
+from smtpfeeds_aggregator.cli.query import connected
 from smtpfeeds_aggregator.publish.formats import csv_file as csv_format
 from smtpfeeds_aggregator.publish.once import publish_once
+from smtpfeeds_aggregator.query import feed as feed_now
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store import reading
 from smtpfeeds_aggregator.store.connection import Connection, connect
+from smtpfeeds_aggregator.store.publication import PublicationStore
 from smtpfeeds_aggregator.store.purge import PurgeStore
 from smtpfeeds_aggregator.store.sql import queries
 from smtpfeeds_common.cli import main
+from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.times import iso_utc
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
 
 Run = Callable[..., Result]
 
@@ -214,7 +219,36 @@ class TestQuery:
         monkeypatch.setattr(reading, "PAGE_ROWS", 2)
         assert len(found(run("query", "--json"))) == 5
         connection.execute("UPDATE observation SET asn = 64496")
-        assert len(found(run("query", "AS64496", "--json"))) == 5
+        everything = found(run("query", "AS64496", "--json"))
+        assert len(everything) == 5
+        monkeypatch.setattr(reading, "KEYS_MAX", 3)
+        assert found(run("query", "AS64496", "--json")) == everything
+        monkeypatch.setattr(reading, "PAGE_ROWS_MIN", 1)
+        assert found(run("query", "AS64496", "--json", "--limit", "2")) == everything[:2]
+
+    def test_system_is_read_once_for_many_pages(
+        self, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        connection.execute("UPDATE observation SET asn = 64496")
+        monkeypatch.setattr(reading, "PAGE_ROWS", 1)
+        store = reading.ReadingStore(connection)
+        asked: list[str] = []
+        rows = store._rows
+
+        def spy(query: str, **parameters: object) -> list[tuple[object, ...]]:
+            asked.append(query)
+            return rows(query, **parameters)
+
+        monkeypatch.setattr(store, "_rows", spy)
+        assert len(list(store.of_asn(64496, reading.Filter(feeds=FEED_NAMES)))) == 5
+        assert (asked.count("keys_of_asn"), asked.count("page_of_keys")) == (1, 5)
+
+    def test_command_that_only_asks_cannot_write_and_has_a_limit(self, dsn: str) -> None:
+        settings = AggregatorSettings(dsn=dsn, database_timeout_s=10)
+        with connected(settings) as connection:
+            assert connection.limit_s == 10
+            assert connection.execute("SHOW transaction_read_only").fetchone() == ("on",)
+            assert connection.execute("SHOW statement_timeout").fetchone() == ("8s",)
 
 
 def test_an_address_is_an_index_range(connection: Connection) -> None:
@@ -295,6 +329,58 @@ class TestFeed:
         result = run("feed", "show", "smtpgreet")
         assert result.exit_code == 1
         assert "smtpgreet is empty; left out: 3 not publicly routable" in result.stderr
+
+    @pytest.mark.parametrize("options", [[], ["--until", "30m"]])
+    def test_first_rows_are_those_of_the_whole(
+        self,
+        run: Run,
+        connection: Connection,
+        monkeypatch: pytest.MonkeyPatch,
+        options: list[str],
+    ) -> None:
+        """In the order of publication: no origin, then by origin; what is left out is not there."""
+        for n in range(60):
+            see(connection, f"9.9.{n % 7}.{n}", first=NOW - DAY, last=NOW - n * MINUTE)
+            see(connection, f"2620:fe::{n:x}", "smtpdata", first=NOW - 9 * DAY)
+            see(connection, f"10.0.0.{n}")
+        connection.execute("TRUNCATE observation")
+        fold(connection)
+        connection.execute(
+            "UPDATE observation SET asn = nullif((ip - '0.0.0.0'::inet) %% 5, 0)"
+            " WHERE family(ip) = 4 AND feed = %s",
+            ("smtpgreet",),
+        )
+        for feed in FEED_NAMES:
+            show = ["feed", "show", feed, *options, "--format", "csv"]
+            lines = run(*show).stdout.splitlines()
+            for spare in (0, 7, 1_000):
+                monkeypatch.setattr(feed_now, "_SPARE", spare)
+                for limit in (1, 5, 30, 500):
+                    limited = run(*show, "--limit", str(limit))
+                    assert limited.stdout.splitlines() == lines[: limit + 1]
+                    cut = f"--limit {limit} cuts it here" in limited.stderr
+                    assert cut == (limit < len(lines) - 1)
+
+    def test_first_rows_need_no_copy_of_the_feeds(
+        self, dsn: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        connection.execute(
+            "INSERT INTO observation SELECT '9.0.0.0'::inet + g, 'smtpgreet', now(), now(), 1"
+            " FROM generate_series(1, 5000) g"
+        )
+        store = PublicationStore(connection)
+        copied: list[int] = []
+        copy_window = store.copy_window
+
+        def spy(since: datetime, until: datetime | None, week: int, only: list[str]) -> object:
+            copied.append(len(only))
+            return copy_window(since, until, week, only)
+
+        monkeypatch.setattr(store, "copy_window", spy)
+        wanted = feed_now.Wanted(feed="smtpgreet", rows=11)
+        rows, _ = feed_now.FeedNow(AggregatorSettings(dsn=dsn), store, wanted).rows()
+        assert [row.address for row in rows][:2] == ["9.0.0.1", "9.0.0.2"]
+        assert copied == [11 + feed_now._SPARE]
 
     def test_times_in_place_of_the_window(self, run: Run, tmp_path: Path) -> None:
         config = tmp_path / "aggregator.toml"

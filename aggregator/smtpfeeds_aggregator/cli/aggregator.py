@@ -1,6 +1,7 @@
 """`smtpfeeds aggregator`: migrate, run, check-config, the clock and what is refused."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -9,6 +10,9 @@ from smtpfeeds_common.config_option import as_option, check_as
 from .clock import accept_clock, clock
 from .dead_letters import dead_letters
 from .options import CONFIG, load
+
+#: A statement of a step may build an index of a very large table, or wait for another `migrate`.
+_STEP_S: Final = 3600.0
 
 
 @click.group()
@@ -39,7 +43,7 @@ def migrate(config: Path | None) -> None:
     from ..store.connection import connect
     from ..store.migrations import migrate as apply
 
-    with connect(load(config), "migrate", autocommit=True) as connection:
+    with connect(load(config), "migrate", autocommit=True, limit_s=_STEP_S) as connection:
         done = apply(connection)
     for step in done:
         click.echo(f"applied {step.label}")

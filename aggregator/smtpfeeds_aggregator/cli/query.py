@@ -146,16 +146,14 @@ def feed_show(
 
     The origins are the stored ones, which the last publication wrote. Times are UTC.
     """
-    from ..query.questions import empty_said, feed_rows
+    from ..query.feed import FeedNow, Wanted, empty_feed
     from ..store.publication import PublicationStore
     from .output import write_entries
 
-    with (
-        connected(settings) as connection,
-        feed_rows(settings, PublicationStore(connection), name, since=since, until=until) as found,
-    ):
-        rows, left_out = found
-        write_entries(rows, form, limit, empty_said(name, left_out))
+    wanted = Wanted(feed=name, since=since, until=until, rows=_one_more(limit))
+    with connected(settings, long=True) as connection:
+        rows, left_out = FeedNow(settings, PublicationStore(connection), wanted).rows()
+    write_entries(rows, form, limit, empty_feed(name, left_out))
 
 
 @feed.command("crowded", epilog=EXIT_CODES, short_help="List the IPv6 /64s past their bound.")
@@ -212,7 +210,7 @@ def query(
     from .output import write_entries
 
     asked = [parse_term(term) for term in terms]
-    wanted = Filter(feeds=feeds or FEED_NAMES, since=since, until=until)
+    wanted = Filter(feeds=feeds or FEED_NAMES, since=since, until=until, rows=_one_more(limit))
     with connected(settings) as connection:
         store = ReadingStore(connection)
         if meets_a_crowded_prefix(store, asked, wanted):
@@ -240,8 +238,16 @@ def _settings(config: Path | None, dsn: str | None, folder: Path | None) -> "Agg
 
 
 @contextmanager
-def connected(settings: "AggregatorSettings", *, write: bool = False) -> "Iterator[Connection]":
-    """A connection to the database of the settings, whose schema is this program's."""
+def connected(
+    settings: "AggregatorSettings", *, write: bool = False, long: bool = False
+) -> "Iterator[Connection]":
+    """A connection to the database of the settings, whose schema is this program's.
+
+    Args:
+        settings: the database, and how long a statement may take.
+        write: the command writes; otherwise the server refuses what would.
+        long: a statement may take as long as one of publishing.
+    """
     from ..store.connection import connect, discard
     from ..store.migrations import check_schema
 
@@ -250,12 +256,18 @@ def connected(settings: "AggregatorSettings", *, write: bool = False) -> "Iterat
             "which database? Give --dir DIR of `smtpfeeds up`, --config FILE, --dsn DSN, or set "
             "SMTPFEEDS_AGGREGATOR_DSN"
         )
-    connection = connect(settings, "query", autocommit=True)
+    limit_s = settings.database_timeout_s * (10 if long else 1)
+    connection = connect(settings, "query", autocommit=True, limit_s=limit_s, read_only=not write)
     try:
         check_schema(connection, write=write)
         yield connection
     finally:
         discard(connection)
+
+
+def _one_more(limit: int | None) -> int | None:
+    """With one more it is known whether there is more."""
+    return None if limit is None else limit + 1
 
 
 def parsed_time(text: str | None) -> datetime | None:

@@ -64,7 +64,7 @@ def sensors_purge(settings: "AggregatorSettings", name: str, since: str, *, yes:
 
     time = parsed_time(since)
     assert time is not None
-    with connected(settings, write=True) as connection:
+    with connected(settings, write=True, long=True) as connection:
         store = PurgeStore(connection)
         if not store.knows(name):
             click.echo(f"there is no sensor {name!r}; `smtpfeeds sensors` lists them", err=True)

@@ -25,7 +25,7 @@ from ..meaning.classes import (
 from .columns import Numbers, Rows, Window
 
 #: The least of each range of hits that a rule tells apart.
-_HITS: Final = (0, GUESSES_HITS, MAIL_SERVER_HITS + 1)
+HITS_FROM: Final = (0, GUESSES_HITS, MAIL_SERVER_HITS + 1)
 _SENSORS: Final = GUESSES_SENSORS
 _FLAG_BITS: Final = 31
 _HITS_BITS: Final = 2
@@ -80,7 +80,7 @@ def judge_window(window: Window, sensors_alive: int, lists: ListLookup) -> Judge
         window.of_addresses(greet, "sensors"), window.of_addresses(data, "sensors")
     )
     listed, entries = lists.of_window(window.ipv4, window.high, window.low)
-    hits_range = np.searchsorted(_HITS, hits, side="right") - 1
+    hits_range = np.searchsorted(HITS_FROM, hits, side="right") - 1
     combined = flags
     combined |= hits_range.astype(np.int64) << _FLAG_BITS
     combined |= (sensors >= _SENSORS).astype(np.int64) << (_FLAG_BITS + _HITS_BITS)
@@ -101,7 +101,7 @@ def _judged(combined: int, sensors_alive: int, entries: Sequence[tuple[Listing, 
     return judge(
         Evidence(
             flags=combined & (1 << _FLAG_BITS) - 1,
-            hits=_HITS[rest & (1 << _HITS_BITS) - 1],
+            hits=HITS_FROM[rest & (1 << _HITS_BITS) - 1],
             sensors=_SENSORS if many_sensors else 1,
             sensors_alive=min(sensors_alive, BREADTH_SENSORS),
             listings=entries[rest >> _HITS_BITS + 1],

@@ -5,10 +5,11 @@ entries, so that every format writes a found row as it writes a published one.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from bisect import bisect
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from smtpfeeds_common.addresses import (
@@ -31,16 +32,11 @@ from smtpfeeds_common.history import (
     recent_flags,
 )
 
-from ..meaning.classes import Evidence, Judgement, Listing, judge
+from ..meaning.classes import GUESSES_SENSORS, Evidence, Judgement, Listing, judge
 from ..names import short_name
-from ..publish.chunks import FeedRows
-from ..publish.columns import Window
 from ..publish.entries import Entry
-from ..publish.judgements import NoLists, judge_window
-from ..publish.snapshot import LeftOut, origins_in, window_end, window_start
-from ..settings import AggregatorSettings
-from ..store.publication import PublicationStore
-from ..store.reading import ALIVE_S, HIGHEST, LOWEST, Filter, ReadingStore, StoredRow
+from ..publish.judgements import HITS_FROM
+from ..store.reading import HIGHEST, LOWEST, Filter, ReadingStore, StoredRow
 
 _ASN: Final = re.compile(r"(?:AS)?([0-9]{1,10})", re.IGNORECASE)
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhdw])")
@@ -192,15 +188,22 @@ class View:
         other = History(row.other_day, 0, row.other_flags_now, row.other_flags_before)
         both = flags | (recent_flags(other, today) if row.other_day else row.other_flags)
         listings = () if row.actor is None else (Listing("scanner", row.actor, fresh=True),)
-        return judge(
+        hits = max(row.hits, row.other_hits)
+        return _judge_once(
             Evidence(
                 flags=both,
-                hits=max(row.hits, row.other_hits),
-                sensors=row.sensors,
+                hits=HITS_FROM[bisect(HITS_FROM, hits) - 1],
+                sensors=min(row.sensors, GUESSES_SENSORS),
                 sensors_alive=self.sensors_alive,
                 listings=listings,
             )
         )
+
+
+@lru_cache(maxsize=20_000)
+def _judge_once(evidence: Evidence) -> Judgement:
+    """Most addresses did what a few thousand others did."""
+    return judge(evidence)
 
 
 def _days(history: History, today: int, first_day: int) -> int:
@@ -218,79 +221,6 @@ def _history(row: StoredRow, last_day: int, first_day: int) -> History:
     return fold(stored, History(last_day, 1))
 
 
-def empty_said(feed: str, left_out: Mapping[str, int]) -> str:
-    """What is said of a feed without rows; whoever tries it at home is left out of it."""
-    words = {
-        "not_global": "not publicly routable (the setting publish_non_global publishes them)",
-        "excluded": "excluded by the operator",
-    }
-    counts = [f"{count} {words.get(why, why)}" for why, count in left_out.items() if count]
-    return f"{feed} is empty" + ("; left out: " + ", ".join(counts) if counts else "")
-
-
 def _seconds(time: datetime) -> str:
     """Cut to the second, as in the feeds."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
-
-@contextmanager
-def feed_rows(
-    settings: AggregatorSettings,
-    store: PublicationStore,
-    feed: str,
-    *,
-    since: datetime | None,
-    until: datetime | None,
-) -> Iterator[tuple[Iterator[Entry], Mapping[str, int]]]:
-    """The rows that a publication would write now, in its order, from the stored origins.
-
-    With them how many addresses it would leave out, by reason.
-
-    Args:
-        settings: what is left out.
-        store: the database.
-        feed: the feed's name.
-        since: in place of the beginning of the window.
-        until: rows last seen at that time or later are left out.
-    """
-    now = store.now()
-    now_s = int(now.timestamp())
-    since = since or window_start(window_end(now))
-    with store.copy_window(since, until, now_s // _DAY_S // WEEK_DAYS) as blocks:
-        window = Window.read(blocks, now_s)
-    window, left_out = LeftOut.by_settings(settings, store.exclusions()).apply(window)
-    judgements = judge_window(window, store.sensors_alive(ALIVE_S), NoLists())
-    rows = FeedRows(
-        window,
-        feed,
-        judgements,
-        store.names_of(origins_in(window)),
-        now_s=now_s,
-        exact_counts=settings.publish_exact_counts,
-    )
-    yield entries_of(rows), left_out[feed]
-
-
-def entries_of(rows: FeedRows) -> Iterator[Entry]:
-    """A feed's rows one by one."""
-    for chunk in rows.chunks():
-        for asn, is_ipv4, *fields in zip(
-            chunk.asn,
-            chunk.is_ipv4,
-            chunk.name,
-            chunk.address,
-            chunk.last_seen,
-            chunk.first_seen,
-            chunk.hits,
-            chunk.sensors,
-            chunk.flags,
-            chunk.targets,
-            chunk.judgement,
-            chunk.days,
-            chunk.new,
-            strict=True,
-        ):
-            name, address, last_seen, *others = fields
-            yield Entry(
-                asn or None, name, address, 4 if is_ipv4 else 6, last_seen, chunk.category, *others
-            )

@@ -5,7 +5,7 @@ snapshot stays open while files are written, and the session's advisory lock
 outlives them all.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
@@ -66,7 +66,11 @@ class PublicationStore:
 
     @contextmanager
     def copy_window(
-        self, since: datetime, until: datetime | None, week: int
+        self,
+        since: datetime,
+        until: datetime | None,
+        week: int,
+        only: Sequence[str] | None = None,
     ) -> Iterator[Iterable[bytes | bytearray | memoryview]]:
         """What was last seen since a time, and before another, as a binary COPY.
 
@@ -74,11 +78,13 @@ class PublicationStore:
             since: rows seen last at that time or later.
             until: rows seen last at that time or later are left out.
             week: the epoch week that counts as this one.
+            only: the addresses that are wanted; None: all of them.
 
         Yields:
             Blocks as the server sends them.
         """
-        parameters = {"since": since, "until": until, "week": week}
+        wanted = None if only is None else list(only)
+        parameters = {"since": since, "until": until, "week": week, "only": wanted}
         with (
             database_errors(),
             self._connection.cursor() as cursor,
@@ -91,6 +97,22 @@ class PublicationStore:
         with database_errors():
             rows = self._connection.execute(self._sql["events_by_hour"], {"since": since})
             return [(hour, feed, int(events)) for hour, feed, events in rows]
+
+    def first_addresses(
+        self, feed: str, since: datetime, until: datetime | None, rows: int
+    ) -> list[str]:
+        """A feed's first addresses in the order of publication, by origin; at most so many."""
+        asked = {"feed": feed, "since": since, "until": until}
+        first: list[str] = []
+        for query in ("first_without_origin", "first_with_origin"):
+            with database_errors():
+                first += [
+                    ip
+                    for (ip,) in self._connection.execute(
+                        self._sql[query], {**asked, "rows": rows - len(first)}
+                    )
+                ]
+        return first
 
     def sensors_alive(self, alive_s: int) -> int:
         """How many sensors were heard in so many seconds."""

@@ -16,6 +16,10 @@ from .errors import database_errors
 from .sql import queries
 
 PAGE_ROWS: Final = 5_000
+#: Where few rows are wanted; some of them may have been an earlier answer.
+PAGE_ROWS_MIN: Final = 1_000
+#: Keys that are held of an autonomous system: some 15 MB. It is read whole for each so many.
+KEYS_MAX: Final = 100_000
 #: A sensor with nothing to tell sends an empty batch each minute; two may be on their way.
 ALIVE_S: Final = 180
 #: A flood is written every second or two while it lasts.
@@ -31,6 +35,8 @@ class Filter:
     feeds: Sequence[str]
     since: datetime | None = None
     until: datetime | None = None
+    #: So many rows are expected to be read; None: all there are.
+    rows: int | None = None
 
 
 class StoredRow(NamedTuple):
@@ -122,11 +128,24 @@ class ReadingStore:
 
     def in_range(self, low: str, high: str, wanted: Filter) -> Iterator[StoredRow]:
         """Rows from one address to another, both included, by address and feed."""
-        return self._pages("page_of_range", wanted, low=low, high=high)
+        rows = _at_most(PAGE_ROWS, wanted)
+        for page in self._pages("page_of_range", low, wanted, rows, low=low, high=high):
+            yield from map(StoredRow._make, page)
 
     def of_asn(self, asn: int, wanted: Filter) -> Iterator[StoredRow]:
         """Rows of an autonomous system, by address and feed."""
-        return self._pages("page_of_asn", wanted, low=LOWEST, asn=asn)
+        rows = _at_most(KEYS_MAX, wanted)
+        for keys in self._pages("keys_of_asn", LOWEST, wanted, rows, asn=asn):
+            for start in range(0, len(keys), PAGE_ROWS):
+                part = keys[start : start + PAGE_ROWS]
+                page = self._rows(
+                    "page_of_keys",
+                    key_ips=[ip for ip, _ in part],
+                    key_feeds=[feed for _, feed in part],
+                    asn=asn,
+                    week=self._week(),
+                )
+                yield from map(StoredRow._make, page)
 
     def feeds(self, since: datetime) -> list[FeedState]:
         """What the feeds hold since a time."""
@@ -153,25 +172,26 @@ class ReadingStore:
         return [RefusalRow(*row) for row in self._rows("refusals", **asked)]
 
     def _pages(
-        self, query: str, wanted: Filter, *, low: str, **parameters: Any
-    ) -> Iterator[StoredRow]:
-        after_ip, after_feed = low, ""
-        while True:
+        self, query: str, begin: str, wanted: Filter, rows: int, **parameters: Any
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """Pages of rows that begin with their key: address, feed."""
+        after_ip, after_feed = begin, ""
+        page: list[tuple[Any, ...]] = []
+        while not page or len(page) == rows:
             page = self._rows(
                 query,
                 after_ip=after_ip,
                 after_feed=after_feed,
-                low=low,
                 feeds=list(wanted.feeds),
                 since=wanted.since,
                 until=wanted.until,
                 week=self._week(),
-                rows=PAGE_ROWS,
+                rows=rows,
                 **parameters,
             )
-            yield from map(StoredRow._make, page)
-            if len(page) < PAGE_ROWS:
+            if not page:
                 return
+            yield page
             after_ip, after_feed = page[-1][:2]
 
     def now(self) -> datetime:
@@ -191,3 +211,8 @@ class ReadingStore:
     def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with database_errors():
             return self._connection.execute(self._sql[query], parameters).fetchall()
+
+
+def _at_most(rows: int, wanted: Filter) -> int:
+    """A page's rows: not many more than wanted, nor so few that pages become many."""
+    return rows if wanted.rows is None else min(rows, max(wanted.rows, PAGE_ROWS_MIN))

@@ -29,7 +29,7 @@ ORDER BY prefix;
 -- name: copy_window
 -- The window in rows of one length, for columns: no NULL, an address as two numbers. In no
 -- order: it is sorted afterwards, and the shorter this snapshot is open the more updates stay
--- HOT. Targets count in this epoch week and the one before.
+-- HOT. Targets count in this epoch week and the one before. Of some addresses only, where asked.
 COPY (
     SELECT family(o.ip) = 6,
            o.feed = 'smtpdata',
@@ -52,10 +52,12 @@ COPY (
                    WHEN day = 0 THEN bit_count(targets::bit(64))
                    ELSE 0 END)::bigint AS targets
         FROM sighting WHERE last_seen >= %(since)s
+          AND (%(only)s::inet[] IS NULL OR ip = ANY(%(only)s::inet[]))
         GROUP BY ip, feed
     ) AS s USING (ip, feed)
     WHERE o.last_seen >= %(since)s
       AND (%(until)s::timestamptz IS NULL OR o.last_seen < %(until)s::timestamptz)
+      AND (%(only)s::inet[] IS NULL OR o.ip = ANY(%(only)s::inet[]))
 ) TO STDOUT (FORMAT binary);
 
 -- name: sensors_alive
@@ -67,6 +69,20 @@ SELECT count(*) FROM sensor WHERE heard_at >= now() - make_interval(secs => %(al
 SELECT hour, feed, least(sum(events), 4611686018427387903)::bigint FROM activity
 WHERE hour >= date_trunc('hour', %(since)s::timestamptz)
 GROUP BY hour, feed ORDER BY hour, feed;
+
+-- name: first_without_origin
+-- The first addresses of a feed's window in the order of publication: those without an origin,
+SELECT host(ip) FROM observation
+WHERE asn IS NULL AND feed = %(feed)s AND last_seen >= %(since)s
+  AND (%(until)s::timestamptz IS NULL OR last_seen < %(until)s)
+ORDER BY ip LIMIT %(rows)s;
+
+-- name: first_with_origin
+-- and then by origin.
+SELECT host(ip) FROM observation
+WHERE asn > 0 AND feed = %(feed)s AND last_seen >= %(since)s
+  AND (%(until)s::timestamptz IS NULL OR last_seen < %(until)s)
+ORDER BY asn, ip LIMIT %(rows)s;
 
 -- name: names_of
 -- The stored names of some autonomous systems.

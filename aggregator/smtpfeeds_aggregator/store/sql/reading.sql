@@ -30,13 +30,27 @@ WHERE (o.ip, o.feed) > (%(after_ip)s::inet, %(after_feed)s)
 ORDER BY o.ip, o.feed
 LIMIT %(rows)s;
 
--- name: page_of_asn
--- Rows whose stored origin is an autonomous system.
+-- name: keys_of_asn
+-- Which rows have an autonomous system as their stored origin. Its index has no order by address,
+-- so this reads the whole system: for many pages of rows at once.
+SELECT host(ip), feed FROM observation
+WHERE asn = %(asn)s
+  AND (ip, feed) > (%(after_ip)s::inet, %(after_feed)s)
+  AND feed = ANY(%(feeds)s)
+  AND (%(since)s::timestamptz IS NULL OR last_seen >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR last_seen < %(until)s)
+ORDER BY ip, feed
+LIMIT %(rows)s;
+
+-- name: page_of_keys
+-- The rows of some of these keys; one that has another origin by now is no longer there.
 SELECT host(o.ip), o.feed, o.first_seen, o.last_seen, o.hits, o.flags, o.asn, a.name,
        s.sensors, s.targets, o.day, o.days, o.flags_now, o.flags_before, o.actor,
        coalesce(x.hits, 0), coalesce(x.flags, 0), coalesce(x.day, 0),
        coalesce(x.flags_now, 0), coalesce(x.flags_before, 0)
-FROM observation AS o LEFT JOIN autonomous_system AS a USING (asn)
+FROM unnest(%(key_ips)s::inet[], %(key_feeds)s::text[]) AS k (ip, feed)
+JOIN observation AS o USING (ip, feed)
+LEFT JOIN autonomous_system AS a USING (asn)
 LEFT JOIN LATERAL (
     -- Its row in the other feed; LIMIT keeps this a look-up by the key.
     SELECT hits, flags, day, flags_now, flags_before FROM observation
@@ -52,12 +66,7 @@ CROSS JOIN LATERAL (
     FROM sighting WHERE ip = o.ip AND feed = o.feed
 ) AS s
 WHERE o.asn = %(asn)s
-  AND (o.ip, o.feed) > (%(after_ip)s::inet, %(after_feed)s)
-  AND o.feed = ANY(%(feeds)s)
-  AND (%(since)s::timestamptz IS NULL OR o.last_seen >= %(since)s)
-  AND (%(until)s::timestamptz IS NULL OR o.last_seen < %(until)s)
-ORDER BY o.ip, o.feed
-LIMIT %(rows)s;
+ORDER BY o.ip, o.feed;
 
 -- name: feeds
 -- What each feed holds since a time; addresses that are not published are among them.

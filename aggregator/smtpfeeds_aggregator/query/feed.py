@@ -1,0 +1,126 @@
+"""The rows of a feed as a publication would write them now: order, window, what is left out.
+
+All of them take a copy of both feeds, as a publication does. The first few take their
+addresses, in the order of publication, and a copy of these alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
+
+from ..publish.chunks import FeedRows
+from ..publish.columns import Window
+from ..publish.entries import Entry
+from ..publish.judgements import NoLists, judge_window
+from ..publish.snapshot import LeftOut, origins_in, window_end, window_start
+from ..settings import AggregatorSettings
+from ..store.publication import PublicationStore
+from ..store.reading import ALIVE_S
+
+_DAY_S: Final = DAY_MS // 1000
+#: Past so many rows a copy of all is faster.
+_FEW_ROWS: Final = 5_000
+#: Addresses read beyond those asked for: some may be left out.
+_SPARE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which rows of which feed."""
+
+    feed: str
+    #: In place of the beginning of the window.
+    since: datetime | None = None
+    #: Rows last seen at that time or later are left out.
+    until: datetime | None = None
+    #: So many rows are expected to be read; None: all there are.
+    rows: int | None = None
+
+
+class FeedNow:
+    """A feed at this moment, from the stored origins."""
+
+    def __init__(
+        self, settings: AggregatorSettings, store: PublicationStore, wanted: Wanted
+    ) -> None:
+        """Nothing but the clock is read yet.
+
+        Args:
+            settings: what is left out.
+            store: the database.
+            wanted: which rows.
+        """
+        self._settings, self._store, self._wanted = settings, store, wanted
+        now = store.now()
+        self._now_s = int(now.timestamp())
+        self._since = wanted.since or window_start(window_end(now))
+
+    def rows(self) -> tuple[Iterator[Entry], Mapping[str, int]]:
+        """The rows in the order of publication, and how many addresses are left out, by reason.
+
+        Where rows are left out and others are not, the numbers may be of the first rows alone.
+        """
+        rows = self._wanted.rows
+        if rows is not None and rows <= _FEW_ROWS:
+            only = self._store.first_addresses(
+                self._wanted.feed, self._since, self._wanted.until, rows + _SPARE
+            )
+            first, left_out = self._copied(only)
+            if len(first) >= rows or len(only) < rows + _SPARE:
+                return entries_of(first), left_out
+        everything, left_out = self._copied(None)
+        return entries_of(everything), left_out
+
+    def _copied(self, only: Sequence[str] | None) -> tuple[FeedRows, Mapping[str, int]]:
+        week = self._now_s // _DAY_S // WEEK_DAYS
+        with self._store.copy_window(self._since, self._wanted.until, week, only) as blocks:
+            window = Window.read(blocks, self._now_s)
+        leave_out = LeftOut.by_settings(self._settings, self._store.exclusions())
+        window, left_out = leave_out.apply(window)
+        rows = FeedRows(
+            window,
+            self._wanted.feed,
+            judge_window(window, self._store.sensors_alive(ALIVE_S), NoLists()),
+            self._store.names_of(origins_in(window)),
+            now_s=self._now_s,
+            exact_counts=self._settings.publish_exact_counts,
+        )
+        return rows, left_out[self._wanted.feed]
+
+
+def empty_feed(feed: str, left_out: Mapping[str, int]) -> str:
+    """What the operator reads of a feed without rows: a first try at home is left out of it."""
+    words = {
+        "not_global": "not publicly routable (the setting publish_non_global publishes them)",
+        "excluded": "excluded by the operator",
+    }
+    counts = [f"{count} {words.get(why, why)}" for why, count in left_out.items() if count]
+    return f"{feed} is empty" + ("; left out: " + ", ".join(counts) if counts else "")
+
+
+def entries_of(rows: FeedRows) -> Iterator[Entry]:
+    """A feed's rows one by one."""
+    for chunk in rows.chunks():
+        for asn, is_ipv4, *fields in zip(
+            chunk.asn,
+            chunk.is_ipv4,
+            chunk.name,
+            chunk.address,
+            chunk.last_seen,
+            chunk.first_seen,
+            chunk.hits,
+            chunk.sensors,
+            chunk.flags,
+            chunk.targets,
+            chunk.judgement,
+            chunk.days,
+            chunk.new,
+            strict=True,
+        ):
+            name, address, last_seen, *others = fields
+            yield Entry(
+                asn or None, name, address, 4 if is_ipv4 else 6, last_seen, chunk.category, *others
+            )
