@@ -115,6 +115,7 @@ def _elapsed_ms() -> int:
 def _boot_id() -> str:
     """The kernel's name of this boot; where it gives none, a new one for this process."""
     try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
+        # By the built-in decoder: a sensor that has given up root may not load another.
+        return _BOOT_ID.read_bytes().decode().strip()
     except OSError:
         return str(uuid.uuid4())
