@@ -20,7 +20,7 @@ def shipped_file(name: str) -> bytes:
     Raises:
         SettingsError: this installation lacks it.
     """
-    packaged = files(__package__).joinpath("shipped", *name.split("/"))
+    packaged = files("smtpfeeds_common").joinpath("shipped", *name.split("/"))
     if packaged.is_file():
         return packaged.read_bytes()
     try:

@@ -178,7 +178,7 @@ def test_known_good_batch_runs_every_statement_and_leaves_nothing(
             return super().__getitem__(name)
 
     statements = dict(work.store._sql)
-    work.store._sql = Noting(statements)
+    vars(work.store)["_sql"] = Noting(statements)
     work.store.probe(known_good())
     # Only where a session was given up, and where a batch has rows of two sensors.
     assert statements.keys() - executed <= {"end_session", "upsert_observations"}

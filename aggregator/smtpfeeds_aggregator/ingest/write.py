@@ -207,7 +207,7 @@ class Writer:
         if len(collection.batches) > 1:
             self._write_one_by_one(collection, stop)
             return
-        batch = collection.batches[0]
+        batch = next(iter(collection.batches))
         refusal = Refusal(RefusalCode.DATABASE, cause.message, batch.delivery.body)
         refuse_batch(self._source, self._metrics, batch, collection.repeats, refusal)
 

@@ -269,6 +269,7 @@ def _check_compressed(file: FeedFile, path: Path, keep_going: Callable[[], None]
         with igzip.open(path, "rb") as stream:  # type: ignore[no-untyped-call] # isal's
             while block := stream.read(_BLOCK_OCTETS):
                 keep_going()
+                assert isinstance(block, bytes)
                 inside.update(block)
     except (EOFError, igzip.BadGzipFile, zlib.error) as exc:
         raise PublishError(f"{file.compressed_name}: cannot be decompressed: {exc}") from exc

@@ -6,10 +6,10 @@ days) is made once at all.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import cache, cached_property
+from functools import cache
 from operator import add
 from socket import AF_INET6, inet_ntop
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -27,6 +27,13 @@ _NEW_S: Final = 24 * 3600
 _SECONDS: Final = tuple(f"{second:02}" for second in range(60))
 
 
+if TYPE_CHECKING:
+    # What a type checker takes it for: an attribute that is only read.
+    made_once = property
+else:
+    from functools import cached_property as made_once
+
+
 class Chunk:
     """Some rows of a feed; each list is made when a format first asks for it."""
 
@@ -42,72 +49,72 @@ class Chunk:
         """The feed's name."""
         return self._rows.category
 
-    @cached_property
+    @made_once
     def asn(self) -> list[int]:
         """The origin; 0 where none is known."""
         asns: list[int] = self._rows.window.asn[self._address].tolist()
         return asns
 
-    @cached_property
+    @made_once
     def name(self) -> list[str]:
         """Cut to the feeds' column; ``NA`` where none is known."""
         return self._rows.short_names(self.asn)
 
-    @cached_property
+    @made_once
     def address(self) -> list[str]:
         """As text."""
         return address_texts(self._rows.window, self._address)
 
-    @cached_property
+    @made_once
     def is_ipv4(self) -> list[bool]:
         """Which rows are of IPv4."""
         flags: list[bool] = (self._address < len(self._rows.window.ipv4)).tolist()
         return flags
 
-    @cached_property
+    @made_once
     def last_seen(self) -> list[str]:
         """``2026-11-23 11:00:59``, UTC."""
         return time_texts(self._rows.feed.last_s[self._numbers])
 
-    @cached_property
+    @made_once
     def first_seen(self) -> list[str]:
         """``2026-11-23 11:00:59``, UTC."""
         return time_texts(self._rows.feed.first_s[self._numbers])
 
-    @cached_property
+    @made_once
     def hits(self) -> list[int]:
         """Events; as all counts the lower bound of a step, or exact."""
         return self._rows.counts(self._rows.feed.hits[self._numbers])
 
-    @cached_property
+    @made_once
     def sensors(self) -> list[int]:
         """Sensors that saw it in the window."""
         return self._rows.counts(self._rows.feed.sensors[self._numbers])
 
-    @cached_property
+    @made_once
     def targets(self) -> list[int]:
         """Addresses of sensors that it came to."""
         return self._rows.counts(self._rows.feed.targets[self._numbers])
 
-    @cached_property
+    @made_once
     def flags(self) -> list[int]:
         """Behaviours of this feed."""
         flags: list[int] = self._rows.feed.flags[self._numbers].tolist()
         return flags
 
-    @cached_property
+    @made_once
     def judgement(self) -> list[Judgement]:
         """The class, with its reasons."""
         judgements = self._rows.judgements
         return list(map(judgements.kinds.__getitem__, judgements.which[self._address].tolist()))
 
-    @cached_property
+    @made_once
     def days(self) -> list[int]:
         """The past seven days; bit n: seen n days ago."""
         days: list[int] = self._rows.feed.days[self._numbers].tolist()
         return days
 
-    @cached_property
+    @made_once
     def new(self) -> list[bool]:
         """Whether it was first seen within a day."""
         first_s = self._rows.feed.first_s[self._numbers].astype(np.int64)

@@ -71,5 +71,5 @@ class FeedsHandler(SimpleHTTPRequestHandler):
         del path
         self.send_error(HTTPStatus.NOT_FOUND)
 
-    def log_message(self, *words: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited
         """Nothing: who looks is nobody's business, and the terminal is for the address."""

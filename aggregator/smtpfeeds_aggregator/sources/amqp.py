@@ -17,7 +17,7 @@ import queue
 import time
 from functools import partial
 from threading import Event, Thread
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -260,8 +260,8 @@ class AmqpSource:
         """Who sent it. Only the aggregator's own account may name another: what it puts back."""
         account: str | None = properties.user_id
         if account == self._account:
-            original: str | None = properties.headers.get(ACCOUNT_HEADER)
-            return original or account
+            headers = cast("dict[str, str]", properties.headers)
+            return headers.get(ACCOUNT_HEADER) or account
         return account
 
     def _acknowledge(self, deliveries: list[Delivery]) -> None:

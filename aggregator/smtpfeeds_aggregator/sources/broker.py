@@ -78,7 +78,9 @@ def account(settings: AggregatorSettings) -> str:
     Raises:
         SettingsError: an address or a file cannot be read.
     """
-    return str(parameters(settings, "account")[0].credentials.username)
+    credentials = parameters(settings, "account")[0].credentials
+    assert isinstance(credentials, pika.PlainCredentials)
+    return str(credentials.username)
 
 
 def _one(address: ServiceAddress, settings: AggregatorSettings, purpose: str) -> pika.URLParameters:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import cast
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -135,7 +136,7 @@ def _fetch(channel: BlockingChannel, limit: int) -> Iterator[DeadLetter]:
         method, properties, body = channel.basic_get(REFUSED_QUEUE)
         if method is None or properties is None or body is None:
             return
-        headers: Mapping[str, str] = properties.headers
+        headers = cast("Mapping[str, str]", properties.headers)
         yield DeadLetter(
             id=properties.message_id or f"tag-{method.delivery_tag}",
             at=_time_of(properties.timestamp),

@@ -171,7 +171,7 @@ class TolerantConnection(SelectConnection):  # type: ignore[misc] # pika has no 
 
     def _read_frame(self) -> tuple[int, Any]:
         """The next whole frame of what has come, and how many octets it takes."""
-        frame: bytes = self._frame_buffer
+        frame: bytes = vars(self)["_frame_buffer"]
         if len(frame) < _FRAME.size or frame[0] != FRAME_HEADER:
             return super()._read_frame()  # type: ignore[no-any-return] # pika has no types
         _, channel, size = _FRAME.unpack_from(frame)
@@ -193,7 +193,7 @@ def _for_pika(read: Properties) -> BasicProperties:
         timestamp=read.timestamp,
         headers=read.headers,
     )
-    made.problem = read.problem
+    vars(made)["problem"] = read.problem
     return made
 
 

@@ -85,6 +85,7 @@ def sample(reason: str, account: str = "s1") -> Sample:
 def test_reason_that_quotes_what_is_no_text_is_kept(channel: Channel) -> None:
     publish([sample("it says '\ud800'", "s\udcff")])
     ((_, properties),) = channel.published
+    assert properties.headers is not None
     assert properties.headers[refused.REASON_HEADER] == "it says '?'"
     assert properties.headers[refused.ACCOUNT_HEADER] == "s?"
 

@@ -20,7 +20,8 @@ CONTENT_SECURITY_POLICY: Final = (
 PAGE: Final = "index.html"
 #: Files that go beside the page as they are.
 STATIC: Final = ("page.css", "page.js", "icon.svg")
-_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+_PACKAGE: Final = "smtpfeeds_aggregator.publish.page"
+_UNITS: Final = ("kB", "MB", "GB", "TB")
 
 
 def render(page: Page) -> bytes:
@@ -29,14 +30,14 @@ def render(page: Page) -> bytes:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= {"iso": _iso, "minute": _minute, "number": _number, "size": _size}
-    source = files(__package__).joinpath("index.html.j2").read_text(encoding="utf-8")
+    source = files(_PACKAGE).joinpath("index.html.j2").read_text(encoding="utf-8")
     template = environment.from_string(source)
     return template.render(page=page, policy_header=CONTENT_SECURITY_POLICY).encode()
 
 
 def static_file(name: str) -> bytes:
     """One of the files that go beside the page."""
-    return files(__package__).joinpath("static", name).read_bytes()
+    return files(_PACKAGE).joinpath("static", name).read_bytes()
 
 
 def _iso(epoch_s: int) -> str:
@@ -52,9 +53,9 @@ def _number(number: int) -> str:
 
 
 def _size(octets: int) -> str:
-    size = float(octets)
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
+    if octets < 1000:
+        return f"{octets} B"
+    size, unit = octets / 1000, 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.0f} {_UNITS[unit]}" if size >= 10 else f"{size:.1f} {_UNITS[unit]}"
