@@ -115,7 +115,6 @@ def _elapsed_ms() -> int:
 def _boot_id() -> str:
     """The kernel's name of this boot; where it gives none, a new one for this process."""
     try:
-        # By the built-in decoder: a sensor that has given up root may not load another.
-        return _BOOT_ID.read_bytes().decode().strip()
+        return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return str(uuid.uuid4())

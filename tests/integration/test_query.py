@@ -29,7 +29,6 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store import reading
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.publication import PublicationStore
-from smtpfeeds_aggregator.store.purge import PurgeStore
 from smtpfeeds_aggregator.store.sql import queries
 from smtpfeeds_common.cli import main
 from smtpfeeds_common.feeds import FEED_NAMES
@@ -439,94 +438,6 @@ class TestSensors:
         result = run("sensors", "--format", "csv")
         assert result.exit_code == 1
         assert result.stdout.startswith("sensor,alive,silent_since,last_heard,")
-
-
-class TestPurge:
-    """What a sensor said from a time on goes; everything else stays to the row."""
-
-    @pytest.fixture
-    def bad_since(self, connection: Connection) -> datetime:
-        """Sensor `bad` is not to be trusted since three hours ago."""
-        bad = NOW - 3 * HOUR
-        # Only the bad sensor saw it, since then.
-        see(connection, "192.0.2.1", sensor="bad", first=bad, last=NOW)
-        see(connection, "192.0.2.1", "smtpdata", sensor="bad", first=bad + HOUR, last=NOW)
-        # Both saw it.
-        see(connection, "192.0.2.2", sensor="bad", first=bad + HOUR, last=NOW, hits=50, flags=4)
-        see(connection, "192.0.2.2", sensor="good", first=NOW - 9 * HOUR, hits=3, flags=1)
-        # The bad one had seen it before too, and DATA of it.
-        see(connection, "192.0.2.3", sensor="bad", first=NOW - 9 * HOUR, last=NOW, hits=9, flags=2)
-        see(connection, "192.0.2.3", "smtpdata", sensor="bad", first=NOW - 8 * HOUR, last=NOW)
-        # Before only; and by another only.
-        see(connection, "192.0.2.4", sensor="bad", first=NOW - 9 * HOUR, last=NOW - 8 * HOUR)
-        see(connection, "2001:db8::5", sensor="good", last=NOW)
-        fold(connection)
-        connection.execute("UPDATE observation SET asn = 64496")
-        connection.execute(
-            "INSERT INTO activity VALUES (%s, 'smtpgreet', 'bad', 5), (%s, 'smtpgreet', 'bad', 5),"
-            " (%s, 'smtpgreet', 'good', 5)",
-            (bad - HOUR, bad + HOUR, bad + HOUR),
-        )
-        return bad
-
-    def observations(self, connection: Connection) -> list[tuple[object, ...]]:
-        return connection.execute(
-            "SELECT host(ip), feed, first_seen, last_seen, hits, flags, asn FROM observation"
-            " ORDER BY ip, feed"
-        ).fetchall()
-
-    def test_observation_is_rebuilt_from_what_is_left(
-        self, run: Run, connection: Connection, bad_since: datetime
-    ) -> None:
-        result = run("sensors", "purge", "bad", "--since", bad_since.isoformat(), "--yes")
-        assert result.exit_code == 0, result.output
-        assert "3 addresses rebuilt, 3 sightings deleted, 2 cut back, 2 rows left" in result.stdout
-        long_ago, later = NOW - 9 * HOUR, NOW - 8 * HOUR
-        assert self.observations(connection) == [
-            ("192.0.2.2", "smtpgreet", long_ago, NOW - HOUR, 3, 1, 64496),
-            ("192.0.2.3", "smtpdata", later, later, 1, 0, 64496),
-            # Seen once, at its first time; the data event after it was a greet too.
-            ("192.0.2.3", "smtpgreet", long_ago, later, 1, 0, 64496),
-            ("192.0.2.4", "smtpgreet", long_ago, later, 2, 0, 64496),
-            ("2001:db8::5", "smtpgreet", NOW - 2 * HOUR, NOW, 2, 0, 64496),
-        ]
-        hours = connection.execute("SELECT sensor FROM activity ORDER BY 1").fetchall()
-        assert hours == [("bad",), ("good",)]
-
-    def test_again_it_changes_nothing(self, connection: Connection, bad_since: datetime) -> None:
-        store = PurgeStore(connection)
-        store.purge("bad", bad_since)
-        before = self.observations(connection)
-        again = store.purge("bad", bad_since)
-        assert (again.addresses, again.sightings_deleted, again.sightings_cut) == (0, 0, 0)
-        assert self.observations(connection) == before
-
-    def test_absurd_counts_do_not_stop_it(self, connection: Connection) -> None:
-        for sensor in ("a", "b", "c", "bad"):
-            see(connection, "192.0.2.9", sensor=sensor, hits=2**62 - 1)
-        connection.execute(
-            "INSERT INTO observation SELECT ip, feed, first_seen, last_seen, hits FROM sighting"
-            " WHERE sensor = 'bad'"
-        )
-        PurgeStore(connection).purge("bad", NOW - 3 * HOUR)
-        assert self.observations(connection)[0][4] == 2**62 - 1
-
-    def test_asks_first_and_no_means_no(
-        self, run: Run, connection: Connection, bad_since: datetime
-    ) -> None:
-        before = self.observations(connection)
-        result = run("sensors", "purge", "bad", "--since", "3h", input="n\n")
-        assert result.exit_code == 1
-        assert "3 addresses?" in result.stderr
-        assert self.observations(connection) == before
-
-    def test_unknown_sensor_is_said(self, run: Run) -> None:
-        result = run("sensors", "purge", "nobody", "--since", "1d", "--yes")
-        assert result.exit_code == 1
-        assert "no sensor 'nobody'" in result.stderr
-
-    def test_time_is_required(self, run: Run) -> None:
-        assert run("sensors", "purge", "bad", "--yes").exit_code == 2
 
 
 def test_output_to_a_pipe_is_plain(dsn: str, connection: Connection) -> None:

@@ -46,7 +46,7 @@ _FOLDING: Final = frozenset({"AS name", "tags", "description", "detail", "flood"
 #: A word in them that is longer than this is broken.
 _LONGEST_WORD: Final = 16
 #: What a narrow terminal goes without, in this order.
-_SHED: Final = ("first seen UTC", "tags", "sensors", "version")
+_SHED: Final = ("first seen UTC", "tags", "sensors", "version", "epoch")
 FEED_COLUMNS: Final = ("feed", "addresses", "newest", "description")
 CROWDED_COLUMNS: Final = ("prefix", "feed", "last_seen", "first_seen", "events", "sensors")
 LETTER_COLUMNS: Final = ("id", "at", "account", "kind", "octets", "reason")
@@ -56,6 +56,7 @@ SENSOR_COLUMNS: Final = (
     "silent_since",
     "last_heard",
     "version",
+    "epoch",
     "events_24h",
     "events",
     "skew_s",
@@ -64,6 +65,7 @@ SENSOR_COLUMNS: Final = (
     "refused_24h",
     "flood",
 )
+EPOCH_COLUMNS: Final = ("epoch", "began_at", "ended_at", "purged_at")
 REFUSAL_COLUMNS: Final = (
     "account",
     "hour",
@@ -77,6 +79,7 @@ REFUSAL_COLUMNS: Final = (
 #: Those of them that are times.
 _TIMES: Final = frozenset(
     {"newest", "silent_since", "last_heard", "last_seen", "first_seen", "hour", "last_at"}
+    | set(EPOCH_COLUMNS[1:])
 )
 #: Rows written at once: few enough that a reader sees them as they come.
 _TOGETHER: Final = 200

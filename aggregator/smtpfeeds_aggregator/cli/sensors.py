@@ -1,9 +1,11 @@
 """`smtpfeeds sensors`: who reports, who is refused or floods, and taking a sensor's part out."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.times import iso_utc
 
 from .query import (
@@ -17,6 +19,8 @@ from .query import (
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
+    from ..store.epochs import Epoch
+    from ..store.purge import Part
     from ..store.reading import SensorState
 
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 @database_options
 @click.pass_context
 def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> None:
-    """List the sensors; show what was refused; purge one.
+    """List the sensors; show what was refused; rotate or purge one.
 
     Alive: a batch came in the last three minutes. Skew: the sensor's clock less the centre's at
     the last batch, in seconds; delivery makes it a little less. Flood: what an account sends too
@@ -44,44 +48,132 @@ def sensors_list(settings: "AggregatorSettings", form: str) -> None:
     _list_sensors(settings, form)
 
 
-@sensors.command("purge", short_help="Take out what a sensor reported from a time on.")
+@sensors.command("epochs", epilog=EXIT_CODES, short_help="List the epochs of a sensor's account.")
+@click.argument("name")
+@format_options(list_formats)
+@database_options
+def sensors_epochs(settings: "AggregatorSettings", name: str, form: str) -> None:
+    """List the epochs of a sensor's account: when each began and ended, and was purged.
+
+    An epoch ends with `smtpfeeds sensors rotate`. Times are UTC.
+    """
+    from ..store.epochs import EpochStore
+    from .output import EPOCH_COLUMNS, write_records
+
+    with connected(settings) as connection:
+        epochs = EpochStore(connection).epochs(name)
+    records = [epoch._asdict() for epoch in epochs]
+    write_records(records, EPOCH_COLUMNS, form, _unknown(name))
+
+
+@sensors.command("rotate", short_help="Begin a new epoch of a sensor's account.")
+@click.argument("name")
+@database_options
+def sensors_rotate(settings: "AggregatorSettings", name: str) -> None:
+    """Begin a new epoch of a sensor's account, so that the one before can be purged exactly.
+
+    Use it between taking the account's old password away at the broker and giving it a new one,
+    when the queue is empty: what is heard until now belongs to the epoch that ends, what is heard
+    from now on to the one that begins. Ingest waits for a moment.
+    """
+    from ..store.epochs import EpochStore
+
+    with connected(settings, write=True) as connection:
+        store = EpochStore(connection)
+        if not store.epochs(name):
+            _end_unknown(name)
+        epoch = store.rotate(
+            name, waiting=lambda: click.echo("waiting for ingest to pause", err=True)
+        )
+    click.echo(f"{name}: epoch {epoch} begins; what was heard before is in epoch {epoch - 1}")
+
+
+@sensors.command("purge", short_help="Take out what a sensor reported.")
 @click.argument("name")
 @click.option(
+    "--epoch",
+    type=click.IntRange(min=1),
+    help="All that was heard in this epoch of the account; it must be over.",
+)
+@click.option(
     "--since",
-    required=True,
-    help="The first moment that is not trusted: 2026-11-23T11:00Z, or 7d, 12h back.",
+    help="What the centre heard at this time or later: 2026-11-23T11:00Z, or 7d, 12h.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @database_options
-def sensors_purge(settings: "AggregatorSettings", name: str, since: str, *, yes: bool) -> None:
-    """Take out what a sensor reported from a time on, and rebuild the feeds without it.
+def sensors_purge(
+    settings: "AggregatorSettings", name: str, epoch: int | None, since: str | None, *, yes: bool
+) -> None:
+    """Take out what a sensor reported in an epoch or since a time; rebuild the feeds without it.
 
-    What it first saw at that time or later goes. What it had seen before stays as seen once, at
-    its first time: later hits cannot be told apart. Other sensors' part is untouched. What its
-    spool or the broker still holds arrives afterwards: stop the sensor first.
+    An epoch goes exactly: afterwards the database is as if its batches had never come, and
+    `smtpfeeds sensor replay` on the sensor brings its last day back under the new password.
+
+    With --since, what was first heard since then goes. What was heard before and after stays as
+    seen once, when the centre first heard of it: later hits cannot be told apart. What the spool
+    or the broker still holds arrives afterwards: stop the sensor first.
+
+    Other sensors' part is untouched.
     """
+    from ..store.epochs import EpochStore
     from ..store.purge import PurgeStore
 
-    time = parsed_time(since)
-    assert time is not None
+    if (epoch is None) == (since is None):
+        raise click.UsageError("give either --epoch or --since")
     with connected(settings, write=True, long=True) as connection:
+        epochs = EpochStore(connection).epochs(name)
+        if not epochs:
+            _end_unknown(name)
         store = PurgeStore(connection)
-        if not store.knows(name):
-            click.echo(f"there is no sensor {name!r}; `smtpfeeds sensors` lists them", err=True)
-            raise click.exceptions.Exit(1)
-        touched = len(store.touched(name, time))
+        part, words = _part(name, epoch, since, epochs)
+        if part.since is not None and part.since < (recorded := store.heard_recorded_since()):
+            click.echo(
+                f"note: when the centre heard is recorded since {iso_utc(recorded)}; for what it "
+                "heard before, the time of the event decides",
+                err=True,
+            )
         if not yes:
             click.confirm(
-                f"Take out what {name} reported since {iso_utc(time)}: {touched} addresses?",
+                f"Take out what {name} reported {words}: {store.touched(part)} addresses?",
                 abort=True,
                 err=True,
             )
-        purged = store.purge(name, time)
+        purged = store.purge(part)
     click.echo(
         f"{name}: {purged.addresses} addresses rebuilt, {purged.sightings_deleted} sightings "
         f"deleted, {purged.sightings_cut} cut back, {purged.observations_deleted} rows left the "
         f"feeds, {purged.hours_deleted} hour counts deleted"
     )
+
+
+def _part(
+    name: str, epoch: int | None, since: str | None, epochs: "Sequence[Epoch]"
+) -> tuple["Part", str]:
+    """What is to be taken out, and how to say it."""
+    from ..store.purge import part_of_epoch, part_since
+
+    current = epochs[-1].epoch
+    if epoch is None:
+        time = parsed_time(since)
+        assert time is not None
+        return part_since(name, current, time), f"since {iso_utc(time)}"
+    if epoch > current:
+        raise SettingsError(f"{name} is in epoch {current}: see `smtpfeeds sensors epochs {name}`")
+    if epoch == current:
+        raise SettingsError(
+            f"epoch {epoch} of {name} is not over: end it with `smtpfeeds sensors rotate {name}`"
+        )
+    return part_of_epoch(name, epoch), f"in epoch {epoch}"
+
+
+def _unknown(name: str) -> str:
+    return f"there is no sensor {name!r}; `smtpfeeds sensors` lists them"
+
+
+def _end_unknown(name: str) -> NoReturn:
+    """End with exit code 1: the sensor is not known."""
+    click.echo(_unknown(name), err=True)
+    raise click.exceptions.Exit(1)
 
 
 @sensors.command("refusals", epilog=EXIT_CODES, short_help="Count what was refused.")
@@ -140,6 +232,7 @@ def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
             "silent_since": None if state.alive else state.heard_at,
             "last_heard": state.heard_at,
             "version": state.version or None,
+            "epoch": state.epoch,
             "events_24h": state.events_24h,
             "events": state.events,
             "skew_s": None if state.skew_s is None else round(state.skew_s, 1),

@@ -24,7 +24,7 @@ from ..clock.database import ClockInDoubt, DatabaseClock, Times, retention_from
 from .clock import read_clock
 from .connection import Connection, discard
 from .errors import TransactionConflict, database_errors, session_errors
-from .rows import BatchKey, Folded, Outcome, OverflowRow
+from .rows import BatchKey, Folded, Outcome, OverflowRow, enrolment_of
 from .sql import queries
 
 logger = logging.getLogger(__name__)
@@ -176,9 +176,13 @@ class IngestStore:
         fresh = self._claim(connection, folded.keys)
         if len(fresh) < len(folded.keys):
             folded = refold(fresh)
-        expired, overflows, overflowed = self._write_rows(connection, folded, times, per_prefix)
-        self._write_hours(connection, folded, times)
-        self._write_overflows(connection, [*folded.overflows, *overflows], times)
+        enrolments = self._enrolments(connection, folded)
+        expired, overflows, overflowed = self._write_rows(
+            connection, folded, enrolments, times, per_prefix
+        )
+        self._write_hours(connection, folded, enrolments, times)
+        overflows += folded.overflows
+        self._write_overflows(connection, overflows, enrolments, times)
         new_sensors = self._write_sensors(connection, folded)
         outcome = Outcome(
             fresh=fresh,
@@ -225,8 +229,19 @@ class IngestStore:
             rows = connection.execute(self._sql["lock_spools"], parameters).fetchall()
         return {(row[1], row[2]): row[0] for row in rows}
 
+    def _enrolments(self, connection: Connection, folded: Folded) -> dict[str, str]:
+        """Sensors whose rows are stored under another name than theirs, and that name."""
+        asked = {"sensors": sorted({key.sensor for key in folded.keys})}
+        rows = connection.execute(self._sql["epochs"], asked).fetchall()
+        return {sensor: enrolment_of(sensor, epoch) for sensor, epoch in rows}
+
     def _write_rows(
-        self, connection: Connection, folded: Folded, times: Times, per_prefix: int
+        self,
+        connection: Connection,
+        folded: Folded,
+        enrolments: dict[str, str],
+        times: Times,
+        per_prefix: int,
     ) -> tuple[int, list[OverflowRow], int]:
         """Give back: rows older than the retention, overflow rows, rows they stand for."""
         if not folded.rows or folded.oldest is None:
@@ -234,7 +249,7 @@ class IngestStore:
         with connection.cursor() as cursor, cursor.copy(self._sql["copy_incoming"]) as copy:
             copy.write(folded.copy)
         retention = self._retention_at(times)
-        parameters = {"retention": retention, "annotated": folded.annotated}
+        parameters: dict[str, Any] = {"retention": retention, "annotated": folded.annotated}
         expired = 0
         if folded.oldest < times.now - retention:
             expired = connection.execute(self._sql["delete_expired"], parameters).rowcount
@@ -247,6 +262,7 @@ class IngestStore:
         connection.execute(
             self._sql[one if folded.one_sensor_each else "upsert_observations"], parameters
         )
+        parameters |= {"sensors": list(enrolments), "enrolments": list(enrolments.values())}
         connection.execute(self._sql["upsert_sightings"], parameters)
         return expired, overflows, overflowed
 
@@ -283,7 +299,11 @@ class IngestStore:
         return rows, sum(row[6] for row in gone)
 
     def _write_overflows(
-        self, connection: Connection, rows: list[OverflowRow], times: Times
+        self,
+        connection: Connection,
+        rows: list[OverflowRow],
+        enrolments: dict[str, str],
+        times: Times,
     ) -> None:
         if rows:
             connection.execute(
@@ -292,14 +312,16 @@ class IngestStore:
                     "retention": self._retention_at(times),
                     "prefixes": [f"{format_address(row.prefix)}/64" for row in rows],
                     "feeds": [row.feed for row in rows],
-                    "sensors": [row.sensor for row in rows],
+                    "sensors": [enrolments.get(row.sensor, row.sensor) for row in rows],
                     "first_seen": [row.first_seen for row in rows],
                     "last_seen": [row.last_seen for row in rows],
                     "hits": [row.hits for row in rows],
                 },
             )
 
-    def _write_hours(self, connection: Connection, folded: Folded, times: Times) -> None:
+    def _write_hours(
+        self, connection: Connection, folded: Folded, enrolments: dict[str, str], times: Times
+    ) -> None:
         rows = folded.hours
         if rows:
             connection.execute(
@@ -308,7 +330,7 @@ class IngestStore:
                     "retention": self._retention_at(times),
                     "hours": [row.hour for row in rows],
                     "feeds": [row.feed for row in rows],
-                    "sensors": [row.sensor for row in rows],
+                    "sensors": [enrolments.get(row.sensor, row.sensor) for row in rows],
                     "events": [row.events for row in rows],
                 },
             )

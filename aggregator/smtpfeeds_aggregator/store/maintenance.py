@@ -126,14 +126,16 @@ class MaintenanceStore:
         with database_errors():
             parts = self._connection.execute(self._sql["parts"], {"table": table}).fetchall()
         for schema, name, pages in parts:
-            delete = sql.SQL(self._sql["retire_pages"]).format(part=sql.Identifier(schema, name))
+            query = sql.SQL(self._sql[f"retire_{table}_pages"])
+            delete = query.format(part=sql.Identifier(schema, name))
             for first in range(0, pages, SLICE_PAGES):
                 pages_of_slice = {"first": f"({first},0)", "end": f"({first + SLICE_PAGES},0)"}
                 with database_errors():
-                    gone = self._connection.execute(
+                    row = self._connection.execute(
                         delete, {**pages_of_slice, "now": now, "retention": self._retention}
-                    ).rowcount
-                yield table, gone
+                    ).fetchone()
+                assert row is not None
+                yield from zip(("observation", "sighting"), row, strict=True)
 
     def _drain(self, table: str, delete: str, now: datetime) -> Iterator[tuple[str, int]]:
         while True:

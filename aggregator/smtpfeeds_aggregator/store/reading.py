@@ -92,6 +92,8 @@ class SensorState(NamedTuple):
     heard_at: datetime | None
     alive: bool | None
     version: str
+    #: Which of its account; None: nothing was ever taken of it.
+    epoch: int | None
     events_24h: int
     events: int
     skew_s: float | None

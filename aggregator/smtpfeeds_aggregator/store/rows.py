@@ -15,6 +15,14 @@ from uuid import UUID
 MAX_COUNT: Final = 2**62 - 1
 
 
+def enrolment_of(sensor: str, epoch: int) -> str:
+    """Under which name rows are stored that a sensor reports in an epoch of its account.
+
+    In the first it is the sensor's, as with programs of 0.1.0; `@` is in no sensor's name.
+    """
+    return sensor if epoch == 1 else f"{sensor}@{epoch}"
+
+
 class BatchKey(NamedTuple):
     """What makes a batch the same batch: the account that sent it, its spool, its number."""
 

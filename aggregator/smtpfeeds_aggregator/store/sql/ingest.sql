@@ -41,6 +41,11 @@ SELECT id, pg_advisory_xact_lock_shared(
     hashtext('smtpfeeds spool'), (id & 2147483647)::integer
 ) FROM asked;
 
+-- name: epochs
+-- Which sensors are past their first epoch. A statement after lock_spools, which keeps rotation out:
+-- to rotate locks the whole of spool against it.
+SELECT name, epoch FROM sensor WHERE name = ANY(%(sensors)s) AND epoch > 1;
+
 -- name: lock_spools
 -- FOR SHARE, after share_spools: it is what guards the row, also from the compactor of 0.1.0, which
 -- knows no other lock.
@@ -176,19 +181,25 @@ ON CONFLICT (ip, feed) DO UPDATE SET
     asn = CASE WHEN %(annotated)s THEN EXCLUDED.asn ELSE o.asn END;
 
 -- name: upsert_sightings
-INSERT INTO sighting AS s (ip, feed, sensor, first_seen, last_seen, hits, flags, targets)
-SELECT ip, feed, sensor,
+-- Of a sensor whose account is past its first epoch, under the name of its enrolment.
+INSERT INTO sighting AS s (
+    ip, feed, sensor, first_seen, last_seen, hits, flags, targets, first_heard, last_heard
+)
+SELECT ip, feed, coalesce(e.enrolment, incoming.sensor) AS sensor,
     greatest(least(first_seen, now()), now() - %(retention)s::interval),
     least(last_seen, now()),
-    hits, flags, targets
+    hits, flags, targets, now(), now()
 FROM incoming
+LEFT JOIN unnest(%(sensors)s::text[], %(enrolments)s::text[]) AS e (sensor, enrolment)
+    ON e.sensor = incoming.sensor
 ORDER BY ip, feed, sensor
 ON CONFLICT (ip, feed, sensor) DO UPDATE SET
     first_seen = least(s.first_seen, EXCLUDED.first_seen),
     last_seen = greatest(s.last_seen, EXCLUDED.last_seen),
     hits = least(s.hits + EXCLUDED.hits, 4611686018427387903),
     flags = s.flags | EXCLUDED.flags,
-    targets = s.targets | EXCLUDED.targets;
+    targets = s.targets | EXCLUDED.targets,
+    last_heard = now();
 
 -- name: upsert_activity
 -- An hour that has not begun is a wrong clock's: counted in the current one.
@@ -202,7 +213,8 @@ WHERE hour >= date_trunc('hour', now() - %(retention)s::interval)
 GROUP BY 1, 2, 3
 ORDER BY 1, 2, 3
 ON CONFLICT (hour, feed, sensor) DO UPDATE SET
-    events = least(a.events + EXCLUDED.events, 4611686018427387903);
+    events = least(a.events + EXCLUDED.events, 4611686018427387903),
+    last_heard = now();
 
 -- name: upsert_overflows
 INSERT INTO prefix_overflow AS p (prefix, feed, sensor, first_seen, last_seen, hits)
@@ -220,7 +232,8 @@ ORDER BY 1, 2, 3
 ON CONFLICT (prefix, feed, sensor) DO UPDATE SET
     first_seen = least(p.first_seen, EXCLUDED.first_seen),
     last_seen = greatest(p.last_seen, EXCLUDED.last_seen),
-    hits = least(p.hits + EXCLUDED.hits, 4611686018427387903);
+    hits = least(p.hits + EXCLUDED.hits, 4611686018427387903),
+    last_heard = now();
 
 -- name: upsert_sensors
 -- Last, for it is the row that all batches of a sensor share: locked for a moment.

@@ -92,17 +92,40 @@ WHERE c.relkind = 'r' AND c.oid IN (
     SELECT %(table)s::regclass UNION SELECT relid FROM pg_partition_tree(%(table)s::regclass)
 ) ORDER BY c.relname;
 
--- name: retire_pages
--- Of some pages of observation, of sighting or of one of their partitions. Read in the order of the
--- disk, whatever the key. The age is checked on the locked row: what ingest refreshed meanwhile
--- stays, and what it holds locked just now waits for the next round.
-DELETE FROM {part} AS o
-WHERE o.ctid = ANY (ARRAY(
-    SELECT v.ctid FROM {part} AS v
-    WHERE v.ctid >= %(first)s::tid AND v.ctid < %(end)s::tid
-        AND v.last_seen < %(now)s::timestamptz - %(retention)s::interval
-    FOR UPDATE SKIP LOCKED
-)) AND o.last_seen < %(now)s::timestamptz - %(retention)s::interval;
+-- name: retire_observation_pages
+-- Of some pages of observation or of one of its partitions, and with each row all its sightings: as long
+-- as an address is kept, so is who saw it, because a purge rebuilds the one from the other. Read in the
+-- order of the disk, whatever the key. The age is checked on the locked row: what ingest refreshed
+-- meanwhile stays, and what it holds locked just now waits for the next round.
+WITH gone AS (
+    DELETE FROM {part} AS o
+    WHERE o.ctid = ANY (ARRAY(
+        SELECT v.ctid FROM {part} AS v
+        WHERE v.ctid >= %(first)s::tid AND v.ctid < %(end)s::tid
+            AND v.last_seen < %(now)s::timestamptz - %(retention)s::interval
+        FOR UPDATE SKIP LOCKED
+    )) AND o.last_seen < %(now)s::timestamptz - %(retention)s::interval
+    RETURNING o.ip, o.feed
+), seen AS (
+    DELETE FROM sighting AS s USING gone AS g WHERE s.ip = g.ip AND s.feed = g.feed
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM seen);
+
+-- name: retire_sighting_pages
+-- Of some pages of sighting what is left without its observation: programs of 0.1.0 delete the two apart.
+WITH gone AS (
+    DELETE FROM {part} AS s
+    WHERE s.ctid = ANY (ARRAY(
+        SELECT v.ctid FROM {part} AS v
+        WHERE v.ctid >= %(first)s::tid AND v.ctid < %(end)s::tid
+            AND v.last_seen < %(now)s::timestamptz - %(retention)s::interval
+            AND NOT EXISTS (SELECT FROM observation AS o WHERE o.ip = v.ip AND o.feed = v.feed)
+        FOR UPDATE SKIP LOCKED
+    )) AND s.last_seen < %(now)s::timestamptz - %(retention)s::interval
+    RETURNING 1
+)
+SELECT 0, (SELECT count(*) FROM gone);
 
 -- name: retire_activity
 WITH victim AS MATERIALIZED (

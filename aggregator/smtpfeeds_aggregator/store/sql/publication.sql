@@ -44,15 +44,35 @@ COPY (
            coalesce(s.sensors, 0), coalesce(s.targets, 0)
     FROM observation AS o
     LEFT JOIN (
-        SELECT ip, feed, count(*) AS sensors,
-               sum(CASE
-                   WHEN day / 7 = %(week)s
-                       THEN bit_count((targets_now | targets_before)::bit(64))
-                   WHEN day / 7 = %(week)s - 1 THEN bit_count(targets_now::bit(64))
-                   WHEN day = 0 THEN bit_count(targets::bit(64))
-                   ELSE 0 END)::bigint AS targets
-        FROM sighting WHERE last_seen >= %(since)s
-          AND (%(only)s::inet[] IS NULL OR ip = ANY(%(only)s::inet[]))
+        -- A sensor counts once, also in the window in which its account began a new epoch.
+        SELECT ip, feed, count(*) AS sensors, sum(bit_count(targets::bit(64)))::bigint AS targets
+        FROM (
+            SELECT ip, feed,
+                   CASE
+                       WHEN day / 7 = %(week)s THEN targets_now | targets_before
+                       WHEN day / 7 = %(week)s - 1 THEN targets_now
+                       WHEN day = 0 THEN targets
+                       ELSE 0 END AS targets
+            FROM sighting
+            WHERE last_seen >= %(since)s AND sensor <> ALL(ARRAY(
+                SELECT enrolment FROM rotated_enrolment WHERE rotated_at >= %(since)s
+            ))
+              AND (%(only)s::inet[] IS NULL OR ip = ANY(%(only)s::inet[]))
+            UNION ALL
+            SELECT ip, feed,
+                   bit_or(CASE
+                       WHEN day / 7 = %(week)s THEN targets_now | targets_before
+                       WHEN day / 7 = %(week)s - 1 THEN targets_now
+                       WHEN day = 0 THEN targets
+                       ELSE 0 END)
+            FROM sighting
+            WHERE EXISTS (SELECT FROM rotated_enrolment WHERE rotated_at >= %(since)s)
+              AND last_seen >= %(since)s AND sensor = ANY(ARRAY(
+                SELECT enrolment FROM rotated_enrolment WHERE rotated_at >= %(since)s
+            ))
+              AND (%(only)s::inet[] IS NULL OR ip = ANY(%(only)s::inet[]))
+            GROUP BY ip, feed, split_part(sensor, '@', 1)
+        ) AS seen
         GROUP BY ip, feed
     ) AS s USING (ip, feed)
     WHERE o.last_seen >= %(since)s

@@ -1,42 +1,60 @@
--- Taking a sensor's part out again, from a time on. Locks in the order of all that
--- writes: observation, then sighting, each sorted by key.
+-- Taking a part of what a sensor reported out again: enrolments of it, from a time on or whole.
+-- Locks in the order of all that writes: observation, then sighting, each sorted by key. What is dated
+-- at a time or later was heard since then: that holds also where no time of hearing was recorded.
 
--- name: known_sensor
-SELECT EXISTS (SELECT FROM sensor WHERE name = %(sensor)s)
-    OR EXISTS (SELECT FROM sighting WHERE sensor = %(sensor)s);
+-- name: heard_recorded_since
+-- Since when the database records when the centre heard of a row.
+SELECT applied_at FROM schema_step WHERE version = 11;
+
+-- name: count_touched
+-- Addresses whose sightings rest, wholly or in part, on what is taken out.
+SELECT count(DISTINCT ip) FROM sighting
+WHERE sensor = ANY(%(enrolments)s) AND (
+    %(since)s::timestamptz IS NULL OR last_heard >= %(since)s OR last_seen >= %(since)s
+  );
 
 -- name: touched
--- Addresses whose sightings by the sensor rest, wholly or in part, on what it said since then.
+-- The next of them, in order.
 SELECT host(ip) FROM sighting
-WHERE sensor = %(sensor)s AND last_seen >= %(since)s
-GROUP BY ip ORDER BY ip;
+WHERE sensor = ANY(%(enrolments)s) AND (
+    %(since)s::timestamptz IS NULL OR last_heard >= %(since)s OR last_seen >= %(since)s
+  )
+  AND ip > %(after)s::inet
+GROUP BY ip ORDER BY ip LIMIT %(rows)s;
 
 -- name: lock_observations
 SELECT FROM observation WHERE ip = ANY(%(ips)s::inet[]) ORDER BY ip, feed FOR UPDATE;
 
 -- name: delete_sightings
--- Nothing of these was seen before.
+-- Of these the centre heard nothing before.
 WITH doomed AS MATERIALIZED (
-    SELECT ip, feed FROM sighting
-    WHERE ip = ANY(%(ips)s::inet[]) AND sensor = %(sensor)s AND first_seen >= %(since)s
-    ORDER BY ip, feed
+    SELECT ip, feed, sensor FROM sighting
+    WHERE ip = ANY(%(ips)s::inet[]) AND sensor = ANY(%(enrolments)s)
+      AND (
+        %(since)s::timestamptz IS NULL OR first_heard >= %(since)s OR first_seen >= %(since)s
+      )
+    ORDER BY ip, feed, sensor
     FOR UPDATE
 )
 DELETE FROM sighting AS s USING doomed AS d
-WHERE s.ip = d.ip AND s.feed = d.feed AND s.sensor = %(sensor)s;
+WHERE s.ip = d.ip AND s.feed = d.feed AND s.sensor = d.sensor;
 
 -- name: cut_sightings
--- Of these only the first time is certain; the rest cannot be told apart from what goes.
+-- After delete_sightings, so these were heard of before as well.
+-- Of these it is certain that the centre heard of them once, and when; first_seen may have been
+-- lowered since. Where it was heard before that was recorded, the first time that was reported stays.
 WITH cut AS MATERIALIZED (
-    SELECT ip, feed FROM sighting
-    WHERE ip = ANY(%(ips)s::inet[]) AND sensor = %(sensor)s
-      AND first_seen < %(since)s AND last_seen >= %(since)s
-    ORDER BY ip, feed
+    SELECT ip, feed, sensor FROM sighting
+    WHERE ip = ANY(%(ips)s::inet[]) AND sensor = ANY(%(enrolments)s)
+      AND (last_heard >= %(since)s OR last_seen >= %(since)s)
+    ORDER BY ip, feed, sensor
     FOR UPDATE
 )
 UPDATE sighting AS s
-SET last_seen = s.first_seen, hits = least(s.hits, 1), flags = 0, targets = 0
-FROM cut AS c WHERE s.ip = c.ip AND s.feed = c.feed AND s.sensor = %(sensor)s;
+SET first_seen = least(coalesce(s.first_heard, s.first_seen), s.last_seen),
+    last_seen = least(coalesce(s.first_heard, s.first_seen), s.last_seen),
+    last_heard = s.first_heard, hits = least(s.hits, 1), flags = 0, targets = 0
+FROM cut AS c WHERE s.ip = c.ip AND s.feed = c.feed AND s.sensor = c.sensor;
 
 -- name: delete_observations
 -- Nobody is left who saw them. Who went on to DATA has greeted: data stays within greet.
@@ -64,13 +82,71 @@ FROM (
 ) AS r
 WHERE o.ip = r.ip AND o.feed = r.feed;
 
+-- name: lock_admissions
+SELECT FROM prefix_admission WHERE prefix = ANY(%(prefixes)s::cidr[])
+ORDER BY prefix, day FOR UPDATE;
+
+-- name: recount_admissions
+-- New addresses of these prefixes, counted anew from those that are left. A statement after the lock.
+WITH remaining AS MATERIALIZED (
+    SELECT p.prefix, (o.first_seen AT TIME ZONE 'UTC')::date AS day, count(*) AS addresses
+    FROM unnest(%(prefixes)s::cidr[]) AS p (prefix)
+    JOIN observation AS o ON o.feed = 'smtpgreet' AND o.ip > p.prefix::inet
+        AND o.ip <= set_masklen(broadcast(p.prefix), 128)
+    GROUP BY 1, 2
+), gone AS (
+    DELETE FROM prefix_admission AS p
+    WHERE p.prefix = ANY(%(prefixes)s::cidr[])
+      AND NOT EXISTS (SELECT FROM remaining AS r WHERE r.prefix = p.prefix AND r.day = p.day)
+)
+INSERT INTO prefix_admission AS p (prefix, day, addresses)
+SELECT prefix, day, addresses FROM remaining ORDER BY prefix, day
+ON CONFLICT (prefix, day) DO UPDATE SET addresses = EXCLUDED.addresses;
+
 -- name: delete_activity
--- Hours that began since then; the hour before is mixed and stays.
-DELETE FROM activity WHERE sensor = %(sensor)s AND hour >= %(since)s;
+-- Hours with something that was heard since then: what is mixed cannot be told apart.
+DELETE FROM activity
+WHERE sensor = ANY(%(enrolments)s)
+  AND (%(since)s::timestamptz IS NULL OR last_heard >= %(since)s OR hour >= %(since)s);
 
 -- name: delete_overflow
-DELETE FROM prefix_overflow WHERE sensor = %(sensor)s AND first_seen >= %(since)s;
+DELETE FROM prefix_overflow
+WHERE sensor = ANY(%(enrolments)s)
+  AND (
+        %(since)s::timestamptz IS NULL OR first_heard >= %(since)s OR first_seen >= %(since)s
+      );
 
 -- name: cut_overflow
-UPDATE prefix_overflow SET last_seen = first_seen, hits = least(hits, 1)
-WHERE sensor = %(sensor)s AND first_seen < %(since)s AND last_seen >= %(since)s;
+UPDATE prefix_overflow
+SET first_seen = least(coalesce(first_heard, first_seen), last_seen),
+    last_seen = least(coalesce(first_heard, first_seen), last_seen),
+    last_heard = first_heard, hits = least(hits, 1)
+WHERE sensor = ANY(%(enrolments)s) AND (last_heard >= %(since)s OR last_seen >= %(since)s);
+
+-- name: lock_spools
+SELECT FROM spool WHERE sensor = %(sensor)s ORDER BY sensor, uuid FOR UPDATE;
+
+-- name: forget_batches
+-- As if the epoch's batches had never come: one that a sensor sends again counts. Which they are: what
+-- had been applied when the epoch ended, less what had been when the one before it did.
+WITH forgotten AS MATERIALIZED (
+    SELECT s.id AS spool, e.applied - coalesce(
+        (
+            SELECT b.applied FROM spool_at_epoch_end AS b
+            WHERE b.spool = s.id AND b.epoch < %(epoch)s ORDER BY b.epoch DESC LIMIT 1
+        ),
+        '{}'
+    ) AS applied
+    FROM spool AS s JOIN spool_at_epoch_end AS e ON e.spool = s.id AND e.epoch = %(epoch)s
+    WHERE s.sensor = %(sensor)s
+), batches AS (
+    DELETE FROM applied_batch AS a USING forgotten AS f
+    WHERE a.spool = f.spool AND f.applied @> a.seq
+), ends AS (
+    UPDATE spool_at_epoch_end AS e SET applied = e.applied - f.applied
+    FROM forgotten AS f WHERE e.spool = f.spool AND e.epoch >= %(epoch)s
+)
+UPDATE spool AS s SET applied = s.applied - f.applied FROM forgotten AS f WHERE s.id = f.spool;
+
+-- name: note_purge
+UPDATE past_epoch SET purged_at = now() WHERE sensor = %(sensor)s AND epoch = %(epoch)s;

@@ -14,13 +14,17 @@ LEFT JOIN LATERAL (
     WHERE ip = o.ip AND feed <> o.feed LIMIT 1
 ) AS x ON true
 CROSS JOIN LATERAL (
-    SELECT count(*) AS sensors,
-           coalesce(sum(CASE
-               WHEN day / 7 = %(week)s THEN bit_count((targets_now | targets_before)::bit(64))
-               WHEN day / 7 = %(week)s - 1 THEN bit_count(targets_now::bit(64))
-               WHEN day = 0 THEN bit_count(targets::bit(64))
-               ELSE 0 END), 0)::bigint AS targets
-    FROM sighting WHERE ip = o.ip AND feed = o.feed
+    -- A sensor counts once, whatever the epochs of its account.
+    SELECT count(*) AS sensors, coalesce(sum(bit_count(targets::bit(64))), 0)::bigint AS targets
+    FROM (
+        SELECT bit_or(CASE
+                   WHEN day / 7 = %(week)s THEN targets_now | targets_before
+                   WHEN day / 7 = %(week)s - 1 THEN targets_now
+                   WHEN day = 0 THEN targets
+                   ELSE 0 END) AS targets
+        FROM sighting WHERE ip = o.ip AND feed = o.feed
+        GROUP BY split_part(sensor, '@', 1)
+    ) AS seen
 ) AS s
 WHERE (o.ip, o.feed) > (%(after_ip)s::inet, %(after_feed)s)
   AND o.ip >= %(low)s::inet AND o.ip <= %(high)s::inet
@@ -57,13 +61,17 @@ LEFT JOIN LATERAL (
     WHERE ip = o.ip AND feed <> o.feed LIMIT 1
 ) AS x ON true
 CROSS JOIN LATERAL (
-    SELECT count(*) AS sensors,
-           coalesce(sum(CASE
-               WHEN day / 7 = %(week)s THEN bit_count((targets_now | targets_before)::bit(64))
-               WHEN day / 7 = %(week)s - 1 THEN bit_count(targets_now::bit(64))
-               WHEN day = 0 THEN bit_count(targets::bit(64))
-               ELSE 0 END), 0)::bigint AS targets
-    FROM sighting WHERE ip = o.ip AND feed = o.feed
+    -- A sensor counts once, whatever the epochs of its account.
+    SELECT count(*) AS sensors, coalesce(sum(bit_count(targets::bit(64))), 0)::bigint AS targets
+    FROM (
+        SELECT bit_or(CASE
+                   WHEN day / 7 = %(week)s THEN targets_now | targets_before
+                   WHEN day / 7 = %(week)s - 1 THEN targets_now
+                   WHEN day = 0 THEN targets
+                   ELSE 0 END) AS targets
+        FROM sighting WHERE ip = o.ip AND feed = o.feed
+        GROUP BY split_part(sensor, '@', 1)
+    ) AS seen
 ) AS s
 WHERE o.asn = %(asn)s
 ORDER BY o.ip, o.feed;
@@ -76,7 +84,7 @@ GROUP BY feed;
 
 -- name: crowded
 -- IPv6 /64s past their addresses of a day: events without a row of their own, newest first.
-SELECT prefix::text, feed, count(*), min(first_seen), max(last_seen),
+SELECT prefix::text, feed, count(DISTINCT split_part(sensor, '@', 1)), min(first_seen), max(last_seen),
        least(sum(hits), 4611686018427387903)::bigint
 FROM prefix_overflow
 WHERE (%(since)s::timestamptz IS NULL OR last_seen >= %(since)s)
@@ -105,7 +113,7 @@ WITH refused AS (
     SELECT name FROM sensor UNION SELECT account FROM refused UNION SELECT account FROM flooding
 )
 SELECT account.name, s.heard_at, s.heard_at >= now() - make_interval(secs => %(alive_s)s),
-       coalesce(s.version, ''), coalesce(a.day, 0), coalesce(a.every, 0),
+       coalesce(s.version, ''), s.epoch, coalesce(a.day, 0), coalesce(a.every, 0),
        date_part('epoch', s.sealed_at - s.heard_at), coalesce(s.spool_depth, 0),
        coalesce(s.drops, 0), coalesce(r.messages, 0), f.since, f.messages_per_s, f.reason
 FROM account
@@ -114,11 +122,12 @@ LEFT JOIN refused AS r ON r.account = account.name
 LEFT JOIN flooding AS f ON f.account = account.name
 LEFT JOIN (
     -- Saturated, as what is summed up is: one sensor's numbers must not hide all others.
-    SELECT sensor, least(sum(events), 4611686018427387903)::bigint AS every,
+    SELECT split_part(sensor, '@', 1) AS sensor,
+           least(sum(events), 4611686018427387903)::bigint AS every,
            least(
                sum(events) FILTER (WHERE hour >= now() - interval '24 hours'), 4611686018427387903
            )::bigint AS day
-    FROM activity GROUP BY sensor
+    FROM activity GROUP BY 1
 ) AS a ON a.sensor = account.name
 ORDER BY account.name;
 

@@ -1,0 +1,39 @@
+"""Batches into a database as the ingest worker writes them, without a source."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from ingest_support import KnowsAllOrigins, delivery_of, settings_of, settled_clock
+from smtpfeeds_aggregator.ingest.check import check
+from smtpfeeds_aggregator.ingest.fold import fold
+from smtpfeeds_aggregator.store.connection import connect
+from smtpfeeds_aggregator.store.ingest import IngestStore
+from smtpfeeds_aggregator.store.rows import BatchKey, Folded, Outcome
+from smtpfeeds_common.wire import Batch
+
+RETENTION = timedelta(days=30)
+
+
+def ingest_store(dsn: str, **bounds: Any) -> IngestStore:
+    """A store with the bounds of the settings, unless others are given."""
+    settings = settings_of(dsn)
+    bounds.setdefault("addresses_per_prefix64", settings.addresses_per_prefix64)
+    return IngestStore(
+        lambda: connect(settings, "test", autocommit=True),
+        clock=settled_clock(),
+        retention=RETENTION,
+        **bounds,
+    )
+
+
+def apply(store: IngestStore, *batches: Batch) -> Outcome:
+    """Write batches in one transaction; each key may be there more than once."""
+    unique = {checked.key: checked for checked in map(check, map(delivery_of, batches))}
+
+    def refold(keys: frozenset[BatchKey]) -> Folded:
+        fresh = [checked for key, checked in unique.items() if key in keys]
+        return fold(fresh, KnowsAllOrigins())
+
+    return store.apply(fold(list(unique.values()), KnowsAllOrigins()), refold)
