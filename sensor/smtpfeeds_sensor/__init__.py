@@ -1,1 +1,14 @@
-"""The SMTP sensor: hears greets and data events, keeps them in a spool, delivers them."""
+"""The SMTP sensor: hears greets and data events, keeps them in a spool, delivers them.
+
+Rooms; lint contracts hold their order:
+
+    cli, check, run   the commands; sockets, privileges, reactor or workers
+    service           joins the parts of one process
+    process           workers and privileges
+    edge              between the network and the dialogue; Twisted lives here
+    delivery          recorder, the thread that delivers, the publisher (pika)
+    smtp              the dialogue: octets in, replies and events out; pure
+
+The way of an event: edge > smtp > edge > delivery.recorder > spool (common) > reply to the
+client. The way of a batch: spool > delivery > broker.
+"""
