@@ -1,8 +1,8 @@
 """The start of `smtpfeeds aggregator run`: waits for the database, then runs the service.
 
-A database that is away is waited for, and so said once; one that refuses the DSN,
-or whose schema is not this program's, is a mistake, and ends the program with what
-to do. The broker is waited for by the source, all the time and not only at the start.
+It waits for a database that is away, and logs that once. A database that refuses the
+DSN, or whose schema is not this program's, is a mistake: the program ends and says what
+to do. The source waits for the broker, all the time and not only at the start.
 """
 
 import logging
@@ -51,7 +51,7 @@ def wait_for_database(settings: AggregatorSettings, signals: Signals) -> bool:
         DatabaseRefused: the server does not take the account, or has no such database.
         SchemaMismatch: the schema is missing, older or newer.
     """
-    said = ""
+    waiting_for = ""
     backoff = Backoff(_LONGEST_RETRY_S)
     while not signals.stop:
         try:
@@ -59,13 +59,13 @@ def wait_for_database(settings: AggregatorSettings, signals: Signals) -> bool:
         except DatabaseRefused:
             raise
         except DatabaseUnavailable as exc:
-            if exc.message != said:
-                said = exc.message
-                logger.warning("waiting for the database", extra=fields(reason=said[:300]))
+            if exc.message != waiting_for:
+                waiting_for = exc.message
+                logger.warning("waiting for the database", extra=fields(reason=waiting_for[:300]))
             notify(f"STATUS=waiting for the database\n{_EXTEND}")
             signals.wait(backoff.next_s())
         else:
-            if said:
+            if waiting_for:
                 logger.info("the database is there", extra=fields())
             return True
     return False

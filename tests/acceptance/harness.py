@@ -19,8 +19,8 @@ from servers.processes import NoReport
 from smtpfeeds_common.supervision import State, stop_all
 from smtpfeeds_deploy.simulation.ledger import (
     Bracket,
-    Found,
     Key,
+    Recorded,
     Session,
     activity_disagreements,
     data_without_greet,
@@ -159,18 +159,18 @@ class Truth:
             "SELECT feed, host(ip), (extract(epoch FROM first_seen) * 1000)::bigint,"
             " (extract(epoch FROM last_seen) * 1000)::bigint, hits, asn FROM observation"
         ).fetchall()
-        found: dict[Key, Found] = {
-            (feed, ip): Found(Bracket(first, first), Bracket(last, last), hits, None)
+        recorded: dict[Key, Recorded] = {
+            (feed, ip): Recorded(Bracket(first, first), Bracket(last, last), hits, None)
             for feed, ip, first, last, hits, _ in rows
         }
-        said = disagreements(expected_rows(self.sessions), found)
-        said += data_without_greet(found)
-        said += [
+        differences = disagreements(expected_rows(self.sessions), recorded)
+        differences += data_without_greet(recorded)
+        differences += [
             f"{feed} {ip}: AS{asn} stored, not AS{self.origins.get(ip)}"
             for feed, ip, *_, asn in rows
             if asn != self.origins.get(ip)
         ]
-        return said
+        return differences
 
     def _sightings(self, connection: psycopg.Connection) -> list[str]:
         rows = connection.execute(
@@ -178,43 +178,45 @@ class Truth:
             " (extract(epoch FROM last_seen) * 1000)::bigint, hits,"
             " bit_count(targets::bit(64)) FROM sighting"
         ).fetchall()
-        found: dict[Key, Found] = {
-            (feed, ip, sensor): Found(Bracket(first, first), Bracket(last, last), hits, None)
+        recorded: dict[Key, Recorded] = {
+            (feed, ip, sensor): Recorded(Bracket(first, first), Bracket(last, last), hits, None)
             for feed, ip, sensor, first, last, hits, _ in rows
         }
         expected = expected_sightings(self.sessions)
-        said = disagreements(expected, found)
+        differences = disagreements(expected, recorded)
         for feed, ip, sensor, *_, bits in rows:
             want = expected.get((feed, ip, sensor))
             if want is not None and bits != len(want.targets):
-                said.append(f"{feed} {ip} {sensor}: {bits} targets, not {len(want.targets)}")
-        return said
+                differences.append(f"{feed} {ip} {sensor}: {bits} targets, not {len(want.targets)}")
+        return differences
 
     def _activity(self, connection: psycopg.Connection) -> list[str]:
         rows = connection.execute(
             "SELECT (extract(epoch FROM hour) * 1000)::bigint, feed, sensor, events FROM activity"
         )
-        found = {(hour, feed, sensor): events for hour, feed, sensor, events in rows}
-        return activity_disagreements(self.sessions, found)
+        recorded = {(hour, feed, sensor): events for hour, feed, sensor, events in rows}
+        return activity_disagreements(self.sessions, recorded)
 
     def published(self, folder: Path) -> list[str]:
         """Every way in which the published files are not what the clients did."""
         if not folder.exists():
             return [f"nothing is published in {folder}"]
         generation = folder.resolve()
-        said: list[str] = []
+        differences: list[str] = []
         expected = expected_rows(self.sessions)
         for feed in FEEDS:
             want = {key: row for key, row in expected.items() if key[0] == feed}
             files = read_feed(generation, feed)
-            said += feed_disagreements(files, want, self.origins, self.names)
-        return said
+            differences += feed_disagreements(files, want, self.origins, self.names)
+        return differences
 
 
 def wait_to_agree(look: Callable[[], list[str]], what: str, limit_s: float = AGREE_LIMIT_S) -> None:
     """Poll until there is no disagreement."""
     deadline = time.monotonic() + limit_s
-    while said := look():
-        shown = "\n".join(said[:20])
-        assert time.monotonic() < deadline, f"{what}: {len(said)} disagreements, such as\n{shown}"
+    while differences := look():
+        shown = "\n".join(differences[:20])
+        assert time.monotonic() < deadline, (
+            f"{what}: {len(differences)} disagreements, such as\n{shown}"
+        )
         time.sleep(0.25)

@@ -65,7 +65,7 @@ def published_disagreements(run: Run) -> list[str]:
     for feed in FEED_NAMES:
         want = {key: row.hits for key, row in recorded.observations.items() if key[0] == feed}
         rows = read_feed(found, feed)[f"{feed}.csv"]
-        have = {key: row.found.hits for key, row in rows.items()}
+        have = {key: row.recorded.hits for key, row in rows.items()}
         if have != want:
             said.append(f"{feed}.csv: {len(have)} rows, {len(want)} in the database, or other hits")
     return said

@@ -164,7 +164,7 @@ def _by_as(feeds: Mapping[str, Rows]) -> Table:
             part = by_feed.setdefault(feed, _Part())
             part.ipv4 += ":" not in address
             part.ipv6 += ":" in address
-            part.hits += row.found.hits or 0
+            part.hits += row.recorded.hits or 0
     for (asn, name), by_feed in sorted(parts.items()):
         table.add_row(str(asn or _NOT_KNOWN), name, *_cells(by_feed))
     table.add_section()

@@ -173,7 +173,7 @@ def _poll(look: Callable[[], Outcome], deadline: float, clock: Callable[[], floa
 
 def _outcome(home: Home, sessions: Sequence[Session]) -> Outcome:
     """Compare what is published now with the ledger."""
-    said = troubles(sessions)
+    differences = troubles(sessions)
     feeds: dict[str, Mapping[str, Rows]] = {}
     expected = expected_rows(sessions)
     origins = {key[1]: made_up.origin_of(key[1]) for key in expected}
@@ -182,13 +182,13 @@ def _outcome(home: Home, sessions: Sequence[Session]) -> Outcome:
         for feed in FEED_NAMES:
             feeds[feed] = read_feed(generation, feed)
             want = {key: row for key, row in expected.items() if key[0] == feed}
-            said += feed_disagreements(feeds[feed], want, origins, made_up.AS_NAMES)
+            differences += feed_disagreements(feeds[feed], want, origins, made_up.AS_NAMES)
     except FileNotFoundError:
-        said.append(f"nothing is published in {home.feeds}")
+        differences.append(f"nothing is published in {home.feeds}")
     except NotThatFormat as exc:
-        said.append(exc.message)
+        differences.append(exc.message)
     keys = {key for files in feeds.values() for rows in files.values() for key in rows}
-    return Outcome(sessions, feeds, said + data_without_greet(keys))
+    return Outcome(sessions, feeds, differences + data_without_greet(keys))
 
 
 def _program() -> str:

@@ -25,9 +25,9 @@ class Bracket(NamedTuple):
     lowest: int
     highest: int
 
-    def holds(self, found: "Bracket") -> bool:
-        """Whether a time that is known to ``found`` can be this instant."""
-        return found.lowest <= self.highest and self.lowest <= found.highest
+    def holds(self, other: "Bracket") -> bool:
+        """Whether a time that is known to lie in ``other`` can be this instant."""
+        return other.lowest <= self.highest and self.lowest <= other.highest
 
 
 class Heard(NamedTuple):
@@ -74,10 +74,10 @@ class Expected:
     full_host_name: bool = False
 
 
-class Found(NamedTuple):
+class Recorded(NamedTuple):
     """What a row does say, as read from a file or from the database.
 
-    A time cut to the second is the bracket of that second. None: not said there.
+    A time cut to the second is the bracket of that second. None: not stated there.
     """
 
     first: Bracket | None
@@ -131,36 +131,40 @@ def _later(one: Bracket, other: Bracket) -> Bracket:
     return Bracket(max(one.lowest, other.lowest), max(one.highest, other.highest))
 
 
-def disagreements(expected: Mapping[Key, Expected], found: Mapping[Key, Found]) -> list[str]:
+def disagreements(expected: Mapping[Key, Expected], recorded: Mapping[Key, Recorded]) -> list[str]:
     """Every way in which what is recorded is not what the clients did; empty where all agrees."""
-    said = [f"{' '.join(key)}: missing" for key in sorted(expected.keys() - found.keys())]
-    said += [f"{' '.join(key)}: invented" for key in sorted(found.keys() - expected.keys())]
-    for key in sorted(expected.keys() & found.keys()):
-        said += [f"{' '.join(key)}: {what}" for what in _differences(expected[key], found[key])]
-    return said
+    differences = [f"{' '.join(key)}: missing" for key in sorted(expected.keys() - recorded.keys())]
+    differences += [
+        f"{' '.join(key)}: invented" for key in sorted(recorded.keys() - expected.keys())
+    ]
+    for key in sorted(expected.keys() & recorded.keys()):
+        differences += [
+            f"{' '.join(key)}: {what}" for what in _differences(expected[key], recorded[key])
+        ]
+    return differences
 
 
-def _differences(want: Expected, got: Found) -> list[str]:
-    said: list[str] = []
+def _differences(want: Expected, got: Recorded) -> list[str]:
+    differences: list[str] = []
     if got.first is not None and not want.first.holds(got.first):
-        said.append(f"first seen {got.first} lies outside {want.first}")
+        differences.append(f"first seen {got.first} lies outside {want.first}")
     if not want.last.holds(got.last):
-        said.append(f"last seen {got.last} lies outside {want.last}")
+        differences.append(f"last seen {got.last} lies outside {want.last}")
     if got.hits is not None and got.hits != want.hits:
-        said.append(f"{got.hits} hits, not {want.hits}")
+        differences.append(f"{got.hits} hits, not {want.hits}")
     if got.sensors is not None and got.sensors != len(want.sensors):
-        said.append(f"{got.sensors} sensors, not {len(want.sensors)}")
-    return said
+        differences.append(f"{got.sensors} sensors, not {len(want.sensors)}")
+    return differences
 
 
 def activity_disagreements(
-    sessions: Iterable[Session], found: Mapping[tuple[int, str, str], int]
+    sessions: Iterable[Session], recorded: Mapping[tuple[int, str, str], int]
 ) -> list[str]:
     """The same for events an hour.
 
     Args:
         sessions: what the clients did.
-        found: events by (hour in ms, feed, sensor).
+        recorded: events by (hour in ms, feed, sensor).
     """
     sure: dict[tuple[int, str, str], int] = {}
     possible: dict[tuple[int, str, str], int] = {}
@@ -174,16 +178,18 @@ def activity_disagreements(
                 possible[hour, *pair] = possible.get((hour, *pair), 0) + 1
                 if len(hours) == 1:
                     sure[hour, *pair] = sure.get((hour, *pair), 0) + 1
-    said = [
-        f"{key}: {found.get(key, 0)} events, not {sure.get(key, 0)} to {possible.get(key, 0)}"
-        for key in sorted(possible.keys() | found.keys())
-        if not sure.get(key, 0) <= found.get(key, 0) <= possible.get(key, 0)
+    differences = [
+        f"{key}: {recorded.get(key, 0)} events, not {sure.get(key, 0)} to {possible.get(key, 0)}"
+        for key in sorted(possible.keys() | recorded.keys())
+        if not sure.get(key, 0) <= recorded.get(key, 0) <= possible.get(key, 0)
     ]
     for feed, sensor in sorted(totals):
-        events = sum(n for (_, f, s), n in found.items() if (f, s) == (feed, sensor))
+        events = sum(n for (_, f, s), n in recorded.items() if (f, s) == (feed, sensor))
         if events != totals[feed, sensor]:
-            said.append(f"{feed} {sensor}: {events} events in all, not {totals[feed, sensor]}")
-    return said
+            differences.append(
+                f"{feed} {sensor}: {events} events in all, not {totals[feed, sensor]}"
+            )
+    return differences
 
 
 def _hour(at_ms: int) -> int:

@@ -16,7 +16,7 @@ from smtpfeeds_common.addresses import normalise_address
 from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_common.feeds import FEED_NAMES
 
-from .ledger import Bracket, Expected, Found, Key, disagreements
+from .ledger import Bracket, Expected, Key, Recorded, disagreements
 
 _HEADER_LINES: Final = 68
 _FOOTER_LINES: Final = 4
@@ -29,7 +29,7 @@ class PublishedRow(NamedTuple):
 
     asn: int | None
     name: str
-    found: Found
+    recorded: Recorded
     tags: tuple[str, ...] | None
     #: Empty where the format has none.
     cls: str = ""
@@ -83,7 +83,7 @@ def read_text(path: Path) -> Rows:
     rows: Rows = {}
     for line in body:
         asn, name, address, last, feed = (part.strip() for part in line.split("  |  "))
-        _add(rows, path, feed, address, asn, name, Found(None, second(last), None, None), None)
+        _add(rows, path, feed, address, asn, name, Recorded(None, second(last), None, None), None)
     if foot[-1] != f"#   Addresses: {len(rows)}":
         raise NotThatFormat(f"{path}: {len(rows)} rows, and the footer says {foot[-1]!r}")
     return rows
@@ -96,7 +96,7 @@ def read_csv(path: Path) -> Rows:
         for row in csv.DictReader(stream, strict=True):
             tags = tuple(row["tags"].split())
             _add(rows, path, row["category"], row["ipaddr"], row["ASN"], row["ASname"],
-                 _found(row), tags, row["class"])  # fmt: skip
+                 _recorded(row), tags, row["class"])  # fmt: skip
     return rows
 
 
@@ -111,12 +111,12 @@ def read_ndjson(path: Path) -> Rows:
         asn = _NOT_KNOWN if row["ASN"] is None else str(row["ASN"])
         name = _NOT_KNOWN if row["ASname"] is None else row["ASname"]
         _add(rows, path, row["category"], row["ipaddr"], asn, name,
-             _found(row), tuple(row["tags"]), row["class"])  # fmt: skip
+             _recorded(row), tuple(row["tags"]), row["class"])  # fmt: skip
     return rows
 
 
-def _found(row: Mapping[str, Any]) -> Found:
-    return Found(
+def _recorded(row: Mapping[str, Any]) -> Recorded:
+    return Recorded(
         second(row["first_seen"]), second(row["lastseen"]), int(row["hits"]), int(row["sensors"])
     )
 
@@ -128,14 +128,14 @@ def _add(
     address: str,
     asn: str,
     name: str,
-    found: Found,
+    recorded: Recorded,
     tags: tuple[str, ...] | None,
     cls: str = "",
 ) -> None:
     if feed not in FEED_NAMES or normalise_address(address) != address or (feed, address) in rows:
         raise NotThatFormat(f"{path}: the row of {address!r} in {feed!r} is odd, or there twice")
     number = None if asn == _NOT_KNOWN else int(asn)
-    rows[feed, address] = PublishedRow(number, name, found, tags, cls)
+    rows[feed, address] = PublishedRow(number, name, recorded, tags, cls)
 
 
 def second(text: str) -> Bracket:
@@ -159,14 +159,14 @@ def feed_disagreements(
         origins: the origin of each address.
         names: AS names, already in the form in which they are published.
     """
-    said: list[str] = []
+    differences: list[str] = []
     for name, rows in files.items():
         want = {key: row for key, row in expected.items() if _belongs(name, key[1])}
-        wrong = disagreements(want, {key: row.found for key, row in rows.items()})
+        wrong = disagreements(want, {key: row.recorded for key, row in rows.items()})
         wrong += _origin_disagreements(rows, origins, names, text=name.endswith(".txt"))
         wrong += _tag_disagreements(rows, want)
-        said += [f"{name}: {what}" for what in wrong]
-    return said
+        differences += [f"{name}: {what}" for what in wrong]
+    return differences
 
 
 def _belongs(file: str, address: str) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 from smtpfeeds_deploy.simulation.ledger import (
     Bracket,
     Expected,
-    Found,
     Key,
+    Recorded,
     Session,
     activity_disagreements,
     data_without_greet,
@@ -62,14 +62,14 @@ def test_sensors_and_their_addresses_are_kept_apart_in_sightings() -> None:
     assert parts["smtpgreet", CLIENT, "two"].hits == 1
 
 
-def row_found(**changed: Any) -> Found:
+def row_found(**changed: Any) -> Recorded:
     values: dict[str, Any] = {
         "first": Bracket(10, 10),
         "last": Bracket(25, 25),
         "hits": 2,
         "sensors": 1,
     }
-    return Found(**{**values, **changed})
+    return Recorded(**{**values, **changed})
 
 
 def test_every_way_to_disagree_is_said() -> None:
@@ -86,8 +86,8 @@ def test_every_way_to_disagree_is_said() -> None:
         ({"sensors": 2}, "2 sensors, not 1"),
     ]
     for changed, difference in ways:
-        (found,) = disagreements(want, {key: row_found(**changed)})
-        assert difference in found
+        (recorded,) = disagreements(want, {key: row_found(**changed)})
+        assert difference in recorded
     assert disagreements(want, {}) == [f"smtpgreet {CLIENT}: missing"]
     assert disagreements({}, {key: row_found()}) == [f"smtpgreet {CLIENT}: invented"]
 

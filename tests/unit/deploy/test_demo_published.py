@@ -1,4 +1,4 @@
-"""Published files read back: what is cut or odd is refused, what differs is said."""
+"""Published files read back: what is cut or odd is refused, what differs is differences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from smtpfeeds_deploy.simulation.ledger import Bracket, Expected, Found
+from smtpfeeds_deploy.simulation.ledger import Bracket, Expected, Recorded
 from smtpfeeds_deploy.simulation.published import (
     NotThatFormat,
     PublishedRow,
@@ -20,17 +20,17 @@ KEY = ("smtpgreet", "192.0.2.7")
 FULL_NAME = "Sample Cloud Survey Project for Openly Reachable Hosts"
 CUT_NAME = "Sample Cloud Survey Project fo"
 SEEN = Bracket(1_000, 1_999)
-ROW = PublishedRow(65537, CUT_NAME, Found(SEEN, SEEN, 1, 1), ("bare_lf",))
+ROW = PublishedRow(65537, CUT_NAME, Recorded(SEEN, SEEN, 1, 1), ("bare_lf",))
 WANT = Expected(Bracket(1_200, 1_300), Bracket(1_200, 1_300), 1, {"one"}, bare_lf=True)
 
 
-def said(row: PublishedRow, file: str = "smtpgreet.csv") -> list[str]:
+def differences(row: PublishedRow, file: str = "smtpgreet.csv") -> list[str]:
     return feed_disagreements({file: {KEY: row}}, {KEY: WANT}, {KEY[1]: 65537}, {65537: FULL_NAME})
 
 
 def test_row_that_says_what_the_client_did_agrees() -> None:
-    assert said(ROW) == []
-    assert said(ROW, "smtpgreet-ipv4.txt") == []
+    assert differences(ROW) == []
+    assert differences(ROW, "smtpgreet-ipv4.txt") == []
 
 
 @pytest.mark.parametrize(
@@ -41,24 +41,24 @@ def test_row_that_says_what_the_client_did_agrees() -> None:
         (ROW._replace(name="Sample Cloud"), "origin 65537 'Sample Cloud'"),
         (ROW._replace(tags=()), "tag bare_lf is False"),
         (ROW._replace(tags=("bare_lf", "full_host_name")), "tag full_host_name is True"),
-        (ROW._replace(found=ROW.found._replace(hits=2)), "2 hits"),
-        (ROW._replace(found=ROW.found._replace(last=Bracket(2_000, 2_999))), "last seen"),
+        (ROW._replace(recorded=ROW.recorded._replace(hits=2)), "2 hits"),
+        (ROW._replace(recorded=ROW.recorded._replace(last=Bracket(2_000, 2_999))), "last seen"),
     ],
 )
 def test_row_that_says_otherwise_is_said(row: PublishedRow, what: str) -> None:
-    (found,) = said(row)
-    assert what in found
+    (recorded,) = differences(row)
+    assert what in recorded
 
 
 def test_name_in_the_text_format_has_thirty_characters() -> None:
     whole = ROW._replace(name=FULL_NAME)
-    assert said(whole) == []
-    assert len(said(whole, "smtpgreet.txt")) == 1
+    assert differences(whole) == []
+    assert len(differences(whole, "smtpgreet.txt")) == 1
 
 
 def test_ipv4_row_in_the_ipv6_file_is_said_to_be_invented() -> None:
-    (found,) = said(ROW, "smtpgreet-ipv6.txt")
-    assert "invented" in found
+    (recorded,) = differences(ROW, "smtpgreet-ipv6.txt")
+    assert "invented" in recorded
 
 
 def test_cut_files_are_refused(tmp_path: Path) -> None:
