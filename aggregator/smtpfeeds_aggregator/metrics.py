@@ -125,6 +125,12 @@ class Metrics:
         for flood in floods[:_ACCOUNTS_MAX]:
             self.account_flooding.labels(flood.account, flood.reason).set(flood.messages_per_s)
 
+    @property
+    def published_s(self) -> float:
+        """Unix time of the last publication; 0: none yet."""
+        name = "smtpfeeds_publish_last_success_timestamp_seconds"
+        return self.registry.get_sample_value(name) or 0.0
+
     def _counter(self, name: str, about: str, labels: list[str] | None = None) -> Counter:
         return Counter(_PREFIX + name, about, labels or (), registry=self.registry)
 

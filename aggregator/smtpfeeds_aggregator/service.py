@@ -18,17 +18,19 @@ from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.signals import Signals
-from smtpfeeds_common.systemd import notify, watchdog_interval_s
+from smtpfeeds_common.systemd import is_notified, notify, watchdog_interval_s
 
 from .clock.database import DatabaseClock
 from .clock_watch import ClockWatch
 from .health import Health
+from .ingest.last_client import LastClientNote
 from .ingest.worker import IngestWorker
 from .maintenance import Maintenance
 from .meaning.lists.in_use import ListSource
 from .metrics import Metrics
 from .origin import OriginSource
 from .parts import Part
+from .progress import Progress
 from .settings import AggregatorSettings
 from .sources import Source
 from .store.clock import read_clock
@@ -83,6 +85,8 @@ class Service:
             retention=timedelta(days=settings.retention_days),
             addresses_per_prefix64=settings.addresses_per_prefix64,
         )
+        clients = LastClientNote()
+        self._progress = Progress(self.metrics, self.health, clients) if is_notified() else None
         worker = IngestWorker(
             self._source,
             store,
@@ -91,6 +95,7 @@ class Service:
             self.metrics,
             self.health,
             clock=self._clock,
+            note=None if self._progress is None else clients.note,
         )
         self._parts = self._make_parts(worker)
 
@@ -181,6 +186,8 @@ class Service:
                     "SIGHUP: passwords and certificates are read at each connection anyway; "
                     "other settings need a restart"
                 )
+            if ready and self._progress is not None:
+                self._progress.report()
             self._signals.wait(_TICK_S)
 
     def _say_ready(self) -> None:

@@ -4,12 +4,13 @@ The protocol is one datagram, https://www.freedesktop.org/software/systemd/man/s
 a library for it would be larger than this.
 """
 
+import json
 import logging
 import os
 import socket
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from .logs import fields
 
@@ -17,6 +18,13 @@ logger = logging.getLogger(__name__)
 
 #: A receiver that reads nothing must not hold up the program.
 _LIMIT_S: Final = 1.0
+#: The field of a program's progress, a JSON object.
+PROGRESS: Final = "X_SMTPFEEDS_PROGRESS"
+
+
+def is_notified(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether anybody receives."""
+    return "NOTIFY_SOCKET" in (os.environ if environ is None else environ)
 
 
 def notify(state: str, environ: Mapping[str, str] | None = None) -> None:
@@ -34,6 +42,14 @@ def notify(state: str, environ: Mapping[str, str] | None = None) -> None:
         logger.warning(
             "systemd not notified", extra=fields(state=state, reason=exc.strerror or str(exc))
         )
+
+
+def notify_progress(status: str, values: Mapping[str, Any]) -> None:
+    """Report how it goes: a line for `systemctl status`, and values for `smtpfeeds up`.
+
+    systemd ignores a field that it does not know; those that begin with X_ are for others.
+    """
+    notify(f"STATUS={status}\n{PROGRESS}={json.dumps(values)}")
 
 
 def notify_reloading() -> None:

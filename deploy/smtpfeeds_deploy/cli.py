@@ -1,5 +1,6 @@
 """The commands `smtpfeeds up` and `smtpfeeds demo`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def _networks(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
               help="Publish also addresses that are not publicly routable.")  # fmt: skip
 @click.option("--publish-exact-counts", is_flag=True,
               help="Publish exact numbers of events and sensors, not steps.")  # fmt: skip
+@click.option("--quiet", "-q", is_flag=True,
+              help="Show no line of how it goes; what goes wrong is still reported.")  # fmt: skip
 def up(
     folder: Path,
     smtp: tuple[str, ...],
@@ -65,18 +68,22 @@ def up(
     publish_every: int,
     publish_non_global: bool,  # noqa: FBT001 - click calls by keyword
     publish_exact_counts: bool,  # noqa: FBT001 - click calls by keyword
+    quiet: bool,  # noqa: FBT001 - click calls by keyword
 ) -> None:
     """Run everything on this one host, in one folder.
 
     A private PostgreSQL, the sensor and the aggregator. Prints a line that
     begins with "ready" when all of them listen, and runs until SIGINT or
     SIGTERM. Started again on the same folder it goes on with what is there.
+    Meanwhile a line at the bottom of the terminal shows what it hears, its
+    last publication and what is wrong; elsewhere a line is printed each minute.
 
     The published feeds are in DIR/feeds. Ask with, for example,
     `smtpfeeds query 192.0.2.0/24 --dir DIR`.
     """
     from .single_host.home import Home, Wanted
-    from .single_host.up import SingleHost, handle_signals, ready_line, to_stderr
+    from .single_host.life import Life
+    from .single_host.up import SingleHost, handle_signals, ready_line
 
     home = Home(folder)
     wanted = Wanted(
@@ -88,7 +95,7 @@ def up(
         publish_non_global=publish_non_global,
         publish_exact_counts=publish_exact_counts,
     )
-    host = SingleHost(home, wanted, signals=handle_signals(), say=to_stderr)
+    host = SingleHost(home, wanted, signals=handle_signals(), life=Life(sys.stderr, quiet=quiet))
     host.run(lambda: click.echo(ready_line(home)))
 
 

@@ -23,6 +23,7 @@ from smtpfeeds_common import __version__
 from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import Spool
+from smtpfeeds_common.systemd import is_notified, notify_progress
 
 from .counters import new_counters
 from .delivery.deliver import Delivery
@@ -137,6 +138,7 @@ class SensorService:
         self._periodic = Periodic(reactor)
         self._deliveries: list[DeliveryThread] = []
         self._links: list[BrokerLink] = []
+        self._reported: dict[str, int] = {}
         self._metrics: MetricsServer | None = None
         self._doubt_logged_s: float | None = None
 
@@ -147,6 +149,8 @@ class SensorService:
         every(_DAY_S, self.spool.begin_day, name="new day of IPv6 prefixes")
         if self._worker:
             every(1.0, functools.partial(self._stop_with, os.getppid()), name="watch on parent")
+        elif is_notified():
+            every(1.0, self._report_progress, name="progress")
         self._note_state()  # before the first batch: it says which version sealed it
         every(self._settings.state_interval_s, self._note_state, name="state")
         self._watch_clock()
@@ -229,6 +233,21 @@ class SensorService:
             logger.error(
                 "clock in doubt; events are kept without a date, and nothing is sealed",
                 extra=fields(reason=doubt),
+            )
+
+    def _report_progress(self) -> None:
+        """Report what was heard, where that has changed."""
+        values = {
+            "greets": self.count["greets"],
+            "datas": self.count["datas"],
+            "open_connections": len(self.reception.open),
+        }
+        if values != self._reported:
+            self._reported = values
+            notify_progress(
+                f"{values['greets']} greets and {values['datas']} data events heard, "
+                f"{values['open_connections']} connections open",
+                values,
             )
 
     def _note_state(self) -> None:

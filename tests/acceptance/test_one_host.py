@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import socket
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from acceptance.harness import (
+    FEEDS,
     STOP_LIMIT_S,
     Truth,
     clean_environment,
@@ -26,7 +29,7 @@ from acceptance.harness import (
 )
 from acceptance.processes import Process, descendants, only, still_there
 from smtpfeeds_deploy.simulation import made_up
-from smtpfeeds_deploy.simulation.ledger import Session
+from smtpfeeds_deploy.simulation.ledger import Session, expected_rows
 from smtpfeeds_deploy.simulation.simulate import Target
 from smtpfeeds_deploy.single_host import child
 from smtpfeeds_deploy.single_host.home import SENSOR
@@ -53,6 +56,8 @@ class Up:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
+                # No terminal, whatever the tests are run from.
+                start_new_session=True,
             )
 
     def wait_ready(self) -> None:
@@ -191,6 +196,95 @@ def test_killed_itself_it_leaves_no_process_and_loses_nothing(
     with running(folder, made_up_origins) as up:
         sessions += let_loose(made_up.visits(40, up.targets, seed=6))
         wait_to_agree(partial(published, sessions, folder), "the files")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_terminal_shows_what_is_heard_and_published(
+    tmp_path: Path, made_up_origins: dict[str, str], columns: int
+) -> None:
+    """Greets, data, the last client with its AS, the last publication; and what is wrong."""
+    up = Up(tmp_path / "site", options(made_up_origins))
+    ours, its = os.openpty()
+    termios.tcsetwinsize(its, (24, columns))
+    shown = Screen(ours)
+    up.process = subprocess.Popen(
+        child.command(["up", "--dir", str(up.folder), *up.options]),
+        env={**clean_environment(), "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=its,
+        text=True,
+        start_new_session=True,
+    )
+    os.close(its)
+    try:
+        up.wait_ready()
+        sessions = let_loose(made_up.visits(80, up.targets, seed=1))
+        counts = "greets {}  data {}  published ".format(
+            *(events(sessions, feed) for feed in FEEDS)
+        )
+        wait_for(lambda: shown.line().startswith(counts), counts)
+        client = re.compile(r"Z  last [0-9a-f.:]+ (AS\d|NA)")
+        wait_for(lambda: client.search(shown.line()) is not None, "the client")
+        assert f"logs are in {up.folder}/log" in shown.text().replace("\r\n", "")
+        programs = {process for process in up.family() if "run" in process.command}
+        os.kill(only(programs, "sensor run"), signal.SIGKILL)
+        wait_for(lambda: shown.line().startswith("! the sensor is down  "), "the fault")
+        wait_for(lambda: shown.line().startswith(counts), "the counts go on")
+        assert max(map(len, shown.drawn)) <= columns - 3
+        up.stop(signal.SIGTERM)
+        assert shown.line() == ""
+    finally:
+        if up.process.poll() is None:
+            up.stop(signal.SIGTERM)
+        up.process.communicate()
+        os.close(ours)
+
+
+def events(sessions: list[Session], feed: str) -> int:
+    return sum(row.hits for key, row in expected_rows(sessions).items() if key[0] == feed)
+
+
+class Screen:
+    """What a program shows on its terminal."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self._octets = b""
+        #: Every line that was drawn, also those that are gone.
+        self.drawn: list[str] = []
+        os.set_blocking(terminal, False)
+
+    def text(self) -> str:
+        """All that was written so far."""
+        with contextlib.suppress(BlockingIOError, OSError):  # OSError: nobody writes any more
+            while piece := os.read(self._terminal, 65_536):
+                self._octets += piece
+        return self._octets.decode()
+
+    def line(self) -> str:
+        """The line that changes, as it is now."""
+        text = self.text()
+        drawn = [part.partition("\r\n")[0] for part in text.split("\r\x1b[K")[1:]]
+        self.drawn = [part for part in drawn if not part.startswith("smtpfeeds up: ")]
+        last = text.rpartition("\r\n")[2]
+        return last.rpartition("\r\x1b[K")[2]
+
+
+def test_hangup_of_a_service_reads_files_again_and_stops_nothing(
+    tmp_path: Path, made_up_origins: dict[str, str]
+) -> None:
+    """Without a terminal SIGHUP is no hang-up; with one, it is gone and so is `up`."""
+    folder = tmp_path / "site"
+    with running(folder, made_up_origins) as up:
+        family = up.family()
+        up.process.send_signal(signal.SIGHUP)
+        wait_for(
+            lambda: "files read again" in (folder / "log" / "sensor.log").read_text(), "the sensor"
+        )
+        wait_for(lambda: "SIGHUP" in (folder / "log" / "aggregator.log").read_text(), "the other")
+        assert still_there(family) == family
+        assert up.stop(signal.SIGTERM) < STOP_LIMIT_S
 
 
 def test_second_one_on_the_same_folder_is_told_so(

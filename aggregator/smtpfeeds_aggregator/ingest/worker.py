@@ -28,7 +28,7 @@ from ..origin.lookup import OriginLookup
 from ..settings import AggregatorSettings
 from ..sources import Source
 from .collect import Collector
-from .handover import Handover
+from .handover import Collection, Handover
 from .write import HOLD_S, PROBE_S, Store, Writer
 
 
@@ -49,6 +49,7 @@ class IngestWorker:
         probe_s: float = PROBE_S,
         handover: Handover | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        note: Callable[[Collection], None] | None = None,
     ) -> None:
         """Build both threads' parts.
 
@@ -57,6 +58,7 @@ class IngestWorker:
             probe_s: after that it is looked for so often.
             handover: what passes between the threads.
             monotonic: the clock of all waiting.
+            note: called with each collection that was committed.
         """
         self.handover = handover or Handover()
         self.collector = Collector(
@@ -70,6 +72,7 @@ class IngestWorker:
             health,
             hold_s=hold_s,
             probe_s=probe_s,
+            note=note,
             monotonic=monotonic,
         )
 

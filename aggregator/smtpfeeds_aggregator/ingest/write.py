@@ -68,11 +68,12 @@ class Writer:
         *,
         hold_s: float,
         probe_s: float,
+        note: Callable[[Collection], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._store, self._handover = source, store, handover
         self._metrics, self._health = metrics, health
-        self._hold_s, self._probe_s = hold_s, probe_s
+        self._hold_s, self._probe_s, self._note = hold_s, probe_s, note
         self._hold = Hold(metrics, health, monotonic)
 
     def run(self, stop: Event) -> None:
@@ -108,6 +109,8 @@ class Writer:
         if outcome is not None:
             self._acknowledge(collection)
             self._count(collection, outcome)
+            if self._note is not None:
+                self._note(collection)
 
     def _is_current(self, collection: Collection) -> bool:
         return any(

@@ -90,7 +90,9 @@ def _prepare(folder: Path) -> None:
             earlier.take()
             earlier.leave()
             shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        home = Home(folder)
+        home.take()
+        home.leave()
         (folder / _MARKER).touch()
         made_up.write_origin_table(folder / ORIGIN_TABLE)
         made_up.write_as_names(folder / AS_NAMES)
@@ -128,7 +130,7 @@ def _running(home: Home) -> Iterator[None]:
 
 
 def _options(folder: Path) -> list[str]:
-    options = ["--dir", str(folder), "--publish-every", str(_PUBLISH_EVERY_S)]
+    options = ["--quiet", "--dir", str(folder), "--publish-every", str(_PUBLISH_EVERY_S)]
     options += ["--publish-non-global", "--publish-exact-counts"]
     options += ["--smtp", "127.0.0.1:0", "--trusted-proxy", "127.0.0.0/8"]
     if _has_ipv6_loopback():

@@ -28,6 +28,8 @@ from smtpfeeds_common.errors import SingleHostError
 
 #: The one sensor's name; it stays the same when the host's name changes.
 SENSOR: Final = "local"
+#: In an empty folder that is the root of a file system.
+_OF_A_FILE_SYSTEM: Final = frozenset({"lost+found"})
 _HEADER: Final = (
     "# Written by `smtpfeeds up` at each start: changes made here are lost.\n"
     "# Settings that it has no option for: the environment, as SMTPFEEDS_{program}_<SETTING>.\n"
@@ -63,18 +65,22 @@ class Home:
         self.feeds = self.folder / "feeds"
         self._lock: IO[str] | None = None
 
+        self.logs = self.folder / "log"
+
     def log(self, name: str) -> Path:
         """Where a program's log is."""
-        return self.folder / "log" / f"{name}.log"
+        return self.logs / f"{name}.log"
 
     def take(self) -> None:
         """Make the folder where it is missing, and hold it alone.
 
         Raises:
-            SingleHostError: another `smtpfeeds up` has it, or it cannot be written.
+            SingleHostError: another `smtpfeeds up` has it, it is something else's, or it cannot be
+                written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_ours()
             self.spools.mkdir(mode=0o700, exist_ok=True)
             lock = (self.folder / "lock").open("a+")
         except OSError as exc:
@@ -93,6 +99,18 @@ class Home:
             lock.write(f"{os.getpid()}\n")
             lock.flush()
         self._lock = lock
+
+    def _check_ours(self) -> None:
+        """See that nothing else is in the folder than what earlier runs have put there."""
+        names = {entry.name for entry in self.folder.iterdir()} - _OF_A_FILE_SYSTEM
+        if "lock" in names and self.spools.is_dir():
+            return
+        # A run that was cut short in its first moment.
+        if names - {"spool"}:
+            raise SingleHostError(
+                f"{self.folder} is not empty and no earlier `smtpfeeds up` made it: "
+                "give another --dir, or an empty folder"
+            )
 
     def leave(self) -> None:
         """Let another have it."""

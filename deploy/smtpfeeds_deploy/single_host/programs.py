@@ -8,8 +8,9 @@ life to the thread that started them.
 import os
 import subprocess
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from smtpfeeds_common.supervision import Child, Report
+from smtpfeeds_common.supervision import Child, Report, State
 
 from . import child
 from .bounded_log import BoundedLog
@@ -41,11 +42,19 @@ class Program(Child):
         self._arguments = tuple(arguments)
         self._environ = dict(environ)
         self._log_offset = 0
+        self._last_run: _Run | None = None
+
+    @property
+    def progress(self) -> Mapping[str, Any]:
+        """What this run of it last reported of how it goes."""
+        return {} if self._last_run is None else self._last_run.progress
 
     def look(self) -> None:
         """Do what is due, and keep the log's bound."""
         self.log.keep_bound()
         super().look()
+        if self.state is State.RUNNING and self._last_run is not None:
+            self._last_run.ready()  # takes what it has reported
 
     def last_words(self) -> str:
         """The end of what its last run has written."""
@@ -53,7 +62,8 @@ class Program(Child):
 
     def _run(self) -> "_Run":
         self._log_offset = self.log.size()
-        return _Run(child.command(self._arguments), self._environ, self.log)
+        self._last_run = _Run(child.command(self._arguments), self._environ, self.log)
+        return self._last_run
 
 
 class _Run:
@@ -80,6 +90,10 @@ class _Run:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def progress(self) -> Mapping[str, Any]:
+        return self._readiness.progress
 
     def ready(self) -> bool:
         return self._readiness.look()

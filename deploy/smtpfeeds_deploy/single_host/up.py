@@ -9,7 +9,6 @@ start: the sensor is then started first, and all goes on when there is room.
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from smtpfeeds_common.supervision import (
 
 from .bounded_log import BoundedLog
 from .home import Home, Wanted
+from .life import Facts, FactsOfTheRun, Life
 from .listening import listening
 from .postgres import PrivatePostgres
 from .programs import Program
@@ -41,11 +41,6 @@ _POSTGRES_STOP_LIMIT_S: Final = 1.5
 _POLL_S: Final = 0.1
 
 Say = Callable[[str], None]
-
-
-def to_stderr(text: str) -> None:
-    """Tell the operator what is going on; stdout is for the line that says `ready`."""
-    print(f"smtpfeeds up: {text}", file=sys.stderr, flush=True)  # noqa: T201 - a command's own words
 
 
 def handle_signals() -> Signals:
@@ -78,11 +73,12 @@ class _Stopped(Exception):
 class SingleHost:
     """Everything that `smtpfeeds up` runs, in one folder."""
 
-    def __init__(self, home: Home, wanted: Wanted, *, signals: Signals, say: Say) -> None:
+    def __init__(self, home: Home, wanted: Wanted, *, signals: Signals, life: Life) -> None:
         """Nothing is started yet."""
         self._home, self._wanted = home, wanted
-        self._signals, self._say = signals, say
-        self._report = _Spoken(say)
+        self._signals, self._life, self._say = signals, life, life.say
+        self._facts = FactsOfTheRun()
+        self._report = _Spoken(life.say)
         self._postgres = PrivatePostgres(home.folder, stop_limit_s=_POSTGRES_STOP_LIMIT_S)
         self._server = Child("PostgreSQL", lambda: _Server(self._postgres), self._report)
         environ = home.environment(os.environ, wanted)
@@ -113,18 +109,26 @@ class SingleHost:
             on_ready()
             while not self._signals.stop:
                 self._look()
+                self._life.show(self._gather)
                 self._signals.wait(_POLL_S)
+            self._life.end()
             self._say("stopping")
         except _Stopped:
             self._say("stopped before everything was ready")
         finally:
+            self._life.end()
             self._end()
             self._home.leave()
+
+    def _gather(self) -> Facts:
+        children = (self._server, self._sensor, self._aggregator)
+        down = [f"{each.name} is down" for each in children if each.state is not State.RUNNING]
+        return self._facts.gather(self._sensor.progress, self._aggregator.progress, down)
 
     def _start(self) -> None:
         self._say(f"starting the private PostgreSQL in {self._home.folder / 'postgres'}")
         self._until_there_is_room(self._start_database)
-        self._say("starting the sensor and the aggregator")
+        self._say(f"starting the sensor and the aggregator; their logs are in {self._home.logs}")
         for program in (self._sensor, self._aggregator):
             if program.state is State.DOWN:
                 program.start()

@@ -14,6 +14,7 @@ from smtpfeeds_common.signals import Signals
 from smtpfeeds_common.supervision import Child, State
 from smtpfeeds_deploy.single_host import up
 from smtpfeeds_deploy.single_host.home import Home, Wanted
+from smtpfeeds_deploy.single_host.life import Life
 from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
 from smtpfeeds_deploy.single_host.programs import Program
 
@@ -52,7 +53,7 @@ class Site:
             self.home,
             Wanted(smtp=("127.0.0.1:0",)),
             signals=cast("Signals", self),
-            say=self.said.append,
+            life=cast("Life", SimpleNamespace(say=self.said.append)),
         )
         self.host._server = cast("Child", Stub("PostgreSQL", self.started, self.start_server))
         for name in ("migration", "sensor", "aggregator"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from smtpfeeds_common.errors import SingleHostError
+from smtpfeeds_common.systemd import notify, notify_progress
 from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
 from smtpfeeds_deploy.single_host.home import Home, Wanted, toml_text
 from smtpfeeds_deploy.single_host.readiness import Readiness
@@ -23,6 +24,28 @@ def test_folder_in_use_by_another_says_so_and_by_whom(tmp_path: Path) -> None:
     first.leave()
     second.take()
     second.leave()
+
+
+def test_folder_that_is_not_empty_and_not_its_own_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """A slip of --dir must not fill somebody's home."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "letter.txt").write_text("mine\n")
+    (site / "lock").touch()  # a name that anybody may use
+    with pytest.raises(SingleHostError, match="is not empty and no earlier `smtpfeeds up` made it"):
+        Home(site).take()
+    assert sorted(entry.name for entry in site.iterdir()) == ["letter.txt", "lock"]
+
+
+@pytest.mark.parametrize("there", [(), ("spool",), ("lost+found",)])
+def test_folder_that_is_empty_or_its_own_is_taken(tmp_path: Path, there: tuple[str, ...]) -> None:
+    for name in there:
+        (tmp_path / name).mkdir()
+    for _ in range(2):
+        home = Home(tmp_path)
+        home.take()
+        home.leave()
+        (tmp_path / "origin-table.txt").touch()
 
 
 def test_folder_that_cannot_be_made_says_why(tmp_path: Path) -> None:
@@ -102,7 +125,7 @@ def test_last_words_are_those_of_this_run(tmp_path: Path) -> None:
     assert log.tail(since).splitlines() == [f"line {number}" for number in range(8, 20)]
 
 
-def test_ready_is_what_a_child_says_to_its_own_socket() -> None:
+def test_ready_is_what_a_child_reports_to_its_own_socket() -> None:
     readiness = Readiness()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as child:
         child.connect("\0" + readiness.address.removeprefix("@"))
@@ -110,4 +133,18 @@ def test_ready_is_what_a_child_says_to_its_own_socket() -> None:
         assert not readiness.look()
         child.send(b"STATUS=listening\nREADY=1")
         assert readiness.look()
+    readiness.close()
+
+
+def test_progress_is_what_a_child_reported_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    readiness = Readiness()
+    monkeypatch.setenv("NOTIFY_SOCKET", readiness.address)
+    notify_progress("1 greet", {"greets": 1})
+    notify_progress("2 greets", {"greets": 2})
+    assert not readiness.look()
+    assert readiness.progress == {"greets": 2}
+    for odd in ("nonsense", "[]", "1"):
+        notify(f"X_SMTPFEEDS_PROGRESS={odd}")
+        readiness.look()
+        assert readiness.progress == {}
     readiness.close()
