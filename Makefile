@@ -62,6 +62,10 @@ acceptance: setup test-programs ## acceptance with the large origin tables: ASN_
 docs: setup ## the reference pages, from the code
 	.venv/bin/python docs/make_reference.py
 
+.PHONY: pictures
+pictures: setup ## the README's pictures, from the demo's data (needs chromium)
+	.venv/bin/python docs/make_pictures.py
+
 .PHONY: clean
 clean: ## remove what was made here, .venv and the demo's folder included
 	rm -rf .venv .cache build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
