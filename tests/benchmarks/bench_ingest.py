@@ -302,7 +302,7 @@ def limit(bench: Bench, bodies: Sequence[bytes], table: OriginTable) -> float:
             with connection.transaction():
                 with connection.cursor() as cursor, cursor.copy(sql["copy_incoming"]) as copy:
                     copy.write(folded.copy)
-                connection.execute(sql["upsert_observations_of_one_sensor"], parameters)
+                connection.execute(sql["upsert_observations"], parameters)
                 connection.execute(sql["upsert_sightings"], parameters)
         spent = time.monotonic() - started
         check_rows(dsn, sum(folded.rows for folded in ready))

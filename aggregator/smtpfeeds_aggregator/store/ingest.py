@@ -111,6 +111,7 @@ class IngestStore:
                     _refuse_read_only(connection)
                     connection.execute(self._sql["set_up_session"])
                     connection.execute(self._sql["create_incoming"])
+                    connection.execute(self._sql["create_newcomer"])
                     session = self._end_abandoned(connection)
             except BaseException:
                 discard(connection)
@@ -258,10 +259,7 @@ class IngestStore:
         overflowed = 0
         if folded.has_ipv6:
             overflows, overflowed = self._admit(connection, retention, per_prefix)
-        one = "upsert_observations_of_one_sensor"
-        connection.execute(
-            self._sql[one if folded.one_sensor_each else "upsert_observations"], parameters
-        )
+        connection.execute(self._sql["upsert_observations"], parameters)
         parameters |= {"sensors": list(enrolments), "enrolments": list(enrolments.values())}
         connection.execute(self._sql["upsert_sightings"], parameters)
         return expired, overflows, overflowed

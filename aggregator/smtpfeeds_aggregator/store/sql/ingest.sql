@@ -19,6 +19,15 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
     asn bigint
 ) ON COMMIT DELETE ROWS;
 
+-- name: create_newcomer
+-- The addresses that come in and have no row yet, each with when it was first seen.
+CREATE OR REPLACE TEMPORARY VIEW newcomer AS
+SELECT i.ip, network(set_masklen(i.ip, 64)) AS prefix, least(min(i.first_seen), now()) AS first_seen
+FROM incoming i
+WHERE family(i.ip) = 6
+    AND NOT EXISTS (SELECT FROM observation o WHERE o.ip = i.ip AND o.feed = 'smtpgreet')
+GROUP BY i.ip;
+
 -- name: this_session
 SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid();
 
@@ -95,17 +104,11 @@ ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name;
 -- Count the new IPv6 addresses under their /64 and the day in which they were
 -- first seen; the row stays locked to the end. Gives back the prefixes that are
 -- over the limit now.
-WITH newcomer AS (
-    SELECT i.ip,
-        (greatest(least(min(i.first_seen), now()), now() - %(retention)s::interval)
-            AT TIME ZONE 'UTC')::date AS day
-    FROM incoming i
-    WHERE family(i.ip) = 6
-        AND NOT EXISTS (SELECT FROM observation o WHERE o.ip = i.ip AND o.feed = 'smtpgreet')
-    GROUP BY i.ip
-), counted AS (
+WITH counted AS (
     INSERT INTO prefix_admission AS p (prefix, day, addresses)
-    SELECT network(set_masklen(ip, 64)), day, count(*) FROM newcomer GROUP BY 1, 2 ORDER BY 1, 2
+    SELECT prefix,
+        (greatest(first_seen, now() - %(retention)s::interval) AT TIME ZONE 'UTC')::date, count(*)
+    FROM newcomer GROUP BY 1, 2 ORDER BY 1, 2
     ON CONFLICT (prefix, day) DO UPDATE SET addresses = p.addresses + EXCLUDED.addresses
     RETURNING p.prefix, p.day, p.addresses
 )
@@ -118,19 +121,12 @@ SELECT prefix, day, addresses FROM counted WHERE addresses > %(per_prefix)s;
 WITH crowded AS (
     SELECT * FROM unnest(%(prefixes)s::cidr[], %(days)s::date[], %(totals)s::bigint[])
         AS c (prefix, day, total)
-), newcomer AS (
-    SELECT i.ip, network(set_masklen(i.ip, 64)) AS prefix,
-        (greatest(least(min(i.first_seen), now()), now() - %(retention)s::interval)
-            AT TIME ZONE 'UTC')::date AS day
-    FROM incoming i
-    WHERE family(i.ip) = 6
-        AND NOT EXISTS (SELECT FROM observation o WHERE o.ip = i.ip AND o.feed = 'smtpgreet')
-    GROUP BY i.ip
 ), ranked AS (
     SELECT n.ip, c.total,
-        row_number() OVER (PARTITION BY n.prefix, n.day ORDER BY n.ip) AS rank,
-        count(*) OVER (PARTITION BY n.prefix, n.day) AS ours
-    FROM newcomer n JOIN crowded c ON c.prefix = n.prefix AND c.day = n.day
+        row_number() OVER (PARTITION BY c.prefix, c.day ORDER BY n.ip) AS rank,
+        count(*) OVER (PARTITION BY c.prefix, c.day) AS ours
+    FROM newcomer n JOIN crowded c ON c.prefix = n.prefix AND c.day =
+        (greatest(n.first_seen, now() - %(retention)s::interval) AT TIME ZONE 'UTC')::date
 ), refused AS (
     SELECT ip FROM ranked WHERE rank > greatest(%(per_prefix)s - (total - ours), 0)
 ), gone AS (
@@ -156,22 +152,6 @@ SELECT ip, feed,
     least(sum(hits), 4611686018427387903)::bigint, bit_or(flags), max(asn)
 FROM incoming
 GROUP BY ip, feed
-ORDER BY ip, feed
-ON CONFLICT (ip, feed) DO UPDATE SET
-    first_seen = least(o.first_seen, EXCLUDED.first_seen),
-    last_seen = greatest(o.last_seen, EXCLUDED.last_seen),
-    hits = least(o.hits + EXCLUDED.hits, 4611686018427387903),
-    flags = o.flags | EXCLUDED.flags,
-    asn = CASE WHEN %(annotated)s THEN EXCLUDED.asn ELSE o.asn END;
-
--- name: upsert_observations_of_one_sensor
--- The same where no address has rows of two sensors: nothing to group.
-INSERT INTO observation AS o (ip, feed, first_seen, last_seen, hits, flags, asn)
-SELECT ip, feed,
-    greatest(least(first_seen, now()), now() - %(retention)s::interval),
-    least(last_seen, now()),
-    hits, flags, asn
-FROM incoming
 ORDER BY ip, feed
 ON CONFLICT (ip, feed) DO UPDATE SET
     first_seen = least(o.first_seen, EXCLUDED.first_seen),
