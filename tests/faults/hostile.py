@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pika
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, NackError
 
 from ingest_support import DAY_MS, HOUR_MS, made_batch, now_ms
@@ -230,26 +231,31 @@ class HonestSensor:
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
-        connection: pika.BlockingConnection | None = None
+        channel: BlockingChannel | None = None
         while not self._stop.is_set():
             body = self._next()
-            while True:
+            confirmed = False
+            while not confirmed:
                 try:
-                    if connection is None:
-                        connection = pika.BlockingConnection(pika.URLParameters(self._url))
-                        channel = connection.channel()
-                        channel.confirm_delivery()
-                    key = routing_key(self.name)
-                    sent = pika.BasicProperties(delivery_mode=2, user_id=self.name)
-                    channel.basic_publish(EXCHANGE, key, body, sent, mandatory=True)
-                    break
+                    channel = channel or self._connect()
+                    self._publish(channel, body)
+                    confirmed = True
                 except NackError:
                     time.sleep(0.2)  # the queue is full: held, and sent again
                 except AMQPError:
-                    connection = None
+                    channel = None
             self._stop.wait(self._interval_s)
-        if connection is not None:
-            connection.close()
+        if channel is not None:
+            channel.connection.close()
+
+    def _connect(self) -> BlockingChannel:
+        channel = pika.BlockingConnection(pika.URLParameters(self._url)).channel()
+        channel.confirm_delivery()
+        return channel
+
+    def _publish(self, channel: BlockingChannel, body: bytes) -> None:
+        sent = pika.BasicProperties(delivery_mode=2, user_id=self.name)
+        channel.basic_publish(EXCHANGE, routing_key(self.name), body, sent, mandatory=True)
 
     def _next(self) -> bytes:
         self._seq += 1

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -172,8 +173,8 @@ def test_known_good_batch_runs_every_statement_and_leaves_nothing(
 ) -> None:
     executed: set[str] = set()
 
-    class Noting(dict[str, str]):
-        def __getitem__(self, name: str) -> str:
+    class Noting(dict[str, LiteralString]):
+        def __getitem__(self, name: str) -> LiteralString:
             executed.add(name)
             return super().__getitem__(name)
 
