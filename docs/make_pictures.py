@@ -21,6 +21,8 @@ FOLDER: Final = Path(__file__).parent / "pictures"
 _WIDTH: Final = 1200
 _HEIGHT: Final = 1450
 _COLUMNS: Final = 100
+#: A time to come, in seconds since 1970-01-01.
+_LATER_S: Final = 32_503_680_000
 _BROWSER: Final = (
     *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
@@ -70,8 +72,11 @@ def main() -> int:
         )
         shown = demo.stdout[demo.stdout.index("The feeds, by origin") :]
         shown = shown.split("The page of the feeds")[0].rstrip()
+        page = folder / "demo" / "feeds" / "current" / "index.html"
+        # The demo publishes each second and has ended: the picture shows a fresh page.
+        fresh = re.sub(r'data-expires="\d+"', f'data-expires="{_LATER_S}"', page.read_text("utf-8"))
+        page.write_text(fresh, "utf-8")
         for scheme in _SCHEMES:
-            page = folder / "demo" / "feeds" / "index.html"
             page_picture(page, scheme, FOLDER / f"page-{scheme}.png", folder / scheme)
             terminal_picture(f"$ smtpfeeds demo\n{shown}", scheme, FOLDER / f"demo-{scheme}.svg")
     return 0
