@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from smtpfeeds_common import __version__
-from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.errors import FAILED, SettingsError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.signals import Signals
 from smtpfeeds_common.systemd import is_notified, notify, watchdog_interval_s
@@ -133,7 +133,7 @@ class Service:
         logger.info("stopping", extra=fields())
         failed = self.finish()
         logger.info("stopped", extra=fields(failed=failed))
-        return 1 if failed else 0
+        return FAILED if failed else 0
 
     def start(self) -> None:
         """Start every part."""

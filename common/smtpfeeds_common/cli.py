@@ -6,9 +6,7 @@ aggregator's packages without noticing. What a group is, which extra it needs
 and its line of help are in one table here.
 """
 
-import errno
 import importlib
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +14,7 @@ from typing import Any, Final
 import click
 
 from . import __version__
+from .command_end import complain, ended_by_output, flush, unexpected
 from .errors import FAILED, SmtpfeedsError
 
 
@@ -69,10 +68,6 @@ COMMANDS: Final = {
 }
 
 
-#: A full file system or an exhausted quota.
-_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
-
-
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -103,37 +98,39 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line and end with its exit code (see ``command_end``)."""
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **extra)
+        try:
+            super().main(*args, **extra)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        except Exception as exc:  # noqa: BLE001 - printed, and never taken for an answer
+            code = unexpected(exc)
+        sys.exit(flush(code))
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments; ``--help`` writes here."""
+        with ended_by_output():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run; an error of ours becomes its message on stderr and its exit code."""
         try:
-            returned = super().invoke(ctx)
-            sys.stdout.flush()
+            with ended_by_output():
+                return super().invoke(ctx)
         except SmtpfeedsError as exc:
-            click.echo(f"smtpfeeds: {exc.message}", err=True)
+            complain(f"smtpfeeds: {exc.message}")
             ctx.exit(exc.exit_code)
-        except OSError as exc:
-            if exc.errno not in _NO_SPACE:
-                raise
-            _say_no_space(exc)
-            ctx.exit(FAILED)
         except ModuleNotFoundError as exc:
             # Commands import what they need when they run.
             _say_not_installed(ctx.invoked_subcommand or "", exc)
             raise
-        return returned
 
 
 class _NotInstalled(click.ClickException):
     exit_code = FAILED
-
-
-def _say_no_space(exc: OSError) -> None:
-    """Say what is full: a question's answer often goes to a file."""
-    where = exc.filename or "where the output goes"
-    click.echo(f"smtpfeeds: {exc.strerror}: {where}; what was written is not whole", err=True)
-    # What is still held for stdout would be tried, and told, again at the end.
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
-        os.dup2(nowhere.fileno(), 1)
 
 
 def _say_not_installed(command: str, exc: ModuleNotFoundError) -> None:

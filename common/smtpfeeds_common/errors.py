@@ -28,7 +28,7 @@ A class's docstring is its message where none is given. A message says what is
 wrong, where, and what to do. Hostile input is no error: it is counted and answered.
 
 Exit codes of a command: 0 done or found; 1 nothing found, or the answer is no; 2 wrong
-use; 3 one of these errors. Who asks can tell an empty answer from none at all.
+use; 3 one of these errors. ``command_end`` has the rest.
 """
 
 from typing import Final

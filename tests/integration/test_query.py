@@ -455,3 +455,25 @@ def test_output_to_a_pipe_is_plain(dsn: str, connection: Connection) -> None:
     assert "\x1b" not in done.stdout
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["address", "192.0.2.1"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("form", ["table", "json", "ndjson", "csv", "text"])
+@pytest.mark.parametrize("asked", ["query", "feed show smtpgreet"])
+def test_reader_that_takes_the_first_line_is_no_error(
+    dsn: str, connection: Connection, asked: str, form: str
+) -> None:
+    """`… | head -1` of a long answer, as monitoring scripts write it."""
+    connection.execute(
+        "INSERT INTO observation SELECT '9.0.0.0'::inet + g, 'smtpgreet', now(), now(), 1"
+        " FROM generate_series(1, 3000) g"
+    )
+    command = f'set -o pipefail; "$1" -m smtpfeeds_common.cli {asked} --format {form} | head -1'
+    done = subprocess.run(
+        ["bash", "-c", command, "bash", sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SMTPFEEDS_AGGREGATOR_DSN": dsn},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1

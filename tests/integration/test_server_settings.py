@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -194,6 +195,12 @@ def ask_everything(site: Site) -> None:
 
 def says_why_not(site: Site, words: str) -> None:
     """Each program and command ends with the reason, and with neither 0 nor "nothing found"."""
+    every_command_ends_with(site, 3, words)
+    with pytest.raises(DatabaseUnsuitable, match=words):
+        Service(site.settings)
+
+
+def every_command_ends_with(site: Site, code: int, words: str) -> None:
     for arguments in (
         ("aggregator", "migrate"),
         ("query",),
@@ -201,13 +208,19 @@ def says_why_not(site: Site, words: str) -> None:
         ("feed", "show", "smtpgreet"),
         ("feed", "crowded"),
         ("sensors",),
+        ("sensors", "refusals"),
+        ("exclude", "list"),
+        ("exclude", "add", "192.0.2.0/24", "--why", "ours"),
+        ("exclude", "remove", "192.0.2.0/24"),
+        ("forget", "192.0.2.1", "--yes"),
+        ("aggregator", "clock"),
+        ("aggregator", "accept-clock", "--yes"),
+        ("sensors", "list"),
         ("sensors", "purge", "s1", "--since", "1h", "--yes"),
     ):
         result = site.command(*arguments)
-        assert result.exit_code == 3, (arguments, result.output)
-        assert words in result.stderr, arguments
-    with pytest.raises(DatabaseUnsuitable, match=words):
-        Service(site.settings)
+        assert result.exit_code == code, (arguments, result.output)
+        assert re.search(words, result.stderr), (arguments, result.stderr)
 
 
 @pytest.mark.parametrize("defaults", SETTINGS.values(), ids=SETTINGS.keys())
@@ -312,3 +325,35 @@ def test_pool_in_session_mode_without_a_second_session_is_no_hindrance(
     with Pooler(pooler_folder, postgres, "session", default_pool_size=1) as pooler:
         site.dsn = pooler.dsn(site.dsn)
         ok(site.command("aggregator", "migrate"))
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (" password=wrong", 3, "password authentication failed.*check dsn"),
+        ("", 3, "no password supplied.*check dsn"),
+        (" user=nobody-here password=x", 3, "authentication failed.*check dsn"),
+        (" host=/nowhere", 3, "cannot be used now"),
+        (" connect_timeout=soon", 2, "dsn"),
+        (" passwort=secret", 2, "dsn"),
+        (" sslmode=perhaps", 3, "sslmode.*check dsn"),
+        (" port=many", 2, "dsn"),
+    ],
+)
+def test_wrong_dsn_is_never_taken_for_an_empty_answer(
+    guarded: PostgresServer, tmp_path: Path, more: str, code: int, words: str
+) -> None:
+    site = site_in(tmp_path, guarded.private.dsn + more)
+    every_command_ends_with(site, code, words)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server that asks the aggregator's account for a password."""
+    folder = tmp_path_factory.mktemp("guarded")
+    rules = folder / "pg_hba.conf"
+    rules.write_text("local all postgres trust\nlocal all all scram-sha-256\n")
+    folder.chmod(0o755)
+    server = PostgresServer(folder, settings={"hba_file": str(rules)})
+    with server.private:
+        yield server

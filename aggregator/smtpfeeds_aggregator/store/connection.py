@@ -49,6 +49,8 @@ _REFUSED: Final = re.compile(
     r"|no pg_hba\.conf entry"
     r'|(database|role) "[^"]*" does not exist|permission denied for database'
     r"|certificate verify failed|does not support SSL|not permitted to log in"
+    # A value of the DSN that libpq itself does not understand, or a file that it names.
+    r"|invalid (\w+ )?value|invalid port number|root certificate file .* does not exist"
 )
 
 
@@ -70,7 +72,7 @@ def connect(
         read_only: the server refuses whatever would write.
 
     Raises:
-        SettingsError: no DSN, or it cannot be read.
+        SettingsError: no DSN, or it cannot be read or used.
         DatabaseRefused: a server refuses the DSN; where its messages are not in English this
             is not recognised, and is the last of these.
         DatabaseUnsuitable: the server, or a pooler in front of it, cannot be used.
@@ -98,6 +100,8 @@ def connect(
 def _open(parameters: dict[str, Any]) -> Connection:
     try:
         return Connection.connect(**parameters, autocommit=True)
+    except psycopg.ProgrammingError as exc:
+        raise SettingsError(f"dsn: {one_line(exc)}") from exc
     except psycopg.OperationalError as exc:
         text = one_line(exc)
         if _REFUSED.search(text):
