@@ -24,6 +24,8 @@ from .store.migrations import check_schema
 logger = logging.getLogger(__name__)
 
 _LONGEST_RETRY_S: Final = 5.0
+#: Different reasons of one wait that are logged.
+_LOGGED_REASONS: Final = 10
 #: Longer than a try (several hosts, each with its time to connect) and the wait after it.
 _EXTEND: Final = "EXTEND_TIMEOUT_USEC=120000000"
 
@@ -51,7 +53,7 @@ def wait_for_database(settings: AggregatorSettings, signals: Signals) -> bool:
         DatabaseRefused: the server does not take the account, or has no such database.
         SchemaMismatch: the schema is missing, older or newer.
     """
-    waiting_for = ""
+    logged: set[str] = set()
     backoff = Backoff(_LONGEST_RETRY_S)
     while not signals.stop:
         try:
@@ -59,13 +61,14 @@ def wait_for_database(settings: AggregatorSettings, signals: Signals) -> bool:
         except DatabaseRefused:
             raise
         except DatabaseUnavailable as exc:
-            if exc.message != waiting_for:
-                waiting_for = exc.message
-                logger.warning("waiting for the database", extra=fields(reason=waiting_for[:300]))
+            # Each reason once: behind a proxy two of them may alternate for hours.
+            if exc.message not in logged and len(logged) < _LOGGED_REASONS:
+                logged.add(exc.message)
+                logger.warning("waiting for the database", extra=fields(reason=exc.message[:300]))
             notify(f"STATUS=waiting for the database\n{_EXTEND}")
             signals.wait(backoff.next_s())
         else:
-            if waiting_for:
+            if logged:
                 logger.info("the database is there", extra=fields())
             return True
     return False

@@ -74,7 +74,8 @@ def test_long_absence_leaves_the_queue_to_others_and_ends(
     server: PostgresServer, vhost: Vhost, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a minute (here: a second) the consumer is cancelled; the broker has all of it back."""
-    quick = {"hold_s": 1.0, "probe_s": 1.0}
+    defaults = worker.IngestWorker.__init__.__kwdefaults__
+    quick = {**(defaults or {}), "hold_s": 1.0, "probe_s": 1.0}
     monkeypatch.setattr(worker.IngestWorker.__init__, "__kwdefaults__", quick)
     dsn = migrated_database(server)
     spool = uuid.uuid4()
@@ -178,14 +179,19 @@ def test_database_that_stays_connected_and_never_answers_is_given_up(
 def test_slow_database_is_given_less_at_a_time_and_gets_on(
     postgres: PostgresServer, vhost: Vhost, publisher: Publisher
 ) -> None:
-    """Ten batches together are over the limit, one by one they are not: none waits for ever."""
+    """Several batches together are over the limit, one by one they are not: none waits for ever."""
     dsn = migrated_database(postgres)
     slow = Table(dsn)
+    # Whatever the machine: several rows take as long as anyone waits, a single one no time.
     slow.run(
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
-        " 'BEGIN PERFORM pg_sleep(0.15); RETURN NEW; END'"
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"
+        " IF (SELECT count(*) FROM written) > 1 THEN PERFORM pg_sleep(600); END IF;"
+        " RETURN NULL; END'"
     )
-    slow.run("CREATE TRIGGER slow BEFORE INSERT ON sighting FOR EACH ROW EXECUTE FUNCTION slow()")
+    slow.run(
+        "CREATE TRIGGER slow AFTER INSERT ON sighting REFERENCING NEW TABLE AS written"
+        " FOR EACH STATEMENT EXECUTE FUNCTION slow()"
+    )
     settings = settings_of(dsn, vhost.url, database_timeout_s=1, ingest_wait_ms=1500)
     with running(settings) as service:
         until(lambda: service._source.consuming, "the aggregator consumes")
@@ -194,7 +200,7 @@ def test_slow_database_is_given_less_at_a_time_and_gets_on(
             publisher.publish(made_batch(greet(f"192.0.2.{seq}"), spool=spool, seq=seq))
         until(lambda: hits(dsn) == 10, "all 10 count", limit_s=30)
         until(lambda: service.health.problems() == [], "all is well again")
-        assert sample(service, "timeouts_total") == 1
+        assert sample(service, "timeouts_total") >= 1
     assert hits(dsn) == 10
     slow.connection.close()
     publisher.close()

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from ingest_support import Table, now_ms, until
@@ -62,12 +61,10 @@ def test_migrate_run_and_stop(database: str, tmp_path: Path) -> None:
         asked = Table(database)
         until(lambda: bool(asked.rows()), "the greet is stored")
         asked.connection.close()
-        started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert listening.recv(100) == b"STOPPING=1"
         said = process.communicate(timeout=20)[1]
     assert process.returncode == 0
-    assert time.monotonic() - started < 10
     assert len([line for line in said.splitlines() if " ready " in line]) == 1
     assert "192.0.2.1" not in said, "no address is logged"
 

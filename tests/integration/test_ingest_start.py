@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class Waiting:
     def __init__(self, dsn: str) -> None:
         self.signals = Signals()
         self.found: list[bool] = []
-        self.thread = threading.Thread(target=self._run, args=(dsn,))
+        self.thread = threading.Thread(target=self._run, args=(dsn,), daemon=True)
         self.thread.start()
 
     def _run(self, dsn: str) -> None:
@@ -47,15 +46,15 @@ def test_database_that_is_away_is_waited_for_and_said_once(
     cutting_proxy: Callable[[Target], CuttingProxy],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    proxy = cutting_proxy(postgres.private.socket_path)
-    proxy.refuse()
+    proxy = cutting_proxy(postgres.private.socket_path.with_name("nothing listens here"))
     caplog.set_level(logging.INFO)
     waiting = Waiting(postgres.dsn_through(proxy.host, proxy.port, dsn))
-    until(lambda: "waiting for the database" in caplog.messages, "it says so")
-    time.sleep(2)  # several tries
+    until(lambda: proxy.accepted >= 4, "it tries again and again")
     assert waiting.thread.is_alive()
-    assert caplog.messages.count("waiting for the database") == 1
-    proxy.forward()
+    waits = [record for record in caplog.records if record.message == "waiting for the database"]
+    reasons = [str(vars(record)["fields"]) for record in waits]
+    assert len(reasons) == len(set(reasons)), "each reason once"
+    proxy.aim(postgres.private.socket_path)
     assert waiting.end()
     assert caplog.messages[-1] == "the database is there"
 
@@ -72,9 +71,10 @@ def test_database_that_takes_connections_and_says_nothing_is_waited_for(
     assert waiting.end()
 
 
-def test_stop_ends_the_wait(tmp_path: Path) -> None:
+def test_stop_ends_the_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     waiting = Waiting(f"host={tmp_path} dbname=nothing")
-    time.sleep(0.2)
+    until(lambda: "waiting for the database" in caplog.messages, "it waits")
     waiting.signals.ask_to_stop()
     assert not waiting.end()
 

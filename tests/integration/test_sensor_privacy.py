@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sensor_support import running, settle
+from sensor_support import running
+from servers.processes import wait_until
 
 #: What a client says of itself and others; each word is found again nowhere.
 SAID = (b"greeting-name", b"from-whom", b"to-whom", b"c2VjcmV0LXVzZXI", b"whose-box", b"the-text")
@@ -29,8 +30,8 @@ def test_no_argument_and_no_content_is_found_in_any_file(tmp_path: Path, policy:
             assert codes == [250, 502, 250, 250, 252, 354 if policy == "drain" else 554]
             client.send(BODY if policy == "drain" else b"unknown the-text\r\n")
             client.reply()
-        settle(0.2)
-        assert set(sensor.rows()) == {("smtpgreet", "127.0.0.1"), ("smtpdata", "127.0.0.1")}
+        both = {("smtpgreet", "127.0.0.1"), ("smtpdata", "127.0.0.1")}
+        wait_until(lambda: set(sensor.rows()) == both, limit_s=10, what="both events are stored")
         assert _found(tmp_path) == []
         assert sensor.stop() == 0
     assert _found(tmp_path) == []

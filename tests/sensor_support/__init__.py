@@ -165,6 +165,19 @@ class Client:
         self.send(octets)
         return self.reply()
 
+    def was_read(self) -> bool:
+        """Whether the sensor's program has read all that was sent; IPv4 alone.
+
+        On loopback what is sent is in the other socket's queue at once; the kernel lists how much.
+        """
+        near, far = self.socket.getsockname(), self.socket.getpeername()
+        wanted = (_hex_place(far), _hex_place(near))
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if (fields[1], fields[2]) == wanted:
+                return int(fields[4].partition(":")[2], 16) == 0
+        return True
+
     def is_closed(self, limit_s: float = 5) -> bool:
         """Whether the sensor closes, with nothing more said."""
         self.socket.settimeout(limit_s)
@@ -174,6 +187,11 @@ class Client:
             return False
         except ConnectionError:
             return True
+
+
+def _hex_place(place: tuple[str, int]) -> str:
+    """An IPv4 address and port as /proc/net/tcp writes them."""
+    return f"{int.from_bytes(socket.inet_aton(place[0]), sys.byteorder):08X}:{place[1]:04X}"
 
 
 @contextmanager

@@ -70,6 +70,10 @@ class CuttingProxy:
         """
         self._order(self._set(Wire.BLACKHOLE))
 
+    def aim(self, target: Target) -> None:
+        """Forward new connections to another target; where nothing listens, they are reset."""
+        self._target = target
+
     def cut(self) -> int:
         """Reset every connection; new ones are taken. Returns how many there were."""
         return self._order(self._reset_all())
