@@ -142,6 +142,7 @@ def test_early_talker_is_noted_and_answered_in_turn() -> None:
         b" \t\r1",
         b" \x16\x03",
         b" \x0bEHLO",
+        b"\x0bEHLO x\r\n",
         b"Data: x\r\n",
         b"\x16\x02",
         b"\xff",

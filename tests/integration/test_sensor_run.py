@@ -74,6 +74,15 @@ def test_session_is_in_the_spool_when_it_is_answered(sensor: SensorProcess) -> N
         assert sensor.rows()["smtpdata", "192.0.2.1"][0] == 1
         assert client.say(b"QUIT\r\n") == 221
         assert client.is_closed()
+    # What it did after its events is noted with both, and counts nothing.
+    wait_until(
+        lambda: all(
+            sensor.rows()[feed, "192.0.2.1"][1] & Flags.QUIT for feed in ("smtpgreet", "smtpdata")
+        ),
+        limit_s=10,
+        what="the notes",
+    )
+    assert [sensor.rows()[feed, "192.0.2.1"][0] for feed in ("smtpgreet", "smtpdata")] == [1, 1]
 
 
 def test_ipv4_and_ipv6_side_by_side_each_with_its_address(sensor: SensorProcess) -> None:

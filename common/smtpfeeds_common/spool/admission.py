@@ -35,19 +35,29 @@ class PrefixAdmission:
         start = self._starts.get(ip[:8])
         if start is None:
             return self._admit_first(ip)
+        if self._is_among(ip[8:], start):
+            return True
         number = start // self._places_bytes
         end = self._ends[number]
-        interface_id = ip[8:]
+        if end - start >= self._places_bytes:
+            return False
+        self._ids[end : end + _ID_BYTES] = ip[8:]
+        self._ends[number] = end + _ID_BYTES
+        return True
+
+    def has(self, ip: bytes) -> bool:
+        """Whether a packed IPv6 address was admitted today; asks for no place."""
+        start = self._starts.get(ip[:8])
+        return start is not None and self._is_among(ip[8:], start)
+
+    def _is_among(self, interface_id: bytes, start: int) -> bool:
+        end = self._ends[start // self._places_bytes]
         at = self._ids.find(interface_id, start, end)
         while at >= 0:
             if not at % _ID_BYTES:
                 return True
             at = self._ids.find(interface_id, at + 1, end)  # that was of two neighbours
-        if end - start >= self._places_bytes:
-            return False
-        self._ids[end : end + _ID_BYTES] = interface_id
-        self._ends[number] = end + _ID_BYTES
-        return True
+        return False
 
     def _admit_first(self, ip: bytes) -> bool:
         if len(self._starts) >= self._prefixes or not self._places_bytes:

@@ -60,6 +60,11 @@ class Fold:
     overflow: dict[tuple[int, bytes], list[int]] = field(default_factory=dict)
     events: int = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write, neither events nor notes."""
+        return not self.events and not self.rows
+
     def clear(self) -> None:
         """All of it is written."""
         self.rows, self.buckets, self.overflow, self.events = {}, {}, {}, 0

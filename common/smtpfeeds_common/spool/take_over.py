@@ -182,7 +182,8 @@ def _is_sound(table: str, row: tuple[Any, ...]) -> bool:
         isinstance(key, bytes)
         and len(key) in lengths
         and least <= first_ms <= last_ms < MS_MAX
-        and hits > 0
+        # A note has no hit; the events of a prefix have.
+        and hits >= (0 if table.endswith("observation") else 1)
     )
 
 

@@ -22,6 +22,9 @@ class FakeSpool:
         self._rows: set[tuple[int, bytes]] = set()
         #: Events of each commit that wrote some.
         self.commits: list[list[Event]] = []
+        #: Behaviours that followed their event, not written and written.
+        self._later: list[tuple[Event, int]] = []
+        self.later: list[tuple[Event, int]] = []
         #: How often a commit was tried.
         self.tries = 0
         #: Days that have begun since the start.
@@ -42,6 +45,10 @@ class FakeSpool:
         self._rows.add(key)
         return True
 
+    def note(self, event: Event, flags: int) -> None:
+        """Take behaviours that became known after their event."""
+        self._later.append((event, flags))
+
     def begin_day(self) -> None:
         """A day has passed."""
         self.days += 1
@@ -55,11 +62,13 @@ class FakeSpool:
         """Write what was folded, unless there is trouble."""
         self.tries += 1
         self._open()
-        if not self._folded:
+        if not self._folded and not self._later:
             return
         self._check()
-        self.commits.append(self._folded)
-        self._folded, self._rows = [], set()
+        if self._folded:
+            self.commits.append(self._folded)
+        self.later += self._later
+        self._folded, self._later, self._rows = [], [], set()
 
     def note_state(self, reading: Reading, **notes: object) -> None:
         """Leave the sensor's state, unless there is trouble."""

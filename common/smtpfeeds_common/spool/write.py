@@ -152,6 +152,22 @@ class Spool:
         fold.rows[key] = [at_ms, at_ms, 1, flags, bit]
         return True
 
+    def note(self, event: Event, flags: int) -> None:
+        """Take behaviours that became known after their event, which was folded before.
+
+        A note has the time of its event and no hit, and moves no count. It is written with the
+        next commit. Where its event is counted under a /64, or a bound is reached, it is dropped.
+        """
+        fold = self._dated if event.dated else self._undated
+        row = fold.rows.get((event.feed, event.ip))
+        if row is not None:
+            row[3] |= flags
+            return
+        if len(event.ip) == IPv6_BYTES and not self._admission.has(event.ip):
+            return
+        if len(self._dated.rows) + len(self._undated.rows) < self.bounds.memory_rows:
+            fold.rows[event.feed, event.ip] = [event.at_ms, event.at_ms, 0, flags, 0]
+
     def _fold_overflow(self, fold: Fold, feed: int, prefix: bytes, at_ms: int) -> bool:
         row = fold.overflow.get((feed, prefix))
         if row is None:
@@ -187,12 +203,12 @@ class Spool:
             SpoolDamaged: SQLite calls the file malformed: ``replace`` it.
         """
         db = self._opened()
-        if not self._dated.events and not self._undated.events:
+        if self._dated.is_empty and self._undated.is_empty:
             return
         with transaction(db, self.path):
-            if self._dated.events:
+            if not self._dated.is_empty:
                 self._write_dated(db)
-            if self._undated.events:
+            if not self._undated.is_empty:
                 self._write_undated(db)
             if self._dropped_unwritten:
                 db.execute(ADD_META, ("drops", self._dropped_unwritten))

@@ -37,6 +37,8 @@ RETRY_S: Final = 0.003
 PATIENCE_S: Final = 1.0
 #: Between two tries once memory has taken over.
 MEMORY_RETRY_S: Final = 1.0
+#: How long a note may wait for events to be written with.
+NOTES_S: Final = 1.0
 #: At a clean stop a spool that cannot be written is tried again for so long.
 STOP_PATIENCE_S: Final = 2.0
 _STOP_RETRY_S: Final = 0.02
@@ -58,6 +60,9 @@ class EventSpool(Protocol):
     def fold(self, event: Event) -> bool:
         """Take one event in memory."""
         ...
+
+    def note(self, event: Event, flags: int) -> None:
+        """Take behaviours that became known after their event."""
 
     def commit(self) -> None:
         """Write what was folded."""
@@ -104,7 +109,8 @@ class Recorder:
         """Begin with the spool's file, or in memory where there is none yet."""
         self._spool, self._timer, self._clock, self._count = spool, timer, clock, count
         self._holders: list[Holder] = []
-        self._is_scheduled = False
+        #: Whether a commit will come; and whether that can wait, for only notes need it.
+        self._is_scheduled = self._is_for_notes = False
         self._locked_since_s = 0.0
         self._is_finished = False
         self.state = Writing.FILE
@@ -112,11 +118,16 @@ class Recorder:
         if spool.unopened:
             self._keep_in_memory(spool.unopened)
 
-    def hear(self, holder: Holder, feed: int, ip: bytes, flags: int, target: int) -> bool:
-        """Take one event.
+    @property
+    def holds_replies(self) -> bool:
+        """Whether replies to what is heard now must be held until ``release`` is called."""
+        return self.state is not Writing.MEMORY
+
+    def hear(self, holder: Holder, feed: int, ip: bytes, flags: int, target: int) -> Event:
+        """Take one event; the holder is released once it is written, where it must wait.
 
         Returns:
-            Whether the replies must be held until ``release`` is called.
+            The event with its time, for ``note``.
         """
         utc_ms, elapsed_ms, _ = self._clock.read()
         if utc_ms is None:
@@ -126,19 +137,32 @@ class Recorder:
             event = Event(feed, ip, utc_ms, flags, target)
         if not self._spool.fold(event):
             self._count["events_dropped"] += 1
-        if self.state is Writing.MEMORY:
-            return False
-        if not self._holders or self._holders[-1] is not holder:
-            self._holders.append(holder)
+        if self.state is not Writing.MEMORY:
+            if not self._holders or self._holders[-1] is not holder:
+                self._holders.append(holder)
+            # A commit that notes alone wait for does not keep replies waiting.
+            if not self._is_scheduled or self._is_for_notes:
+                self._commit_in(0)
+        return event
+
+    def note(self, event: Event, flags: int) -> None:
+        """Take behaviours that became known after their event; written soon, and nothing waits."""
+        self._spool.note(event, flags)
         if not self._is_scheduled:
-            self._commit_in(0)
-        return True
+            self._is_for_notes = True
+            self._is_scheduled = True
+            self._timer.callLater(NOTES_S, self._commit_notes)
 
     # Commits
 
     def _commit_in(self, delay_s: float) -> None:
-        self._is_scheduled = True
+        self._is_scheduled, self._is_for_notes = True, False
         self._timer.callLater(delay_s, self._commit)
+
+    def _commit_notes(self) -> None:
+        if self._is_for_notes:  # else events brought a commit forward, which took them along
+            self._is_for_notes = False
+            self._commit()
 
     def _commit(self) -> None:
         self._is_scheduled = False

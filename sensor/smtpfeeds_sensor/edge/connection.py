@@ -29,6 +29,8 @@ from twisted.internet.interfaces import IHandshakeListener, IProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from smtpfeeds_common.spool import Event
+
 from ..smtp.dialogue import Dialogue
 from .proxy_header import ProxyHeaderReader
 from .reception import Reception
@@ -75,6 +77,7 @@ class Connection(Sender):
         "_began",
         "dialogue",
         "due",
+        "events",
         "header",
         "heard_at",
         "held",
@@ -103,6 +106,8 @@ class Connection(Sender):
         #: Whether its events and counts are kept: not those of monitors.
         self.recorded = True
         self.target = 0
+        #: What was recorded of it: behaviours may still follow.
+        self.events: tuple[Event, ...] = ()
         self._began = self.heard_at = reception.deadlines.now
         #: Written by ``Deadlines`` alone.
         self.due = 0
@@ -169,6 +174,11 @@ class Connection(Sender):
             reception.in_tls -= 1
         if self.dialogue is not None:
             reception.limits.leave(self.ip)
+            flags = self.dialogue.flags
+            for event in self.events:
+                if flags != event.flags:
+                    reception.recorder.note(event, flags)
+            self.events = ()
         self.state.gone(self)
 
     @property

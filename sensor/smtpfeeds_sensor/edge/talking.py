@@ -59,14 +59,15 @@ def record(connection: Connection, dialogue: Dialogue) -> bool:
     if not connection.recorded:
         return False
     reception = connection.reception
-    waits = False
+    recorder = reception.recorder
     for bit, feed, counter in _FEEDS:
         if heard & bit:
             reception.count[counter] += 1
-            waits |= reception.recorder.hear(
+            event = recorder.hear(
                 connection, feed, connection.ip, dialogue.flags, connection.target
             )
-    return waits
+            connection.events += (event,)
+    return recorder.holds_replies
 
 
 def hold(connection: Connection, replies: bytes) -> None:

@@ -29,9 +29,10 @@ def split_verb(line: bytes) -> tuple[bytes, bytes]:
     Blanks, tabs and CR (from lines that end by LF CR) may stand before the word, blanks and tabs
     behind it: real clients send all of these.
     """
-    words = line.split(None, 1)
-    if not words:
+    line = line.lstrip(BLANKS)
+    if not line or line[0] not in _LETTERS:
         return b"", b""
+    words = line.split(None, 1)
     return words[0], words[1].rstrip() if len(words) > 1 else b""
 
 

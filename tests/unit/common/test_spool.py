@@ -423,3 +423,58 @@ def test_undated_events_fold_apart_and_share_the_bounds(path: Path) -> None:
     ]
     assert read_status(path).undated == 1
     assert read_status(path).drops == 1
+
+
+def test_note_adds_behaviours_to_its_event_and_counts_nothing(path: Path) -> None:
+    """Before the commit, after it, and after the event was sealed away."""
+    spool = opened(path)
+    event = Event(0, IP, NOW, flags=1, target=3)
+    spool.fold(event)
+    spool.note(event, 1 | 2)
+    spool.commit()
+    spool.note(event, 1 | 2 | 4)
+    assert spool.unwritten == 0
+    spool.commit()
+    assert query(path, "SELECT * FROM observation") == [(0, IP, NOW, NOW, 1, 7, 1 << 3)]
+    db = sqlite3.connect(path)
+    db.execute("DELETE FROM observation")
+    db.commit()
+    db.close()
+    spool.note(event, 8)
+    spool.commit()
+    spool.close()
+    assert query(path, "SELECT * FROM observation") == [(0, IP, NOW, NOW, 0, 8, 0)]
+    assert query(path, "SELECT events FROM activity") == [(1,)]
+
+
+def test_note_of_an_undated_event_waits_with_it(path: Path) -> None:
+    spool = opened(path)
+    event = Event(0, IP, 5000, flags=1, dated=False)
+    spool.fold(event)
+    spool.commit()
+    spool.note(event, 3)
+    spool.commit()
+    spool.close()
+    assert query(path, "SELECT hits, flags FROM undated_observation") == [(1, 3)]
+    assert query(path, "SELECT count(*) FROM observation") == [(0,)]
+
+
+def test_note_asks_for_no_place_under_its_64(path: Path) -> None:
+    spool = opened(path, per_prefix64=1)
+    admitted, crowded = (Event(0, b"\x20\x01" + bytes(13) + bytes((last,)), NOW) for last in (1, 2))
+    for event in (admitted, crowded):
+        spool.fold(event)
+        spool.commit()
+        spool.note(event, 4)
+    spool.commit()
+    spool.close()
+    assert query(path, "SELECT ip, hits, flags FROM observation") == [(admitted.ip, 1, 4)]
+
+
+def test_notes_are_bounded(path: Path) -> None:
+    spool = opened(path, memory_rows=2)
+    for last in range(5):
+        spool.note(Event(0, bytes((192, 0, 2, last)), NOW), 4)
+    spool.commit()
+    assert (len(query(path, "SELECT * FROM observation")), spool.drops) == (2, 0)
+    spool.close()

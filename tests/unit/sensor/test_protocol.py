@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.behaviours import Flags
+from smtpfeeds_common.spool import Event
 from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.edge.arriving import NEW, Listener
 from smtpfeeds_sensor.edge.connection import Connection
@@ -34,12 +35,17 @@ class FakeRecorder:
 
     def __init__(self) -> None:
         self.events: list[tuple[int, bytes, int, int]] = []
+        self.notes: list[tuple[int, int]] = []
         self.holders: list[Any] = []
+        self.holds_replies = True
 
-    def hear(self, holder: Any, feed: int, ip: bytes, flags: int, target: int) -> bool:
+    def hear(self, holder: Any, feed: int, ip: bytes, flags: int, target: int) -> Event:
         self.events.append((feed, ip, flags, target))
         self.holders.append(holder)
-        return True
+        return Event(feed, ip, 1_795_000_000_000, flags, target)
+
+    def note(self, event: Event, flags: int) -> None:
+        self.notes.append((event.feed, flags))
 
     def commit(self) -> None:
         holders, self.holders = self.holders, []
@@ -488,3 +494,26 @@ def test_shutdown_says_421() -> None:
     connection.stop()
     assert transport.sent.count(b"421 4.3.2 mx.example Service shutting down") == 1
     assert transport.end == "closed"
+
+
+def test_behaviours_that_follow_an_event_are_noted_when_its_client_is_gone() -> None:
+    parts = Set()
+    connection, _ = parts.connect()
+    for line in (b"EHLO x\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<a>\r\n", b"DATA\r\n", b".\r\n"):
+        connection.dataReceived(line)
+        parts.recorder.commit()
+    connection.dataReceived(b"QUIT\r\n")
+    sent = Flags.SHORT_NAME | Flags.NULL_SENDER | Flags.RECIPIENT | Flags.MESSAGE
+    assert [event[2] for event in parts.recorder.events] == [Flags.SHORT_NAME, sent]
+    assert parts.recorder.notes == [(0, sent | Flags.QUIT), (1, sent | Flags.QUIT)]
+
+
+def test_client_that_shows_nothing_new_gets_no_note() -> None:
+    parts = Set()
+    connection, _ = parts.connect()
+    connection.dataReceived(b"EHLO x\r\n")
+    parts.recorder.commit()
+    connection.connectionLost(Failure(ConnectionError()))
+    silent, _ = parts.connect()
+    silent.dataReceived(b"QUIT\r\n")
+    assert parts.recorder.notes == []

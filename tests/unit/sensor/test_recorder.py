@@ -12,6 +12,7 @@ from smtpfeeds_common.spool.testing import FakeSpool
 from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.delivery.recorder import (
     MEMORY_RETRY_S,
+    NOTES_S,
     PATIENCE_S,
     RETRY_S,
     Recorder,
@@ -51,8 +52,12 @@ class Set:
         self.addresses += 1
         holder = Holder()
         ip = self.addresses.to_bytes(4)
-        self.is_held = self.recorder.hear(holder, 0, ip, 0, 0)
+        self.event = self.recorder.hear(holder, 0, ip, 0, 0)
         return holder
+
+    @property
+    def is_held(self) -> bool:
+        return self.recorder.holds_replies
 
     def events(self) -> list[int]:
         """How many events each commit wrote."""
@@ -294,3 +299,40 @@ def test_recorder_on_a_real_spool_whose_folder_goes_and_comes(tmp_path: Path) ->
     assert (recorder.state, spool.unwritten) == (Writing.FILE, 0)
     recorder.finish(version="1", client_ms=None, then=lambda: None)
     assert read_status(folder / "s.spool").rows["smtpgreet"] == 50
+
+
+def test_note_is_written_soon_and_no_reply_waits_for_it(parts: Set) -> None:
+    parts.hear()
+    parts.timer.advance(0)
+    parts.recorder.note(parts.event, 5)
+    tries = parts.spool.tries
+    parts.timer.advance(NOTES_S / 2)
+    assert parts.spool.tries == tries
+    parts.timer.advance(NOTES_S / 2)
+    assert parts.spool.later == [(parts.event, 5)]
+    assert parts.events() == [1]
+
+
+def test_note_rides_with_the_next_events_and_does_not_delay_them(parts: Set) -> None:
+    parts.hear()
+    parts.timer.advance(0)
+    parts.recorder.note(parts.event, 5)
+    holder = parts.hear()
+    parts.timer.advance(0)
+    assert holder.released == 1
+    assert len(parts.spool.later) == 1
+    tries = parts.spool.tries
+    parts.timer.advance(NOTES_S)
+    assert parts.spool.tries == tries
+
+
+def test_note_outlives_an_outage(parts: Set) -> None:
+    parts.hear()
+    parts.timer.advance(0)
+    parts.spool.is_full = True
+    parts.recorder.note(parts.event, 5)
+    parts.timer.advance(NOTES_S)
+    assert parts.recorder.state is Writing.MEMORY
+    parts.spool.is_full = False
+    parts.timer.advance(MEMORY_RETRY_S)
+    assert len(parts.spool.later) == 1
