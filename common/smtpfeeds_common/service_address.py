@@ -75,14 +75,14 @@ def parse_address(url: str, ports: Mapping[str, int], *, name: str) -> ServiceAd
         name: what the address is called in an error's message.
 
     Raises:
-        SettingsError: it cannot be read; says how to write it, and quotes none of it.
+        SettingsError: it cannot be read; the message tells how to write it, and quotes none of it.
     """
     scheme = _SCHEME.match(url)
-    found = scheme and _parse(url[scheme.end() :], scheme[1], ports)
-    if not found:
+    address = scheme and _parse(url[scheme.end() :], scheme[1], ports)
+    if not address:
         forms = " or ".join(f"{each}://ACCOUNT@HOST" for each in ports)
         raise SettingsError(f"{name} is not {forms}; {HOW_TO_ESCAPE}")
-    return found
+    return address
 
 
 def parse_brokers(urls: tuple[str, ...]) -> list[ServiceAddress]:

@@ -1,4 +1,4 @@
-"""The names in RabbitMQ: one exchange in, one queue for what is good, one for what is refused.
+"""The names in RabbitMQ: one exchange, one queue of batches, one queue of refused messages.
 
 The aggregator declares them; a sensor only publishes. A sensor's name is its
 account's name at the broker, and part of its routing key, so both ends check it.
@@ -18,7 +18,7 @@ BINDING_KEY: Final = "observations.*"
 CONTENT_TYPE: Final = "application/json"
 
 #: A sensor's name, for Python and for ECMAScript, which the published schema is read with. Python's
-#: ``$`` also matches before a final newline, and ``\\Z`` means nothing in ECMAScript.
+#: ``$`` also matches before a final newline, and ``\Z`` means nothing in ECMAScript.
 SENSOR_NAME_PATTERN: Final = r"^[a-z0-9-]{1,63}$(?!\n)"
 _SENSOR_NAME: Final = re.compile(SENSOR_NAME_PATTERN)
 

@@ -5,9 +5,9 @@ Times are integer milliseconds since 1970-01-01 UTC. A reader of version 1
 ignores fields it does not know, so fields may be added; a change of meaning
 takes a new version.
 
-One hostile row must not spoil its neighbours: where a batch as a whole does
-not pass, its rows are read one by one and those that fail are handed back
-beside the batch.
+One hostile row must not cost its neighbours: where a batch as a whole does not
+pass, its rows are read one by one, and those that fail are returned beside the
+batch.
 """
 
 import uuid
@@ -36,7 +36,7 @@ _UUID_PATTERN: Final = (
 )
 Row = TypeVar("Row")
 #: 2000-01-01 to 9999-01-01: what every PostgreSQL and Python can hold. A wrong
-#: clock inside of it is a matter for the clamp at ingest, not for the schema.
+#: clock within it is clamped at ingest; the schema accepts it.
 MS_MIN: Final = 946_684_800_000
 MS_MAX: Final = 253_370_764_800_000
 
@@ -49,7 +49,7 @@ Last = Annotated[Millis, msgspec.Meta(description="time of the last of these eve
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
-    """One address's part in one feed since the last batch."""
+    """The events of one address in one feed since the last batch."""
 
     feed: Feed
     ip: Annotated[str, msgspec.Meta(max_length=64, description="the client's address, RFC 5952")]
@@ -84,7 +84,7 @@ class HourCount(msgspec.Struct, frozen=True, gc=False):
 
 
 class PrefixOverflow(msgspec.Struct, frozen=True, gc=False):
-    """Events from an IPv6 /64 beyond its addresses of the day, counted under the prefix."""
+    """Events of an IPv6 /64 past the bound of its addresses in a day, counted under the prefix."""
 
     feed: Feed
     prefix: Annotated[str, msgspec.Meta(max_length=64, description="the IPv6 /64")]
@@ -138,7 +138,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(BatchHeader, frozen=True, kw_only=True):
-    """What a spool sealed: never changed afterwards, known by (spool, seq)."""
+    """A sealed batch: it never changes, and (spool, seq) identifies it."""
 
     observations: Annotated[
         list[Observation],
@@ -154,7 +154,7 @@ class Batch(BatchHeader, frozen=True, kw_only=True):
 
 
 class _LooseBatch(msgspec.Struct, kw_only=True):
-    """A batch whose rows are left as they came."""
+    """A batch whose rows are not decoded."""
 
     observations: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
     hours: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_ROWS_READ)] = []
@@ -162,7 +162,7 @@ class _LooseBatch(msgspec.Struct, kw_only=True):
 
 
 class RefusedRow(NamedTuple):
-    """A row that did not pass: its list, its JSON as it came, and why."""
+    """A row that did not pass: its list, its JSON as received, and the reason."""
 
     kind: str
     raw: bytes
@@ -170,7 +170,7 @@ class RefusedRow(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A batch, and the rows of it that were not taken."""
+    """A batch, and its rows that did not pass."""
 
     batch: Batch
     refused: list[RefusedRow]

@@ -38,7 +38,7 @@ def utc(ms: int) -> datetime:
 
 
 def greet(ip: str, at_ms: int | None = None, **more: Any) -> Observation:
-    """One greet, a second ago unless told otherwise."""
+    """One greet, by default a second ago."""
     at_ms = now_ms() - 1000 if at_ms is None else at_ms
     return Observation(
         more.pop("feed", GREET),
@@ -82,9 +82,9 @@ def delivery_of(batch: Batch | bytes, account: str | None = "s1", token: Any = N
 
 
 class KnowsAllOrigins:
-    """An origin table that knows every address: the ASN is made from its first octet."""
+    """An origin table that knows every address: the ASN follows from its first octet."""
 
-    def __init__(self, generation: str = "made-up", offset: int = 64_500) -> None:
+    def __init__(self, generation: str = "known", offset: int = 64_500) -> None:
         self.generation = generation
         self.offset = offset
 
@@ -202,7 +202,7 @@ def running(settings: AggregatorSettings) -> Iterator[Service]:
 def until(condition: Callable[[], bool], what: str, limit_s: float = 20.0) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {limit_s:g} s in vain until {what}"
+        assert time.monotonic() < deadline, f"after {limit_s:g} s it is not so that {what}"
         time.sleep(0.02)
 
 

@@ -21,7 +21,7 @@ from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
 
 
 class MemoryStore:
-    """The fake beside IngestStore: remembers what was applied, fails where it is told to."""
+    """The fake beside IngestStore: remembers what was applied, fails where a test sets it to."""
 
     def __init__(self) -> None:
         self.known: set[BatchKey] = set()

@@ -219,7 +219,7 @@ def test_origin_is_stored_updated_and_never_lost(store: IngestStore, table: Tabl
     apply(store, made_batch(greet("192.0.2.1"), greet("0.0.0.1")), origin=KnowsAllOrigins())
     asked = "SELECT host(ip), asn FROM observation ORDER BY ip"
     assert table(asked) == [("0.0.0.1", None), ("192.0.2.1", 64_692)]
-    assert table("SELECT * FROM autonomous_system") == [(64_692, "AS 64692 made-up")]
+    assert table("SELECT * FROM autonomous_system") == [(64_692, "AS 64692 known")]
     moved = KnowsAllOrigins("newer", offset=65_000)
     apply(store, made_batch(greet("192.0.2.1")), origin=moved)
     assert table(asked)[1] == ("192.0.2.1", 65_192)

@@ -1,8 +1,8 @@
-"""What a message must be before it may touch the database. Pure.
+"""Checks a message before anything of it reaches the database. Pure.
 
-The broker vouches for the account that published (``user_id``); a batch names
-its sensor; they must be one and the same. Every address is packed here, once.
-A row that cannot be is handed back beside its batch, its neighbours stay.
+The broker vouches for the account that published (``user_id``), and a batch names
+its sensor: both must be the same. Every address is packed here, once. A row whose
+address cannot be packed is returned beside its batch, and its neighbours stay.
 """
 
 from typing import Final, NamedTuple
@@ -23,7 +23,7 @@ _COUNTERS_MAX: Final = 128
 
 
 class CheckedBatch(NamedTuple):
-    """A batch that may be stored, and the rows of it that may not."""
+    """A batch that can be stored, and its rows that cannot."""
 
     key: BatchKey
     batch: Batch
@@ -111,11 +111,11 @@ def _refuse(kind: str, row: Observation | PrefixOverflow, reason: str) -> Refuse
 
 
 def printable(text: str) -> str:
-    """A sensor's text as it may be stored: PostgreSQL takes no NUL, a terminal no escape."""
+    """A sensor's text without control characters: PostgreSQL takes no NUL, a terminal no escape."""
     return "".join(char for char in text[:_TEXT_MAX] if char.isprintable())
 
 
 def stored_counters(counters: dict[str, int]) -> dict[str, int]:
-    """A sensor's counters as they may be stored."""
+    """A sensor's counters, with printable names, at most so many as are stored."""
     named = {printable(name): count for name, count in counters.items()}
     return dict(sorted(named.items())[:_COUNTERS_MAX])

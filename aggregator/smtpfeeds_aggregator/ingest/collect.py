@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 #: Octets of a collection's messages; batches as sensors send them reach the bound of rows first.
 _COLLECTION_BYTES: Final = 16 * 1024 * 1024
-#: Past its time a collection goes on filling while another is written; looked at so often.
+#: Past its time a collection goes on filling while another is written; seconds between checks.
 _STILL_BUSY_S: Final = 0.02
 
 
@@ -224,4 +224,4 @@ class Collector:
             if self._handover.put(collection):
                 return
             if stop.is_set():
-                return  # not acknowledged: it comes again
+                return  # not acknowledged: it is delivered again

@@ -174,16 +174,16 @@ def _fold_hours(batches: Sequence[CheckedBatch]) -> tuple[HourRow, ...]:
 
 
 def _fold_overflows(batches: Sequence[CheckedBatch]) -> tuple[OverflowRow, ...]:
-    found: dict[tuple[bytes, str, str], list[int]] = {}
+    totals: dict[tuple[bytes, str, str], list[int]] = {}
     for checked in batches:
         for prefix, row in checked.overflows:
             key = (prefix, row.feed, checked.key.sensor)
-            seen = found.setdefault(key, [row.first_ms, row.last_ms, 0])
-            seen[0], seen[1] = min(seen[0], row.first_ms), max(seen[1], row.last_ms)
-            seen[2] += row.hits
+            total = totals.setdefault(key, [row.first_ms, row.last_ms, 0])
+            total[0], total[1] = min(total[0], row.first_ms), max(total[1], row.last_ms)
+            total[2] += row.hits
     return tuple(
         OverflowRow(prefix, feed, sensor, _utc(first), _utc(last), min(hits, MAX_COUNT))
-        for (prefix, feed, sensor), (first, last, hits) in sorted(found.items())
+        for (prefix, feed, sensor), (first, last, hits) in sorted(totals.items())
     )
 
 

@@ -13,7 +13,7 @@ from ..origin.lookup import OriginLookup
 from ..store.rows import Folded
 from .check import CheckedBatch
 
-#: How often each thread says that it is alive, and how long its silence may last.
+#: How often each thread reports to health, and how long it may stay silent.
 TICK_S: Final = 0.5
 SILENCE_S: Final = 300.0
 

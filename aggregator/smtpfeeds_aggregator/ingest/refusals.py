@@ -39,8 +39,8 @@ def refuse_batch(
 ) -> None:
     """Refuse one delivery of a batch, and acknowledge the others.
 
-    The one that is refused can still be acknowledged: of another the source keeps nothing,
-    because it comes again, and with its repeats acknowledged it would not.
+    The one that is refused can still be acknowledged. Of any other the source keeps nothing, as it
+    is delivered again; but with its repeats acknowledged it would not be.
     """
     deliveries = [batch.delivery, *(again.delivery for again in repeats)]
     kept = next(filter(source.is_current, deliveries), batch.delivery)

@@ -13,8 +13,8 @@ What can go wrong has one answer each:
   hand is given back to the source, until the database accepts a batch
 * it takes too long over a transaction: given up with its connection, then batch by
   batch, so that a slow one gets on
-* killed at any point: what was not acknowledged comes again, and what of it was
-  committed is recognised
+* killed at any point: what was not acknowledged is delivered again, and what of it
+  was committed is recognised
 """
 
 import time
@@ -55,7 +55,7 @@ class IngestWorker:
 
         Args:
             hold_s: what is in hand is given back when the database is away for longer.
-            probe_s: after that it is looked for so often.
+            probe_s: seconds between two probes after that.
             handover: what passes between the threads.
             monotonic: the clock of all waiting.
             note: called with each collection that was committed.

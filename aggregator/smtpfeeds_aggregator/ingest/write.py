@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 #: The database may be away for so long before what is in hand is given back.
 HOLD_S: Final = 60.0
-#: After that it is looked for so often.
+#: Seconds between two probes after that.
 PROBE_S: Final = 5.0
 
 
@@ -96,7 +96,7 @@ class Writer:
 
     def _write(self, collection: Collection, stop: Event) -> None:
         if not self._is_current(collection):
-            return  # its session is over: all of it comes again
+            return  # its session is over: all of it is delivered again
         try:
             outcome = self._apply(collection, stop)
         except BadRows as exc:

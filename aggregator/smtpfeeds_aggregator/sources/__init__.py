@@ -1,8 +1,8 @@
 """Where batches come from: a broker, or a sensor's spools on this host.
 
 A source runs in a thread of its own and hands deliveries out by a queue; the
-ingest worker, in another thread, says what became of each. Whatever is never
-said comes again: that is the whole promise of a source.
+ingest worker, in another thread, acknowledges or refuses each. A source promises
+one thing: what is neither acknowledged nor refused is delivered again.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Source(Protocol):
     """What the ingest worker needs of a source; every call from any thread."""
 
     def run(self, stop: Event) -> None:
-        """Deliver until told to stop; in a thread of its own."""
+        """Deliver until stopped; in a thread of its own."""
         ...
 
     def get(self, timeout_s: float) -> Delivery | None:
@@ -58,7 +58,7 @@ class Source(Protocol):
         ...
 
     def is_current(self, delivery: Delivery) -> bool:
-        """Whether it can still be acknowledged; else it comes again."""
+        """Whether it can still be acknowledged; else it is delivered again."""
         ...
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:

@@ -7,8 +7,8 @@ bounded by the prefetch.
 pika raises nothing when the broker cancels a consumer (a deleted queue, a
 failed leader) or closes a channel (its acknowledgement timeout): after every
 call this looks at ``is_open`` and ``consumer_tags``. A delivery tag is only good
-on the channel that it came by; each channel is a session with a number, and
-what is said of an older session's deliveries is let go: they come again.
+on the channel that it came by. Each channel is a session with a number: to
+acknowledge a delivery of an older session does nothing, as it is delivered again.
 """
 
 import contextlib
@@ -40,9 +40,9 @@ from .refused import ACCOUNT_HEADER, RefusedPublisher
 
 logger = logging.getLogger(__name__)
 
-#: Longest wait for something to happen before the channel is looked at.
+#: Longest wait for an event before the channel is checked.
 _TICK_S: Final = 1
-#: Aggregators are few: no herd needs spreading, and each second here is latency after a restart.
+#: Short, because aggregators are few, and each second of it is latency after a restart.
 _LONGEST_BACKOFF_S: Final = 5.0
 #: A consumer that was cancelled may be cancelled again at once.
 _CONSUME_AGAIN_S: Final = 0.5
@@ -66,7 +66,7 @@ class AmqpSource:
         self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._session = 0
         self._consumed = False
-        self._said = ""
+        self._logged_reason = ""
         self._paused = Event()
         self._connection: pika.BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
@@ -100,11 +100,11 @@ class AmqpSource:
         return bool(delivery.token[0] == self._session)
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
-        """Acknowledge on the connection's thread; what is of an older session is let go."""
+        """Acknowledge on the connection's thread; deliveries of an older session are skipped."""
         self._call(partial(self._acknowledge, list(deliveries)))
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Have it counted and, where it is a sample, kept; then acknowledged."""
+        """Count it and keep it where it is a sample; then acknowledge."""
         self._counter.put(delivery, refusal)
 
     def pause(self) -> None:
@@ -138,7 +138,7 @@ class AmqpSource:
     # On the connection's thread.
 
     def run(self, stop: Event) -> None:
-        """Connect, consume, and do so again whenever it breaks, until told to stop.
+        """Connect, consume, and do so again whenever it breaks, until stopped.
 
         Raises:
             RuntimeError: a thread that counts or keeps what is refused ended by a fault of ours.
@@ -152,7 +152,7 @@ class AmqpSource:
         backoff = Backoff(_LONGEST_BACKOFF_S)
         while not stop.is_set():
             if not all(helper.is_alive() for helper in helpers) and not stop.is_set():
-                # What is refused would stay unacknowledged, until the prefetch is full of it.
+                # Refused messages would stay unacknowledged until the prefetch is full of them.
                 raise RuntimeError("nothing keeps what is refused any more")
             self._consumed = False
             try:
@@ -160,11 +160,11 @@ class AmqpSource:
                 self._serve(stop, helpers)
             except (AMQPError, OSError, SmtpfeedsError) as exc:
                 if self._consumed:
-                    # Not by the connection alone: a broker that takes that and refuses the
-                    # queue would be asked twice a second, for ever.
+                    # A connection alone is no success: a broker that accepts it and refuses the
+                    # queue would be asked twice a second, without end.
                     backoff.reset()
                 self._metrics.broker_losses.inc()
-                self._say_unavailable(str(exc) or type(exc).__name__)
+                self._log_unavailable(str(exc) or type(exc).__name__)
                 self._end_session()
                 stop.wait(backoff.next_s())
             finally:
@@ -172,11 +172,11 @@ class AmqpSource:
         for helper in helpers:
             helper.join(timeout=10)
 
-    def _say_unavailable(self, reason: str) -> None:
-        """Say it once, and again where the reason changes; it is tried for as long as it takes."""
-        if reason != self._said:
-            self._said = reason
-            logger.warning("broker unavailable; trying on", extra=fields(reason=reason))
+    def _log_unavailable(self, reason: str) -> None:
+        """Log it once, and again where the reason changes; the source retries without end."""
+        if reason != self._logged_reason:
+            self._logged_reason = reason
+            logger.warning("broker unavailable; retrying", extra=fields(reason=reason))
 
     def _connect(self) -> None:
         self._connection = broker.connect(self._settings, "ingest")
@@ -211,7 +211,7 @@ class AmqpSource:
         self._channel = connection.channel()
         self._begin(self._channel)
         self._consumed = True
-        self._said = ""
+        self._logged_reason = ""
 
     def _begin(self, channel: BlockingChannel) -> None:
         prefetch = self._in_hand.prefetch
@@ -220,9 +220,9 @@ class AmqpSource:
         logger.info("consuming", extra=fields(queue=self._settings.queue, prefetch=prefetch))
 
     def _begin_anew(self) -> None:
-        """Consume with another prefetch; what has come so far stays in hand.
+        """Consume with another prefetch; deliveries in hand stay there.
 
-        pika gives back at once what still comes until the broker has heard of it.
+        Until the broker stops sending to the old consumer, pika returns what arrives to the queue.
         """
         channel = self._channel
         assert channel is not None
@@ -257,7 +257,7 @@ class AmqpSource:
         )
 
     def _sender(self, properties: pika.BasicProperties) -> str | None:
-        """Who sent it. Only the aggregator's own account may name another: what it puts back."""
+        """Who sent it. Only the aggregator's own account may name another, in what it puts back."""
         account: str | None = properties.user_id
         if account == self._account:
             headers = cast("dict[str, str]", properties.headers)
@@ -274,7 +274,7 @@ class AmqpSource:
                 self._in_hand.remove(len(delivery.body))
 
     def _end_session(self) -> None:
-        """What came by this channel comes again; what waits of it here is let go."""
+        """Drop what waits of this channel: the broker delivers all of it again."""
         self._session += 1
         self._channel = None
         self._in_hand.clear()

@@ -33,17 +33,17 @@ logger = logging.getLogger(__name__)
 _GUEST: Final = ("guest", "guest")
 _HEARTBEAT_S: Final = 30
 _CONNECT_TIMEOUT_S: Final = 10
-#: The broker's memory or disk alarm may hold a publishing connection for this long.
+#: How long the broker's memory or disk alarm may block a publishing connection.
 _BLOCKED_TIMEOUT_S: Final = 60
 #: Octets sent and not acknowledged by the peer's kernel for so long: the network is cut.
 _TCP_OPTIONS: Final = {"TCP_USER_TIMEOUT": 30_000, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5}
 
-#: "Never" on every RabbitMQ: 3.10 takes -1 to mean "at the first return", 4.x
-#: takes nothing to mean 20. A limit dead-letters good batches when workers are killed.
+#: No limit on every RabbitMQ: 3.10 reads -1 as "at the first return", and 4.x reads a missing
+#: limit as 20. A limit dead-letters good batches when workers are killed.
 _DELIVERY_LIMIT: Final = 2**31 - 1
-#: Where pressure goes back to the spools. A policy may set less.
+#: At this bound the queue refuses, and sensors hold their batches. A policy may set less.
 _QUEUE_MAX_BYTES: Final = 4 * 1024**3
-#: The oldest of the refused go at this bound: they must never stop what is good.
+#: At this bound the oldest refused messages go, so that they never stop good batches.
 _REFUSED_MAX_BYTES: Final = 256 * 1024**2
 
 QUEUE_ARGUMENTS: Final[dict[str, Any]] = {
@@ -136,19 +136,19 @@ def connect(settings: AggregatorSettings, purpose: str) -> pika.BlockingConnecti
     failures = []
     for one in parameters(settings, purpose):
         try:
-            # pika leaves sockets to the garbage collector where nobody listens: look first.
+            # Where nobody listens pika leaves sockets to the garbage collector: try a socket first.
             socket.create_connection((one.host, one.port), timeout=_CONNECT_TIMEOUT_S).close()
             return pika.BlockingConnection(one, _impl_class=TolerantConnection)
-        # ValueError: pika's word for a connection that was reset before it looked at it.
+        # ValueError: pika raises it where a connection was reset before pika looked at it.
         except (AMQPError, AMQPConnectorException, OSError, ValueError) as exc:
             failures.append(f"{one.host}:{one.port}: {exc or type(exc).__name__}")
     raise BrokerUnavailable(f"no broker takes the connection: {'; '.join(failures)}")
 
 
 def declare(connection: pika.BlockingConnection, queue: str) -> None:
-    """Declare the exchange, the queue and the queue of the refused; leave as it is what exists.
+    """Declare the exchange, the queue and the queue of the refused; leave what exists as it is.
 
-    Only the queue of the default name is made and bound here: shards of it are the
+    Only the queue of the default name is declared and bound here: shards of it are the
     operator's, as the exchange in front of them is.
 
     Raises:
@@ -181,7 +181,7 @@ def _declare_queue(channel: BlockingChannel, name: str, *, passive: bool) -> Non
 
 
 def _bind(connection: pika.BlockingConnection) -> None:
-    """Bind the queue, also one that an operator has declared otherwise; else nothing reaches it."""
+    """Bind the queue, also one that an operator declared; without it nothing reaches the queue."""
     channel = connection.channel()
     try:
         channel.queue_bind(QUEUE, EXCHANGE, BINDING_KEY)
@@ -190,7 +190,7 @@ def _bind(connection: pika.BlockingConnection) -> None:
             raise
         logger.warning(
             "not allowed to bind the queue; its binding is the operator's",
-            extra=fields(name=QUEUE, said=exc.reply_text),
+            extra=fields(name=QUEUE, reason=exc.reply_text),
         )
     else:
         channel.close()
@@ -203,7 +203,7 @@ def _declare_refused(channel: BlockingChannel, name: str, *, passive: bool) -> N
 
 
 def _declared(connection: pika.BlockingConnection, kind: str, name: str, declare_one: Any) -> None:
-    """Declare; where it may not be, or is declared otherwise, take it as it is."""
+    """Declare; where that is not allowed, or it exists with other arguments, use it as it is."""
     channel = connection.channel()
     try:
         declare_one(channel, name, passive=False)
@@ -211,7 +211,7 @@ def _declared(connection: pika.BlockingConnection, kind: str, name: str, declare
         if exc.reply_code not in {_ACCESS_REFUSED, _PRECONDITION_FAILED}:
             raise
         logger.warning(
-            "taken as the broker has it", extra=fields(kind=kind, name=name, said=exc.reply_text)
+            "used as it is declared", extra=fields(kind=kind, name=name, reason=exc.reply_text)
         )
         channel = connection.channel()
         declare_one(channel, name, passive=True)

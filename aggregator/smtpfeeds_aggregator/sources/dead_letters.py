@@ -1,4 +1,4 @@
-"""Looks into the queue of the refused, puts messages back, drops them.
+"""Lists, puts back and drops the messages in the queue of the refused.
 
 A queue cannot be read without taking: messages are fetched unacknowledged, and
 what was not acted on goes back, in its place, when the channel closes. What is
@@ -150,7 +150,7 @@ def _fetch(channel: BlockingChannel, limit: int) -> Iterator[DeadLetter]:
 
 
 def _time_of(timestamp_s: int | None) -> datetime | None:
-    """The time of a message; none where it is past every calendar: it is the sender's to choose."""
+    """The time of a message; None where no calendar has it, as its sender chooses it."""
     try:
         return None if timestamp_s is None else datetime.fromtimestamp(timestamp_s, UTC)
     except (ValueError, OverflowError, OSError):

@@ -21,7 +21,7 @@ CALM_S: Final = 30.0
 
 
 class InHand:
-    """Counts deliveries and their octets, and says how many the broker may send."""
+    """Counts deliveries and their octets, and chooses how many the broker may send."""
 
     def __init__(self, prefetch: int, clock: Callable[[], float]) -> None:
         self._wide, self._clock = prefetch, clock
@@ -43,7 +43,7 @@ class InHand:
         self._bytes -= octets
 
     def clear(self) -> None:
-        """All of it comes again."""
+        """The session is over: the broker delivers all of it again."""
         self._count = self._bytes = 0
 
     @property

@@ -1,10 +1,10 @@
 """Reads of a message's properties what we need, whatever else a stranger put there.
 
-RabbitMQ confirms a table that pika then raises on in the midst of its read loop: a
-time out of range, tables nested thousands deep. The connection breaks, the message
-comes again, for ever. Here a value that is not ours is passed over by its length,
-whatever it holds; nothing is followed into a nested table; what cannot be passed
-over ends the table, whose own length says where the rest goes on.
+RabbitMQ confirms tables on which pika raises inside its read loop: a time out of
+range, tables nested thousands deep. The connection breaks, and the broker delivers
+the message again, without end. Here a value that is not ours is skipped by its
+length, whatever it holds; nested tables are not read; a value that cannot be
+skipped ends its table, whose own length tells where the rest begins.
 
 AMQP 0-9-1, sections 4.2.5 (values) and 4.2.6.1 (properties), with the kinds of
 value that RabbitMQ has: https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
@@ -43,7 +43,7 @@ _NAMES: Final = (
     *("user_id", "app_id", "cluster_id"),
 )
 _OCTETS: Final = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
-#: Bit 0 says that more flags follow; no property has one.
+#: Bit 0: more flags follow; no property of AMQP 0-9-1 has one there.
 _MORE_FLAGS: Final = 1
 
 _FRAME: Final = struct.Struct(">BHL")
@@ -139,7 +139,7 @@ def _note_text(name: str, value: bytes, read: Properties) -> None:
 
 def _own_headers(table: _Octets) -> dict[str, str]:
     """Our own headers, which are texts, as far as the table can be read."""
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     try:
         while table.left:
             name, kind = table.short_string(), table.number(1)
@@ -147,10 +147,10 @@ def _own_headers(table: _Octets) -> dict[str, str]:
             if value is None:
                 break
             if kind == _TEXT and name.startswith(OWN_HEADERS.encode()):
-                found[name.decode()] = value.decode()
+                headers[name.decode()] = value.decode()
     except (_CutShort, UnicodeDecodeError):
-        return found
-    return found
+        return headers
+    return headers
 
 
 def _value(table: _Octets, kind: int) -> bytes | None:

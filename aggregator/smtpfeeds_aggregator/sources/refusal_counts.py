@@ -122,7 +122,7 @@ class RefusalCounter:
             metrics: show who floods.
             keep: publishes a sample, then acknowledges it.
             acknowledge: for what was counted and is no sample.
-            is_current: whether a delivery can still be acknowledged; else it comes again.
+            is_current: whether a delivery can still be acknowledged; else it is delivered again.
             monotonic: the clock of looking and of logging again.
         """
         self._monotonic = monotonic
@@ -169,7 +169,7 @@ class RefusalCounter:
                 items.append(self._waiting.get(timeout=_TICK_S))
             while len(items) < _COUNTED_AT_ONCE:
                 items.append(self._waiting.get_nowait())
-        # What is not current comes again, and is judged again.
+        # What is not current is delivered again, and checked again.
         return [item for item in items if self._is_current(item[0])]
 
     def _count(self, items: list[tuple[Delivery, Refusal]]) -> None:

@@ -124,7 +124,7 @@ class RefusedPublisher:
 
     def _publish(self, channel: BlockingChannel, sample: Sample) -> None:
         if not self._is_current(sample.delivery):
-            return  # it comes again, and is judged again
+            return  # it is delivered again, and checked again
         body = sample.refusal.body[: sample.octets]
         try:
             channel.basic_publish("", REFUSED_QUEUE, body, self._properties(sample), mandatory=True)

@@ -1,4 +1,4 @@
-"""Reads a sensor's spools on this host: what the broker would carry, without one.
+"""Reads a sensor's spools on this host, in place of a broker.
 
 Each sensor worker has a spool file of its own in one folder. This source seals batches as the
 sensor's delivery would, in the same slices, and confirms them when they are committed. All use of
@@ -34,7 +34,7 @@ _WAITING_MAX: Final = 4
 #: Between two looks for spools that are new, gone or replaced.
 _SCAN_S: Final = 1.0
 _BOUNDS_S: Final = 5.0
-#: An empty batch says that a quiet sensor is alive.
+#: An empty batch shows that a quiet sensor is alive.
 _ALIVE_S: Final = 60.0
 #: A trouble that lasts is logged again this often.
 _COMPLAIN_S: Final = 60.0
@@ -56,7 +56,7 @@ class _Done(NamedTuple):
 
 @dataclass(slots=True)
 class _Open:
-    """A spool that is delivered from."""
+    """An open spool, and its batches in the worker's hands."""
 
     sealer: Sealer
     #: In the worker's hands.
@@ -132,7 +132,7 @@ class SpoolSource:
         self._wake.set()
 
     def pause(self) -> None:
-        """Seal nothing more; what was delivered comes again after ``resume``."""
+        """Seal nothing more; what was delivered is delivered again after ``resume``."""
         # In this order: else the other thread may take the new session for a resumed one.
         self._paused.set()
         self._session += 1
@@ -144,7 +144,7 @@ class SpoolSource:
 
     @property
     def more_can_come(self) -> bool:
-        """Always: what a spool holds is sealed by time, not by number."""
+        """Always: a spool is sealed by time, not by the number of deliveries in hand."""
         return True
 
     @property
@@ -174,7 +174,7 @@ class SpoolSource:
             self._serve(path)
 
     def close(self) -> None:
-        """Confirm what was committed, and let the spools go."""
+        """Confirm what was committed, and close the spools."""
         self._settle()
         for path in list(self._open):
             self._drop(path)
@@ -280,7 +280,7 @@ class SpoolSource:
             self._deliver(path, opened, batch)
 
     def _replay(self, path: Path, opened: _Open) -> None:
-        """Deliver again what a replay wants, where there is room beside what is new."""
+        """Deliver again what a replay asks for, where there is room beside new batches."""
         for batch in opened.sealer.wanted_again(_WAITING_MAX):
             if len(opened.waiting) >= _WAITING_MAX:
                 return

@@ -1,7 +1,7 @@
 """The connection string of PostgreSQL: read, checked and described without its password.
 
 It stands alone because libpq quotes what it cannot read, and that may be a part of
-a password: whatever is wrong is said in our own words.
+a password: what is wrong is described in our own words.
 """
 
 import re

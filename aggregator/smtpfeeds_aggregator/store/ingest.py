@@ -2,7 +2,7 @@
 
 Who wins is decided by the primary key of ``applied_batch``: a batch that is
 already there (or in its spool's compacted ranges) was counted, and is left out
-of what is folded. The fold itself was made ahead of the transaction, on the
+of what is folded. The fold is computed ahead of the transaction, on the
 assumption that every batch is new, which is the ordinary case; where it does
 not hold, the caller folds again with those that are.
 """
@@ -30,7 +30,7 @@ from .sql import queries
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-#: Transactions that PostgreSQL chose to give way are run again at once, so often.
+#: How many times a transaction that PostgreSQL made give way is run again at once.
 _CONFLICT_TRIES: Final = 10
 #: AS names known to be stored; past it they are looked at anew.
 _NAMES_KNOWN: Final = 200_000
@@ -39,7 +39,7 @@ _NAMES_KNOWN: Final = 200_000
 class IngestStore:
     """The ingest worker's side of the database: one connection, opened when needed.
 
-    ``connect`` opens it in autocommit mode: transactions begin and end where this says.
+    ``connect`` opens it in autocommit mode: transactions begin and end here.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class BatchKey(NamedTuple):
 
 
 class SensorReport(NamedTuple):
-    """What the newest batch of a sensor says of the sensor."""
+    """The state of a sensor in its newest batch."""
 
     name: str
     sealed_at: datetime
@@ -103,5 +103,5 @@ class Outcome(NamedTuple):
     now: datetime
     #: Times of sealing of the fresh batches.
     sealed_at: tuple[datetime, ...]
-    #: Sensors that were never heard before.
+    #: Sensors of which no batch was stored before.
     new_sensors: tuple[str, ...]

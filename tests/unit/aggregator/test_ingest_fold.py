@@ -101,7 +101,7 @@ def test_data_brings_its_greet_row_without_hits() -> None:
 def test_origins_and_names_are_of_the_table_given() -> None:
     made = folded(made_batch(greet("0.0.0.1"), greet("192.0.2.1")), origin=KnowsAllOrigins())
     assert [row[-1] for row in unpack(made.copy)] == [None, 64_692]
-    assert made.names == {64_692: "AS 64692 made-up"}
+    assert made.names == {64_692: "AS 64692 known"}
     assert made.annotated
     assert not folded(made_batch(greet("192.0.2.1"))).annotated
 

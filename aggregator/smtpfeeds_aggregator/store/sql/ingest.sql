@@ -216,7 +216,7 @@ ON CONFLICT (prefix, feed, sensor) DO UPDATE SET
     last_heard = now();
 
 -- name: upsert_sensors
--- Last, for it is the row that all batches of a sensor share: locked for a moment.
+-- Last, because all batches of a sensor share this row: it is locked for a moment only.
 -- A time of sealing that lies in the future is a wrong clock's and gives way to any.
 -- xmax is 0 in a row that was inserted now, not updated.
 INSERT INTO sensor AS s (name, heard_at, sealed_at, version, counters, spool_depth, drops)
