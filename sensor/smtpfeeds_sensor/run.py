@@ -1,4 +1,8 @@
-"""Running a sensor: sockets, privileges, reactor; or workers, each a process of the same."""
+"""Running a sensor: sockets, privileges, reactor; or workers, each a process of the same.
+
+Everything is imported before root is given up: the user that the sensor becomes may not be able to
+read the program's own files.
+"""
 
 import functools
 import logging
@@ -8,6 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
+from twisted.internet.main import installReactor
+from twisted.logger import ILogObserver, STDLibLogObserver, globalLogBeginner
+
 from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.signals import Signals
@@ -16,7 +23,9 @@ from smtpfeeds_common.users import become, find_user
 
 from .edge import listen
 from .edge.listen import Opened, Place
+from .edge.poll import SensorReactor
 from .edge.reactor import Reactor
+from .edge.refused_by_kernel import RefusedByKernel
 from .process.configuration import Configuration
 from .process.descriptors import fit
 from .process.folder import make_folder
@@ -102,12 +111,6 @@ def run_process(
         worker: its number, 0 where it is alone.
     """
     # Made here, not before a fork, and put where Twisted's own parts look for it.
-    from twisted.internet.main import installReactor
-    from twisted.logger import ILogObserver, STDLibLogObserver, globalLogBeginner
-
-    from .edge.poll import SensorReactor
-    from .edge.refused_by_kernel import RefusedByKernel
-
     made = SensorReactor()
     installReactor(made)
     reactor = cast("Reactor", made)

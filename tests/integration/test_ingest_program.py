@@ -62,7 +62,8 @@ def test_migrate_run_and_stop(database: str, tmp_path: Path) -> None:
         until(lambda: bool(asked.rows()), "the greet is stored")
         asked.connection.close()
         process.send_signal(signal.SIGTERM)
-        assert listening.recv(100) == b"STOPPING=1"
+        reports = iter(lambda: listening.recv(8192), b"STOPPING=1")
+        assert all(report.startswith(b"STATUS=") for report in reports)
         said = process.communicate(timeout=20)[1]
     assert process.returncode == 0
     assert len([line for line in said.splitlines() if " ready " in line]) == 1

@@ -13,6 +13,7 @@ import psycopg
 
 from servers.postgres import PostgresServer, database_name
 from servers.processes import ServerFailedError, bound_to_parent, end, wait_until
+from smtpfeeds_deploy.single_host import unprivileged
 
 _PORT = 6432  # only a part of the socket's name
 
@@ -62,12 +63,21 @@ class Pooler:
         if program is None:
             msg = "pgbouncer is missing: run `make test-programs`"
             raise ServerFailedError(msg)
-        # It refuses to run as root: in a user namespace without a mapping it sees itself as nobody.
-        prefix = ["unshare", "--user", "--"] if os.geteuid() == 0 else []
+        # It refuses to run as root, as PostgreSQL does.
+        chosen = unprivileged.choose_identity(
+            euid=os.geteuid(),
+            data_uid=None,
+            namespaces=unprivileged.user_namespaces_work(),
+            sudo_uid=None,
+        )
+        identity = unprivileged.reaching(self._folder, program, chosen)
+        unprivileged.hand_over(self._folder, identity)
         log = self._folder / "log"
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                bound_to_parent([*prefix, program, str(self._config)]), stdout=out, stderr=out
+                bound_to_parent([*identity.prefix, program, str(self._config)]),
+                stdout=out,
+                stderr=out,
             )
         socket = self._folder / f".s.PGSQL.{_PORT}"
         process = self._process
