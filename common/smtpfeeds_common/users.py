@@ -1,10 +1,14 @@
 """The user that a program runs as: root given up for good, in a service or for a check."""
 
+import codecs
 import os
 import pwd
 from pathlib import Path
+from typing import Final
 
 from .errors import SettingsError
+
+_ENCODINGS: Final = ("ascii", "idna", "latin-1", "utf-8")
 
 
 def find_user(name: str, *, setting: str = "user") -> pwd.struct_passwd | None:
@@ -30,8 +34,10 @@ def become(user: pwd.struct_passwd) -> None:
     """Give up root for good, with its groups; nothing happens where this is not root."""
     if os.geteuid() != 0:
         return
-    # Looking up any host name needs it, and the user may not be able to read Python's own files.
-    import encodings.idna  # noqa: F401
+    # Python reads these from its own files when they are first used (idna for any host name), and
+    # the user may not be able to.
+    for encoding in _ENCODINGS:
+        codecs.lookup(encoding)
 
     os.initgroups(user.pw_name, user.pw_gid)
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
