@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from ingest_support import Table, greet, made_batch, now_ms, settings_of
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from ingest_support.storing import apply, ingest_store
+from smtpfeeds_aggregator.store import purge
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.purge import PurgeStore, part_since
 from smtpfeeds_common.cli import main
@@ -207,7 +208,7 @@ def test_asks_first_and_no_means_no(dsn: str, table: Table) -> None:
 def test_slices_meet_every_address_once(
     table: Table, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smtpfeeds_aggregator.store.purge.SLICE_ADDRESSES", 3)
+    monkeypatch.setattr(purge, "SLICE_ADDRESSES", 3)
     ips = ["0.0.0.0", "255.255.255.255", "::", "2001:db8::1", *(f"192.0.2.{n}" for n in range(9))]
     for ip in ips:
         see(table, ip, seen=(BAD, NOW), heard=(BAD, NOW))
