@@ -26,7 +26,6 @@ from .health import Health
 from .ingest.last_client import LastClientNote
 from .ingest.worker import IngestWorker
 from .maintenance import Maintenance
-from .meaning.lists.in_use import ListSource
 from .metrics import Metrics
 from .origin import OriginSource
 from .parts import Part
@@ -75,9 +74,6 @@ class Service:
             discard(connection)
         self._origins = OriginSource(settings)
         self._origins.load()
-        self._lists = ListSource(settings) if settings.feeds_dir else None
-        if self._lists is not None:
-            self._lists.load()
         self._source = _make_source(settings, self.metrics)
         store = IngestStore(
             lambda: connect(settings, "ingest", autocommit=True, limit_s=limit_s),
@@ -111,13 +107,16 @@ class Service:
             again("maintenance", Maintenance(settings, clock, metrics, health).run),
             again("origin", self._origins.run),
         ]
-        if self._lists is not None:
-            parts.append(again("lists", self._lists.run))
         if settings.feeds_dir:
+            from .meaning.lists.in_use import ListSource
             from .publish.service import PublishLoop
 
-            loop = PublishLoop(settings, self._origins, clock, metrics, health)
-            parts.append(again("publish", loop.run))
+            lists = ListSource(settings)
+            lists.load()
+            loop = PublishLoop(
+                settings, self._origins, clock, metrics, health, lists=lambda: lists.current
+            )
+            parts += [again("lists", lists.run), again("publish", loop.run)]
         if settings.metrics_listen:
             from .metrics_http import MetricsServer
 

@@ -28,6 +28,8 @@ from servers.postgres import PostgresServer, database_name
 from smtpfeeds_aggregator.clock.database import DatabaseClock
 from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.ingest.worker import IngestWorker
+from smtpfeeds_aggregator.meaning.lists.model import AddressList, parse_prefix
+from smtpfeeds_aggregator.meaning.lists.table import ListTable
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.publish import check, once, service
 from smtpfeeds_aggregator.publish.generation import FeedsDirectory
@@ -164,6 +166,36 @@ def test_window_becomes_files_of_every_format(
     }
     with gzip.open(feeds / "smtpgreet.ndjson.gz", "rt") as stream:
         assert stream.read() == (feeds / "smtpgreet.ndjson").read_text()
+
+
+def test_listed_address_is_a_survey_with_its_actor_until_the_entry_is_too_old(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    observe(connection, "192.0.2.9", last=NOW - MINUTE)
+    observe(connection, "2001:db8::1", last=NOW - MINUTE)
+    observe(connection, "192.0.2.77", last=NOW - MINUTE)
+    prefixes = tuple(map(parse_prefix, ("192.0.2.9", "2001:db8::/64")))
+    day = NOW.date() - timedelta(days=60)
+    listed = AddressList("shodan_v4", "scanner", "shodan", "", "test", day, "stated", prefixes)
+    lists = ListTable([listed], "list-1")
+
+    def classes(now: datetime) -> dict[str, tuple[str, list[str], str | None]]:
+        publish_once(settings, Origins(), connection, lists=lists, now=now)
+        lines = (feeds / "smtpgreet.ndjson").read_text().splitlines()
+        return {
+            row["ipaddr"]: (row["class"], row["why"], row["actor"])
+            for row in map(json.loads, lines)
+        }
+
+    assert classes(NOW) == {
+        "192.0.2.9": ("survey", ["listed:shodan"], "shodan"),
+        "2001:db8::1": ("survey", ["listed:shodan"], "shodan"),
+        "192.0.2.77": ("probe", ["greet"], None),
+    }
+    assert json.loads((feeds / "manifest.json").read_text())["list_generation"] == "list-1"
+    older = classes(NOW + timedelta(days=1))
+    assert older["192.0.2.9"] == ("probe", ["listed-old:shodan"], "shodan")
+    assert older["2001:db8::1"][0] == "survey", "a range counts for a year"
 
 
 def test_manifest_tells_what_the_files_hold(

@@ -6,6 +6,7 @@ each combination of what it looks at, and every address names its combination.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -41,8 +42,27 @@ class ListLookup(Protocol):
         ...
 
 
+class DatedLists(Protocol):
+    """Lists whose entries age: `meaning.lists` has the real ones."""
+
+    @property
+    def generation(self) -> str:
+        """The stable name of their content."""
+        ...
+
+    def on(self, today: date, /) -> ListLookup:
+        """The look-up for one day."""
+        ...
+
+
 class NoLists:
     """No list holds anything."""
+
+    generation = "none"
+
+    def on(self, today: date, /) -> "NoLists":  # noqa: ARG002 - the protocol's
+        """The same on every day."""
+        return self
 
     def of_window(
         self,

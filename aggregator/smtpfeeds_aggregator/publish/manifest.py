@@ -27,6 +27,7 @@ def manifest(
     left_out: dict[str, Counter[str]],
     classes: dict[str, dict[str, int]],
     origin: str | None,
+    lists: str,
     base: str,
 ) -> dict[str, Any]:
     """The manifest of a generation.
@@ -37,6 +38,7 @@ def manifest(
         left_out: how many addresses of each feed, by reason.
         classes: how many addresses of each feed, by class.
         origin: the origin table, where there is one.
+        lists: the generation of the lists of scanners and mailers.
         base: where this very generation is, below the published directory.
     """
     return {
@@ -51,6 +53,7 @@ def manifest(
         "licence": frame.licence,
         "notice": NOTICE,
         "origin_generation": origin,
+        "list_generation": lists,
         "special_purpose_registries": AS_OF,
         "left_out": {
             feed: {"not_global": counts["not_global"], "excluded": counts["excluded"]}

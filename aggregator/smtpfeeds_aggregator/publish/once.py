@@ -30,7 +30,7 @@ from .entries import Frame
 from .files import FeedFile, files_of, write_files
 from .generation import MANIFEST, FeedsDirectory, Generation
 from .grid import expiry
-from .judgements import Judgements, NoLists, judge_window
+from .judgements import DatedLists, Judgements, NoLists, judge_window
 from .manifest import encode, manifest
 from .page.build import build_page
 from .page.render import PAGE, STATIC, render, static_file
@@ -67,6 +67,7 @@ def publish_once(
     table: DescribedLookup,
     connection: Connection,
     *,
+    lists: DatedLists | None = None,
     clock: DatabaseClock | None = None,
     now: datetime | None = None,
     unless_made_since: datetime | None = None,
@@ -78,6 +79,7 @@ def publish_once(
         settings: where and how to publish.
         table: where origins come from; while it is empty the stored ones stand.
         connection: in autocommit; holds the directory's lock meanwhile.
+        lists: scanners and mailers, for the classes; none where not given.
         clock: decides whether the database's clock can be believed.
         now: the time that counts as now; the database's clock where not given.
         unless_made_since: do nothing if what is published was made from then to now.
@@ -105,7 +107,9 @@ def publish_once(
             at = now or clock.check_publication(store.read_clock(clock.monotonic))
             if unless_made_since and _is_made_in(directory, unless_made_since, at):
                 return None
-            return _Publication(settings, table, store, directory, key, clock, at, keep_going).run()
+            return _Publication(
+                settings, table, lists or NoLists(), store, directory, key, clock, at, keep_going
+            ).run()
         finally:
             if not connection.closed:
                 store.unlock(key)
@@ -129,6 +133,7 @@ class _Publication:
         self,
         settings: AggregatorSettings,
         table: DescribedLookup,
+        lists: DatedLists,
         store: PublicationStore,
         directory: FeedsDirectory,
         key: int,
@@ -138,6 +143,7 @@ class _Publication:
     ) -> None:
         self._settings = settings
         self._table = table if table.info.prefixes else None
+        self._lists = lists
         self._store = store
         self._directory = directory
         self._key = key
@@ -194,7 +200,8 @@ class _Publication:
         names: dict[int, str],
         left_out: dict[str, Counter[str]],
     ) -> list[FeedFile]:
-        judgements = judge_window(window, self._store.sensors_alive(ALIVE_S), NoLists())
+        lists = self._lists.on(self._now.date())
+        judgements = judge_window(window, self._store.sensors_alive(ALIVE_S), lists)
         every: list[FeedFile] = []
         classes: dict[str, dict[str, int]] = {}
         for feed, columns in zip(FEEDS, window.feeds, strict=True):
@@ -218,6 +225,7 @@ class _Publication:
             left_out,
             classes,
             None if self._table is None else self._table.generation,
+            self._lists.generation,
             generation.base,
         )
         with (generation.partial / MANIFEST).open("xb") as stream:

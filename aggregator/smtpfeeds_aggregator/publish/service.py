@@ -25,6 +25,7 @@ from ..store.connection import Connection, connect, discard
 from ..store.publication import PublicationStore
 from .generation import FeedsDirectory
 from .grid import next_point, this_point
+from .judgements import DatedLists, NoLists
 from .once import Published, publish_once
 from .stopping import KeepGoing, PublishStopped, go_on, until
 
@@ -51,9 +52,11 @@ class PublishLoop:
         metrics: Metrics,
         health: Health,
         *,
+        lists: Callable[[], DatedLists] = NoLists,
         connect: Callable[[AggregatorSettings], Connection] | None = None,
     ) -> None:
         """Make a loop; each run, good or bad, is in the metrics and the health."""
+        self._lists = lists
         self._settings = settings
         self._origins = origins
         self._clock = clock
@@ -95,6 +98,7 @@ class PublishLoop:
                     self._settings,
                     self._origins.current,
                     connection,
+                    lists=self._lists(),
                     clock=self._clock,
                     unless_made_since=point,
                     keep_going=keep_going,

@@ -6,15 +6,16 @@ addresses, in the order of publication, and a copy of these alone.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
 
+from ..meaning.lists.in_use import ListSource
 from ..publish.chunks import FeedRows
 from ..publish.columns import Window
 from ..publish.entries import Entry
-from ..publish.judgements import NoLists, judge_window
+from ..publish.judgements import ListLookup, judge_window
 from ..publish.snapshot import LeftOut, origins_in, window_end, window_start
 from ..settings import AggregatorSettings
 from ..store.publication import PublicationStore
@@ -83,12 +84,18 @@ class FeedNow:
         rows = FeedRows(
             window,
             self._wanted.feed,
-            judge_window(window, self._store.sensors_alive(ALIVE_S), NoLists()),
+            judge_window(window, self._store.sensors_alive(ALIVE_S), self._lists()),
             self._store.names_of(origins_in(window)),
             now_s=self._now_s,
             exact_counts=self._settings.publish_exact_counts,
         )
         return rows, left_out[self._wanted.feed]
+
+    def _lists(self) -> ListLookup:
+        """The lists that the settings name, as of today."""
+        source = ListSource(self._settings)
+        source.load()
+        return source.current.on(datetime.fromtimestamp(self._now_s, UTC).date())
 
 
 def empty_feed(feed: str, left_out: Mapping[str, int]) -> str:
