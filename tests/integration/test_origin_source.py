@@ -335,7 +335,7 @@ def test_folder_of_a_single_host_names_the_table(origins_folder: Path, tmp_path:
     twice = cli("status", "--dir", str(tmp_path), "--config", str(tmp_path / "aggregator.toml"))
     assert twice.returncode == 2
     other = cli("status", "--dir", str(origins_folder))
-    assert (other.returncode, "no aggregator.toml in it" in other.stderr) == (2, True)
+    assert (other.returncode, "it has no aggregator.toml" in other.stderr) == (2, True)
 
 
 def test_lookup_from_a_pipe_survives_what_is_no_address(origins_folder: Path) -> None:

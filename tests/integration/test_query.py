@@ -289,7 +289,7 @@ class TestDatabaseChoice:
     def test_folder_of_something_else_is_wrong_use(self, tmp_path: Path) -> None:
         result = CliRunner().invoke(main, ["query", "--dir", str(tmp_path)])
         assert result.exit_code == 2
-        assert "no aggregator.toml in it" in result.stderr
+        assert "it has no aggregator.toml" in result.stderr
 
     def test_folder_whose_database_is_not_running_says_what_to_run(self, tmp_path: Path) -> None:
         (tmp_path / "aggregator.toml").write_text(f'dsn = "host={tmp_path} dbname=smtpfeeds"\n')

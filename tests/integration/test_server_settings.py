@@ -296,8 +296,9 @@ def test_pooler_in_session_mode_changes_nothing(
         goes_through_everything(site, caplog, direct)
 
 
-@pytest.mark.parametrize("in_turn", [0, 1])
-@pytest.mark.parametrize("mode", ["transaction", "statement"])
+@pytest.mark.parametrize(
+    ("mode", "in_turn"), [("transaction", 0), ("transaction", 1), ("statement", 0)]
+)
 def test_pooler_that_shares_sessions_is_named(
     site: Site, postgres: PostgresServer, pooler_folder: Path, mode: str, in_turn: int
 ) -> None:

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psycopg
-
 from servers.postgres import PostgresServer, database_name
 from servers.processes import ServerFailedError, bound_to_parent, end, wait_until
 from smtpfeeds_deploy.single_host import unprivileged
@@ -96,13 +94,3 @@ class Pooler:
     ) -> None:
         if self._process is not None:
             end(self._process, limit_s=5)
-
-
-def sessions_of(dsn: str) -> list[int]:
-    """The process ids of a database's sessions, the asking one aside."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        rows = connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-            " AND pid <> pg_backend_pid()"
-        ).fetchall()
-    return [int(pid) for (pid,) in rows]

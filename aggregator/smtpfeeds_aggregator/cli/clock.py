@@ -7,7 +7,7 @@ import click
 
 from smtpfeeds_common.times import iso_utc
 
-from .query import connected, database_options, format_options, list_formats
+from .query import LIST_FORMATS, connected, database_options, format_options
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
@@ -17,7 +17,7 @@ _COLUMNS: Final = ("database", "this_host", "noted", "accepted_at", "in_doubt")
 
 
 @click.command("clock", short_help="Show the database's clock, and why it is in doubt.")
-@format_options(list_formats)
+@format_options(LIST_FORMATS)
 @database_options
 def clock(settings: "AggregatorSettings", form: str) -> None:
     """Show the database's clock, what is noted of it, and why aggregators doubt it.

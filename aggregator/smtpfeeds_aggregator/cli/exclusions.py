@@ -11,7 +11,7 @@ from smtpfeeds_common.addresses import Network, parse_network
 from smtpfeeds_common.errors import AddressError, SettingsError
 from smtpfeeds_common.times import iso_utc
 
-from .query import connected, database_options, format_options, list_formats
+from .query import LIST_FORMATS, connected, database_options, format_options
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
@@ -57,7 +57,7 @@ def add(settings: "AggregatorSettings", prefix: str, reason: str, until: str | N
 
 
 @exclude.command("list", short_help="List what is excluded.")
-@format_options(list_formats)
+@format_options(LIST_FORMATS)
 @database_options
 def list_(settings: "AggregatorSettings", form: str) -> None:
     """List what is excluded, also what has ended. Times are UTC."""

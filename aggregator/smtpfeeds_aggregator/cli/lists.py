@@ -21,7 +21,7 @@ from smtpfeeds_common.times import iso_utc
 from .. import settings as aggregator_settings
 from .addresses import addresses_of
 from .options import CONFIG, FOLDER, config_of
-from .query import format_options, list_formats
+from .query import LIST_FORMATS, format_options
 
 if TYPE_CHECKING:
     from ..meaning.lists.in_use import ListSource
@@ -65,7 +65,7 @@ def lists() -> None:
 
 
 @lists.command(short_help="Show the lists in use, their ages and what was refused.")
-@format_options(list_formats)
+@format_options(LIST_FORMATS)
 @_with_settings
 def status(settings: "AggregatorSettings", form: str) -> None:
     """Show each list: whose it is, its date, its entries, and why newer ones were refused.
@@ -102,7 +102,7 @@ def status(settings: "AggregatorSettings", form: str) -> None:
 
 @lists.command(short_help="Say which lists hold addresses.")
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS…|-")
-@format_options(list_formats)
+@format_options(LIST_FORMATS)
 @_with_settings
 def lookup(settings: "AggregatorSettings", addresses: tuple[str, ...], form: str) -> None:
     """Say which lists hold ADDRESSes; `-` reads them from the standard input, one a line.

@@ -56,7 +56,7 @@ def single_host_settings(folder: Path) -> Path:
     """
     config = folder / _SINGLE_HOST_SETTINGS
     if not config.is_file():
-        raise SettingsError(f"{folder} is no folder of `smtpfeeds up`: no {config.name} in it")
+        raise SettingsError(f"{folder} is not a folder of `smtpfeeds up`: it has no {config.name}")
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
     return config

@@ -1,8 +1,8 @@
 """How the command line writes lists: for people, for programs, for a pipe.
 
 Colours and boxes are for terminals only. Rows are written as they come; only a
-terminal's table is held, and cut at ``TABLE_ROWS``, which is said. An address
-or a time is never broken in two: whoever reads it wants to copy it. Times are UTC:
+terminal's table is held, and cut at ``TABLE_ROWS``, with a message. An address
+or a time is never broken in two: a reader wants to copy it. Times are UTC:
 `2026-11-23T15:24:31Z`, in a table under a head that says so `2026-11-23 15:24:31`; the
 rows of the feeds keep the spelling of the published files.
 """
@@ -94,18 +94,18 @@ def write_entries(entries: Iterable[Entry], form: str, limit: int | None, nothin
     first = next(rows, None)
     if first is None and form not in {"json", "csv"}:
         nothing_found(nothing)
-    told: Iterator[Entry] = chain(() if first is None else (first,), rows)
+    shown: Iterator[Entry] = chain(() if first is None else (first,), rows)
     if limit is not None:
-        told = _limited(told, limit)
+        shown = _limited(shown, limit)
     if form == "table":
-        write_table(_TABLE, map(_cells, told), _WIDTHS)
+        write_table(_TABLE, map(_cells, shown), _WIDTHS)
     elif form == "json":
-        _write_json(row.rstrip("\n") for row in rows_of(told, ndjson_format.rows, _TOGETHER))
+        _write_json(row.rstrip("\n") for row in rows_of(shown, ndjson_format.rows, _TOGETHER))
     else:
         module = {"ndjson": ndjson_format, "csv": csv_format, "text": text_format}[form]
         if form == "csv":
             click.echo(",".join(csv_format.COLUMNS))
-        for row in rows_of(told, module.rows, _TOGETHER):
+        for row in rows_of(shown, module.rows, _TOGETHER):
             sys.stdout.write(row)
     if first is None:
         nothing_found(nothing)
@@ -129,9 +129,9 @@ def write_records(records: list[Record], columns: tuple[str, ...], form: str, no
         write_table(titles, rows, widths)
 
 
-def nothing_found(said: str) -> None:
-    """Say that there is nothing, and end with exit code 1."""
-    click.echo(said, err=True)
+def nothing_found(message: str) -> None:
+    """Write that there is nothing, and end with exit code 1."""
+    click.echo(message, err=True)
     raise click.exceptions.Exit(NOTHING_FOUND)
 
 

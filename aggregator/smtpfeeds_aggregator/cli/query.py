@@ -1,7 +1,7 @@
 """The commands that ask the database for addresses: `feed` and `query`.
 
-Found: exit code 0. Nothing found: said on stderr, exit code 1. Wrong use: 2. Could not be
-asked, such as a database that is away: 3.
+Exit codes: 0 found; 1 nothing found, with a message on stderr; 2 wrong use; 3 could not be
+asked, such as a database that is away.
 What costs time to import, psycopg above all, is imported when a command runs.
 """
 
@@ -30,7 +30,7 @@ EXIT_CODES: Final = (
     "that is away."
 )
 _FEED_FORMATS: Final = ("table", "json", "ndjson", "csv", "text")
-list_formats: Final = ("table", "json", "ndjson", "csv")
+LIST_FORMATS: Final = ("table", "json", "ndjson", "csv")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -101,7 +101,7 @@ def feed() -> None:
 
 
 @feed.command("list", epilog=EXIT_CODES, short_help="List the feeds.")
-@format_options(list_formats)
+@format_options(LIST_FORMATS)
 @database_options
 def feed_list(settings: "AggregatorSettings", form: str) -> None:
     """List the feeds: what each reports, and how many addresses are stored of its window.
@@ -165,7 +165,7 @@ def feed_show(
     help="At most this many, those seen last first.",
 )
 @click.option("--since", help="Last seen at this time or later: 2026-11-23T11:00Z, or 7d, 12h.")
-@format_options(list_formats)
+@format_options(LIST_FORMATS)
 @database_options
 def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, form: str) -> None:
     """List the IPv6 /64s that had more new addresses in a day than are stored.
@@ -176,10 +176,10 @@ def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, 
     from .output import CROWDED_COLUMNS, write_records
 
     with connected(settings) as connection:
-        found = ReadingStore(connection).crowded(parsed_time(since), limit + 1)
-    records = [{name: getattr(one, name) for name in CROWDED_COLUMNS} for one in found[:limit]]
+        prefixes = ReadingStore(connection).crowded(parsed_time(since), limit + 1)
+    records = [{name: getattr(one, name) for name in CROWDED_COLUMNS} for one in prefixes[:limit]]
     write_records(records, CROWDED_COLUMNS, form, "no IPv6 /64 was past its addresses of a day")
-    if len(found) > limit:
+    if len(prefixes) > limit:
         click.echo(f"there is more: --limit {limit} cuts it here", err=True)
 
 

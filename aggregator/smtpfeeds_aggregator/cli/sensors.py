@@ -10,10 +10,10 @@ from smtpfeeds_common.times import iso_utc
 
 from .query import (
     EXIT_CODES,
+    LIST_FORMATS,
     connected,
     database_options,
     format_options,
-    list_formats,
     parsed_time,
 )
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.group(invoke_without_command=True, epilog=EXIT_CODES)
-@format_options(list_formats)
+@format_options(LIST_FORMATS)
 @database_options
 @click.pass_context
 def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> None:
@@ -41,7 +41,7 @@ def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> No
 
 
 @sensors.command("list", epilog=EXIT_CODES, short_help="List the sensors.")
-@format_options(list_formats)
+@format_options(LIST_FORMATS)
 @database_options
 def sensors_list(settings: "AggregatorSettings", form: str) -> None:
     """List the sensors: alive, silent since, version, events, clock skew, refusals, floods."""
@@ -50,7 +50,7 @@ def sensors_list(settings: "AggregatorSettings", form: str) -> None:
 
 @sensors.command("epochs", epilog=EXIT_CODES, short_help="List the epochs of a sensor's account.")
 @click.argument("name")
-@format_options(list_formats)
+@format_options(LIST_FORMATS)
 @database_options
 def sensors_epochs(settings: "AggregatorSettings", name: str, form: str) -> None:
     """List the epochs of a sensor's account: when each began and ended, and was purged.
@@ -186,7 +186,7 @@ def _end_unknown(name: str) -> NoReturn:
     show_default=True,
     help="At most this many rows, the newest hours first.",
 )
-@format_options(list_formats)
+@format_options(LIST_FORMATS)
 @database_options
 def sensors_refusals(
     settings: "AggregatorSettings", name: str | None, since: str | None, limit: int, form: str

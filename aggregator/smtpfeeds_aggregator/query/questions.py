@@ -1,7 +1,7 @@
 """What the command line asks: terms and times as people write them, rows as the feeds have them.
 
 A term is an address, a prefix or an ASN. Rows come out as the feeds' own
-entries, so that every format writes a found row as it writes a published one.
+entries, so that every format writes a row of an answer as it writes a published one.
 """
 
 import re
@@ -67,13 +67,13 @@ def parse_term(text: str) -> Term:
     """Read an address, a prefix such as 192.0.2.0/24, or an ASN such as AS64496.
 
     Raises:
-        SettingsError: it is none of them.
+        SettingsError: it is not one of them.
     """
     match = _ASN.fullmatch(text)
     if match is not None:
         asn = int(match[1])
         if not 1 <= asn <= MAX_ASN:
-            raise SettingsError(f"{text!r} is no ASN: they go from 1 to {MAX_ASN}")
+            raise SettingsError(f"{text!r} is not an ASN: they go from 1 to {MAX_ASN}")
         return asn
     try:
         if "/" in text:

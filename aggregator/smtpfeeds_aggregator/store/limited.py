@@ -2,11 +2,10 @@
 
 It stands alone because psycopg waits for as long as the socket lives: behind a
 pooler, a load balancer or a firewall that swallows what it should reset, the
-socket lives for ever, keepalives answered, and nothing comes. psycopg waits in
-one place, ``Connection.wait``, and asks there again ten times a second, so that
-Ctrl-C works; here it also looks at the clock. What is out of time loses its
-connection, never only its statement: whatever the server still says to it would
-be read as the answer to the next.
+socket stays open, keepalives are answered, and no data arrives. psycopg waits in
+one place, ``Connection.wait``, and looks up ten times a second, so that Ctrl-C
+works; here it also looks at the clock. A statement that is out of time costs its
+connection: a late answer would be read as the answer to the next statement.
 """
 
 import time
@@ -32,7 +31,7 @@ class LimitedConnection(psycopg.Connection[tuple[Any, ...]]):
 
     @contextmanager
     def one_limit(self) -> Iterator[None]:
-        """Let everything inside have the limit together."""
+        """Apply the limit to everything inside together."""
         if self.limit_s is not None:
             self._deadline_s = time.monotonic() + self.limit_s
         try:
@@ -60,7 +59,7 @@ class LimitedConnection(psycopg.Connection[tuple[Any, ...]]):
     def _until(
         self, deadline_s: float, gen: Generator[Any, Any, _T], wanted: Any
     ) -> Generator[Any, Any, _T]:
-        """Pass on what is waited for and what came; nothing in time ends it."""
+        """Pass on what psycopg waits for and what arrives, until the deadline."""
         try:
             while True:
                 wanted = gen.send((yield wanted))

@@ -55,7 +55,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "plan_cache_mode": "auto",
 }
 
-#: A second session that is opened to recognise a pooler answers within this, or tells nothing.
+#: A second session that is opened to recognise a pooler answers within this, or is given up.
 _SECOND_SESSION_S: Final = 5.0
 #: Two rounds of both sessions: enough for a pooler that gives its sessions out in turn.
 _ROUNDS: Final = 2

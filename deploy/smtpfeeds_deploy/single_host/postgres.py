@@ -1,4 +1,4 @@
-"""A private PostgreSQL in a folder: made, started, watched and stopped by us, for one host.
+"""A private PostgreSQL in a folder: created, started, watched and stopped by us, for one host.
 
 It listens on a Unix socket in a folder that only its owner may enter, and nowhere else; it needs
 no root, adds no user and changes no permission outside its folder. As root see `unprivileged`.
@@ -66,7 +66,7 @@ _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 class PrivatePostgres:
     """One PostgreSQL that belongs to one directory; a context manager that starts and stops it.
 
-    The server is told by the kernel when the thread that called `start` ends, so that no server
+    The kernel signals the server when the thread that called `start` ends, so that no server
     outlives a killed owner: call it from a thread that lives as long as the program.
     """
 
@@ -81,16 +81,16 @@ class PrivatePostgres:
         start_limit_s: float = 60.0,
         stop_limit_s: float = 5.0,
     ) -> None:
-        """Nothing is made or started yet.
+        """Nothing is created or started yet.
 
         Args:
-            directory: The folder it belongs to; `postgres` in it is made when missing.
+            directory: The folder it belongs to; `postgres` in it is created when missing.
             binaries: The folder of PostgreSQL's programs; the embedded ones unless given.
             durable: False gives up the data's safety for speed.
             settings: Server settings over our own.
-            user_namespaces: Whether root may use them; found out by trying unless given.
+            user_namespaces: Whether root may use them; tried unless given.
             start_limit_s: A start (with the recovery after a crash) may take so long.
-            stop_limit_s: A fast shutdown may take so long, before it is made an immediate one.
+            stop_limit_s: A fast shutdown may take so long, before it becomes an immediate one.
         """
         self._root = directory.resolve() / "postgres"
         self._data = self._root / "data"
@@ -194,7 +194,7 @@ class PrivatePostgres:
             self._lock = None
 
     def log_tail(self) -> str:
-        """The last lines that the server has said since its last start."""
+        """The last lines that the server has logged since its last start."""
         return self._log.tail(self._log_since)
 
     def __enter__(self) -> Self:

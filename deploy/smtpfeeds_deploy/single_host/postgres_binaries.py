@@ -34,10 +34,10 @@ class Binaries:
 def embedded() -> list[Binaries]:
     """The installations inside the embedded package, newest first; empty when it is not there."""
     spec = importlib.util.find_spec(_PACKAGE)
-    found = []
+    binaries_here = []
     for root in (spec.submodule_search_locations or []) if spec else []:
-        found += [at(folder) for folder in Path(root).glob("pginstall*/bin")]
-    return sorted(found, key=lambda binaries: binaries.major, reverse=True)
+        binaries_here += [at(folder) for folder in Path(root).glob("pginstall*/bin")]
+    return sorted(binaries_here, key=lambda binaries: binaries.major, reverse=True)
 
 
 def of_the_system() -> list[Binaries]:
@@ -48,8 +48,8 @@ def of_the_system() -> list[Binaries]:
     if on_path is not None:
         folders.add(Path(on_path).resolve().parent)
     usable = [folder for folder in folders if (folder / "postgres").exists()]
-    found = [at(folder) for folder in usable]
-    fit = [binaries for binaries in found if binaries.major >= OLDEST_MAJOR]
+    installed = [at(folder) for folder in usable]
+    fit = [binaries for binaries in installed if binaries.major >= OLDEST_MAJOR]
     return sorted(fit, key=lambda binaries: binaries.major, reverse=True)
 
 
@@ -69,8 +69,8 @@ def at(folder: Path) -> Binaries:
         raise SingleHostError(msg) from exc
     version = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
     if version is None:
-        said = (done.stderr or done.stdout).strip()
-        msg = f"{postgres} does not tell its version ({said}): use another PostgreSQL"
+        output = (done.stderr or done.stdout).strip()
+        msg = f"{postgres} does not print its version ({output}): use another PostgreSQL"
         raise SingleHostError(msg)
     return Binaries(folder, int(version[1]))
 
@@ -90,7 +90,7 @@ def choose(installed: list[Binaries], data_major: int | None, data: Path) -> Bin
             return binaries
     there = ", ".join(str(binaries.major) for binaries in installed)
     msg = (
-        f"{data} was made by PostgreSQL {data_major}, and what is here is {there}: "
+        f"{data} was created by PostgreSQL {data_major}, and this host has {there}: "
         f"name the folder with the programs of PostgreSQL {data_major}, "
         "or dump the database with them and restore it into a new folder"
     )

@@ -15,14 +15,14 @@ SUPERUSER = "postgres"
 
 _INITDB_LIMIT_S = 120.0
 _PSQL_LIMIT_S = 30.0
-_SAID_LINES = 15
+_OUTPUT_LINES = 15
 
 
 def make_cluster(data: Path, binaries: Binaries, identity: Identity, *, durable: bool) -> None:
     """initdb beside, then rename: a data folder is there whole or not at all.
 
     Raises:
-        SingleHostError: initdb failed; what it said is in the message.
+        SingleHostError: initdb failed; the message has its output.
     """
     partial = data.with_name(f"{data.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -33,7 +33,7 @@ def make_cluster(data: Path, binaries: Binaries, identity: Identity, *, durable:
         f"--username={SUPERUSER}",
         "--encoding=UTF8",
         "--locale=C",
-        # Whoever gets into the socket's folder is its owner; over TCP nobody is.
+        # Only its owner can enter the socket's folder; over TCP nobody is let in.
         "--auth-local=trust",
         "--auth-host=reject",
         "--data-checksums",
@@ -54,7 +54,7 @@ def make_accounts(folder: Path, binaries: Binaries, superuser_dsn: str) -> None:
     """The aggregator's role and database, where they are missing.
 
     Raises:
-        SingleHostError: psql failed; what it said is in the message.
+        SingleHostError: psql failed; the message has its output.
     """
     command = [
         binaries.path("psql"),
@@ -97,6 +97,6 @@ def _run(command: list[str], folder: Path, *, limit_s: float) -> None:
         msg = f"{what} in {folder} did not end within {limit_s:g} s"
         raise SingleHostError(msg) from exc
     if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-_SAID_LINES:])
-        msg = f"{what} failed in {folder}:\n{said}"
+        output = "\n".join((done.stdout + done.stderr).splitlines()[-_OUTPUT_LINES:])
+        msg = f"{what} failed in {folder}:\n{output}"
         raise SingleHostError(msg)

@@ -49,13 +49,13 @@ class SocketFolder:
 
     def _short(self, owner: int) -> Path:
         recorded = self._recorded()
-        # Somebody else may have made a folder of that name since the last boot emptied /tmp.
+        # Another user may have created a folder of that name since the last boot emptied /tmp.
         if recorded is not None and is_private_folder(recorded, owner):
             return recorded
-        # /tmp said outright: $TMPDIR may be as long as what we flee from.
-        made = Path(tempfile.mkdtemp(prefix="smtpfeeds-", dir="/tmp"))
-        self._record.write_text(f"{made}\n")
-        return made
+        # /tmp by name: $TMPDIR may be too long as well.
+        folder = Path(tempfile.mkdtemp(prefix="smtpfeeds-", dir="/tmp"))
+        self._record.write_text(f"{folder}\n")
+        return folder
 
     def _recorded(self) -> Path | None:
         with contextlib.suppress(FileNotFoundError):

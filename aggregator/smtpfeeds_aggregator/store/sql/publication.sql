@@ -1,7 +1,7 @@
 -- What publishing asks of the database, and what it writes back.
 
 -- name: try_lock
--- One publisher for a directory; the key is made from the directory's own id.
+-- One publisher for a directory; the key comes from the directory's own id.
 SELECT pg_try_advisory_lock(%(key)s);
 
 -- name: unlock
