@@ -9,6 +9,7 @@ is not in ``192.0.2.10``, nor ``mx.example`` in ``mx.example.org``.
 Pure. The forms of an address are written once, when they are first needed.
 """
 
+import re
 from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Final, NamedTuple
@@ -23,6 +24,8 @@ _HEX: Final = frozenset(b"0123456789abcdef")
 _WORD: Final = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyz")
 _HOST: Final = _WORD | frozenset(b"-_")
 _IPV6_TAG: Final = b"ipv6:"
+#: An IPv6 address as nibbles with dots.
+_LONGEST_ADDRESS: Final = 63
 #: Octets before and behind a form that decide whether it stands alone, or in a mailbox.
 BEFORE: Final = len(b"@[ipv6:")
 BEHIND: Final = 2
@@ -58,7 +61,7 @@ class Form(NamedTuple):
 class SensorNames:
     """The address that a client dialled, and the banner's name where that is a full host name."""
 
-    __slots__ = ("_address", "_forms", "_host")
+    __slots__ = ("_address", "_any_form", "_forms", "_host", "longest")
 
     def __init__(self, address: bytes, hostname: str) -> None:
         """Begin.
@@ -70,7 +73,11 @@ class SensorNames:
         self._address = address
         host = hostname.lower().rstrip(".").encode("ascii", "replace")
         self._host = host if is_full_host_name(host) else b""
-        self._forms: tuple[Form, ...] | None = None
+        self._forms: tuple[Form, ...] = ()
+        #: Any of the forms, asked for first: nearly no client names the sensor.
+        self._any_form: re.Pattern[bytes] | None = None
+        #: Octets of the longest form.
+        self.longest = max(len(host), _LONGEST_ADDRESS)
 
     def is_named_by(self, word: bytes) -> bool:
         """Whether a greet's argument is one of the names, bare or as an address literal."""
@@ -87,16 +94,11 @@ class SensorNames:
     @property
     def forms(self) -> tuple[Form, ...]:
         """The forms that are searched for."""
-        if self._forms is None:
-            self._forms = _address_forms(self._address)
-            if self._host:
-                self._forms += (Form(self._host, _HOST, b"."),)
+        if not self._forms:
+            host = (Form(self._host, _HOST, b"."),) if self._host else ()
+            self._forms = _address_forms(self._address) + host
+            self._any_form = re.compile(b"|".join(re.escape(form.text) for form in self._forms))
         return self._forms
-
-    @property
-    def longest(self) -> int:
-        """Octets of the longest form."""
-        return max(len(form.text) for form in self.forms)
 
     def found_outside_mailboxes(self, text: bytes, after: int, until: int) -> bool:
         """Whether a text holds a name that is no mailbox's domain.
@@ -113,7 +115,11 @@ class SensorNames:
     def _search(
         self, text: bytes, after: int, until: int, place: Callable[[bytes, int], bool]
     ) -> bool:
-        for form in self.forms:
+        forms = self.forms
+        assert self._any_form is not None
+        if self._any_form.search(text) is None:
+            return False
+        for form in forms:
             length = len(form.text)
             start = text.find(form.text, max(0, after + 1 - length))
             while 0 <= start <= until - length:
