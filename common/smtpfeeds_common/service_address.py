@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from .errors import SettingsError
+from .host_port import HostPort
 
 #: The ports of AMQP 0-9-1, by scheme.
 BROKER_PORTS: Final[Mapping[str, int]] = {"amqp": 5672, "amqps": 5671}
@@ -48,7 +49,7 @@ class ServiceAddress:
     @property
     def host_port(self) -> str:
         """``host:port``, with brackets around an IPv6 address."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return str(HostPort(self.host, self.port))
 
     @property
     def vhost(self) -> str:
@@ -58,8 +59,16 @@ class ServiceAddress:
     @property
     def without_account(self) -> str:
         """The address as it came, for a library: neither account nor password is in it."""
+        return f"{self.scheme}://{self._from_host_on}"
+
+    def with_account(self, account: str) -> str:
+        """The address as it came, with this account and no password."""
+        return f"{self.scheme}://{quote(account, safe='')}@{self._from_host_on}"
+
+    @property
+    def _from_host_on(self) -> str:
         query = f"?{self.query}" if self.query else ""
-        return f"{self.scheme}://{self.host_port}{self.path}{query}"
+        return f"{self.host_port}{self.path}{query}"
 
     def __str__(self) -> str:
         account = "" if self.account is None else f"{quote(self.account, safe='')}@"

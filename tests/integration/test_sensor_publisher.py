@@ -22,7 +22,7 @@ from servers.rabbitmq import RabbitNode
 from smtpfeeds_common.errors import BatchTooLarge, BrokerRefused, BrokerUnavailable, SettingsError
 from smtpfeeds_common.spool import SealedBatch, read_status
 from smtpfeeds_common.wire import decode
-from smtpfeeds_sensor.delivery.publisher import BrokerLink
+from smtpfeeds_sensor.delivery.publisher import BrokerLink, read_brokers
 from smtpfeeds_sensor.settings import SensorSettings
 
 SPOOL = "0f0e0d0c-0b0a-4908-8706-050403020100"
@@ -121,6 +121,18 @@ def test_wrong_password_is_a_refusal(centre: Centre) -> None:
     secret = url.split("//")[1].split("@")[0].split(":")[1]
     link = link_to(f"amqp://s1:wrong@{host}", broker_password=secret)
     link.open()
+    link.close()
+
+
+def test_new_password_is_taken_over_for_the_next_connection(centre: Centre) -> None:
+    """After SIGHUP: a password that was changed at the broker does not take a restart."""
+    url = centre.account()
+    link = link_to(url.replace("//s1:", "//s1:old-"))
+    with pytest.raises(BrokerRefused):
+        link.open()
+    link.take_over(read_brokers(SensorSettings(name="s1", broker=(url,))))
+    link.open()
+    assert link.is_open
     link.close()
 
 

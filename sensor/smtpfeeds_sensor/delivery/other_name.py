@@ -4,10 +4,10 @@ import dataclasses
 import threading
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.errors import BrokerUnavailable, SettingsError, SpoolError
+from smtpfeeds_common.service_address import parse_brokers
 from smtpfeeds_common.spool import read_status
 
 from ..counters import new_counters
@@ -67,16 +67,10 @@ def settings_of(
     return dataclasses.replace(
         settings,
         name=sensor,
-        broker=tuple(_with_account(url, sensor) for url in settings.broker),
+        broker=tuple(each.with_account(sensor) for each in parse_brokers(settings.broker)),
         broker_password="",
         broker_password_file=str(password_file),
     )
-
-
-def _with_account(url: str, account: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{account}@{host}"))
 
 
 def _is_empty(path: Path) -> bool:

@@ -98,3 +98,10 @@ def test_any_password_that_is_escaped_is_read_back(password: str) -> None:
 def test_any_text_is_read_or_refused_and_never_raises_anything_else(rest: str) -> None:
     with contextlib.suppress(SettingsError):
         str(parse_address(f"amqp://{rest}", BROKER_PORTS, name="broker"))
+
+
+def test_address_is_given_another_account_and_no_password() -> None:
+    url = "amqps://s1:a[b]c@[2001:db8::1]:5672/feeds?heartbeat=5"
+    (address,) = parse_brokers((url,))
+    assert address.password == "a[b]c"
+    assert address.with_account("s 2") == "amqps://s%202@[2001:db8::1]:5672/feeds?heartbeat=5"

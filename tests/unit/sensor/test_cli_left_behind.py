@@ -141,7 +141,7 @@ def test_other_account_takes_its_password_from_its_file(tmp_path: Path) -> None:
         broker_password="own",
     )
     other = settings_of(settings, "old", secret)
-    assert other.broker == ("amqps://old@one.example:5671/v", "amqp://old@two.example")
+    assert other.broker == ("amqps://old@one.example:5671/v", "amqp://old@two.example:5672")
     assert (other.name, other.secret()) == ("old", "of the old account")
     with pytest.raises(SettingsError, match="--password-file"):
         settings_of(settings, "old", None)
