@@ -293,7 +293,13 @@ def limit(bench: Bench, bodies: Sequence[bytes], table: OriginTable) -> float:
     chunk = AggregatorSettings().ingest_batch_rows // BATCH_ROWS
     ready = [fold_of(bodies[at : at + chunk], table) for at in range(0, len(bodies), chunk)]
     sql = queries("ingest.sql")
-    parameters = {"retention": timedelta(days=30), "annotated": True}
+    parameters = {
+        "retention": timedelta(days=30),
+        "annotated": True,
+        "one_sensor_each": True,
+        "sensors": [],
+        "enrolments": [],
+    }
     with connect(AggregatorSettings(dsn=dsn), "limit", autocommit=True) as connection:
         connection.execute(sql["set_up_session"])
         connection.execute(sql["create_incoming"])

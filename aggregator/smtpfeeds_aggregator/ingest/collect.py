@@ -191,6 +191,7 @@ class Collector:
         once = tuple(first.values())
         try:
             collections = [Collection(once, tuple(repeats), fold(once, origin), origin)]
+            self._health.well("origins")
         except Exception:
             logger.exception("fold failed; batch by batch")
             collections = [
@@ -208,10 +209,14 @@ class Collector:
         failure = ""
         for table in (origin, EMPTY):
             try:
-                return [Collection((batch,), again, fold((batch,), table), table)]
+                alone = Collection((batch,), again, fold((batch,), table), table)
             except Exception as exc:
                 logger.exception("batch not folded", extra=fields(account=batch.key.sensor))
                 failure = failure or describe(exc)
+            else:
+                if failure:
+                    self._health.trouble("origins", f"batches are stored without them: {failure}")
+                return [alone]
         known_good()  # where this fails too, no batch is to blame: the program ends
         reason = f"folding it failed: {failure}"
         refusal = Refusal(RefusalCode.FAULT, reason, batch.delivery.body)

@@ -49,6 +49,7 @@ def fold(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:
         copy=_copy(ordered, addresses, asns),
         rows=len(ordered),
         rows_read=sum(len(batch.rows) for batch in batches),
+        one_sensor_each=_one_sensor_each(batches, keys),
         has_ipv6=bool(ordered) and len(ordered[-1][_IP]) != IPv4_BYTES,
         oldest=_utc(min(row[_LAST] for row in ordered)) if ordered else None,
         annotated=origin.generation != EMPTY.generation,
@@ -125,6 +126,15 @@ def _merge(row: _Row, first_ms: int, last_ms: int, hits: int, flags: int, target
     row[2] += hits
     row[3] |= flags
     row[4] |= targets
+
+
+def _one_sensor_each(batches: Sequence[CheckedBatch], keys: list[bytes]) -> bool:
+    """Whether no two keys differ in the sensor alone."""
+    if len({batch.key.sensor for batch in batches}) <= 1:
+        return True
+    ends = (6, 18)  # family, address, feed
+    heads = {key[: ends[key[0] == _FAMILY[16][0]]] for key in keys}
+    return len(heads) == len(keys)
 
 
 def _distinct_addresses(ordered: list[_Row]) -> list[bytes]:

@@ -250,7 +250,11 @@ class IngestStore:
         with connection.cursor() as cursor, cursor.copy(self._sql["copy_incoming"]) as copy:
             copy.write(folded.copy)
         retention = self._retention_at(times)
-        parameters: dict[str, Any] = {"retention": retention, "annotated": folded.annotated}
+        parameters: dict[str, Any] = {
+            "retention": retention,
+            "annotated": folded.annotated,
+            "one_sensor_each": folded.one_sensor_each,
+        }
         expired = 0
         if folded.oldest < times.now - retention:
             expired = connection.execute(self._sql["delete_expired"], parameters).rowcount

@@ -73,6 +73,8 @@ class Folded:
     rows: int
     #: Rows as they came, before the fold.
     rows_read: int
+    #: No (ip, feed) has rows of two sensors: there is nothing to group.
+    one_sensor_each: bool
     has_ipv6: bool
     #: The oldest last_seen, or None where there are no rows.
     oldest: datetime | None

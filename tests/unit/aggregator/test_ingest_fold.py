@@ -72,6 +72,7 @@ def test_rows_come_sorted_as_postgresql_sorts_them() -> None:
         ("192.0.2.9", "smtpgreet", "s1"),
         ("2001:db8::1", "smtpgreet", "s1"),
     ]
+    assert not made.one_sensor_each
     assert made.has_ipv6
 
 
