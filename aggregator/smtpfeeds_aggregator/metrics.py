@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from .accounts import Flood, RefusedMessage
 
 _PREFIX: Final = "smtpfeeds_ingest_"
-#: What a run of the publisher comes to; the last: another process published.
-PUBLISH_RESULTS: Final = ("published", "failed", "left to another")
+#: What a run of the publisher comes to. Refused: its numbers are not believed; the last: another
+#: process published.
+PUBLISH_RESULTS: Final = ("published", "failed", "refused", "left to another")
 #: Accounts with metrics of their own; the others are counted together.
 _ACCOUNTS_MAX: Final = 1_000
 OTHER_ACCOUNTS: Final = "(others)"

@@ -67,6 +67,21 @@ class AggregatorSettings:
         help="publish exact numbers of events, sensors and their addresses, in place of the lower "
         "bound of a step; exact ones let a scanner map the sensors by probing with a pattern",
     )
+    publish_max_drop_percent: float = setting(
+        50,
+        minimum=0,
+        maximum=100,
+        unit="percent",
+        help="refuse to publish a feed of a hundred addresses or more that fell by more since the "
+        "edition before, unless that is older than the feeds' 7 days; one that became empty too",
+    )
+    publish_max_rise_percent: float = setting(
+        1000,
+        minimum=0,
+        maximum=1_000_000,
+        unit="percent",
+        help="likewise one that rose by more",
+    )
     publisher_name: str = setting(
         "smtpfeeds", help="who publishes the feeds, named in each file's header"
     )

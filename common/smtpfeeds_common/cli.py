@@ -43,6 +43,11 @@ COMMANDS: Final = {
     "sensors": Entry(
         "smtpfeeds_aggregator.cli.sensors:sensors", "aggregator", "List and purge sensors."
     ),
+    "publish": Entry(
+        "smtpfeeds_aggregator.cli.publish:publish",
+        "aggregator",
+        "Publish the feeds now, and see how publishing goes.",
+    ),
     "exclude": Entry(
         "smtpfeeds_aggregator.cli.exclusions:exclude",
         "aggregator",

@@ -52,7 +52,7 @@ def add(settings: "AggregatorSettings", prefix: str, reason: str, until: str | N
         addresses = store.count(network)
     click.echo(
         f"{network} is not published {_until(end)} ({addresses} of its addresses are stored); "
-        "published files change with the next publication"
+        "published files change with the next publication, at once with `smtpfeeds publish now`"
     )
 
 

@@ -36,6 +36,7 @@ from .page.build import build_page
 from .page.render import PAGE, STATIC, render, static_file
 from .page.search import SEARCH_DATA, SearchColumns, search_data
 from .policy import POLICY, policy_document
+from .sanity import check_change
 from .snapshot import (
     LeftOut,
     origin_changes,
@@ -44,6 +45,7 @@ from .snapshot import (
     window_start,
     with_origins,
 )
+from .status import StatusFile
 from .stopping import KeepGoing, PublishStopped, each_guarded, go_on, guarded
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ def publish_once(
     now: datetime | None = None,
     unless_made_since: datetime | None = None,
     keep_going: KeepGoing = go_on,
+    force: bool = False,
 ) -> Published | None:
     """Publish one generation of all feeds below ``settings.feeds_dir``.
 
@@ -84,11 +87,13 @@ def publish_once(
         now: the time that counts as now; the database's clock where not given.
         unless_made_since: do nothing if what is published was made from then to now.
         keep_going: asked now and then; what it raises ends the run.
+        force: also publish numbers that are far from those of the edition before.
 
     Returns:
         None if another process is publishing this directory now, or has.
 
     Raises:
+        SuspiciousFeeds: a feed fell or rose by more than is believed.
         PublishError: the directory cannot be written, or what was written is not right.
         ClockInDoubt: nothing may be published.
         DatabaseUnavailable: the database went away.
@@ -107,9 +112,10 @@ def publish_once(
             at = now or clock.check_publication(store.read_clock(clock.monotonic))
             if unless_made_since and _is_made_in(directory, unless_made_since, at):
                 return None
-            return _Publication(
+            run = _Publication(
                 settings, table, lists or NoLists(), store, directory, key, clock, at, keep_going
-            ).run()
+            )
+            return run.run(force=force)
         finally:
             if not connection.closed:
                 store.unlock(key)
@@ -152,12 +158,14 @@ class _Publication:
         self._now = now
         self._end = window_end(self._now)
 
-    def run(self) -> Published:
+    def run(self, *, force: bool) -> Published:
         began = time.monotonic()
         if dead := self._directory.prepare():
             logger.warning("removed what a dead run left", extra=fields(generations=dead))
         with self._directory.new_generation(self._now) as generation:
             stored = self._read_window()
+            if not force:
+                self._check_change(stored)
             window = stored
             if self._table is not None:
                 window = with_origins(stored, self._table, self._keep_going)
@@ -168,7 +176,7 @@ class _Publication:
             self._switch(generation)
             changed = self._write_back(stored, window, names)
         self._directory.prune(self._settings.generations_kept)
-        return Published(
+        outcome = Published(
             generation.final,
             self._now,
             self._end,
@@ -177,6 +185,18 @@ class _Publication:
             changed,
             time.monotonic() - began,
         )
+        StatusFile(self._directory.path).published(
+            self._now, generation.name, outcome.addresses, left_out_counts, outcome.seconds
+        )
+        return outcome
+
+    def _check_change(self, window: Window) -> None:
+        found: dict[str, int] = {
+            feed.name: len(columns.address)
+            for feed, columns in zip(FEEDS, window.feeds, strict=True)
+        }
+        before = self._directory.served / MANIFEST
+        check_change(self._settings, before, found, self._now)
 
     def _read_window(self) -> Window:
         """The whole window, with the stored origins."""

@@ -27,6 +27,8 @@ from .generation import FeedsDirectory
 from .grid import next_point, this_point
 from .judgements import DatedLists, NoLists
 from .once import Published, publish_once
+from .sanity import SuspiciousFeeds
+from .status import StatusFile
 from .stopping import KeepGoing, PublishStopped, go_on, until
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class PublishLoop:
         self._metrics, self._health = metrics, health
         self._connect = connect or _connect
         self._directory = FeedsDirectory(Path(settings.feeds_dir))
+        self._status = StatusFile(self._directory.path)
         self._waits_for_clock = False
 
     def run(self, stop: threading.Event) -> None:
@@ -112,6 +115,8 @@ class PublishLoop:
         except ClockInDoubt as exc:
             self._wait_for_clock(exc)
             return now_s + DOUBT_S
+        except SuspiciousFeeds as exc:
+            return self._count_refusal(now_s, exc.message)
         except SmtpfeedsError as exc:
             return self._count_failure(now_s, exc.message)
         except Exception as exc:
@@ -139,16 +144,26 @@ class PublishLoop:
     def _wait_for_clock(self, reason: ClockInDoubt) -> None:
         if not self._waits_for_clock:
             logger.warning("publishing waits", extra=fields(reason=reason.message))
+            self._status.failed(reason.message)
         self._waits_for_clock = True
 
     def _count_failure(self, now_s: float, reason: str) -> float:
         self._metrics.publish_runs.labels("failed").inc()
+        self._status.failed(reason)
         self._health.trouble("publish", reason[:300])
         logger.error(
             "publishing failed, the last good feeds stay; tried again within a minute",
             extra=fields(error=reason),
         )
         return min(now_s + RETRY_S, next_point(now_s, self._interval_s))
+
+    def _count_refusal(self, now_s: float, reason: str) -> float:
+        """Numbers that are not believed are looked at again at the grid's next moment."""
+        self._metrics.publish_runs.labels("refused").inc()
+        self._status.failed(reason, refused=True)
+        self._health.trouble("publish", reason[:300])
+        logger.error("publication refused", extra=fields(reason=reason))
+        return next_point(now_s, self._interval_s)
 
     def _count(self, published: Published) -> None:
         metrics = self._metrics

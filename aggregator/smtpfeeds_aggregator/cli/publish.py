@@ -1,0 +1,179 @@
+"""`smtpfeeds publish`: publish now, and what the last publications came to."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+
+from smtpfeeds_common import logs
+from smtpfeeds_common.errors import PublishError, SettingsError
+from smtpfeeds_common.times import iso_utc
+
+from .query import connected, database_options
+
+if TYPE_CHECKING:
+    from ..publish.once import Published
+    from ..settings import AggregatorSettings
+
+#: While another process publishes; its edition may lack what was changed meanwhile.
+_AGAIN_S: Final = 0.5
+_PLAIN: Final = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines to read, or one JSON object.",
+)
+
+
+@click.group()
+def publish() -> None:
+    """Publish the feeds now, and see how publishing goes."""
+
+
+@publish.command(short_help="Publish the feeds now.")
+@click.option("--force", is_flag=True, help="Also publish numbers that are not believed.")
+@click.option(
+    "--wait", "wait_s", default=600.0, show_default=True, help="Seconds to wait for another run."
+)
+@_PLAIN
+@database_options
+def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str) -> None:
+    """Publish the feeds now, beside the moments at which aggregators do.
+
+    It takes the settings of the aggregator, and waits while an aggregator publishes. Numbers too
+    far from the edition before are not published (exit code 3): look at what happened, then use
+    --force.
+    """
+    from ..publish.status import StatusFile
+
+    feeds_dir = _feeds_dir(settings)
+    logs.configure("warning", settings.log_format)
+    try:
+        published = _publish(settings, force=force, wait_s=wait_s)
+    except PublishError as exc:
+        from ..publish.sanity import SuspiciousFeeds
+
+        StatusFile(feeds_dir).failed(exc.message, refused=isinstance(exc, SuspiciousFeeds))
+        raise
+    if form == "json":
+        click.echo(
+            msgspec.json.encode(
+                {
+                    "generation": published.generation.name,
+                    "generated": iso_utc(published.generated),
+                    "addresses": published.addresses,
+                    "left_out": published.left_out,
+                    "seconds": round(published.seconds, 3),
+                }
+            ).decode()
+        )
+        return
+    counts = ", ".join(f"{feed} {count}" for feed, count in published.addresses.items())
+    click.echo(f"published {published.generation.name} in {published.seconds:.1f} s: {counts}")
+
+
+def _publish(settings: "AggregatorSettings", *, force: bool, wait_s: float) -> "Published":
+    from ..meaning.lists.in_use import ListSource
+    from ..origin import OriginSource
+    from ..publish.once import publish_once
+
+    origins, lists = OriginSource(settings), ListSource(settings)
+    origins.load()
+    lists.load()
+    until_s = time.monotonic() + wait_s
+    with connected(settings, write=True, long=True) as connection:
+        while True:
+            published = publish_once(
+                settings, origins.current, connection, lists=lists.current, force=force
+            )
+            if published is not None:
+                return published
+            if time.monotonic() > until_s:
+                raise PublishError(
+                    f"another process has been publishing {settings.feeds_dir} for {wait_s:g} s"
+                )
+            time.sleep(_AGAIN_S)
+
+
+@publish.command(short_help="Show the last and the next publication.")
+@_PLAIN
+@database_options
+def status(settings: "AggregatorSettings", form: str) -> None:
+    """Show what is published, which host published it, what is left out, and when the next is due.
+
+    Where the last run failed or was refused, it says why. It reads the feeds directory and needs no
+    database; times are UTC. Exit code 1 if nothing is published, or the last run failed.
+    """
+    state = _state(settings)
+    if form == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(state)).decode())
+    else:
+        width = max(map(len, state))
+        for key, value in state.items():
+            for part in _parts(value):
+                click.echo(f"{key.replace('_', ' '):{width}}  {part}")
+    if state["published"] is None or state["last_failure"] is not None:
+        raise click.exceptions.Exit(1)
+
+
+def _state(settings: "AggregatorSettings") -> dict[str, Any]:
+    """What is known, under names that stay."""
+    from ..publish.generation import FeedsDirectory
+    from ..publish.grid import expiry, next_point
+    from ..publish.status import StatusFile
+
+    directory = FeedsDirectory(_feeds_dir(settings))
+    noted, generated = StatusFile(directory.path).read(), directory.generated()
+    success, failure = noted.success, noted.failure
+    interval_s = settings.publish_interval_s
+    expires_s = None if generated is None else expiry(generated.timestamp(), interval_s)
+    return {
+        "feeds_dir": str(directory.served),
+        "published": None if generated is None else iso_utc(generated),
+        "expires": None if expires_s is None else iso_utc(datetime.fromtimestamp(expires_s, UTC)),
+        "next": iso_utc(datetime.fromtimestamp(next_point(time.time(), interval_s), UTC)),
+        "published_by": success and success.by,
+        "generation": success and success.generation,
+        "seconds": success and round(success.seconds, 3),
+        "addresses": success and success.addresses,
+        "left_out": success and success.left_out,
+        "last_failure": failure
+        and {
+            "time": iso_utc(failure.time),
+            "by": failure.by,
+            "refused": failure.refused,
+            "reason": failure.reason,
+        },
+    }
+
+
+def _parts(value: Any) -> Iterator[str]:
+    """A value as lines to read."""
+    if value is None:
+        yield "-"
+    elif not isinstance(value, dict):
+        yield str(value)
+    elif "reason" in value:
+        kind = "refused" if value["refused"] else "failed"
+        yield f"{value['time']} by {value['by']}: {kind}: {value['reason']}"
+    else:
+        for feed, counts in value.items():
+            yield f"{feed}: {_counts(counts)}"
+
+
+def _counts(counts: Any) -> str:
+    if not isinstance(counts, dict):
+        return str(counts)
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
+
+
+def _feeds_dir(settings: "AggregatorSettings") -> Path:
+    if not settings.feeds_dir:
+        raise SettingsError("nowhere to publish: set feeds_dir to a directory")
+    return Path(settings.feeds_dir)

@@ -1,0 +1,88 @@
+"""Whether a publication's numbers can be believed, beside those of the edition before.
+
+A database restored from an old dump, a purge of the wrong sensor or a sensor that counts
+everything twice makes files that are right in form. What settings or exclusions leave out is
+counted with the rest, so that leaving out a large network is not suspicious.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from smtpfeeds_common.errors import PublishError
+from smtpfeeds_common.feeds import FEED_NAMES, WINDOW_DAYS
+
+from ..settings import AggregatorSettings
+
+#: Feeds with fewer addresses, before and now, rise and fall by chance.
+_MANY: Final = 100
+#: An edition that is older shares no moment with a window that ends now.
+_COMPARED: Final = timedelta(days=WINDOW_DAYS)
+
+
+class SuspiciousFeeds(PublishError):
+    """The numbers are too far from those of the edition before; nothing was published."""
+
+
+class _Manifest(msgspec.Struct):
+    generated: datetime
+    files: dict[str, dict[str, object]]
+    left_out: dict[str, dict[str, int]]
+
+
+def check_change(
+    settings: AggregatorSettings, before: Path, found: Mapping[str, int], now: datetime
+) -> None:
+    """Compare the addresses of each feed with those of the edition before, where there is one.
+
+    Args:
+        settings: how much change is believed.
+        before: the manifest of the edition before.
+        found: addresses of each feed in the window, those that are left out included.
+        now: the time of this publication.
+
+    Raises:
+        SuspiciousFeeds: a feed fell or rose by more.
+    """
+    try:
+        manifest = msgspec.json.decode(before.read_bytes(), type=_Manifest)
+    except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
+        return  # nothing to compare with, or an edition of another version
+    if now - manifest.generated > _COMPARED:
+        return
+    for feed in FEED_NAMES:
+        reason = _suspicion(settings, _addresses(manifest, feed), found[feed])
+        if reason:
+            raise SuspiciousFeeds(
+                f"{feed}: {reason}; the last good feeds stay. If it is right, run "
+                "`smtpfeeds publish now --force`"
+            )
+
+
+def _addresses(manifest: _Manifest, feed: str) -> int:
+    published = manifest.files.get(f"{feed}.txt", {}).get("addresses", 0)
+    assert isinstance(published, int)
+    return published + sum(manifest.left_out.get(feed, {}).values())
+
+
+def _suspicion(settings: AggregatorSettings, before: int, now: int) -> str:
+    """Why a number of addresses is not believed after another; empty where it is."""
+    if max(before, now) < _MANY or not before:
+        return ""
+    if now == 0:
+        return f"no address, after {before} in the edition before"
+    percent = 100 * (now - before) / before
+    if -percent > settings.publish_max_drop_percent:
+        return (
+            f"{now} addresses after {before}, a drop by {-percent:.0f} percent; believed are "
+            f"{settings.publish_max_drop_percent:g} (publish_max_drop_percent)"
+        )
+    if before >= _MANY and percent > settings.publish_max_rise_percent:
+        return (
+            f"{now} addresses after {before}, a rise by {percent:.0f} percent; believed are "
+            f"{settings.publish_max_rise_percent:g} (publish_max_rise_percent)"
+        )
+    return ""

@@ -1,0 +1,198 @@
+"""`smtpfeeds publish`, and editions whose numbers are not believed, with a real PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ingest_support.fixtures import migrated_database
+from publish_support import Origins
+from servers.postgres import PostgresServer
+from smtpfeeds_aggregator.cli.publish import publish
+from smtpfeeds_aggregator.clock.database import DatabaseClock
+from smtpfeeds_aggregator.health import Health
+from smtpfeeds_aggregator.metrics import Metrics
+from smtpfeeds_aggregator.publish.once import publish_once
+from smtpfeeds_aggregator.publish.sanity import SuspiciousFeeds
+from smtpfeeds_aggregator.publish.service import PublishLoop
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_aggregator.store.connection import Connection, connect
+from smtpfeeds_common.errors import DatabaseUnavailable
+
+
+@pytest.fixture
+def settings(postgres: PostgresServer, tmp_path: Path) -> Iterator[AggregatorSettings]:
+    dsn = migrated_database(postgres)
+    yield AggregatorSettings(dsn=dsn, feeds_dir=str(tmp_path / "www"), publish_non_global=True)
+    postgres.drop_database(dsn)
+
+
+@pytest.fixture
+def connection(settings: AggregatorSettings) -> Iterator[Connection]:
+    with connect(settings, "test", autocommit=True) as made:
+        yield made
+
+
+@pytest.fixture
+def config(settings: AggregatorSettings, tmp_path: Path) -> Path:
+    file = tmp_path / "aggregator.toml"
+    lines = (
+        f"dsn = {json.dumps(settings.dsn)}",
+        f"feeds_dir = {json.dumps(settings.feeds_dir)}",
+        "publish_non_global = true",
+    )
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def observe(connection: Connection, addresses: int, feed: str = "smtpgreet") -> None:
+    connection.execute(
+        "INSERT INTO observation SELECT '192.0.2.0'::inet + n, %s, now(), now(), 1, 0, NULL"
+        " FROM generate_series(1, %s) AS n ON CONFLICT DO NOTHING",
+        (feed, addresses),
+    )
+
+
+def current(settings: AggregatorSettings) -> Path:
+    return (Path(settings.feeds_dir) / "feeds/current").readlink()
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(publish, [str(argument) for argument in arguments])
+
+
+def status(config: Path) -> dict[str, object]:
+    told: dict[str, object] = json.loads(
+        run("status", "--config", config, "--format", "json").output
+    )
+    return told
+
+
+def test_feed_that_became_empty_is_refused_until_forced(
+    settings: AggregatorSettings, connection: Connection, config: Path
+) -> None:
+    observe(connection, 120)
+    publish_once(settings, Origins(), connection)
+    good = current(settings)
+    connection.execute("DELETE FROM observation")
+    refused = run("now", "--config", config)
+    assert isinstance(refused.exception, SuspiciousFeeds)
+    assert refused.exception.exit_code == 3
+    assert "smtpgreet: no address, after 120" in refused.exception.message
+    assert current(settings) == good
+    failure = status(config)["last_failure"]
+    assert isinstance(failure, dict)
+    assert failure["refused"] is True
+    text = run("status", "--config", config)
+    assert text.exit_code == 1
+    assert "refused: smtpgreet: no address, after 120" in text.output
+    forced = run("now", "--force", "--config", config)
+    assert forced.exit_code == 0, forced.output
+    assert current(settings) != good
+    assert status(config)["last_failure"] is None
+
+
+@pytest.mark.parametrize(("before", "after"), [(200, 99), (100, 1101)])
+def test_drop_and_rise_beyond_the_settings_are_refused(
+    settings: AggregatorSettings, connection: Connection, before: int, after: int
+) -> None:
+    observe(connection, before)
+    publish_once(settings, Origins(), connection)
+    connection.execute("DELETE FROM observation")
+    observe(connection, after)
+    with pytest.raises(SuspiciousFeeds, match=f"{after} addresses after {before}"):
+        publish_once(settings, Origins(), connection)
+    lenient = replace(settings, publish_max_drop_percent=51, publish_max_rise_percent=1001)
+    assert publish_once(lenient, Origins(), connection) is not None
+
+
+def test_few_addresses_and_an_edition_of_last_week_are_no_measure(
+    settings: AggregatorSettings, connection: Connection
+) -> None:
+    observe(connection, 99)
+    assert publish_once(settings, Origins(), connection) is not None
+    connection.execute("DELETE FROM observation")
+    assert publish_once(settings, Origins(), connection) is not None
+    observe(connection, 150)
+    assert publish_once(settings, Origins(), connection) is not None
+    later = datetime.now(UTC) + timedelta(days=8)
+    published = publish_once(settings, Origins(), connection, now=later)
+    assert published is not None
+    assert published.addresses == {"smtpgreet": 0, "smtpdata": 0}
+
+
+def test_what_is_excluded_is_no_drop(settings: AggregatorSettings, connection: Connection) -> None:
+    observe(connection, 120)
+    publish_once(settings, Origins(), connection)
+    connection.execute("INSERT INTO exclusion (prefix, reason) VALUES ('192.0.2.0/24', 'asked')")
+    for _ in range(2):
+        published = publish_once(settings, Origins(), connection)
+        assert published is not None
+        assert published.addresses["smtpgreet"] == 0
+
+
+def test_aggregator_counts_a_refusal_and_comes_back_at_the_next_moment(
+    settings: AggregatorSettings, connection: Connection, config: Path
+) -> None:
+    observe(connection, 120)
+    publish_once(settings, Origins(), connection)
+    connection.execute("DELETE FROM observation")
+    manifest = Path(settings.feeds_dir) / "feeds/manifest.json"
+    told = json.loads(manifest.read_text())
+    earlier = datetime.now(UTC) - timedelta(days=1)
+    manifest.write_text(json.dumps({**told, "generated": f"{earlier:%Y-%m-%dT%H:%M:%SZ}"}))
+    metrics, health = Metrics(), Health()
+    loop = PublishLoop(settings, Origins(), DatabaseClock(), metrics, health)
+    good, begun_s = current(settings), datetime.now(UTC).timestamp()
+    again_s = loop.publish()
+    assert begun_s < again_s
+    assert again_s % settings.publish_interval_s == 0
+    labels = {"result": "refused"}
+    assert metrics.registry.get_sample_value("smtpfeeds_publish_runs", labels) == 1
+    assert health.problems()[0].startswith("publish: smtpgreet: no address, after 120")
+    assert current(settings) == good
+
+
+def test_status_tells_who_published_what_and_when_the_next_is_due(
+    settings: AggregatorSettings, connection: Connection, config: Path
+) -> None:
+    nothing = run("status", "--config", config)
+    assert nothing.exit_code == 1
+    observe(connection, 3)
+    connection.execute("INSERT INTO exclusion (prefix, reason) VALUES ('192.0.2.1/32', 'asked')")
+    made = run("now", "--config", config, "--format", "json")
+    assert made.exit_code == 0, made.output
+    told = status(config)
+    assert told["generation"] == json.loads(made.output)["generation"] == current(settings).name
+    assert told["addresses"] == {"smtpgreet": 2, "smtpdata": 0}
+    assert told["left_out"] == {
+        "smtpgreet": {"not_global": 0, "excluded": 1},
+        "smtpdata": {"not_global": 0, "excluded": 0},
+    }
+    assert told["published_by"]
+    manifest = json.loads((Path(settings.feeds_dir) / "feeds/manifest.json").read_text())
+    assert manifest["list_generation"] not in {None, "none"}, "the lists in use are used"
+    assert str(told["published"]) < str(told["next"]) <= str(told["expires"])
+    served = {path.name for path in Path(settings.feeds_dir, "feeds").iterdir()}
+    assert not [name for name in served if "status" in name]
+
+
+def test_failed_run_is_noted_when_the_database_is_away(
+    settings: AggregatorSettings, connection: Connection, config: Path
+) -> None:
+    publish_once(settings, Origins(), connection)
+
+    def away(_: AggregatorSettings) -> Connection:
+        raise DatabaseUnavailable("gone for a moment")
+
+    loop = PublishLoop(settings, Origins(), DatabaseClock(), Metrics(), Health(), connect=away)
+    loop.publish()
+    failure = status(config)["last_failure"]
+    assert isinstance(failure, dict)
+    assert (failure["refused"], failure["reason"]) == (False, "gone for a moment")
