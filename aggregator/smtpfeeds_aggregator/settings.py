@@ -32,7 +32,8 @@ class AggregatorSettings:
         (),
         secret=True,
         help="where batches come from: amqp:// or amqps:// addresses of one RabbitMQ cluster, "
-        "tried in turn, or one `spool:DIR`, the folder of a sensor's spools on this host",
+        "tried in turn, or one `spool:DIR`, the folder of a sensor's spools on this host; in a "
+        "password write # as %23, / as %2F, ? as %3F, @ as %40 and % as %25",
     )
     broker_password_file: str = setting(
         "", help="a file whose first line is the broker password, where the address has none"

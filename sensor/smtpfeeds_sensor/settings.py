@@ -195,8 +195,9 @@ class SensorSettings:
     broker: tuple[str, ...] = setting(
         (),
         secret=True,
-        help="amqp:// or amqps:// addresses of one RabbitMQ cluster, tried in turn; empty: an "
-        "aggregator on this host reads the spool",
+        help="amqp:// or amqps:// addresses of one RabbitMQ cluster, tried in turn; in a password "
+        "write # as %23, / as %2F, ? as %3F, @ as %40 and % as %25; empty: an aggregator on this "
+        "host reads the spool",
     )
     broker_password: str = setting(
         "", secret=True, help="the account's password, where the address has none"

@@ -326,6 +326,8 @@ def test_fault_of_the_origin_table_costs_the_origin_and_no_batch() -> None:
     work.run_for(1)
     assert len(work.source.acknowledged) == 3
     assert work.source.refused == []
+    (problem,) = work.health.problems()
+    assert "OSError: the index is gone" in problem
 
 
 def test_fault_of_ours_in_every_batch_blames_none(monkeypatch: pytest.MonkeyPatch) -> None:
