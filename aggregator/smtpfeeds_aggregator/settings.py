@@ -17,7 +17,7 @@ PROGRAM: Final = "aggregator"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregatorSettings:
-    """What `smtpfeeds aggregator` and the commands that ask the database are told."""
+    """Every setting of `smtpfeeds aggregator` and of the commands that ask the database."""
 
     dsn: str = setting(
         "",
@@ -294,7 +294,7 @@ class AggregatorSettings:
         minimum=1,
         maximum=240,
         unit="seconds",
-        help="a transaction that takes longer is given up, with its connection, and tried anew; "
+        help="a transaction that takes longer is given up, with its connection, and tried again; "
         "publishing, `feed show` and `sensors purge` may take ten times as long over a statement",
     )
     addresses_per_prefix64: int = setting(

@@ -44,8 +44,8 @@ class TextFormatter(logging.Formatter):
         line = line.replace("\n", "\\n")
         if record.exc_info:
             # Indented: what an exception quotes of a stranger's text begins no line of ours.
-            told = self.formatException(record.exc_info).splitlines()
-            line += "".join(f"\n  {_harmless(part)}" for part in told)
+            traceback = self.formatException(record.exc_info).splitlines()
+            line += "".join(f"\n  {_harmless(part)}" for part in traceback)
         return line
 
 

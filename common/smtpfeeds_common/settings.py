@@ -72,8 +72,8 @@ def setting(
 
 def about(field: "dataclasses.Field[Any]") -> About:
     """What was declared of a field."""
-    found = field.metadata.get("about")
-    return found if isinstance(found, About) else About(help="")
+    declared = field.metadata.get("about")
+    return declared if isinstance(declared, About) else About(help="")
 
 
 def load(
@@ -118,17 +118,17 @@ def _from_environment(
     environ: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     prefix = f"SMTPFEEDS_{program.upper()}_"
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, text in (os.environ if environ is None else environ).items():
         if name.startswith(prefix):
             key = name.removeprefix(prefix).lower()
             if key not in fields and _is_injected(name, text):
                 continue
             _known(key, fields, name)
-            found[key] = _convert(
+            values[key] = _convert(
                 _from_text(text, hints[key], name), hints[key], about(fields[key]), name
             )
-    return found
+    return values
 
 
 def _is_injected(name: str, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What can be said of the settings without opening or starting anything."""
+"""Checks of the settings that neither open nor start anything."""
 
 import os
 import socket

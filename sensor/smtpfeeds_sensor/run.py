@@ -111,9 +111,9 @@ def run_process(
         worker: its number, 0 where it is alone.
     """
     # Made here, not before a fork, and put where Twisted's own parts look for it.
-    made = SensorReactor()
-    installReactor(made)
-    reactor = cast("Reactor", made)
+    twisted_reactor = SensorReactor()
+    installReactor(twisted_reactor)
+    reactor = cast("Reactor", twisted_reactor)
     service = SensorService(
         configuration.settings,
         configuration.credentials,
@@ -130,7 +130,7 @@ def run_process(
     reload = functools.partial(_reload, configuration, service, worker)
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reload))
     service.start()
-    # Once it runs: before that SIGTERM would end the process without a word.
+    # Once it runs: before that SIGTERM would end the process at once.
     reactor.callWhenRunning(reactor.callLater, 0, ready)
     reactor.run()
 

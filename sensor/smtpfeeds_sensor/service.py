@@ -272,7 +272,7 @@ class SensorService:
         }
 
     def _stop_with(self, parent: int) -> None:
-        """A worker whose parent is gone has nobody to tell it to stop."""
+        """Stop a worker whose parent is gone: nobody else would."""
         if os.getppid() != parent:
             logger.error("the parent process is gone; stopping")
             self._reactor.stop()

@@ -25,7 +25,7 @@ _MB: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorSettings:
-    """What `smtpfeeds sensor` is told."""
+    """Every setting of `smtpfeeds sensor`."""
 
     name: str = setting(
         help="the sensor's name, 1 to 63 of a-z, 0-9 and hyphen; also its account at the broker"

@@ -75,7 +75,7 @@ class Site:
         def is_ready() -> bool:
             program.look()
             ended = program.state is State.DOWN
-            assert not ended, f"{name} ended with {program.exit_code}:\n{program.last_words()}"
+            assert not ended, f"{name} ended with {program.exit_code}:\n{program.last_lines()}"
             return program.state is State.RUNNING
 
         wait_for(is_ready, f"{name} is ready")
@@ -97,7 +97,7 @@ class Site:
             return program.state is State.DOWN
 
         wait_for(has_ended, f"{name} has ended")
-        assert program.exit_code == 0, program.last_words()
+        assert program.exit_code == 0, program.last_lines()
 
     def migrate(self, config: Path) -> None:
         self.run("migrate", "aggregator", "migrate", "--config", str(config))

@@ -199,7 +199,7 @@ class Pipeline:
             return program.state is State.DOWN
 
         self.wait(has_ended, f"{name} has ended")
-        assert program.exit_code == 0, program.last_words()
+        assert program.exit_code == 0, program.last_lines()
 
     def kill(self, name: str) -> None:
         """kill -9; it is started again."""

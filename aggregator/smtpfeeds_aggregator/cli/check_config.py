@@ -1,4 +1,4 @@
-"""What can be said of the settings without a connection.
+"""Checks of the settings that need no connection.
 
 Folders and files are tried, not asked about: of a file system that takes nothing,
 or from a user who may do everything, permissions tell too little. What is tried
@@ -110,8 +110,8 @@ def _check_writable(name: str, folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".smtpfeeds-check-", dir=there):
             pass
     except OSError as exc:
-        made = "" if there == folder.absolute() else f", so {folder} cannot be made"
-        raise SettingsError(f"{name}: cannot write in {there}{made}: {_why(exc)}") from exc
+        consequence = "" if there == folder.absolute() else f", so {folder} cannot be made"
+        raise SettingsError(f"{name}: cannot write in {there}{consequence}: {_why(exc)}") from exc
 
 
 def _why(exc: OSError) -> str:

@@ -75,7 +75,7 @@ def run_demo(folder: Path, *, clients: int, seed: int) -> int:
 
 
 def _prepare(folder: Path) -> None:
-    """Make the folder anew; only an earlier demo's is ever removed.
+    """Make an empty folder; only an earlier demo's is ever removed.
 
     Raises:
         SingleHostError: it holds something else, is in use, or cannot be written.
@@ -98,7 +98,7 @@ def _prepare(folder: Path) -> None:
         made_up.write_as_names(folder / AS_NAMES)
     except OSError as exc:
         raise SingleHostError(
-            f"cannot make the folder {folder} anew: {exc.strerror}: {exc.filename}; "
+            f"cannot make an empty folder {folder}: {exc.strerror}: {exc.filename}; "
             "give the demo another --dir, or remove what is there as the user who made it"
         ) from exc
 

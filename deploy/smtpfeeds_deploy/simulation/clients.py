@@ -31,7 +31,7 @@ class Client:
     talk: Talk
     session: Session
     now_ms: Now
-    #: When the connection was begun: the bound for what is sent with its first segment.
+    #: When the connection began: the bound for what is sent with its first segment.
     began_ms: int
 
     async def banner(self) -> None:

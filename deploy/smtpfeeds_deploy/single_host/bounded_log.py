@@ -30,7 +30,7 @@ class BoundedLog:
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def keep_bound(self) -> None:
-        """Begin anew where the file has passed its bound."""
+        """Copy the file aside and cut it where it is past its bound."""
         try:
             if self.path.stat().st_size <= self._max_bytes:
                 return

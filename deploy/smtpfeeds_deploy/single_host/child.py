@@ -1,4 +1,4 @@
-"""Run one of the programs so that it never outlives whoever started it.
+"""Run one of the programs so that it never outlives the process that started it.
 
 ``python -m smtpfeeds_deploy.single_host.child PARENT COMMAND…`` is ``smtpfeeds COMMAND…``,
 except that the kernel kills it when its parent ends (prctl(2),

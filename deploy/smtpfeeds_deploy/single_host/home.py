@@ -9,9 +9,9 @@
         postgres/            the private PostgreSQL
         feeds -> …           the published feeds, the newest generation
 
-The settings files say what the command line said. Any other setting can be
+The settings files hold what the command line asks for. Any other setting can be
 given in the environment, as for the programs themselves; those which tie the
-parts together can not, so that nobody's exported variables send this host's
+parts together cannot, so that a variable exported for another site does not send this host's
 events to another database.
 """
 
@@ -137,7 +137,7 @@ class Home:
             raise SingleHostError(f"cannot write {exc.filename}: {exc.strerror}") from exc
 
     def sensor_settings(self, wanted: Wanted) -> dict[str, Value]:
-        """What the sensor is told."""
+        """The sensor's settings."""
         return {
             "name": SENSOR,
             "listen": wanted.smtp,
@@ -150,7 +150,7 @@ class Home:
         }
 
     def aggregator_settings(self, wanted: Wanted, dsn: str) -> dict[str, Value]:
-        """What the aggregator is told."""
+        """The aggregator's settings."""
         settings: dict[str, Value] = {
             "dsn": dsn,
             "broker": (f"spool:{self.spools}",),

@@ -119,7 +119,7 @@ class Life:
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Nothing is shown yet; ``quiet``: only what is said."""
+        """Nothing is shown yet; ``quiet``: only what `say` is given."""
         self._stream, self._quiet = stream, quiet
         self._draws = stream.isatty() and environ.get("TERM", "dumb") != "dumb"
         self._width = width or self._columns

@@ -13,11 +13,11 @@ def listening(spools: Path, sensor: str = SENSOR) -> list[HostPort]:
     """Addresses and ports, in the order of the sensor's setting ``listen``.
 
     Raises:
-        SingleHostError: the sensor has not said it.
+        SingleHostError: the sensor has not written it.
     """
     path = spools / f"{sensor}.listening"
     try:
         addresses = json.loads(path.read_text(encoding="utf-8"))["addresses"]
         return [parse_host_port(text) for text in addresses]
     except (OSError, ValueError, LookupError, TypeError, SettingsError) as exc:
-        raise SingleHostError(f"the sensor has not said in {path} where it listens") from exc
+        raise SingleHostError(f"the sensor has not written to {path} where it listens") from exc

@@ -146,7 +146,7 @@ class PrivatePostgres:
         return self._log.path
 
     def keep_log_bound(self) -> None:
-        """Begin the log anew where it is past its bound; to be called every second or so."""
+        """Cut the log where it is past its bound; to be called every second or so."""
         self._log.keep_bound()
 
     def poll(self) -> int | None:
@@ -265,7 +265,7 @@ class PrivatePostgres:
     def _clear_after_a_crash(self) -> None:
         """End a server that outlived its owner, and remove what would mislead the next one.
 
-        We hold the lock: whatever runs here is nobody's.
+        We hold the lock: a server that still runs here has no owner.
         """
         stated = self._stated_pid()
         if not end_servers_in(self._data, stated, limit_s=self._stop_limit_s):

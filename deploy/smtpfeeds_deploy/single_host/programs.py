@@ -56,7 +56,7 @@ class Program(Child):
         if self.state is State.RUNNING and self._last_run is not None:
             self._last_run.ready()  # takes what it has reported
 
-    def last_words(self) -> str:
+    def last_lines(self) -> str:
         """The end of what its last run has written."""
         return self.log.tail(self._log_offset)
 

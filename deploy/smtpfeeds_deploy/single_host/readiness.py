@@ -47,7 +47,7 @@ class Readiness:
                     self.progress = _read(value)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the socket."""
         self._socket.close()
 
 

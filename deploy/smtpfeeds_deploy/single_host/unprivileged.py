@@ -156,13 +156,13 @@ def _reaches(identity: Identity, path: str) -> bool:
 def is_private_folder(path: Path, uid: int) -> bool:
     """Whether this is a real folder that belongs to `uid` and that nobody else may enter."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
     return (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_uid == uid
-        and stat.S_IMODE(found.st_mode) & 0o077 == 0
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == uid
+        and stat.S_IMODE(status.st_mode) & 0o077 == 0
     )
 
 

@@ -78,7 +78,7 @@ class SingleHost:
         self._home, self._wanted = home, wanted
         self._signals, self._life, self._say = signals, life, life.say
         self._facts = FactsOfTheRun()
-        self._report = _Spoken(life.say)
+        self._report = _ToOperator(life.say)
         self._postgres = PrivatePostgres(home.folder, stop_limit_s=_POSTGRES_STOP_LIMIT_S)
         self._server = Child("PostgreSQL", lambda: _Server(self._postgres), self._report)
         environ = home.environment(os.environ, wanted)
@@ -191,7 +191,7 @@ class SingleHost:
                 if program.state is State.STARTING and time.monotonic() > deadline_s:
                     raise SingleHostError(
                         f"{program.name} was not ready after {_READY_LIMIT_S:g} s; "
-                        f"the end of {program.log.path}:\n{program.last_words()}"
+                        f"the end of {program.log.path}:\n{program.last_lines()}"
                     )
             self._pause()
 
@@ -238,7 +238,7 @@ class _Server:
         return self._postgres.poll() or 0
 
 
-class _Spoken:
+class _ToOperator:
     """Reports to the operator what happens to a child."""
 
     def __init__(self, say: Say) -> None:
@@ -262,6 +262,6 @@ def ready_line(home: Home) -> str:
 
 
 def _failed(program: Program) -> SingleHostError:
-    words = program.last_words() or f"(it wrote nothing to {program.log.path})"
+    words = program.last_lines() or f"(it wrote nothing to {program.log.path})"
     end = describe_end(program.exit_code or 0)
     return SingleHostError(f"{program.name} {end} before it was ready:\n{words}")
