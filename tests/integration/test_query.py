@@ -329,7 +329,7 @@ class TestFeed:
         assert result.exit_code == 1
         assert "smtpgreet is empty; left out: 3 not publicly routable" in result.stderr
 
-    @pytest.mark.parametrize("options", [[], ["--until", "30m"]])
+    @pytest.mark.parametrize("options", [[], ["--until", (NOW - 30 * MINUTE).isoformat()]])
     def test_first_rows_are_those_of_the_whole(
         self,
         run: Run,
@@ -352,9 +352,9 @@ class TestFeed:
         for feed in FEED_NAMES:
             show = ["feed", "show", feed, *options, "--format", "csv"]
             lines = run(*show).stdout.splitlines()
-            for spare in (0, 7, 1_000):
+            for spare in (0, 1_000):
                 monkeypatch.setattr(feed_now, "_SPARE", spare)
-                for limit in (1, 5, 30, 500):
+                for limit in (1, 30, 500):
                     limited = run(*show, "--limit", str(limit))
                     assert limited.stdout.splitlines() == lines[: limit + 1]
                     cut = f"--limit {limit} cuts it here" in limited.stderr
