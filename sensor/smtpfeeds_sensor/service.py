@@ -23,6 +23,7 @@ from smtpfeeds_common import __version__
 from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import Spool
+from smtpfeeds_common.supervision import reap_orphans
 from smtpfeeds_common.systemd import is_notified, notify_progress
 
 from .counters import new_counters
@@ -158,6 +159,7 @@ class SensorService:
         self._deliver()
         self._listen_for_metrics()
         every(1.0, self._watch_threads, name="watch on threads")
+        every(1.0, _reap_orphans, name="orphans")
         for one in self._opened:
             factory = Listener(self.reception, one.local)
             self._ports.append(
@@ -318,3 +320,8 @@ class SensorService:
     def _stopped(self, stopped: "Deferred[None]") -> None:
         logger.info("stopped")
         stopped.callback(None)
+
+
+def _reap_orphans() -> None:
+    """It starts no process itself; as the first one of a container it inherits every orphan."""
+    reap_orphans(())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,20 @@ def test_lacking_right_is_said_with_whose_it_is(
     monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
     with pytest.raises(SettingsError, match="Permission denied .tried as .*own user is what count"):
         said(tmp_path, good)
+
+
+def test_password_that_only_root_may_read_is_noted_for_root(
+    tmp_path: Path, good: dict[str, Any]
+) -> None:
+    """The unit starts the aggregator as another user, who cannot read it."""
+    secret = tmp_path / "password"
+    secret.touch(0o600)
+    secret.write_text("secret\n")
+    values = {**good, "dsn_password_file": str(secret)}
+
+    def noted() -> bool:
+        return any("only root may read" in line for line in said(tmp_path, values))
+
+    assert noted() == (os.geteuid() == 0)
+    secret.chmod(0o640)
+    assert not noted()
