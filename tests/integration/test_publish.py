@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -196,6 +197,24 @@ def test_listed_address_is_a_survey_with_its_actor_until_the_entry_is_too_old(
     older = classes(NOW + timedelta(days=1))
     assert older["192.0.2.9"] == ("probe", ["listed-old:shodan"], "shodan")
     assert older["2001:db8::1"][0] == "survey", "a range counts for a year"
+
+
+def test_sums_are_what_sha256sum_reads(
+    settings: AggregatorSettings, connection: Connection, feeds: Path
+) -> None:
+    observe(connection, "192.0.2.9")
+    publish_once(settings, Origins(), connection, now=NOW)
+    current = feeds / "current"
+    checked = subprocess.run(
+        ["sha256sum", "--check", "--strict", "SHA256SUMS"],
+        cwd=current,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    names = {line.partition(":")[0] for line in checked.stdout.splitlines()}
+    assert names == {path.name for path in current.iterdir()} - {"SHA256SUMS"}
+    assert "manifest.json" in names
 
 
 def test_manifest_tells_what_the_files_hold(

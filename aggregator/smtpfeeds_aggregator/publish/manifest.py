@@ -13,6 +13,8 @@ from .entries import NOTICE, Frame
 from .files import FeedFile
 from .formats.ndjson import iso
 
+#: Beside the manifest: every file's SHA-256, the manifest's too.
+SUMS: Final = "SHA256SUMS"
 #: Raised when a field changes its meaning or goes.
 VERSION: Final = 2
 

@@ -27,11 +27,11 @@ from .check import check_feed
 from .chunks import FeedRows
 from .columns import Window
 from .entries import Frame
-from .files import FeedFile, files_of, write_files
+from .files import FeedFile, digest, files_of, write_files
 from .generation import MANIFEST, FeedsDirectory, Generation
 from .grid import expiry
 from .judgements import DatedLists, Judgements, NoLists, judge_window
-from .manifest import encode, manifest
+from .manifest import SUMS, encode, manifest
 from .page.build import build_page
 from .page.render import PAGE, STATIC, render, static_file
 from .page.search import SEARCH_DATA, SearchColumns, search_data
@@ -250,7 +250,19 @@ class _Publication:
         )
         with (generation.partial / MANIFEST).open("xb") as stream:
             stream.write(encode(content))
+        self._write_sums(generation.partial, every)
         return every
+
+    def _write_sums(self, folder: Path, files: list[FeedFile]) -> None:
+        """Write the SHA-256 of every file, as sha256sum(1) checks it."""
+        known = {file.name: file.sha256 for file in files}
+        known |= {file.compressed_name: file.compressed_sha256 for file in files}
+        lines = [
+            f"{known.get(path.name) or digest(path, self._keep_going)}  {path.name}\n"
+            for path in sorted(folder.iterdir())
+        ]
+        with (folder / SUMS).open("xt", encoding="ascii") as stream:
+            stream.writelines(lines)
 
     def _write_page(
         self,
