@@ -39,7 +39,7 @@ from smtpfeeds_deploy.single_host.programs import Program
 FEEDS = ("smtpgreet", "smtpdata")
 READY_LIMIT_S = 60.0
 AGREE_LIMIT_S = 60.0
-STOP_LIMIT_S = 10.0
+STOP_LIMIT_S = 60.0
 
 
 def clean_environment() -> dict[str, str]:

@@ -199,7 +199,7 @@ def running(settings: AggregatorSettings) -> Iterator[Service]:
         assert not failed, "a part of the aggregator failed; see the log"
 
 
-def until(condition: Callable[[], bool], what: str, limit_s: float = 20.0) -> None:
+def until(condition: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, f"after {limit_s:g} s it is not so that {what}"

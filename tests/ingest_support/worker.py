@@ -99,7 +99,7 @@ class Work(Generic[S]):
     def finish(self) -> None:
         self.stop.set()
         for thread in self.threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
     def gauge(self, name: str) -> float | None:

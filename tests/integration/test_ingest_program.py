@@ -64,7 +64,7 @@ def test_migrate_run_and_stop(database: str, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         reports = iter(lambda: listening.recv(8192), b"STOPPING=1")
         assert all(report.startswith(b"STATUS=") for report in reports)
-        said = process.communicate(timeout=20)[1]
+        said = process.communicate(timeout=60)[1]
     assert process.returncode == 0
     assert len([line for line in said.splitlines() if " ready " in line]) == 1
     assert "192.0.2.1" not in said, "no address is logged"
@@ -89,7 +89,7 @@ def test_database_away_at_the_start_is_waited_for_and_sigterm_ends_the_wait(tmp_
     assert process.stderr is not None
     assert "waiting for the database" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 0
 
 

@@ -164,7 +164,7 @@ def test_run_notices_new_tables_until_it_is_stopped(tmp_path: Path) -> None:
     while source.current.generation == before and time.monotonic() < deadline:
         time.sleep(0.05)
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert source.current.generation != before
     assert not thread.is_alive()
 

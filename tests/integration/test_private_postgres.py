@@ -85,7 +85,7 @@ def test_killed_postmaster_is_seen_and_started_again(private: PrivatePostgres) -
     assert pid is not None
     assert private.poll() is None
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: private.poll() == -signal.SIGKILL, limit_s=5, what="the end is seen")
+    wait_until(lambda: private.poll() == -signal.SIGKILL, limit_s=30, what="the end is seen")
     assert private.pid is None
     private.start()
     assert private.dsn == dsn
@@ -192,7 +192,7 @@ def test_path_too_long_for_a_socket_gets_a_short_folder_that_goes_with_the_stop(
         assert remembered(private.dsn), "a refused second owner leaves the first one's socket"
         assert private.pid is not None
         os.kill(private.pid, signal.SIGKILL)
-        wait_until(lambda: private.poll() is not None, limit_s=5, what="the end is seen")
+        wait_until(lambda: private.poll() is not None, limit_s=30, what="the end is seen")
         private.start()
         assert private.socket_path.parent == sockets, "a restart keeps the connection string"
     finally:

@@ -65,7 +65,7 @@ class SensorProcess:
             self.command(*words), capture_output=True, text=True, timeout=60, check=False
         )
 
-    def start(self, *, limit_s: float = 20) -> None:
+    def start(self, *, limit_s: float = 60) -> None:
         self.spool.with_suffix(".listening").unlink(missing_ok=True)
         with self.log.open("ab") as log:
             command = [*self.within, *self.command("run")]
@@ -92,7 +92,7 @@ class SensorProcess:
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -178,7 +178,7 @@ class Client:
                 return int(fields[4].partition(":")[2], 16) == 0
         return True
 
-    def is_closed(self, limit_s: float = 5) -> bool:
+    def is_closed(self, limit_s: float = 30) -> bool:
         """Whether the sensor closes, with nothing more said."""
         self.socket.settimeout(limit_s)
         try:

@@ -30,7 +30,7 @@ class Centre:
             name, write=f"^{EXCHANGE}$", topics={EXCHANGE: rf"^observations\.{name}$"}
         )
 
-    def take(self, limit_s: float = 20) -> tuple[pika.BasicProperties, bytes]:
+    def take(self, limit_s: float = 60) -> tuple[pika.BasicProperties, bytes]:
         found: list[tuple[pika.BasicProperties, bytes]] = []
 
         def look() -> bool:
@@ -44,7 +44,7 @@ class Centre:
         wait_until(look, limit_s=limit_s, what="a batch in the queue")
         return found[0]
 
-    def take_events(self, limit_s: float = 20) -> tuple[pika.BasicProperties, bytes]:
+    def take_events(self, limit_s: float = 60) -> tuple[pika.BasicProperties, bytes]:
         while True:
             properties, body = self.take(limit_s)
             if decode(body).batch.observations:
