@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pika
@@ -26,7 +26,12 @@ from ingest_support import (
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from servers.fixtures import Vhost
 from servers.rabbitmq import running as rabbitmq_with
+from smtpfeeds_aggregator.ingest import collect
+from smtpfeeds_aggregator.ingest.check import CheckedBatch
+from smtpfeeds_aggregator.ingest.fold import fold
+from smtpfeeds_aggregator.origin.lookup import OriginLookup
 from smtpfeeds_aggregator.service import Service
+from smtpfeeds_aggregator.store.rows import Folded
 from smtpfeeds_common.cli import main
 from smtpfeeds_common.topology import EXCHANGE, QUEUE, REFUSED_QUEUE
 from smtpfeeds_common.wire import encode
@@ -146,6 +151,7 @@ def test_hostile_rows_neither_stop_nor_spoil_their_neighbours(
         {**plain, "hits": 10**30},
         {**plain, "hits": -1},
         {**plain, "feed": "smtpevil"},
+        {**plain, "feed": "smtpdata\n"},
         {**plain, "ip": "192.0.2.0/24"},
         {**plain, "first_ms": plain["last_ms"] + 1},
         "text",
@@ -166,8 +172,35 @@ def test_hostile_rows_neither_stop_nor_spoil_their_neighbours(
     until(lambda: left_in(vhost, REFUSED_QUEUE) == 1, "the refused rows are kept, as one message")
     ((headers, kept),) = refused(vhost)
     assert headers["x-smtpfeeds-kind"] == "rows"
-    assert len(json.loads(kept)["rows"]) == 8
+    assert len(json.loads(kept)["rows"]) == 9
     until(lambda: left_in(vhost, QUEUE) == 0, "the batch is acknowledged")
+
+
+def test_batch_that_raises_in_our_own_code_is_refused_and_those_behind_it_are_stored(
+    s1: Publisher,
+    vhost: Vhost,
+    table: Table,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before, it ended every aggregator, and the next one that was started."""
+
+    def faulty(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:
+        if any(batch.key.seq == 2 for batch in batches):
+            raise KeyError("smtpdata\n")
+        return fold(batches, origin)
+
+    monkeypatch.setattr(collect, "fold", faulty)
+    spool = uuid.uuid4()
+    for seq in range(1, 6):
+        s1.publish(made_batch(greet("192.0.2.1"), spool=spool, seq=seq))
+    until(lambda: table.hits() == {("192.0.2.1", "smtpgreet"): 4}, "the four others count")
+    until(lambda: left_in(vhost, REFUSED_QUEUE) == 1, "it is refused")
+    until(lambda: left_in(vhost, QUEUE) == 0, "nothing is left")
+    ((headers, _),) = refused(vhost)
+    assert headers["x-smtpfeeds-account"] == "s1"
+    assert "KeyError" in headers["x-smtpfeeds-reason"]
+    assert counted(service, "broker_losses") == 0
 
 
 def test_queue_deleted_under_the_consumer_is_noticed(
