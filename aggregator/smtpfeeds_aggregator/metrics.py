@@ -4,7 +4,7 @@ The only module that imports prometheus_client. Each aggregator has a registry
 of its own, so nothing is global and tests do not meet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -34,12 +34,17 @@ class Metrics:
         self.rows_written = self._counter("rows_written", "Rows written, after the fold.")
         self.rows_expired = self._counter("rows_expired", "Rows older than the retention.")
         self.rows_overflowed = self._counter(
-            "rows_overflowed", "Rows counted under their /64, which was full for the day."
+            "rows_overflowed", "Rows counted under a prefix or an account that was at its bound."
         )
         self.rows_refused = self._counter("rows_refused", "Rows that no schema admits.")
         self.refused = self._counter("refused", "Messages refused.", ["kind"])
         self.refused_of_account = self._counter(
             "account_refused", "Messages refused, by account and reason.", ["account", "reason"]
+        )
+        self.past_bucket = self._counter(
+            "account_past_bucket_rows",
+            "Rows counted under their account: more new addresses than its bucket has.",
+            ["account"],
         )
         self.account_flooding = Gauge(
             _PREFIX + "account_flooding",
@@ -114,11 +119,19 @@ class Metrics:
     def note_refused(self, messages: Sequence[RefusedMessage]) -> None:
         """Count refused messages by account and reason; past a bound under no account's name."""
         for message in messages:
-            account = message.account
-            if account not in self._accounts and len(self._accounts) >= _ACCOUNTS_MAX:
-                account = OTHER_ACCOUNTS
-            self._accounts.add(account)
+            account = self._named(message.account)
             self.refused_of_account.labels(account, str(message.code)).inc()
+
+    def note_past_bucket(self, rows: Mapping[str, int]) -> None:
+        """Count rows that were counted under their accounts."""
+        for account, number in rows.items():
+            self.past_bucket.labels(self._named(account)).inc(number)
+
+    def _named(self, account: str) -> str:
+        if account not in self._accounts and len(self._accounts) >= _ACCOUNTS_MAX:
+            return OTHER_ACCOUNTS
+        self._accounts.add(account)
+        return account
 
     def note_floods(self, floods: Sequence[Flood]) -> None:
         """Show which accounts flood now, and no others."""

@@ -32,6 +32,7 @@ from .parts import Part
 from .progress import Progress
 from .settings import AggregatorSettings
 from .sources import Source
+from .store.bounds import Bounds
 from .store.clock import read_clock
 from .store.connection import connect, discard
 from .store.ingest import IngestStore
@@ -79,7 +80,7 @@ class Service:
             lambda: connect(settings, "ingest", autocommit=True, limit_s=limit_s),
             clock=self._clock,
             retention=timedelta(days=settings.retention_days),
-            addresses_per_prefix64=settings.addresses_per_prefix64,
+            bounds=Bounds.of(settings),
         )
         clients = LastClientNote()
         self._progress = Progress(self.metrics, self.health, clients) if is_notified() else None

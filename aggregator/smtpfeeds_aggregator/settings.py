@@ -304,6 +304,30 @@ class AggregatorSettings:
         unit="addresses",
         help="distinct addresses of an IPv6 /64 stored in a day; more are counted under the prefix",
     )
+    addresses_per_prefix48: int = setting(
+        1_024,
+        minimum=1,
+        maximum=16_777_216,
+        unit="addresses",
+        help="about so many distinct addresses of an IPv6 /48 are stored in a day; more are "
+        "counted under it",
+    )
+    addresses_per_prefix32: int = setting(
+        16_384,
+        minimum=1,
+        maximum=1_073_741_824,
+        unit="addresses",
+        help="about so many distinct addresses of an IPv6 /32 are stored in a day; more are "
+        "counted under it",
+    )
+    new_addresses_per_day: int = setting(
+        100_000,
+        minimum=1_000,
+        maximum=1_000_000_000,
+        unit="addresses",
+        help="how many addresses that nobody reported before are stored of a sensor in a day, on "
+        "average; what three days allow may come at once; more are counted under its account",
+    )
     flood_messages_per_s: float = setting(
         50,
         minimum=1,

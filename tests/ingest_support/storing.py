@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from ingest_support import KnowsAllOrigins, delivery_of, settings_of, settled_clock
 from smtpfeeds_aggregator.ingest.check import check
 from smtpfeeds_aggregator.ingest.fold import fold
+from smtpfeeds_aggregator.store.bounds import Bounds
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_aggregator.store.rows import BatchKey, Folded, Outcome
@@ -16,15 +16,14 @@ from smtpfeeds_common.wire import Batch
 RETENTION = timedelta(days=30)
 
 
-def ingest_store(dsn: str, **bounds: Any) -> IngestStore:
+def ingest_store(dsn: str, bounds: Bounds | None = None) -> IngestStore:
     """A store with the bounds of the settings, unless others are given."""
     settings = settings_of(dsn)
-    bounds.setdefault("addresses_per_prefix64", settings.addresses_per_prefix64)
     return IngestStore(
         lambda: connect(settings, "test", autocommit=True),
         clock=settled_clock(),
         retention=RETENTION,
-        **bounds,
+        bounds=bounds or Bounds.of(settings),
     )
 
 

@@ -47,7 +47,7 @@ class MemoryStore:
         self.known |= fresh
         self.transactions.append(folded.keys)
         now = datetime.now(UTC)
-        return Outcome(fresh, folded.rows, folded.rows_read, 0, 0, now, folded.sealed_at, ())
+        return Outcome(fresh, folded.rows, folded.rows_read, 0, 0, {}, now, folded.sealed_at, ())
 
     def probe(self, good: Folded) -> None:
         if self.away:

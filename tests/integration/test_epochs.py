@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from ipaddress import IPv6Network
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from ingest_support import DAY_MS, HOUR_MS, Table, data, greet, made_batch, now_ms, settings_of
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from ingest_support.storing import RETENTION, apply, ingest_store
+from smtpfeeds_aggregator.store.bounds import Bounds
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.epochs import EpochStore
 from smtpfeeds_aggregator.store.ingest import IngestStore
@@ -54,7 +56,7 @@ def connection(dsn: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def store(dsn: str) -> Iterator[IngestStore]:
-    made = ingest_store(dsn)
+    made = ingest_store(dsn, Bounds(one_in=1))
     yield made
     made.close()
 
@@ -105,7 +107,8 @@ class Simulation:
         admissions: dict[str, int] = defaultdict(int)
         for ip, feed in observations:
             if feed == "smtpgreet" and ":" in ip:
-                admissions["2001:db8:1::/64" if "db8:1:" in ip else "2001:db8::/64"] += 1
+                for length in (32, 48, 64):
+                    admissions[str(IPv6Network((ip, length), strict=False))] += 1
         hours: dict[tuple[str, str], int] = defaultdict(int)
         overflows: dict[tuple[str, str], int] = defaultdict(int)
         applied: dict[tuple[str, uuid.UUID], set[int]] = defaultdict(set)
@@ -116,6 +119,9 @@ class Simulation:
             for row in batch.overflows:
                 overflows[row.feed, name] += row.hits
             applied[batch.sensor, batch.spool].add(batch.seq)
+        for _ in overflows:
+            admissions["2001:db8:2::/48"] += 1
+            admissions["2001:db8::/32"] += 1
         return {
             "observation": {key: values[:4] for key, values in observations.items()},
             "sighting": sightings,
@@ -311,7 +317,7 @@ def test_rows_of_a_stolen_epoch_that_filled_a_prefix_leave_room_for_others(
     assert apply(store, made_batch(greet("2001:db8::ffff"), sensor="honest")).overflowed == 1
     run(dsn, "sensors", "rotate", "stolen")
     run(dsn, "sensors", "purge", "stolen", "--epoch", "1", "--yes")
-    assert table("SELECT * FROM prefix_admission") == []
+    assert table("SELECT * FROM prefix_admission WHERE masklen(prefix) = 64") == []
     assert apply(store, made_batch(greet("2001:db8::fffe"), sensor="honest")).overflowed == 0
 
 

@@ -26,6 +26,7 @@ from ingest_support import (
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from ingest_support.worker import Work
 from smtpfeeds_aggregator.ingest.known_good import known_good
+from smtpfeeds_aggregator.store.bounds import Bounds
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_common.wire import Batch, HourCount, PrefixOverflow
@@ -42,7 +43,7 @@ def work(dsn: str) -> Iterator[Work[IngestStore]]:
         lambda: connect(settings, "test", autocommit=True, limit_s=20),
         clock=settled_clock(),
         retention=timedelta(days=30),
-        addresses_per_prefix64=64,
+        bounds=Bounds(),
     )
     yield Work(store, KnowsAllOrigins, ingest_wait_ms=100)
     store.close()
@@ -178,10 +179,19 @@ def test_known_good_batch_runs_every_statement_and_leaves_nothing(
             executed.add(name)
             return super().__getitem__(name)
 
-    statements = dict(work.store._sql)
-    vars(work.store)["_sql"] = Noting(statements)
+    statements = {**work.store._sql, **work.store._admission_sql}
+    vars(work.store)["_sql"] = Noting(work.store._sql)
+    vars(work.store)["_admission_sql"] = Noting(work.store._admission_sql)
     work.store.probe(known_good())
-    assert statements.keys() - executed == {"end_session"}  # only where a session was given up
+    # Only where a session was given up.
+    assert statements.keys() - executed <= {"end_session"}
     tables = ("observation", "sighting", "activity", "prefix_overflow", "prefix_admission")
-    for name in (*tables, "sensor", "spool", "applied_batch", "autonomous_system"):
+    for name in (
+        *tables,
+        "sensor",
+        "sensor_overflow",
+        "spool",
+        "applied_batch",
+        "autonomous_system",
+    ):
         assert table.one(f"SELECT count(*) FROM {name}") == 0, name

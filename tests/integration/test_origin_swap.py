@@ -26,6 +26,7 @@ from smtpfeeds_aggregator.origin import OriginSource, OriginTable
 from smtpfeeds_aggregator.origin.acquire.refresh import refresh
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_aggregator.store.bounds import Bounds
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_aggregator.store.rows import BatchKey, Folded
@@ -46,7 +47,7 @@ class Ingest(threading.Thread):
             lambda: connect(config, "test", autocommit=True),
             clock=settled_clock(),
             retention=timedelta(days=30),
-            addresses_per_prefix64=64,
+            bounds=Bounds(),
         )
         self.source, self.address = source, address
         self.stop = threading.Event()

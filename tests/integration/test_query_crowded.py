@@ -64,7 +64,7 @@ def test_list_is_cut_at_its_limit_and_says_so(run: Run) -> None:
 def test_nothing_crowded_since_a_time_is_exit_code_1(run: Run) -> None:
     done = run("feed", "crowded", "--since", "30m")
     assert done.exit_code == 1
-    assert "no IPv6 /64" in done.stderr
+    assert "no IPv6 prefix" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ingest_support import KnowsAllOrigins, Table, delivery_of, now_ms, settings
 from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
 from smtpfeeds_aggregator.ingest.check import check
 from smtpfeeds_aggregator.ingest.fold import fold
+from smtpfeeds_aggregator.store.bounds import Bounds
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_common.addresses import pack_address
@@ -38,7 +39,7 @@ def store(dsn: str) -> Iterator[IngestStore]:
         lambda: connect(settings, "test", autocommit=True),
         clock=settled_clock(),
         retention=timedelta(days=30),
-        addresses_per_prefix64=64,
+        bounds=Bounds(),
     )
     yield made
     made.close()

@@ -30,6 +30,7 @@ from ingest_support.fixtures import dsn, every_dsn, table  # noqa: F401 - fixtur
 from smtpfeeds_aggregator.ingest.check import check
 from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.store import maintenance
+from smtpfeeds_aggregator.store.bounds import Bounds
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_aggregator.store.maintenance import MaintenanceStore
@@ -57,7 +58,7 @@ def ingest_store(dsn: str) -> IngestStore:
         lambda: connect(settings, "test", autocommit=True),
         clock=settled_clock(),
         retention=RETENTION,
-        addresses_per_prefix64=64,
+        bounds=Bounds(),
     )
 
 

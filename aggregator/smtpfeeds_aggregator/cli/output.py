@@ -62,6 +62,7 @@ SENSOR_COLUMNS: Final = (
     "skew_s",
     "spool_depth",
     "drops",
+    "past_bucket_24h",
     "refused_24h",
     "flood",
 )

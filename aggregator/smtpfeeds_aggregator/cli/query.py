@@ -156,7 +156,7 @@ def feed_show(
     write_entries(rows, form, limit, empty_feed(name, left_out))
 
 
-@feed.command("crowded", epilog=EXIT_CODES, short_help="List the IPv6 /64s past their bound.")
+@feed.command("crowded", epilog=EXIT_CODES, short_help="List the IPv6 prefixes past their bound.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
@@ -168,7 +168,7 @@ def feed_show(
 @format_options(LIST_FORMATS)
 @database_options
 def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, form: str) -> None:
-    """List the IPv6 /64s that had more new addresses in a day than are stored.
+    """List the IPv6 /64s, /48s and /32s that had more new addresses in a day than are stored.
 
     What the others did is counted under the prefix, and is in no published file. Times are UTC.
     """
@@ -178,7 +178,7 @@ def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, 
     with connected(settings) as connection:
         prefixes = ReadingStore(connection).crowded(parsed_time(since), limit + 1)
     records = [{name: getattr(one, name) for name in CROWDED_COLUMNS} for one in prefixes[:limit]]
-    write_records(records, CROWDED_COLUMNS, form, "no IPv6 /64 was past its addresses of a day")
+    write_records(records, CROWDED_COLUMNS, form, "no IPv6 prefix was past its addresses of a day")
     if len(prefixes) > limit:
         click.echo(f"there is more: --limit {limit} cuts it here", err=True)
 
@@ -215,8 +215,8 @@ def query(
         store = ReadingStore(connection)
         if meets_a_crowded_prefix(store, asked, wanted):
             click.echo(
-                "note: a /64 in this had more addresses in a day than are stored; what the others "
-                "did is in `smtpfeeds feed crowded`",
+                "note: a prefix in this had more addresses in a day than are stored; what the "
+                "others did is in `smtpfeeds feed crowded`",
                 err=True,
             )
         rows = find(store, asked, wanted)

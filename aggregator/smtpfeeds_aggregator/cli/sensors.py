@@ -32,7 +32,8 @@ def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> No
     """List the sensors; show what was refused; rotate or purge one.
 
     Alive: a batch came in the last three minutes. Skew: the sensor's clock less the centre's at
-    the last batch, in seconds; delivery makes it a little less. Flood: what an account sends too
+    the last batch, in seconds; delivery makes it a little less. Past bucket: events of addresses
+    that nobody reported before, more than are stored of a sensor. Flood: what an account sends too
     much of now, in messages a second. Accounts of which everything was refused are listed too.
     Times are UTC.
     """
@@ -238,6 +239,7 @@ def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
             "skew_s": None if state.skew_s is None else round(state.skew_s, 1),
             "spool_depth": state.spool_depth,
             "drops": state.drops,
+            "past_bucket_24h": state.past_bucket_24h,
             "refused_24h": state.refused_24h,
             "flood": _flood(state),
         }
@@ -245,6 +247,13 @@ def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
     ]
     write_records(records, SENSOR_COLUMNS, form, "no sensor has reported yet")
     for state in states:
+        if state.past_bucket_24h:
+            click.echo(
+                f"{_account(state.name)} reported more new addresses than new_addresses_per_day "
+                f"allows: {state.past_bucket_24h} events of the last day are counted under its "
+                "account alone",
+                err=True,
+            )
         if state.flood_since is not None:
             click.echo(
                 f"{_account(state.name)} floods the queue since {iso_utc(state.flood_since)}: "

@@ -24,8 +24,9 @@ _SENSOR: Final = "known-good"
 #: Documentation prefixes (RFC 5737, RFC 3849). Over a hundred addresses, so that each part of a
 #: table that is split by address is written.
 _IPV4: Final = tuple(f"198.51.100.{host}" for host in range(128))
-#: Two new addresses of one /64: one more than ``IngestStore.probe`` admits.
-_IPV6: Final = ("2001:db8::1", "2001:db8::2")
+#: Three new addresses of one /64: with the IPv4 ones one more than the bucket of a sensor has in
+#: ``IngestStore.probe``, and then one more than it admits of a /64.
+_IPV6: Final = ("2001:db8::1", "2001:db8::2", "2001:db8::3")
 _OLD: Final = timedelta(days=3650)
 
 

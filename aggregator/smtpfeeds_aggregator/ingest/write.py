@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 HOLD_S: Final = 60.0
 #: Seconds between two probes after that.
 PROBE_S: Final = 5.0
+#: That a sensor is past its bucket is logged so often.
+_PAST_BUCKET_S: Final = 60.0
 
 
 class Store(Protocol):
@@ -75,6 +77,9 @@ class Writer:
         self._metrics, self._health = metrics, health
         self._hold_s, self._probe_s, self._note = hold_s, probe_s, note
         self._hold = Hold(metrics, health, monotonic)
+        self._monotonic = monotonic
+        #: When a sensor that is past its bucket is logged again.
+        self._past_bucket_s: dict[str, float] = {}
 
     def run(self, stop: Event) -> None:
         """Write and acknowledge collections, until stopped and the last one is in."""
@@ -233,6 +238,9 @@ class Writer:
         metrics.rows_written.inc(outcome.rows)
         metrics.rows_expired.inc(outcome.expired)
         metrics.rows_overflowed.inc(outcome.overflowed)
+        metrics.note_past_bucket(outcome.past_bucket)
+        for sensor, rows in outcome.past_bucket.items():
+            self._log_past_bucket(sensor, rows)
         for sealed_at in outcome.sealed_at:
             metrics.lag.observe(max(0.0, (outcome.now - sealed_at).total_seconds()))
         for sensor in outcome.new_sensors:
@@ -240,6 +248,16 @@ class Writer:
             logger.info("sensor heard for the first time", extra=fields(sensor=sensor))
         if outcome.expired:
             logger.warning("rows older than the retention", extra=fields(rows=outcome.expired))
+
+    def _log_past_bucket(self, sensor: str, rows: int) -> None:
+        """An alarm for each sensor once a minute."""
+        now_s = self._monotonic()
+        if now_s >= self._past_bucket_s.get(sensor, 0.0):
+            self._past_bucket_s[sensor] = now_s + _PAST_BUCKET_S
+            logger.warning(
+                "more new addresses than new_addresses_per_day allows; counted under the account",
+                extra=fields(account=sensor, rows=rows),
+            )
 
     def _acknowledge(self, collection: Collection) -> None:
         """Acknowledge what is committed; a batch with refused rows once those are kept."""

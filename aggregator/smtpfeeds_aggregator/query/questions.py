@@ -133,7 +133,7 @@ def find(store: ReadingStore, terms: Sequence[Term], wanted: Filter) -> Iterator
 
 
 def meets_a_crowded_prefix(store: ReadingStore, terms: Sequence[Term], wanted: Filter) -> bool:
-    """Whether events that were asked for have no row: counted under a /64 past its bound."""
+    """Whether events that were asked for have no row: counted under a prefix past its bound."""
     ranges = [term for term in terms if isinstance(term, Range)] if terms else [_EVERY_IPV6]
     return any(
         store.is_crowded(format_address(term.low), format_address(term.high), wanted)

@@ -8,7 +8,7 @@ not hold, the caller folds again with those that are.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -16,15 +16,16 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
 from smtpfeeds_common.logs import fields
 
 from ..clock.database import ClockInDoubt, DatabaseClock, Times, retention_from
+from .admission import Admission
+from .bounds import PROBE_BOUNDS, Bounds, FullPrefixes, PrefixDay
 from .clock import read_clock
 from .connection import Connection, discard
 from .errors import TransactionConflict, database_errors, session_errors
-from .rows import BatchKey, Folded, Outcome, OverflowRow, enrolment_of
+from .rows import BatchKey, Folded, Outcome, enrolment_of
 from .sql import queries
 
 logger = logging.getLogger(__name__)
@@ -48,14 +49,15 @@ class IngestStore:
         *,
         clock: DatabaseClock,
         retention: timedelta,
-        addresses_per_prefix64: int,
+        bounds: Bounds,
     ) -> None:
         self._connect = connect
         self._clock = clock
         self._retention = retention
-        self._per_prefix = addresses_per_prefix64
+        self._bounds = bounds
+        self._full = FullPrefixes()
         self._connection: Connection | None = None
-        self._sql = queries("ingest.sql")
+        self._sql, self._admission_sql = queries("ingest.sql"), queries("admission.sql")
         self._names: dict[int, str] = {}
         #: Which session of the server the connection is: number and start.
         self._session: tuple[int, datetime] | None = None
@@ -151,8 +153,11 @@ class IngestStore:
             begun_s = self._clock.monotonic()
             with connection.one_limit(), connection.transaction():
                 times = self._check_clock(connection, begun_s)
-                outcome, folded = self._write(connection, folded, refold, times, self._per_prefix)
+                outcome, folded, full = self._write(
+                    connection, folded, refold, times, self._bounds, self._full
+                )
         self._names |= folded.names
+        self._full.add(full)
         return outcome
 
     def _rolled_back(self, good: Folded) -> None:
@@ -162,7 +167,8 @@ class IngestStore:
             begun_s = self._clock.monotonic()
             with connection.one_limit(), connection.transaction(force_rollback=True):
                 times = self._check_clock(connection, begun_s)
-                self._write(connection, good, lambda _: good, times, per_prefix=1)
+                nothing = FullPrefixes()
+                self._write(connection, good, lambda _: good, times, PROBE_BOUNDS, nothing)
                 connection.execute(self._sql["check_deferred"])
 
     def _write(
@@ -171,31 +177,30 @@ class IngestStore:
         folded: Folded,
         refold: Callable[[frozenset[BatchKey]], Folded],
         times: Times,
-        per_prefix: int,
-    ) -> tuple[Outcome, Folded]:
-        """Write what is new of it; with the outcome goes what was written."""
+        bounds: Bounds,
+        full: FullPrefixes,
+    ) -> tuple[Outcome, Folded, list[PrefixDay]]:
+        """Write what is new of it; with the outcome goes what was written, and what is full now."""
         fresh = self._claim(connection, folded.keys)
         if len(fresh) < len(folded.keys):
             folded = refold(fresh)
-        enrolments = self._enrolments(connection, folded)
-        expired, overflows, overflowed = self._write_rows(
-            connection, folded, enrolments, times, per_prefix
-        )
-        self._write_hours(connection, folded, enrolments, times)
-        overflows += folded.overflows
-        self._write_overflows(connection, overflows, enrolments, times)
-        new_sensors = self._write_sensors(connection, folded)
+        admission = self._admission(connection, folded, times, bounds, full)
+        expired = self._write_rows(connection, folded, admission, times)
+        self._write_hours(connection, folded, admission.enrolments, times)
+        admission.write(folded.overflows)
+        new_sensors = self._write_sensors(connection, folded, admission)
         outcome = Outcome(
             fresh=fresh,
-            rows=folded.rows - expired - overflowed,
+            rows=folded.rows - expired - admission.overflowed,
             rows_read=folded.rows_read,
             expired=expired,
-            overflowed=overflowed,
+            overflowed=admission.overflowed,
+            past_bucket=dict(admission.past_bucket),
             now=times.now,
             sealed_at=folded.sealed_at,
             new_sensors=new_sensors,
         )
-        return outcome, folded
+        return outcome, folded, admission.now_full
 
     def _check_clock(self, connection: Connection, begun_s: float) -> Times:
         """The transaction's time, which every statement of it has as now()."""
@@ -230,23 +235,40 @@ class IngestStore:
             rows = connection.execute(self._sql["lock_spools"], parameters).fetchall()
         return {(row[1], row[2]): row[0] for row in rows}
 
-    def _enrolments(self, connection: Connection, folded: Folded) -> dict[str, str]:
-        """Sensors whose rows are stored under another name than theirs, and that name."""
-        asked = {"sensors": sorted({key.sensor for key in folded.keys})}
-        rows = connection.execute(self._sql["epochs"], asked).fetchall()
-        return {sensor: enrolment_of(sensor, epoch) for sensor, epoch in rows}
-
-    def _write_rows(
+    def _admission(
         self,
         connection: Connection,
         folded: Folded,
-        enrolments: dict[str, str],
         times: Times,
-        per_prefix: int,
-    ) -> tuple[int, list[OverflowRow], int]:
-        """Give back: rows older than the retention, overflow rows, rows they stand for."""
+        bounds: Bounds,
+        full: FullPrefixes,
+    ) -> Admission:
+        """The bounds of this transaction, with the epochs of its sensors and their buckets."""
+        asked = {
+            "sensors": sorted({key.sensor for key in folded.keys}),
+            "burst": bounds.per_sensor,
+            "new_per_s": bounds.new_per_s,
+        }
+        rows = connection.execute(self._sql["sensors"], asked).fetchall()
+        return Admission(
+            connection,
+            self._admission_sql,
+            bounds,
+            self._retention_at(times),
+            times.now,
+            full,
+            enrolments={
+                sensor: enrolment_of(sensor, epoch) for sensor, epoch, _ in rows if epoch > 1
+            },
+            rooms={sensor: room for sensor, _, room in rows},
+        )
+
+    def _write_rows(
+        self, connection: Connection, folded: Folded, admission: Admission, times: Times
+    ) -> int:
+        """Give back how many rows are older than the retention."""
         if not folded.rows or folded.oldest is None:
-            return 0, [], 0
+            return 0
         with connection.cursor() as cursor, cursor.copy(self._sql["copy_incoming"]) as copy:
             copy.write(folded.copy)
         retention = self._retention_at(times)
@@ -259,14 +281,12 @@ class IngestStore:
         if folded.oldest < times.now - retention:
             expired = connection.execute(self._sql["delete_expired"], parameters).rowcount
         self._write_names(connection, folded.names)
-        overflows: list[OverflowRow] = []
-        overflowed = 0
-        if folded.has_ipv6:
-            overflows, overflowed = self._admit(connection, retention, per_prefix)
+        admission.take_rows(folded)
         connection.execute(self._sql["upsert_observations"], parameters)
+        enrolments = admission.enrolments
         parameters |= {"sensors": list(enrolments), "enrolments": list(enrolments.values())}
         connection.execute(self._sql["upsert_sightings"], parameters)
-        return expired, overflows, overflowed
+        return expired
 
     def _write_names(self, connection: Connection, names: dict[int, str]) -> None:
         if len(self._names) > _NAMES_KNOWN:
@@ -277,52 +297,8 @@ class IngestStore:
                 self._sql["upsert_names"], {"asns": list(new), "names": list(new.values())}
             )
 
-    def _admit(
-        self, connection: Connection, retention: timedelta, per_prefix: int
-    ) -> tuple[list[OverflowRow], int]:
-        """Keep the /64 bound: what is over it leaves ``incoming``."""
-        parameters: dict[str, Any] = {
-            "retention": retention,
-            "per_prefix": per_prefix,
-        }
-        crowded = connection.execute(self._sql["admit_prefixes"], parameters).fetchall()
-        if not crowded:
-            return [], 0
-        parameters["prefixes"] = [row[0] for row in crowded]
-        parameters["days"] = [row[1] for row in crowded]
-        parameters["totals"] = [row[2] for row in crowded]
-        gone = connection.execute(self._sql["refuse_newcomers"], parameters).fetchall()
-        connection.execute(self._sql["cap_admissions"], parameters)
-        rows = [
-            OverflowRow(prefix.network_address.packed, feed, sensor, first, last, hits)
-            for prefix, feed, sensor, first, last, hits, _ in gone
-            if hits
-        ]
-        return rows, sum(row[6] for row in gone)
-
-    def _write_overflows(
-        self,
-        connection: Connection,
-        rows: list[OverflowRow],
-        enrolments: dict[str, str],
-        times: Times,
-    ) -> None:
-        if rows:
-            connection.execute(
-                self._sql["upsert_overflows"],
-                {
-                    "retention": self._retention_at(times),
-                    "prefixes": [f"{format_address(row.prefix)}/64" for row in rows],
-                    "feeds": [row.feed for row in rows],
-                    "sensors": [enrolments.get(row.sensor, row.sensor) for row in rows],
-                    "first_seen": [row.first_seen for row in rows],
-                    "last_seen": [row.last_seen for row in rows],
-                    "hits": [row.hits for row in rows],
-                },
-            )
-
     def _write_hours(
-        self, connection: Connection, folded: Folded, enrolments: dict[str, str], times: Times
+        self, connection: Connection, folded: Folded, enrolments: Mapping[str, str], times: Times
     ) -> None:
         rows = folded.hours
         if rows:
@@ -337,7 +313,9 @@ class IngestStore:
                 },
             )
 
-    def _write_sensors(self, connection: Connection, folded: Folded) -> tuple[str, ...]:
+    def _write_sensors(
+        self, connection: Connection, folded: Folded, admission: Admission
+    ) -> tuple[str, ...]:
         """Give back the sensors that were not known."""
         rows = folded.sensors
         if not rows:
@@ -351,6 +329,9 @@ class IngestStore:
                 "counters": [Jsonb(row.counters) for row in rows],
                 "depths": [row.spool_depth for row in rows],
                 "drops": [row.drops for row in rows],
+                "new": [admission.new[row.name] for row in rows],
+                "burst": admission.bounds.per_sensor,
+                "new_per_s": admission.bounds.new_per_s,
             },
         ).fetchall()
         return tuple(name for name, is_new in written if is_new)

@@ -114,6 +114,7 @@ class MaintenanceStore:
             ("activity", "retire_activity"),
             ("prefix_overflow", "retire_overflows"),
             ("prefix_admission", "retire_admissions"),
+            ("sensor_overflow", "retire_sensor_overflows"),
             ("refusal", "retire_refusals"),
             ("flood", "retire_floods"),
             ("spool", "delete_spools"),

@@ -100,6 +100,10 @@ class PurgeStore:
             self._run("delete_overflow", part)
             if part.since is not None:
                 self._run("cut_overflow", part)
+            self._run("delete_sensor_overflow", part)
+        with database_errors(), self._connection.transaction():
+            self._run("lock_wide_admissions", part)
+            self._run("recount_wide_admissions", part)
         if part.epoch is not None:
             with database_errors(), self._connection.transaction():
                 self._forget_batches(part)

@@ -75,7 +75,7 @@ class FeedState(NamedTuple):
 
 
 class CrowdedPrefix(NamedTuple):
-    """An IPv6 /64 past its addresses of a day, and what was counted under it in a feed."""
+    """An IPv6 prefix past its addresses of a day, and what was counted under it in a feed."""
 
     prefix: str
     feed: str
@@ -99,6 +99,8 @@ class SensorState(NamedTuple):
     skew_s: float | None
     spool_depth: int
     drops: int
+    #: Events of new addresses past its bucket, counted under the account.
+    past_bucket_24h: int
     #: Messages of its account that were refused, by whole hours.
     refused_24h: int
     #: None: the account does not flood now.
@@ -160,11 +162,11 @@ class ReadingStore:
         ]
 
     def crowded(self, since: datetime | None, rows: int) -> list[CrowdedPrefix]:
-        """The /64s past their addresses of a day, those seen last first, at most so many."""
+        """The IPv6 prefixes past their addresses of a day, newest first, at most so many."""
         return [CrowdedPrefix(*row) for row in self._rows("crowded", since=since, rows=rows)]
 
     def is_crowded(self, low: str, high: str, wanted: Filter) -> bool:
-        """Whether events of a range of IPv6 addresses were counted under their /64."""
+        """Whether events of a range of IPv6 addresses were counted under a prefix."""
         asked = {"low": low, "high": high, "feeds": list(wanted.feeds), "since": wanted.since}
         return bool(self._rows("is_crowded", **asked)[0][0])
 

@@ -52,7 +52,7 @@ class HourRow(NamedTuple):
 
 
 class OverflowRow(NamedTuple):
-    """Events under an IPv6 /64, beyond its addresses of the day."""
+    """Events under an IPv6 /64, beyond its addresses of the day, as a sensor counted them."""
 
     prefix: bytes
     feed: str
@@ -99,8 +99,10 @@ class Outcome(NamedTuple):
     rows_read: int
     #: Rows older than the retention.
     expired: int
-    #: Rows counted under their /64 in place of their address.
+    #: Rows counted under their IPv6 prefix in place of their address.
     overflowed: int
+    #: Rows of a sensor counted under its account: more new addresses than its bucket has.
+    past_bucket: dict[str, int]
     #: The database's clock.
     now: datetime
     #: Times of sealing of the fresh batches.

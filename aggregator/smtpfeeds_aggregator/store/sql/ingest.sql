@@ -50,10 +50,16 @@ SELECT id, pg_advisory_xact_lock_shared(
     hashtext('smtpfeeds spool'), (id & 2147483647)::integer
 ) FROM asked;
 
--- name: epochs
--- Which sensors are past their first epoch. A statement after lock_spools, which keeps rotation out:
--- to rotate locks the whole of spool against it.
-SELECT name, epoch FROM sensor WHERE name = ANY(%(sensors)s) AND epoch > 1;
+-- name: sensors
+-- In which epoch their accounts are, and how many new addresses they may report: the bucket fills
+-- also while they are silent. A statement after lock_spools, which keeps rotation out: to rotate
+-- locks the whole of spool against it.
+SELECT name, epoch, least(
+    %(burst)s, coalesce(new_left, %(burst)s) + greatest(
+        date_part('epoch', now() - coalesce(new_left_at, now())) * %(new_per_s)s, 0
+    )
+)::bigint
+FROM sensor WHERE name = ANY(%(sensors)s);
 
 -- name: lock_spools
 -- FOR SHARE, after share_spools: it is what guards the row, also from the compactor of 0.1.0, which
@@ -99,48 +105,6 @@ WHERE NOT EXISTS (
 )
 ORDER BY 1
 ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name;
-
--- name: admit_prefixes
--- Count the new IPv6 addresses under their /64 and the day in which they were
--- first seen; the row stays locked to the end. Gives back the prefixes that are
--- over the limit now.
-WITH counted AS (
-    INSERT INTO prefix_admission AS p (prefix, day, addresses)
-    SELECT prefix,
-        (greatest(first_seen, now() - %(retention)s::interval) AT TIME ZONE 'UTC')::date, count(*)
-    FROM newcomer GROUP BY 1, 2 ORDER BY 1, 2
-    ON CONFLICT (prefix, day) DO UPDATE SET addresses = p.addresses + EXCLUDED.addresses
-    RETURNING p.prefix, p.day, p.addresses
-)
-SELECT prefix, day, addresses FROM counted WHERE addresses > %(per_prefix)s;
-
--- name: refuse_newcomers
--- Take the new addresses that are over the limit out of what comes in. What
--- another worker stored meanwhile is not new any more (this statement began
--- after the lock) and stays.
-WITH crowded AS (
-    SELECT * FROM unnest(%(prefixes)s::cidr[], %(days)s::date[], %(totals)s::bigint[])
-        AS c (prefix, day, total)
-), ranked AS (
-    SELECT n.ip, c.total,
-        row_number() OVER (PARTITION BY c.prefix, c.day ORDER BY n.ip) AS rank,
-        count(*) OVER (PARTITION BY c.prefix, c.day) AS ours
-    FROM newcomer n JOIN crowded c ON c.prefix = n.prefix AND c.day =
-        (greatest(n.first_seen, now() - %(retention)s::interval) AT TIME ZONE 'UTC')::date
-), refused AS (
-    SELECT ip FROM ranked WHERE rank > greatest(%(per_prefix)s - (total - ours), 0)
-), gone AS (
-    DELETE FROM incoming USING refused WHERE incoming.ip = refused.ip
-    RETURNING incoming.ip, feed, sensor, first_seen, last_seen, hits
-)
-SELECT network(set_masklen(ip, 64)), feed, sensor,
-    min(first_seen), max(last_seen), least(sum(hits), 4611686018427387903)::bigint, count(*)
-FROM gone GROUP BY 1, 2, 3;
-
--- name: cap_admissions
-UPDATE prefix_admission p SET addresses = %(per_prefix)s
-FROM unnest(%(prefixes)s::cidr[], %(days)s::date[]) AS c (prefix, day)
-WHERE p.prefix = c.prefix AND p.day = c.day;
 
 -- name: upsert_observations
 -- Times are clamped to this transaction's clock and to the retention. Counters
@@ -207,35 +171,20 @@ ON CONFLICT (hour, feed, sensor) DO UPDATE SET
     events = least(a.events + EXCLUDED.events, 4611686018427387903),
     last_heard = now();
 
--- name: upsert_overflows
-INSERT INTO prefix_overflow AS p (prefix, feed, sensor, first_seen, last_seen, hits)
-SELECT prefix, feed COLLATE "C", sensor COLLATE "C",
-    greatest(least(min(first_seen), now()), now() - %(retention)s::interval),
-    least(max(last_seen), now()),
-    least(sum(hits), 4611686018427387903)::bigint
-FROM unnest(
-    %(prefixes)s::cidr[], %(feeds)s::text[], %(sensors)s::text[],
-    %(first_seen)s::timestamptz[], %(last_seen)s::timestamptz[], %(hits)s::bigint[]
-) AS asked (prefix, feed, sensor, first_seen, last_seen, hits)
-WHERE last_seen >= now() - %(retention)s::interval
-GROUP BY 1, 2, 3
-ORDER BY 1, 2, 3
-ON CONFLICT (prefix, feed, sensor) DO UPDATE SET
-    first_seen = least(p.first_seen, EXCLUDED.first_seen),
-    last_seen = greatest(p.last_seen, EXCLUDED.last_seen),
-    hits = least(p.hits + EXCLUDED.hits, 4611686018427387903),
-    last_heard = now();
-
 -- name: upsert_sensors
 -- Last, because all batches of a sensor share this row: it is locked for a moment only.
 -- A time of sealing that lies in the future is a wrong clock's and gives way to any.
 -- xmax is 0 in a row that was inserted now, not updated.
-INSERT INTO sensor AS s (name, heard_at, sealed_at, version, counters, spool_depth, drops)
-SELECT name COLLATE "C", now(), sealed_at, version, counters, spool_depth, drops
+INSERT INTO sensor AS s (
+    name, heard_at, sealed_at, version, counters, spool_depth, drops, new_left, new_left_at
+)
+SELECT name COLLATE "C", now(), sealed_at, version, counters, spool_depth, drops,
+    greatest(%(burst)s - new, 0), now()
 FROM unnest(
     %(names)s::text[], %(sealed_at)s::timestamptz[], %(versions)s::text[],
-    %(counters)s::jsonb[], %(depths)s::bigint[], %(drops)s::bigint[]
-) AS asked (name, sealed_at, version, counters, spool_depth, drops)
+    %(counters)s::jsonb[], %(depths)s::bigint[], %(drops)s::bigint[],
+    %(new)s::bigint[]
+) AS asked (name, sealed_at, version, counters, spool_depth, drops, new)
 ORDER BY 1
 ON CONFLICT (name) DO UPDATE SET
     heard_at = greatest(s.heard_at, EXCLUDED.heard_at),
@@ -248,7 +197,14 @@ ON CONFLICT (name) DO UPDATE SET
     spool_depth = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
         THEN s.spool_depth ELSE EXCLUDED.spool_depth END,
     drops = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
-        THEN s.drops ELSE EXCLUDED.drops END
+        THEN s.drops ELSE EXCLUDED.drops END,
+    -- What it may report now, less what it has reported: EXCLUDED has the burst less that.
+    new_left = greatest(0, EXCLUDED.new_left - %(burst)s + least(
+        %(burst)s, coalesce(s.new_left, %(burst)s) + greatest(
+            date_part('epoch', now() - coalesce(s.new_left_at, now())) * %(new_per_s)s, 0
+        )
+    )::bigint),
+    new_left_at = now()
 RETURNING s.name, s.xmax = 0;
 
 -- name: check_deferred

@@ -170,3 +170,12 @@ WITH victim AS MATERIALIZED (
 )
 DELETE FROM flood f USING victim v
 WHERE f.account = v.account AND f.last_at < %(now)s::timestamptz - %(retention)s::interval;
+
+-- name: retire_sensor_overflows
+WITH victim AS MATERIALIZED (
+    SELECT sensor, feed, day FROM sensor_overflow
+    WHERE day < (%(now)s::timestamptz - %(retention)s::interval)::date
+    ORDER BY sensor, feed, day LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM sensor_overflow o USING victim v
+WHERE o.sensor = v.sensor AND o.feed = v.feed AND o.day = v.day;

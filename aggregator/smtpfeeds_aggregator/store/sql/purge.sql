@@ -123,6 +123,36 @@ SET first_seen = least(coalesce(first_heard, first_seen), last_seen),
     last_heard = first_heard, hits = least(hits, 1)
 WHERE sensor = ANY(%(enrolments)s) AND (last_heard >= %(since)s OR last_seen >= %(since)s);
 
+-- name: delete_sensor_overflow
+-- Days with something that was heard since then: what is mixed cannot be told apart.
+DELETE FROM sensor_overflow
+WHERE sensor = ANY(%(enrolments)s)
+  AND (%(since)s::timestamptz IS NULL OR last_heard >= %(since)s);
+
+-- name: lock_wide_admissions
+SELECT FROM prefix_admission WHERE masklen(prefix) < 64 ORDER BY prefix, day FOR UPDATE;
+
+-- name: recount_wide_admissions
+-- All counts of /48s and /32s, from the addresses and the /64s past their bound that are left; so a
+-- purge that was broken off is completed by the next. A statement after the lock.
+WITH remaining AS MATERIALIZED (
+    SELECT network(set_masklen(n.prefix, l.length)) AS prefix, n.day, count(*) AS addresses
+    FROM (
+        SELECT ip AS prefix, (first_seen AT TIME ZONE 'UTC')::date AS day
+        FROM observation WHERE feed = 'smtpgreet' AND ip >= '::/0'
+        UNION ALL
+        SELECT prefix::inet, (first_seen AT TIME ZONE 'UTC')::date
+        FROM prefix_overflow WHERE masklen(prefix) = 64
+    ) AS n CROSS JOIN (VALUES (48), (32)) AS l (length)
+    GROUP BY 1, 2
+), gone AS (
+    DELETE FROM prefix_admission AS p
+    WHERE masklen(p.prefix) < 64
+      AND NOT EXISTS (SELECT FROM remaining AS r WHERE r.prefix = p.prefix AND r.day = p.day)
+)
+UPDATE prefix_admission AS p SET addresses = r.addresses
+FROM remaining AS r WHERE p.prefix = r.prefix AND p.day = r.day AND masklen(p.prefix) < 64;
+
 -- name: lock_spools
 SELECT FROM spool WHERE sensor = %(sensor)s ORDER BY sensor, uuid FOR UPDATE;
 

@@ -83,7 +83,7 @@ WHERE last_seen >= %(since)s
 GROUP BY feed;
 
 -- name: crowded
--- IPv6 /64s past their addresses of a day: events without a row of their own, newest first.
+-- IPv6 prefixes past their addresses of a day: events without a row of their own, newest first.
 SELECT prefix::text, feed, count(DISTINCT split_part(sensor, '@', 1)), min(first_seen), max(last_seen),
        least(sum(hits), 4611686018427387903)::bigint
 FROM prefix_overflow
@@ -93,10 +93,14 @@ ORDER BY max(last_seen) DESC, prefix, feed
 LIMIT %(rows)s;
 
 -- name: is_crowded
--- Whether a range of IPv6 addresses meets such a /64; by the key.
+-- Whether a range of IPv6 addresses meets such a prefix, or lies within a wide one; by the key.
 SELECT EXISTS (
     SELECT FROM prefix_overflow
-    WHERE prefix >= network(set_masklen(%(low)s::inet, 64)) AND prefix <= %(high)s::inet
+    WHERE (
+        prefix >= network(set_masklen(%(low)s::inet, 64)) AND prefix <= %(high)s::inet
+        OR prefix = network(set_masklen(%(low)s::inet, 48))
+        OR prefix = network(set_masklen(%(low)s::inet, 32))
+      )
       AND feed = ANY(%(feeds)s)
       AND (%(since)s::timestamptz IS NULL OR last_seen >= %(since)s)
 );
@@ -115,11 +119,16 @@ WITH refused AS (
 SELECT account.name, s.heard_at, s.heard_at >= now() - make_interval(secs => %(alive_s)s),
        coalesce(s.version, ''), s.epoch, coalesce(a.day, 0), coalesce(a.every, 0),
        date_part('epoch', s.sealed_at - s.heard_at), coalesce(s.spool_depth, 0),
-       coalesce(s.drops, 0), coalesce(r.messages, 0), f.since, f.messages_per_s, f.reason
+       coalesce(s.drops, 0), coalesce(o.hits, 0), coalesce(r.messages, 0), f.since, f.messages_per_s, f.reason
 FROM account
 LEFT JOIN sensor AS s ON s.name = account.name
 LEFT JOIN refused AS r ON r.account = account.name
 LEFT JOIN flooding AS f ON f.account = account.name
+LEFT JOIN (
+    SELECT split_part(sensor, '@', 1) AS sensor,
+           least(sum(hits), 4611686018427387903)::bigint AS hits
+    FROM sensor_overflow WHERE last_heard >= now() - interval '24 hours' GROUP BY 1
+) AS o ON o.sensor = account.name
 LEFT JOIN (
     -- Saturated, as what is summed up is: one sensor's numbers must not hide all others.
     SELECT split_part(sensor, '@', 1) AS sensor,

@@ -1,0 +1,285 @@
+"""What one ingest transaction stores of what is new, and where the rest is counted.
+
+No account and no owner of an IPv6 prefix may fill the disk with new addresses. A
+sensor has a bucket of them, which fills also while it is silent; an IPv6 /64, /48 and
+/32 have so many a day. Past a bound an event of a new address is counted under the
+account, or under the widest prefix that is full. Addresses that are known go on as
+before, and every event that was answered is counted once.
+
+The bound of a /64 is exact. Those of a sensor, a /48 and a /32 are kept by estimates,
+because exact ones would cost a tenth of ingest, and hold workers up that meet in a
+busy /32: a random part of what comes in stands for all of it. A sensor that is near
+its bound is counted exactly. A /48 or /32 may exceed its bound by what comes in a
+collection in each aggregator.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString, NamedTuple
+
+from smtpfeeds_common.addresses import format_address, pack_address
+
+from .bounds import WIDE, Bounds, FullPrefixes, PrefixDay
+from .connection import Connection
+from .rows import Folded, OverflowRow
+
+
+class AccountRow(NamedTuple):
+    """Events of new addresses of a sensor past its bucket."""
+
+    sensor: str
+    feed: str
+    first_seen: datetime
+    last_seen: datetime
+    hits: int
+
+
+@dataclass
+class Admission:
+    """The bounds in one transaction: what comes in is in the table ``incoming``."""
+
+    connection: Connection
+    #: Those of ``admission.sql``, by name.
+    sql: Mapping[str, LiteralString]
+    bounds: Bounds
+    retention: timedelta
+    now: datetime
+    full: FullPrefixes
+    #: Under which name a sensor's rows are stored, where it is another.
+    enrolments: Mapping[str, str]
+    #: What is left in the buckets; a sensor that is not known has a full one.
+    rooms: Mapping[str, int]
+    #: Rows of ``incoming`` that are counted elsewhere.
+    overflowed: int = 0
+    past_bucket: Counter[str] = field(default_factory=Counter)
+    #: New addresses and prefixes, about, by sensor.
+    new: Counter[str] = field(default_factory=Counter)
+    #: /48s and /32s that were full when this wrote.
+    now_full: list[PrefixDay] = field(default_factory=list)
+    _overflows: list["_Overflow"] = field(default_factory=list)
+    _accounts: list[AccountRow] = field(default_factory=list)
+    _wide: Counter[PrefixDay] = field(default_factory=Counter)
+
+    def take_rows(self, folded: Folded) -> None:
+        """Take what is past a bound out of ``incoming``; before it is stored."""
+        self._take_of_sensors(folded)
+        if folded.has_ipv6:
+            self._take_of_full()
+            self._take_of_prefixes()
+
+    def write(self, overflows: Sequence[OverflowRow]) -> None:
+        """Write what is counted under prefixes and accounts; after all else but the sensors."""
+        self._place(overflows)
+        self._write_overflows()
+        self._write_accounts()
+        self._write_wide()
+
+    # Sensors.
+
+    def _room(self, sensor: str) -> int:
+        return self.rooms.get(sensor, self.bounds.per_sensor)
+
+    def _take_of_sensors(self, folded: Folded) -> None:
+        sensors = sorted({key.sensor for key in folded.keys})
+        near = [sensor for sensor in sensors if self._room(sensor) < folded.rows]
+        if near:
+            rooms = [self._room(sensor) for sensor in near]
+            for sensor, feed, first, last, hits, rows in self._run(
+                "refuse_of_sensors", sensors=near, rooms=rooms
+            ):
+                if feed is None:
+                    self.new[sensor] += rows
+                else:
+                    self.overflowed += rows
+                    self._count_past_bucket(AccountRow(sensor, feed, first, last, hits), rows)
+        if len(near) < len(sensors) or self.bounds.is_probe:
+            for sensor, estimate in self._run("sample_new", percent=self.bounds.sample_percent):
+                if sensor not in near:
+                    self.new[sensor] += estimate
+
+    def _count_past_bucket(self, row: AccountRow, rows: int) -> None:
+        self.past_bucket[row.sensor] += rows
+        if row.hits:
+            self._accounts.append(row)
+
+    # Prefixes.
+
+    def _take_of_full(self) -> None:
+        """Take new addresses of prefixes that are full: no row, no lock, no count for them."""
+        for length in WIDE:
+            if found := self.full.of_length(length):
+                self._refuse(length, dict.fromkeys(found, 0), limit=0)
+
+    def _take_of_prefixes(self) -> None:
+        crowded: dict[PrefixDay, int] = {}
+        limit = self.bounds.per_prefix64
+        for prefix, length, day, addresses in self._run(
+            "admit_prefixes", retention=self.retention, limit=limit, one_in=self.bounds.one_in
+        ):
+            if length == 64:
+                crowded[PrefixDay(prefix, length, day)] = addresses
+            else:
+                self._wide[PrefixDay(prefix, length, day)] = addresses
+        if crowded:
+            self._refuse(64, crowded, limit=limit)
+            self._run_only("cap_admissions", limit=limit, **_columns(crowded))
+        many = [found for found, addresses in self._wide.items() if addresses > self.bounds.many]
+        if many:
+            self._take_of_many(many)
+
+    def _take_of_many(self, many: Sequence[PrefixDay]) -> None:
+        """Take what is past the bound of a /48 or /32, where many of it come at once."""
+        before = self._counts(many)
+        for length in reversed(WIDE):
+            limit = self.bounds.of_prefix(length)
+            near = {
+                found: before[found]
+                for found in many
+                # The number that comes is an estimate.
+                if found.length == length and before[found] + 2 * self._wide[found] > limit
+            }
+            if near:
+                self._refuse(length, near, limit=limit)
+            for found, addresses in near.items():
+                # What was taken fills no prefix, nor the wider one that this is in.
+                taken = max(addresses + self._wide[found] - limit, 0)
+                for each in {
+                    found,
+                    found._replace(prefix=_within(found.prefix, WIDE[0]), length=WIDE[0]),
+                }:
+                    self._wide[each] = max(self._wide[each] - taken, 0)
+
+    def _counts(self, asked: Sequence[PrefixDay]) -> Counter[PrefixDay]:
+        """How many new addresses were counted of prefixes before this transaction."""
+        if not asked:
+            return Counter()
+        rows = self._run("counts_of_prefixes", **_columns(asked))
+        return Counter({PrefixDay(*row[:3]): row[3] for row in rows})
+
+    def _refuse(self, length: int, crowded: Mapping[PrefixDay, int], *, limit: int) -> None:
+        """Take new addresses of these prefixes out; with each go those counted of it."""
+        for prefix, feed, sensor, first, last, hits, rows in self._run(
+            "refuse_newcomers",
+            retention=self.retention,
+            length=length,
+            limit=limit,
+            counts=list(crowded.values()),
+            **_columns(crowded),
+        ):
+            self.overflowed += rows
+            if hits:
+                self._overflows.append(_Overflow(prefix, feed, sensor, first, last, hits))
+
+    # What is counted elsewhere.
+
+    def _place(self, overflows: Sequence[OverflowRow]) -> None:
+        """Find the place of what sensors counted under a /64: a row that is new is bounded too."""
+        if not overflows:
+            return
+        rows = [_Overflow(_text(row.prefix, 64), *row[1:]) for row in overflows]
+        known = set(self._run("known_overflows", **self._keys(rows)))
+        fresh = [
+            row for row in rows if (row.prefix, row.feed, self._stored(row.sensor)) not in known
+        ]
+        self._overflows += set(rows).difference(fresh)
+        counts = self._counts([self._day_of(row, length) for row in fresh for length in WIDE])
+        rooms = {row.sensor: self._room(row.sensor) - self.new[row.sensor] for row in fresh}
+        for row in fresh:
+            wide = [self._day_of(row, length) for length in WIDE]
+            full = [found.prefix for found in wide if self._is_full(found, counts)]
+            if full:
+                self._overflows.append(row._replace(prefix=full[0]))
+            elif rooms[row.sensor] <= 0:
+                self._count_past_bucket(AccountRow(row.sensor, row.feed, *row[3:]), 1)
+            else:
+                self._overflows.append(row)
+                rooms[row.sensor] -= 1
+                self.new[row.sensor] += 1
+                counts.update(wide)
+                self._wide.update(wide)
+
+    def _is_full(self, found: PrefixDay, counts: Mapping[PrefixDay, int]) -> bool:
+        return found in self.full or counts[found] >= self.bounds.of_prefix(found.length)
+
+    def _day_of(self, row: "_Overflow", length: int) -> PrefixDay:
+        """The wide prefix that a row is in, on the day of its first event as it is stored."""
+        first = max(min(row.first_seen, self.now), self.now - self.retention)
+        return PrefixDay(_within(row.prefix, length), length, first.astimezone(UTC).date())
+
+    def _stored(self, sensor: str) -> str:
+        return self.enrolments.get(sensor, sensor)
+
+    def _keys(self, rows: Sequence["_Overflow"]) -> dict[str, Any]:
+        return {
+            "prefixes": [row.prefix for row in rows],
+            "feeds": [row.feed for row in rows],
+            "sensors": [self._stored(row.sensor) for row in rows],
+        }
+
+    def _write_overflows(self) -> None:
+        rows = self._overflows
+        if rows:
+            self._run_only("upsert_overflows", **self._keys(rows), **self._events(rows))
+
+    def _write_accounts(self) -> None:
+        rows = self._accounts
+        if rows:
+            self._run_only(
+                "upsert_sensor_overflows",
+                sensors=[self._stored(row.sensor) for row in rows],
+                feeds=[row.feed for row in rows],
+                **self._events(rows),
+            )
+
+    def _events(self, rows: Sequence["_Overflow | AccountRow"]) -> dict[str, Any]:
+        return {
+            "retention": self.retention,
+            "first_seen": [row.first_seen for row in rows],
+            "last_seen": [row.last_seen for row in rows],
+            "hits": [row.hits for row in rows],
+        }
+
+    def _write_wide(self) -> None:
+        added = {found: addresses for found, addresses in self._wide.items() if addresses}
+        if added:
+            addresses = list(added.values())
+            rows = self._run("count_wide", addresses=addresses, **_columns(added))
+            self.now_full += [
+                PrefixDay(*row[:3]) for row in rows if row[3] >= self.bounds.of_prefix(row[1])
+            ]
+
+    def _run(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        return self.connection.execute(self.sql[query], parameters).fetchall()
+
+    def _run_only(self, query: str, **parameters: Any) -> None:
+        self.connection.execute(self.sql[query], parameters)
+
+
+class _Overflow(NamedTuple):
+    """Events under a prefix of any of the lengths."""
+
+    #: As PostgreSQL writes it.
+    prefix: str
+    feed: str
+    sensor: str
+    first_seen: datetime
+    last_seen: datetime
+    hits: int
+
+
+def _columns(found: Iterable[PrefixDay]) -> dict[str, Any]:
+    each = list(found)
+    return {"prefixes": [one.prefix for one in each], "days": [one.day for one in each]}
+
+
+def _text(network: bytes, length: int) -> str:
+    return f"{format_address(network)}/{length}"
+
+
+def _within(prefix: str, length: int) -> str:
+    """The wider prefix that an IPv6 prefix is in."""
+    octets = length // 8
+    network = pack_address(prefix.partition("/")[0])
+    return _text(network[:octets] + bytes(16 - octets), length)
