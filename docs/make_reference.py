@@ -184,8 +184,7 @@ def schema_file() -> str:
 _CLASSES_INTRO: Final = """\
 Every entry of a feed has a class, the codes that decided it, and, where a list of scanners holds the
 address, an actor. The class is one for each address and the same in both feeds. It follows from what the
-address did in this epoch week and the one before (a week begins on Thursday, 00:00 UTC), how many sensors
-saw it in the past seven days, and lists. The first class of the table that holds is given.
+address did since it became known here, how many sensors saw it in the past seven days, and lists. The first class of the table that holds is given.
 
 A class describes; it is not a verdict. It never hides a row.
 """
@@ -198,7 +197,8 @@ _CLASSES_LIMITS: Final = """\
 - `survey` rests on lists that others make. An unlisted survey is a `probe`, and an address that a survey
   gave up may still be on a list: entries past their age no longer decide, and stay as `listed-old:…`.
 - A relay tester learns from the class `relay-test` that its test was seen.
-- Addresses change hands. Behaviour of more than two weeks ago is in no class; hits and the first time are.
+- Addresses change hands. Behaviours are kept for as long as the address has a row, so an old visit of
+  somebody else can decide a class until the address was unseen for the retention.
 - Base64 and quoted-printable content is not decoded, so a relay test that hides its mark there is missed.
 - `early_talker` is measured only by sensors that delay their banner; where `banner_delayed` is missing,
   nobody knows whether the client waited.

@@ -142,6 +142,22 @@ def test_data_raises_the_greet_row_and_not_its_hits(store: IngestStore, table: T
                  " AND g.feed = 'smtpgreet' AND g.last_seen >= d.last_seen)") == []  # fmt: skip
 
 
+def test_note_adds_behaviours_to_its_address_and_makes_no_entry(
+    store: IngestStore, table: Table
+) -> None:
+    """A row without hits is no event: nothing is invented, nothing is counted."""
+    apply(store, made_batch(greet("192.0.2.1", hits=2, flags=1)))
+    apply(
+        store,
+        made_batch(greet("192.0.2.1", hits=0, flags=1 << 14), greet("192.0.2.9", hits=0), seq=2),
+        made_batch(greet("2001:db8::9", hits=0), data("192.0.2.8", hits=0), seq=3),
+    )
+    rows = {row[0]: row for row in table("SELECT host(ip), hits, flags FROM observation")}
+    assert rows == {"192.0.2.1": ("192.0.2.1", 2, 1 | 1 << 14)}
+    assert table.one("SELECT count(*) FROM sighting") == 1
+    assert table.one("SELECT count(*) FROM prefix_admission") == 0
+
+
 def test_clock_ahead_cannot_put_an_entry_into_the_future(store: IngestStore, table: Table) -> None:
     ahead = now_ms() + 400 * DAY_MS
     row = Observation("smtpgreet", "192.0.2.1", ahead, ahead + 1000, 1)

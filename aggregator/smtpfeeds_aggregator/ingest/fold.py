@@ -50,6 +50,7 @@ def fold(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:
         rows=len(ordered),
         rows_read=sum(len(batch.rows) for batch in batches),
         one_sensor_each=_one_sensor_each(batches, keys),
+        has_notes=any(row.hits == 0 for batch in batches for _, row in batch.rows),
         has_ipv6=bool(ordered) and len(ordered[-1][_IP]) != IPv4_BYTES,
         oldest=_utc(min(row[_LAST] for row in ordered)) if ordered else None,
         annotated=origin.generation != EMPTY.generation,

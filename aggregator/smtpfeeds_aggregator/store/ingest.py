@@ -280,6 +280,8 @@ class IngestStore:
         expired = 0
         if folded.oldest < times.now - retention:
             expired = connection.execute(self._sql["delete_expired"], parameters).rowcount
+        if folded.has_notes:
+            connection.execute(self._sql["delete_lone_notes"])
         self._write_names(connection, folded.names)
         admission.take_rows(folded)
         connection.execute(self._sql["upsert_observations"], parameters)

@@ -75,6 +75,8 @@ class Folded:
     rows_read: int
     #: No (ip, feed) has rows of two sensors: there is nothing to group.
     one_sensor_each: bool
+    #: Whether a sensor sent behaviours without an event: rows of no hits.
+    has_notes: bool
     has_ipv6: bool
     #: The oldest last_seen, or None where there are no rows.
     oldest: datetime | None

@@ -95,6 +95,17 @@ COPY incoming FROM STDIN (FORMAT binary);
 -- Older than the retention: counted, not stored.
 DELETE FROM incoming WHERE last_seen < now() - %(retention)s::interval;
 
+-- name: delete_lone_notes
+-- A note, behaviours without an event, whose address has no row by its sensor: the event was
+-- expired, purged or counted elsewhere, and a note makes no entry. A greet row that a data event
+-- raises has no hits either, and stays.
+DELETE FROM incoming AS i
+WHERE i.hits = 0
+    AND NOT EXISTS (
+        SELECT FROM sighting s WHERE s.ip = i.ip AND s.feed = i.feed AND s.sensor = i.sensor
+    )
+    AND (i.ip, i.sensor) NOT IN (SELECT ip, sensor FROM incoming WHERE hits > 0);
+
 -- name: upsert_names
 -- Only names that are new or changed: an unchanged row is not even locked.
 INSERT INTO autonomous_system (asn, name)
