@@ -92,6 +92,11 @@ class AggregatorSettings:
     publisher_licence: str = setting(
         "CC0-1.0", help="the licence of the published feeds, in each file's header"
     )
+    signing_key_file: str = setting(
+        "",
+        help="sign each edition with this secret key of minisign, which `smtpfeeds publish keygen` "
+        "makes; empty: editions are not signed",
+    )
     generations_kept: int = setting(
         3, minimum=2, maximum=1000, help="published generations kept on disk"
     )

@@ -34,7 +34,11 @@ COMMANDS: Final = {
         "aggregator",
         "Run the central aggregator.",
     ),
-    "feed": Entry("smtpfeeds_aggregator.cli.query:feed", "aggregator", "List and show the feeds."),
+    "feed": Entry(
+        "smtpfeeds_aggregator.cli.query:feed",
+        "aggregator",
+        "List, show, serve and verify the feeds.",
+    ),
     "query": Entry(
         "smtpfeeds_aggregator.cli.query:query",
         "aggregator",
@@ -46,7 +50,7 @@ COMMANDS: Final = {
     "publish": Entry(
         "smtpfeeds_aggregator.cli.publish:publish",
         "aggregator",
-        "Publish the feeds now, and see how publishing goes.",
+        "Publish the feeds now, see how publishing goes, make a key.",
     ),
     "exclude": Entry(
         "smtpfeeds_aggregator.cli.exclusions:exclude",

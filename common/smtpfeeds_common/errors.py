@@ -21,6 +21,7 @@
     │   ├── OriginError      an origin table or a list of AS names
     │   └── ListsError       the lists of scanners and mailers
     ├── PublishError         a generation could not be published; the last good one stays
+    ├── NotVerified          published files are not what a manifest or a signature says
     ├── FleetError           an account, a certificate or the broker's management cannot be used
     └── SingleHostError      the private PostgreSQL or a child process of `smtpfeeds up`
 
@@ -137,6 +138,13 @@ class ListsError(DatasetError):
 
 class PublishError(SmtpfeedsError):
     """The feeds could not be published; the last good ones stay."""
+
+
+class NotVerified(SmtpfeedsError):
+    """The published files are not what their manifest or its signature says."""
+
+    #: The answer is no.
+    exit_code = 1
 
 
 class FleetError(SmtpfeedsError):

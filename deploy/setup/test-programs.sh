@@ -20,6 +20,8 @@ WANTED=(
     fakeroot:fakeroot
     chromium:chromium
     pgbouncer:pgbouncer
+    minisign:minisign
+    jq:jq
     cc:build-essential
 )
 

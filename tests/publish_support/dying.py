@@ -15,7 +15,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from smtpfeeds_aggregator.publish.generation import MANIFEST, FeedsDirectory
+from smtpfeeds_aggregator.publish.edition import MANIFEST
+from smtpfeeds_aggregator.publish.generation import FeedsDirectory
 
 NAMES = ("smtpgreet.txt", "smtpdata.txt")
 DIED = 9

@@ -22,7 +22,7 @@ from ..store.connection import connection_parameters
 from ..store.dsn import describe_dsn
 
 #: Settings whose files hold a secret.
-_SECRET_FILES: Final = ("dsn_password_file", "broker_password_file")
+_SECRET_FILES: Final = ("dsn_password_file", "broker_password_file", "signing_key_file")
 
 
 def check(settings: AggregatorSettings) -> Iterator[str]:
@@ -39,6 +39,8 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
         yield f"feeds_dir: {settings.feeds_dir}, every {settings.publish_interval_s} s"
     else:
         yield "feeds_dir: none; this aggregator only ingests"
+    if settings.signing_key_file:
+        yield f"signing_key_file: public key {_public_key(settings.signing_key_file)}"
     if settings.origin_dir:
         _check_folder("origin_dir", Path(settings.origin_dir))
         if settings.origin_refresh_interval_s:
@@ -55,6 +57,12 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
                     "another user: `--as smtpfeeds` checks as that user"
                 )
     yield "the settings are good"
+
+
+def _public_key(file: str) -> str:
+    from ..publish.signing import Signer
+
+    return Signer.from_file(Path(file)).public_key
 
 
 def _lists(settings: AggregatorSettings) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`smtpfeeds publish`: publish now, and what the last publications came to."""
+"""`smtpfeeds publish`: publish now, what the last publications came to, and a key."""
 
 import time
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _PLAIN: Final = click.option(
 
 @click.group()
 def publish() -> None:
-    """Publish the feeds now, and see how publishing goes."""
+    """Publish the feeds now, see how publishing goes, make a key that signs them."""
 
 
 @publish.command(short_help="Publish the feeds now.")
@@ -120,6 +120,25 @@ def status(settings: "AggregatorSettings", form: str) -> None:
                 click.echo(f"{key.replace('_', ' '):{width}}  {part}")
     if state["published"] is None or state["last_failure"] is not None:
         raise click.exceptions.Exit(1)
+
+
+@publish.command(short_help="Make a key that signs the feeds.")
+@click.argument("secret", type=click.Path(path_type=Path, dir_okay=False), metavar="SECRET-FILE")
+@click.argument("public", type=click.Path(path_type=Path, dir_okay=False), metavar="PUBLIC-FILE")
+def keygen(secret: Path, public: Path) -> None:
+    """Make a key pair of minisign: a secret key that signs, and a public one for readers.
+
+    The secret key has no password, and only its owner may read it (mode 0600). A file that is there
+    is never overwritten. Example:
+
+    \b
+      smtpfeeds publish keygen /etc/smtpfeeds/feeds.key feeds.pub
+    """
+    from ..publish.signing import generate_keys
+
+    text = generate_keys(secret, public)
+    click.echo(f"secret key in {secret}: name it in the setting signing_key_file, and keep a copy")
+    click.echo(f"public key in {public}, for readers: {text}")
 
 
 def _state(settings: "AggregatorSettings") -> dict[str, Any]:

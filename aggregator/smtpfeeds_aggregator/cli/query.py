@@ -19,6 +19,7 @@ from smtpfeeds_common.feeds import FEED_NAMES, FEEDS
 
 from .options import CONFIG, FOLDER, single_host_settings
 from .serve import serve
+from .verify import verify
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
@@ -97,7 +98,7 @@ def time_options(command: F) -> F:
 
 @click.group()
 def feed() -> None:
-    """List and show the feeds."""
+    """List, show, serve and verify the feeds."""
 
 
 @feed.command("list", epilog=EXIT_CODES, short_help="List the feeds.")
@@ -277,3 +278,4 @@ def parsed_time(text: str | None) -> datetime | None:
 
 
 feed.add_command(serve)
+feed.add_command(verify)

@@ -27,10 +27,9 @@ from smtpfeeds_common.errors import PublishError
 
 from ..datasets.generations import CURRENT, GENERATIONS, Generations, sync_directory
 from . import layout
-from .manifest import generated_at
+from .edition import MANIFEST, generated_at
 
 SERVED: Final = "feeds"
-MANIFEST: Final = "manifest.json"
 _UNFINISHED: Final = ".unfinished"
 _ID_FILE: Final = ".directory-id"
 

@@ -1,26 +1,17 @@
 """The manifest beside the feeds: its times, what each file holds, and what was left out."""
 
 from collections import Counter
-from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from smtpfeeds_common import __version__
 
 from ..special_purpose import AS_OF
+from .edition import VERSION
 from .entries import NOTICE, Frame
 from .files import FeedFile
 from .formats.ndjson import iso
-
-#: Beside the manifest: every file's SHA-256, the manifest's too.
-SUMS: Final = "SHA256SUMS"
-#: Raised when a field changes its meaning or goes.
-VERSION: Final = 2
-
-
-class _Dated(msgspec.Struct):
-    generated: datetime
 
 
 def manifest(
@@ -31,6 +22,7 @@ def manifest(
     origin: str | None,
     lists: str,
     base: str,
+    public_key: str | None = None,
 ) -> dict[str, Any]:
     """The manifest of a generation.
 
@@ -42,6 +34,7 @@ def manifest(
         origin: the origin table, where there is one.
         lists: the generation of the lists of scanners and mailers.
         base: where this very generation is, below the published directory.
+        public_key: whose signature stands beside it, where there is one.
     """
     return {
         "version": VERSION,
@@ -54,6 +47,7 @@ def manifest(
         "contact": frame.contact,
         "licence": frame.licence,
         "notice": NOTICE,
+        "public_key": public_key,
         "origin_generation": origin,
         "list_generation": lists,
         "special_purpose_registries": AS_OF,
@@ -85,11 +79,3 @@ def _entries(file: FeedFile) -> tuple[tuple[str, dict[str, Any]], ...]:
 def encode(content: dict[str, Any]) -> bytes:
     """Write a manifest, in lines that people can read."""
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-
-
-def generated_at(body: bytes) -> datetime | None:
-    """When a manifest was made; None for one that cannot be read."""
-    try:
-        return msgspec.json.decode(body, type=_Dated).generated
-    except msgspec.MsgspecError:
-        return None

@@ -26,17 +26,19 @@ from ..store.reading import ALIVE_S
 from .check import check_feed
 from .chunks import FeedRows
 from .columns import Window
+from .edition import MANIFEST, SIGNATURE, SUMS
 from .entries import Frame
 from .files import FeedFile, digest, files_of, write_files
-from .generation import MANIFEST, FeedsDirectory, Generation
+from .generation import FeedsDirectory, Generation
 from .grid import expiry
 from .judgements import DatedLists, Judgements, NoLists, judge_window
-from .manifest import SUMS, encode, manifest
+from .manifest import encode, manifest
 from .page.build import build_page
 from .page.render import PAGE, STATIC, render, static_file
 from .page.search import SEARCH_DATA, SearchColumns, search_data
 from .policy import POLICY, policy_document
 from .sanity import check_change
+from .signing import Signer, trusted_comment
 from .snapshot import (
     LeftOut,
     origin_changes,
@@ -155,6 +157,8 @@ class _Publication:
         self._key = key
         self._clock = clock
         self._keep_going = keep_going
+        key_file = settings.signing_key_file
+        self._signer = Signer.from_file(Path(key_file)) if key_file else None
         self._now = now
         self._end = window_end(self._now)
 
@@ -247,22 +251,32 @@ class _Publication:
             None if self._table is None else self._table.generation,
             self._lists.generation,
             generation.base,
+            None if self._signer is None else self._signer.public_key,
         )
-        with (generation.partial / MANIFEST).open("xb") as stream:
-            stream.write(encode(content))
-        self._write_sums(generation.partial, every)
+        self._write_signed(generation, MANIFEST, encode(content))
+        self._write_signed(generation, SUMS, self._sums(generation.partial, every))
         return every
 
-    def _write_sums(self, folder: Path, files: list[FeedFile]) -> None:
-        """Write the SHA-256 of every file, as sha256sum(1) checks it."""
+    def _write_signed(self, generation: Generation, name: str, octets: bytes) -> None:
+        """Write a file, and with a key its signature beside it."""
+        with (generation.partial / name).open("xb") as stream:
+            stream.write(octets)
+        if self._signer is None:
+            return
+        frame = self._frame(FEEDS[0])
+        comment = trusted_comment(name, generation.name, frame.generated, frame.expires)
+        with (generation.partial / f"{name}{SIGNATURE}").open("xb") as stream:
+            stream.write(self._signer.sign(octets, comment))
+
+    def _sums(self, folder: Path, files: list[FeedFile]) -> bytes:
+        """The SHA-256 of every file, as sha256sum(1) checks it."""
         known = {file.name: file.sha256 for file in files}
         known |= {file.compressed_name: file.compressed_sha256 for file in files}
         lines = [
             f"{known.get(path.name) or digest(path, self._keep_going)}  {path.name}\n"
             for path in sorted(folder.iterdir())
         ]
-        with (folder / SUMS).open("xt", encoding="ascii") as stream:
-            stream.writelines(lines)
+        return "".join(lines).encode("ascii")
 
     def _write_page(
         self,

@@ -14,11 +14,11 @@ from publish_support import HOSTILE_NAMES, NOW, Seen, frame_of, hostile_rows, ma
 from smtpfeeds_aggregator.address_ranges import AddressRanges
 from smtpfeeds_aggregator.publish.check import check_feed
 from smtpfeeds_aggregator.publish.chunks import FeedRows, time_texts
+from smtpfeeds_aggregator.publish.edition import generated_at
 from smtpfeeds_aggregator.publish.entries import tags
 from smtpfeeds_aggregator.publish.formats import text as text_format
 from smtpfeeds_aggregator.publish.grid import expiry, next_point
 from smtpfeeds_aggregator.publish.judgements import NoLists, judge_window
-from smtpfeeds_aggregator.publish.manifest import generated_at
 from smtpfeeds_aggregator.publish.snapshot import (
     LeftOut,
     in_ranges,

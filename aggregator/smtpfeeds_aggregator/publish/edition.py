@@ -1,0 +1,76 @@
+"""What a manifest says of its edition to those who read it: times, place, and each file's hash.
+
+The names of the files that describe an edition are here too: whoever writes them and
+whoever verifies them use these. `manifest` writes what is read here.
+"""
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from smtpfeeds_common.errors import NotVerified
+
+MANIFEST: Final = "manifest.json"
+#: Beside the manifest: every file's SHA-256, the manifest's too.
+SUMS: Final = "SHA256SUMS"
+#: What a signature's file is called: the signed file's name and this.
+SIGNATURE: Final = ".minisig"
+#: Raised when a field of the manifest changes its meaning or goes.
+VERSION: Final = 2
+
+
+class FileRecord(msgspec.Struct, frozen=True):
+    """A published file, as the manifest records it."""
+
+    bytes: int
+    sha256: str
+    #: None for a file of no single feed.
+    feed: str | None = None
+
+
+class Edition(msgspec.Struct, frozen=True):
+    """The fields of a manifest by which files are verified; times are UTC."""
+
+    version: int
+    #: Where the generation is, below the folder that is served: ``generations/NAME/``.
+    base: str
+    generated: datetime
+    expires: datetime
+    files: dict[str, FileRecord]
+
+    @property
+    def generation(self) -> str:
+        """The generation's name."""
+        return self.base.rstrip("/").rpartition("/")[2]
+
+
+class _Dated(msgspec.Struct):
+    generated: datetime
+
+
+def read_edition(body: bytes) -> Edition:
+    """Read a manifest.
+
+    Raises:
+        NotVerified: it is none, or of a version that this program does not know.
+    """
+    try:
+        edition = msgspec.json.decode(body, type=Edition)
+    except msgspec.MsgspecError as exc:
+        raise NotVerified(f"{MANIFEST} is no manifest of feeds: {exc}") from exc
+    if edition.version != VERSION:
+        raise NotVerified(
+            f"{MANIFEST} is of version {edition.version}; this program reads version {VERSION}"
+        )
+    if edition.generated.tzinfo is None or edition.expires.tzinfo is None:
+        raise NotVerified(f"{MANIFEST} has a time without a zone")
+    return edition
+
+
+def generated_at(body: bytes) -> datetime | None:
+    """When an edition was made, of any version; None where the manifest cannot be read."""
+    try:
+        return msgspec.json.decode(body, type=_Dated).generated
+    except msgspec.MsgspecError:
+        return None
