@@ -13,6 +13,11 @@ from smtpfeeds_common.topology import QUEUE
 
 #: Names the environment's variables: SMTPFEEDS_AGGREGATOR_<SETTING>.
 PROGRAM: Final = "aggregator"
+#: What a feed can be published as; the text, which all others are compared with, always is.
+FEED_FORMATS: Final = (
+    *("txt", "csv", "ndjson", "stix", "misp", "changes", "json", "intel", "addresses"),
+)
+_DEFAULT_FORMATS: Final = ("txt", "csv", "ndjson", "stix", "misp", "changes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,11 @@ class AggregatorSettings:
     )
     feeds_dir: str = setting(
         "", help="publish the feeds below this directory; empty: this aggregator only ingests"
+    )
+    formats: tuple[str, ...] = setting(
+        _DEFAULT_FORMATS,
+        choices=FEED_FORMATS,
+        help="what the feeds are published as; `txt` cannot be left out",
     )
     publish_interval_s: int = setting(
         3600,
@@ -358,6 +368,8 @@ class AggregatorSettings:
         """Check what no single field can tell."""
         if self.origin_dir and self.origin_table:
             raise SettingsError("give either origin_dir or origin_table, not both")
+        if "txt" not in self.formats:
+            raise SettingsError("formats: `txt` cannot be left out; add it to the list")
         if self.metrics_listen:
             parse_host_port(self.metrics_listen, setting="metrics_listen", example="127.0.0.1:9126")
         spools = [url for url in self.broker if url.startswith("spool:")]

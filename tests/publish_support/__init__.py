@@ -146,16 +146,18 @@ def frame_of(feed: str) -> Frame:
     )
 
 
-def make_feed(folder: Path, feed: str, rows: Sequence[Seen]) -> list[FeedFile]:
-    """Write and check all files of a feed, through everything but the database."""
+def rows_of(feed: str, rows: Iterable[Seen]) -> FeedRows:
+    """A feed's rows, judged and with the hostile names, as a publication has them."""
     window = window_of(rows)
     names = {asn: clean_name(name, has_country=False) for asn, name in HOSTILE_NAMES.items()}
-    files = files_of(FEED_BY_NAME[feed], frame_of(feed))
     judgements = judge_window(window, 3, NoLists())
-    published = FeedRows(
-        window, feed, judgements, names, now_s=int(NOW.timestamp()), exact_counts=True
-    )
-    write_files(folder, files, published.chunks(7))
+    return FeedRows(window, feed, judgements, names, now_s=int(NOW.timestamp()), exact_counts=True)
+
+
+def make_feed(folder: Path, feed: str, rows: Sequence[Seen]) -> list[FeedFile]:
+    """Write and check all files of a feed, through everything but the database."""
+    files = files_of(FEED_BY_NAME[feed], frame_of(feed), ("txt", "csv", "ndjson"))
+    write_files(folder, files, rows_of(feed, rows).chunks(7))
     check_feed(folder, files)
     return files
 

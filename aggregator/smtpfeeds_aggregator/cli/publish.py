@@ -162,6 +162,7 @@ def _state(settings: "AggregatorSettings") -> dict[str, Any]:
         "seconds": success and round(success.seconds, 3),
         "addresses": success and success.addresses,
         "left_out": success and success.left_out,
+        "not_written": (success and success.not_written) or None,
         "last_failure": failure
         and {
             "time": iso_utc(failure.time),

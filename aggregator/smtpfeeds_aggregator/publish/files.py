@@ -60,16 +60,19 @@ class FeedFile:
         return compress(rows, wanted), list(compress(columns.asn, wanted))
 
 
-def files_of(feed: Feed, frame: Frame) -> list[FeedFile]:
-    """Every file of a feed."""
+def files_of(feed: Feed, frame: Frame, formats: Collection[str]) -> list[FeedFile]:
+    """The files of a feed that are written with its rows: the text, and others by the setting."""
     name, suffix = feed.name, text_format.SUFFIX
-    return [
+    files = [
         FeedFile(f"{name}{suffix}", text_format, frame),
         FeedFile(f"{name}-ipv4{suffix}", text_format, replace(frame, family=4)),
         FeedFile(f"{name}-ipv6{suffix}", text_format, replace(frame, family=6)),
-        FeedFile(f"{name}{csv_format.SUFFIX}", csv_format, frame),
-        FeedFile(f"{name}{ndjson_format.SUFFIX}", ndjson_format, frame),
     ]
+    if "csv" in formats:
+        files.append(FeedFile(f"{name}{csv_format.SUFFIX}", csv_format, frame))
+    if "ndjson" in formats:
+        files.append(FeedFile(f"{name}{ndjson_format.SUFFIX}", ndjson_format, frame))
+    return files
 
 
 def write_files(folder: Path, files: Collection[FeedFile], chunks: Iterator[Columns]) -> None:

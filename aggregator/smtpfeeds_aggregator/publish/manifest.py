@@ -12,11 +12,14 @@ from .edition import VERSION
 from .entries import NOTICE, Frame
 from .files import FeedFile
 from .formats.ndjson import iso
+from .written import Written
 
 
 def manifest(
     frame: Frame,
     files: list[FeedFile],
+    more: list[Written],
+    not_written: dict[str, str],
     left_out: dict[str, Counter[str]],
     classes: dict[str, dict[str, int]],
     origin: str | None,
@@ -29,6 +32,8 @@ def manifest(
     Args:
         frame: of any feed.
         files: the checked ones.
+        more: those that were not written with the rows.
+        not_written: by name, those that are too large, and why.
         left_out: how many addresses of each feed, by reason.
         classes: how many addresses of each feed, by class.
         origin: the origin table, where there is one.
@@ -56,7 +61,11 @@ def manifest(
             for feed, counts in left_out.items()
         },
         "classes": classes,
-        "files": dict(entry for file in files for entry in _entries(file)),
+        "not_written": not_written,
+        "files": {
+            **dict(entry for file in files for entry in _entries(file)),
+            **{file.name: _entry(file) for file in more},
+        },
     }
 
 
@@ -74,6 +83,16 @@ def _entries(file: FeedFile) -> tuple[tuple[str, dict[str, Any]], ...]:
             {**counts, "bytes": file.compressed_size, "sha256": file.compressed_sha256},
         ),
     )
+
+
+def _entry(file: Written) -> dict[str, Any]:
+    entry = {
+        "feed": file.feed,
+        "addresses": file.addresses,
+        "bytes": file.size,
+        "sha256": file.sha256,
+    }
+    return {name: value for name, value in entry.items() if value is not None}
 
 
 def encode(content: dict[str, Any]) -> bytes:

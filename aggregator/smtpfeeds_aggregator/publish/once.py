@@ -26,6 +26,7 @@ from ..store.reading import ALIVE_S
 from .check import check_feed
 from .chunks import FeedRows
 from .columns import Window
+from .documents import write_documents
 from .edition import MANIFEST, SIGNATURE, SUMS
 from .entries import Frame
 from .files import FeedFile, digest, files_of, write_files
@@ -49,6 +50,7 @@ from .snapshot import (
 )
 from .status import StatusFile
 from .stopping import KeepGoing, PublishStopped, each_guarded, go_on, guarded
+from .written import Written
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +161,7 @@ class _Publication:
         self._keep_going = keep_going
         key_file = settings.signing_key_file
         self._signer = Signer.from_file(Path(key_file)) if key_file else None
+        self._not_written: dict[str, str] = {}
         self._now = now
         self._end = window_end(self._now)
 
@@ -190,7 +193,12 @@ class _Publication:
             time.monotonic() - began,
         )
         StatusFile(self._directory.path).published(
-            self._now, generation.name, outcome.addresses, left_out_counts, outcome.seconds
+            self._now,
+            generation.name,
+            outcome.addresses,
+            left_out_counts,
+            outcome.seconds,
+            self._not_written,
         )
         return outcome
 
@@ -227,9 +235,13 @@ class _Publication:
         lists = self._lists.on(self._now.date())
         judgements = judge_window(window, self._store.sensors_alive(ALIVE_S), lists)
         every: list[FeedFile] = []
+        more: list[Written] = []
+        not_written: dict[str, str] = {}
+        formats = self._settings.formats
         classes: dict[str, dict[str, int]] = {}
         for feed, columns in zip(FEEDS, window.feeds, strict=True):
-            files = files_of(feed, self._frame(feed))
+            frame = self._frame(feed)
+            files = files_of(feed, frame, formats)
             rows = FeedRows(
                 window,
                 feed.name,
@@ -240,12 +252,19 @@ class _Publication:
             )
             write_files(generation.partial, files, each_guarded(rows.chunks(), self._keep_going))
             check_feed(generation.partial, files, self._keep_going)
+            documents, too_large = write_documents(
+                generation.partial, rows, frame, formats, self._keep_going
+            )
+            more += documents
+            not_written |= too_large
             classes[feed.name] = judgements.count(columns.address)
             every += files
-        self._write_page(generation.partial, window, judgements, names, every)
+        self._write_page(generation.partial, window, judgements, names, every, more)
         content = manifest(
             self._frame(FEEDS[0]),
             every,
+            more,
+            not_written,
             left_out,
             classes,
             None if self._table is None else self._table.generation,
@@ -254,7 +273,8 @@ class _Publication:
             None if self._signer is None else self._signer.public_key,
         )
         self._write_signed(generation, MANIFEST, encode(content))
-        self._write_signed(generation, SUMS, self._sums(generation.partial, every))
+        self._write_signed(generation, SUMS, self._sums(generation.partial, every, more))
+        self._not_written = not_written
         return every
 
     def _write_signed(self, generation: Generation, name: str, octets: bytes) -> None:
@@ -268,13 +288,19 @@ class _Publication:
         with (generation.partial / f"{name}{SIGNATURE}").open("xb") as stream:
             stream.write(self._signer.sign(octets, comment))
 
-    def _sums(self, folder: Path, files: list[FeedFile]) -> bytes:
+    def _sums(self, folder: Path, files: list[FeedFile], more: list[Written]) -> bytes:
         """The SHA-256 of every file, as sha256sum(1) checks it."""
         known = {file.name: file.sha256 for file in files}
         known |= {file.compressed_name: file.compressed_sha256 for file in files}
+        known |= {file.name: file.sha256 for file in more}
+        paths = {
+            path.relative_to(folder).as_posix(): path
+            for path in folder.rglob("*")
+            if not path.is_dir()
+        }
         lines = [
-            f"{known.get(path.name) or digest(path, self._keep_going)}  {path.name}\n"
-            for path in sorted(folder.iterdir())
+            f"{known.get(name) or digest(path, self._keep_going)}  {name}\n"
+            for name, path in sorted(paths.items())
         ]
         return "".join(lines).encode("ascii")
 
@@ -285,11 +311,12 @@ class _Publication:
         judgements: Judgements,
         names: dict[int, str],
         files: list[FeedFile],
+        more: list[Written],
     ) -> None:
         """Write the page, what it loads, and the policy."""
         frame = self._frame(FEEDS[0])
         hours = self._store.events_by_hour(frame.window_start)
-        page = build_page(window, judgements, names, frame, files, hours)
+        page = build_page(window, judgements, names, frame, files, more, hours)
         written = {PAGE: render(page), POLICY: policy_document(frame)}
         written |= {name: static_file(name) for name in STATIC}
         if page.search_entries is not None:

@@ -31,6 +31,8 @@ class Success(msgspec.Struct, frozen=True):
     addresses: dict[str, int]
     left_out: dict[str, dict[str, int]]
     seconds: float
+    #: By name, files that were not written, and why.
+    not_written: dict[str, str] = {}
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -69,11 +71,13 @@ class StatusFile:
         addresses: Mapping[str, int],
         left_out: Mapping[str, Mapping[str, int]],
         seconds: float,
+        not_written: Mapping[str, str],
     ) -> None:
         """Note a run that published."""
         counts = {feed: dict(reasons) for feed, reasons in left_out.items()}
         by = socket.gethostname()
-        self._write(Status(Success(time, by, generation, dict(addresses), counts, seconds)))
+        success = Success(time, by, generation, dict(addresses), counts, seconds, dict(not_written))
+        self._write(Status(success))
 
     def failed(self, reason: str, *, refused: bool = False) -> None:
         """Note a run that failed; by this host's clock, because the database may be away."""

@@ -1,7 +1,7 @@
 """The model of the page, from a window that is published."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -17,6 +17,7 @@ from ..entries import Frame
 from ..files import FeedFile
 from ..judgements import Judgements
 from ..policy import ANSWERS
+from ..written import COMPRESSED, Written
 from .model import (
     ClassRow,
     FeedSummary,
@@ -33,11 +34,18 @@ from .model import (
 _TOP: Final = 15
 _HOUR: Final = timedelta(hours=1)
 _DAY_S: Final = 86_400
-#: By the end of a file's name: what it is, and a line that loads it.
+#: By the end of a file's name, the longer before: what it is, and a line that loads it.
 _LOADS: Final = {
+    "-addresses.txt": ("addresses of some classes, one a line", "grep -v '^#' {name}"),
     ".txt": ("the classic text layout", "grep -v '^#' {name}"),
     ".csv": ("CSV, all columns", "duckdb -c \"FROM '{name}'\""),
+    "-changes.ndjson": ("what changed in a day", "jq -c 'select(.change == \"added\")' {name}"),
     ".ndjson": ("NDJSON, all columns", "jq -c 'select(.class != \"survey\")' {name}"),
+    ".stix.json": ("a STIX 2.1 bundle", "jq '.objects | length' {name}"),
+    ".intel": ("for Zeek's intelligence framework", 'redef Intel::read_files += {{ "{name}" }};'),
+    "misp/manifest.json": ("a MISP feed: add the folder misp/ as a feed", ""),
+    "archive/index.json": ("past editions, one a day", "jq -r '.days[].day' {name}"),
+    ".json": ("one JSON document", "jq '.rows | length' {name}"),
 }
 
 
@@ -47,6 +55,7 @@ def build_page(
     names: Mapping[int, str],
     frame: Frame,
     files: Sequence[FeedFile],
+    more: Sequence[Written],
     hours: Iterable[tuple[datetime, str, int]],
 ) -> Page:
     """The page of a publication.
@@ -56,7 +65,8 @@ def build_page(
         judgements: of its addresses.
         names: cleaned AS names.
         frame: of any feed.
-        files: all that are published.
+        files: those with the rows.
+        more: all others.
         hours: events by hour and feed.
     """
     events: dict[str, Counter[datetime]] = {feed.name: Counter() for feed in FEEDS}
@@ -89,7 +99,7 @@ def build_page(
             for feed, columns in zip(FEEDS, window.feeds, strict=True)
         ),
         rankings=(_origins(window, names), _actors(judgements)),
-        files=tuple(_file_rows(files)),
+        files=tuple(_file_rows(files, more)),
         policy=tuple(PolicyItem(*answer) for answer in ANSWERS.values()),
     )
 
@@ -163,8 +173,21 @@ def _actors(judgements: Judgements) -> Ranking:
     )
 
 
-def _file_rows(files: Sequence[FeedFile]) -> Iterable[FileRow]:
-    for file in files:
-        what, load = _LOADS[file.name[file.name.rindex(".") :]]
-        yield FileRow(file.name, file.size, what, load.format(name=file.name))
-        yield FileRow(file.compressed_name, file.compressed_size, f"{what}, compressed", "")
+def _file_rows(files: Sequence[FeedFile], more: Sequence[Written]) -> Iterator[FileRow]:
+    """A row for each file that a reader would ask for by itself."""
+    sizes = {name: size for file in files for name, size in _sizes(file)}
+    sizes |= {file.name: file.size for file in more}
+    for name, size in sizes.items():
+        plain = name.removesuffix(COMPRESSED)
+        suffix = next((end for end in _LOADS if plain.endswith(end)), None)
+        if suffix is None or ("/" in name and suffix != name):
+            continue  # a part of the MISP feed or of the archive
+        what, load = _LOADS[suffix]
+        if name == plain:
+            yield FileRow(name, size, what, load.format(name=name))
+        else:
+            yield FileRow(name, size, f"{what}, compressed", "")
+
+
+def _sizes(file: FeedFile) -> tuple[tuple[str, int], ...]:
+    return (file.name, file.size), (file.compressed_name, file.compressed_size)

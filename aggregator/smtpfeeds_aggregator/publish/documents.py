@@ -1,0 +1,105 @@
+"""The files of a feed that are not written side by side with the large ones.
+
+Each has a module in `formats`. They are off by default, or bounded in size, so that they are
+written in a pass of their own.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Protocol
+
+from .chunks import FeedRows
+from .entries import Columns, Counts, Frame
+from .formats import addresses as addresses_format
+from .formats import intel as intel_format
+from .formats import json_file as json_format
+from .formats import stix as stix_format
+from .stopping import KeepGoing, each_guarded
+from .written import Written, write_checked
+
+
+class Document(Protocol):
+    """How one kind of file is written and read back; a module is one."""
+
+    SUFFIX: str
+    #: Between two rows.
+    SEPARATOR: str
+
+    def header(self, frame: Frame) -> str:
+        """What comes before the rows."""
+        ...
+
+    def rows(self, frame: Frame, columns: Columns) -> list[str]:
+        """Rows, without what is between them."""
+        ...
+
+    def footer(self, frame: Frame, counts: Counts) -> str:
+        """What comes after the rows."""
+        ...
+
+    def read_back(self, octets: bytes) -> int:
+        """Count the entries of a file; raise ValueError where it is not of this format."""
+        ...
+
+
+#: By the name in the setting `formats`; with the most entries that are written.
+_DOCUMENTS: Final[dict[str, tuple[Document, int | None]]] = {
+    "stix": (stix_format, stix_format.MAX_ENTRIES),
+    "json": (json_format, None),
+    "intel": (intel_format, None),
+    "addresses": (addresses_format, None),
+}
+
+
+def write_documents(
+    folder: Path,
+    rows: FeedRows,
+    frame: Frame,
+    formats: tuple[str, ...],
+    keep_going: KeepGoing,
+) -> tuple[list[Written], dict[str, str]]:
+    """Write the documents of a feed that the setting names.
+
+    Returns:
+        What was written, and by name what was not, and why.
+    """
+    written: list[Written] = []
+    not_written: dict[str, str] = {}
+    for name, (document, most) in _DOCUMENTS.items():
+        if name not in formats:
+            continue
+        file = f"{frame.feed.name}{document.SUFFIX}"
+        if most is not None and len(rows) > most:
+            not_written[file] = f"{len(rows)} entries; it is written up to {most}"
+            continue
+        counts = Counts()
+        written += write_checked(
+            folder,
+            file,
+            frame.feed.name,
+            _pieces(document, rows, frame, most, counts, keep_going),
+            document.read_back,
+            lambda counts=counts: counts.addresses,  # type: ignore[misc] # this round's counts
+        )
+    return written, not_written
+
+
+def _pieces(
+    document: Document,
+    rows: FeedRows,
+    frame: Frame,
+    most: int | None,
+    counts: Counts,
+    keep_going: KeepGoing,
+) -> Iterator[str]:
+    yield document.header(frame)
+    # A document that is bounded is written in one piece: it names each origin once.
+    chunks = rows.chunks() if most is None else rows.chunks(most)
+    for chunk in each_guarded(chunks, keep_going):
+        texts = document.rows(frame, chunk)
+        if not texts:
+            continue
+        before = document.SEPARATOR if counts.addresses else ""
+        counts.addresses += len(texts)
+        yield before + document.SEPARATOR.join(texts)
+    yield document.footer(frame, counts)

@@ -1,0 +1,56 @@
+"""Addresses alone, one a line, of the classes that rest on what a client did beyond greeting."""
+
+from typing import Final
+
+from smtpfeeds_common.addresses import normalise_address
+from smtpfeeds_common.errors import AddressError
+
+from ...meaning.classes import Class
+from ..entries import NOTICE, Columns, Counts, Frame
+from .ndjson import iso
+
+SUFFIX: Final = "-addresses.txt"
+SEPARATOR: Final = ""
+#: A class that a misled mail server, a survey or a mail program could have is none of them.
+CLASSES: Final = frozenset({Class.RELAY_TEST, Class.PASSWORD_GUESS, Class.DELIVERY})
+
+
+def header(frame: Frame) -> str:
+    """What the file is, and what it is not."""
+    names = ", ".join(sorted(CLASSES))
+    return (
+        f"# {frame.feed.name}: addresses of the classes {names}.\n"
+        f"# {NOTICE}\n"
+        "# It is no verdict on who has an address now, it is not complete, and it is not made for\n"
+        "# refusing mail or traffic: addresses are shared and change hands.\n"
+        f"# Generated {iso(frame.generated)}, expires {iso(frame.expires)}.\n"
+    )
+
+
+def rows(frame: Frame, columns: Columns) -> list[str]:  # noqa: ARG001 - every document takes it
+    """The rows of those classes."""
+    return [
+        f"{address}\n"
+        for address, judgement in zip(columns.address, columns.judgement, strict=True)
+        if judgement.cls in CLASSES
+    ]
+
+
+def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
+    """Nothing."""
+    return ""
+
+
+def read_back(octets: bytes) -> int:
+    """How many rows a file holds; raises ValueError where it is not of this format."""
+    lines = octets.decode("ascii").split("\n")
+    if lines.pop():
+        raise ValueError("the last line is cut")
+    found = [line for line in lines if not line.startswith("#")]
+    try:
+        odd = next((line for line in found if normalise_address(line) != line), None)
+    except AddressError as exc:
+        raise ValueError(exc.message) from exc
+    if odd is not None:
+        raise ValueError(f"{odd!r} is not spelled as addresses are")
+    return len(found)

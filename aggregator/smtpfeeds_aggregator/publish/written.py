@@ -1,0 +1,99 @@
+"""Writes the files that are made in one piece, plain and compressed, and reads them back.
+
+The large files of a feed, which are written side by side with its rows, are `files`' own.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from isal import igzip
+
+from smtpfeeds_common.errors import PublishError
+
+COMPRESSED: Final = ".gz"
+#: As `files` compresses.
+_LEVEL: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A published file; the name is its path below the generation."""
+
+    name: str
+    size: int
+    sha256: str
+    #: None for a file of no single feed.
+    feed: str | None = None
+    #: How many addresses it lists; None where it lists none.
+    addresses: int | None = None
+
+
+def write_whole(folder: Path, name: str, octets: bytes, feed: str | None = None) -> Written:
+    """Write a small file, plain alone."""
+    path = folder / name
+    with path.open("xb") as stream:
+        stream.write(octets)
+    return Written(name, len(octets), hashlib.sha256(octets).hexdigest(), feed)
+
+
+def write_checked(
+    folder: Path,
+    name: str,
+    feed: str,
+    pieces: Iterable[str],
+    read_back: Callable[[bytes], int],
+    addresses: Callable[[], int],
+) -> list[Written]:
+    """Write a file and its compressed form, and read both back.
+
+    Args:
+        folder: of the generation.
+        name: below it.
+        feed: whose rows they are.
+        pieces: the text, in ASCII.
+        read_back: counts the entries of a file; raises ValueError where it is not of its format.
+        addresses: how many entries there must be, asked when all pieces are written.
+
+    Raises:
+        PublishError: what is on disk is not what was written.
+    """
+    path, compressed = folder / name, folder / f"{name}{COMPRESSED}"
+    digest = hashlib.sha256()
+    with (
+        path.open("xb") as plain,
+        compressed.open("xb") as target,
+        # No time and no name in it: the same rows make the same file.
+        igzip.IGzipFile(  # type: ignore[no-untyped-call] # isal's
+            filename="", mode="wb", compresslevel=_LEVEL, fileobj=target, mtime=0
+        ) as squeezed,
+    ):
+        for piece in pieces:
+            octets = piece.encode("ascii")
+            digest.update(octets)
+            plain.write(octets)
+            squeezed.write(octets)  # type: ignore[no-untyped-call] # isal's
+    octets = path.read_bytes()
+    _check(name, octets, digest.hexdigest(), read_back, addresses())
+    small = compressed.read_bytes()
+    if igzip.decompress(small) != octets:  # type: ignore[no-untyped-call] # isal's
+        raise PublishError(f"{name}{COMPRESSED}: it does not hold what {name} does")
+    return [
+        Written(name, len(octets), digest.hexdigest(), feed, addresses()),
+        Written(compressed.name, len(small), hashlib.sha256(small).hexdigest(), feed, addresses()),
+    ]
+
+
+def _check(
+    name: str, octets: bytes, digest: str, read_back: Callable[[bytes], int], addresses: int
+) -> None:
+    if hashlib.sha256(octets).hexdigest() != digest:
+        raise PublishError(f"{name}: what is on disk is not what was written")
+    try:
+        found = read_back(octets)
+    except ValueError as exc:
+        raise PublishError(f"{name}: {exc}; the generation is not published") from exc
+    if found != addresses:
+        raise PublishError(f"{name}: {found} entries on disk, {addresses} written")
