@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from . import __version__
-from .command_end import complain, ended_by_output, flush, unexpected
+from .command_end import complain, ended_by_output, flush, unexpected, wrong_use
 from .errors import FAILED, SmtpfeedsError
 
 
@@ -35,7 +35,7 @@ COMMANDS: Final = {
         "Run the central aggregator.",
     ),
     "feed": Entry(
-        "smtpfeeds_aggregator.cli.query:feed",
+        "smtpfeeds_aggregator.cli.feed:feed",
         "aggregator",
         "List, show, serve and verify the feeds.",
     ),
@@ -102,6 +102,22 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a word that is none gets the nearest one.
+
+        Raises:
+            click.UsageError: there is no such command.
+        """
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f". Did you mean `smtpfeeds {near[0]}`?" if near else ""
+            ctx.fail(f"there is no command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the table of commands without importing one."""
         with formatter.section("Commands"):
@@ -112,7 +128,14 @@ class LazyGroup(click.Group):
         if not extra.get("standalone_mode", True):
             return super().main(*args, **extra)
         try:
-            super().main(*args, **extra)
+            # click gives back what ended the command, and shows no error by itself.
+            ended = super().main(*args, **{**extra, "standalone_mode": False})
+            code = ended if isinstance(ended, int) else 0
+        except click.ClickException as exc:
+            code = wrong_use(exc)
+        except click.Abort:
+            complain("smtpfeeds: nothing was done: it was not confirmed")
+            code = 1
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(bool(end.code))
         except Exception as exc:  # noqa: BLE001 - printed, and never taken for an answer

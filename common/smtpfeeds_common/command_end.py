@@ -73,6 +73,20 @@ def flush(code: int) -> int:
     return code
 
 
+def wrong_use(error: click.ClickException) -> int:
+    """Say in one line what is wrong with the arguments, and where help is; the exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        complain(error.format_message())
+        return error.exit_code
+    words = " ".join(error.format_message().split()).rstrip(".")
+    words = words[:1].lower() + words[1:]
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        words += f"{'' if words.endswith('?') else ';'} see `{context.command_path} --help`"
+    complain(f"smtpfeeds: {words}")
+    return error.exit_code
+
+
 def unexpected(error: Exception) -> int:
     """Print the traceback of a fault of ours; the exit code."""
     with suppress(OSError):

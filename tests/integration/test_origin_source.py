@@ -296,8 +296,11 @@ def cli(*arguments: str, text: str | None = None) -> "subprocess.CompletedProces
 
 def test_lookup_says_asn_prefix_name_and_generation(origins_folder: Path) -> None:
     where = ["--origin-dir", str(origins_folder / "origins")]
-    done = cli("lookup", *where, "16.0.5.5", "::ffff:16.0.5.5", "9.9.9.9", "2400:100::1")
-    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    done = cli(
+        "lookup", *where, "16.0.5.5", "::ffff:16.0.5.5", "9.9.9.9", "2400:100::1", "--format", "tsv"
+    )
+    names, *lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert names == ["address", "asn", "prefix", "name", "generation"]
     assert done.returncode == 0
     assert [line[:3] for line in lines] == [
         ["16.0.5.5", "3333", "16.0.0.0/16"],
@@ -331,7 +334,7 @@ def test_lookup_of_nothing_known_exits_1_and_wrong_use_2(origins_folder: Path) -
 def test_folder_of_a_single_host_names_the_table(origins_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "aggregator.toml").write_text(f'origin_dir = "{origins_folder / "origins"}"\n')
     done = cli("lookup", "--dir", str(tmp_path), "16.0.5.5")
-    assert done.stdout.split("\t")[1] == "3333"
+    assert done.stdout.splitlines()[1].split()[:2] == ["16.0.5.5", "3333"]
     twice = cli("status", "--dir", str(tmp_path), "--config", str(tmp_path / "aggregator.toml"))
     assert twice.returncode == 2
     other = cli("status", "--dir", str(origins_folder))
@@ -352,7 +355,9 @@ def test_lookup_from_a_pipe_survives_what_is_no_address(origins_folder: Path) ->
 
 def test_twenty_thousand_addresses_are_looked_up_from_a_pipe(origins_folder: Path) -> None:
     text = "".join(f"16.0.{n // 256 % 256}.{n % 256}\n" for n in range(20_000))
-    done = cli("lookup", "--origin-dir", str(origins_folder / "origins"), "-", text=text)
+    done = cli(
+        "lookup", "--origin-dir", str(origins_folder / "origins"), "-", "--format", "tsv", text=text
+    )
     assert done.stdout.count("\t3333\t") == 20_000
 
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from ingest_support.fixtures import migrated_database
 from publish_support import Info, Origins
 from servers.postgres import PostgresServer, database_name
-from smtpfeeds_aggregator.cli.query import connected
+from smtpfeeds_aggregator.cli.database import connected
 from smtpfeeds_aggregator.publish.formats import csv_file as csv_format
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.query import feed as feed_now

@@ -374,8 +374,9 @@ def test_spool_of_a_renamed_sensor_is_delivered_by_its_own_account(
     with running(tmp_path, **sensor_with(tmp_path, centre.account())) as sensor:
         greet(sensor, "127.0.0.9")
         centre.take_events()
-        shown = sensor.call("left-behind", "list")
-        assert "old.spool  of the sensor 'old': 1 addresses" in shown.stdout
+        (shown,) = json.loads(sensor.call("left-behind", "list", "--json").stdout)
+        assert (shown["file"], shown["kind"]) == ("old.spool", "other sensor")
+        assert (shown["sensor"], shown["addresses"]) == ("old", 1)
         secret = tmp_path / "secret"
         secret.write_text("wrong")
         words = ("left-behind", "deliver", "old.spool", "--password-file", str(secret))

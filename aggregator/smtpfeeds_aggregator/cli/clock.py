@@ -5,28 +5,37 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from smtpfeeds_common.answers import Form, format_options, note, write_record
+from smtpfeeds_common.columns import Column
 from smtpfeeds_common.times import iso_utc
 
-from .query import LIST_FORMATS, connected, database_options, format_options
+from .database import connected
+from .options import database_options
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
     from ..store.clock import ClockStatus
 
-_COLUMNS: Final = ("database", "this_host", "noted", "accepted_at", "in_doubt")
+_COLUMNS: Final = (
+    Column("database", "time", "the database's clock"),
+    Column("this_host", "time"),
+    Column("noted", "time", "the newest time at which the clock had been beyond doubt for an hour"),
+    Column("accepted_at", "time"),
+    Column("in_doubt", help="empty where all is well; else step, earlier or sensors"),
+    Column("detail", help="the doubt in words"),
+)
 
 
 @click.command("clock", short_help="Show the database's clock, and why it is in doubt.")
-@format_options(LIST_FORMATS)
+@format_options(_COLUMNS)
 @database_options
-def clock(settings: "AggregatorSettings", form: str) -> None:
+def clock(settings: "AggregatorSettings", form: Form) -> None:
     """Show the database's clock, what is noted of it, and why aggregators doubt it.
 
     in_doubt is empty where all is well; else step, earlier or sensors. noted is the newest
     time at which the clock had been beyond doubt for an hour.
     """
     from ..store.clock import ClockStore
-    from .output import write_records
 
     with connected(settings) as connection:
         status = ClockStore(connection).status()
@@ -36,12 +45,11 @@ def clock(settings: "AggregatorSettings", form: str) -> None:
         "noted": status.noted,
         "accepted_at": status.accepted_at,
         "in_doubt": ", ".join(status.doubts),
+        "detail": status.doubt,
     }
-    if form == "table":
-        write_records([record], _COLUMNS, form, "")
-        click.echo(status.doubt or "The clock is not in doubt.")
-    else:
-        write_records([{**record, "detail": status.doubt}], (*_COLUMNS, "detail"), form, "")
+    write_record(record, form)
+    if form.is_table and not status.doubt:
+        note("The clock is not in doubt.")
 
 
 @click.command("accept-clock", short_help="Believe the database's clock as it is now.")

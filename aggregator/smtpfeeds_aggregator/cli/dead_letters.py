@@ -1,14 +1,14 @@
 """`smtpfeeds aggregator dead-letters`: what ingest refused, seen, put back, dropped."""
 
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from smtpfeeds_common.answers import Form, format_options, write_records
+from smtpfeeds_common.columns import Column, Record
 from smtpfeeds_common.errors import SettingsError
-from smtpfeeds_common.times import iso_utc
 
 from .options import CONFIG, load
 
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from ..sources.dead_letters import DeadLetter, DeadLetters
 
 _NOTHING: Final = "nothing is refused"
+_COLUMNS: Final = (
+    Column("id"),
+    Column("at", "time"),
+    Column("account", help="null where the message names none"),
+    Column("kind", rank=1),
+    Column("octets", "integer", rank=2),
+    Column("reason", least=20),
+)
 LIMIT = click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
@@ -52,46 +60,22 @@ def _queue(config: Path | None) -> "DeadLetters":
 @dead_letters.command("list")
 @CONFIG
 @LIMIT
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("text", "json", "ndjson")),
-    default="text",
-    show_default=True,
-    help="A line each to read; else rows for programs.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def list_(config: Path | None, limit: int, form: str, *, as_json: bool) -> None:
-    """One line each: ID, time, account, kind, octets, reason. Exit 1: none."""
-    from .output import LETTER_COLUMNS, Record, nothing_found, write_records
-
+@format_options(_COLUMNS)
+def list_(config: Path | None, limit: int, form: Form) -> None:
+    """List what was refused: ID, time, account, kind, octets, reason. Exit code 1: none."""
     letters = _queue(config).read(limit)
-    if as_json or form != "text":
-        records: list[Record] = [
-            dict(zip(LETTER_COLUMNS, _columns(letter), strict=True)) for letter in letters
-        ]
-        write_records(records, LETTER_COLUMNS, "json" if as_json else form, _NOTHING)
-        return
-    for letter in letters:
-        columns = ("-" if cell is None else _text(cell) for cell in _columns(letter))
-        click.echo("  ".join(columns))
-    if not letters:
-        nothing_found(_NOTHING)
+    write_records(map(_record, letters), form, _NOTHING)
 
 
-def _columns(letter: "DeadLetter") -> tuple[object, ...]:
-    return (
-        letter.id,
-        letter.at,
-        letter.account or None,
-        letter.kind,
-        len(letter.body),
-        letter.reason,
-    )
-
-
-def _text(cell: object) -> str:
-    return iso_utc(cell) if isinstance(cell, datetime) else _plain(str(cell))
+def _record(letter: "DeadLetter") -> Record:
+    return {
+        "id": letter.id,
+        "at": letter.at,
+        "account": letter.account or None,
+        "kind": letter.kind,
+        "octets": len(letter.body),
+        "reason": letter.reason,
+    }
 
 
 @dead_letters.command(short_help="Write the body of one message.")

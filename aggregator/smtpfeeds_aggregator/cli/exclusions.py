@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from smtpfeeds_common.addresses import Network, parse_network
+from smtpfeeds_common.answers import Form, format_options, write_records
+from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import AddressError, SettingsError
 from smtpfeeds_common.times import iso_utc
 
-from .query import LIST_FORMATS, connected, database_options, format_options
+from .database import connected
+from .options import database_options
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
@@ -21,7 +24,13 @@ if TYPE_CHECKING:
 _ARRIVAL: Final = timedelta(days=8)
 #: Addresses whose deletion takes long enough for a line of progress.
 _WORTH_A_LINE: Final = 10_000
-_COLUMNS: Final = ("prefix", "in_force", "since", "until", "reason")
+_COLUMNS: Final = (
+    Column("prefix"),
+    Column("in_force", "boolean", "false: it has ended, or has not begun"),
+    Column("since", "time"),
+    Column("until", "time", "null: without an end", rank=1),
+    Column("reason", least=20),
+)
 
 
 @click.group()
@@ -57,17 +66,15 @@ def add(settings: "AggregatorSettings", prefix: str, reason: str, until: str | N
 
 
 @exclude.command("list", short_help="List what is excluded.")
-@format_options(LIST_FORMATS)
+@format_options(_COLUMNS)
 @database_options
-def list_(settings: "AggregatorSettings", form: str) -> None:
+def list_(settings: "AggregatorSettings", form: Form) -> None:
     """List what is excluded, also what has ended. Times are UTC."""
     from ..store.exclusions import ExclusionStore
-    from .output import write_records
 
     with connected(settings) as connection:
         exclusions = ExclusionStore(connection).all()
-    records = [{name: getattr(one, name) for name in _COLUMNS} for one in exclusions]
-    write_records(records, _COLUMNS, form, "nothing is excluded")
+    write_records((one._asdict() for one in exclusions), form, "nothing is excluded")
 
 
 @exclude.command("remove", short_help="Publish a prefix again.")
@@ -134,7 +141,7 @@ def _network(text: str) -> Network:
 
 def _end(text: str | None) -> datetime | None:
     """A time to come; a duration counts from now on."""
-    from ..query.questions import parse_duration, parse_time
+    from ..query.times import parse_duration, parse_time
 
     if text is None:
         return None

@@ -15,13 +15,14 @@ import msgspec
 
 from smtpfeeds_common import logs
 from smtpfeeds_common.addresses import format_address
+from smtpfeeds_common.answers import Form, format_options, write_records
+from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.times import iso_utc
 
 from .. import settings as aggregator_settings
 from .addresses import addresses_of
 from .options import CONFIG, FOLDER, config_of
-from .query import LIST_FORMATS, format_options
 
 if TYPE_CHECKING:
     from ..meaning.lists.in_use import ListSource
@@ -29,11 +30,27 @@ if TYPE_CHECKING:
     from ..settings import AggregatorSettings
 
 _STATUS: Final = (
-    *("list", "kind", "actor", "day", "age_days", "day_from", "entries", "dropped", "source"),
-    "refused",
+    Column("list"),
+    Column("kind", help="scanner or mailer"),
+    Column("actor", least=10, rank=1),
+    Column("day", "date", "the list's own date"),
+    Column("age_days", "integer"),
+    Column("day_from", help="where that date comes from", rank=3),
+    Column("entries", "integer"),
+    Column("dropped", "integer", "entries that are not used", rank=4),
+    Column("source", rank=5, least=12),
+    Column("refused", help="why a newer one was refused", rank=2, least=10),
 )
 _LOOKUP: Final = (
-    *("address", "prefix", "kind", "actor", "fresh", "age_days", "day", "list", "home"),
+    Column("address", least=22, middle=True),
+    Column("prefix", least=20, middle=True),
+    Column("kind", help="scanner or mailer"),
+    Column("actor", least=10),
+    Column("fresh", "boolean", "recent enough to count"),
+    Column("age_days", "integer", rank=2),
+    Column("day", "date", "the list's own date", rank=3),
+    Column("list", least=10),
+    Column("home", help="the actor's page", rank=4, least=12),
 )
 _PLAIN: Final = click.option(
     "--format",
@@ -65,15 +82,13 @@ def lists() -> None:
 
 
 @lists.command(short_help="Show the lists in use, their ages and what was refused.")
-@format_options(LIST_FORMATS)
+@format_options(_STATUS)
 @_with_settings
-def status(settings: "AggregatorSettings", form: str) -> None:
+def status(settings: "AggregatorSettings", form: Form) -> None:
     """Show each list: whose it is, its date, its entries, and why newer ones were refused.
 
     An entry of a single address counts for 60 days from the list's date, a range for a year.
     """
-    from .output import write_records
-
     source, today = _loaded(settings), datetime.now(UTC).date()
     records = [
         {
@@ -91,34 +106,32 @@ def status(settings: "AggregatorSettings", form: str) -> None:
         for each in source.current.lists
     ]
     state = _state_of(settings, source.current)
-    if form == "json":
+    if form.format == "json" and not form.chosen:
         click.echo(msgspec.json.format(msgspec.json.encode(state | {"lists": records})).decode())
         return
-    if form == "table":
+    if form.is_table:
         for line in _state_lines(state):
             click.echo(line)
-    write_records(records, _STATUS, form, "there is no list")
+    write_records(records, form, "there is no list")
 
 
 @lists.command(short_help="Say which lists hold addresses.")
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS…|-")
-@format_options(LIST_FORMATS)
+@format_options(_LOOKUP)
 @_with_settings
-def lookup(settings: "AggregatorSettings", addresses: tuple[str, ...], form: str) -> None:
+def lookup(settings: "AggregatorSettings", addresses: tuple[str, ...], form: Form) -> None:
     """Say which lists hold ADDRESSes; `-` reads them from the standard input, one a line.
 
     The longest prefix comes first, then the newest. Exit codes: 0 if any address is listed, 1 if
     none is, 2 if what was given is no address at all, 3 if the lists cannot be used.
     """
-    from .output import write_records
-
     table, today = _loaded(settings).current, datetime.now(UTC).date()
     rows = (
         _row(packed, match, today)
         for packed in addresses_of(addresses)
         for match in table.find(packed)
     )
-    write_records(list(rows), _LOOKUP, form, "no list holds it")
+    write_records(rows, form, "no list holds it")
 
 
 @lists.command(short_help="Read all lists again, and put them in use.")

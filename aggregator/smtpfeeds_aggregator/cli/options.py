@@ -1,48 +1,82 @@
-"""What the aggregator's commands share: where their settings come from."""
+"""Options that the centre's commands share: which settings, which database, which times.
+
+Where the settings come from, the first that is given:
+
+    --config FILE, or --dir DIR of `smtpfeeds up`
+    --dsn DSN, or SMTPFEEDS_AGGREGATOR_DSN: no file is looked for
+    SMTPFEEDS_DIR, as --dir
+    /etc/smtpfeeds/aggregator.toml, or query.toml where the other may not be read
+"""
 
 import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from smtpfeeds_common import logs
-from smtpfeeds_common.config_option import config_option
-from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.config_option import FOLDER_VARIABLE, config_option, usual_config
+from smtpfeeds_common.errors import DatabaseUnavailable, SettingsError
 
-from .. import settings as aggregator_settings
-from ..settings import AggregatorSettings
+if TYPE_CHECKING:
+    from ..settings import AggregatorSettings
 
-#: What `smtpfeeds up` writes into its folder.
-_SINGLE_HOST_SETTINGS: Final = "aggregator.toml"
+#: What `smtpfeeds up` writes into its folder, and the unit of systemd reads.
+_AGGREGATOR: Final = "aggregator.toml"
+#: Settings of an account that may only read, for analysts.
+_READER: Final = "query.toml"
+_DSN_VARIABLE: Final = "SMTPFEEDS_AGGREGATOR_DSN"
 
-CONFIG: Final = config_option(aggregator_settings.PROGRAM)
+F = TypeVar("F", bound=Callable[..., Any])
+
+CONFIG: Final = config_option("aggregator")
 FOLDER: Final = click.option(
     "--dir",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     help="The folder of `smtpfeeds up`, in place of --config.",
 )
+DSN: Final = click.option("--dsn", help="The database: a libpq connection string or URL.")
+
+#: After the help of each command that asks.
+EXIT_CODES: Final = (
+    "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 could not be asked, such as a database "
+    "that is away."
+)
 
 
-def load(config: Path | None) -> AggregatorSettings:
+def load(config: Path | None) -> "AggregatorSettings":
     """Read the settings and set up the logs as they say."""
-    settings = aggregator_settings.load(config)
+    from smtpfeeds_common import logs
+
+    from .. import settings as aggregator_settings
+
+    settings = aggregator_settings.load(config_of(config, None))
     logs.configure(settings.log_level, settings.log_format)
     return settings
 
 
-def config_of(config: Path | None, folder: Path | None) -> Path | None:
-    """The settings file that `--config` or `--dir` names.
+def config_of(config: Path | None, folder: Path | None, dsn: str | None = None) -> Path | None:
+    """The settings file that the options name, or the one in the usual places.
 
     Raises:
-        SettingsError: both are given, or the folder is none of `smtpfeeds up`.
+        SettingsError: two of the options say different things, or the folder is none of
+            `smtpfeeds up`.
     """
-    if folder is None:
+    if folder is not None:
+        if config is not None or dsn is not None:
+            raise SettingsError(
+                "--dir says which settings and database already; leave --config and --dsn out"
+            )
+        return single_host_settings(folder)
+    if config is not None or dsn is not None or os.environ.get(_DSN_VARIABLE):
         return config
-    if config is not None:
-        raise SettingsError("--dir says which settings already; leave --config out")
-    return single_host_settings(folder)
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named:
+        return single_host_settings(Path(named))
+    return usual_config(_AGGREGATOR, _READER)
 
 
 def single_host_settings(folder: Path) -> Path:
@@ -54,9 +88,79 @@ def single_host_settings(folder: Path) -> Path:
     Raises:
         SettingsError: there is none in it.
     """
-    config = folder / _SINGLE_HOST_SETTINGS
+    config = folder / _AGGREGATOR
     if not config.is_file():
         raise SettingsError(f"{folder} is not a folder of `smtpfeeds up`: it has no {config.name}")
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
     return config
+
+
+def database_options(command: F) -> F:
+    """Add the options that say which database, and give the command the `settings` they make."""
+
+    @CONFIG
+    @DSN
+    @FOLDER
+    @wraps(command)
+    def with_settings(
+        *args: Any, config: Path | None, dsn: str | None, folder: Path | None, **kwargs: Any
+    ) -> Any:
+        config, dsn, folder = _given(config, dsn, folder)
+        try:
+            return command(*args, settings=_settings(config, dsn, folder), **kwargs)
+        except DatabaseUnavailable as exc:
+            folder = folder or _usual_folder(config, dsn)
+            if folder is None:
+                raise
+            raise DatabaseUnavailable(
+                f"is `smtpfeeds up --dir {folder}` running? {exc.message}"
+            ) from exc
+
+    return with_settings  # type: ignore[return-value]  # click's options change the signature
+
+
+def _given(
+    config: Path | None, dsn: str | None, folder: Path | None
+) -> tuple[Path | None, str | None, Path | None]:
+    """The options of this command, or those given to its group."""
+    parent = click.get_current_context().parent
+    if parent is not None and (config, dsn, folder) == (None, None, None):
+        config, dsn, folder = map(parent.params.get, ("config", "dsn", "folder"))
+    return config, dsn, folder
+
+
+def _settings(config: Path | None, dsn: str | None, folder: Path | None) -> "AggregatorSettings":
+    from ..settings import load as load_settings
+
+    return load_settings(config_of(config, folder, dsn), dsn=dsn)
+
+
+def _usual_folder(config: Path | None, dsn: str | None) -> Path | None:
+    """The folder that SMTPFEEDS_DIR names, where it is what counts."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if config is not None or dsn is not None or os.environ.get(_DSN_VARIABLE) or not named:
+        return None
+    return Path(named)
+
+
+def time_options(command: F) -> F:
+    """Add `--since` and `--until`, read as times."""
+
+    @click.option("--since", help="Last seen at this time or later: 2026-11-23T11:00Z, or 7d, 12h.")
+    @click.option("--until", help="Last seen before this time.")
+    @wraps(command)
+    def with_times(*args: Any, since: str | None, until: str | None, **kwargs: Any) -> Any:
+        begin, end = parsed_time(since), parsed_time(until)
+        if begin is not None and end is not None and begin >= end:
+            raise SettingsError(f"nothing is between --since {since} and --until {until}")
+        return command(*args, since=begin, until=end, **kwargs)
+
+    return with_times  # type: ignore[return-value]  # click's options change the signature
+
+
+def parsed_time(text: str | None) -> datetime | None:
+    """A time or a duration back from now, as people write them."""
+    from ..query.times import parse_time
+
+    return None if text is None else parse_time(text, datetime.now(UTC))

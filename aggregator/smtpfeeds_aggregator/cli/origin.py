@@ -7,7 +7,7 @@ it notices a new table by itself.
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,8 @@ import click
 
 from smtpfeeds_common import logs
 from smtpfeeds_common.addresses import format_address, pack_address
+from smtpfeeds_common.answers import Form, format_options, nothing_found, write_records
+from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import AddressError, SettingsError
 from smtpfeeds_common.times import iso_utc
 
@@ -28,7 +30,14 @@ from .options import CONFIG, FOLDER, config_of
 #: Addresses from a pipe are looked up in blocks of this many lines.
 _BLOCK: Final = 1000
 _WRONG_USE: Final = 2
-_COLUMNS: Final = ("address", "asn", "prefix", "name", "generation")
+_NO_ORIGIN: Final = "no origin is known"
+_COLUMNS: Final = (
+    Column("address", least=22, middle=True),
+    Column("asn", "integer"),
+    Column("prefix", help="the longest that is announced", least=20, middle=True, rank=1),
+    Column("name", help="the AS name", least=12),
+    Column("generation", help="the table that says so", rank=2),
+)
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -69,34 +78,25 @@ def origin() -> None:
 
 @origin.command(short_help="Say who announces addresses.")
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS…|-")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "ndjson"]),
-    default="text",
-    help="Tab-separated text, one JSON list, or one JSON object a line.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@format_options(_COLUMNS)
 @_with_settings
-def lookup(
-    settings: AggregatorSettings, *, addresses: tuple[str, ...], form: str, as_json: bool
-) -> None:
+def lookup(settings: AggregatorSettings, *, addresses: tuple[str, ...], form: Form) -> None:
     """Say who announces ADDRESSes; `-` reads them from the standard input, one a line.
 
-    Prints address, ASN, prefix, AS name and table generation. Exit codes: 0 if any
-    address has an origin, 1 if none has, 2 if what was given is no address at all,
-    3 if the table cannot be used.
+    Exit codes: 0 if any address has an origin, 1 if none has, 2 if what was given is no address at
+    all, 3 if the table cannot be used.
     """
     table = _current(settings)
-    lines = iter(texts_of(addresses))
     lookup = _Lookup(table)
-    rows = (row for block in _blocks(lines) for row in lookup.rows(block))
-    found = _write(rows, "json" if as_json else form)
-    if lookup.malformed and not lookup.addresses:
-        raise click.exceptions.Exit(_WRONG_USE)
-    if not found:
-        click.echo("no origin is known", err=True)
-        raise click.exceptions.Exit(1)
+    rows = (row for block in _blocks(iter(texts_of(addresses))) for row in lookup.rows(block))
+    try:
+        write_records(rows, form, _NO_ORIGIN)
+    except click.exceptions.Exit as end:
+        if lookup.malformed and not lookup.addresses:
+            raise click.exceptions.Exit(_WRONG_USE) from end
+        raise
+    if not lookup.with_origin:
+        nothing_found(_NO_ORIGIN)
 
 
 @origin.command(short_help="Show the table in use, and how refreshes went.")
@@ -200,7 +200,7 @@ class _Lookup:
 
     def __init__(self, table: OriginTable) -> None:
         self._table = table
-        self.addresses = 0
+        self.addresses = self.with_origin = 0
         self.malformed = 0
 
     def rows(self, texts: list[str]) -> Iterator[dict[str, Any]]:
@@ -208,6 +208,7 @@ class _Lookup:
         table, addresses = self._table, list(self._packed(texts))
         self.addresses += len(addresses)
         for packed, asn in zip(addresses, table.lookup_many(addresses), strict=True):
+            self.with_origin += bool(asn)
             yield {
                 "address": format_address(packed),
                 "asn": asn,
@@ -223,25 +224,6 @@ class _Lookup:
             except AddressError as exc:
                 self.malformed += 1
                 click.echo(f"smtpfeeds: {exc.message}", err=True)
-
-
-def _write(rows: Iterable[dict[str, Any]], form: str) -> int:
-    """Write rows as they come; how many have an origin."""
-    found = 0
-    if form == "json":
-        listed = list(rows)
-        click.echo(json.dumps(listed, indent=1))
-        return sum(row["asn"] is not None for row in listed)
-    for row in rows:
-        found += row["asn"] is not None
-        text = (
-            json.dumps(row)
-            if form == "ndjson"
-            else "\t".join("NA" if row[key] is None else str(row[key]) for key in _COLUMNS)
-        )
-        sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-    return found
 
 
 def _describe(settings: AggregatorSettings) -> dict[str, Any]:

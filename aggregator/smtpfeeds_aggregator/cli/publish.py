@@ -13,7 +13,8 @@ from smtpfeeds_common import logs
 from smtpfeeds_common.errors import PublishError, SettingsError
 from smtpfeeds_common.times import iso_utc
 
-from .query import connected, database_options
+from .database import connected
+from .options import database_options
 
 if TYPE_CHECKING:
     from ..publish.once import Published

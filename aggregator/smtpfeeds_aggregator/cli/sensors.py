@@ -1,21 +1,17 @@
 """`smtpfeeds sensors`: who reports, who is refused or floods, and taking a sensor's part out."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from smtpfeeds_common.answers import Form, format_options, note, write_records
+from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.times import iso_utc
 
-from .query import (
-    EXIT_CODES,
-    LIST_FORMATS,
-    connected,
-    database_options,
-    format_options,
-    parsed_time,
-)
+from .database import connected
+from .options import EXIT_CODES, database_options, parsed_time
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
@@ -24,11 +20,59 @@ if TYPE_CHECKING:
     from ..store.reading import SensorState
 
 
+def _red_if_no(value: Any) -> str | None:
+    return None if value else "red"
+
+
+def _red_if_any(value: Any) -> str | None:
+    return "red" if value else None
+
+
+_SENSORS: Final = (
+    Column("sensor", least=12),
+    Column("alive", "boolean", "a batch came in the last three minutes", colour=_red_if_no),
+    Column("silent_since", "time", "null while it is alive", rank=3),
+    Column("last_heard", "time"),
+    Column("version", rank=7),
+    Column("epoch", "integer", "which of its account", rank=8),
+    Column("events_24h", "integer"),
+    Column("events", "integer", "all that are kept", rank=4),
+    Column("skew_s", "number", "its clock less the centre's at the last batch", rank=2),
+    Column("spool_depth", "integer", "batches that wait in its spool", rank=5),
+    Column("drops", "integer", "events that it dropped", rank=1, colour=_red_if_any),
+    Column(
+        "past_bucket_24h",
+        "integer",
+        "events of new addresses, more than are stored of a sensor",
+        rank=9,
+        colour=_red_if_any,
+    ),
+    Column("refused_24h", "integer", "messages that were refused", rank=6, colour=_red_if_any),
+    Column("flood", help="what its account sends too much of now", least=10, colour=_red_if_any),
+)
+_EPOCHS: Final = (
+    Column("epoch", "integer"),
+    Column("began_at", "time"),
+    Column("ended_at", "time", "null: it is the current one"),
+    Column("purged_at", "time", "null: it was not purged"),
+)
+_REFUSALS: Final = (
+    Column("account", least=12),
+    Column("hour", "time"),
+    Column("reason"),
+    Column("messages", "integer"),
+    Column("octets", "integer", rank=2),
+    Column("kept", "integer", "how many of them `aggregator dead-letters` shows", rank=3),
+    Column("last_at", "time", rank=1),
+    Column("detail", help="what was wrong with the last one", least=12),
+)
+
+
 @click.group(invoke_without_command=True, epilog=EXIT_CODES)
-@format_options(LIST_FORMATS)
+@format_options(_SENSORS)
 @database_options
 @click.pass_context
-def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> None:
+def sensors(ctx: click.Context, settings: "AggregatorSettings", form: Form) -> None:
     """List the sensors; show what was refused; rotate or purge one.
 
     Alive: a batch came in the last three minutes. Skew: the sensor's clock less the centre's at
@@ -42,29 +86,27 @@ def sensors(ctx: click.Context, settings: "AggregatorSettings", form: str) -> No
 
 
 @sensors.command("list", epilog=EXIT_CODES, short_help="List the sensors.")
-@format_options(LIST_FORMATS)
+@format_options(_SENSORS)
 @database_options
-def sensors_list(settings: "AggregatorSettings", form: str) -> None:
+def sensors_list(settings: "AggregatorSettings", form: Form) -> None:
     """List the sensors: alive, silent since, version, events, clock skew, refusals, floods."""
     _list_sensors(settings, form)
 
 
 @sensors.command("epochs", epilog=EXIT_CODES, short_help="List the epochs of a sensor's account.")
 @click.argument("name")
-@format_options(LIST_FORMATS)
+@format_options(_EPOCHS)
 @database_options
-def sensors_epochs(settings: "AggregatorSettings", name: str, form: str) -> None:
+def sensors_epochs(settings: "AggregatorSettings", name: str, form: Form) -> None:
     """List the epochs of a sensor's account: when each began and ended, and was purged.
 
     An epoch ends with `smtpfeeds sensors rotate`. Times are UTC.
     """
     from ..store.epochs import EpochStore
-    from .output import EPOCH_COLUMNS, write_records
 
     with connected(settings) as connection:
         epochs = EpochStore(connection).epochs(name)
-    records = [epoch._asdict() for epoch in epochs]
-    write_records(records, EPOCH_COLUMNS, form, _unknown(name))
+    write_records((epoch._asdict() for epoch in epochs), form, _unknown(name))
 
 
 @sensors.command("rotate", short_help="Begin a new epoch of a sensor's account.")
@@ -187,10 +229,10 @@ def _end_unknown(name: str) -> NoReturn:
     show_default=True,
     help="At most this many rows, the newest hours first.",
 )
-@format_options(LIST_FORMATS)
+@format_options(_REFUSALS)
 @database_options
 def sensors_refusals(
-    settings: "AggregatorSettings", name: str | None, since: str | None, limit: int, form: str
+    settings: "AggregatorSettings", name: str | None, since: str | None, limit: int, form: Form
 ) -> None:
     """Count the messages that were refused, by account, hour and reason; of one account or all.
 
@@ -198,7 +240,6 @@ def sensors_refusals(
     the last one. Times are UTC.
     """
     from ..store.reading import ReadingStore
-    from .output import REFUSAL_COLUMNS, write_records
 
     with connected(settings) as connection:
         rows = ReadingStore(connection).refusals(name, parsed_time(since), limit + 1)
@@ -215,14 +256,13 @@ def sensors_refusals(
         }
         for row in rows[:limit]
     ]
-    write_records(records, REFUSAL_COLUMNS, form, "nothing was refused")
+    write_records(records, form, "nothing was refused")
     if len(rows) > limit:
-        click.echo(f"there is more: --limit {limit} cuts it here", err=True)
+        note(f"there is more: --limit {limit} cuts it here")
 
 
-def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
+def _list_sensors(settings: "AggregatorSettings", form: Form) -> None:
     from ..store.reading import ReadingStore
-    from .output import SENSOR_COLUMNS, write_records
 
     with connected(settings) as connection:
         states = ReadingStore(connection).sensors()
@@ -245,21 +285,19 @@ def _list_sensors(settings: "AggregatorSettings", form: str) -> None:
         }
         for state in states
     ]
-    write_records(records, SENSOR_COLUMNS, form, "no sensor has reported yet")
+    write_records(records, form, "no sensor has reported yet")
     for state in states:
         if state.past_bucket_24h:
-            click.echo(
+            note(
                 f"{_account(state.name)} reported more new addresses than new_addresses_per_day "
                 f"allows: {state.past_bucket_24h} events of the last day are counted under its "
-                "account alone",
-                err=True,
+                "account alone"
             )
         if state.flood_since is not None:
-            click.echo(
+            note(
                 f"{_account(state.name)} floods the queue since {iso_utc(state.flood_since)}: "
                 f"{_flood(state)}; others are delayed until it stops or is revoked, nothing is "
-                "lost",
-                err=True,
+                "lost"
             )
 
 

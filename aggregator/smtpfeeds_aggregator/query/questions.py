@@ -8,7 +8,7 @@ import re
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
@@ -39,8 +39,6 @@ from ..publish.judgements import HITS_FROM
 from ..store.reading import HIGHEST, LOWEST, Filter, ReadingStore, StoredRow
 
 _ASN: Final = re.compile(r"(?:AS)?([0-9]{1,10})", re.IGNORECASE)
-_DURATION: Final = re.compile(r"([0-9]{1,9})([smhdw])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MAX_ASN: Final = 2**32 - 1
 _DAY_S: Final = DAY_MS // 1000
 
@@ -89,35 +87,6 @@ def parse_term(text: str) -> Term:
 
 def _range(network: Network) -> Range:
     return Range(network.network_address.packed, network.broadcast_address.packed)
-
-
-def parse_duration(text: str) -> timedelta | None:
-    """Read a duration such as 7d, 12h, 30m; None where the text is none.
-
-    Raises:
-        OverflowError: it is longer than Python's times.
-    """
-    match = _DURATION.fullmatch(text)
-    return None if match is None else timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
-
-
-def parse_time(text: str, now: datetime) -> datetime:
-    """Read an ISO 8601 time (UTC where it names no zone) or a duration back from now.
-
-    Raises:
-        SettingsError: it is neither.
-    """
-    try:
-        duration = parse_duration(text)
-        if duration is not None:
-            return now - duration
-        time = datetime.fromisoformat(text)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError) as exc:
-        raise SettingsError(
-            f"{text!r} is neither a time such as 2026-11-23T11:00Z nor a duration such as 7d, "
-            "12h, 30m"
-        ) from exc
 
 
 def find(store: ReadingStore, terms: Sequence[Term], wanted: Filter) -> Iterator[Entry]:

@@ -11,7 +11,7 @@ from smtpfeeds_common.times import iso_utc
 
 from ..settings import SensorSettings
 
-config_of_sensor = config_option("sensor")
+config_of_sensor = config_option("sensor", usual="sensor.toml")
 
 
 @click.group()

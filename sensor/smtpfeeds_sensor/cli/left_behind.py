@@ -4,11 +4,14 @@ Three kinds: batches that are held in the sensor's own spools (too large, or ref
 aggregator of this host), quarantined files, and spools of a sensor of another name.
 """
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import click
 
+from smtpfeeds_common.answers import Form, format_options, write_records
+from smtpfeeds_common.columns import Column, Record
 from smtpfeeds_common.errors import SettingsError, SpoolError
 from smtpfeeds_common.spool import SUFFIX, read_status
 from smtpfeeds_common.spool.left_behind import LeftBehind, delete, find_left_behind
@@ -24,6 +27,17 @@ from .. import settings as sensor_settings
 from ..settings import SensorSettings
 from .group import config_of_sensor, own_spools_of, sensor
 
+_COLUMNS: Final = (
+    Column("file"),
+    Column("kind", help="held: too large, held: refused, quarantined, or other sensor"),
+    Column("sensor", help="whose events are in it", rank=1),
+    Column("addresses", "integer", "that were never sealed"),
+    Column("batches", "integer", "that were sealed and never confirmed, or are held"),
+    Column("events", "integer", "in both"),
+    Column("trouble", help="why not all of it can be read", least=10),
+)
+_NOTHING_KNOWN: Final[Record] = dict.fromkeys(column.name for column in _COLUMNS)
+
 _name = click.argument("name", metavar="FILE")
 
 
@@ -38,45 +52,41 @@ def left_behind() -> None:
 
 @left_behind.command("list", short_help="Show what nobody delivers.")
 @config_of_sensor
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a file.")
-def list_(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a click flag
+@format_options(_COLUMNS)
+def list_(config: Path | None, form: Form) -> None:
     """Show what nobody delivers; exit code 1 where there is nothing."""
     settings = sensor_settings.load(config)
-    lines = [*_held(settings, as_json=as_json), *_files(settings, as_json=as_json)]
-    for line in lines:
-        click.echo(line)
-    if not lines:
-        click.echo("nothing is left behind", err=True)
-        raise SystemExit(1)
+    write_records([*_held(settings), *_files(settings)], form, "nothing is left behind")
 
 
-def _held(settings: SensorSettings, *, as_json: bool) -> list[str]:
-    lines = []
+def _held(settings: SensorSettings) -> Iterator[Record]:
     for path in own_spools_of(settings):
         status = read_status(path)
-        too_large, refused = status.batches_too_large, status.batches_refused
-        if not too_large and not refused:
-            continue
-        if as_json:
-            facts = {"path": str(path), "held_too_large": too_large, "held_refused": refused}
-            lines.append(json.dumps(facts))
-        else:
-            lines.append(f"{path.name}  held batches: {too_large} too large, {refused} refused")
-    return lines
+        for kind, batches in (
+            ("held: too large", status.batches_too_large),
+            ("held: refused", status.batches_refused),
+        ):
+            if batches:
+                yield {
+                    **_NOTHING_KNOWN,
+                    "file": path.name,
+                    "kind": kind,
+                    "sensor": settings.name,
+                    "batches": batches,
+                }
 
 
-def _files(settings: SensorSettings, *, as_json: bool) -> list[str]:
-    files = find_left_behind(Path(settings.spool_dir), settings.name)
-    if as_json:
-        return [json.dumps({**each._asdict(), "path": str(each.path)}) for each in files]
-    return [_line(each) for each in files]
-
-
-def _line(left: LeftBehind) -> str:
-    kind = "quarantined" if left.is_quarantined else f"of the sensor {left.sensor!r}"
-    counts = f"{left.rows} addresses, {left.batches} batches, {left.events} events"
-    trouble = f"; not all can be read: {left.trouble}" if left.trouble else ""
-    return f"{left.path.name}  {kind}: {counts}{trouble}"
+def _files(settings: SensorSettings) -> Iterator[Record]:
+    for left in find_left_behind(Path(settings.spool_dir), settings.name):
+        yield {
+            "file": left.path.name,
+            "kind": "quarantined" if left.is_quarantined else "other sensor",
+            "sensor": left.sensor or None,
+            "addresses": left.rows,
+            "batches": left.batches,
+            "events": left.events,
+            "trouble": left.trouble or None,
+        }
 
 
 @left_behind.command(short_help="Deliver it, each event once.")

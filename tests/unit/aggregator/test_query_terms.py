@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from smtpfeeds_aggregator.query.questions import Range, parse_term, parse_time
+from smtpfeeds_aggregator.query.questions import Range, parse_term
+from smtpfeeds_aggregator.query.times import parse_time
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import SettingsError
 

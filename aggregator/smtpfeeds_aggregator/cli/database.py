@@ -1,0 +1,42 @@
+"""A connection for one command: the schema is checked, and only what must write may write."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from smtpfeeds_common.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ..settings import AggregatorSettings
+    from ..store.connection import Connection
+
+WHICH_DATABASE = (
+    "which database? Give --dir DIR of `smtpfeeds up`, --config FILE or --dsn DSN, or set "
+    "SMTPFEEDS_DIR or SMTPFEEDS_AGGREGATOR_DSN; without them /etc/smtpfeeds/aggregator.toml and "
+    "query.toml are looked at, and this user can read neither or they name none"
+)
+
+
+@contextmanager
+def connected(
+    settings: "AggregatorSettings", *, write: bool = False, long: bool = False
+) -> "Iterator[Connection]":
+    """A connection to the database of the settings, whose schema is this program's.
+
+    Args:
+        settings: the database, and how long a statement may take.
+        write: the command writes; otherwise the server refuses what would.
+        long: a statement may take as long as one of publishing.
+    """
+    from ..store.connection import connect, discard
+    from ..store.migrations import check_schema
+
+    if not settings.dsn:
+        raise SettingsError(WHICH_DATABASE)
+    limit_s = settings.database_timeout_s * (10 if long else 1)
+    connection = connect(settings, "query", autocommit=True, limit_s=limit_s, read_only=not write)
+    try:
+        check_schema(connection, write=write)
+        yield connection
+    finally:
+        discard(connection)

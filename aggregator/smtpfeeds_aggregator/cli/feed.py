@@ -1,0 +1,127 @@
+"""`smtpfeeds feed`: the feeds, the rows of one, and the prefixes past their bound.
+
+What costs time to import, psycopg above all, is imported when a command runs.
+"""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from smtpfeeds_common.answers import Form, format_options, note, write_records
+from smtpfeeds_common.columns import Column
+from smtpfeeds_common.feeds import FEED_NAMES, FEEDS
+
+from .database import connected
+from .entry_columns import ENTRY
+from .options import EXIT_CODES, database_options, parsed_time, time_options
+from .serve import serve
+from .verify import verify
+
+if TYPE_CHECKING:
+    from ..settings import AggregatorSettings
+
+_FEEDS: Final = (
+    Column("feed"),
+    Column("addresses", "integer", "stored, of the feed's window"),
+    Column("newest", "time", "when the last of them was last seen"),
+    Column("description", least=20, rank=1),
+)
+_CROWDED: Final = (
+    Column("prefix", least=20, middle=True),
+    Column("feed"),
+    Column("last_seen", "time"),
+    Column("first_seen", "time", rank=2),
+    Column("events", "integer", "of addresses that are not stored"),
+    Column("sensors", "integer", rank=1),
+)
+
+
+@click.group()
+def feed() -> None:
+    """List, show, serve and verify the feeds."""
+
+
+@feed.command("list", epilog=EXIT_CODES, short_help="List the feeds.")
+@format_options(_FEEDS)
+@database_options
+def feed_list(settings: "AggregatorSettings", form: Form) -> None:
+    """List the feeds: what each reports, and how many addresses are stored of its window.
+
+    What is left out when the feeds are published is counted here. Times are UTC.
+    """
+    from ..publish.snapshot import window_end, window_start
+    from ..store.publication import PublicationStore
+    from ..store.reading import ReadingStore
+
+    with connected(settings) as connection:
+        since = window_start(window_end(PublicationStore(connection).now()))
+        held = {state.feed: state for state in ReadingStore(connection).feeds(since)}
+    records = [
+        {
+            "feed": feed.name,
+            "addresses": held[feed.name].addresses if feed.name in held else 0,
+            "newest": held[feed.name].newest if feed.name in held else None,
+            "description": feed.description,
+        }
+        for feed in FEEDS
+    ]
+    write_records(records, form, "there is no feed")
+
+
+@feed.command("show", epilog=EXIT_CODES, short_help="Show the rows of a feed.")
+@click.argument("name", type=click.Choice(FEED_NAMES))
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
+@time_options
+@format_options(ENTRY, more=("text",))
+@database_options
+def feed_show(
+    settings: "AggregatorSettings",
+    name: str,
+    limit: int | None,
+    since: datetime | None,
+    until: datetime | None,
+    form: Form,
+) -> None:
+    """Show the rows of a feed as they would be published now: order, window, what is left out.
+
+    The origins are the stored ones, which the last publication wrote. Times are UTC.
+    """
+    from ..query.feed import FeedNow, Wanted, empty_feed
+    from ..store.publication import PublicationStore
+    from .output import write_entries
+
+    wanted = Wanted(feed=name, since=since, until=until, rows=None if limit is None else limit + 1)
+    with connected(settings, long=True) as connection:
+        rows, left_out = FeedNow(settings, PublicationStore(connection), wanted).rows()
+    write_entries(rows, form, limit, empty_feed(name, left_out))
+
+
+@feed.command("crowded", epilog=EXIT_CODES, short_help="List the IPv6 prefixes past their bound.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=1_000,
+    show_default=True,
+    help="At most this many, those seen last first.",
+)
+@click.option("--since", help="Last seen at this time or later: 2026-11-23T11:00Z, or 7d, 12h.")
+@format_options(_CROWDED)
+@database_options
+def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, form: Form) -> None:
+    """List the IPv6 /64s, /48s and /32s that had more new addresses in a day than are stored.
+
+    What the others did is counted under the prefix, and is in no published file. Times are UTC.
+    """
+    from ..store.reading import ReadingStore
+
+    with connected(settings) as connection:
+        prefixes = ReadingStore(connection).crowded(parsed_time(since), limit + 1)
+    records = (one._asdict() for one in prefixes[:limit])
+    write_records(records, form, "no IPv6 prefix was past its addresses of a day")
+    if len(prefixes) > limit:
+        note(f"there is more: --limit {limit} cuts it here")
+
+
+feed.add_command(serve)
+feed.add_command(verify)

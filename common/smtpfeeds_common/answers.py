@@ -1,0 +1,192 @@
+"""How commands print lists: one set of options, five formats, one place that prints.
+
+    table   to read; fits the terminal
+    json    one list
+    ndjson  one object a line, as rows come
+    csv     with a line of names; NA where nothing is known
+    tsv     the same with tabs, for cut and awk
+
+Rows go to the standard output, notes to stderr, below the table. Rows are written as they
+come. Colour is for terminals only, and for none where NO_COLOR is set.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from itertools import chain
+from typing import Any, Final, TypeVar
+
+import click
+
+from .columns import Column, Record, csv_field, plain, select, tsv_field
+from .table import Look, Table
+
+FORMATS: Final = ("table", "json", "ndjson", "csv", "tsv")
+#: Exit code of a question whose answer is: nothing.
+NOTHING_FOUND: Final = 1
+#: A terminal that does not say how wide it is.
+_WIDTH: Final = 80
+#: Where a callback keeps the columns of its command's answer: the reference is made from it.
+ANSWER: Final = "answer_columns"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """In which format and with which fields an answer is printed."""
+
+    format: str
+    columns: tuple[Column, ...]
+    #: The user named the fields: none is left out.
+    chosen: bool = False
+
+    @property
+    def is_table(self) -> bool:
+        """Whether a person reads it."""
+        return self.format == "table"
+
+
+def format_options(columns: Sequence[Column], *, more: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Add `--format`, `--json` and `--fields` to a command, and give it the `form` they say.
+
+    Args:
+        columns: of the command's answer.
+        more: formats besides those that every list has.
+    """
+
+    def decorate(command: F) -> F:
+        @click.option(
+            "--format",
+            "form",
+            type=click.Choice((*FORMATS, *more)),
+            default="table",
+            show_default=True,
+            help="A table to read; else rows for programs"
+            + ("; text: a published file's rows." if "text" in more else "."),
+        )
+        @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+        @click.option("--fields", metavar="NAME,…", help="Only these fields, in this order.")
+        @wraps(command)
+        def with_form(
+            *args: Any, form: str, as_json: bool, fields: str | None, **kwargs: Any
+        ) -> Any:
+            chosen = tuple(columns) if fields is None else select(columns, fields)
+            wanted = Form("json" if as_json else form, chosen, fields is not None)
+            return command(*args, form=wanted, **kwargs)
+
+        setattr(with_form, ANSWER, tuple(columns))
+        return with_form  # type: ignore[return-value]  # click's options change the signature
+
+    return decorate
+
+
+def write_records(records: Iterable[Record], form: Form, nothing: str) -> None:
+    """Write a list; ends the command with exit code 1 and a note where it is empty."""
+    rows = iter(records)
+    first = next(rows, None)
+    every: Iterator[Record] = chain(() if first is None else (first,), rows)
+    if form.format == "json":
+        _write_json(_json(record, form.columns) for record in every)
+    elif form.format == "ndjson":
+        _write(_json(record, form.columns) for record in every)
+    elif form.format == "csv":
+        _write_csv(every, form.columns)
+    elif form.format == "tsv":
+        names = [column.name for column in form.columns]
+        rows_of_text = ("\t".join(tsv_field(record[name]) for name in names) for record in every)
+        _write(chain(["\t".join(names)], rows_of_text))
+    elif first is not None:
+        _write_table(every, form)
+    if first is None:
+        nothing_found(nothing)
+
+
+def write_record(record: Record, form: Form) -> None:
+    """Write one object: as lines of name and value, or as its only row."""
+    if form.format == "json":
+        click.echo(json.dumps(_selected(record, form.columns), ensure_ascii=False, indent=1))
+    elif form.is_table:
+        from .columns import cell
+
+        width = max(len(column.head) for column in form.columns)
+        for column in form.columns:
+            click.echo(f"{column.head:{width}}  {cell(record[column.name])}")
+    else:
+        write_records([record], form, "")
+
+
+def note(text: str) -> None:
+    """Write a line to stderr, below what was written to the standard output until now."""
+    sys.stdout.flush()
+    click.echo(text, err=True)
+
+
+def nothing_found(message: str) -> None:
+    """Write that there is nothing, and end with exit code 1."""
+    note(message)
+    raise click.exceptions.Exit(NOTHING_FOUND)
+
+
+def look() -> Look:
+    """Where the standard output goes: how wide, and whether in colour."""
+    stream = sys.stdout
+    if not stream.isatty():
+        return Look(None)
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    try:
+        "…".encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return Look(_terminal_width(), colour, "~")
+    return Look(_terminal_width(), colour)
+
+
+def _terminal_width() -> int:
+    """COLUMNS, or what the terminal says."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _WIDTH
+    except (OSError, ValueError):
+        return _WIDTH
+
+
+def _write_table(records: Iterable[Record], form: Form) -> None:
+    table = Table(form.columns, look(), shed=not form.chosen)
+    _write(table.lines(records))
+    if table.left_out:
+        names = ",".join(column.name for column in table.left_out)
+        note(f"not shown at this width: {names} (--fields, or another --format)")
+
+
+def _write(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stdout.write(line + "\n")
+
+
+def _write_json(documents: Iterable[str]) -> None:
+    separator = "["
+    for document in documents:
+        sys.stdout.write(f"{separator}\n{document}")
+        separator = ","
+    sys.stdout.write("\n]\n" if separator == "," else "[]\n")
+
+
+def _write_csv(records: Iterable[Record], columns: Sequence[Column]) -> None:
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(column.name for column in columns)
+    writer.writerows([csv_field(record[c.name]) for c in columns] for record in records)
+
+
+def _json(record: Record, columns: Sequence[Column]) -> str:
+    return json.dumps(_selected(record, columns), ensure_ascii=False, separators=(",", ":"))
+
+
+def _selected(record: Record, columns: Sequence[Column]) -> Record:
+    return {column.name: plain(record[column.name]) for column in columns}

@@ -1,0 +1,146 @@
+"""The columns of a list that a command prints: names, kinds, and how a value is written.
+
+A command declares its columns once. The table, CSV, JSON, ``--fields``, the JSON
+schema in the reference and the completion of a shell all follow from them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final, Literal
+
+from .errors import SettingsError
+from .times import iso_utc
+
+Kind = Literal["text", "texts", "integer", "number", "boolean", "time", "date", "object"]
+Record = dict[str, Any]
+
+#: What CSV and TSV have where nothing is known, as in the feeds' own files.
+NOT_KNOWN: Final = "NA"
+#: What a spreadsheet would take for a formula.
+_FORMULA: Final = ("=", "+", "-", "@")
+_JSON_TYPES: Final[dict[str, dict[str, Any]]] = {
+    "text": {"type": "string"},
+    "texts": {"type": "array", "items": {"type": "string"}},
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "time": {"type": "string", "format": "date-time"},
+    "date": {"type": "string", "format": "date"},
+    "object": {"type": "object"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a list."""
+
+    #: Its name in JSON, in CSV and for ``--fields``.
+    name: str
+    kind: Kind = "text"
+    #: What it holds, for the reference.
+    help: str = ""
+    #: Its head in a table, where that is not the name.
+    title: str = ""
+    #: A narrow terminal goes without the columns of the largest rank; 0 is always shown.
+    rank: int = 0
+    #: How narrow a table may make it, with an ellipsis in place of the rest; 0: never shortened.
+    least: int = 0
+    #: Shorten in the middle, as an address whose two ends matter.
+    middle: bool = False
+    #: The colour of a value in a terminal: red, yellow, green, or none.
+    colour: Callable[[Any], str | None] | None = None
+
+    @property
+    def head(self) -> str:
+        """What stands over it in a table; times say that they are UTC."""
+        title = self.title or self.name.replace("_", " ")
+        return f"{title} UTC" if self.kind == "time" else title
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its cells stand to the right."""
+        return self.kind in {"integer", "number"}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, datetime):
+        return iso_utc(value)
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def csv_field(value: Any) -> str:
+    """A value in CSV: NA where nothing is known, and no text is a spreadsheet's formula."""
+    text = _text(value)
+    return "'" + text if isinstance(value, str) and text.startswith(_FORMULA) else text
+
+
+def tsv_field(value: Any) -> str:
+    """A value in TSV: tab, line feed, carriage return and backslash are escaped."""
+    text = _text(value).replace("\\", "\\\\").replace("\t", "\\t")
+    return text.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return NOT_KNOWN
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return " ".join(map(_text, value))
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_text(part)}" for key, part in value.items())
+    return str(plain(value))
+
+
+def cell(value: Any) -> str:
+    """A value in a table: no control character reaches the terminal."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return iso_utc(value).replace("T", " ").removesuffix("Z")
+    text = _text(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def select(columns: Sequence[Column], names: str) -> tuple[Column, ...]:
+    """The columns that `--fields` names, in its order.
+
+    Raises:
+        SettingsError: there is no such column.
+    """
+    by_name = {column.name.lower(): column for column in columns}
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name.lower() not in by_name:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name.lower(), by_name, n=1)
+            hint = f"did you mean {by_name[near[0]].name}? " if near else ""
+            raise SettingsError(
+                f"--fields: there is no field {name!r}; {hint}There are "
+                + ", ".join(column.name for column in columns)
+            )
+    if not wanted:
+        raise SettingsError(
+            "--fields: name at least one of " + ", ".join(column.name for column in columns)
+        )
+    return tuple(dict.fromkeys(by_name[name.lower()] for name in wanted))
+
+
+def json_schema(columns: Sequence[Column]) -> dict[str, Any]:
+    """JSON Schema of one record: every field is there, null where nothing is known."""
+    properties = {}
+    for column in columns:
+        one = dict(_JSON_TYPES[column.kind])
+        one["type"] = [one["type"], "null"]
+        properties[column.name] = one | ({"description": column.help} if column.help else {})
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [column.name for column in columns],
+        "additionalProperties": False,
+    }

@@ -1,0 +1,132 @@
+"""A table that fits the terminal. Pure: records and a width in, lines out.
+
+In a terminal a row is one line, never longer than the terminal is wide: long names
+and IPv6 addresses are shortened with an ellipsis, then columns are left out, the least
+important first. In a pipe nothing is shortened and nothing left out: a program reads it.
+The first ``SAMPLE_ROWS`` records decide the widths; the rest is written as it comes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Final
+
+from .columns import Column, Record, cell
+
+#: Records that are held to find the widths.
+SAMPLE_ROWS: Final = 1_000
+GAP: Final = 2
+_COLOURS: Final = {"red": "\x1b[31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
+_BOLD: Final = "\x1b[1m"
+_END: Final = "\x1b[0m"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Where a table is written."""
+
+    #: Columns of the terminal; None: a pipe or a file.
+    width: int | None
+    colour: bool = False
+    ellipsis: str = "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which columns are shown, and how wide."""
+
+    columns: tuple[Column, ...]
+    widths: tuple[int, ...]
+    left_out: tuple[Column, ...] = ()
+
+
+def lay_out(
+    columns: Sequence[Column], sample: Sequence[Sequence[str]], width: int | None, *, shed: bool
+) -> Layout:
+    """Choose columns and widths.
+
+    Args:
+        columns: all that could be shown.
+        sample: the cells of the first rows.
+        width: of the terminal; None: as wide as it needs.
+        shed: columns may be left out.
+    """
+    whole = [
+        max(len(column.head), *(len(row[place]) for row in sample), 0)
+        for place, column in enumerate(columns)
+    ]
+    if width is None:
+        return Layout(tuple(columns), tuple(whole))
+    least = [
+        max(len(column.head), min(need, column.least)) if column.least else need
+        for column, need in zip(columns, whole, strict=True)
+    ]
+    shown = list(range(len(columns)))
+    by_rank = sorted(shown, key=lambda place: (-columns[place].rank, -place))
+    for place in by_rank:
+        if not shed or columns[place].rank == 0 or _total(least[i] for i in shown) <= width:
+            break
+        shown.remove(place)
+    widths = {place: least[place] for place in shown}
+    spare = max(0, width - _total(widths.values()))
+    for place in shown:
+        grown = min(spare, whole[place] - widths[place])
+        widths[place] += grown
+        spare -= grown
+    left_out = tuple(column for place, column in enumerate(columns) if place not in widths)
+    return Layout(tuple(columns[i] for i in shown), tuple(widths.values()), left_out)
+
+
+class Table:
+    """Records as the lines of a table."""
+
+    def __init__(self, columns: Sequence[Column], look: Look, *, shed: bool = True) -> None:
+        self._columns, self._look, self._shed = columns, look, shed
+        #: Known once the first line is there.
+        self.left_out: tuple[Column, ...] = ()
+
+    def lines(self, records: Iterable[Record]) -> Iterator[str]:
+        """The head, then a line each."""
+        rest = iter(records)
+        sample = list(islice(rest, SAMPLE_ROWS))
+        cells = [[cell(record[c.name]) for c in self._columns] for record in sample]
+        layout = lay_out(self._columns, cells, self._look.width, shed=self._shed)
+        self.left_out = layout.left_out
+        head = self._line(layout, [column.head for column in layout.columns])
+        yield f"{_BOLD}{head}{_END}" if self._look.colour else head
+        for record in chain(sample, rest):
+            yield self._line(layout, [cell(record[c.name]) for c in layout.columns], record)
+
+    def _line(self, layout: Layout, cells: list[str], record: Record | None = None) -> str:
+        last = len(cells) - 1
+        parts = []
+        for place, (column, width) in enumerate(zip(layout.columns, layout.widths, strict=True)):
+            text = cells[place]
+            if self._look.width is not None and column.least:
+                text = shorten(text, width, self._look.ellipsis, middle=column.middle)
+            if column.is_number:
+                padded = text.rjust(width)
+            else:
+                padded = text if place == last else text.ljust(width)
+            if record is not None and self._look.colour and column.colour is not None:
+                colour = column.colour(record[column.name])
+                if colour is not None:
+                    padded = _COLOURS[colour] + padded + _END
+            parts.append(padded)
+        return (" " * GAP).join(parts).rstrip()
+
+
+def shorten(text: str, width: int, ellipsis: str, *, middle: bool = False) -> str:
+    """A text of at most so many characters, the ellipsis among them."""
+    if len(text) <= width:
+        return text
+    kept = max(0, width - len(ellipsis))
+    if not middle:
+        return text[:kept].rstrip() + ellipsis
+    tail = kept // 3
+    return text[: kept - tail] + ellipsis + text[len(text) - tail :]
+
+
+def _total(widths: Iterable[int]) -> int:
+    each = list(widths)
+    return sum(each) + GAP * (len(each) - 1)
