@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from smtpfeeds_common.answers import Form, format_options, note, write_record
+from smtpfeeds_common.answers import Form, format_options, note, write_record, write_records
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.times import iso_utc
 
@@ -47,7 +47,10 @@ def clock(settings: "AggregatorSettings", form: Form) -> None:
         "in_doubt": ", ".join(status.doubts),
         "detail": status.doubt,
     }
-    write_record(record, form)
+    if form.is_table:
+        write_record(record, form)
+    else:
+        write_records([record], form, "")
     if form.is_table and not status.doubt:
         note("The clock is not in doubt.")
 
