@@ -74,6 +74,11 @@ COMMANDS: Final = {
     "demo": Entry(
         "smtpfeeds_deploy.cli:demo", "single-host", "Show the whole pipeline with made-up clients."
     ),
+    "shipped": Entry(
+        "smtpfeeds_common.shipped_command:shipped",
+        "",
+        "List and write out units, broker scripts and examples.",
+    ),
 }
 
 
