@@ -72,7 +72,7 @@ def _make(current: Path, aside: Path, unfinished: Path) -> None:
     generations = Generations(aside, unfinished, public=True)
     generations.prepare()
     folder = generations.path(current.name)
-    shutil.copytree(current, folder, copy_function=link_or_copy)
+    shutil.copytree(current, folder, copy_function=_link)
     sync_directory(folder)
     (aside / CURRENT).symlink_to(Path(GENERATIONS) / current.name)
     for file in folder.iterdir():
@@ -80,8 +80,7 @@ def _make(current: Path, aside: Path, unfinished: Path) -> None:
     sync_directory(aside)
 
 
-def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """One more name for a file; a copy where the file system has no hard links."""
+def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:
