@@ -61,6 +61,7 @@ acceptance: setup test-programs ## acceptance with the large origin tables: ASN_
 .PHONY: docs
 docs: setup ## the reference pages, from the code
 	.venv/bin/python docs/make_reference.py
+	.venv/bin/python docs/make_licences.py
 
 .PHONY: pictures
 pictures: setup ## the README's pictures, from the demo's data (needs chromium)

@@ -102,6 +102,16 @@ class AggregatorSettings:
     publisher_licence: str = setting(
         "CC0-1.0", help="the licence of the published feeds, in each file's header"
     )
+    archive_days: int = setting(
+        30,
+        minimum=0,
+        maximum=3650,
+        unit="days",
+        help="past editions kept in `archive/`, the first of each UTC day; 0: none",
+    )
+    misp_days: int = setting(
+        30, minimum=9, maximum=3650, unit="days", help="past days kept in the MISP feed `misp/`"
+    )
     signing_key_file: str = setting(
         "",
         help="sign each edition with this secret key of minisign, which `smtpfeeds publish keygen` "

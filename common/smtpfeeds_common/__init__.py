@@ -3,7 +3,7 @@
 Each thing is here once; a lint contract holds the order, from the command down to the errors:
 
     cli, command_end, config_option     the command `smtpfeeds`, how it ends, options of all parts
-    extras, shipped                     what installs a part; files that wheels carry
+    extras, shipped, shipped_command    what installs a part; files that wheels carry
     spool/                              events on disk until they are delivered (sqlite3 lives here)
     supervision, backoff, signals       child processes; waits between attempts; stop and reload
     systemd, users, logs                ready and alive; whom a program becomes; what it logs

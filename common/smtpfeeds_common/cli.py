@@ -37,17 +37,12 @@ COMMANDS: Final = {
     "feed": Entry(
         "smtpfeeds_aggregator.cli.feed:feed",
         "aggregator",
-        "List, show, compare, serve and verify the feeds.",
+        "List, show, serve and verify the feeds.",
     ),
     "query": Entry(
         "smtpfeeds_aggregator.cli.query:query",
         "aggregator",
         "Ask what is known of addresses, prefixes and ASNs.",
-    ),
-    "filter": Entry(
-        "smtpfeeds_aggregator.cli.filter:filter_lines",
-        "aggregator",
-        "Print the lines of a log that hold a known address.",
     ),
     "sensors": Entry(
         "smtpfeeds_aggregator.cli.sensors:sensors", "aggregator", "List and purge sensors."
@@ -78,6 +73,11 @@ COMMANDS: Final = {
     "up": Entry("smtpfeeds_deploy.cli:up", "single-host", "Run everything on this one host."),
     "demo": Entry(
         "smtpfeeds_deploy.cli:demo", "single-host", "Show the whole pipeline with made-up clients."
+    ),
+    "shipped": Entry(
+        "smtpfeeds_common.shipped_command:shipped",
+        "",
+        "List and write out units, broker scripts and examples.",
     ),
 }
 

@@ -5,13 +5,18 @@ people read and edit them, below ``deploy``.
 """
 
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from .errors import SettingsError
 
+#: What is shipped, by folder below ``deploy``; the build configuration has the same list.
+FOLDERS: Final = ("containers", "nginx", "postgresql", "rabbitmq", "requirements", "systemd")
+#: Locked packages that a checkout needs for its tests alone.
+_NOT_SHIPPED: Final = frozenset({"requirements/dev.txt", "requirements/intelmq.txt"})
 #: From this file to a checkout's folder of the same files.
 _CHECKOUT: Final = Path(__file__).parents[2] / "deploy"
+_RUNNABLE: Final = ".sh"
 
 
 def shipped_file(name: str) -> bytes:
@@ -20,12 +25,46 @@ def shipped_file(name: str) -> bytes:
     Raises:
         SettingsError: this installation lacks it.
     """
-    packaged = files("smtpfeeds_common").joinpath("shipped", *name.split("/"))
-    if packaged.is_file():
-        return packaged.read_bytes()
     try:
-        return (_CHECKOUT / name).read_bytes()
+        return (_root() / name).read_bytes()
     except OSError as exc:
         raise SettingsError(
             f"the file {name} is missing from this installation of smtpfeeds; install it again"
         ) from exc
+
+
+def shipped_names() -> list[str]:
+    """The names of all files, in order."""
+    root = _root()
+    paths = (path for folder in FOLDERS for path in (root / folder).rglob("*") if path.is_file())
+    names = {path.relative_to(root).as_posix() for path in paths}
+    return sorted(names - _NOT_SHIPPED)
+
+
+def write_shipped(folder: Path, name: str) -> Path:
+    """Write one file below a folder; returns where it is. What is there under its name stays.
+
+    Raises:
+        SettingsError: it cannot be written, or another file of that name is there.
+    """
+    path = folder / PurePosixPath(name)
+    content = shipped_file(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.read_bytes() == content:
+            return path
+        with path.open("xb") as stream:
+            stream.write(content)
+        path.chmod(0o755 if path.suffix == _RUNNABLE else 0o644)
+    except FileExistsError as exc:
+        raise SettingsError(
+            f"{path} is there and differs from the file of this version; move it away first"
+        ) from exc
+    except OSError as exc:
+        raise SettingsError(f"cannot write {path}: {exc.strerror}") from exc
+    return path
+
+
+def _root() -> Path:
+    packaged = Path(str(files("smtpfeeds_common"))) / "shipped"
+    return packaged if packaged.is_dir() else _CHECKOUT

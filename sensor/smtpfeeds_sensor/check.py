@@ -10,6 +10,7 @@ from smtpfeeds_common.users import find_user, only_root_reads
 from .edge import listen
 from .process.configuration import SECRET_FILES, read_credentials
 from .process.descriptors import files_needed, hard_limit
+from .process.modules import import_used
 from .service import make_personas
 from .settings import SensorSettings
 
@@ -28,6 +29,7 @@ def check_all(settings: SensorSettings) -> Iterator[str]:
     """
     places = listen.parse_listen(settings.listen, listen.passed_sockets(os.environ))
     make_personas(settings)
+    import_used(settings)
     find_user(settings.user)
     read_credentials(settings)
     yield from _about_sockets(settings, len(places))

@@ -29,6 +29,7 @@ from .edge.refused_by_kernel import RefusedByKernel
 from .process.configuration import Configuration
 from .process.descriptors import fit
 from .process.folder import make_folder
+from .process.modules import import_used
 from .process.readiness import announce
 from .process.workers import open_for_workers, run_workers
 from .service import SensorService
@@ -47,6 +48,7 @@ def run_sensor(stated: SensorSettings, read: Callable[[], SensorSettings]) -> No
     Raises:
         SettingsError, SpoolError: it cannot start.
     """
+    import_used(stated)
     places = _places(stated)
     user = find_user(stated.user)
     settings = fit(stated, len(places))

@@ -15,7 +15,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -29,7 +29,6 @@ from smtpfeeds_common.systemd import is_notified, notify_progress
 from .counters import new_counters
 from .delivery.deliver import Delivery
 from .delivery.housekeeping import Housekeeping
-from .delivery.publisher import BrokerLink
 from .delivery.recorder import Recorder, Writing
 from .delivery.spools import bounds, left_over_spools, spool_path
 from .delivery.thread import DeliveryThread
@@ -39,11 +38,14 @@ from .edge.listen import Opened, target_bits
 from .edge.periodic import Periodic
 from .edge.reactor import Reactor
 from .edge.reception import Reception
-from .metrics import MetricsServer
 from .process.configuration import Credentials
 from .settings import SensorSettings, host_name, read_public_addresses
 from .smtp.dialogue import Rules
 from .smtp.personas import Personas
+
+if TYPE_CHECKING:
+    from .delivery.publisher import BrokerLink
+    from .metrics import MetricsServer
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +191,8 @@ class SensorService:
         settings = self._settings
         if not settings.broker:
             return Housekeeping(path, self.spool.bounds, self.count, self._clock)
+        from .delivery.publisher import BrokerLink  # pika, where there is a broker
+
         link = BrokerLink(
             self._credentials.brokers,
             sensor=settings.name,
@@ -208,6 +212,8 @@ class SensorService:
 
     def _listen_for_metrics(self) -> None:
         if self._settings.metrics_listen:
+            from .metrics import MetricsServer
+
             self._metrics = MetricsServer(
                 self._settings.metrics_listen, self._gauges, self.count, worker=self._worker
             )

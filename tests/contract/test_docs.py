@@ -102,3 +102,15 @@ def test_every_link_between_pages_leads_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_licences_name_every_locked_package_and_the_extras_that_install_it() -> None:
+    page = (ROOT / "docs" / "reference" / "licences.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    head, *listed = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+    for column, extra in list(enumerate(head))[2:]:
+        lock = (ROOT / "deploy" / "requirements" / f"{extra}.txt").read_text(encoding="utf-8")
+        locked = set(re.findall(r"^([a-z0-9._-]+)==", lock, re.MULTILINE))
+        assert {row[0] for row in listed if row[column] == "x"} == locked, extra
+    assert head[2:] == ["sensor", "sensor-tls", "aggregator", "single-host"]
+    assert all(row[1] and row[1] != "see the package" for row in listed)

@@ -74,6 +74,12 @@ def feeds(settings: AggregatorSettings) -> Path:
     return Path(settings.feeds_dir) / "feeds"
 
 
+def files_below(folder: Path) -> set[str]:
+    """The paths of all files of a folder."""
+    folder = folder.resolve()
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
 def observe(
     connection: Connection,
     ip: str,
@@ -213,7 +219,7 @@ def test_sums_are_what_sha256sum_reads(
         text=True,
     )
     names = {line.partition(":")[0] for line in checked.stdout.splitlines()}
-    assert names == {path.name for path in current.iterdir()} - {"SHA256SUMS"}
+    assert names == files_below(current) - {"SHA256SUMS"}
     assert "manifest.json" in names
 
 
@@ -227,9 +233,11 @@ def test_manifest_tells_what_the_files_hold(
     assert told["expires"] == "2026-11-23T12:00:00Z"  # one moment of the grid missed
     assert told["window"] == {"start": "2026-11-16T11:00:00Z", "end": "2026-11-23T11:00:00Z"}
     assert told["origin_generation"] == "table-1"
-    assert sorted(told["files"]) == sorted(
-        path.name for path in (feeds / "current").iterdir() if path.name.startswith("smtp")
-    )
+    assert set(told["files"]) == {
+        name
+        for name in files_below(feeds / "current")
+        if name.startswith(("smtp", "misp/", "archive/"))
+    }
     for name, file in told["files"].items():
         assert file["sha256"] == sha256((feeds / name).read_bytes()).hexdigest()
         assert file["sha256"] == sha256((feeds / told["base"] / name).read_bytes()).hexdigest()
@@ -319,8 +327,9 @@ def test_files_are_world_readable_whatever_the_umask(
     finally:
         os.umask(before)
     current = (feeds / "current").resolve()
-    for path in current.iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    for path in current.rglob("*"):
+        wanted = 0o755 if path.is_dir() else 0o644
+        assert stat.S_IMODE(path.stat().st_mode) == wanted
     for folder in (current, current.parent, feeds, feeds.parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 

@@ -9,8 +9,7 @@ Where the settings come from, the first that is given:
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -107,31 +106,18 @@ def database_options(command: F) -> F:
     def with_settings(
         *args: Any, config: Path | None, dsn: str | None, folder: Path | None, **kwargs: Any
     ) -> Any:
-        with database_settings(config, dsn, folder) as settings:
-            return command(*args, settings=settings, **kwargs)
+        config, dsn, folder = _given(config, dsn, folder)
+        try:
+            return command(*args, settings=_settings(config, dsn, folder), **kwargs)
+        except DatabaseUnavailable as exc:
+            folder = folder or _usual_folder(config, dsn)
+            if folder is None:
+                raise
+            raise DatabaseUnavailable(
+                f"is `smtpfeeds up --dir {folder}` running? {exc.message}"
+            ) from exc
 
     return with_settings  # type: ignore[return-value]  # click's options change the signature
-
-
-@contextmanager
-def database_settings(
-    config: Path | None, dsn: str | None, folder: Path | None
-) -> "Iterator[AggregatorSettings]":
-    """The settings that the options make; where the database is away, which program is asked for.
-
-    Raises:
-        DatabaseUnavailable: what used the settings found no database.
-    """
-    config, dsn, folder = _given(config, dsn, folder)
-    try:
-        yield _settings(config, dsn, folder)
-    except DatabaseUnavailable as exc:
-        folder = folder or _usual_folder(config, dsn)
-        if folder is None:
-            raise
-        raise DatabaseUnavailable(
-            f"is `smtpfeeds up --dir {folder}` running? {exc.message}"
-        ) from exc
 
 
 def _given(

@@ -21,9 +21,15 @@ from .written import Written, write_checked
 class Document(Protocol):
     """How one kind of file is written and read back; a module is one."""
 
-    SUFFIX: str
-    #: Between two rows.
-    SEPARATOR: str
+    @property
+    def SUFFIX(self) -> str:
+        """The end of the file's name."""
+        ...
+
+    @property
+    def SEPARATOR(self) -> str:
+        """What stands between two rows."""
+        ...
 
     def header(self, frame: Frame) -> str:
         """What comes before the rows."""

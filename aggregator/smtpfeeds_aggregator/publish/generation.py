@@ -96,6 +96,11 @@ class FeedsDirectory:
                 return generated_at((folder / MANIFEST).read_bytes())
         return None
 
+    def current(self) -> Path | None:
+        """The generation that is published, by its own name; None if there is none yet."""
+        current = self._generations.current()
+        return current if current is not None and current.is_dir() else None
+
     @contextmanager
     def new_generation(self, now: datetime) -> Iterator["Generation"]:
         """A directory to write a generation into; removed unless it was published."""

@@ -72,7 +72,7 @@ def _make(current: Path, aside: Path, unfinished: Path) -> None:
     generations = Generations(aside, unfinished, public=True)
     generations.prepare()
     folder = generations.path(current.name)
-    shutil.copytree(current, folder, copy_function=_link)
+    shutil.copytree(current, folder, copy_function=link_or_copy)
     sync_directory(folder)
     (aside / CURRENT).symlink_to(Path(GENERATIONS) / current.name)
     for file in folder.iterdir():
@@ -80,7 +80,8 @@ def _make(current: Path, aside: Path, unfinished: Path) -> None:
     sync_directory(aside)
 
 
-def _link(source: str, target: str) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """One more name for a file; a copy where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,6 +1,7 @@
 """The manifest beside the feeds: its times, what each file holds, and what was left out."""
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ def manifest(
     origin: str | None,
     lists: str,
     base: str,
+    changes_since: datetime | None = None,
     public_key: str | None = None,
 ) -> dict[str, Any]:
     """The manifest of a generation.
@@ -39,6 +41,7 @@ def manifest(
         origin: the origin table, where there is one.
         lists: the generation of the lists of scanners and mailers.
         base: where this very generation is, below the published directory.
+        changes_since: the edition that the changes are compared with, where there is one.
         public_key: whose signature stands beside it, where there is one.
     """
     return {
@@ -53,6 +56,7 @@ def manifest(
         "licence": frame.licence,
         "notice": NOTICE,
         "public_key": public_key,
+        "changes_since": None if changes_since is None else iso(changes_since),
         "origin_generation": origin,
         "list_generation": lists,
         "special_purpose_registries": AS_OF,

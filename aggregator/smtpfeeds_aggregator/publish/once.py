@@ -26,6 +26,7 @@ from ..store.reading import ALIVE_S
 from .check import check_feed
 from .chunks import FeedRows
 from .columns import Window
+from .continued import Continued
 from .documents import write_documents
 from .edition import MANIFEST, SIGNATURE, SUMS
 from .entries import Frame
@@ -50,6 +51,7 @@ from .snapshot import (
 )
 from .status import StatusFile
 from .stopping import KeepGoing, PublishStopped, each_guarded, go_on, guarded
+from .withdrawn import Withdrawn
 from .written import Written
 
 logger = logging.getLogger(__name__)
@@ -177,12 +179,21 @@ class _Publication:
             if self._table is not None:
                 window = with_origins(stored, self._table, self._keep_going)
             names = self._names(window)
-            left_out = LeftOut.by_settings(self._settings, self._store.exclusions())
+            excluded = list(self._store.exclusions())
+            continued = Continued(
+                self._settings,
+                self._directory.path,
+                self._directory.current(),
+                self._now,
+                Withdrawn(self._directory.path, excluded),
+                self._keep_going,
+            )
+            left_out = LeftOut.by_settings(self._settings, excluded)
             published, left_out_counts = left_out.apply(window)
-            files = self._write(generation, published, names, left_out_counts)
+            files = self._write(generation, published, names, left_out_counts, continued)
             self._switch(generation)
             changed = self._write_back(stored, window, names)
-        self._directory.prune(self._settings.generations_kept)
+        continued.published(self._directory.prune)
         outcome = Published(
             generation.final,
             self._now,
@@ -231,11 +242,13 @@ class _Publication:
         window: Window,
         names: dict[int, str],
         left_out: dict[str, Counter[str]],
+        continued: Continued,
     ) -> list[FeedFile]:
         lists = self._lists.on(self._now.date())
         judgements = judge_window(window, self._store.sensors_alive(ALIVE_S), lists)
         every: list[FeedFile] = []
         more: list[Written] = []
+        feeds: dict[str, FeedRows] = {}
         not_written: dict[str, str] = {}
         formats = self._settings.formats
         classes: dict[str, dict[str, int]] = {}
@@ -250,6 +263,7 @@ class _Publication:
                 now_s=int(self._now.timestamp()),
                 exact_counts=self._settings.publish_exact_counts,
             )
+            feeds[feed.name] = rows
             write_files(generation.partial, files, each_guarded(rows.chunks(), self._keep_going))
             check_feed(generation.partial, files, self._keep_going)
             documents, too_large = write_documents(
@@ -259,6 +273,8 @@ class _Publication:
             not_written |= too_large
             classes[feed.name] = judgements.count(columns.address)
             every += files
+        more += continued.write(generation.partial, window, judgements, feeds, every)
+        not_written |= continued.not_written
         self._write_page(generation.partial, window, judgements, names, every, more)
         content = manifest(
             self._frame(FEEDS[0]),
@@ -270,6 +286,7 @@ class _Publication:
             None if self._table is None else self._table.generation,
             self._lists.generation,
             generation.base,
+            continued.changes_since,
             None if self._signer is None else self._signer.public_key,
         )
         self._write_signed(generation, MANIFEST, encode(content))

@@ -32,10 +32,16 @@ class Written:
 
 
 def write_whole(folder: Path, name: str, octets: bytes, feed: str | None = None) -> Written:
-    """Write a small file, plain alone."""
+    """Write a small file, plain alone, and read it back.
+
+    Raises:
+        PublishError: what is on disk is not what was written.
+    """
     path = folder / name
     with path.open("xb") as stream:
         stream.write(octets)
+    if path.read_bytes() != octets:
+        raise PublishError(f"{name}: what is on disk is not what was written")
     return Written(name, len(octets), hashlib.sha256(octets).hexdigest(), feed)
 
 

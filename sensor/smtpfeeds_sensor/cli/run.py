@@ -9,6 +9,7 @@ from smtpfeeds_common import logs
 from smtpfeeds_common.config_option import as_option, check_as
 
 from .. import settings as sensor_settings
+from ..process.modules import leave_out_unused
 from .group import config_of_sensor, sensor
 
 
@@ -20,9 +21,10 @@ def run(config: Path | None) -> None:
     SIGHUP reads settings, certificates and passwords again: lists of networks, brokers, keys and
     passwords are taken over; other settings need a restart.
     """
+    settings = sensor_settings.load(config)
+    leave_out_unused(settings)
     from ..run import run_sensor
 
-    settings = sensor_settings.load(config)
     logs.configure(settings.log_level, settings.log_format)
     read_again = functools.partial(sensor_settings.load, config, look_at_files=False)
     run_sensor(settings, read_again)

@@ -3,9 +3,7 @@
 import zlib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
-
-from twisted.internet.ssl import CertificateOptions
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..counters import new_counters
 from ..delivery.recorder import Recorder
@@ -14,6 +12,10 @@ from ..smtp.dialogue import Rules
 from ..smtp.names import SensorNames
 from ..smtp.personas import Persona, Personas
 from .limits import Deadlines, Networks, SourceLimits
+
+if TYPE_CHECKING:
+    # In a sensor without STARTTLS it is not even installed.
+    from .tls import TlsContext
 
 #: Local addresses whose names are kept; past it they are written anew.
 MAX_NAMES: Final = 4096
@@ -52,7 +54,7 @@ class Reception:
     max_connections: int = 10_000
     max_unsent_bytes: int = 16_384
     max_tls_connections: int = 1000
-    tls_context: CertificateOptions | None = None
+    tls_context: "TlsContext | None" = None
     in_tls: int = 0
     #: When the last client connected, on the reactor's clock; None: not since the start.
     last_client_s: float | None = None

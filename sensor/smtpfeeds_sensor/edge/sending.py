@@ -10,7 +10,6 @@ Twisted's buffer, which Twisted does not publish.
 from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 #: What became of octets to send: on their way; the client is gone; it left too much unread.
@@ -70,6 +69,9 @@ class Sender:
     def _send_buffered(self, octets: bytes, max_unsent_bytes: int) -> int:
         transport = self.transport
         if self.in_tls:
+            # Without STARTTLS this is not installed.
+            from twisted.protocols.tls import TLSMemoryBIOProtocol
+
             # Past Twisted's gathering of small writes: a reply is whole, and counts at once.
             TLSMemoryBIOProtocol.write(transport.protocol, octets)
         else:

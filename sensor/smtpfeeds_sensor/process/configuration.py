@@ -9,14 +9,16 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.logs import fields
 
-from ..delivery.publisher import Broker, read_brokers
-from ..edge.tls import TlsContext, make_context
 from ..settings import SensorSettings, host_name
+
+if TYPE_CHECKING:
+    from ..delivery.publisher import Broker
+    from ..edge.tls import TlsContext
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +46,8 @@ class Credentials:
     """What the settings name and only the sensor may know."""
 
     #: None: STARTTLS is not offered.
-    tls: TlsContext | None
-    brokers: Sequence[Broker]
+    tls: "TlsContext | None"
+    brokers: "Sequence[Broker]"
 
 
 def read_credentials(settings: SensorSettings) -> Credentials:
@@ -54,9 +56,23 @@ def read_credentials(settings: SensorSettings) -> Credentials:
     Raises:
         SettingsError: one of them cannot be used.
     """
-    return Credentials(
-        tls=make_context(settings, host_name(settings)), brokers=read_brokers(settings)
-    )
+    return Credentials(tls=_read_tls(settings), brokers=_read_brokers(settings))
+
+
+def _read_tls(settings: SensorSettings) -> "TlsContext | None":
+    if settings.tls == "off":
+        return None
+    from ..edge.tls import make_context  # pyOpenSSL is used here alone
+
+    return make_context(settings, host_name(settings))
+
+
+def _read_brokers(settings: SensorSettings) -> "Sequence[Broker]":
+    if not settings.broker:
+        return ()
+    from ..delivery.publisher import read_brokers  # pika is used there alone
+
+    return read_brokers(settings)
 
 
 class Configuration:
@@ -112,8 +128,8 @@ class Configuration:
         tls, brokers = self.credentials.tls, self.credentials.brokers
         try:
             if settings.tls == "files":
-                tls = make_context(settings, host_name(settings))
-            brokers = read_brokers(settings)
+                tls = _read_tls(settings)
+            brokers = _read_brokers(settings)
         except SettingsError as exc:
             logger.error(  # noqa: TRY400 - the message is the reason
                 "certificates and passwords cannot be read again; those in use stay",

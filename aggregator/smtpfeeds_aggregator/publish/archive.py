@@ -1,0 +1,203 @@
+"""The archive: one edition of each UTC day, for a retention of its own.
+
+    archive/index.json                          which days there are
+    archive/2026-11-23/smtpgreet.ndjson.gz      the first edition of that day
+
+The archive is in every generation, by hard links, so that manifest and SHA256SUMS cover it and one
+switch changes it with the rest. A past day changes only where an address was excluded or forgotten.
+"""
+
+import csv
+import gzip
+import logging
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from isal import igzip
+
+from smtpfeeds_common.logs import fields
+
+from .files import COMPRESSED, FeedFile
+from .formats import csv_file as csv_format
+from .formats import ndjson as ndjson_format
+from .formats.ndjson import iso
+from .layout import link_or_copy
+from .stopping import KeepGoing, guarded
+from .withdrawn import Withdrawn
+from .written import Written, write_whole
+
+logger = logging.getLogger(__name__)
+
+FOLDER: Final = "archive"
+INDEX: Final = f"{FOLDER}/index.json"
+#: Raised when a field of the index changes its meaning or goes.
+VERSION: Final = 1
+#: As `files` compresses.
+_LEVEL: Final = 2
+#: The first of these that is published is archived.
+_ARCHIVED: Final = (ndjson_format, csv_format)
+
+
+class ArchivedFile(msgspec.Struct, frozen=True):
+    """One file of a past day."""
+
+    feed: str
+    addresses: int
+    bytes: int
+    sha256: str
+
+
+class Day(msgspec.Struct, frozen=True):
+    """One day; `files` are below the folder of the index."""
+
+    day: date
+    generated: str
+    files: dict[str, ArchivedFile]
+
+
+class Index(msgspec.Struct, frozen=True):
+    """The days that there are, the newest first."""
+
+    version: int
+    days: list[Day]
+
+
+def write_archive(
+    folder: Path,
+    before: Path | None,
+    files: Iterable[FeedFile],
+    now: datetime,
+    *,
+    days: int,
+    withdrawn: Withdrawn,
+    keep_going: KeepGoing,
+) -> list[Written]:
+    """Write the archive of a generation.
+
+    Args:
+        folder: of the generation.
+        before: the generation before, where there is one.
+        files: of this generation, written and checked.
+        now: when it is made.
+        days: how many days are kept, today included.
+        withdrawn: what is not published any more.
+        keep_going: asked now and then.
+    """
+    (folder / FOLDER).mkdir()
+    today = now.date()
+    kept = [
+        _carried(folder, before, day, withdrawn, keep_going)
+        for day in _days(before)
+        if today - timedelta(days=days) < day.day <= today
+    ]
+    if all(day.day != today for day in kept):
+        kept.insert(0, _archived(folder, files, now))
+    kept.sort(key=lambda day: day.day, reverse=True)
+    octets = msgspec.json.format(msgspec.json.encode(Index(VERSION, kept)), indent=2) + b"\n"
+    return [
+        write_whole(folder, INDEX, octets),
+        *(
+            Written(f"{FOLDER}/{name}", file.bytes, file.sha256, file.feed, file.addresses)
+            for day in kept
+            for name, file in day.files.items()
+        ),
+    ]
+
+
+def _days(before: Path | None) -> list[Day]:
+    if before is None or not (before / INDEX).exists():
+        return []
+    try:
+        return msgspec.json.decode((before / INDEX).read_bytes(), type=Index).days
+    except msgspec.MsgspecError as exc:
+        # Whatever it was, the generations that are kept still hold it.
+        logger.warning("archive begins anew: its index is damaged", extra=fields(error=str(exc)))
+        return []
+
+
+def _archived(folder: Path, files: Iterable[FeedFile], now: datetime) -> Day:
+    """The first edition of a day: hard links to this edition's own files."""
+    day, entries = now.date(), {}
+    (folder / FOLDER / day.isoformat()).mkdir()
+    for file in _largest(files):
+        name = f"{day}/{file.compressed_name}"
+        link_or_copy(folder / file.compressed_name, folder / FOLDER / name)
+        entries[name] = ArchivedFile(
+            file.frame.feed.name,
+            file.counts.addresses,
+            file.compressed_size,
+            file.compressed_sha256,
+        )
+    return Day(day, iso(now), entries)
+
+
+def _largest(files: Iterable[FeedFile]) -> Iterator[FeedFile]:
+    """The file with all columns, one for each feed."""
+    files = list(files)
+    for form in _ARCHIVED:
+        if found := [file for file in files if file.format is form]:
+            yield from found
+            return
+
+
+def _carried(
+    folder: Path, before: Path | None, day: Day, withdrawn: Withdrawn, keep_going: KeepGoing
+) -> Day:
+    """A day of the generation before: the same files, or what is left of them."""
+    assert before is not None
+    keep_going()
+    (folder / FOLDER / day.day.isoformat()).mkdir()
+    entries = {}
+    for name, file in day.files.items():
+        source, target = before / FOLDER / name, folder / FOLDER / name
+        entries[name] = (
+            _cleaned(source, target, file, withdrawn, keep_going) if withdrawn.is_new else file
+        )
+        if not target.exists():
+            link_or_copy(source, target)
+    return Day(day.day, day.generated, entries)
+
+
+def _cleaned(
+    source: Path, target: Path, file: ArchivedFile, withdrawn: Withdrawn, keep_going: KeepGoing
+) -> ArchivedFile:
+    """Write what is left of a file; nothing where all of it is."""
+    is_csv = source.name.endswith(csv_format.SUFFIX + COMPRESSED)
+    address_of = _csv_address if is_csv else _ndjson_address
+    gone = 0
+    with (
+        gzip.open(source, "rb") as lines,
+        target.open("xb") as stream,
+        igzip.IGzipFile(  # type: ignore[no-untyped-call] # isal's
+            filename="", mode="wb", compresslevel=_LEVEL, fileobj=stream, mtime=0
+        ) as squeezed,
+    ):
+        for number, line in enumerate(guarded(lines, keep_going)):
+            if not (is_csv and number == 0) and withdrawn.holds(address_of(line)):
+                gone += 1
+            else:
+                squeezed.write(line)  # type: ignore[no-untyped-call] # isal's
+    if not gone:
+        target.unlink()
+        return file
+    octets = target.read_bytes()
+    return ArchivedFile(file.feed, file.addresses - gone, len(octets), sha256(octets).hexdigest())
+
+
+class _Address(msgspec.Struct):
+    ipaddr: str
+
+
+def _ndjson_address(line: bytes) -> str:
+    return _DECODER.decode(line).ipaddr
+
+
+def _csv_address(line: bytes) -> str:
+    return next(csv.reader([line.decode("ascii")]))[csv_format.COLUMNS.index("ipaddr")]
+
+
+_DECODER: Final = msgspec.json.Decoder(_Address)

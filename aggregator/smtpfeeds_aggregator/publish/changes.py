@@ -1,0 +1,218 @@
+"""What changed in a day: addresses that came, that left, and that are of another class.
+
+Each hour the addresses and classes of an edition are kept in a file beside the served directory,
+5 octets for an address of IPv4, for 25 hours. An edition is compared with the one that is
+nearest to 24 hours old; the manifest has its time as ``changes_since``. With no such file
+nothing is known to have changed.
+"""
+
+import logging
+import os
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from smtpfeeds_common.addresses import format_address
+from smtpfeeds_common.feeds import FEEDS
+from smtpfeeds_common.logs import fields
+
+from .columns import Rows, Window
+from .judgements import Judgements
+from .withdrawn import Withdrawn
+
+logger = logging.getLogger(__name__)
+
+SUFFIX: Final = "-changes.ndjson"
+FOLDER: Final = ".changes"
+_DAY: Final = timedelta(hours=24)
+_KEPT: Final = timedelta(hours=25)
+#: No two snapshots are nearer: at most 26 are kept, however often is published.
+_APART: Final = timedelta(minutes=59)
+_STAMP: Final = "%Y%m%dT%H%M%SZ"
+_FAMILIES: Final = (4, 6)
+
+
+class Change(msgspec.Struct, frozen=True, rename={"cls": "class", "cls_before": "class_before"}):
+    """One line; null where there is no class."""
+
+    change: str
+    ipaddr: str
+    category: str
+    cls: str | None
+    cls_before: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """Addresses of one family as sorted keys, and the place of each one's class."""
+
+    keys: Rows
+    cls: Rows
+
+    def places(self, other: "_Family") -> Rows:
+        """Where each key of another is here; -1 where it is not."""
+        at = np.searchsorted(self.keys, other.keys)
+        at[at == len(self.keys)] = 0
+        found = self.keys[at] == other.keys if len(self.keys) else np.zeros(len(other.keys), bool)
+        places: Rows = np.where(found, at, -1)
+        return places
+
+
+class Snapshot:
+    """The addresses and classes of both feeds."""
+
+    def __init__(self, families: Mapping[tuple[str, int], _Family], classes: tuple[str, ...]):
+        self.families, self.classes = families, classes
+
+    @classmethod
+    def of_window(cls, window: Window, judgements: Judgements) -> "Snapshot":
+        """What is published of a window."""
+        names = sorted({str(kind.cls) for kind in judgements.kinds})
+        of_kind = np.array([names.index(kind.cls) for kind in judgements.kinds] or [0], np.uint8)
+        families: dict[tuple[str, int], _Family] = {}
+        for feed, columns in zip(FEEDS, window.feeds, strict=True):
+            classes = of_kind[judgements.which[columns.address]]
+            four = columns.address < len(window.ipv4)
+            six = columns.address[~four] - len(window.ipv4)
+            octets = np.empty((len(six), 2), ">u8")
+            octets[:, 0], octets[:, 1] = window.high[six], window.low[six]
+            families[feed.name, 4] = _Family(window.ipv4[columns.address[four]], classes[four])
+            families[feed.name, 6] = _Family(octets.view("S16").ravel(), classes[~four])
+        return cls(families, tuple(names))
+
+    @classmethod
+    def read(cls, path: Path) -> "Snapshot":
+        """Read a file.
+
+        Raises:
+            ValueError: it is none.
+            OSError: it cannot be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                families: dict[tuple[str, int], _Family] = {
+                    (feed.name, family): _Family(
+                        stored[f"{feed.name}-{family}-keys"], stored[f"{feed.name}-{family}-cls"]
+                    )
+                    for feed in FEEDS
+                    for family in _FAMILIES
+                }
+                return cls(families, tuple(stored["classes"].tolist()))
+        except (KeyError, EOFError, zipfile.BadZipFile) as exc:
+            raise ValueError(f"{path} holds no snapshot: {exc}") from exc
+
+    def write(self, path: Path) -> None:
+        """Write a file that only its owner reads."""
+        columns: dict[str, Any] = {"classes": np.array(self.classes, np.str_)}
+        for (feed, family), part in self.families.items():
+            columns[f"{feed}-{family}-keys"] = part.keys
+            columns[f"{feed}-{family}-cls"] = part.cls
+        aside = path.with_name(f"{path.name}-{uuid.uuid4().hex}")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            np.savez(stream, **columns)
+        aside.replace(path)
+
+    def without(self, withdrawn: Withdrawn) -> "Snapshot":
+        """The same without what is not published any more."""
+        families = {}
+        for key, part in self.families.items():
+            packed = _packed(part.keys)
+            kept = np.array([each not in withdrawn.ranges for each in packed], bool)
+            families[key] = _Family(part.keys[kept], part.cls[kept])
+        return Snapshot(families, self.classes)
+
+    def since(self, before: "Snapshot", feed: str) -> Iterator[Change]:
+        """What changed in a feed, the added first, then the gone, then the others."""
+        pairs = [(before.families[feed, family], self.families[feed, family]) for family in (4, 6)]
+        for old, new in pairs:
+            for place in np.flatnonzero(old.places(new) < 0).tolist():
+                name = self.classes[new.cls[place]]
+                yield Change("added", _text(new.keys, place), feed, name, None)
+        for old, new in pairs:
+            for place in np.flatnonzero(new.places(old) < 0).tolist():
+                name = before.classes[old.cls[place]]
+                yield Change("gone", _text(old.keys, place), feed, None, name)
+        for old, new in pairs:
+            at = old.places(new)
+            for place in np.flatnonzero(at >= 0).tolist():
+                name, earlier = self.classes[new.cls[place]], before.classes[old.cls[at[place]]]
+                if name != earlier:
+                    yield Change("class", _text(new.keys, place), feed, name, earlier)
+
+
+def _packed(keys: Rows) -> list[bytes]:
+    width = 4 if keys.dtype.kind == "u" else 16
+    octets = (keys.astype(">u4") if width == 4 else keys).tobytes()
+    return [octets[at : at + width] for at in range(0, len(octets), width)]
+
+
+def _text(keys: Rows, place: int) -> str:
+    return format_address(_packed(keys[place : place + 1])[0])
+
+
+class Snapshots:
+    """The files that are kept beside the served directory."""
+
+    def __init__(self, directory: Path, now: datetime) -> None:
+        self._folder = directory / FOLDER
+        self._now = now.astimezone(UTC)
+
+    def nearest(self) -> tuple[Snapshot, datetime] | None:
+        """The one that is nearest to a day old, and its time."""
+        times = sorted(self._times(), key=lambda time: abs(self._now - time - _DAY))
+        for time in times:
+            try:
+                return Snapshot.read(self._path(time)), time
+            except (OSError, ValueError) as exc:
+                logger.warning("snapshot not read", extra=fields(error=str(exc)))
+        return None
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Keep one more, unless there is one of this hour; remove those that are too old."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        times = list(self._times())
+        known = {self._path(time) for time in times}
+        for path in self._folder.iterdir():
+            if path not in known:
+                path.unlink(missing_ok=True)
+        if not any(self._now - time < _APART for time in times):
+            snapshot.write(self._path(self._now))
+
+    def withdraw(self, withdrawn: Withdrawn) -> None:
+        """Take what is not published any more out of all of them."""
+        for time in self._times():
+            path = self._path(time)
+            try:
+                Snapshot.read(path).without(withdrawn).write(path)
+            except ValueError:
+                path.unlink(missing_ok=True)
+
+    def _times(self) -> Iterator[datetime]:
+        """Of the files that are neither too old nor from a time to come."""
+        if not self._folder.is_dir():
+            return
+        for path in sorted(self._folder.iterdir()):
+            try:
+                time = datetime.strptime(path.name, f"{_STAMP}.npz").replace(tzinfo=UTC)
+            except ValueError:
+                continue
+            if timedelta(0) <= self._now - time <= _KEPT:
+                yield time
+
+    def _path(self, time: datetime) -> Path:
+        return self._folder / f"{time:{_STAMP}}.npz"
+
+
+def read_back(octets: bytes) -> int:
+    """How many lines a file holds; raises ValueError where it is not of this format."""
+    if octets and not octets.endswith(b"\n"):
+        raise ValueError("the last line is cut")
+    return len(msgspec.json.Decoder(Change).decode_lines(octets))

@@ -1,0 +1,146 @@
+"""The files that go on from those of the edition before: changes, MISP feed, archive.
+
+`once` calls this at two moments: while a generation is written, and after it was published.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from smtpfeeds_common.feeds import FEEDS
+from smtpfeeds_common.logs import fields
+
+from ..settings import AggregatorSettings
+from . import changes
+from .archive import INDEX, write_archive
+from .changes import Snapshot, Snapshots
+from .chunks import FeedRows
+from .columns import Window
+from .files import FeedFile
+from .formats import csv_file as csv_format
+from .formats import ndjson as ndjson_format
+from .judgements import Judgements
+from .misp_feed import MispFeed, too_many
+from .stopping import KeepGoing, guarded
+from .withdrawn import Withdrawn
+from .written import Written, write_checked
+
+logger = logging.getLogger(__name__)
+
+
+class Continued:
+    """One publication's."""
+
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        directory: Path,
+        before: Path | None,
+        now: datetime,
+        withdrawn: Withdrawn,
+        keep_going: KeepGoing,
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            settings: which formats, and how long the archive is kept.
+            directory: the directory in which `feeds` is.
+            before: the generation that is published now, where there is one.
+            now: when the new one is made.
+            withdrawn: what is not published any more.
+            keep_going: asked now and then.
+        """
+        self._settings, self._before, self._now = settings, before, now
+        self._withdrawn, self._keep_going = withdrawn, keep_going
+        self._snapshots = Snapshots(directory, now)
+        self._snapshot: Snapshot | None = None
+        #: The edition that the changes are compared with.
+        self.changes_since: datetime | None = None
+        #: By name, what is not written, and why.
+        self.not_written: dict[str, str] = {}
+
+    def write(
+        self,
+        folder: Path,
+        window: Window,
+        judgements: Judgements,
+        feeds: Mapping[str, FeedRows],
+        files: list[FeedFile],
+    ) -> list[Written]:
+        """Write all of them into a generation."""
+        written = self._write_changes(folder, window, judgements)
+        written += self._write_misp(folder, feeds)
+        return written + self._write_archive(folder, files)
+
+    def published(self, prune: Callable[[int], None]) -> None:
+        """The generation is published: keep what the next one needs, remove what must go.
+
+        What fails here is made good by the next run; the edition is published all the same.
+        """
+        is_new = self._withdrawn.is_new
+        try:
+            if is_new:
+                self._snapshots.withdraw(self._withdrawn)
+            if self._snapshot is not None:
+                self._snapshots.keep(self._snapshot)
+            prune(1 if is_new else self._settings.generations_kept)
+            self._withdrawn.note()
+        except OSError as exc:
+            logger.warning(
+                "not all is done after publishing, the next publication tries again",
+                extra=fields(error=str(exc)),
+            )
+
+    def _write_changes(self, folder: Path, window: Window, judgements: Judgements) -> list[Written]:
+        if "changes" not in self._settings.formats:
+            return []
+        self._snapshot = Snapshot.of_window(window, judgements)
+        nearest = self._snapshots.nearest()
+        before, self.changes_since = nearest or (self._snapshot, None)
+        written: list[Written] = []
+        for feed in FEEDS:
+            lines = [
+                msgspec.json.encode(change).decode() + "\n"
+                for change in guarded(self._snapshot.since(before, feed.name), self._keep_going)
+                if not self._withdrawn.holds(change.ipaddr)
+            ]
+            name = f"{feed.name}{changes.SUFFIX}"
+            written += write_checked(
+                folder, name, feed.name, lines, changes.read_back, lines.__len__
+            )
+        return written
+
+    def _write_misp(self, folder: Path, feeds: Mapping[str, FeedRows]) -> list[Written]:
+        if "misp" not in self._settings.formats:
+            return []
+        feed = MispFeed(
+            folder,
+            self._before,
+            self._settings.publisher_name,
+            self._now,
+            days=self._settings.misp_days,
+            withdrawn=self._withdrawn,
+        )
+        for rows in feeds.values():
+            feed.add(rows, self._keep_going)
+        self.not_written |= too_many(feed.left_out.items())
+        return feed.write()
+
+    def _write_archive(self, folder: Path, files: list[FeedFile]) -> list[Written]:
+        if not self._settings.archive_days:
+            return []
+        if all(file.format not in {ndjson_format, csv_format} for file in files):
+            self.not_written[INDEX] = "the archive needs ndjson or csv among the formats"
+            return []
+        return write_archive(
+            folder,
+            self._before,
+            files,
+            self._now,
+            days=self._settings.archive_days,
+            withdrawn=self._withdrawn,
+            keep_going=self._keep_going,
+        )

@@ -1,0 +1,155 @@
+"""What a MISP feed's files hold: events of one feed and day, and the manifest that lists them.
+
+The fields are those that `pymisp` writes for a feed, no more and no less; a test holds both
+equal. Every attribute is an observation: `to_ids` is false.
+
+https://www.misp-project.org/datamodels/
+"""
+
+import hashlib
+from datetime import date
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from ...meaning.classes import Judgement
+from .identifiers import identifier
+
+#: An event's uuid in its file's name.
+SUFFIX: Final = ".json"
+
+
+class Organisation(msgspec.Struct, frozen=True):
+    """Who publishes."""
+
+    name: str
+    uuid: str
+
+
+class Tag(msgspec.Struct, frozen=True):
+    """A label of an event."""
+
+    colour: str = "#ffffff"
+    local: bool = False
+    name: str = "tlp:clear"
+    relationship_type: str = ""
+
+
+class Attribute(msgspec.Struct, gc=False):
+    """An address."""
+
+    uuid: str
+    value: str
+    comment: str
+    first_seen: str
+    last_seen: str
+    timestamp: str
+    category: str = "Network activity"
+    disable_correlation: bool = False
+    to_ids: bool = False
+    type: str = "ip-src"
+
+
+class Event(msgspec.Struct):
+    """Addresses of one feed and day; of a day with many there are several."""
+
+    uuid: str
+    info: str
+    date: date
+    timestamp: str
+    publish_timestamp: str
+    Orgc: Organisation
+    Attribute: list[Attribute]
+    Tag: list[Tag]
+    analysis: str = "2"
+    extends_uuid: str = ""
+    protected: bool = False
+    published: bool = True
+    threat_level_id: str = "4"
+
+
+class EventFile(msgspec.Struct):
+    """The file of an event."""
+
+    Event: Event
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """An event in the manifest."""
+
+    Orgc: Organisation
+    Tag: list[Tag]
+    info: str
+    date: date
+    analysis: int
+    threat_level_id: int
+    timestamp: int
+
+
+def organisation(publisher: str) -> Organisation:
+    """Who publishes, under an identifier that follows from the name."""
+    return Organisation(publisher, str(identifier("publisher", publisher)))
+
+
+def new_event(publisher: str, feed: str, day: date, part: int) -> Event:
+    """An event without addresses."""
+    more = f", part {part}" if part > 1 else ""
+    return Event(
+        uuid=str(identifier("event", publisher, feed, day.isoformat(), str(part))),
+        info=f"{feed} {day}{more}: observations of SMTP clients, not a block list",
+        date=day,
+        timestamp="0",
+        publish_timestamp="0",
+        Orgc=organisation(publisher),
+        Attribute=[],
+        Tag=[Tag()],
+    )
+
+
+def attribute(
+    event: Event, feed: str, address: str, first_seen: str, last_seen: str, comment: str, at_s: int
+) -> Attribute:
+    """An address as an attribute of an event of its day."""
+    publisher = event.Orgc.uuid
+    return Attribute(
+        uuid=str(identifier("attribute", publisher, feed, event.date.isoformat(), address)),
+        value=address,
+        comment=comment,
+        first_seen=first_seen,
+        last_seen=last_seen,
+        timestamp=str(at_s),
+    )
+
+
+def listed(event: Event) -> Listed:
+    """An event as the manifest has it."""
+    return Listed(
+        event.Orgc,
+        event.Tag,
+        event.info,
+        event.date,
+        int(event.analysis),
+        int(event.threat_level_id),
+        int(event.timestamp),
+    )
+
+
+def hash_lines(event: Event) -> str:
+    """Lines of `hashes.csv`, by which MISP finds the event of a value."""
+    return "".join(
+        f"{hashlib.md5(each.value.encode(), usedforsecurity=False).hexdigest()},{event.uuid}\n"
+        for each in event.Attribute
+    )
+
+
+@lru_cache(maxsize=1 << 12)
+def comment(judgement: Judgement, asn: int, name: str) -> str:
+    """The class, its reasons, and the origin."""
+    origin = f"; AS{asn} {name}" if asn else ""
+    return f"{judgement.cls}: {' '.join(judgement.why)}{origin}"
+
+
+def time_text(text: str) -> str:
+    """``2026-11-23T11:00:59+00:00`` for ``2026-11-23 11:00:59``."""
+    return f"{text[:10]}T{text[11:]}+00:00"

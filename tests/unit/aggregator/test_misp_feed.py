@@ -1,0 +1,191 @@
+"""The MISP feed from edition to edition: nothing grows twice, and no past day is rewritten."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from publish_support import Seen, rows_of
+from smtpfeeds_aggregator.publish import misp_feed
+from smtpfeeds_aggregator.publish.misp_feed import MispFeed
+from smtpfeeds_aggregator.publish.stopping import go_on
+from smtpfeeds_aggregator.publish.withdrawn import Withdrawn
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@dataclass
+class Publisher:
+    """Publishes one edition after another; each reads the one before."""
+
+    folder: Path
+    before: Path | None = None
+    number: int = 0
+    left_out: Any = None
+
+    def publish(
+        self, now: datetime, seen: Iterable[Seen], excluded: Iterable[str] = ()
+    ) -> dict[str, dict[str, Any]]:
+        """Events by their info's beginning: feed and day, and part."""
+        self.number += 1
+        generation = self.folder / str(self.number)
+        generation.mkdir()
+        withdrawn = Withdrawn(self.folder, excluded)
+        feed = MispFeed(generation, self.before, "Example Watch", now, days=30, withdrawn=withdrawn)
+        feed.add(rows_of("smtpgreet", seen), go_on)
+        written = feed.write()
+        self.left_out = dict(feed.left_out)
+        withdrawn.note()
+        self.before = generation
+        on_disk = {path.relative_to(generation).as_posix() for path in generation.rglob("*.*")}
+        assert {file.name for file in written} == on_disk
+        for file in written:
+            octets = (generation / file.name).read_bytes()
+            assert (len(octets), hashlib.sha256(octets).hexdigest()) == (file.size, file.sha256)
+        return self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """Read as MISP does: the manifest, then each event in it; the hashes say the same."""
+        assert self.before is not None
+        folder = self.before / "misp"
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert {path.stem for path in folder.glob("*-*.json")} == set(manifest)
+        events = {}
+        hashes = set()
+        for uuid, listed in manifest.items():
+            event = json.loads((folder / f"{uuid}.json").read_text())["Event"]
+            assert event["uuid"] == uuid
+            assert int(event["timestamp"]) == listed["timestamp"]
+            assert {"info", "date", "Orgc", "Tag"} < listed.keys()
+            assert all(event[name] == listed[name] for name in ("info", "date", "Orgc", "Tag"))
+            events[event["info"].partition(":")[0]] = event
+            hashes |= {
+                (hashlib.md5(each["value"].encode()).hexdigest(), uuid)
+                for each in event["Attribute"]
+            }
+        lines = (folder / "hashes.csv").read_text().splitlines()
+        assert len(lines) == len(set(lines))
+        assert {tuple(line.split(",")) for line in lines} == hashes
+        return events
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    return Publisher(tmp_path)
+
+
+def seen(address: str, at: datetime) -> Seen:
+    return Seen(address, 64496, last_seen=at, first_seen=at - 20 * DAY)
+
+
+def values(event: dict[str, Any]) -> list[str]:
+    return [each["value"] for each in event["Attribute"]]
+
+
+def test_same_rows_change_nothing(publisher: Publisher) -> None:
+    """Neither a timestamp nor a file: what does not change is the same file on disk."""
+    rows = [seen("192.0.2.1", NOON - HOUR), seen("2001:db8::1", NOON - 3 * DAY)]
+    first = publisher.publish(NOON, rows)
+    folder = publisher.before
+    assert folder is not None
+    assert {name: values(event) for name, event in first.items()} == {
+        "smtpgreet 2026-11-20": ["192.0.2.1"],
+        "smtpgreet 2026-11-17": ["2001:db8::1"],
+    }
+    assert publisher.publish(NOON + HOUR, rows) == first
+    for path in (folder / "misp").iterdir():
+        again = publisher.folder / "2" / "misp" / path.name
+        assert again.read_bytes() == path.read_bytes()
+        if "-" in path.name:
+            assert again.samefile(path)
+
+
+def test_attribute_keeps_its_identifier_and_an_event_moves_with_its_content(
+    publisher: Publisher,
+) -> None:
+    first = publisher.publish(NOON, [seen("192.0.2.1", NOON - HOUR)])["smtpgreet 2026-11-20"]
+    later = publisher.publish(NOON + HOUR, [seen("192.0.2.1", NOON)])["smtpgreet 2026-11-20"]
+    (old,), (new,) = first["Attribute"], later["Attribute"]
+    assert new["uuid"] == old["uuid"]
+    assert new["last_seen"] == "2026-11-20T12:00:00+00:00"
+    assert int(later["timestamp"]) - int(first["timestamp"]) == 3600
+    assert new["to_ids"] is False
+    next_day = publisher.publish(NOON + DAY, [seen("192.0.2.1", NOON + DAY - HOUR)])
+    assert next_day["smtpgreet 2026-11-20"] == later
+    assert next_day["smtpgreet 2026-11-21"]["Attribute"][0]["uuid"] != old["uuid"]
+
+
+def test_day_closes_a_day_after_its_end_and_what_comes_later_stands_where_it_arrived(
+    publisher: Publisher,
+) -> None:
+    one, late, later = (f"192.0.2.{last}" for last in (1, 2, 3))
+    rows = [seen(one, NOON)]
+    publisher.publish(NOON + HOUR, rows)
+    rows.append(seen(late, NOON + HOUR))
+    open_still = publisher.publish(NOON + DAY, rows)
+    assert values(open_still["smtpgreet 2026-11-20"]) == [one, late]
+    rows.append(seen(later, NOON + 2 * HOUR))
+    for now in (NOON + 2 * DAY, NOON + 3 * DAY):
+        closed = publisher.publish(now, rows)
+        assert closed["smtpgreet 2026-11-20"] == open_still["smtpgreet 2026-11-20"]
+        arrived = closed["smtpgreet 2026-11-22"]["Attribute"]
+        assert [each["value"] for each in arrived] == [later]
+        assert arrived[0]["last_seen"] == "2026-11-20T14:00:00+00:00"
+    assert len(closed) == 2, "nothing is there twice"
+
+
+def test_what_leaves_the_window_stays_in_its_day_until_the_days_are_over(
+    publisher: Publisher,
+) -> None:
+    publisher.publish(NOON, [seen("192.0.2.1", NOON)])
+    before = publisher.publish(NOON + 20 * DAY, [seen("192.0.2.9", NOON + 20 * DAY)])
+    assert values(before["smtpgreet 2026-11-20"]) == ["192.0.2.1"]
+    after = publisher.publish(NOON + 30 * DAY, [])
+    assert set(after) == {"smtpgreet 2026-12-10"}
+
+
+def test_excluded_address_leaves_past_days_at_once_and_nothing_else_does(
+    publisher: Publisher,
+) -> None:
+    rows = [seen("192.0.2.1", NOON), seen("198.51.100.1", NOON), seen("2001:db8::1", NOON - DAY)]
+    first = publisher.publish(NOON, rows)
+    publisher.publish(NOON + 15 * DAY, [])
+    cleaned = publisher.publish(NOON + 16 * DAY, [], ["192.0.2.0/24", "2001:db8::/32"])
+    assert set(cleaned) == {"smtpgreet 2026-11-20"}
+    event = cleaned["smtpgreet 2026-11-20"]
+    assert values(event) == ["198.51.100.1"]
+    assert event["uuid"] == first["smtpgreet 2026-11-20"]["uuid"]
+    assert int(event["timestamp"]) == int((NOON + 16 * DAY).timestamp())
+    assert publisher.publish(NOON + 17 * DAY, [], ["192.0.2.0/24"]) == cleaned
+
+
+def test_large_day_becomes_several_events_and_one_that_is_too_large_says_so(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(misp_feed, "EVENT_ATTRIBUTES", 4)
+    monkeypatch.setattr(misp_feed, "DAY_ATTRIBUTES", 10)
+    rows = [seen(f"192.0.2.{last}", NOON) for last in range(12)]
+    publisher.publish(NOON, rows[:3])
+    events = publisher.publish(NOON + HOUR, rows)
+    assert {name: len(values(event)) for name, event in events.items()} == {
+        "smtpgreet 2026-11-20": 4,
+        "smtpgreet 2026-11-20, part 2": 4,
+        "smtpgreet 2026-11-20, part 3": 2,
+    }
+    assert values(events["smtpgreet 2026-11-20"])[:3] == ["192.0.2.0", "192.0.2.1", "192.0.2.2"]
+    assert publisher.left_out == {("smtpgreet", date(2026, 11, 20)): 2}
+
+
+def test_damaged_index_begins_anew_and_never_fails_a_run(publisher: Publisher) -> None:
+    first = publisher.publish(NOON, [seen("192.0.2.1", NOON)])
+    assert publisher.before is not None
+    (publisher.before / "misp" / "index.json").write_text("{")
+    assert publisher.publish(NOON, [seen("192.0.2.1", NOON)]) == first
