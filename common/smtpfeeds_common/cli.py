@@ -37,12 +37,17 @@ COMMANDS: Final = {
     "feed": Entry(
         "smtpfeeds_aggregator.cli.feed:feed",
         "aggregator",
-        "List, show, serve and verify the feeds.",
+        "List, show, compare, serve and verify the feeds.",
     ),
     "query": Entry(
         "smtpfeeds_aggregator.cli.query:query",
         "aggregator",
         "Ask what is known of addresses, prefixes and ASNs.",
+    ),
+    "filter": Entry(
+        "smtpfeeds_aggregator.cli.filter:filter_lines",
+        "aggregator",
+        "Print the lines of a log that hold a known address.",
     ),
     "sensors": Entry(
         "smtpfeeds_aggregator.cli.sensors:sensors", "aggregator", "List and purge sensors."

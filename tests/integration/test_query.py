@@ -324,6 +324,26 @@ class TestFeed:
         assert run(*args).stdout == "".join(published)
         assert len(published) == 3
 
+    def test_answers_from_published_files_are_those_of_the_database(
+        self, run: Run, connection: Connection, dsn: str, tmp_path: Path
+    ) -> None:
+        settings = AggregatorSettings(dsn=dsn, feeds_dir=str(tmp_path), publish_non_global=True)
+        publish_once(settings, Origins(info=Info(prefixes=0)), connection)
+        config, log = tmp_path / "aggregator.toml", tmp_path / "mail.log"
+        config.write_text("publish_non_global = true\n")
+        log.write_text("connect from unknown[192.0.2.1]\n198.51.100.9\nclient=2001:DB8::5\n")
+        published = ("--from", str(tmp_path / "feeds"))
+        for command, rows in (
+            (("feed", "show", "smtpgreet", "--format", "csv"), 4),
+            (("feed", "show", "smtpgreet", "--since", "80m", "--format", "csv"), 3),
+            (("feed", "show", "smtpdata", "--format", "text"), 1),
+            (("filter", "--annotate", str(log)), 2),
+            (("filter", "--summary", "--format", "json", str(log)), 4),
+        ):
+            stored = run(*command, "--config", str(config))
+            assert run(*command, *published).stdout == stored.stdout
+            assert stored.stdout.count("\n") == rows, stored.stdout
+
     def test_show_leaves_out_what_is_not_published(self, run: Run) -> None:
         result = run("feed", "show", "smtpgreet")
         assert result.exit_code == 1

@@ -14,8 +14,10 @@ from smtpfeeds_common.feeds import FEED_NAMES, FEEDS
 
 from .database import connected
 from .entry_columns import ENTRY
+from .feed_diff import feed_diff
 from .options import EXIT_CODES, database_options, parsed_time, time_options
 from .serve import serve
+from .source import Source, last_seen_within, source_options
 from .verify import verify
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ _CROWDED: Final = (
 
 @click.group()
 def feed() -> None:
-    """List, show, serve and verify the feeds."""
+    """List, show, compare, serve and verify the feeds."""
 
 
 @feed.command("list", epilog=EXIT_CODES, short_help="List the feeds.")
@@ -74,25 +76,32 @@ def feed_list(settings: "AggregatorSettings", form: Form) -> None:
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
 @time_options
 @format_options(ENTRY, more=("text",))
-@database_options
+@source_options
 def feed_show(
-    settings: "AggregatorSettings",
     name: str,
     limit: int | None,
     since: datetime | None,
     until: datetime | None,
     form: Form,
+    source: Source,
 ) -> None:
     """Show the rows of a feed as they would be published now: order, window, what is left out.
 
-    The origins are the stored ones, which the last publication wrote. Times are UTC.
+    With --from, as they were published there. The origins in the database are those that the last
+    publication wrote. Times are UTC.
     """
-    from ..query.feed import FeedNow, Wanted, empty_feed
-    from ..store.publication import PublicationStore
     from .output import write_entries
 
+    if source.is_published:
+        published = source.published()
+        rows = last_seen_within(published.entries((name,)), since, until)
+        write_entries(rows, form, limit, f"{published.name} has no such row of {name}")
+        return
+    from ..query.feed import FeedNow, Wanted, empty_feed
+    from ..store.publication import PublicationStore
+
     wanted = Wanted(feed=name, since=since, until=until, rows=None if limit is None else limit + 1)
-    with connected(settings, long=True) as connection:
+    with source.connected() as (settings, connection):
         rows, left_out = FeedNow(settings, PublicationStore(connection), wanted).rows()
     write_entries(rows, form, limit, empty_feed(name, left_out))
 
@@ -123,5 +132,6 @@ def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, 
         note(f"there is more: --limit {limit} cuts it here")
 
 
+feed.add_command(feed_diff)
 feed.add_command(serve)
 feed.add_command(verify)

@@ -9,7 +9,8 @@ Where the settings come from, the first that is given:
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -106,18 +107,31 @@ def database_options(command: F) -> F:
     def with_settings(
         *args: Any, config: Path | None, dsn: str | None, folder: Path | None, **kwargs: Any
     ) -> Any:
-        config, dsn, folder = _given(config, dsn, folder)
-        try:
-            return command(*args, settings=_settings(config, dsn, folder), **kwargs)
-        except DatabaseUnavailable as exc:
-            folder = folder or _usual_folder(config, dsn)
-            if folder is None:
-                raise
-            raise DatabaseUnavailable(
-                f"is `smtpfeeds up --dir {folder}` running? {exc.message}"
-            ) from exc
+        with database_settings(config, dsn, folder) as settings:
+            return command(*args, settings=settings, **kwargs)
 
     return with_settings  # type: ignore[return-value]  # click's options change the signature
+
+
+@contextmanager
+def database_settings(
+    config: Path | None, dsn: str | None, folder: Path | None
+) -> "Iterator[AggregatorSettings]":
+    """The settings that the options make; where the database is away, which program is asked for.
+
+    Raises:
+        DatabaseUnavailable: what used the settings found no database.
+    """
+    config, dsn, folder = _given(config, dsn, folder)
+    try:
+        yield _settings(config, dsn, folder)
+    except DatabaseUnavailable as exc:
+        folder = folder or _usual_folder(config, dsn)
+        if folder is None:
+            raise
+        raise DatabaseUnavailable(
+            f"is `smtpfeeds up --dir {folder}` running? {exc.message}"
+        ) from exc
 
 
 def _given(

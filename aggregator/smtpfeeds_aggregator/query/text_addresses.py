@@ -15,6 +15,7 @@ The rule (docs/reference/addresses-in-text.md has it as a table):
 * IPv6 in any spelling, also with ``IPv6:`` before it or ``%zone`` behind it. An
   IPv4-mapped address is the IPv4 address. A time of day is none.
 * ``[.]``, ``(.)`` and ``[:]`` stand for a dot and a colon.
+* JSON's ``\\n``, ``\\r`` and ``\\t`` are white space.
 """
 
 import re
@@ -41,13 +42,16 @@ _IN_ADDRESS: Final = b"0123456789abcdefABCDEF:.[]()"
 _DOT: Final = rb"(?:\.|\[\.\]|\(\.\))"
 _COLON: Final = rb"(?::|\[:\])"
 _OCTET: Final = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+#: An escape of JSON is no part of a word: before an address it is white space.
+_ESCAPE: Final = rb"(?<=\\[nrt])"
 _IPV4: Final = (
-    rb"(?<![0-9A-Za-z_%])(?<![0-9A-Za-z_]\.)(?<![0-9A-Za-z_][\[(]\.[\])])"
+    rb"(?:" + _ESCAPE + rb"|(?<![0-9A-Za-z_%])(?<![0-9A-Za-z_]\.)"
+    rb"(?<![0-9A-Za-z_][\[(]\.[\])]))"
     rb"(?P<ipv4>" + _OCTET + rb"(?:" + _DOT + _OCTET + rb"){3})"
     rb"(?![0-9A-Za-z_])(?!" + _DOT + rb"[0-9A-Za-z_])(?!-[A-Za-z])"
 )
 _IPV6: Final = (
-    rb"(?<![0-9A-Za-z_:.%])(?:[Ii][Pp][Vv]6:)?"
+    rb"(?:" + _ESCAPE + rb"|(?<![0-9A-Za-z_:.%]))(?:[Ii][Pp][Vv]6:)?"
     rb"(?=[0-9A-Fa-f]{0,4}" + _COLON + rb"[0-9A-Fa-f]{0,4}" + _COLON + rb")"
     rb"(?P<ipv6>(?:[0-9A-Fa-f.]|" + _COLON + rb")++)"
     rb"(?:%[0-9A-Za-z_~-]+)?(?![0-9A-Za-z_])"

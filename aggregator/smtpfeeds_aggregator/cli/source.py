@@ -1,0 +1,147 @@
+"""Where a command's answers come from: the database, or published files by `--from`.
+
+With `--from` no settings are read and nothing of the database is imported.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from smtpfeeds_common.answers import note
+from smtpfeeds_common.errors import SettingsError
+
+from .database import connected
+from .options import CONFIG, DSN, FOLDER, database_settings
+
+if TYPE_CHECKING:
+    from ..publish.entries import Entry
+    from ..query.published.places import Published
+    from ..settings import AggregatorSettings
+    from ..store.connection import Connection
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the options say; nothing is opened yet."""
+
+    #: What `--from` names; None: the database is asked.
+    published_in: str | None
+    key: str | None
+    config: Path | None
+    dsn: str | None
+    folder: Path | None
+
+    @property
+    def is_published(self) -> bool:
+        """Whether published files are read, and not the database."""
+        return self.published_in is not None
+
+    def published(self) -> "Published":
+        """The published files, verified as far as they are read."""
+        assert self.published_in is not None
+        return published(self.published_in, self.key)
+
+    @contextmanager
+    def entries(self, feeds: Sequence[str]) -> "Iterator[Iterator[Entry]]":
+        """The rows of feeds as they are published, or would be now."""
+        if self.is_published:
+            yield self.published().entries(feeds)
+            return
+        from ..query.feed import FeedNow, Wanted
+        from ..store.publication import PublicationStore
+
+        with self.connected() as (settings, connection):
+            store = PublicationStore(connection)
+
+            def rows() -> "Iterator[Entry]":
+                for feed in feeds:
+                    yield from FeedNow(settings, store, Wanted(feed=feed)).rows()[0]
+
+            yield rows()
+
+    @contextmanager
+    def connected(self) -> "Iterator[tuple[AggregatorSettings, Connection]]":
+        """The settings and the database; a statement may take as long as one of publishing."""
+        with (
+            database_settings(self.config, self.dsn, self.folder) as settings,
+            connected(settings, long=True) as connection,
+        ):
+            yield settings, connection
+
+
+def published(place: str, key: str | None) -> "Published":
+    """Look up a place and verify its manifest; an edition that has expired is noted."""
+    from ..publish.signing import PublicKey
+    from ..query.published.places import open_published, past_words
+    from ..query.published.remote import default_remote
+
+    now = datetime.now(UTC)
+    public = None if key is None else PublicKey.parse(key)
+    found = open_published(place, public, now=now, remote=default_remote())
+    if found.edition is None:
+        note(f"note: there is no manifest beside {place}: nothing of it is verified")
+    elif found.is_past(now):
+        note(past_words(found))
+    return found
+
+
+def last_seen_within(
+    entries: "Iterable[Entry]", since: datetime | None, until: datetime | None
+) -> "Iterator[Entry]":
+    """The entries last seen from one time to before another."""
+    begin, end = (
+        None if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        for time in (since, until)
+    )
+    for entry in entries:
+        if (begin is None or entry.last_seen >= begin) and (end is None or entry.last_seen < end):
+            yield entry
+
+
+FROM: Final = click.option(
+    "--from",
+    "published_in",
+    metavar="DIR|FILE|URL",
+    help="Published files in place of the database.",
+)
+KEY: Final = click.option(
+    "--key", help="The publisher's public key, with --from: RW…, or its file."
+)
+
+
+def source_options(command: F) -> F:
+    """Add the options that say where answers come from, and give the command the `source`."""
+
+    @FROM
+    @KEY
+    @CONFIG
+    @DSN
+    @FOLDER
+    @wraps(command)
+    def with_source(
+        *args: Any,
+        published_in: str | None,
+        key: str | None,
+        config: Path | None,
+        dsn: str | None,
+        folder: Path | None,
+        **kwargs: Any,
+    ) -> Any:
+        if published_in is None and key is not None:
+            raise SettingsError("--key verifies published files: give --from too")
+        if published_in is not None and (config, dsn, folder) != (None, None, None):
+            raise SettingsError(
+                "--from reads published files and no database; leave --config, --dsn and --dir out"
+            )
+        source = Source(published_in, key, config, dsn, folder)
+        return command(*args, source=source, **kwargs)
+
+    return with_source  # type: ignore[return-value]  # click's options change the signature

@@ -1,0 +1,79 @@
+"""What is known of the addresses in a line, added to the line.
+
+To a JSON object a member `smtpfeeds`, a list with one object an address, so that the line
+stays JSON. To any other line columns, always as many; where a line has several addresses,
+their values stand in one column, divided by semicolons.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from smtpfeeds_common.columns import Column, plain, tsv_field
+
+from .known import Known
+
+MEMBER: Final = "smtpfeeds"
+_BETWEEN: Final = "; "
+
+
+class Annotations:
+    """Writes lines with what is known."""
+
+    def __init__(
+        self, known: Mapping[bytes, Known], columns: Sequence[Column], delimiter: str = "\t"
+    ) -> None:
+        """Take what is known.
+
+        Args:
+            known: by the key that the filter finds.
+            columns: what is added, in this order.
+            delimiter: stands before each added column; a comma makes fields of CSV.
+        """
+        self._known, self._names = known, [column.name for column in columns]
+        self._delimiter = delimiter
+        # Bounded by what is known.
+        self._records: dict[bytes, dict[str, Any]] = {}
+
+    def line(self, body: bytes, keys: Sequence[bytes]) -> bytes:
+        """A line without its end, with what is known of the addresses in it."""
+        records = [self._record(key) for key in keys]
+        object_line = _with_member(body, records)
+        return body + self._columns(records) if object_line is None else object_line
+
+    def _record(self, key: bytes) -> dict[str, Any]:
+        record = self._records.get(key)
+        if record is None:
+            every = self._known[key].record()
+            record = self._records[key] = {name: every[name] for name in self._names}
+        return record
+
+    def _columns(self, records: Sequence[dict[str, Any]]) -> bytes:
+        fields = []
+        for name in self._names:
+            field = _BETWEEN.join(tsv_field(record[name]) for record in records)
+            fields.append(_quoted(field) if self._delimiter == "," else field)
+        return "".join(self._delimiter + field for field in fields).encode()
+
+
+def _with_member(body: bytes, records: Sequence[dict[str, Any]]) -> bytes | None:
+    """A JSON object with the member added; None where the line is none."""
+    stripped = body.rstrip()
+    if not stripped.endswith(b"}") or not body.lstrip().startswith(b"{"):
+        return None
+    try:
+        content = json.loads(stripped)
+    except (ValueError, RecursionError):
+        return None
+    plain_records = [{name: plain(value) for name, value in record.items()} for record in records]
+    if MEMBER in content:
+        return json.dumps(content | {MEMBER: plain_records}, ensure_ascii=False).encode()
+    # Spliced in: the rest of the line stays as it is, octet by octet.
+    added = json.dumps({MEMBER: plain_records}, ensure_ascii=False, separators=(",", ":"))
+    return stripped[:-1] + (b"," if content else b"") + added[1:].encode() + body[len(stripped) :]
+
+
+def _quoted(field: str) -> str:
+    if field.startswith(("=", "+", "-", "@")):
+        field = "'" + field
+    return '"' + field.replace('"', '""') + '"' if any(c in field for c in ',"') else field
