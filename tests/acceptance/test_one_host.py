@@ -368,6 +368,9 @@ def test_demo_shows_both_feeds_and_checks_itself(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert "Checked: what 60 clients did is exactly what the feeds say" in ended.stdout
         assert "University of Examples" in ended.stdout
+        assert "changes, archive and hashes agree with them" in " ".join(ended.stdout.split())
+        assert "The feeds, by class" in ended.stdout
+        assert f"{tmp_path / 'demo'}/feeds/index.html" in ended.stdout
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious").touch()
     command = child.command(["demo", "--dir", str(tmp_path / "mine")])

@@ -107,7 +107,8 @@ class MispFeed:
         self._kept: list[_Indexed] = []
         self._held: dict[tuple[str, date], list[_Held]] = defaultdict(list)
         self._places: dict[tuple[str, date], dict[str, tuple[_Held, int]]] = defaultdict(dict)
-        self._newest: dict[str, dict[str, str]] = defaultdict(dict)
+        #: By feed and address: the last event that is in the folder, and the first.
+        self._newest: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
         index = self._read_index()
         self._is_first = not index
         for entry in index:
@@ -147,7 +148,8 @@ class MispFeed:
         places, newest = self._places[entry.feed, entry.day], self._newest[entry.feed]
         for place, each in enumerate(event.Attribute):
             places[each.value] = held, place
-            newest[each.value] = max(newest.get(each.value, ""), each.last_seen)
+            times = each.last_seen, each.first_seen
+            newest[each.value] = max(newest.get(each.value, ("", "")), times)
 
     def add(self, rows: FeedRows, keep_going: KeepGoing) -> None:
         """Add what is new in a feed."""
@@ -162,20 +164,24 @@ class MispFeed:
                 chunk.name,
                 strict=True,
             ):
-                last_seen = misp.time_text(last)
-                if newest.get(address, "") >= last_seen:
-                    continue
-                self._put(
-                    rows.category,
-                    address,
-                    misp.time_text(first),
-                    last_seen,
-                    misp.comment(judgement, asn, name),
-                )
+                first_seen, last_seen = misp.time_text(first), misp.time_text(last)
+                known = newest.get(address)
+                if known is None or self._is_news(first_seen, last_seen, *reversed(known)):
+                    comment = misp.comment(judgement, asn, name)
+                    self._put(rows.category, address, first_seen, last_seen, comment)
+
+    def _is_news(self, first: str, last: str, known_first: str, known_last: str) -> bool:
+        """Whether a row says more than is known; an earlier beginning alone opens no closed day."""
+        if last == known_last:
+            return first < known_first and not self._is_closed(date.fromisoformat(last[:10]))
+        return last > known_last
+
+    def _is_closed(self, day: date) -> bool:
+        return not self._is_first and day < self._today - _DAY
 
     def _put(self, feed: str, address: str, first: str, last: str, comment: str) -> None:
         day = date.fromisoformat(last[:10])
-        if not self._is_first and day < self._today - _DAY:
+        if self._is_closed(day):
             day = self._today
         known = self._places[feed, day].get(address)
         if known is None:

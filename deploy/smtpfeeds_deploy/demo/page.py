@@ -99,7 +99,8 @@ class DemoPage:
         self._console.print(
             f"[bold green]Checked:[/] what {len(sessions)} clients did is exactly what the feeds "
             f"say: {counts}; every address, first and last second, hit count, origin and AS name, "
-            f"in all {sum(map(len, feeds.values()))} files. It took {took_s:.0f} s.",
+            f"in all {sum(map(len, feeds.values()))} forms; changes, archive and hashes "
+            f"agree with them. It took {took_s:.0f} s.",
             highlight=False,
         )
 

@@ -25,6 +25,7 @@ from smtpfeeds_common.feeds import FEED_NAMES
 from ..simulation import made_up
 from ..simulation.ledger import Session, data_without_greet, expected_rows, troubles
 from ..simulation.published import NotThatFormat, Rows, feed_disagreements, read_feed
+from ..simulation.published_more import folder_disagreements, read_more, rows_by_feed
 from ..simulation.simulate import Target, Visit, simulate
 from ..single_host import child
 from ..single_host.home import SENSOR, Home
@@ -32,6 +33,8 @@ from ..single_host.listening import listening
 from .page import AS_NAMES, ORIGIN_TABLE, DemoPage
 
 _MARKER: Final = ".smtpfeeds-demo"
+#: Leads to the generation that is published; what it leads to changes, the generation does not.
+_CURRENT: Final = "current"
 _PUBLISH_EVERY_S: Final = 2
 #: Sealing, ingest and publishing take about five seconds; a busy machine more.
 _AGREE_LIMIT_S: Final = 45.0
@@ -180,11 +183,12 @@ def _outcome(home: Home, sessions: Sequence[Session]) -> Outcome:
     expected = expected_rows(sessions)
     origins = {key[1]: made_up.origin_of(key[1]) for key in expected}
     try:
-        generation = home.feeds.resolve(strict=True)
+        generation = (home.feeds / _CURRENT).resolve(strict=True)
         for feed in FEED_NAMES:
-            feeds[feed] = read_feed(generation, feed)
+            feeds[feed] = {**read_feed(generation, feed), **read_more(generation, feed)}
             want = {key: row for key, row in expected.items() if key[0] == feed}
             differences += feed_disagreements(feeds[feed], want, origins, made_up.AS_NAMES)
+        differences += folder_disagreements(generation, rows_by_feed(feeds))
     except FileNotFoundError:
         differences.append(f"nothing is published in {home.feeds}")
     except NotThatFormat as exc:

@@ -142,6 +142,17 @@ def test_day_closes_a_day_after_its_end_and_what_comes_later_stands_where_it_arr
     assert len(closed) == 2, "nothing is there twice"
 
 
+def test_earlier_beginning_is_told_while_the_day_is_open(publisher: Publisher) -> None:
+    """The batch of another sensor came late."""
+    row = seen("192.0.2.1", NOON)
+    publisher.publish(NOON, [row])
+    earlier = Seen(row.ip, row.asn, last_seen=NOON, first_seen=NOON - 22 * DAY)
+    opened = publisher.publish(NOON + DAY, [earlier])["smtpgreet 2026-11-20"]
+    assert opened["Attribute"][0]["first_seen"] == "2026-10-29T12:00:00+00:00"
+    earliest = Seen(row.ip, row.asn, last_seen=NOON, first_seen=NOON - 24 * DAY)
+    assert publisher.publish(NOON + 2 * DAY, [earliest]) == {"smtpgreet 2026-11-20": opened}
+
+
 def test_what_leaves_the_window_stays_in_its_day_until_the_days_are_over(
     publisher: Publisher,
 ) -> None:
