@@ -12,7 +12,7 @@ BENCH := PYTHONPATH=tests .venv/bin/python tests/benchmarks
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: ## make .venv with everything in it (no root needed)
@@ -50,6 +50,10 @@ bench-ingest: setup test-programs ## rows per second from broker to database; BE
 bench-origin: setup ## look-ups, conversion, swap of origin tables; BENCH_OUT=FILE writes JSON
 	$(BENCH)/bench_origin.py
 
+.PHONY: bench-small-host
+bench-small-host: setup test-programs ## a sensor's memory, CPU and writes at rest and under attack; BENCH_OUT=FILE
+	$(BENCH)/bench_small_host.py
+
 .PHONY: faults
 faults: setup test-programs ## the long fault runs (about 50 minutes): kills and cuts under load
 	$(PYTEST) -s -m large tests/faults $(ARGS)
@@ -57,6 +61,10 @@ faults: setup test-programs ## the long fault runs (about 50 minutes): kills and
 .PHONY: acceptance
 acceptance: setup test-programs ## acceptance with the large origin tables: ASN_DATA=FOLDER
 	SMTPFEEDS_ASN_DATA="$(ASN_DATA)" $(PYTEST) -m large --timeout=3600 tests/acceptance tests/integration $(ARGS)
+
+.PHONY: test-debian13
+test-debian13: ## as root: all tests in a fresh Debian 13, with user namespaces and without (40 minutes)
+	deploy/setup/test-debian13.sh
 
 .PHONY: docs
 docs: setup ## the reference pages, from the code
