@@ -24,6 +24,10 @@ FIGURES = {
         "convert_records_per_s", "convert_peak_mb", "lookup_vs_pyasn", "lookup_vs_limit",
         "swap_stall_ms", "reannotate_rows_per_s",
     },
+    "bench_small_host.py": {
+        "start_mib_plain", "start_mib_tls", "start_s_plain", "connection_kib_tls",
+        "idle_cpu_percent_plain", "attack_mib_plain", "honest_counted_plain",
+    },
     "bench_sensor.py": {
         "sensor_vs_aiosmtpd", "sensor_vs_smtp_sink", "sensor_vs_stock", "idle_connection_bytes",
         "spool_events_per_s", "sessions_per_s_2_workers",
