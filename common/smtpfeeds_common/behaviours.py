@@ -50,7 +50,7 @@ MEANINGS: Final[dict[Flags, str]] = {
     Flags.ADDRESS_LITERAL: "greeted with an address literal such as `[192.0.2.1]`",
     Flags.NO_ARGUMENT: "greeted without an argument",
     Flags.NAMED_SENSOR: "greeted with the sensor's own address or banner name",
-    Flags.AUTH: "tried AUTH",
+    Flags.AUTH: "tried AUTH; NTLM's first message alone, which carries no login, is none",
     Flags.STARTTLS: "asked for STARTTLS",
     Flags.PROBED_USERS: "sent VRFY or EXPN",
     Flags.NULL_SENDER: "sent `MAIL FROM:<>`",

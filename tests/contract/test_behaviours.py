@@ -240,7 +240,10 @@ def test_extension_that_is_offered_is_used() -> None:
         (b"AUTH LOGIN\r\n\r\n\r\n", Flags.AUTH),
         (b"AUTH LOGIN\r\nYQ==\r\n", Flags.AUTH | Flags.AUTH_RESPONSE),
         (b"AUTH PLAIN AA==\r\n", Flags.AUTH | Flags.AUTH_RESPONSE),
-        (b"AUTH NTLM TlRM\r\n", Flags.AUTH | Flags.AUTH_RESPONSE),
+        # NTLM's first message asks for the host's name; it carries no login.
+        (b"AUTH NTLM\r\n", Flags(0)),
+        (b"auth ntlm TlRMTVNTUAABAAAAB4IIogAAAAA=\r\n", Flags.LOWER_CASE),
+        (b"AUTH NTLM TlRMTVNTUAADAAAAGAAY\r\n", Flags.AUTH | Flags.AUTH_RESPONSE),
         (b"AUTH PLAIN AA==\r\nAUTH PLAIN AA==\r\n",
          Flags.AUTH | Flags.AUTH_RESPONSE | Flags.AUTH_AGAIN),
         (b"AUTH PLAIN AA==\r\nAA==\r\n", Flags.AUTH | Flags.AUTH_RESPONSE | Flags.UNHEEDING),

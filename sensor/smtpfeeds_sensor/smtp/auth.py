@@ -28,6 +28,8 @@ _KNOWN: Final = (
     b"ANONYMOUS",
 )
 _BITS: Final = {name: 1 << (32 + at) for at, name in enumerate(_KNOWN)}
+#: Base64 of NTLM's first message, as far as it is always the same.
+_NTLM_FIRST: Final = b"TlRMTVNTUAABAAAA"
 
 #: What ``Responses.skip`` returns: more octets are needed; a response; an empty one; the
 #: client gives up; a line is too long.
@@ -37,6 +39,17 @@ MORE, GIVEN, EMPTY, CANCELLED, TOO_LONG = range(5)
 def mechanism_bit(name: bytes) -> int:
     """A bit for a mechanism, to know one that is tried again."""
     return _BITS.get(name) or 1 << (zlib.crc32(name) % 32)
+
+
+def asks_for_the_host(words: list[bytes]) -> bool:
+    """Whether AUTH's argument begins NTLM, and goes no further.
+
+    NTLM's first message carries no login: scanners send it because the reply to it names the host
+    and its domain ([MS-NLMP] section 2.2.1.1; the base64 of ``NTLMSSP``, NUL, and type 1).
+    """
+    if not words or words[0].upper() != b"NTLM":
+        return False
+    return len(words) == 1 or words[1].startswith(_NTLM_FIRST) or words[1].rstrip() == b"="
 
 
 class Responses:

@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 from smtpfeeds_common.behaviours import Flags
 
-from .auth import OFFERED, Responses, mechanism_bit
+from .auth import OFFERED, Responses, asks_for_the_host, mechanism_bit
 from .behaviours import greet_behaviours, mail_behaviours, rcpt_behaviours
 from .content import Content
 from .names import SensorNames
@@ -287,13 +287,16 @@ class Commands:
     def _auth(self, argument: bytes) -> bytes:
         """Of the argument the mechanism is looked at, and whether something follows it."""
         self._count["verb_auth"] += 1
-        self.flags |= _AUTH if self._offered & AUTH else _AUTH | _UNOFFERED
         words = argument.split(None, 1)
         persona = self.persona
-        if words:
-            self._note_mechanism(words[0].upper())
+        if not self._offered & AUTH:
+            self.flags |= _UNOFFERED
+        if not asks_for_the_host(words):
+            self.flags |= _AUTH
             if len(words) > 1 and words[1].rstrip() != b"=":
                 self.flags |= _AUTH_RESPONSE
+        if words:
+            self._note_mechanism(words[0].upper())
         if not persona.offers & AUTH:
             self._refused = AUTH_REFUSED
             return persona.not_implemented

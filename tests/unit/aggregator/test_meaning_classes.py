@@ -45,7 +45,7 @@ def evidence(
             ("probed_users", "listed:shodan"),
         ),
         (evidence(F.MESSAGE, lists=(SHODAN,)), "delivery", ("message", "listed:shodan")),
-        # NTLM's first message alone is a probe, of a listed address too.
+        # AUTH that is offered, and no response: a probe.
         (evidence(F.AUTH, lists=(SHODAN,)), "probe", ("listed:shodan",)),
         (evidence(F.AUTH), "probe", ("greet",)),
         # Past its age an entry is a reason and no class.
@@ -53,6 +53,8 @@ def evidence(
         (evidence(F.RELAY_PROBE | F.MESSAGE), "relay-test", ("relay_probe",)),
         (evidence(F.MANY_ENVELOPES), "relay-test", ("many_envelopes",)),
         (evidence(F.ROUTED_RECIPIENT | F.RECIPIENT), "relay-test", ("routed_recipient",)),
+        # NTLM's first message where it is not offered: no login, so a probe.
+        (evidence(F.UNOFFERED), "probe", ("greet",)),
         (evidence(F.AUTH | F.UNOFFERED), "password-guess", ("auth", "unoffered")),
         (evidence(F.AUTH | F.AUTH_AGAIN), "password-guess", ("auth_again",)),
         (
