@@ -58,6 +58,11 @@ bench-small-host: setup test-programs ## a sensor's memory, CPU and writes at re
 faults: setup test-programs ## the long fault runs (about 50 minutes): kills and cuts under load
 	$(PYTEST) -s -m large tests/faults $(ARGS)
 
+.PHONY: truth
+truth: setup test-programs ## how right the classes are: known clients against real sensors (4 minutes)
+	@deploy/setup/truth-clients.sh build/truth
+	PYTHONPATH=tests .venv/bin/python -m truth.run docs/explanation/how-right.md
+
 .PHONY: acceptance
 acceptance: setup test-programs ## acceptance with the large origin tables: ASN_DATA=FOLDER
 	SMTPFEEDS_ASN_DATA="$(ASN_DATA)" $(PYTEST) -m large --timeout=3600 tests/acceptance tests/integration $(ARGS)

@@ -1,0 +1,35 @@
+"""`make truth` in short: a few simulated kinds against its five real sensors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+from smtpfeeds_aggregator.meaning.classes import Class
+from truth.catalogue import KINDS
+from truth.report import interval, page
+from truth.run import run
+
+_SHORT = {
+    "survey by EHLO, listed": Class.SURVEY,
+    "guesser: AUTH PLAIN": Class.PASSWORD_GUESS,
+    "relay tester: names us": Class.RELAY_TEST,
+    "backscatter of a mail server": Class.MAIL_SERVER,
+    "bot: as Postfix, at many sensors": Class.DELIVERY,
+}
+
+
+def test_known_clients_get_the_classes_that_are_right_for_them() -> None:
+    kinds = [replace(kind, clients=2) for kind in KINDS if kind.name in _SHORT]
+    results = run(kinds)
+    assert {result.kind.name: dict(result.classes) for result in results} == {
+        name: {cls: 2} for name, cls in _SHORT.items()
+    }
+    text = page(results, date(2026, 1, 2))
+    assert "wrote this page on 2026-01-02. 10 clients of 5 kinds" in text
+    assert "Engines that are called `mail-server`: 0 of 2 (0 to 66 %)" in text
+
+
+def test_interval_is_wilsons() -> None:
+    low, high = interval(65, 68)
+    assert (round(low, 4), round(high, 4)) == (0.8781, 0.9849)
