@@ -13,7 +13,7 @@ come. Colour is for terminals only, and for none where NO_COLOR is set.
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from itertools import chain
@@ -43,6 +43,17 @@ class Form:
     columns: tuple[Column, ...]
     #: The user named the fields: none is left out.
     chosen: bool = False
+    fields: str | None = None
+
+    def of(self, columns: Sequence[Column]) -> "Form":
+        """The same for another of the command's answers.
+
+        Raises:
+            SettingsError: it has no such field.
+        """
+        if self.fields is None:
+            return Form(self.format, tuple(columns))
+        return Form(self.format, select(columns, self.fields), chosen=True, fields=self.fields)
 
     @property
     def is_table(self) -> bool:
@@ -50,13 +61,17 @@ class Form:
         return self.format == "table"
 
 
-def format_options(columns: Sequence[Column], *, more: tuple[str, ...] = ()) -> Callable[[F], F]:
+def format_options(
+    columns: Sequence[Column] | Mapping[str, Sequence[Column]], *, more: tuple[str, ...] = ()
+) -> Callable[[F], F]:
     """Add `--format`, `--json` and `--fields` to a command, and give it the `form` they say.
 
     Args:
-        columns: of the command's answer.
+        columns: of the command's answer; where it has several, each by what it is of: the command
+            takes `form.of(columns)` of the one that it gives.
         more: formats besides those that every list has.
     """
+    answers = columns if isinstance(columns, Mapping) else {"": columns}
 
     def decorate(command: F) -> F:
         @click.option(
@@ -74,11 +89,12 @@ def format_options(columns: Sequence[Column], *, more: tuple[str, ...] = ()) -> 
         def with_form(
             *args: Any, form: str, as_json: bool, fields: str | None, **kwargs: Any
         ) -> Any:
-            chosen = tuple(columns) if fields is None else select(columns, fields)
-            wanted = Form("json" if as_json else form, chosen, fields is not None)
+            wanted = Form("json" if as_json else form, (), fields=fields)
+            if len(answers) == 1:
+                wanted = wanted.of(*answers.values())
             return command(*args, form=wanted, **kwargs)
 
-        setattr(with_form, ANSWER, tuple(columns))
+        setattr(with_form, ANSWER, dict(answers))
         return with_form  # type: ignore[return-value]  # click's options change the signature
 
     return decorate

@@ -106,8 +106,10 @@ def cell(value: Any) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
-def select(columns: Sequence[Column], names: str) -> tuple[Column, ...]:
-    """The columns that `--fields` names, in its order.
+def select(
+    columns: Sequence[Column], names: str, *, option: str = "--fields"
+) -> tuple[Column, ...]:
+    """The columns that an option names, in its order.
 
     Raises:
         SettingsError: there is no such column.
@@ -121,12 +123,12 @@ def select(columns: Sequence[Column], names: str) -> tuple[Column, ...]:
             near = get_close_matches(name.lower(), by_name, n=1)
             hint = f"did you mean {by_name[near[0]].name}? " if near else ""
             raise SettingsError(
-                f"--fields: there is no field {name!r}; {hint}There are "
+                f"{option}: there is no field {name!r}; {hint}There are "
                 + ", ".join(column.name for column in columns)
             )
     if not wanted:
         raise SettingsError(
-            "--fields: name at least one of " + ", ".join(column.name for column in columns)
+            f"{option}: name at least one of " + ", ".join(column.name for column in columns)
         )
     return tuple(dict.fromkeys(by_name[name.lower()] for name in wanted))
 

@@ -12,7 +12,6 @@ import difflib
 import math
 import os
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from .errors import SettingsError
+from .toml_file import read_toml
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def load(
     fields = {field.name: field for field in dataclasses.fields(typing.cast("Any", cls))}
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
-    for key, raw in _read_file(file).items() if file else ():
+    for key, raw in read_toml(file).items() if file else ():
         where = f"{file}: {key}"
         _known(key, fields, where)
         values[key] = _convert(raw, hints[key], about(fields[key]), where)
@@ -159,19 +159,6 @@ def read_secret(value: str, file: str, *, name: str) -> str:
     if not lines or not lines[0].strip():
         raise SettingsError(f"{name}: {file} is empty; put the secret on its first line")
     return lines[0].strip()
-
-
-def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as stream:
-            return tomllib.load(stream)
-    except OSError as exc:
-        raise SettingsError(f"cannot read the settings file {file}: {exc.strerror}") from exc
-    except tomllib.TOMLDecodeError as exc:
-        raise SettingsError(f"{file} is not TOML: {exc}") from exc
-    except UnicodeDecodeError:
-        # Python's words have octets of it, which may be a secret's.
-        raise SettingsError(f"{file} is not TOML: it is not text in UTF-8") from None
 
 
 def _known(key: str, fields: Mapping[str, Any], where: str) -> None:

@@ -109,11 +109,14 @@ class Table:
             else:
                 padded = text if place == last else text.ljust(width)
             if record is not None and self._look.colour and column.colour is not None:
-                colour = column.colour(record[column.name])
-                if colour is not None:
-                    padded = _COLOURS[colour] + padded + _END
+                padded = paint(padded, column.colour(record[column.name]))
             parts.append(padded)
         return (" " * GAP).join(parts).rstrip()
+
+
+def paint(text: str, colour: str | None) -> str:
+    """A text in a colour, or as it is."""
+    return text if colour is None else _COLOURS[colour] + text + _END
 
 
 def shorten(text: str, width: int, ellipsis: str, *, middle: bool = False) -> str:

@@ -53,9 +53,9 @@ from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources import broker
+from smtpfeeds_aggregator.store.asking import AskingStore, RowFilter
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.migrations import migrate
-from smtpfeeds_aggregator.store.reading import Filter, ReadingStore
 from smtpfeeds_aggregator.store.rows import Folded
 from smtpfeeds_aggregator.store.sql import queries
 from smtpfeeds_common.addresses import pack_address
@@ -603,13 +603,13 @@ def asking(dsn: str, bodies: Sequence[bytes]) -> Iterator[list[float]]:
     stop = threading.Event()
 
     def ask() -> None:
-        wanted = Filter(feeds=["smtpgreet", "smtpdata"])
+        wanted = RowFilter(feeds=["smtpgreet", "smtpdata"])
         with connect(AggregatorSettings(dsn=dsn), "bench", autocommit=True) as connection:
-            store = ReadingStore(connection)
+            store = AskingStore(connection)
             while not stop.wait(0.05):
                 ip = random.choice(ips)
                 started = time.monotonic()
-                list(store.in_range(ip, ip, wanted))
+                list(store.rows_of([(ip, ip)], wanted))
                 spent.append(time.monotonic() - started)
 
     thread = threading.Thread(target=ask)

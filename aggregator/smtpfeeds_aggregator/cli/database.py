@@ -9,6 +9,7 @@ from smtpfeeds_common.errors import SettingsError
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
     from ..store.connection import Connection
+    from .access import Access
 
 WHICH_DATABASE = (
     "which database? Give --dir DIR of `smtpfeeds up`, --config FILE or --dsn DSN, or set "
@@ -19,7 +20,7 @@ WHICH_DATABASE = (
 
 @contextmanager
 def connected(
-    settings: "AggregatorSettings", *, write: bool = False, long: bool = False
+    settings: "AggregatorSettings | Access", *, write: bool = False, long: bool = False
 ) -> "Iterator[Connection]":
     """A connection to the database of the settings, whose schema is this program's.
 

@@ -23,6 +23,7 @@ from smtpfeeds_common.errors import DatabaseUnavailable, SettingsError
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
+    from .access import Access
 
 #: What `smtpfeeds up` writes into its folder, and the unit of systemd reads.
 _AGGREGATOR: Final = "aggregator.toml"
@@ -99,7 +100,15 @@ def single_host_settings(folder: Path) -> Path:
 
 def database_options(command: F) -> F:
     """Add the options that say which database, and give the command the `settings` they make."""
+    return _database_options(command, "settings", _settings)
 
+
+def access_options(command: F) -> F:
+    """The same for a command that answers at once: it gets `access`, and no other setting."""
+    return _database_options(command, "access", _access)
+
+
+def _database_options(command: F, name: str, read: Callable[..., Any]) -> F:
     @CONFIG
     @DSN
     @FOLDER
@@ -107,8 +116,8 @@ def database_options(command: F) -> F:
     def with_settings(
         *args: Any, config: Path | None, dsn: str | None, folder: Path | None, **kwargs: Any
     ) -> Any:
-        with database_settings(config, dsn, folder) as settings:
-            return command(*args, settings=settings, **kwargs)
+        with _read(read, config, dsn, folder) as value:
+            return command(*args, **{name: value}, **kwargs)
 
     return with_settings  # type: ignore[return-value]  # click's options change the signature
 
@@ -122,9 +131,17 @@ def database_settings(
     Raises:
         DatabaseUnavailable: what used the settings found no database.
     """
+    with _read(_settings, config, dsn, folder) as settings:
+        yield settings
+
+
+@contextmanager
+def _read(
+    read: Callable[..., Any], config: Path | None, dsn: str | None, folder: Path | None
+) -> Iterator[Any]:
     config, dsn, folder = _given(config, dsn, folder)
     try:
-        yield _settings(config, dsn, folder)
+        yield read(config, dsn, folder)
     except DatabaseUnavailable as exc:
         folder = folder or _usual_folder(config, dsn)
         if folder is None:
@@ -148,6 +165,12 @@ def _settings(config: Path | None, dsn: str | None, folder: Path | None) -> "Agg
     from ..settings import load as load_settings
 
     return load_settings(config_of(config, folder, dsn), dsn=dsn)
+
+
+def _access(config: Path | None, dsn: str | None, folder: Path | None) -> "Access":
+    from .access import read_access
+
+    return read_access(config_of(config, folder, dsn), dsn)
 
 
 def _usual_folder(config: Path | None, dsn: str | None) -> Path | None:

@@ -34,7 +34,7 @@ def write_entries(entries: Iterable[Entry], form: Form, limit: int | None, nothi
     shown: Iterator[Entry] = chain(() if first is None else (first,), rows)
     cut = _Limited(shown, limit)
     if form.chosen or form.format in {"table", "tsv"}:
-        write_records(map(_record, cut), _table_form(form), nothing)
+        write_records(map(record_of, cut), _table_form(form), nothing)
     else:
         _write_as_published(cut, form.format)
     if cut.is_more:
@@ -79,7 +79,8 @@ class _Limited:
         self.is_more = self._limit is not None and next(self._entries, None) is not None
 
 
-def _record(entry: Entry) -> Record:
+def record_of(entry: Entry) -> Record:
+    """The values of an entry by the names of its columns."""
     judgement = entry.judgement
     return {
         "ASN": entry.asn,

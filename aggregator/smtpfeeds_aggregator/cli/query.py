@@ -1,63 +1,308 @@
-"""`smtpfeeds query`: what is known of addresses, prefixes and ASNs.
+"""`smtpfeeds query`: what is known of addresses, prefixes, autonomous systems and actors.
 
-What costs time to import, psycopg above all, is imported when the command runs.
+What costs time to import, psycopg above all, is imported when the command runs, and nothing
+of publishing, of the message or of the other settings: one address is answered at once.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from smtpfeeds_common.answers import Form, format_options, note
+from smtpfeeds_common.answers import Form, format_options, note, nothing_found, write_records
+from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES
 
+from .address_columns import ADDRESS, ANSWER, address_record, answer_record
 from .database import connected
 from .entry_columns import ENTRY
-from .options import EXIT_CODES, database_options, time_options
+from .options import EXIT_CODES, access_options, parsed_time, time_options
+from .sorting import Order
+from .term_input import TERMS_AT_ONCE, read_terms
 
 if TYPE_CHECKING:
-    from ..settings import AggregatorSettings
+    from ..query.find import Asker, Wanted
+    from ..query.rows import FeedRow
+    from ..query.summary import Summary
+    from ..query.terms import Term
+    from ..store.asking import AskingStore
+    from .access import Access
+
+_CLASSES: Final = (
+    *("survey", "relay-test", "password-guess", "client", "user-probe", "mail-server"),
+    *("delivery", "relay-check", "probe"),
+)
+#: Terms named in a note; the others are counted.
+_NAMED: Final = 20
 
 
-@click.command(epilog=EXIT_CODES)
-@click.argument("terms", nargs=-1, metavar="[ADDRESS|PREFIX|ASN]...")
+@click.command(epilog=EXIT_CODES, short_help="Ask what is known of addresses and networks.")
+@click.argument("terms", nargs=-1, metavar="[TERM]…")
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Read terms from this file, one a line; one answer each. TERM - reads standard input.",
+)
+@click.option("--all", "everything", is_flag=True, help="All that is stored, in place of terms.")
 @click.option(
     "--feed", "feeds", type=click.Choice(FEED_NAMES), multiple=True, help="Only this feed."
 )
-@click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
+@click.option(
+    "--class", "classes", type=click.Choice(_CLASSES), multiple=True, help="Only this class."
+)
+@click.option("--sensor", metavar="NAME", help="Only what this sensor saw.")
+@click.option("--actor", metavar="NAME", help="Only addresses that lists give to this actor.")
 @time_options
-@format_options(ENTRY, more=("text",))
-@database_options
+@click.option("--first-since", metavar="TIME", help="First seen at this time or later.")
+@click.option("--new", is_flag=True, help="Only what was first seen within 24 hours.")
+@click.option("--min-hits", type=click.IntRange(min=0), default=0, help="At least this many.")
+@click.option("--min-sensors", type=click.IntRange(min=0), default=0, help="At least this many.")
+@click.option("--family", type=click.Choice(["4", "6"]), help="Only IPv4, or only IPv6.")
+@click.option(
+    "--per",
+    type=click.Choice(["address", "feed"]),
+    help="A row an address, both feeds side by side (the table's default), or a row a feed.",
+)
+@click.option("--sort", metavar="FIELD", help="By this field; -FIELD: the largest first.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
+@click.option("--count", is_flag=True, help="Only how many there are.")
+@format_options(
+    {"an address (`--per address`)": ADDRESS, "a feed (`--per feed`)": ENTRY, "a term": ANSWER},
+    more=("text",),
+)
+@access_options
 def query(
-    settings: "AggregatorSettings",
+    access: "Access",
+    form: Form,
     terms: tuple[str, ...],
-    feeds: tuple[str, ...],
+    file: Path | None,
+    per: str | None,
+    sort: str | None,
     limit: int | None,
+    *,
+    everything: bool,
+    count: bool,
+    **filters: Any,
+) -> None:
+    """Ask what is known of addresses, prefixes, ranges, ASNs, AS names and actors.
+
+    TERM is 192.0.2.1, 192.0.2.0/24, 192.0.2.1-192.0.2.9, AS64496, a part of an AS name, an actor of
+    the lists, or one of them as reports write it: 192.0.2[.]1, hxxp://192.0.2.1/. One address alone
+    gives all there is about it. Everything that is kept is asked, older than the feeds' window too.
+    Times are UTC.
+
+    \b
+    Examples:
+      smtpfeeds query 192.0.2.1
+      smtpfeeds query AS64496 --class password-guess --since 2d --sort -hits
+      smtpfeeds query --file addresses.txt --format csv
+    """
+    from_stream = file is not None or terms == ("-",)
+    _check_use(terms, file, per, sort, everything=everything)
+    wanted = _wanted(**filters)
+    with connected(access) as connection:
+        from ..query.find import Asker
+        from ..store.asking import AskingStore
+
+        store = AskingStore(connection)
+        asker = Asker(store, wanted)
+        if from_stream:
+            _answer_stream(asker, file, form, limit, count=count)
+            return
+        asked = [] if everything else list(read_terms(terms))
+        _note_crowded(store, asked, wanted, everything=everything)
+        is_plain = form.is_table and form.fields is None and not count
+        if is_plain and len(asked) == 1 and (per, sort, limit) == (None, None, None):
+            only = asked[0].range
+            if only is not None and only.is_single:
+                from .card import show_card
+
+                show_card(store, asker, asked[0], publish_non_global=access.publish_non_global)
+                return
+        _answer(asker, asked, form, per, sort, limit, count=count)
+
+
+def _check_use(
+    terms: tuple[str, ...],
+    file: Path | None,
+    per: str | None,
+    sort: str | None,
+    *,
+    everything: bool,
+) -> None:
+    given = (bool(terms), file is not None, everything)
+    if not any(given):
+        raise SettingsError(
+            "query needs a term, such as an address; --all asks for everything, and - reads terms "
+            "from the standard input"
+        )
+    if sum(given) > 1:
+        raise SettingsError("give terms, --file or --all: one of them")
+    if (file is not None or terms == ("-",)) and (per or sort):
+        raise SettingsError("terms that are read are answered one by one: leave --per, --sort out")
+
+
+def _wanted(
+    *,
+    feeds: tuple[str, ...],
+    classes: tuple[str, ...],
+    sensor: str | None,
+    actor: str | None,
     since: datetime | None,
     until: datetime | None,
+    first_since: str | None,
+    new: bool,
+    min_hits: int,
+    min_sensors: int,
+    family: str | None,
+) -> "Wanted":
+    from ..query.find import Wanted
+    from ..store.asking import RowFilter
+
+    stored = RowFilter(
+        feeds=feeds or FEED_NAMES,
+        since=since,
+        until=until,
+        first_since=parsed_time(first_since),
+        min_hits=min_hits,
+        family=None if family is None else int(family),
+        sensor=sensor,
+    )
+    return Wanted(
+        stored=stored,
+        classes=frozenset(classes),
+        actor=actor,
+        new=new,
+        min_sensors=min_sensors,
+    )
+
+
+def _answer(
+    asker: "Asker",
+    terms: list["Term"],
     form: Form,
+    per: str | None,
+    sort: str | None,
+    limit: int | None,
+    *,
+    count: bool,
 ) -> None:
-    """Ask what is known of addresses, prefixes and ASNs; without any, of all.
+    """Write the rows of all terms, and name the terms that nothing was found for."""
+    seen: set[int] = set()
+    rows = _marked(asker.rows(terms), seen) if terms else asker.everything()
+    nothing = f"nothing found for {_named(terms)}" if terms else "nothing found"
+    per = per or ("address" if form.is_table else "feed")
+    if form.format == "text" and per == "address":
+        raise SettingsError("--format text is of the feeds' rows: leave --per address out")
+    written = _Cut(limit)
+    if count:
+        # Either way a row is an address or an address in a feed.
+        number = sum(1 for _ in (_by_address(rows) if per == "address" else rows))
+        click.echo(str(number))
+        if not number:
+            nothing_found(nothing)
+    elif per == "feed":
+        from .feed_rows import write_feed_rows
 
-    Everything that is kept is asked, older than the feeds' window too. Times are UTC.
-    """
-    from ..query.questions import find, meets_a_crowded_prefix, parse_term
-    from ..store.reading import Filter, ReadingStore
-    from .output import write_entries
-
-    asked = [parse_term(term) for term in terms]
-    wanted = Filter(feeds=feeds or FEED_NAMES, since=since, until=until, rows=_one_more(limit))
-    with connected(settings) as connection:
-        store = ReadingStore(connection)
-        if meets_a_crowded_prefix(store, asked, wanted):
-            note(
-                "note: a prefix in this had more addresses in a day than are stored; what the "
-                "others did is in `smtpfeeds feed crowded`"
-            )
-        rows = find(store, asked, wanted)
-        write_entries(rows, form, limit, f"nothing found for {' '.join(terms) or 'these options'}")
+        write_feed_rows(written.of(Order.of(sort, ENTRY).rows(rows, limit)), form, nothing)
+    else:
+        shown = form.of(ADDRESS)
+        records = Order.of(sort, ADDRESS).records(map(address_record, _by_address(rows)), limit)
+        write_records(written.of(records), shown, nothing)
+    if written.is_more:
+        note(f"there is more: --limit {limit} cuts it here")
+    elif terms and (missing := asker.not_seen(terms, seen)):
+        note(f"not seen: {_named(missing)}")
 
 
-def _one_more(limit: int | None) -> int | None:
-    """With one more it is known whether there is more."""
-    return None if limit is None else limit + 1
+def _marked(rows: "Iterator[tuple[int, FeedRow]]", seen: set[int]) -> "Iterator[FeedRow]":
+    """The rows alone; the places of their terms are noted."""
+    for place, row in rows:
+        seen.add(place)
+        yield row
+
+
+def _by_address(rows: "Iterator[FeedRow]") -> "Iterator[Summary]":
+    """Rows of one address lie side by side."""
+    from ..query.summary import Summary
+
+    summary = Summary()
+    for row in rows:
+        if summary.addresses and row.ip != summary.ip:
+            yield summary
+            summary = Summary()
+        summary.add(row)
+    if summary.addresses:
+        yield summary
+
+
+class _Cut:
+    """At most so many, and whether there are more."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self.is_more = False
+
+    def of(self, rows: Iterator[Any]) -> Iterator[Any]:
+        yield from islice(rows, self._limit)
+        self.is_more = self._limit is not None and next(rows, None) is not None
+
+
+def _answer_stream(
+    asker: "Asker", file: Path | None, form: Form, limit: int | None, *, count: bool
+) -> None:
+    """One answer a term, in the order of the input; terms are read and asked block by block."""
+    seen = total = 0
+
+    def records() -> Iterator[dict[str, Any]]:
+        nonlocal seen, total
+        terms = read_terms(("-",), file)
+        while block := list(islice(terms, TERMS_AT_ONCE)):
+            for term, summary in asker.answers(block):
+                total += 1
+                seen += summary.addresses > 0
+                yield answer_record(term.text, summary)
+
+    cut = _Cut(limit)
+    answers = cut.of(records())
+    if count:
+        for _ in answers:
+            pass
+        click.echo(str(seen))
+    else:
+        write_records(answers, form.of(ANSWER), "no term was read")
+    if cut.is_more:
+        note(f"there is more: --limit {limit} cuts it here")
+    elif form.is_table or count or not seen:
+        note(f"{seen} of {total} terms seen")
+    if not seen:
+        raise click.exceptions.Exit(1)
+
+
+def _note_crowded(
+    store: "AskingStore", terms: Sequence["Term"], wanted: "Wanted", *, everything: bool
+) -> None:
+    """Say below which prefix there is more than what is stored by itself."""
+    from ..query.find import ipv6_bounds
+    from ..query.terms import EVERYTHING_IPV6
+
+    for term in terms:
+        if term.hint:
+            note(f"note: {term.hint}")
+    bounds = [EVERYTHING_IPV6.bounds] if everything else ipv6_bounds(terms)
+    crowded = store.crowded(bounds, wanted.stored)
+    for one in crowded[:_NAMED]:
+        note(
+            f"note: {one.prefix} had more addresses in a day than are stored: {one.events} events "
+            "of others are counted under the prefix; see `smtpfeeds feed crowded`"
+        )
+
+
+def _named(terms: Sequence["Term"]) -> str:
+    names = ", ".join(term.text for term in terms[:_NAMED])
+    more = len(terms) - _NAMED
+    return f"{names} and {more} more" if more > 0 else names

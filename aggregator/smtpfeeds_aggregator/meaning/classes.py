@@ -76,6 +76,9 @@ BREADTH_SENSORS: Final = 3
 #: connections does not heed refusals. Bounces are not of the server's own choosing.
 MAIL_SERVER_HITS: Final = 50
 
+#: The least of each range of hits that a rule tells apart.
+HITS_FROM: Final = (0, GUESSES_HITS, MAIL_SERVER_HITS + 1)
+
 #: What a survey does not do: a listed address that does is classed by it.
 _BEYOND_SURVEY: Final = Flags.AUTH | Flags.PROBED_USERS | Flags.MESSAGE | Flags.RELAY_PROBE
 #: No mail transfer agent of Debian or PyPI that was tried does one of these.

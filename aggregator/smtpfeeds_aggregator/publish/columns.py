@@ -122,9 +122,11 @@ def _recent(rows: Rows, last_s: Rows, first_s: Rows, now_s: int) -> tuple[Rows, 
     day = np.where(old, last_day, rows["day"])
     ends = _shifted(np.ones(len(rows), np.uint64), last_day - first_day) | np.uint64(1)
     days = np.where(old, ends, rows["days"].astype(np.uint64))
-    # A program of 0.1.0 may have moved last_seen and not the days.
-    days = _shifted(days, last_day - day) | np.uint64(1)
-    days = _shifted(days, today - last_day)
+    # A program of 0.1.0 may have moved last_seen and not the days; a note may be of the day after.
+    newest = np.maximum(day, last_day)
+    last = _shifted(np.ones(len(rows), np.uint64), newest - last_day)
+    days = _shifted(days, newest - day) | last
+    days = _shifted(days, today - newest)
     oldest = _shifted(np.full(len(rows), 2, np.uint64), today - first_day) - np.uint64(1)
     weeks = today // WEEK_DAYS - day // WEEK_DAYS
     now = np.where(old, rows["flags"], rows["flags_now"])

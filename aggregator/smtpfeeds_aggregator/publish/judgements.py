@@ -4,7 +4,7 @@ Most of a million addresses did what a few thousand others did. So `judge` runs 
 each combination of what it looks at, and every address names its combination.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final, Protocol
@@ -14,19 +14,17 @@ import numpy.typing as npt
 
 from ..meaning.classes import (
     BREADTH_SENSORS,
-    GUESSES_HITS,
     GUESSES_SENSORS,
-    MAIL_SERVER_HITS,
+    HITS_FROM,
     Class,
     Evidence,
     Judgement,
     Listing,
     judge,
 )
+from ..store.listed import ListedRange
 from .columns import Numbers, Rows, Window
 
-#: The least of each range of hits that a rule tells apart.
-HITS_FROM: Final = (0, GUESSES_HITS, MAIL_SERVER_HITS + 1)
 _SENSORS: Final = GUESSES_SENSORS
 _FLAG_BITS: Final = 31
 _HITS_BITS: Final = 2
@@ -54,6 +52,10 @@ class DatedLists(Protocol):
         """The look-up for one day."""
         ...
 
+    def ranges(self) -> Iterable[ListedRange]:
+        """Every range that an entry holds, to be stored for questions."""
+        ...
+
 
 class NoLists:
     """No list holds anything."""
@@ -63,6 +65,10 @@ class NoLists:
     def on(self, today: date, /) -> "NoLists":  # noqa: ARG002 - the protocol's
         """The same on every day."""
         return self
+
+    def ranges(self) -> tuple[ListedRange, ...]:
+        """None."""
+        return ()
 
     def of_window(
         self,

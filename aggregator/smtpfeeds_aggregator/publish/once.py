@@ -372,10 +372,11 @@ class _Publication:
         self._directory.switch(generation)
 
     def _write_back(self, stored: Window, window: Window, names: dict[int, str]) -> int:
-        """Store the origins and names that are new, for queries to find."""
-        if self._table is None:
-            return 0
+        """Store the lists, and the origins and names that are new, for queries to find."""
         try:
+            self._store.store_lists(self._lists.generation, self._lists.ranges())
+            if self._table is None:
+                return 0
             info = self._table.info
             self._store.store_origin_generation(
                 self._table.generation,
@@ -389,7 +390,7 @@ class _Publication:
             return self._store.store_origins(guarded(changes, self._keep_going))
         except (DatabaseError, PublishStopped) as exc:
             logger.warning(
-                "origins not stored, the next publication tries again",
+                "origins and lists not stored, the next publication tries again",
                 extra=fields(error=exc.message),
             )
             return 0

@@ -11,15 +11,13 @@ import contextlib
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import psycopg
 
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.logs import fields
-from smtpfeeds_common.settings import read_secret
 
-from ..settings import AggregatorSettings
 from .dsn import parse_dsn
 from .errors import DatabaseRefused, one_line, session_errors
 from .limited import LimitedConnection
@@ -28,6 +26,21 @@ from .session import begin_session
 logger = logging.getLogger(__name__)
 
 Connection = LimitedConnection
+
+
+class ConnectionSettings(Protocol):
+    """What a connection needs of the settings."""
+
+    @property
+    def dsn(self) -> str:
+        """A libpq connection string or URL."""
+        ...
+
+    @property
+    def dsn_password_file(self) -> str:
+        """A file whose first line is the password, where the DSN has none."""
+        ...
+
 
 #: What a DSN may override. Seconds, or milliseconds where libpq says so.
 _DEFAULTS: Final[Mapping[str, str]] = {
@@ -55,7 +68,7 @@ _REFUSED: Final = re.compile(
 
 
 def connect(
-    settings: AggregatorSettings,
+    settings: ConnectionSettings,
     purpose: str,
     *,
     autocommit: bool = False,
@@ -111,7 +124,7 @@ def _open(parameters: dict[str, Any]) -> Connection:
         raise
 
 
-def connection_parameters(settings: AggregatorSettings, purpose: str) -> dict[str, Any]:
+def connection_parameters(settings: ConnectionSettings, purpose: str) -> dict[str, Any]:
     """What a connection is opened with: the DSN, over our defaults.
 
     Raises:
@@ -123,7 +136,11 @@ def connection_parameters(settings: AggregatorSettings, purpose: str) -> dict[st
             "(--config FILE) or as SMTPFEEDS_AGGREGATOR_DSN"
         )
     given = parse_dsn(settings.dsn)
-    password = read_secret("", settings.dsn_password_file, name="dsn_password_file")
+    password = ""
+    if settings.dsn_password_file:
+        from smtpfeeds_common.settings import read_secret
+
+        password = read_secret("", settings.dsn_password_file, name="dsn_password_file")
     parameters: dict[str, Any] = {
         **_DEFAULTS,
         "application_name": f"smtpfeeds {purpose}",

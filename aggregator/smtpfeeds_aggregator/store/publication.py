@@ -15,6 +15,7 @@ from ..clock.database import Reading
 from .clock import read_clock
 from .connection import Connection
 from .errors import database_errors
+from .listed import ListedRange, store_lists
 from .sql import queries
 
 T = TypeVar("T")
@@ -48,6 +49,10 @@ class PublicationStore:
     def holds_lock(self, key: int) -> bool:
         """Whether this session still has the lock."""
         return bool(self._value("holds_lock", key=key))
+
+    def store_lists(self, generation: str, ranges: Iterable[ListedRange]) -> bool:
+        """Store the lists that were used, where they are not stored; whether they are others."""
+        return store_lists(self._connection, generation, ranges)
 
     def now(self) -> datetime:
         """The database's clock."""

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from smtpfeeds_aggregator.query.questions import Range, parse_term
+from smtpfeeds_aggregator.query.terms import Range, Term, parse_term
 from smtpfeeds_aggregator.query.times import parse_time
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import SettingsError
@@ -17,29 +17,62 @@ def between(low: str, high: str) -> Range:
 
 
 @pytest.mark.parametrize(
-    ("text", "term"),
+    ("text", "range_or_asn"),
     [
         ("192.0.2.1", between("192.0.2.1", "192.0.2.1")),
         ("::FFFF:192.0.2.1", between("192.0.2.1", "192.0.2.1")),
         ("192.0.2.0/24", between("192.0.2.0", "192.0.2.255")),
+        ("0.0.0.0/0", between("0.0.0.0", "255.255.255.255")),
         ("::ffff:192.0.2.0/120", between("192.0.2.0", "192.0.2.255")),
         ("2001:db8::/64", between("2001:db8::", "2001:db8::ffff:ffff:ffff:ffff")),
+        ("192.0.2.1-192.0.2.9", between("192.0.2.1", "192.0.2.9")),
+        ("2001:db8::1 - 2001:db8::f", between("2001:db8::1", "2001:db8::f")),
         ("AS64496", 64496),
         ("as1", 1),
         ("4294967295", 4_294_967_295),
+        # As logs and reports write them.
+        (" 192.0.2.1\n", between("192.0.2.1", "192.0.2.1")),
+        ('"192.0.2.1",', between("192.0.2.1", "192.0.2.1")),
+        ("192.0.2[.]1", between("192.0.2.1", "192.0.2.1")),
+        ("192[.]0(.)2[dot]1", between("192.0.2.1", "192.0.2.1")),
+        ("192.0.2[.]0/24", between("192.0.2.0", "192.0.2.255")),
+        ("2001[:]db8::5", between("2001:db8::5", "2001:db8::5")),
+        ("hxxp://192.0.2.1/a?b", between("192.0.2.1", "192.0.2.1")),
+        ("hXXps[:]//192.0.2[.]1:8443", between("192.0.2.1", "192.0.2.1")),
+        ("http://user@[2001:db8::5]:25/", between("2001:db8::5", "2001:db8::5")),
+        ("[192.0.2.1]:25", between("192.0.2.1", "192.0.2.1")),
+        ("[IPv6:2001:db8::5]", between("2001:db8::5", "2001:db8::5")),
+        ("192.0.2.1:25", between("192.0.2.1", "192.0.2.1")),
+        ("192.0.2.1.", between("192.0.2.1", "192.0.2.1")),
     ],
 )
-def test_term(text: str, term: object) -> None:
-    assert parse_term(text) == term
+def test_term(text: str, range_or_asn: Range | int) -> None:
+    term = parse_term(text)
+    assert (term.range or term.asn) == range_or_asn
+    assert (term.text, term.hint) == (text, "")
+
+
+def test_prefix_with_host_bits_is_taken_with_a_hint() -> None:
+    term = parse_term("192.0.2.77/24")
+    assert term.range == between("192.0.2.0", "192.0.2.255")
+    assert term.hint == "192.0.2.77/24 is taken as 192.0.2.0/24: it has host bits"
+
+
+@pytest.mark.parametrize(
+    "text", ["Example", "Sample Cloud, Inc.", "a.example", "shodan", "OVH", "1&1 x"]
+)
+def test_word_may_be_a_name(text: str) -> None:
+    assert parse_term(text) == Term(text, word=text)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "AS", "AS0", "0", "4294967296", "192.0.2.1/24", "192.0.2", "fe80::1%eth0", "a.example",
-     " 192.0.2.1", "192.0.2.1\n", "1.2.3.4/33", "1.2.3.4-5", "٣"],
+    ["", "AS0", "0", "4294967296", "192.0.2", "192.0.2.300", "fe80::1%eth0", "1.2.3.4/33",
+     "1.2.3.4-5", "1.2.3.9-1.2.3.4", "1.2.3.4-::5", "1.2.3.4/-1", "1.2.3.4/٣", "٣", "\x00",
+     "::/129", "1.2.3.4/", "x", "192.0.2.1x", "abc1"],
 )  # fmt: skip
 def test_what_is_no_term_says_what_would_be(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"ASN|prefix"):
+    with pytest.raises(SettingsError, match="ASN"):
         parse_term(text)
 
 

@@ -5,7 +5,7 @@ with all the entries that hold it, the most specific first; equal sets of entrie
 A look-up is one binary search for a column of addresses.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -13,13 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ...store.listed import ListedEntry, ListedRange
 from ..classes import Listing
-from .model import AddressList, ListKind, Prefix
-
-#: Addresses change hands: a quarter of the single ones were gone from the same list after
-#: eight months. A range stays with its owner for longer.
-HOST_DAYS: Final = 60
-RANGE_DAYS: Final = 365
+from ..listings import is_fresh, listings_of
+from .model import AddressList, Prefix
 
 Numbers = npt.NDArray[np.unsignedinteger]
 Ids = npt.NDArray[np.uint32]
@@ -34,8 +31,12 @@ class Match(NamedTuple):
 
     def is_fresh(self, today: date) -> bool:
         """Whether it is young enough to decide."""
-        limit = HOST_DAYS if self.prefix.length == self.prefix.bits else RANGE_DAYS
-        return (today - self.list.day).days <= limit
+        return is_fresh(self.list.day, today, is_single=self.is_single)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the entry is one address."""
+        return self.prefix.length == self.prefix.bits
 
 
 class _Ranges(NamedTuple):
@@ -88,6 +89,32 @@ class ListTable:
         if self._of_day is None or self._of_day[0] != today:
             self._of_day = today, [_listings(matches, today) for matches in self._sets]
         return ListsOfDay(self, self._of_day[1])
+
+    def ranges(self) -> Iterator[ListedRange]:
+        """Every range that an entry holds, with its entries, best first; to be stored."""
+        keys6 = [int.from_bytes(bytes(key).ljust(16, b"\0")) for key in self._ipv6.starts]
+        for octets, starts, ids in (
+            (4, self._ipv4.starts.tolist(), self._ipv4.ids.tolist()),
+            (16, keys6, self._ipv6.ids.tolist()),
+        ):
+            ends = [*starts[1:], 1 << octets * 8]
+            for start, end, number in zip(starts, ends, ids, strict=True):
+                if number:
+                    yield ListedRange(
+                        int(start).to_bytes(octets),
+                        (int(end) - 1).to_bytes(octets),
+                        tuple(
+                            ListedEntry(
+                                match.list.kind,
+                                match.list.actor,
+                                match.list.day.isoformat(),
+                                match.is_single,
+                                match.list.name,
+                                str(match.prefix),
+                            )
+                            for match in self._sets[number]
+                        ),
+                    )
 
     def ids(self, ipv4: Numbers, high: Numbers, low: Numbers) -> Ids:
         """The number of the set of entries of each address, IPv4 first; 0: nothing.
@@ -182,9 +209,6 @@ def _flatten(entries: Sequence[tuple[int, Prefix]], sets: _Sets) -> _Flat:
 
 
 def _listings(matches: Iterable[Match], today: date) -> tuple[Listing, ...]:
-    """One for each actor, in the order of its best entry; fresh if any of its entries is."""
-    fresh: dict[tuple[ListKind, str], bool] = {}
-    for match in matches:
-        key = (match.list.kind, match.list.actor)
-        fresh[key] = fresh.get(key, False) or match.is_fresh(today)
-    return tuple(Listing(kind, actor, is_fresh) for (kind, actor), is_fresh in fresh.items())
+    return listings_of(
+        (match.list.kind, match.list.actor, match.is_fresh(today)) for match in matches
+    )

@@ -1,0 +1,170 @@
+"""All that is known of one address, for a person: what `query ADDRESS` prints."""
+
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_common.answers import NOTHING_FOUND, look, note
+from smtpfeeds_common.feeds import FEED_NAMES
+from smtpfeeds_common.table import paint
+from smtpfeeds_common.times import iso_utc
+
+from ..meaning.listings import is_fresh
+from ..meaning.words import CLASSES, REASONS
+from ..query.find import Asker
+from ..query.not_published import why_not_published
+from ..query.rows import FeedRow
+from ..query.terms import Term
+from .address_columns import marks
+from .entry_columns import class_colour
+
+if TYPE_CHECKING:
+    from ..store.asking import AskingStore, SensorSighting
+
+#: Where the values begin.
+_INDENT: Final = 11
+#: Sensors that are named; the others are counted.
+_SENSORS_MAX: Final = 12
+_WIDTH_IN_A_PIPE: Final = 100
+
+Line = tuple[str, str]
+
+
+def show_card(store: "AskingStore", asker: Asker, term: Term, *, publish_non_global: bool) -> None:
+    """Write it; ends the command with exit code 1 where nothing of the address is stored."""
+    assert term.range is not None
+    ip = term.range.bounds[0]
+    rows = [row for _, row in asker.rows([term])]
+    if not rows:
+        note(f"not seen: {term.text}")
+        raise click.exceptions.Exit(NOTHING_FOUND)
+    shown = look()
+    lines: list[Line] = [
+        *_origin(store, rows[0]),
+        *_class(rows[0], colour=shown.colour),
+        *_times(rows),
+        *_feeds(rows),
+        *_sensors(store.sensors_of(ip)),
+        *_lists(rows[0], datetime.fromtimestamp(store.moment.now_s, UTC).date()),
+        *_published(store, ip, rows, publish_non_global=publish_non_global),
+    ]
+    text = "\n".join([ip, *_wrapped(lines, shown.width or _WIDTH_IN_A_PIPE)])
+    sys.stdout.write(text + os.linesep)
+
+
+def _origin(store: "AskingStore", row: FeedRow) -> Iterator[Line]:
+    if row.asn is None:
+        yield "origin", "none is known"
+        return
+    name = f" {row.name}" if row.name else ""
+    table = store.origin_in_use()
+    by = ""
+    if table is not None:
+        generation, time = table
+        by = f", by table {generation}" + (f" of {iso_utc(time)}" if time else "")
+    yield "origin", f"AS{row.asn}{name}{by}"
+
+
+def _class(row: FeedRow, *, colour: bool) -> Iterator[Line]:
+    judgement = row.judgement
+    name = str(judgement.cls)
+    painted = paint(name, class_colour(name) if colour else None)
+    yield "class", f"{painted}: {CLASSES[judgement.cls]}"
+    for number, code in enumerate(judgement.why):
+        meaning = REASONS.get(code.partition(":")[0], "")
+        yield "why" if number == 0 else "", f"{code}: {meaning}" if meaning else code
+    if judgement.actor:
+        yield "actor", judgement.actor
+
+
+def _times(rows: list[FeedRow]) -> Iterator[Line]:
+    first, last = min(row.first_s for row in rows), max(row.last_s for row in rows)
+    new = ", new" if any(row.new for row in rows) else ""
+    yield "first seen", f"{_time(first)} UTC{new}"
+    yield "last seen", f"{_time(last)} UTC"
+    days = 0
+    for row in rows:
+        days |= row.days
+    yield "days", f"{marks(days)}  the last 7, the oldest first: {days.bit_count()} of them"
+
+
+def _feeds(rows: list[FeedRow]) -> Iterator[Line]:
+    by_feed = {row.feed: row for row in rows}
+    for feed in FEED_NAMES:
+        row = by_feed.get(feed)
+        if row is None:
+            yield feed, "-"
+        else:
+            counts = f"{_many(row.hits, 'event')}, {_many(row.sensors, 'sensor')}"
+            yield feed, f"{counts}, last {_time(row.last_s)} UTC"
+
+
+def _sensors(sightings: "list[SensorSighting]") -> Iterator[Line]:
+    by_sensor: dict[str, list[SensorSighting]] = {}
+    for each in sightings:
+        by_sensor.setdefault(each.sensor, []).append(each)
+    newest = sorted(
+        by_sensor.items(), key=lambda item: max(one.last_seen for one in item[1]), reverse=True
+    )
+    for number, (name, theirs) in enumerate(newest[:_SENSORS_MAX]):
+        events = ", ".join(f"{one.hits} {one.feed.removeprefix('smtp')}" for one in theirs)
+        targets, addresses = max(one.targets for one in theirs), theirs[0].addresses
+        at = f"{targets} of its {addresses}" if addresses else str(targets)
+        last = max(one.last_seen for one in theirs)
+        yield (
+            "sensors" if number == 0 else "",
+            f"{name}: {events}, at {at} addresses lately, last {iso_utc(last)}",
+        )
+    if len(newest) > _SENSORS_MAX:
+        yield "", f"and {len(newest) - _SENSORS_MAX} more"
+
+
+def _lists(row: FeedRow, today: date) -> Iterator[Line]:
+    if not row.entries:
+        yield "lists", "none holds it"
+    for number, (kind, actor, day, is_single, name, prefix) in enumerate(row.entries):
+        fresh = is_fresh(date.fromisoformat(day), today, is_single=is_single)
+        old = "" if fresh else ", too old to decide"
+        who = "" if actor == name else f" ({actor})"
+        yield "lists" if number == 0 else "", f"{name}{who}, {kind}: {prefix}, of {day}{old}"
+
+
+def _published(
+    store: "AskingStore", ip: str, rows: list[FeedRow], *, publish_non_global: bool
+) -> Iterator[Line]:
+    reason = why_not_published(
+        pack_address(ip), store.exclusions_of(ip), publish_non_global=publish_non_global
+    )
+    recent = [row.feed for row in rows if row.last_s >= store.moment.window_s]
+    if reason:
+        yield "published", f"no: {reason}"
+    elif not recent:
+        yield "published", "no: too old, the feeds hold what was seen in the last 7 days"
+    elif not any(row.hits for row in rows):
+        yield "published", "no: only notes of its behaviour are stored, no event"
+    else:
+        yield "published", f"yes, in {' and '.join(sorted(recent, reverse=True))}"
+
+
+def _wrapped(lines: list[Line], width: int) -> Iterator[str]:
+    """Each value beside its name; a long one goes on below itself."""
+    from textwrap import wrap
+
+    for name, value in lines:
+        parts = wrap(value, max(20, width - _INDENT - 2), break_on_hyphens=False) or [""]
+        yield f"{name:<{_INDENT}} {parts[0]}".rstrip()
+        for part in parts[1:]:
+            yield f"{'':<{_INDENT}} {part}"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _time(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"

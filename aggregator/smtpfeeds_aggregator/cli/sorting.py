@@ -1,0 +1,70 @@
+"""`--sort FIELD`: rows in another order, held within a bound."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from smtpfeeds_common.columns import Column, Record, select
+from smtpfeeds_common.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ..query.rows import FeedRow
+
+#: Rows that are held to sort them: some 500 MB. With --limit only so many are.
+SORTED_MAX: Final = 1_000_000
+
+
+class Order:
+    """An order, or none."""
+
+    def __init__(self, name: str | None, *, largest_first: bool = False) -> None:
+        self._name, self._largest_first = name, largest_first
+
+    @classmethod
+    def of(cls, text: str | None, columns: Sequence[Column]) -> "Order":
+        """Read it.
+
+        Raises:
+            SettingsError: there is no such field.
+        """
+        if text is None:
+            return cls(None)
+        (column,) = select(columns, text.removeprefix("-"), option="--sort")[:1]
+        return cls(column.name, largest_first=text.startswith("-"))
+
+    def records(self, records: Iterable[Record], limit: int | None) -> Iterator[Record]:
+        """Records in this order, what is not known last; with a limit one more than that."""
+        name = self._name
+        return self._sorted(records, limit, lambda record: record[name or ""])
+
+    def rows(self, rows: "Iterable[FeedRow]", limit: int | None) -> "Iterator[FeedRow]":
+        """The same for rows of the feeds, by the names of their columns."""
+        from .feed_rows import value_of
+
+        name = self._name
+        return self._sorted(rows, limit, lambda row: value_of(row, name or ""))
+
+    def _sorted(
+        self, rows: Iterable[Any], limit: int | None, value: Callable[[Any], Any]
+    ) -> Iterator[Any]:
+        if self._name is None:
+            return iter(rows)
+        largest_first = self._largest_first
+
+        def key(row: Any) -> tuple[bool, Any]:
+            known = value(row)
+            # In a reversed order what is not known is to be last too.
+            return ((known is None) != largest_first, "" if known is None else known)
+
+        if limit is not None and limit < SORTED_MAX:
+            import heapq
+
+            pick = heapq.nlargest if largest_first else heapq.nsmallest
+            return iter(pick(limit + 1, rows, key=key))
+        held: list[Any] = []
+        for row in rows:
+            held.append(row)
+            if len(held) > SORTED_MAX:
+                raise SettingsError(
+                    f"--sort: more than {SORTED_MAX:,} rows; give --limit, or narrow the question"
+                )
+        return iter(sorted(held, key=key, reverse=largest_first))

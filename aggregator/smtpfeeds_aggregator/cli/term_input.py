@@ -1,0 +1,64 @@
+"""Terms as a command gets them: as arguments, from a file, or from the standard input."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import click
+
+from smtpfeeds_common.errors import SettingsError
+
+from ..query.terms import MAX_TEXT, Term, parse_term
+
+#: Terms from a stream that are asked for together.
+TERMS_AT_ONCE: Final = 10_000
+#: Lines that are no term are named, so many of them.
+_NAMED: Final = 20
+_WRONG_USE: Final = 2
+
+
+def read_terms(arguments: tuple[str, ...], file: Path | None = None) -> Iterator[Term]:
+    """The terms; from a stream, a line that is none is named on stderr and passed over.
+
+    Raises:
+        SettingsError: an argument is no term.
+        click.exceptions.Exit: none of the lines is one.
+    """
+    if file is not None:
+        with file.open("rb") as stream:
+            yield from _of_lines(_lines(stream), file.name)
+    elif arguments == ("-",):
+        yield from _of_lines(_lines(sys.stdin.buffer), "standard input")
+    else:
+        yield from map(parse_term, arguments)
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, without blank ones and comments; an over-long one is cut."""
+    number, is_rest = 1, False
+    while line := stream.readline(MAX_TEXT):
+        is_whole = line.endswith(b"\n")
+        text = line.decode("utf-8", errors="replace").strip().lstrip("\ufeff")
+        if text and not is_rest and not text.startswith("#"):
+            yield number, text
+        is_rest = not is_whole
+        number += is_whole
+
+
+def _of_lines(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Term]:
+    terms = wrong = 0
+    for number, text in lines:
+        try:
+            term = parse_term(text)
+        except SettingsError as exc:
+            wrong += 1
+            if wrong <= _NAMED:
+                click.echo(f"smtpfeeds: {name}, line {number}: {exc.message}", err=True)
+        else:
+            terms += 1
+            yield term
+    if wrong > _NAMED:
+        click.echo(f"smtpfeeds: {name}: {wrong} lines are no term", err=True)
+    if wrong and not terms:
+        raise click.exceptions.Exit(_WRONG_USE)

@@ -1,0 +1,236 @@
+"""From terms to rows: each row once, or one answer for each term.
+
+Nothing here is quadratic. Terms become ranges, and ranges that an earlier term has
+covered are taken out before they are asked for, so that a row comes once, with the
+first term that it belongs to, however many terms there are.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from smtpfeeds_common.addresses import IPv6_BYTES, pack_address
+
+from ..store.asking import AskingStore, Bounds, RowFilter
+from .rows import FeedRow, View
+from .summary import Summary
+from .terms import EVERYTHING_IPV4, EVERYTHING_IPV6, Range, Term
+
+#: Addresses of an autonomous system that are asked for together.
+_ADDRESSES_AT_ONCE: Final = 5_000
+_ALL: Final = (EVERYTHING_IPV4, EVERYTHING_IPV6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which rows are wanted: what the server sends, and what is judged here."""
+
+    stored: RowFilter
+    classes: frozenset[str] = frozenset()
+    actor: str | None = None
+    new: bool = False
+    min_sensors: int = 0
+
+    def __contains__(self, row: FeedRow) -> bool:
+        """Whether a row that the server sent is wanted."""
+        return (
+            (not self.classes or row.judgement.cls in self.classes)
+            and (self.actor is None or (row.judgement.actor or "").lower() == self.actor.lower())
+            and (row.new or not self.new)
+            and row.sensors >= self.min_sensors
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a term stands for: ranges, and autonomous systems."""
+
+    ranges: tuple[Range, ...] = ()
+    asns: tuple[int, ...] = ()
+
+
+class Asker:
+    """Asks for terms; one connection."""
+
+    def __init__(self, store: AskingStore, wanted: Wanted) -> None:
+        self._store, self._wanted = store, wanted
+        self._view = View(store.moment)
+        self._doubtful: set[int] = set()
+
+    def resolve(self, term: Term) -> Resolved:
+        """Look up what a word stands for: an actor's ranges, systems whose name has it."""
+        if term.range is not None:
+            return Resolved((term.range,))
+        if term.asn is not None:
+            return Resolved(asns=(term.asn,))
+        assert term.word is not None
+        ranges = tuple(
+            Range(pack_address(low), pack_address(high))
+            for low, high in self._store.ranges_of_actor(term.word)
+        )
+        return Resolved(ranges, tuple(self._store.asns_named(term.word)))
+
+    def everything(self) -> Iterator[FeedRow]:
+        """All rows, by address and feed."""
+        for _, row in self._of_ranges([each.bounds for each in _ALL]):
+            yield row
+
+    def rows(self, terms: Sequence[Term]) -> Iterator[tuple[int, FeedRow]]:
+        """The rows of all terms with the place of the first term that each belongs to.
+
+        They come term by term, each term's by address and feed.
+        """
+        covered = _Covered()
+        yield from self._rows_of(terms, covered)
+        self._doubtful = covered.overlapped
+
+    def _rows_of(self, terms: Sequence[Term], covered: "_Covered") -> Iterator[tuple[int, FeedRow]]:
+        waiting: list[tuple[int, Bounds]] = []
+        for place, term in enumerate(terms):
+            what = self.resolve(term)
+            waiting += [
+                (place, part.bounds) for each in what.ranges for part in covered.add(each, place)
+            ]
+            if what.asns or covered.asns:
+                # What comes may have come with a range or a system before.
+                covered.overlapped.add(place)
+            asns = [asn for asn in what.asns if asn not in covered.asns]
+            if asns:
+                yield from self._without(covered, waiting)
+                waiting = []
+                yield from ((place, row) for row in self._of_asns(asns, covered))
+                covered.asns.update(asns)
+        yield from self._without(covered, waiting)
+
+    def _without(
+        self, covered: "_Covered", waiting: Sequence[tuple[int, Bounds]]
+    ) -> Iterator[tuple[int, FeedRow]]:
+        """The rows of ranges, but those that an address or a system before has brought."""
+        for number, row in self._of_ranges([bounds for _, bounds in waiting]):
+            place, (low, high) = waiting[number]
+            is_repeated = low != high and covered.points.get(row.packed, place) < place
+            if not is_repeated and row.asn not in covered.asns:
+                yield place, row
+
+    def _of_asns(self, asns: Sequence[int], covered: "_Covered") -> Iterator[FeedRow]:
+        wanted_asns = frozenset(asns)
+        for part in _parts(self._store.addresses_of_asns(asns), _ADDRESSES_AT_ONCE):
+            for _, row in self._of_ranges([(ip, ip) for ip in part]):
+                # The origin may have changed since.
+                if row.asn in wanted_asns and row.packed not in covered:
+                    yield row
+
+    def _of_ranges(self, ranges: Sequence[Bounds]) -> Iterator[tuple[int, FeedRow]]:
+        view, wanted = self._view, self._wanted
+        for asked in self._store.rows_of(ranges, wanted.stored):
+            row = view.row(asked)
+            if row in wanted:
+                yield asked.place - 1, row
+
+    def answers(self, terms: Sequence[Term]) -> Iterator[tuple[Term, Summary]]:
+        """What is known of each term, in their order; one that comes twice is answered twice."""
+        start = 0
+        while start < len(terms):
+            end = start
+            while end < len(terms) and terms[end].range is not None:
+                end += 1
+            if end > start:
+                yield from self._answers_of_ranges(terms[start:end])
+            if end < len(terms):
+                summary, covered = Summary(), _Covered()
+                for _, row in self._rows_of([terms[end]], covered):
+                    summary.add(row)
+                yield terms[end], summary
+                end += 1
+            start = end
+
+    def _answers_of_ranges(self, terms: Sequence[Term]) -> Iterator[tuple[Term, Summary]]:
+        ranges = [term.range.bounds for term in terms if term.range is not None]
+        number, summary = 0, Summary()
+        for place, row in self._of_ranges(ranges):
+            while number < place:
+                yield terms[number], summary
+                number, summary = number + 1, Summary()
+            summary.add(row)
+        while number < len(terms):
+            yield terms[number], summary
+            number, summary = number + 1, Summary()
+
+    def not_seen(self, terms: Sequence[Term], seen: set[int]) -> list[Term]:
+        """The terms of `rows` that nothing was found for, also among what came with others.
+
+        Args:
+            terms: as they were given to `rows`, which has come to its end.
+            seen: the places that came with rows.
+        """
+        missing = [place for place in range(len(terms)) if place not in seen]
+        doubtful = [place for place in missing if place in self._doubtful]
+        for place, (_, summary) in zip(
+            doubtful, self.answers([terms[place] for place in doubtful]), strict=True
+        ):
+            if summary.addresses:
+                missing.remove(place)
+        return [terms[place] for place in missing]
+
+
+@dataclass(slots=True)
+class _Covered:
+    """What earlier terms have asked for: addresses, ranges that do not overlap, systems."""
+
+    #: Single addresses, with the place of their term.
+    points: dict[bytes, int] = field(default_factory=dict)
+    asns: set[int] = field(default_factory=set)
+    _lows: dict[int, list[bytes]] = field(default_factory=lambda: {4: [], 16: []})
+    _highs: dict[int, list[bytes]] = field(default_factory=lambda: {4: [], 16: []})
+    #: Places of terms that share something with one before.
+    overlapped: set[int] = field(default_factory=set)
+
+    def __contains__(self, packed: bytes) -> bool:
+        return packed in self.points or self._in_range(packed)
+
+    def add(self, wanted: Range, place: int) -> Iterator[Range]:
+        """Take a range over; the parts of it that no range and no same address has covered yet."""
+        if wanted.is_single:
+            if wanted.low in self:
+                self.overlapped.add(place)
+            else:
+                self.points[wanted.low] = place
+                yield wanted
+            return
+        lows, highs = self._lows[len(wanted.low)], self._highs[len(wanted.low)]
+        first = bisect_left(highs, wanted.low)
+        last = bisect_right(lows, wanted.high)
+        if last > first:
+            self.overlapped.add(place)
+        at = int.from_bytes(wanted.low)
+        end, octets = int.from_bytes(wanted.high), len(wanted.low)
+        merged_low, merged_high = wanted.low, wanted.high
+        for low, high in zip(lows[first:last], highs[first:last], strict=True):
+            if at < int.from_bytes(low):
+                yield Range(at.to_bytes(octets), (int.from_bytes(low) - 1).to_bytes(octets))
+            at = int.from_bytes(high) + 1
+            merged_low, merged_high = min(merged_low, low), max(merged_high, high)
+        if at <= end:
+            yield Range(at.to_bytes(octets), wanted.high)
+        lows[first:last], highs[first:last] = [merged_low], [merged_high]
+
+    def _in_range(self, packed: bytes) -> bool:
+        lows = self._lows[len(packed)]
+        place = bisect_right(lows, packed) - 1
+        return place >= 0 and packed <= self._highs[len(packed)][place]
+
+
+def ipv6_bounds(terms: Iterable[Term]) -> list[Bounds]:
+    """The ranges of IPv6 addresses among terms: what a crowded prefix may be in."""
+    return [
+        term.range.bounds
+        for term in terms
+        if term.range is not None and len(term.range.low) == IPv6_BYTES
+    ]
+
+
+def _parts(each: Iterator[str], most: int) -> Iterator[list[str]]:
+    while part := list(islice(each, most)):
+        yield part

@@ -1,0 +1,30 @@
+"""Why an address is not in the published feeds. Pure."""
+
+from collections.abc import Sequence
+
+from smtpfeeds_common.addresses import format_address
+from smtpfeeds_common.times import iso_utc
+
+from ..store.asking import Exclusion
+
+
+def why_not_published(
+    packed: bytes, exclusions: Sequence[Exclusion], *, publish_non_global: bool
+) -> str:
+    """The reason in words; empty where its place or an exclusion is none."""
+    if not publish_non_global:
+        from ..special_purpose import NOT_GLOBAL, not_global
+
+        if packed in not_global():
+            from ipaddress import ip_address, ip_network
+
+            address = ip_address(format_address(packed))
+            purpose = next(
+                (why for prefix, why in NOT_GLOBAL.items() if address in ip_network(prefix)), ""
+            )
+            return f"not publicly routable ({purpose})"
+    if exclusions:
+        first = exclusions[0]
+        until = f" until {iso_utc(first.until)}" if first.until else ""
+        return f"{first.prefix} is excluded{until}: {first.reason}"
+    return ""

@@ -1,0 +1,50 @@
+"""Rows of one address, or of all addresses of a term, as one: greet and data side by side."""
+
+from typing import Any
+
+from ..meaning.classes import Judgement
+from .rows import FeedRow
+
+
+class Summary:
+    """Adds rows up; it holds none of them."""
+
+    __slots__ = (
+        "addresses", "asn", "days", "first_s", "hits", "ip", "judgement", "last_s", "name", "new",
+        "sensors",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.addresses = 0
+        #: Of the first address.
+        self.ip = ""
+        self.asn: int | None = None
+        self.name: str | None = None
+        self.judgement: Judgement | None = None
+        self.first_s = self.last_s = 0
+        #: Events in each feed.
+        self.hits: dict[str, int] = {}
+        #: Sensors at the address that most of them saw.
+        self.sensors = 0
+        self.days = 0
+        self.new = False
+
+    def add(self, row: FeedRow) -> None:
+        """Take another row in; rows of one address come side by side."""
+        if not self.addresses:
+            self.first_s, self.last_s = row.first_s, row.last_s
+        if row.ip != self.ip:
+            self.addresses += 1
+            self.ip = row.ip
+            self.asn, self.name, self.judgement = row.asn, row.name, row.judgement
+        self.first_s = min(self.first_s, row.first_s)
+        self.last_s = max(self.last_s, row.last_s)
+        self.hits[row.feed] = self.hits.get(row.feed, 0) + row.hits
+        self.sensors = max(self.sensors, row.sensors)
+        self.days |= row.days
+        self.new = self.new or row.new
+
+    @property
+    def one(self) -> Any:
+        """The judgement where it is of one address; else None."""
+        return self.judgement if self.addresses == 1 else None

@@ -1,0 +1,275 @@
+"""The database as `smtpfeeds query` sees it: rows of many ranges in one statement.
+
+Answers come in parts, each its own statement: a pager that nobody closes keeps no
+snapshot open, which would end HOT updates for everyone. It imports nothing but
+psycopg and the SQL: a question about one address is answered at once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from .connection import Connection
+from .errors import database_errors
+from .sql import queries
+
+#: Rows of one page of a long range.
+PAGE_ROWS: Final = 5_000
+#: Ranges in one statement, and rows of each that it brings; a range with more goes on by pages.
+RANGES_AT_ONCE: Final = 10_000
+ROWS_OF_RANGE: Final = 2
+WIDE_RANGES_AT_ONCE: Final = 200
+ROWS_OF_WIDE_RANGE: Final = 100
+#: Addresses that are held of an autonomous system: some 10 MB. It is read whole for each so many.
+KEYS_MAX: Final = 100_000
+#: A word that stands in more names than this is no question.
+NAMES_MAX: Final = 2_000
+#: A sensor with nothing to tell sends an empty batch each minute; two may be on their way.
+ALIVE_S: Final = 180
+LOWEST: Final = "0.0.0.0"  # noqa: S104 - the first address in PostgreSQL's order
+HIGHEST: Final = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+_DAY_S: Final = 86_400
+_WINDOW_S: Final = 7 * _DAY_S
+_MINUTE_S: Final = 60
+_BEFORE_ALL: Final = (LOWEST, "")
+
+#: From and to, both included, as texts.
+Bounds = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowFilter:
+    """Which rows the server sends."""
+
+    feeds: Sequence[str]
+    #: Last seen from `since` to before `until`.
+    since: datetime | None = None
+    until: datetime | None = None
+    first_since: datetime | None = None
+    min_hits: int = 0
+    family: int | None = None
+    #: Only rows that this sensor saw.
+    sensor: str | None = None
+
+
+class Moment(NamedTuple):
+    """The time that counts as now, and what it was like then."""
+
+    #: Seconds since 1970-01-01 UTC, by the database's clock.
+    now_s: int
+    sensors_alive: int
+
+    @property
+    def window_s(self) -> int:
+        """When the window of a publication at this moment begins."""
+        return -(-self.now_s // _MINUTE_S) * _MINUTE_S - _WINDOW_S
+
+    @property
+    def week(self) -> int:
+        """The epoch week."""
+        return self.now_s // _DAY_S // 7
+
+
+class AskedRow(NamedTuple):
+    """One address in one feed as it is stored, and what its class follows from."""
+
+    #: Which of the ranges, from 1 on.
+    place: int
+    ip: str
+    feed: str
+    #: Seconds since 1970-01-01 UTC.
+    first_s: int
+    last_s: int
+    hits: int
+    flags: int
+    asn: int | None
+    name: str | None
+    day: int
+    days: int
+    flags_now: int
+    flags_before: int
+    #: All that have a sighting of it, and how many of their addresses it came to lately.
+    sensors: int
+    targets: int
+    #: Sensors that saw it within the window of the feeds.
+    recent: int
+    #: Its row in the other feed; None where there is none.
+    other_last_s: int | None
+    other_hits: int | None
+    other_flags: int | None
+    other_day: int | None
+    other_flags_now: int | None
+    other_flags_before: int | None
+    other_recent: int
+    #: List entries: kind, actor, day of the list, whether it is a single address, list, prefix.
+    entries: list[list[Any]] | None
+
+
+class SensorSighting(NamedTuple):
+    """What one sensor saw of an address in one feed."""
+
+    sensor: str
+    feed: str
+    hits: int
+    first_seen: datetime
+    last_seen: datetime
+    #: Of its addresses, lately; and how many it has, 0 where it does not say.
+    targets: int
+    addresses: int
+
+
+class Crowded(NamedTuple):
+    """A prefix past its bound in one of the ranges."""
+
+    place: int
+    prefix: str
+    events: int
+    last_seen: datetime
+
+
+class Exclusion(NamedTuple):
+    """An exclusion that holds an address."""
+
+    prefix: str
+    reason: str
+    until: datetime | None
+
+
+class AskingStore:
+    """Asks; one connection, in autocommit."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sql = {name: sql.encode() for name, sql in queries("asking.sql").items()}
+        self.moment = Moment(*self._rows("moment", alive_s=ALIVE_S)[0])
+
+    def rows_of(self, ranges: Sequence[Bounds], wanted: RowFilter) -> Iterator[AskedRow]:
+        """Rows of ranges, each by address and feed; ``place`` says of which.
+
+        The ranges come in their order.
+        """
+        start = 0
+        while start < len(ranges):
+            single = ranges[start][0] == ranges[start][1]
+            most = RANGES_AT_ONCE if single else WIDE_RANGES_AT_ONCE
+            limit = ROWS_OF_RANGE if single else ROWS_OF_WIDE_RANGE
+            end = start + 1
+            while (
+                end < len(ranges)
+                and end - start < most
+                and (ranges[end][0] == ranges[end][1]) == single
+            ):
+                end += 1
+            part = ranges[start:end]
+            if len(part) == 1 and not single:
+                yield from self._pages(part[0], start + 1, wanted, _BEFORE_ALL)
+            else:
+                yield from self._of_part(part, start, wanted, limit)
+            start = end
+
+    def _of_part(
+        self, part: Sequence[Bounds], start: int, wanted: RowFilter, limit: int
+    ) -> Iterator[AskedRow]:
+        rows = self._page(part, wanted, _BEFORE_ALL, limit)
+        count, place = 0, 0
+        last: AskedRow | None = None
+        for row in rows:
+            if row.place != place:
+                if last is not None and count >= limit > ROWS_OF_RANGE:
+                    yield from self._rest(part[place - 1], start + place, wanted, last)
+                count, place = 0, row.place
+            count += 1
+            last = row
+            yield row._replace(place=start + row.place)
+        if last is not None and count >= limit > ROWS_OF_RANGE:
+            yield from self._rest(part[place - 1], start + place, wanted, last)
+
+    def _rest(
+        self, bounds: Bounds, place: int, wanted: RowFilter, last: AskedRow
+    ) -> Iterator[AskedRow]:
+        return self._pages(bounds, place, wanted, (last.ip, last.feed))
+
+    def _pages(
+        self, bounds: Bounds, place: int, wanted: RowFilter, after: tuple[str, str]
+    ) -> Iterator[AskedRow]:
+        while True:
+            page = self._page([bounds], wanted, after, PAGE_ROWS)
+            for row in page:
+                yield row._replace(place=place)
+            if len(page) < PAGE_ROWS:
+                return
+            after = (page[-1].ip, page[-1].feed)
+
+    def _page(
+        self, ranges: Sequence[Bounds], wanted: RowFilter, after: tuple[str, str], rows: int
+    ) -> list[AskedRow]:
+        moment = self.moment
+        answer = self._rows(
+            "rows_of_ranges",
+            lows=[low for low, _ in ranges],
+            highs=[high for _, high in ranges],
+            after_ip=after[0],
+            after_feed=after[1],
+            feeds=list(wanted.feeds),
+            since=wanted.since,
+            until=wanted.until,
+            first_since=wanted.first_since,
+            min_hits=wanted.min_hits,
+            family=wanted.family,
+            sensor=wanted.sensor,
+            rows=rows,
+            week=moment.week,
+            window=datetime.fromtimestamp(moment.window_s, UTC),
+        )
+        return list(map(AskedRow._make, answer))
+
+    def addresses_of_asns(self, asns: Sequence[int]) -> Iterator[str]:
+        """Addresses whose stored origin is one of some autonomous systems, in their order."""
+        after = "0.0.0.0/0"
+        while True:
+            keys = self._rows("keys_of_asns", asns=list(asns), after_ip=after, rows=KEYS_MAX)
+            yield from (ip for (ip,) in keys)
+            if len(keys) < KEYS_MAX:
+                return
+            after = keys[-1][0]
+
+    def asns_named(self, text: str) -> list[int]:
+        """The autonomous systems whose names have this text in them, at most ``NAMES_MAX``."""
+        return [asn for (asn,) in self._rows("asns_named", text=text, rows=NAMES_MAX)]
+
+    def ranges_of_actor(self, actor: str) -> list[Bounds]:
+        """The ranges of which a list of scanners names this actor."""
+        return [(low, high) for low, high in self._rows("ranges_of_actor", actor=actor)]
+
+    def crowded(self, ranges: Sequence[Bounds], wanted: RowFilter) -> list[Crowded]:
+        """Which ranges of IPv6 addresses meet a prefix past its bound, and the newest such."""
+        if not ranges:
+            return []
+        rows = self._rows(
+            "crowded_of_ranges",
+            lows=[low for low, _ in ranges],
+            highs=[high for _, high in ranges],
+            feeds=list(wanted.feeds),
+            since=wanted.since,
+        )
+        return list(map(Crowded._make, rows))
+
+    def sensors_of(self, ip: str) -> list[SensorSighting]:
+        """Which sensors saw an address."""
+        return list(
+            map(SensorSighting._make, self._rows("sensors_of", ip=ip, week=self.moment.week))
+        )
+
+    def exclusions_of(self, ip: str) -> list[Exclusion]:
+        """The exclusions in force that hold an address, the longest prefix first."""
+        return list(map(Exclusion._make, self._rows("exclusions_of", ip=ip)))
+
+    def origin_in_use(self) -> tuple[str, datetime | None] | None:
+        """The origin table of the last publication, and its time."""
+        rows = self._rows("origin_in_use")
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with database_errors():
+            return self._connection.execute(self._sql[query], parameters, prepare=False).fetchall()

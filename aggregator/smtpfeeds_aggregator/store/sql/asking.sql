@@ -1,0 +1,131 @@
+-- What `smtpfeeds query` asks. Nothing here writes, and no statement stays open while its answer
+-- is read.
+
+-- name: moment
+-- The database's clock, and how many sensors were heard lately.
+SELECT floor(extract(epoch FROM now()))::bigint,
+       (SELECT count(*) FROM sensor WHERE heard_at >= now() - make_interval(secs => %(alive_s)s));
+
+-- name: rows_of_ranges
+-- Rows of ranges of addresses, at most so many of each range, with what their class follows from:
+-- the address's row in the other feed, its sensors, and the list entries that hold it. An index
+-- range for each, whatever the size of the table.
+SELECT t.place::int, host(o.ip), o.feed,
+       floor(extract(epoch FROM o.first_seen))::bigint, floor(extract(epoch FROM o.last_seen))::bigint,
+       o.hits, o.flags, o.asn, a.name, o.day, o.days, o.flags_now, o.flags_before,
+       s.sensors, s.targets, s.recent,
+       x.last_seen, x.hits, x.flags, x.day, x.flags_now, x.flags_before, s.recent_other,
+       l.entries
+FROM unnest(%(lows)s::inet[], %(highs)s::inet[]) WITH ORDINALITY AS t (low, high, place)
+CROSS JOIN LATERAL (
+    SELECT * FROM observation AS every
+    WHERE ip BETWEEN t.low AND t.high
+      AND (ip, feed) > (%(after_ip)s::inet, %(after_feed)s)
+      AND feed = ANY(%(feeds)s)
+      AND (%(since)s::timestamptz IS NULL OR last_seen >= %(since)s)
+      AND (%(until)s::timestamptz IS NULL OR last_seen < %(until)s)
+      AND (%(first_since)s::timestamptz IS NULL OR first_seen >= %(first_since)s)
+      AND hits >= %(min_hits)s
+      AND (%(family)s::int IS NULL OR family(ip) = %(family)s)
+      AND (%(sensor)s::text IS NULL OR EXISTS (
+          SELECT FROM sighting
+          WHERE ip = every.ip AND feed = every.feed AND split_part(sensor, '@', 1) = %(sensor)s
+      ))
+    ORDER BY ip, feed
+    LIMIT %(rows)s
+) AS o
+LEFT JOIN autonomous_system AS a ON a.asn = o.asn
+LEFT JOIN LATERAL (
+    -- LIMIT keeps this a look-up by the key.
+    SELECT floor(extract(epoch FROM last_seen))::bigint AS last_seen, hits, flags, day,
+           flags_now, flags_before
+    FROM observation WHERE ip = o.ip AND feed <> o.feed LIMIT 1
+) AS x ON true
+CROSS JOIN LATERAL (
+    -- A sensor counts once, whatever the epochs of its account.
+    SELECT count(*) FILTER (WHERE feed = o.feed) AS sensors,
+           coalesce(sum(bit_count(targets::bit(64))) FILTER (WHERE feed = o.feed), 0)::bigint
+               AS targets,
+           count(*) FILTER (WHERE feed = o.feed AND is_recent) AS recent,
+           count(*) FILTER (WHERE feed <> o.feed AND is_recent) AS recent_other
+    FROM (
+        SELECT feed, bool_or(last_seen >= %(window)s) AS is_recent,
+               bit_or(CASE
+                   WHEN day / 7 = %(week)s THEN targets_now | targets_before
+                   WHEN day / 7 = %(week)s - 1 THEN targets_now
+                   WHEN day = 0 THEN targets
+                   ELSE 0 END) AS targets
+        FROM sighting WHERE ip = o.ip GROUP BY feed, split_part(sensor, '@', 1)
+    ) AS seen
+) AS s
+LEFT JOIN LATERAL (
+    SELECT CASE WHEN high >= o.ip THEN entries END AS entries FROM listed_range
+    WHERE low <= o.ip ORDER BY low DESC LIMIT 1
+) AS l ON true
+ORDER BY t.place, o.ip, o.feed;
+
+-- name: keys_of_asns
+-- Which addresses have one of some autonomous systems as their stored origin. The index has no
+-- order by address, so this reads the whole systems: for many pages of rows at once.
+SELECT host(ip) FROM observation
+WHERE asn = ANY(%(asns)s) AND ip > %(after_ip)s::inet
+GROUP BY ip ORDER BY ip
+LIMIT %(rows)s;
+
+-- name: asns_named
+-- The autonomous systems whose names have a text in them.
+SELECT asn FROM autonomous_system
+WHERE position(lower(%(text)s) IN lower(name)) > 0
+ORDER BY asn LIMIT %(rows)s;
+
+-- name: ranges_of_actor
+-- The ranges of which a list names this actor.
+SELECT host(low), host(high) FROM listed_range
+WHERE EXISTS (
+    SELECT FROM jsonb_array_elements(entries) AS entry
+    WHERE entry ->> 0 = 'scanner' AND lower(entry ->> 1) = lower(%(actor)s)
+)
+ORDER BY low;
+
+-- name: crowded_of_ranges
+-- Which ranges of IPv6 addresses meet a prefix past its bound, or lie within a wide one; by the key.
+SELECT t.place::int, p.prefix::text, p.events, p.last_seen
+FROM unnest(%(lows)s::inet[], %(highs)s::inet[]) WITH ORDINALITY AS t (low, high, place)
+CROSS JOIN LATERAL (
+    SELECT prefix, least(sum(hits), 4611686018427387903)::bigint AS events,
+           max(last_seen) AS last_seen
+    FROM prefix_overflow
+    WHERE (
+        prefix >= network(set_masklen(t.low, 64)) AND prefix <= t.high
+        OR prefix = network(set_masklen(t.low, 48))
+        OR prefix = network(set_masklen(t.low, 32))
+      )
+      AND feed = ANY(%(feeds)s)
+      AND (%(since)s::timestamptz IS NULL OR last_seen >= %(since)s)
+    GROUP BY prefix ORDER BY max(last_seen) DESC LIMIT 1
+) AS p
+ORDER BY t.place;
+
+-- name: sensors_of
+-- Which sensors saw an address, and how many of their addresses it came to lately.
+SELECT split_part(s.sensor, '@', 1), s.feed, least(sum(s.hits), 4611686018427387903)::bigint,
+       min(s.first_seen), max(s.last_seen),
+       bit_count(bit_or(CASE
+           WHEN s.day / 7 = %(week)s THEN s.targets_now | s.targets_before
+           WHEN s.day / 7 = %(week)s - 1 THEN s.targets_now
+           WHEN s.day = 0 THEN s.targets
+           ELSE 0 END)::bit(64))::int,
+       coalesce(max(n.addresses), 0)
+FROM sighting AS s LEFT JOIN sensor AS n ON n.name = split_part(s.sensor, '@', 1)
+WHERE s.ip = %(ip)s::inet
+GROUP BY 1, 2 ORDER BY 1, 2 DESC;
+
+-- name: exclusions_of
+-- The exclusions in force that hold an address.
+SELECT prefix::text, reason, until FROM exclusion
+WHERE prefix >>= %(ip)s::inet AND since <= now() AND (until IS NULL OR until > now())
+ORDER BY masklen(prefix) DESC;
+
+-- name: origin_in_use
+-- The origin table that the last publication used.
+SELECT generation, table_time FROM origin_generation ORDER BY last_used_at DESC LIMIT 1;
