@@ -107,7 +107,7 @@ class AggregatorSettings:
         minimum=0,
         maximum=3650,
         unit="days",
-        help="past editions kept in `archive/`, the first of each UTC day; 0: none",
+        help="editions kept in `archive/`, the last of each UTC day; 0: none",
     )
     misp_days: int = setting(
         30, minimum=9, maximum=3650, unit="days", help="past days kept in the MISP feed `misp/`"

@@ -133,20 +133,20 @@ def test_changes_are_since_the_edition_that_is_a_day_old(site: Site) -> None:
     assert len(list((site.feeds.parent / ".changes").iterdir())) == 1
 
 
-def test_archive_keeps_the_first_edition_of_each_day_for_its_own_retention(site: Site) -> None:
+def test_archive_keeps_the_last_edition_of_each_day_for_its_own_retention(site: Site) -> None:
     site.observe("192.0.2.1", NOW - HOUR)
     manifest = site.publish(NOW)
     assert site.archived() == {"2026-11-23": {"192.0.2.1"}}
     assert "archive/2026-11-23/smtpgreet.ndjson.gz" in manifest["files"]
     site.observe("192.0.2.2", NOW)
     site.publish(NOW + HOUR)
-    assert site.archived() == {"2026-11-23": {"192.0.2.1"}}
+    assert site.archived() == {"2026-11-23": {"192.0.2.1", "192.0.2.2"}}
     archived = site.feeds / "archive" / "2026-11-23" / "smtpgreet.ndjson.gz"
     before = archived.stat()
     for days in (1, 2):
         site.publish(NOW + days * DAY)
     assert list(site.archived()) == ["2026-11-25", "2026-11-24", "2026-11-23"]
-    assert site.archived()["2026-11-24"] == {"192.0.2.1", "192.0.2.2"}
+    assert site.archived()["2026-11-23"] == {"192.0.2.1", "192.0.2.2"}
     assert archived.stat().st_ino == before.st_ino
     site.publish(NOW + 3 * DAY)
     assert list(site.archived()) == ["2026-11-26", "2026-11-25", "2026-11-24"]

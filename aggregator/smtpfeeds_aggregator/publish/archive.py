@@ -1,7 +1,7 @@
 """The archive: one edition of each UTC day, for a retention of its own.
 
     archive/index.json                          which days there are
-    archive/2026-11-23/smtpgreet.ndjson.gz      the first edition of that day
+    archive/2026-11-23/smtpgreet.ndjson.gz      the last edition of that day
 
 The archive is in every generation, by hard links, so that manifest and SHA256SUMS cover it and one
 switch changes it with the rest. A past day changes only where an address was excluded or forgotten.
@@ -92,10 +92,9 @@ def write_archive(
     kept = [
         _carried(folder, before, day, withdrawn, keep_going)
         for day in _days(before)
-        if today - timedelta(days=days) < day.day <= today
+        if today - timedelta(days=days) < day.day < today
     ]
-    if all(day.day != today for day in kept):
-        kept.insert(0, _archived(folder, files, now))
+    kept.append(_archived(folder, files, now))
     kept.sort(key=lambda day: day.day, reverse=True)
     octets = msgspec.json.format(msgspec.json.encode(Index(VERSION, kept)), indent=2) + b"\n"
     return [
@@ -120,7 +119,7 @@ def _days(before: Path | None) -> list[Day]:
 
 
 def _archived(folder: Path, files: Iterable[FeedFile], now: datetime) -> Day:
-    """The first edition of a day: hard links to this edition's own files."""
+    """Today, until there is a later edition: hard links to this edition's own files."""
     day, entries = now.date(), {}
     (folder / FOLDER / day.isoformat()).mkdir()
     for file in _largest(files):
