@@ -124,6 +124,9 @@ class Sealer:
             f"SELECT * FROM {table} ORDER BY feed, {key} LIMIT ?",  # noqa: S608 - own names
             (limit,),
         ).fetchall()
+        if not rows:
+            # SQLite writes and syncs a page for an empty table too, each second of a quiet sensor.
+            return rows
         if len(rows) < limit:
             self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
         else:

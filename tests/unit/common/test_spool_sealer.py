@@ -77,6 +77,19 @@ def test_nothing_to_seal_seals_nothing_but_an_empty_one_when_asked(path: Path) -
     spool.close()
 
 
+def test_nothing_to_seal_writes_nothing(path: Path) -> None:
+    """It is tried each second: a quiet sensor's card would wear out."""
+    spool = filled(path, 0)
+    sealer = Sealer(path)
+    assert sealer.seal(at(NOW)) is None
+    log = path.with_name(f"{path.name}-wal")
+    before = log.read_bytes()
+    assert sealer.seal(at(NOW + 1_000)) is None
+    assert log.read_bytes() == before
+    sealer.close()
+    spool.close()
+
+
 def test_batches_are_of_5000_rows_at_most(path: Path) -> None:
     spool = filled(path, MAX_ROWS + 10)
     sealer = Sealer(path)
