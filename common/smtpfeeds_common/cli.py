@@ -49,6 +49,11 @@ COMMANDS: Final = {
         "aggregator",
         "Print the lines of a log that hold a known address.",
     ),
+    "stats": Entry(
+        "smtpfeeds_aggregator.cli.stats:stats",
+        "aggregator",
+        "Show the week in numbers.",
+    ),
     "sensors": Entry(
         "smtpfeeds_aggregator.cli.sensors:sensors", "aggregator", "List and purge sensors."
     ),

@@ -465,6 +465,73 @@ class TestFeed:
             assert run(*command, *published).stdout == stored.stdout
             assert stored.stdout.count("\n") == rows, stored.stdout
 
+    def test_statistics_are_made_by_a_publication(
+        self,
+        run: Run,
+        connection: Connection,
+        dsn: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Stored, counted now, and counted from the published files they are the same."""
+        assert "--live counts" in run("stats").stderr
+        settings = AggregatorSettings(
+            dsn=dsn, feeds_dir=str(tmp_path), publish_non_global=True, publish_exact_counts=True
+        )
+        connection.execute(
+            "INSERT INTO activity VALUES (date_trunc('hour', now()), 'smtpgreet', 'sensor-1', 7),"
+            " (date_trunc('hour', now()), 'smtpdata', 'sensor-1', 2)"
+        )
+        publish_once(settings, Origins(info=Info(prefixes=0)), connection)
+        config = tmp_path / "aggregator.toml"
+        config.write_text("publish_non_global = true\npublish_exact_counts = true\n")
+        every = ("stats", "--format", "ndjson")
+        stored = run(*every).stdout.splitlines()
+        live = run(*every, "--live", "--config", str(config)).stdout.splitlines()
+        # Midnight may be between the two.
+        assert [row for row in live if '"by":"day"' not in row] == [
+            row for row in stored if '"by":"day"' not in row
+        ]
+        files = run(*every, "--from", str(tmp_path / "feeds")).stdout.splitlines()
+        rows = [json.loads(line) for line in stored]
+        assert files == [
+            line
+            for line, row in zip(stored, rows, strict=True)
+            if row["by"] not in {"hour", "sensor"}
+        ]
+        by_key = {(row["by"], row["key"]): row for row in rows}
+        assert by_key["feed", "smtpgreet"]["smtpgreet"] == 3
+        assert by_key["asn", "64496"] == {
+            "by": "asn",
+            "key": "64496",
+            "name": "EXAMPLE-AS, Inc",
+            "smtpgreet": 1,
+            "smtpdata": 0,
+            "new": 1,
+            "greet_events": 2,
+            "data_events": 0,
+        }
+        assert by_key["sensor", "sensor-1"]["greet_events"] == 7
+        assert sum(row["data_events"] for row in rows if row["by"] == "hour") == 2
+        assert by_key["prefix", "192.0.2.0/24"]["smtpdata"] == 1
+        assert by_key["prefix", "2001:db8::/48"]["smtpgreet"] == 1
+        overview = run("stats")
+        assert "sensors: 0 alive" in overview.stdout
+        assert "smtpgreet  " in overview.stdout
+        limited = run("stats", "--by", "prefix", "--limit", "1", "--format", "csv")
+        assert (limited.stdout.count("\n"), "--limit 1" in limited.stderr) == (2, True)
+        assert run("stats", "--by", "hour", "--from", str(tmp_path / "feeds")).exit_code == 2
+        assert "in a terminal" in run("stats", "--watch").stderr
+
+        def interrupt(seconds: float) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("smtpfeeds_aggregator.cli.stats._is_terminal", lambda: True)
+        monkeypatch.setattr("smtpfeeds_aggregator.cli.stats.time.sleep", interrupt)
+        watched = run("stats", "--watch")
+        assert watched.exit_code == 130
+        assert watched.stdout.startswith("\x1b[H\x1b[Jedition of ")
+
     def test_show_leaves_out_what_is_not_published(self, run: Run) -> None:
         result = run("feed", "show", "smtpgreet")
         assert result.exit_code == 1

@@ -59,13 +59,8 @@ class Source:
         from ..store.publication import PublicationStore
 
         with self.connected() as (settings, connection):
-            store = PublicationStore(connection)
-
-            def rows() -> "Iterator[Entry]":
-                for feed in feeds:
-                    yield from FeedNow(settings, store, Wanted(feed=feed)).rows()[0]
-
-            yield rows()
+            now = FeedNow(settings, PublicationStore(connection), Wanted(feed=feeds[0]))
+            yield now.every_feed(feeds)
 
     @contextmanager
     def connected(self) -> "Iterator[tuple[AggregatorSettings, Connection]]":

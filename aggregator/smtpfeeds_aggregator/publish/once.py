@@ -49,6 +49,8 @@ from .snapshot import (
     window_start,
     with_origins,
 )
+from .statistics import TOP, Summary, summarise
+from .statistics import encode as encode_summary
 from .status import StatusFile
 from .stopping import KeepGoing, PublishStopped, each_guarded, go_on, guarded
 from .withdrawn import Withdrawn
@@ -164,6 +166,7 @@ class _Publication:
         key_file = settings.signing_key_file
         self._signer = Signer.from_file(Path(key_file)) if key_file else None
         self._not_written: dict[str, str] = {}
+        self._summary: Summary | None = None
         self._now = now
         self._end = window_end(self._now)
 
@@ -192,6 +195,7 @@ class _Publication:
             published, left_out_counts = left_out.apply(window)
             files = self._write(generation, published, names, left_out_counts, continued)
             self._switch(generation)
+            self._store_summary()
             changed = self._write_back(stored, window, names)
         continued.published(self._directory.prune)
         outcome = Published(
@@ -292,7 +296,26 @@ class _Publication:
         self._write_signed(generation, MANIFEST, encode(content))
         self._write_signed(generation, SUMS, self._sums(generation.partial, every, more))
         self._not_written = not_written
+        frame = self._frame(FEEDS[0])
+        self._summary = summarise(
+            window,
+            judgements,
+            names,
+            generated=self._now,
+            expires=frame.expires,
+            hours=self._store.events_by_hour(frame.window_start),
+            sensors=self._store.events_by_sensor(frame.window_start, TOP * len(FEEDS)),
+        )
         return every
+
+    def _store_summary(self) -> None:
+        """Store the statistics for `smtpfeeds stats`; the next publication makes them anew."""
+        if self._summary is None:
+            return
+        try:
+            self._store.store_summary(self._now, encode_summary(self._summary))
+        except DatabaseError as exc:
+            logger.warning("statistics not stored", extra=fields(error=exc.message))
 
     def _write_signed(self, generation: Generation, name: str, octets: bytes) -> None:
         """Write a file, and with a key its signature beside it."""

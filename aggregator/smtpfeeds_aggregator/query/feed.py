@@ -7,16 +7,18 @@ addresses, in the order of publication, and a copy of these alone.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
+from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
 
 from ..meaning.lists.in_use import ListSource
 from ..publish.chunks import FeedRows
 from ..publish.columns import Window
 from ..publish.entries import Entry
-from ..publish.judgements import ListLookup, judge_window
+from ..publish.judgements import Judgements, ListLookup, judge_window
 from ..publish.snapshot import LeftOut, origins_in, window_end, window_start
+from ..publish.statistics import TOP, Summary, summarise
 from ..settings import AggregatorSettings
 from ..store.publication import PublicationStore
 from ..store.reading import ALIVE_S
@@ -39,6 +41,15 @@ class Wanted:
     until: datetime | None = None
     #: So many rows are expected to be read; None: all there are.
     rows: int | None = None
+
+
+class _Copied(NamedTuple):
+    """A copy of the window, without what is left out."""
+
+    window: Window
+    left_out: Mapping[str, Mapping[str, int]]
+    judgements: Judgements
+    names: dict[int, str]
 
 
 class FeedNow:
@@ -75,21 +86,48 @@ class FeedNow:
         everything, left_out = self._copied(None)
         return entries_of(everything), left_out
 
+    def every_feed(self, feeds: Sequence[str]) -> Iterator[Entry]:
+        """The rows of several feeds, from one copy."""
+        copied = self._copy(None)
+        for feed in feeds:
+            yield from entries_of(self._rows_of(copied, feed))
+
+    def statistics(self) -> Summary:
+        """What a publication would count now."""
+        copied = self._copy(None)
+        return summarise(
+            copied.window,
+            copied.judgements,
+            copied.names,
+            generated=datetime.fromtimestamp(self._now_s, UTC),
+            expires=None,
+            hours=self._store.events_by_hour(self._since),
+            sensors=self._store.events_by_sensor(self._since, TOP * len(FEED_NAMES)),
+        )
+
     def _copied(self, only: Sequence[str] | None) -> tuple[FeedRows, Mapping[str, int]]:
+        copied = self._copy(only)
+        feed = self._wanted.feed
+        return self._rows_of(copied, feed), copied.left_out[feed]
+
+    def _copy(self, only: Sequence[str] | None) -> "_Copied":
         week = self._now_s // _DAY_S // WEEK_DAYS
         with self._store.copy_window(self._since, self._wanted.until, week, only) as blocks:
             window = Window.read(blocks, self._now_s)
         leave_out = LeftOut.by_settings(self._settings, self._store.exclusions())
         window, left_out = leave_out.apply(window)
-        rows = FeedRows(
-            window,
-            self._wanted.feed,
-            judge_window(window, self._store.sensors_alive(ALIVE_S), self._lists()),
-            self._store.names_of(origins_in(window)),
+        judgements = judge_window(window, self._store.sensors_alive(ALIVE_S), self._lists())
+        return _Copied(window, left_out, judgements, self._store.names_of(origins_in(window)))
+
+    def _rows_of(self, copied: "_Copied", feed: str) -> FeedRows:
+        return FeedRows(
+            copied.window,
+            feed,
+            copied.judgements,
+            copied.names,
             now_s=self._now_s,
             exact_counts=self._settings.publish_exact_counts,
         )
-        return rows, left_out[self._wanted.feed]
 
     def _lists(self) -> ListLookup:
         """The lists that the settings name, as of today."""

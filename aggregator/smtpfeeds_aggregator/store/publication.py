@@ -103,6 +103,17 @@ class PublicationStore:
             rows = self._connection.execute(self._sql["events_by_hour"], {"since": since})
             return [(hour, feed, int(events)) for hour, feed, events in rows]
 
+    def events_by_sensor(self, since: datetime, rows: int) -> list[tuple[str, str, int]]:
+        """Events of each sensor and feed from the hour of a time on; at most so many rows."""
+        with database_errors():
+            asked = {"since": since, "rows": rows}
+            every = self._connection.execute(self._sql["events_by_sensor"], asked)
+            return [(sensor, feed, int(events)) for sensor, feed, events in every]
+
+    def store_summary(self, generated: datetime, content: str) -> None:
+        """Store the statistics of a publication, in place of those of the one before."""
+        self._run("store_summary", generated=generated, content=content)
+
     def first_addresses(
         self, feed: str, since: datetime, until: datetime | None, rows: int
     ) -> list[str]:

@@ -90,6 +90,11 @@ class ReadingStore:
             SensorState(*row) for row in self._rows("sensors", alive_s=ALIVE_S, flood_s=FLOOD_S)
         ]
 
+    def summary(self) -> str | None:
+        """The statistics of the last publication, as they are stored."""
+        rows = self._rows("summary")
+        return str(rows[0][0]) if rows else None
+
     def crowded(self, since: datetime | None, rows: int) -> list[CrowdedPrefix]:
         """The IPv6 prefixes past their addresses of a day, newest first, at most so many."""
         return [CrowdedPrefix(*row) for row in self._rows("crowded", since=since, rows=rows)]

@@ -137,3 +137,14 @@ FROM locked AS l WHERE o.ip = l.ip AND o.feed = l.feed;
 INSERT INTO origin_generation (generation, source, table_time, prefixes, origins)
 VALUES (%(generation)s, %(source)s, %(table_time)s, %(prefixes)s, %(origins)s)
 ON CONFLICT (generation) DO UPDATE SET last_used_at = now();
+
+-- name: events_by_sensor
+-- Events of the window by sensor and feed, the busiest first.
+SELECT sensor, feed, least(sum(events), 4611686018427387903)::bigint AS total FROM activity
+WHERE hour >= date_trunc('hour', %(since)s::timestamptz)
+GROUP BY sensor, feed ORDER BY total DESC, sensor, feed LIMIT %(rows)s;
+
+-- name: store_summary
+-- The last publication replaces the one before, whatever its time: a clock may have been wrong.
+INSERT INTO publication_summary (generated, content) VALUES (%(generated)s, %(content)s)
+ON CONFLICT (only_row) DO UPDATE SET generated = excluded.generated, content = excluded.content;

@@ -66,3 +66,7 @@ SELECT now();
 -- name: sensors_alive
 -- Sensors that were heard lately: with few of them breadth says nothing.
 SELECT count(*) FROM sensor WHERE heard_at >= now() - make_interval(secs => %(alive_s)s);
+
+-- name: summary
+-- The statistics of the last publication.
+SELECT content FROM publication_summary;
