@@ -63,6 +63,16 @@ def test_nothing_on_the_page_is_inline(page: Page) -> None:
     assert page.policy.startswith("default-src 'none'; ")
 
 
+def test_each_landmark_has_a_name_of_its_own() -> None:
+    """A screen reader lists sections and regions by their names."""
+    text = render(sample_page(search_entries(2_000))).decode()
+    titles = re.findall(r'<section aria-labelledby="([^"]+)"', text)
+    names = [re.findall(rf'id="{title}"[^>]*>([^<]+)', text)[0] for title in titles]
+    names += re.findall(r'role="region" aria-label="([^"]+)"', text)
+    assert len(names) > 5
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_the_page_asks_nobody_outside(page: Page) -> None:
     assert page.links
     assert [link for link in page.links if not LOCAL.fullmatch(link)] == []
