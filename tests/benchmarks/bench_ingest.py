@@ -53,7 +53,8 @@ from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources import broker
-from smtpfeeds_aggregator.store.asking import AskingStore, RowFilter
+from smtpfeeds_aggregator.store.asked import RowFilter
+from smtpfeeds_aggregator.store.asking import AskingStore
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.migrations import migrate
 from smtpfeeds_aggregator.store.rows import Folded

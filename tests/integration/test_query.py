@@ -448,16 +448,26 @@ class TestFeed:
     def test_answers_from_published_files_are_those_of_the_database(
         self, run: Run, connection: Connection, dsn: str, tmp_path: Path
     ) -> None:
-        settings = AggregatorSettings(dsn=dsn, feeds_dir=str(tmp_path), publish_non_global=True)
+        settings = AggregatorSettings(
+            dsn=dsn, feeds_dir=str(tmp_path), publish_non_global=True, publish_exact_counts=True
+        )
         publish_once(settings, Origins(info=Info(prefixes=0)), connection)
         config, log = tmp_path / "aggregator.toml", tmp_path / "mail.log"
-        config.write_text("publish_non_global = true\n")
+        terms = tmp_path / "terms"
+        config.write_text("publish_non_global = true\npublish_exact_counts = true\n")
+        terms.write_text("198.51.100.0/24\n192.0.2.9\n192.0.2.1\nAS64496\nexample\n")
         log.write_text("connect from unknown[192.0.2.1]\n198.51.100.9\nclient=2001:DB8::5\n")
         published = ("--from", str(tmp_path / "feeds"))
         for command, rows in (
             (("feed", "show", "smtpgreet", "--format", "csv"), 4),
             (("feed", "show", "smtpgreet", "--since", "80m", "--format", "csv"), 3),
             (("feed", "show", "smtpdata", "--format", "text"), 1),
+            (("query", "192.0.2.0/24", "--since", "7d", "--format", "csv"), 3),
+            (("query", "192.0.2.1", "192.0.2.0/26", "as64496", "2001:db8::/32"), 4),
+            (("query", "--since", "7d", "--all", "--per", "address", "--json"), 5),
+            (("query", "EXAMPLE", "--min-hits", "2", "--family", "4", "--format", "text"), 1),
+            (("query", "--file", str(terms), "--since", "7d", "--format", "csv"), 6),
+            (("query", "--since", "7d", "--all", "--new", "--count"), 1),
             (("filter", "--annotate", str(log)), 2),
             (("filter", "--summary", "--format", "json", str(log)), 4),
         ):

@@ -116,10 +116,25 @@ def _database_options(command: F, name: str, read: Callable[..., Any]) -> F:
     def with_settings(
         *args: Any, config: Path | None, dsn: str | None, folder: Path | None, **kwargs: Any
     ) -> Any:
+        if kwargs.get("published_in") is not None:
+            refuse_database(config, dsn, folder)
+            return command(*args, **{name: None}, **kwargs)
         with _read(read, config, dsn, folder) as value:
             return command(*args, **{name: value}, **kwargs)
 
     return with_settings  # type: ignore[return-value]  # click's options change the signature
+
+
+def refuse_database(config: Path | None, dsn: str | None, folder: Path | None) -> None:
+    """Refuse options of a database beside `--from`.
+
+    Raises:
+        SettingsError: one is given.
+    """
+    if (config, dsn, folder) != (None, None, None):
+        raise SettingsError(
+            "--from reads published files and no database; leave --config, --dsn and --dir out"
+        )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ of publishing, of the message or of the other settings: one address is answered 
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,8 @@ from .database import connected
 from .entry_columns import ENTRY
 from .options import EXIT_CODES, access_options, parsed_time, time_options
 from .sorting import Order
+from .source import FROM, KEY
+from .source import published as look_up
 from .term_input import TERMS_AT_ONCE, read_terms
 
 if TYPE_CHECKING:
@@ -74,9 +77,11 @@ _NAMED: Final = 20
     {"an address (`--per address`)": ADDRESS, "a feed (`--per feed`)": ENTRY, "a term": ANSWER},
     more=("text",),
 )
+@FROM
+@KEY
 @access_options
 def query(
-    access: "Access",
+    access: "Access | None",
     form: Form,
     terms: tuple[str, ...],
     file: Path | None,
@@ -86,44 +91,71 @@ def query(
     *,
     everything: bool,
     count: bool,
+    published_in: str | None,
+    key: str | None,
     **filters: Any,
 ) -> None:
     """Ask what is known of addresses, prefixes, ranges, ASNs, AS names and actors.
 
     TERM is 192.0.2.1, 192.0.2.0/24, 192.0.2.1-192.0.2.9, AS64496, a part of an AS name, an actor of
     the lists, or one of them as reports write it: 192.0.2[.]1, hxxp://192.0.2.1/. One address alone
-    gives all there is about it. Everything that is kept is asked, older than the feeds' window too.
-    Times are UTC.
+    gives all there is about it. Everything that is kept is asked, older than the feeds' window too;
+    with --from, what is published there. Times are UTC.
 
     \b
     Examples:
       smtpfeeds query 192.0.2.1
       smtpfeeds query AS64496 --class password-guess --since 2d --sort -hits
       smtpfeeds query --file addresses.txt --format csv
+      smtpfeeds query --from https://feeds.example.net/ 192.0.2.0/24
     """
     from_stream = file is not None or terms == ("-",)
     _check_use(terms, file, per, sort, everything=everything)
     wanted = _wanted(**filters)
-    with connected(access) as connection:
-        from ..query.find import Asker
-        from ..store.asking import AskingStore
-
-        store = AskingStore(connection)
-        asker = Asker(store, wanted)
+    with _asker(access, wanted, published_in, key) as (store, asker):
         if from_stream:
             _answer_stream(asker, file, form, limit, count=count)
             return
         asked = [] if everything else list(read_terms(terms))
-        _note_crowded(store, asked, wanted, everything=everything)
-        is_plain = form.is_table and form.fields is None and not count
+        _note_hints(asked)
+        if store is not None:
+            _note_crowded(store, asked, wanted, everything=everything)
+        is_plain = store is not None and form.is_table and form.fields is None and not count
         if is_plain and len(asked) == 1 and (per, sort, limit) == (None, None, None):
             only = asked[0].range
             if only is not None and only.is_single:
                 from .card import show_card
 
+                assert store is not None
+                assert access is not None
                 show_card(store, asker, asked[0], publish_non_global=access.publish_non_global)
                 return
         _answer(asker, asked, form, per, sort, limit, count=count)
+
+
+@contextmanager
+def _asker(
+    access: "Access | None", wanted: "Wanted", published_in: str | None, key: str | None
+) -> "Iterator[tuple[AskingStore | None, Asker]]":
+    """What answers: the database and its store, or published files without one."""
+    if published_in is not None:
+        if wanted.stored.sensor is not None:
+            raise SettingsError("published files do not say what a sensor saw: leave --sensor out")
+        from ..query.published.ask import PublishedAsker
+
+        published = look_up(published_in, key)
+        feeds = [name for name in wanted.stored.feeds if name in published.feeds()]
+        yield None, PublishedAsker(published.entries(feeds), wanted)
+        return
+    if key is not None:
+        raise SettingsError("--key verifies published files: give --from too")
+    assert access is not None
+    with connected(access) as connection:
+        from ..query.find import Asker
+        from ..store.asking import AskingStore
+
+        store = AskingStore(connection)
+        yield store, Asker(store, wanted)
 
 
 def _check_use(
@@ -161,7 +193,7 @@ def _wanted(
     family: str | None,
 ) -> "Wanted":
     from ..query.find import Wanted
-    from ..store.asking import RowFilter
+    from ..store.asked import RowFilter
 
     stored = RowFilter(
         feeds=feeds or FEED_NAMES,
@@ -283,6 +315,13 @@ def _answer_stream(
         raise click.exceptions.Exit(1)
 
 
+def _note_hints(terms: Sequence["Term"]) -> None:
+    """Say what was taken for what."""
+    for term in terms:
+        if term.hint:
+            note(f"note: {term.hint}")
+
+
 def _note_crowded(
     store: "AskingStore", terms: Sequence["Term"], wanted: "Wanted", *, everything: bool
 ) -> None:
@@ -290,9 +329,6 @@ def _note_crowded(
     from ..query.find import ipv6_bounds
     from ..query.terms import EVERYTHING_IPV6
 
-    for term in terms:
-        if term.hint:
-            note(f"note: {term.hint}")
     bounds = [EVERYTHING_IPV6.bounds] if everything else ipv6_bounds(terms)
     crowded = store.crowded(bounds, wanted.stored)
     for one in crowded[:_NAMED]:

@@ -17,7 +17,7 @@ from smtpfeeds_common.answers import note
 from smtpfeeds_common.errors import SettingsError
 
 from .database import connected
-from .options import CONFIG, DSN, FOLDER, database_settings
+from .options import CONFIG, DSN, FOLDER, database_settings, refuse_database
 
 if TYPE_CHECKING:
     from ..publish.entries import Entry
@@ -132,10 +132,8 @@ def source_options(command: F) -> F:
     ) -> Any:
         if published_in is None and key is not None:
             raise SettingsError("--key verifies published files: give --from too")
-        if published_in is not None and (config, dsn, folder) != (None, None, None):
-            raise SettingsError(
-                "--from reads published files and no database; leave --config, --dsn and --dir out"
-            )
+        if published_in is not None:
+            refuse_database(config, dsn, folder)
         source = Source(published_in, key, config, dsn, folder)
         return command(*args, source=source, **kwargs)
 

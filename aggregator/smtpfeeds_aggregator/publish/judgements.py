@@ -7,7 +7,7 @@ each combination of what it looks at, and every address names its combination.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,11 @@ from ..meaning.classes import (
     Listing,
     judge,
 )
-from ..store.listed import ListedRange
 from .columns import Numbers, Rows, Window
+
+if TYPE_CHECKING:
+    # Statistics of published files use this module without the database's client.
+    from ..store.listed import ListedRange
 
 _SENSORS: Final = GUESSES_SENSORS
 _FLAG_BITS: Final = 31
@@ -52,7 +55,7 @@ class DatedLists(Protocol):
         """The look-up for one day."""
         ...
 
-    def ranges(self) -> Iterable[ListedRange]:
+    def ranges(self) -> "Iterable[ListedRange]":
         """Every range that an entry holds, to be stored for questions."""
         ...
 
@@ -66,7 +69,7 @@ class NoLists:
         """The same on every day."""
         return self
 
-    def ranges(self) -> tuple[ListedRange, ...]:
+    def ranges(self) -> "tuple[ListedRange, ...]":
         """None."""
         return ()
 

@@ -9,14 +9,17 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from smtpfeeds_common.addresses import IPv6_BYTES, pack_address
 
-from ..store.asking import AskingStore, Bounds, RowFilter
+from ..store.asked import Bounds, RowFilter
 from .rows import FeedRow, View
 from .summary import Summary
 from .terms import EVERYTHING_IPV4, EVERYTHING_IPV6, Range, Term
+
+if TYPE_CHECKING:
+    from ..store.asking import AskingStore
 
 #: Addresses of an autonomous system that are asked for together.
 _ADDRESSES_AT_ONCE: Final = 5_000
@@ -54,7 +57,7 @@ class Resolved:
 class Asker:
     """Asks for terms; one connection."""
 
-    def __init__(self, store: AskingStore, wanted: Wanted) -> None:
+    def __init__(self, store: "AskingStore", wanted: Wanted) -> None:
         self._store, self._wanted = store, wanted
         self._view = View(store.moment)
         self._doubtful: set[int] = set()

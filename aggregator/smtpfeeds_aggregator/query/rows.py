@@ -13,7 +13,7 @@ from smtpfeeds_common.addresses import pack_address
 from ..meaning.classes import HITS_FROM, Evidence, Judgement, Listing, judge
 from ..meaning.listings import is_fresh, listings_of
 from ..meaning.recent import recent
-from ..store.asking import AskedRow, Moment
+from ..store.asked import AskedRow, Moment
 
 _DAY_S: Final = 86_400
 #: Sensors beyond this make no difference to a class.
