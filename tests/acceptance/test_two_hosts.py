@@ -187,7 +187,10 @@ def test_wheel_gives_a_sensor_host_neither_psycopg_nor_pyasn(hosts: Hosts) -> No
     )
     assert Path(imported.stdout.strip()).is_relative_to(programs.parent)
     refused = subprocess.run(
-        [programs / "smtpfeeds", "query"], capture_output=True, text=True, check=False
+        [programs / "smtpfeeds", "query", "192.0.2.1", "--dsn", "dbname=none"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert refused.returncode == 3
     assert "pip install" in refused.stderr

@@ -71,7 +71,7 @@ def test_nothing_crowded_since_a_time_is_exit_code_1(run: Run) -> None:
     ("asked", "noted"),
     [
         # Nothing named: all there is.
-        ([], True),
+        (["--all"], True),
         # An address inside, and prefixes that meet it from above, within and at its edges.
         (["2001:db8:0:1::5"], True),
         (["2001:db8::/32"], True),

@@ -205,7 +205,7 @@ def says_why_not(site: Site, words: str) -> None:
 def every_command_ends_with(site: Site, code: int, words: str) -> None:
     for arguments in (
         ("aggregator", "migrate"),
-        ("query",),
+        ("query", "192.0.2.1"),
         ("feed", "list"),
         ("feed", "show", "smtpgreet"),
         ("feed", "crowded"),

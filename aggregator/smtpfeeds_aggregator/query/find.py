@@ -112,8 +112,8 @@ class Asker:
     ) -> Iterator[tuple[int, FeedRow]]:
         """The rows of ranges, but those that an address or a system before has brought."""
         for number, row in self._of_ranges([bounds for _, bounds in waiting]):
-            place, (low, high) = waiting[number]
-            is_repeated = low != high and covered.points.get(row.packed, place) < place
+            place = waiting[number][0]
+            is_repeated = covered.points.get(row.packed, place) < place
             if not is_repeated and row.asn not in covered.asns:
                 yield place, row
 
