@@ -22,7 +22,8 @@ from smtpfeeds_aggregator.query.find import Asker, Wanted
 from smtpfeeds_aggregator.query.rows import FeedRow
 from smtpfeeds_aggregator.query.terms import Term, parse_term
 from smtpfeeds_aggregator.settings import AggregatorSettings
-from smtpfeeds_aggregator.store.asking import AskingStore, RowFilter
+from smtpfeeds_aggregator.store.asked import RowFilter
+from smtpfeeds_aggregator.store.asking import AskingStore
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.listed import store_lists
 from smtpfeeds_common.addresses import pack_address
