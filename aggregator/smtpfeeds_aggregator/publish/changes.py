@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import msgspec
 import numpy as np
@@ -211,8 +211,12 @@ class Snapshots:
         return self._folder / f"{time:{_STAMP}}.npz"
 
 
-def read_back(octets: bytes) -> int:
+def read_back(stream: IO[bytes]) -> int:
     """How many lines a file holds; raises ValueError where it is not of this format."""
-    if octets and not octets.endswith(b"\n"):
-        raise ValueError("the last line is cut")
-    return len(msgspec.json.Decoder(Change).decode_lines(octets))
+    decoder, found = msgspec.json.Decoder(Change), 0
+    for line in stream:
+        if not line.endswith(b"\n"):
+            raise ValueError("the last line is cut")
+        decoder.decode(line)
+        found += 1
+    return found

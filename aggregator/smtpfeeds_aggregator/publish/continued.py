@@ -102,15 +102,14 @@ class Continued:
         before, self.changes_since = nearest or (self._snapshot, None)
         written: list[Written] = []
         for feed in FEEDS:
-            lines = [
-                msgspec.json.encode(change).decode() + "\n"
-                for change in guarded(self._snapshot.since(before, feed.name), self._keep_going)
+            found = guarded(self._snapshot.since(before, feed.name), self._keep_going)
+            lines = (
+                (msgspec.json.encode(change).decode() + "\n", 1)
+                for change in found
                 if not self._withdrawn.holds(change.ipaddr)
-            ]
-            name = f"{feed.name}{changes.SUFFIX}"
-            written += write_checked(
-                folder, name, feed.name, lines, changes.read_back, lines.__len__
             )
+            name = f"{feed.name}{changes.SUFFIX}"
+            written += write_checked(folder, name, feed.name, lines, changes.read_back)
         return written
 
     def _write_misp(self, folder: Path, feeds: Mapping[str, FeedRows]) -> list[Written]:

@@ -6,7 +6,7 @@ written in a pass of their own.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
 from .chunks import FeedRows
 from .entries import Columns, Counts, Frame
@@ -43,7 +43,7 @@ class Document(Protocol):
         """What comes after the rows."""
         ...
 
-    def read_back(self, octets: bytes) -> int:
+    def read_back(self, stream: IO[bytes]) -> int:
         """Count the entries of a file; raise ValueError where it is not of this format."""
         ...
 
@@ -51,7 +51,7 @@ class Document(Protocol):
 #: By the name in the setting `formats`; with the most entries that are written.
 _DOCUMENTS: Final[dict[str, tuple[Document, int | None]]] = {
     "stix": (stix_format, stix_format.MAX_ENTRIES),
-    "json": (json_format, None),
+    "json": (json_format, json_format.MAX_ENTRIES),
     "intel": (intel_format, None),
     "addresses": (addresses_format, None),
 }
@@ -78,27 +78,16 @@ def write_documents(
         if most is not None and len(rows) > most:
             not_written[file] = f"{len(rows)} entries; it is written up to {most}"
             continue
-        counts = Counts()
-        written += write_checked(
-            folder,
-            file,
-            frame.feed.name,
-            _pieces(document, rows, frame, most, counts, keep_going),
-            document.read_back,
-            lambda counts=counts: counts.addresses,  # type: ignore[misc] # this round's counts
-        )
+        pieces = _pieces(document, rows, frame, most, keep_going)
+        written += write_checked(folder, file, frame.feed.name, pieces, document.read_back)
     return written, not_written
 
 
 def _pieces(
-    document: Document,
-    rows: FeedRows,
-    frame: Frame,
-    most: int | None,
-    counts: Counts,
-    keep_going: KeepGoing,
-) -> Iterator[str]:
-    yield document.header(frame)
+    document: Document, rows: FeedRows, frame: Frame, most: int | None, keep_going: KeepGoing
+) -> Iterator[tuple[str, int]]:
+    counts = Counts()
+    yield document.header(frame), 0
     # A document that is bounded is written in one piece: it names each origin once.
     chunks = rows.chunks() if most is None else rows.chunks(most)
     for chunk in each_guarded(chunks, keep_going):
@@ -107,5 +96,5 @@ def _pieces(
             continue
         before = document.SEPARATOR if counts.addresses else ""
         counts.addresses += len(texts)
-        yield before + document.SEPARATOR.join(texts)
-    yield document.footer(frame, counts)
+        yield before + document.SEPARATOR.join(texts), len(texts)
+    yield document.footer(frame, counts), 0

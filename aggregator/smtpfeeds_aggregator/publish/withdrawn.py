@@ -7,7 +7,6 @@ cleaned again in the same publication. The note is for nobody else: exclusions a
 """
 
 import os
-import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import ip_network
@@ -43,8 +42,9 @@ class Withdrawn:
 
     def note(self) -> None:
         """Past files are clean."""
-        aside = self._note.with_name(f"{_NOTE}-{uuid.uuid4().hex}")
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        # The lock of the directory is held: nobody else writes here.
+        aside = self._note.with_name(f"{_NOTE}-new")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(msgspec.json.encode(self._excluded))
         aside.replace(self._note)

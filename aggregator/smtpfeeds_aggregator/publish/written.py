@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from isal import igzip
 
@@ -49,9 +49,8 @@ def write_checked(
     folder: Path,
     name: str,
     feed: str,
-    pieces: Iterable[str],
-    read_back: Callable[[bytes], int],
-    addresses: Callable[[], int],
+    pieces: Iterable[tuple[str, int]],
+    read_back: Callable[[IO[bytes]], int],
 ) -> list[Written]:
     """Write a file and its compressed form, and read both back.
 
@@ -59,15 +58,14 @@ def write_checked(
         folder: of the generation.
         name: below it.
         feed: whose rows they are.
-        pieces: the text, in ASCII.
+        pieces: text in ASCII, and how many entries it has.
         read_back: counts the entries of a file; raises ValueError where it is not of its format.
-        addresses: how many entries there must be, asked when all pieces are written.
 
     Raises:
         PublishError: what is on disk is not what was written.
     """
     path, compressed = folder / name, folder / f"{name}{COMPRESSED}"
-    digest = hashlib.sha256()
+    digest, entries = hashlib.sha256(), 0
     with (
         path.open("xb") as plain,
         compressed.open("xb") as target,
@@ -76,30 +74,35 @@ def write_checked(
             filename="", mode="wb", compresslevel=_LEVEL, fileobj=target, mtime=0
         ) as squeezed,
     ):
-        for piece in pieces:
+        for piece, count in pieces:
             octets = piece.encode("ascii")
+            entries += count
             digest.update(octets)
             plain.write(octets)
             squeezed.write(octets)  # type: ignore[no-untyped-call] # isal's
-    octets = path.read_bytes()
-    _check(name, octets, digest.hexdigest(), read_back, addresses())
-    small = compressed.read_bytes()
-    if igzip.decompress(small) != octets:  # type: ignore[no-untyped-call] # isal's
-        raise PublishError(f"{name}{COMPRESSED}: it does not hold what {name} does")
+    wanted = digest.hexdigest()
+    _check(path, name, wanted, read_back, entries)
+    with igzip.open(compressed, "rb") as inside:  # type: ignore[no-untyped-call] # isal's
+        if hashlib.file_digest(inside, "sha256").hexdigest() != wanted:
+            raise PublishError(f"{name}{COMPRESSED}: it does not hold what {name} does")
+    with compressed.open("rb") as stream:
+        small = hashlib.file_digest(stream, "sha256").hexdigest()
     return [
-        Written(name, len(octets), digest.hexdigest(), feed, addresses()),
-        Written(compressed.name, len(small), hashlib.sha256(small).hexdigest(), feed, addresses()),
+        Written(name, path.stat().st_size, wanted, feed, entries),
+        Written(compressed.name, compressed.stat().st_size, small, feed, entries),
     ]
 
 
 def _check(
-    name: str, octets: bytes, digest: str, read_back: Callable[[bytes], int], addresses: int
+    path: Path, name: str, digest: str, read_back: Callable[[IO[bytes]], int], entries: int
 ) -> None:
-    if hashlib.sha256(octets).hexdigest() != digest:
-        raise PublishError(f"{name}: what is on disk is not what was written")
-    try:
-        found = read_back(octets)
-    except ValueError as exc:
-        raise PublishError(f"{name}: {exc}; the generation is not published") from exc
-    if found != addresses:
-        raise PublishError(f"{name}: {found} entries on disk, {addresses} written")
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+            raise PublishError(f"{name}: what is on disk is not what was written")
+        stream.seek(0)
+        try:
+            found = read_back(stream)
+        except ValueError as exc:
+            raise PublishError(f"{name}: {exc}; the generation is not published") from exc
+    if found != entries:
+        raise PublishError(f"{name}: {found} entries on disk, {entries} written")

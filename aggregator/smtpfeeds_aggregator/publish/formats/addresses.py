@@ -1,6 +1,6 @@
 """Addresses alone, one a line, of the classes that rest on what a client did beyond greeting."""
 
-from typing import Final
+from typing import IO, Final
 
 from smtpfeeds_common.addresses import normalise_address
 from smtpfeeds_common.errors import AddressError
@@ -41,16 +41,18 @@ def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format 
     return ""
 
 
-def read_back(octets: bytes) -> int:
+def read_back(stream: IO[bytes]) -> int:
     """How many rows a file holds; raises ValueError where it is not of this format."""
-    lines = octets.decode("ascii").split("\n")
-    if lines.pop():
-        raise ValueError("the last line is cut")
-    found = [line for line in lines if not line.startswith("#")]
-    try:
-        odd = next((line for line in found if normalise_address(line) != line), None)
-    except AddressError as exc:
-        raise ValueError(exc.message) from exc
-    if odd is not None:
-        raise ValueError(f"{odd!r} is not spelled as addresses are")
-    return len(found)
+    found = 0
+    for line in stream:
+        text, end = line[:-1].decode("ascii"), line[-1:]
+        if text.startswith("#"):
+            continue
+        found += 1
+        try:
+            is_right = end == b"\n" and normalise_address(text) == text
+        except AddressError as exc:
+            raise ValueError(exc.message) from exc
+        if not is_right:
+            raise ValueError(f"{text!r} is cut, or not spelled as addresses are")
+    return found

@@ -5,7 +5,7 @@ https://docs.zeek.org/en/master/frameworks/intel.html
 """
 
 from functools import lru_cache
-from typing import Final
+from typing import IO, Final
 
 from ...meaning.classes import Judgement
 from ..entries import NOTICE, Columns, Counts, Frame
@@ -36,15 +36,19 @@ def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format 
     return ""
 
 
-def read_back(octets: bytes) -> int:
+def read_back(stream: IO[bytes]) -> int:
     """How many rows a file holds; raises ValueError where it is not of this format."""
-    lines = octets.decode("ascii").split("\n")
-    if lines.pop() or lines[0].split("\t") != ["#fields", *FIELDS]:
-        raise ValueError("its frame is not right")
-    found = [line.split("\t") for line in lines if not line.startswith("#")]
-    if any(len(row) != len(FIELDS) or row[-1] != "F" or not all(row) for row in found):
-        raise ValueError("a line has other fields")
-    return len(found)
+    first = stream.readline().decode("ascii")
+    if first != "#fields\t" + "\t".join(FIELDS) + "\n":
+        raise ValueError("its first line does not name the fields")
+    found = 0
+    for line in stream:
+        if not line.startswith(b"#"):
+            row = line.split(b"\t")
+            if len(row) != len(FIELDS) or row[-1] != b"F\n" or not all(row):
+                raise ValueError("a line has other fields")
+            found += 1
+    return found
 
 
 @lru_cache(maxsize=1 << 12)

@@ -1,7 +1,7 @@
 """The feed as one JSON document: when it was made, and the rows of the NDJSON in a list."""
 
 import json
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -10,6 +10,8 @@ from . import ndjson
 
 SUFFIX: Final = ".json"
 SEPARATOR: Final = ",\n"
+#: A reader holds a document whole; NDJSON has no bound.
+MAX_ENTRIES: Final = 100_000
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -44,9 +46,9 @@ def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format 
     return "\n]}\n"
 
 
-def read_back(octets: bytes) -> int:
+def read_back(stream: IO[bytes]) -> int:
     """How many rows a file holds; raises ValueError where it is not of this format."""
-    return len(msgspec.json.decode(octets, type=Document).rows)
+    return len(msgspec.json.decode(stream.read(), type=Document).rows)
 
 
 def ascii_json(value: object) -> str:

@@ -11,7 +11,7 @@ https://github.com/oasis-open/cti-stix-common-objects (TLP 2.0)
 """
 
 from functools import lru_cache
-from typing import Any, Final
+from typing import IO, Any, Final
 from uuid import UUID, uuid5
 
 import msgspec
@@ -125,9 +125,9 @@ def footer(frame: Frame, counts: Counts) -> str:
     return f"{before}{ascii_json(_publisher(frame))},\n{ascii_json(_MARKING)}\n]}}\n"
 
 
-def read_back(octets: bytes) -> int:
+def read_back(stream: IO[bytes]) -> int:
     """How many observations a bundle holds; raises ValueError where it is none."""
-    bundle = msgspec.json.decode(octets, type=_Bundle)
+    bundle = msgspec.json.decode(stream.read(), type=_Bundle)
     if bundle.type != "bundle":
         raise ValueError("this is no bundle")
     if len({found.id for found in bundle.objects}) != len(bundle.objects):
