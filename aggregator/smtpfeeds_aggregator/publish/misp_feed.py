@@ -13,10 +13,10 @@ the edition before. A closed day changes only where an address was excluded or f
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ from smtpfeeds_common.feeds import WINDOW_DAYS
 from smtpfeeds_common.logs import fields
 
 from .chunks import FeedRows
+from .entries import Columns
 from .formats import misp
 from .formats.misp import Event, EventFile, Listed
 from .layout import link_or_copy
@@ -34,6 +35,8 @@ from .written import Written, write_whole
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 FOLDER: Final = "misp"
 MANIFEST: Final = f"{FOLDER}/manifest.json"
 _HASHES: Final = f"{FOLDER}/hashes.csv"
@@ -42,8 +45,8 @@ _INDEX: Final = f"{FOLDER}/index.json"
 _VERSION: Final = 1
 #: MISP loads an event whole.
 EVENT_ATTRIBUTES: Final = 10_000
-#: Of one feed; more would make MISP's database of it the larger part.
-DAY_ATTRIBUTES: Final = 100_000
+#: Of one feed. A day that is open is held in memory, some 20 MB at this bound.
+DAY_ATTRIBUTES: Final = 20_000
 _DAY: Final = timedelta(days=1)
 
 
@@ -62,11 +65,27 @@ class _Index(msgspec.Struct, frozen=True):
     events: list[_Indexed]
 
 
+class _Times(msgspec.Struct, frozen=True, gc=False):
+    """What is needed of an attribute in a day that is closed."""
+
+    value: str
+    first_seen: str
+    last_seen: str
+
+
+class _ClosedEvent(msgspec.Struct, frozen=True):
+    Attribute: list[_Times]
+
+
+class _ClosedFile(msgspec.Struct, frozen=True):
+    Event: _ClosedEvent
+
+
 class _Held:
     """An event that may change."""
 
-    def __init__(self, feed: str, day: date, part: int, event: Event, before: _Indexed | None):
-        self.feed, self.day, self.part, self.event = feed, day, part, event
+    def __init__(self, day: date, part: int, event: Event, before: _Indexed | None) -> None:
+        self.day, self.part, self.event = day, part, event
         #: As it was; None where it is new or has changed.
         self.before = before
 
@@ -89,7 +108,7 @@ class MispFeed:
         days: int,
         withdrawn: Withdrawn,
     ) -> None:
-        """Read what the generation before had.
+        """Read which events the generation before had.
 
         Args:
             folder: of the generation that is written.
@@ -99,20 +118,64 @@ class MispFeed:
             days: how many days are kept, today included.
             withdrawn: what is not published any more.
         """
-        self._folder, self._before, self._publisher = folder, before, publisher
+        self._folder, self._before = folder, before
+        self._publisher, self._withdrawn = publisher, withdrawn
         self._at_s, self._today = int(now.timestamp()), now.date()
-        self._days = max(days, WINDOW_DAYS + 2)
-        #: By feed and day, how many addresses were too many.
-        self.left_out: dict[tuple[str, date], int] = defaultdict(int)
-        self._kept: list[_Indexed] = []
-        self._held: dict[tuple[str, date], list[_Held]] = defaultdict(list)
-        self._places: dict[tuple[str, date], dict[str, tuple[_Held, int]]] = defaultdict(dict)
-        #: By feed and address: the last event that is in the folder, and the first.
-        self._newest: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
         index = self._read_index()
         self._is_first = not index
-        for entry in index:
-            self._take_over(entry, withdrawn)
+        kept = max(days, WINDOW_DAYS + 2) * _DAY
+        self._index = [entry for entry in index if self._today - entry.day < kept]
+        #: By feed and day, how many addresses were too many.
+        self.left_out: dict[tuple[str, date], int] = defaultdict(int)
+        self._entries: list[_Indexed] = []
+        self._unchanged: set[str] = set()
+        self._listed: dict[str, Listed] = {}
+        self._hashes: list[str] = []
+        (folder / FOLDER).mkdir()
+
+    def add(self, rows: FeedRows, keep_going: KeepGoing) -> None:
+        """Write one feed's events, with what is new in it."""
+        feed = rows.category
+        days = _Days(feed, self._publisher, self._at_s, self._today, is_first=self._is_first)
+        for entry in self._index:
+            if entry.feed == feed:
+                keep_going()
+                self._take_over(entry, days)
+        for chunk in each_guarded(rows.chunks(), keep_going):
+            days.add(chunk)
+        for held in days.events():
+            if held.before is not None:
+                self._link(held.before)
+            elif held.event.Attribute:
+                self._write_event(feed, held)
+        for day, count in days.left_out.items():
+            self.left_out[feed, day] += count
+
+    def _take_over(self, entry: _Indexed, days: "_Days") -> None:
+        """Hold an event where it may change; else link it, and keep what is known by it."""
+        if not (days.is_closed(entry.day) or self._is_first) or self._withdrawn.is_new:
+            event = self._read(entry, EventFile).Event
+            held = _Held(entry.day, entry.part, event, entry)
+            left = event.Attribute
+            if self._withdrawn.is_new:
+                left = [each for each in left if not self._withdrawn.holds(each.value)]
+            if len(left) < len(event.Attribute):
+                event.Attribute = left
+                held.touch(self._at_s)
+            days.hold(held)
+            return
+        # Rows of the window may be known from any of its days.
+        if self._today - entry.day <= (WINDOW_DAYS + 1) * _DAY:
+            for each in self._read(entry, _ClosedFile).Event.Attribute:
+                days.know(each.value, each.first_seen, each.last_seen)
+        self._link(entry)
+
+    def _read(self, entry: _Indexed, kind: type[T]) -> T:
+        assert self._before is not None
+        try:
+            return msgspec.json.decode((self._before / _name(entry.uuid)).read_bytes(), type=kind)
+        except msgspec.MsgspecError as exc:
+            raise PublishError(f"{_name(entry.uuid)} in {self._before}: {exc}") from exc
 
     def _read_index(self) -> list[_Indexed]:
         if self._before is None or not (self._before / _INDEX).exists():
@@ -124,127 +187,40 @@ class MispFeed:
             logger.warning("MISP feed begins anew: damaged index", extra=fields(error=str(exc)))
             return []
 
-    def _take_over(self, entry: _Indexed, withdrawn: Withdrawn) -> None:
-        age = self._today - entry.day
-        if age >= self._days * _DAY:
-            return
-        # Rows of the window may be known from any of its days.
-        if age > (WINDOW_DAYS + 1) * _DAY and not withdrawn.is_new:
-            self._kept.append(entry)
-            return
+    def _link(self, entry: _Indexed) -> None:
         assert self._before is not None
-        octets = (self._before / _name(entry.uuid)).read_bytes()
-        try:
-            event = msgspec.json.decode(octets, type=EventFile).Event
-        except msgspec.MsgspecError as exc:
-            raise PublishError(f"{_name(entry.uuid)} of {self._before}: {exc}") from exc
-        held = _Held(entry.feed, entry.day, entry.part, event, entry)
-        if withdrawn.is_new:
-            left = [each for each in event.Attribute if not withdrawn.holds(each.value)]
-            if len(left) < len(event.Attribute):
-                event.Attribute = left
-                held.touch(self._at_s)
-        self._held[entry.feed, entry.day].append(held)
-        places, newest = self._places[entry.feed, entry.day], self._newest[entry.feed]
-        for place, each in enumerate(event.Attribute):
-            places[each.value] = held, place
-            times = each.last_seen, each.first_seen
-            newest[each.value] = max(newest.get(each.value, ("", "")), times)
+        name = _name(entry.uuid)
+        link_or_copy(self._before / name, self._folder / name)
+        self._entries.append(entry)
+        self._unchanged.add(entry.uuid)
 
-    def add(self, rows: FeedRows, keep_going: KeepGoing) -> None:
-        """Add what is new in a feed."""
-        newest = self._newest[rows.category]
-        for chunk in each_guarded(rows.chunks(), keep_going):
-            for address, first, last, judgement, asn, name in zip(
-                chunk.address,
-                chunk.first_seen,
-                chunk.last_seen,
-                chunk.judgement,
-                chunk.asn,
-                chunk.name,
-                strict=True,
-            ):
-                first_seen, last_seen = misp.time_text(first), misp.time_text(last)
-                known = newest.get(address)
-                if known is None or self._is_news(first_seen, last_seen, *reversed(known)):
-                    comment = misp.comment(judgement, asn, name)
-                    self._put(rows.category, address, first_seen, last_seen, comment)
-
-    def _is_news(self, first: str, last: str, known_first: str, known_last: str) -> bool:
-        """Whether a row says more than is known; an earlier beginning alone opens no closed day."""
-        if last == known_last:
-            return first < known_first and not self._is_closed(date.fromisoformat(last[:10]))
-        return last > known_last
-
-    def _is_closed(self, day: date) -> bool:
-        return not self._is_first and day < self._today - _DAY
-
-    def _put(self, feed: str, address: str, first: str, last: str, comment: str) -> None:
-        day = date.fromisoformat(last[:10])
-        if self._is_closed(day):
-            day = self._today
-        known = self._places[feed, day].get(address)
-        if known is None:
-            held = self._room(feed, day)
-            if held is None:
-                self.left_out[feed, day] += 1
-                return
-            place = len(held.event.Attribute)
-        else:
-            held, place = known
-        made = misp.attribute(held.event, feed, address, first, last, comment, self._at_s)
-        held.event.Attribute[place : place + 1] = [made]
-        held.touch(self._at_s)
-        self._places[feed, day][address] = held, place
-
-    def _room(self, feed: str, day: date) -> _Held | None:
-        """The event that takes one more address of a day; None where the day is full."""
-        of_day = self._held[feed, day]
-        if sum(len(held.event.Attribute) for held in of_day) >= DAY_ATTRIBUTES:
-            return None
-        if of_day and len(of_day[-1].event.Attribute) < EVENT_ATTRIBUTES:
-            return of_day[-1]
-        part = of_day[-1].part + 1 if of_day else 1
-        event = misp.new_event(self._publisher, feed, day, part)
-        of_day.append(_Held(feed, day, part, event, None))
-        return of_day[-1]
+    def _write_event(self, feed: str, held: _Held) -> None:
+        event = held.event
+        octets = msgspec.json.encode(EventFile(event))
+        written = write_whole(self._folder, _name(event.uuid), octets)
+        count, size, digest = len(event.Attribute), written.size, written.sha256
+        self._entries.append(_Indexed(event.uuid, feed, held.day, held.part, count, size, digest))
+        self._listed[event.uuid] = misp.listed(event)
+        self._hashes.append(misp.hash_lines(event))
 
     def write(self) -> list[Written]:
-        """Write the folder."""
-        (self._folder / FOLDER).mkdir()
-        listed, hashes = self._unchanged()
-        entries = [self._link(entry) for entry in self._kept]
-        for of_day in self._held.values():
-            for held in of_day:
-                if not held.event.Attribute:
-                    continue  # all of it was withdrawn
-                if held.before is not None:
-                    entries.append(self._link(held.before))
-                    continue
-                entries.append(self._write_event(held))
-                listed[held.event.uuid] = misp.listed(held.event)
-                hashes.append(misp.hash_lines(held.event))
-        entries.sort(key=lambda entry: (entry.day, entry.feed, entry.part))
-        index = _Index(_VERSION, entries)
+        """Write the files that list the events; all feeds are added."""
+        listed, hashes = self._listed_before()
+        entries = sorted(self._entries, key=lambda entry: (entry.day, entry.feed, entry.part))
+        octets = "".join((*hashes, *self._hashes)).encode("ascii")
         return [
-            write_whole(self._folder, MANIFEST, msgspec.json.encode(listed)),
-            write_whole(self._folder, _HASHES, "".join(hashes).encode("ascii")),
-            write_whole(self._folder, _INDEX, msgspec.json.encode(index)),
+            write_whole(self._folder, MANIFEST, msgspec.json.encode(listed | self._listed)),
+            write_whole(self._folder, _HASHES, octets),
+            write_whole(self._folder, _INDEX, msgspec.json.encode(_Index(_VERSION, entries))),
             *(
                 Written(_name(entry.uuid), entry.bytes, entry.sha256, entry.feed, entry.attributes)
                 for entry in entries
             ),
         ]
 
-    def _unchanged(self) -> tuple[dict[str, Listed], list[str]]:
+    def _listed_before(self) -> tuple[dict[str, Listed], list[str]]:
         """What manifest and hashes had of the events that stay as they are."""
-        stay = {entry.uuid for entry in self._kept}
-        stay |= {
-            held.event.uuid
-            for of_day in self._held.values()
-            for held in of_day
-            if held.before is not None
-        }
+        stay = self._unchanged
         if not stay:
             return {}, []
         assert self._before is not None
@@ -255,24 +231,96 @@ class MispFeed:
             hashes = [line for line in lines if line.rstrip("\n").partition(",")[2] in stay]
         return {uuid: entry for uuid, entry in manifest.items() if uuid in stay}, hashes
 
-    def _link(self, entry: _Indexed) -> _Indexed:
-        assert self._before is not None
-        name = _name(entry.uuid)
-        link_or_copy(self._before / name, self._folder / name)
-        return entry
 
-    def _write_event(self, held: _Held) -> _Indexed:
-        octets = msgspec.json.encode(EventFile(held.event))
-        written = write_whole(self._folder, _name(held.event.uuid), octets)
-        return _Indexed(
-            held.event.uuid,
-            held.feed,
-            held.day,
-            held.part,
-            len(held.event.Attribute),
-            written.size,
-            written.sha256,
-        )
+class _Days:
+    """The days of one feed: which events are open, and what is known of each address."""
+
+    def __init__(
+        self, feed: str, publisher: str, at_s: int, today: date, *, is_first: bool
+    ) -> None:
+        self._feed, self._publisher, self._at_s, self._today = feed, publisher, at_s, today
+        self._is_first = is_first
+        self._held: dict[date, list[_Held]] = defaultdict(list)
+        self._places: dict[date, dict[str, tuple[_Held, int]]] = defaultdict(dict)
+        #: Of each address the last event that is in the folder, and the first.
+        self._newest: dict[str, tuple[str, str]] = {}
+        self.left_out: dict[date, int] = defaultdict(int)
+
+    def is_closed(self, day: date) -> bool:
+        """Whether a day takes no more; of a feed that begins, none is closed."""
+        return not self._is_first and day < self._today - _DAY
+
+    def events(self) -> Iterator[_Held]:
+        """All that are held."""
+        for of_day in self._held.values():
+            yield from of_day
+
+    def hold(self, held: _Held) -> None:
+        """Take over an event that may change."""
+        self._held[held.day].append(held)
+        places = self._places[held.day]
+        for place, each in enumerate(held.event.Attribute):
+            places[each.value] = held, place
+            self.know(each.value, each.first_seen, each.last_seen)
+
+    def know(self, address: str, first_seen: str, last_seen: str) -> None:
+        """An address is in the folder with these times."""
+        known = self._newest.get(address)
+        if known is None or known < (last_seen, first_seen):
+            self._newest[address] = last_seen, first_seen
+
+    def add(self, rows: Columns) -> None:
+        """Add what is new in some rows."""
+        for address, first, last, judgement, asn, name in zip(
+            rows.address,
+            rows.first_seen,
+            rows.last_seen,
+            rows.judgement,
+            rows.asn,
+            rows.name,
+            strict=True,
+        ):
+            first_seen, last_seen = misp.time_text(first), misp.time_text(last)
+            known = self._newest.get(address)
+            if known is None or self._is_news(first_seen, last_seen, *reversed(known)):
+                comment = misp.comment(judgement, asn, name)
+                self._put(address, first_seen, last_seen, comment)
+
+    def _is_news(self, first: str, last: str, known_first: str, known_last: str) -> bool:
+        """Whether a row says more than is known; an earlier beginning alone opens no closed day."""
+        if last == known_last:
+            return first < known_first and not self.is_closed(date.fromisoformat(last[:10]))
+        return last > known_last
+
+    def _put(self, address: str, first: str, last: str, comment: str) -> None:
+        day = date.fromisoformat(last[:10])
+        if self.is_closed(day):
+            day = self._today
+        known = self._places[day].get(address)
+        if known is None:
+            held = self._room(day)
+            if held is None:
+                self.left_out[day] += 1
+                return
+            place = len(held.event.Attribute)
+        else:
+            held, place = known
+        made = misp.attribute(held.event, self._feed, address, first, last, comment, self._at_s)
+        held.event.Attribute[place : place + 1] = [made]
+        held.touch(self._at_s)
+        self._places[day][address] = held, place
+
+    def _room(self, day: date) -> _Held | None:
+        """The event that takes one more address of a day; None where the day is full."""
+        of_day = self._held[day]
+        if len(self._places[day]) >= DAY_ATTRIBUTES:
+            return None
+        if of_day and len(of_day[-1].event.Attribute) < EVENT_ATTRIBUTES:
+            return of_day[-1]
+        part = of_day[-1].part + 1 if of_day else 1
+        event = misp.new_event(self._publisher, self._feed, day, part)
+        of_day.append(_Held(day, part, event, None))
+        return of_day[-1]
 
 
 def _name(uuid: str) -> str:
