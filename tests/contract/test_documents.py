@@ -119,6 +119,16 @@ def test_stix_identifier_holds_publisher_feed_address_and_day(
     assert before["object_refs"][0] == own
 
 
+def test_stix_names_each_origin_once_however_the_rows_are_cut(
+    folder: Path, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "_CHUNK_ROWS", 3)
+    cut = tmp_path_factory.mktemp("cut")
+    write(cut, SEEN)
+    for path in folder.iterdir():
+        assert (cut / path.name).read_bytes() == path.read_bytes()
+
+
 def test_stix_is_left_out_where_it_would_be_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +187,6 @@ def test_odd_document_is_not_published(
     """One row more on disk than was written, or one that is cut."""
     document = documents._DOCUMENTS[form][0]
     real = document.rows
-    monkeypatch.setattr(document, "rows", lambda frame, columns: [*real(frame, columns), "cut"])
+    monkeypatch.setattr(document, "rows", lambda *given: [*real(*given), "cut"])
     with pytest.raises(PublishError, match=f"smtpgreet{document.SUFFIX}"):
         write(tmp_path, SEEN, (form,))

@@ -37,6 +37,8 @@ _KEPT: Final = timedelta(hours=25)
 _APART: Final = timedelta(minutes=59)
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 _FAMILIES: Final = (4, 6)
+#: Addresses that are made text at a time.
+_TOGETHER: Final = 20_000
 
 
 class Change(msgspec.Struct, frozen=True, rename={"cls": "class", "cls_before": "class_before"}):
@@ -133,19 +135,30 @@ class Snapshot:
         """What changed in a feed, the added first, then the gone, then the others."""
         pairs = [(before.families[feed, family], self.families[feed, family]) for family in (4, 6)]
         for old, new in pairs:
-            for place in np.flatnonzero(old.places(new) < 0).tolist():
-                name = self.classes[new.cls[place]]
-                yield Change("added", _text(new.keys, place), feed, name, None)
+            came = np.flatnonzero(old.places(new) < 0)
+            for address, cls in zip(_texts(new.keys[came]), new.cls[came].tolist(), strict=True):
+                yield Change("added", address, feed, self.classes[cls], None)
         for old, new in pairs:
-            for place in np.flatnonzero(new.places(old) < 0).tolist():
-                name = before.classes[old.cls[place]]
-                yield Change("gone", _text(old.keys, place), feed, None, name)
+            left = np.flatnonzero(new.places(old) < 0)
+            for address, cls in zip(_texts(old.keys[left]), old.cls[left].tolist(), strict=True):
+                yield Change("gone", address, feed, None, before.classes[cls])
+        earlier = np.array([_place(self.classes, name) for name in before.classes], np.int16)
         for old, new in pairs:
             at = old.places(new)
-            for place in np.flatnonzero(at >= 0).tolist():
-                name, earlier = self.classes[new.cls[place]], before.classes[old.cls[at[place]]]
-                if name != earlier:
-                    yield Change("class", _text(new.keys, place), feed, name, earlier)
+            stayed = np.flatnonzero(at >= 0)
+            was = old.cls[at[stayed]]
+            differ = np.flatnonzero(earlier[was] != new.cls[stayed])
+            for address, cls, cls_before in zip(
+                _texts(new.keys[stayed[differ]]),
+                new.cls[stayed[differ]].tolist(),
+                was[differ].tolist(),
+                strict=True,
+            ):
+                yield Change("class", address, feed, self.classes[cls], before.classes[cls_before])
+
+
+def _place(classes: tuple[str, ...], name: str) -> int:
+    return classes.index(name) if name in classes else -1
 
 
 def _packed(keys: Rows) -> list[bytes]:
@@ -154,8 +167,10 @@ def _packed(keys: Rows) -> list[bytes]:
     return [octets[at : at + width] for at in range(0, len(octets), width)]
 
 
-def _text(keys: Rows, place: int) -> str:
-    return format_address(_packed(keys[place : place + 1])[0])
+def _texts(keys: Rows) -> Iterator[str]:
+    """Some at a time: nearly all of a feed may have changed."""
+    for start in range(0, len(keys), _TOGETHER):
+        yield from map(format_address, _packed(keys[start : start + _TOGETHER]))
 
 
 class Snapshots:

@@ -17,6 +17,9 @@ from .formats import stix as stix_format
 from .stopping import KeepGoing, each_guarded
 from .written import Written, write_checked
 
+#: A row of STIX is a kilobyte.
+_CHUNK_ROWS: Final = 5_000
+
 
 class Document(Protocol):
     """How one kind of file is written and read back; a module is one."""
@@ -35,8 +38,8 @@ class Document(Protocol):
         """What comes before the rows."""
         ...
 
-    def rows(self, frame: Frame, columns: Columns) -> list[str]:
-        """Rows, without what is between them."""
+    def rows(self, frame: Frame, columns: Columns, before: Counts) -> list[str]:
+        """Rows, without what is between them; `before` is of those that were written before."""
         ...
 
     def footer(self, frame: Frame, counts: Counts) -> str:
@@ -78,23 +81,20 @@ def write_documents(
         if most is not None and len(rows) > most:
             not_written[file] = f"{len(rows)} entries; it is written up to {most}"
             continue
-        pieces = _pieces(document, rows, frame, most, keep_going)
+        pieces = _pieces(document, rows, frame, keep_going)
         written += write_checked(folder, file, frame.feed.name, pieces, document.read_back)
     return written, not_written
 
 
 def _pieces(
-    document: Document, rows: FeedRows, frame: Frame, most: int | None, keep_going: KeepGoing
+    document: Document, rows: FeedRows, frame: Frame, keep_going: KeepGoing
 ) -> Iterator[tuple[str, int]]:
     counts = Counts()
     yield document.header(frame), 0
-    # A document that is bounded is written in one piece: it names each origin once.
-    chunks = rows.chunks() if most is None else rows.chunks(most)
-    for chunk in each_guarded(chunks, keep_going):
-        texts = document.rows(frame, chunk)
-        if not texts:
-            continue
-        before = document.SEPARATOR if counts.addresses else ""
+    for chunk in each_guarded(rows.chunks(_CHUNK_ROWS), keep_going):
+        texts = document.rows(frame, chunk, counts)
+        before = document.SEPARATOR if counts.addresses and texts else ""
         counts.addresses += len(texts)
+        counts.last_asn = chunk.asn[-1]
         yield before + document.SEPARATOR.join(texts), len(texts)
     yield document.footer(frame, counts), 0

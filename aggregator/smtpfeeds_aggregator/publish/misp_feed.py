@@ -265,12 +265,14 @@ class _Days:
 
     def know(self, address: str, first_seen: str, last_seen: str) -> None:
         """An address is in the folder with these times."""
+        times = misp.row_time(last_seen), misp.row_time(first_seen)
         known = self._newest.get(address)
-        if known is None or known < (last_seen, first_seen):
-            self._newest[address] = last_seen, first_seen
+        if known is None or known < times:
+            self._newest[address] = times
 
     def add(self, rows: Columns) -> None:
         """Add what is new in some rows."""
+        known_of = self._newest.get
         for address, first, last, judgement, asn, name in zip(
             rows.address,
             rows.first_seen,
@@ -280,35 +282,41 @@ class _Days:
             rows.name,
             strict=True,
         ):
-            first_seen, last_seen = misp.time_text(first), misp.time_text(last)
-            known = self._newest.get(address)
-            if known is None or self._is_news(first_seen, last_seen, *reversed(known)):
-                comment = misp.comment(judgement, asn, name)
-                self._put(address, first_seen, last_seen, comment)
+            known = known_of(address)
+            if known is not None and not self._is_news(first, last, *known):
+                continue
+            day = date.fromisoformat(last[:10])
+            if self.is_closed(day):
+                day = self._today
+            place = self._place(day, address)
+            if place is None:
+                self.left_out[day] += 1
+            else:
+                self._put(day, place, address, first, last, misp.comment(judgement, asn, name))
 
-    def _is_news(self, first: str, last: str, known_first: str, known_last: str) -> bool:
+    def _is_news(self, first: str, last: str, known_last: str, known_first: str) -> bool:
         """Whether a row says more than is known; an earlier beginning alone opens no closed day."""
         if last == known_last:
             return first < known_first and not self.is_closed(date.fromisoformat(last[:10]))
         return last > known_last
 
-    def _put(self, address: str, first: str, last: str, comment: str) -> None:
-        day = date.fromisoformat(last[:10])
-        if self.is_closed(day):
-            day = self._today
+    def _place(self, day: date, address: str) -> tuple[_Held, int] | None:
+        """Where an address stands in a day, or is to; None where the day is full."""
         known = self._places[day].get(address)
-        if known is None:
-            held = self._room(day)
-            if held is None:
-                self.left_out[day] += 1
-                return
-            place = len(held.event.Attribute)
-        else:
-            held, place = known
-        made = misp.attribute(held.event, self._feed, address, first, last, comment, self._at_s)
+        if known is not None:
+            return known
+        held = self._room(day)
+        return None if held is None else (held, len(held.event.Attribute))
+
+    def _put(
+        self, day: date, at: tuple[_Held, int], address: str, first: str, last: str, comment: str
+    ) -> None:
+        held, place = at
+        times = misp.time_text(first), misp.time_text(last)
+        made = misp.attribute(held.event, self._feed, address, *times, comment, self._at_s)
         held.event.Attribute[place : place + 1] = [made]
         held.touch(self._at_s)
-        self._places[day][address] = held, place
+        self._places[day][address] = at
 
     def _room(self, day: date) -> _Held | None:
         """The event that takes one more address of a day; None where the day is full."""

@@ -27,7 +27,7 @@ def header(frame: Frame) -> str:
     )
 
 
-def rows(frame: Frame, columns: Columns) -> list[str]:  # noqa: ARG001 - every document takes it
+def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:  # noqa: ARG001 - every document takes them
     """The rows of those classes."""
     return [
         f"{address}\n"

@@ -20,7 +20,7 @@ def header(frame: Frame) -> str:  # noqa: ARG001 - every format takes it
     return "#fields\t" + "\t".join(FIELDS) + f"\n# {NOTICE}\n"
 
 
-def rows(frame: Frame, columns: Columns) -> list[str]:  # noqa: ARG001 - every document takes it
+def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:  # noqa: ARG001 - every document takes them
     """Rows."""
     feed = columns.category
     return [

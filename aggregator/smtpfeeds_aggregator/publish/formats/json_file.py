@@ -36,7 +36,7 @@ def header(frame: Frame) -> str:
     return ascii_json(about)[:-1] + ',"rows":[\n'
 
 
-def rows(frame: Frame, columns: Columns) -> list[str]:  # noqa: ARG001 - every document takes it
+def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:  # noqa: ARG001 - every document takes them
     """Rows, without what is between them."""
     return [row[:-1] for row in ndjson.rows(columns)]
 

@@ -153,3 +153,8 @@ def comment(judgement: Judgement, asn: int, name: str) -> str:
 def time_text(text: str) -> str:
     """``2026-11-23T11:00:59+00:00`` for ``2026-11-23 11:00:59``."""
     return f"{text[:10]}T{text[11:]}+00:00"
+
+
+def row_time(text: str) -> str:
+    """The other way."""
+    return f"{text[:10]} {text[11:19]}"

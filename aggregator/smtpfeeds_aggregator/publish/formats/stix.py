@@ -64,24 +64,19 @@ class _Object(msgspec.Struct, frozen=True, gc=False):
     id: str
 
 
-class _Bundle(msgspec.Struct, frozen=True):
-    type: str
-    id: str
-    objects: list[_Object]
-
-
 def header(frame: Frame) -> str:
     """The beginning of the bundle."""
     bundle = identifier("bundle", frame.publisher, frame.feed.name, frame.generated.isoformat())
     return f'{{"type":"bundle","id":"bundle--{bundle}","objects":[\n'
 
 
-def rows(frame: Frame, columns: Columns) -> list[str]:
+def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:
     """The objects of each row, without what is between them."""
     template = _OBSERVED.format(
         feed=columns.category, marking=_TLP_CLEAR, publisher=_publisher_id(frame)
     )
-    known: set[int] = set()
+    # Rows are sorted by origin: each is written once, before its first address.
+    known = before.last_asn
     written = []
     for address, is_ipv4, asn, name, first, last, hits, judgement in zip(
         columns.address,
@@ -102,8 +97,8 @@ def rows(frame: Frame, columns: Columns) -> list[str]:
             origin = _origin_id(asn)
             refs += f',"{origin}"'
             belongs = f',"belongs_to_refs":["{origin}"]'
-            if asn not in known:
-                known.add(asn)
+            if asn != known:
+                known = asn
                 objects.append(_origin(asn, origin, name))
         observed = identifier(frame.publisher, columns.category, address, last[:10])
         count = min(max(hits, 1), _MAX_OBSERVED)
@@ -126,13 +121,25 @@ def footer(frame: Frame, counts: Counts) -> str:
 
 
 def read_back(stream: IO[bytes]) -> int:
-    """How many observations a bundle holds; raises ValueError where it is none."""
-    bundle = msgspec.json.decode(stream.read(), type=_Bundle)
-    if bundle.type != "bundle":
+    """How many observations a bundle holds; raises ValueError where it is none.
+
+    Each object is on a line of its own.
+    """
+    if not stream.readline().startswith(b'{"type":"bundle","id":"bundle--'):
         raise ValueError("this is no bundle")
-    if len({found.id for found in bundle.objects}) != len(bundle.objects):
-        raise ValueError("an object is there twice")
-    return sum(found.type == "observed-data" for found in bundle.objects)
+    decoder, ids, found = msgspec.json.Decoder(_Object), set[str](), 0
+    line, is_last = stream.readline(), False
+    while line and not is_last:
+        is_last = not line.endswith(b",\n")
+        each = decoder.decode(line.removesuffix(b"\n").removesuffix(b","))
+        if each.id in ids:
+            raise ValueError(f"{each.id} is there twice")
+        ids.add(each.id)
+        found += each.type == "observed-data"
+        line = stream.readline()
+    if line + stream.read() != b"]}\n":
+        raise ValueError("the bundle does not end as it should")
+    return found
 
 
 def _publisher_id(frame: Frame) -> str:
