@@ -11,6 +11,7 @@ import pytest
 
 from smtpfeeds_aggregator import settings as aggregator_settings
 from smtpfeeds_aggregator.cli.check_config import check
+from smtpfeeds_aggregator.publish.signing import generate_keys
 from smtpfeeds_common.errors import SettingsError
 
 
@@ -92,3 +93,16 @@ def test_password_that_only_root_may_read_is_noted_for_root(
     assert noted() == (os.geteuid() == 0)
     secret.chmod(0o640)
     assert not noted()
+
+
+def test_signing_key_is_read(tmp_path: Path, good: dict[str, Any]) -> None:
+    secret, public = tmp_path / "feeds.key", tmp_path / "feeds.pub"
+    key = generate_keys(secret, public)
+    good["signing_key_file"] = str(secret)
+    assert f"signing_key_file: public key {key}" in said(tmp_path, good)
+    secret.chmod(0o604)
+    with pytest.raises(SettingsError, match="everybody may read"):
+        said(tmp_path, good)
+    good["signing_key_file"] = str(public)
+    with pytest.raises(SettingsError, match=r"signing_key_file: .*feeds.pub"):
+        said(tmp_path, good)

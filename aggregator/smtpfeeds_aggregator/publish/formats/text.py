@@ -141,8 +141,8 @@ _HEADER: Final = """\
 #
 # BESIDE THIS FILE
 #
-# The rows of either family by themselves, and all of them as CSV and NDJSON
-# with more columns. manifest.json holds the counts and checksums of all.
+# manifest.json names the other files of this edition, with their checksums:
+# either family by itself, and other formats, most of them with more columns.
 # For questions, corrections, and networks that ask to be left out there is
 # the contact above.
 #
