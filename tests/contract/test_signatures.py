@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,7 @@ def test_minisign_verifies_what_is_published(feeds: Path, keys: tuple[Path, Path
     sums = (feeds / "current" / "SHA256SUMS").read_text()
     assert "manifest.json.minisig" in sums
     assert manifest["public_key"] in keys[1].read_text()
+    assert f"--key {manifest['public_key']}" in unescape((feeds / "index.html").read_text())
 
 
 def test_verify_takes_folder_generation_copy_and_file(

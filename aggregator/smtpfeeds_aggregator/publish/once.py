@@ -165,6 +165,7 @@ class _Publication:
         self._keep_going = keep_going
         key_file = settings.signing_key_file
         self._signer = Signer.from_file(Path(key_file)) if key_file else None
+        self._public_key = None if self._signer is None else self._signer.public_key
         self._not_written: dict[str, str] = {}
         self._summary: Summary | None = None
         self._now = now
@@ -291,7 +292,7 @@ class _Publication:
             self._lists.generation,
             generation.base,
             continued.changes_since,
-            None if self._signer is None else self._signer.public_key,
+            self._public_key,
         )
         self._write_signed(generation, MANIFEST, encode(content))
         self._write_signed(generation, SUMS, self._sums(generation.partial, every, more))
@@ -356,7 +357,7 @@ class _Publication:
         """Write the page, what it loads, and the policy."""
         frame = self._frame(FEEDS[0])
         hours = self._store.events_by_hour(frame.window_start)
-        page = build_page(window, judgements, names, frame, files, more, hours)
+        page = build_page(window, judgements, names, frame, files, more, hours, self._public_key)
         written = {PAGE: render(page), POLICY: policy_document(frame)}
         written |= {name: static_file(name) for name in STATIC}
         if page.search_entries is not None:

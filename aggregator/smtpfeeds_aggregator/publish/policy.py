@@ -30,8 +30,10 @@ ANSWERS: Final[Mapping[str, tuple[str, str]]] = {
     "removal": (
         "How does it leave?",
         (
-            f"By itself, {WINDOW_DAYS} days after its last event. Nobody needs to ask. A network "
-            "that does not want to be published asks the contact below."
+            f"By itself, {WINDOW_DAYS} days after its last event. Nobody needs to ask. Past "
+            "editions, where they are kept as archive/ and misp/, show it for some weeks "
+            "more. A network that does not want to be published asks the contact below: it then "
+            "leaves the feeds and those past editions at once."
         ),
     ),
     "intended_use": (

@@ -57,6 +57,7 @@ def build_page(
     files: Sequence[FeedFile],
     more: Sequence[Written],
     hours: Iterable[tuple[datetime, str, int]],
+    public_key: str | None = None,
 ) -> Page:
     """The page of a publication.
 
@@ -68,6 +69,7 @@ def build_page(
         files: those with the rows.
         more: all others.
         hours: events by hour and feed.
+        public_key: whose signature stands beside the manifest, where there is one.
     """
     events: dict[str, Counter[datetime]] = {feed.name: Counter() for feed in FEEDS}
     for hour, name, count in hours:
@@ -101,6 +103,7 @@ def build_page(
         rankings=(_origins(window, names), _actors(judgements)),
         files=tuple(_file_rows(files, more)),
         policy=tuple(PolicyItem(*answer) for answer in ANSWERS.values()),
+        public_key=public_key,
     )
 
 

@@ -105,6 +105,8 @@ class Page:
     rankings: tuple[Ranking, ...]
     files: tuple[FileRow, ...]
     policy: tuple[PolicyItem, ...]
+    #: Of the key that signs; None where nobody signs.
+    public_key: str | None = None
     search_limit: int = SEARCH_LIMIT
 
     @property
