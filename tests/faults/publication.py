@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 
+from smtpfeeds_aggregator.publish.verify import open_edition
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_deploy.simulation.published import read_feed
 
@@ -38,8 +40,10 @@ def check_whole(published: Path | None) -> None:
 
     Raises:
         NotThatFormat: one is not.
+        NotVerified: one is not what the manifest says.
     """
     assert published is not None, "nothing was published"
+    open_edition(published, None, now=datetime.min.replace(tzinfo=UTC)).verify_all()
     for feed in FEED_NAMES:
         read_feed(published, feed)
 

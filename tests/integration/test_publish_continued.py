@@ -14,6 +14,7 @@ import pytest
 
 from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
 from publish_support import NOW, Origins
+from smtpfeeds_aggregator.publish.changes import Snapshot, Snapshots
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.publish.status import StatusFile
 from smtpfeeds_aggregator.publish.verify import open_edition
@@ -178,6 +179,30 @@ def test_excluded_address_leaves_everything_that_is_served_at_once(site: Site) -
     assert len(list((site.feeds / "generations").iterdir())) == 2
 
 
+def test_run_that_cannot_clean_up_has_published_and_the_next_one_cleans(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that dies after the switch: what must go is still noted as to be done."""
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    site.observe("192.0.2.1", NOW - HOUR)
+    site.observe("192.0.2.2", NOW - HOUR)
+    site.publish(NOW)
+    store = ExclusionStore(site.connection)
+    store.add(parse_network("192.0.2.1/32"), "asked by its owner", None)
+    with monkeypatch.context() as patched:
+        patched.setattr(Snapshots, "withdraw", full)
+        site.publish(NOW + HOUR)
+    assert site.misp() == {"192.0.2.2"}
+    assert len(list((site.feeds / "generations").iterdir())) == 2
+    site.publish(NOW + 2 * HOUR)
+    assert len(list((site.feeds / "generations").iterdir())) == 1
+    for path in (site.feeds.parent / ".changes").iterdir():
+        assert Snapshot.read(path).families["smtpgreet", 4].keys.tolist() == [0xC0000202]
+
+
 def test_formats_choose_and_nothing_else_is_written(site: Site) -> None:
     site.observe("192.0.2.1", NOW - HOUR)
     site.publish(NOW)
@@ -198,6 +223,7 @@ def test_formats_choose_and_nothing_else_is_written(site: Site) -> None:
         "smtpgreet.intel.gz",
     }
     assert not {"misp", "archive"} & names
+    assert not (site.feeds.parent / ".changes").exists(), "no address is kept for nothing"
     page = (site.feeds / "index.html").read_text()
     assert "smtpgreet.intel" in page
     assert "smtpgreet.csv" not in page

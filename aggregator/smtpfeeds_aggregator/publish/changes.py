@@ -8,6 +8,7 @@ nothing is known to have changed.
 
 import logging
 import os
+import shutil
 import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -200,6 +201,10 @@ class Snapshots:
                 path.unlink(missing_ok=True)
         if not any(self._now - time < _APART for time in times):
             snapshot.write(self._path(self._now))
+
+    def clear(self) -> None:
+        """Keep none: nobody publishes changes."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def withdraw(self, withdrawn: Withdrawn) -> None:
         """Take what is not published any more out of all of them."""

@@ -84,7 +84,9 @@ class Continued:
         try:
             if is_new:
                 self._snapshots.withdraw(self._withdrawn)
-            if self._snapshot is not None:
+            if self._snapshot is None:
+                self._snapshots.clear()
+            else:
                 self._snapshots.keep(self._snapshot)
             prune(1 if is_new else self._settings.generations_kept)
             self._withdrawn.note()
