@@ -34,12 +34,20 @@ class Annotations:
         self._delimiter = delimiter
         # Bounded by what is known.
         self._records: dict[bytes, dict[str, Any]] = {}
+        self._columns_of_one: dict[bytes, bytes] = {}
 
     def line(self, body: bytes, keys: Sequence[bytes]) -> bytes:
         """A line without its end, with what is known of the addresses in it."""
-        records = [self._record(key) for key in keys]
-        object_line = _with_member(body, records)
-        return body + self._columns(records) if object_line is None else object_line
+        if body.rstrip().endswith(b"}"):
+            object_line = _with_member(body, [self._record(key) for key in keys])
+            if object_line is not None:
+                return object_line
+        if len(keys) > 1:
+            return body + self._columns([self._record(key) for key in keys])
+        columns = self._columns_of_one.get(keys[0])
+        if columns is None:
+            columns = self._columns_of_one[keys[0]] = self._columns([self._record(keys[0])])
+        return body + columns
 
     def _record(self, key: bytes) -> dict[str, Any]:
         record = self._records.get(key)

@@ -5,12 +5,14 @@ is held does not grow with the lines that pass, only with the addresses that are
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from .line_blocks import LINE_BYTES_MAX, Block
-from .text_addresses import TextMatcher, lines_around
+from .line_matches import LineMatches
+from .text_addresses import TextMatcher
 
 #: An address that ends later in its line is not looked for: in a long line it may be cut.
 SEARCHED_BYTES: Final = LINE_BYTES_MAX - 96
@@ -36,13 +38,13 @@ class LineFilter:
             matcher: the known addresses.
             invert: give the lines that do not match.
             annotate: what is written of a line that matches; None: the line.
-            counts: filled with the number of lines of each known address.
+            counts: filled with the number of lines of each known address, in place of lines.
         """
         self._matcher, self._invert = matcher, invert
         self._annotate, self._counts = annotate, counts
         #: Lines until now; those that match; those longer than is searched.
         self.lines = self.matching = self.long_lines = 0
-        self._is_passed = False
+        self._is_passed = self._is_open = False
         self._open_matches: Sequence[bytes] = ()
 
     def take(self, block: Block) -> list[bytes]:
@@ -53,66 +55,53 @@ class LineFilter:
         self.lines += text.count(b"\n") + (not text.endswith(b"\n"))
         if len(text) > LINE_BYTES_MAX:
             self.long_lines += _longer(text)
-        written: list[bytes] = []
-        unmatched_from = 0
-        self._is_passed, self._open_matches = self._invert, ()
-        for begin, end, matches in lines_around(text, self._matcher.search(text)):
-            keys = [
-                key
-                for match in matches
-                if match.end - begin <= SEARCHED_BYTES
-                and (key := self._matcher.lookup(match.packed)) is not None
-            ]
-            if not keys:
-                continue
-            self._count(keys)
-            if self._invert:
-                written.append(text[unmatched_from:begin])
-                unmatched_from = end
-                self._is_passed = not block.is_open
-            elif block.is_open:
-                self._is_passed, self._open_matches = True, keys
-                written.append(text)
-            else:
-                written.append(self._line(text[begin:end], keys))
-        if self._invert:
-            rest = text[unmatched_from:]
-            written.append(rest if block.is_open or not rest else _ended(rest))
-        return written
+        matches = LineMatches(text, self._matcher, SEARCHED_BYTES)
+        self.matching += len(matches.lines)
+        is_matching = len(matches.lines) > 0
+        self._open_matches, self._is_open = (), block.is_open
+        if self._counts is not None:
+            self._counts.update(key for _, key in matches.pairs())
+            return []
+        self._is_passed = is_matching != self._invert
+        if block.is_open:
+            if self._annotate is not None and is_matching:
+                self._open_matches = [key for _, key in matches.pairs()]
+            return [text] if self._is_passed else []
+        if self._annotate is not None:
+            return list(self._annotated(text, matches))
+        wanted = matches.other_lines() if self._invert else matches.lines
+        return [_ended(text[begin:end]) for begin, end in matches.runs(wanted)]
+
+    def _annotated(self, text: bytes, matches: LineMatches) -> Iterator[bytes]:
+        begins, ends = matches.begins, matches.ends
+        for line, pairs in groupby(matches.pairs(), key=itemgetter(0)):
+            yield self._line(text[begins[line] : ends[line]], [key for _, key in pairs])
 
     def finish(self) -> list[bytes]:
         """What is missing where the input ended within a long line."""
-        octets = self._end(b"") if self._is_passed and self._open_matches else b""
-        self._open_matches = ()
-        return [octets] if octets else []
-
-    def _count(self, keys: Sequence[bytes]) -> None:
-        self.matching += 1
-        if self._counts is not None:
-            self._counts.update(set(keys))
+        is_open, self._is_open = self._is_open, False
+        return [self._end(b"")] if is_open and self._is_passed else []
 
     def _rest(self, block: Block) -> list[bytes]:
         """The rest of a long line goes where its beginning went."""
+        self._is_open = block.is_open
         if not self._is_passed:
             return []
         if block.is_open:
             return [block.octets]
-        octets = self._end(block.octets)
-        self._open_matches = ()
-        return [octets]
+        return [self._end(block.octets)]
 
     def _line(self, line: bytes, keys: Sequence[bytes]) -> bytes:
-        if self._annotate is None:
-            return _ended(line)
+        assert self._annotate is not None
         body, end = _body_and_end(line)
-        return self._annotate(body, list(dict.fromkeys(keys))) + end
+        return self._annotate(body, keys) + end
 
     def _end(self, octets: bytes) -> bytes:
         """The last piece of a long line: columns can still be added to it, JSON cannot."""
         if self._annotate is None or not self._open_matches:
             return _ended(octets)
         body, end = _body_and_end(octets)
-        columns = self._annotate(b"", list(dict.fromkeys(self._open_matches)))
+        columns = self._annotate(b"", self._open_matches)
         return body + columns + end
 
 
@@ -128,4 +117,4 @@ def _body_and_end(line: bytes) -> tuple[bytes, bytes]:
 
 def _longer(text: bytes) -> int:
     """How many lines are longer than is searched."""
-    return sum(len(line) > LINE_BYTES_MAX for line in chain(text.split(b"\n")))
+    return sum(len(line) > LINE_BYTES_MAX for line in text.split(b"\n"))

@@ -1,11 +1,11 @@
 """Find the addresses of a set in lines of text, such as a mail log, fast.
 
-Two stages. Columns of octets first: wherever three dots stand as in a dotted
-quad, the number is computed and looked up in the set, for a whole block of
-lines at once. What passes (and whatever looks like IPv6, or is written in a
-defanged form) is then judged exactly, by one regular expression and the C
-library. So the exact rule runs on few places, and the cost of a line hardly
-depends on it.
+Two stages. Columns of octets first (``plain_quads``): wherever three dots stand as
+in a dotted quad, the number is computed and looked up in the set, for a whole
+block of lines at once; what stands free is decided there. The rest of what passes,
+whatever looks like IPv6, and what is written in a defanged form is judged exactly,
+by one regular expression and the C library. So the exact rule runs on few places,
+and the cost of a line hardly depends on it.
 
 The rule (docs/reference/addresses-in-text.md has it as a table):
 
@@ -24,15 +24,14 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from smtpfeeds_common.addresses import IPv4_BYTES, pack_address
 from smtpfeeds_common.errors import AddressError
 
+from .plain_quads import Numbers, Octets, Places, PlainQuads
+
 #: Octets around a place that hold the whole of any address and its neighbours.
 _AROUND: Final = 96
-#: Dots of a plain quad are at most this far apart.
-_GAP: Final = 4
 #: An IPv6 address without ``::`` has seven colons, or six before a dotted quad.
 _COLONS: Final = 6
 _COLONS_SPAN: Final = (_COLONS - 1) * 5
@@ -54,14 +53,10 @@ _IPV6: Final = (
     rb"(?:" + _ESCAPE + rb"|(?<![0-9A-Za-z_:.%]))(?:[Ii][Pp][Vv]6:)?"
     rb"(?=[0-9A-Fa-f]{0,4}" + _COLON + rb"[0-9A-Fa-f]{0,4}" + _COLON + rb")"
     rb"(?P<ipv6>(?:[0-9A-Fa-f.]|" + _COLON + rb")++)"
-    rb"(?:%[0-9A-Za-z_~-]+)?(?![0-9A-Za-z_])"
+    rb"(?:%[0-9A-Za-z_]+)?(?![0-9A-Za-z_])"
 )
 _ADDRESS: Final = re.compile(_IPV6 + rb"|" + _IPV4)
 _ONLY_IPV4: Final = re.compile(_IPV4)
-
-_Octets = npt.NDArray[np.uint8]
-_Places = npt.NDArray[np.intp]
-_Numbers = npt.NDArray[np.uint32]
 
 
 class Match(NamedTuple):
@@ -70,6 +65,16 @@ class Match(NamedTuple):
     start: int
     end: int
     packed: bytes
+
+
+class Found(NamedTuple):
+    """The addresses of the set in a text: those in plain form as columns, and all others."""
+
+    starts: Places
+    ends: Places
+    #: The addresses as numbers.
+    quads: Numbers
+    others: list[Match]
 
 
 def addresses_in(text: bytes, start: int = 0, end: int | None = None) -> Iterator[Match]:
@@ -128,11 +133,9 @@ class TextMatcher:
         self.by_key: dict[bytes, bytes] = {}
         for packed in addresses:
             self.by_key.setdefault(self._key(packed), packed)
-        quads = [int.from_bytes(key) for key in self.by_key if len(key) == IPv4_BYTES]
-        # A bit for each upper half of a quad answers most questions without a search.
-        self._quads = np.unique(np.array(quads, dtype=np.uint32))
-        self._upper = np.zeros(1 << 16, dtype=bool)
-        self._upper[self._quads >> 16] = True
+        self._quads = PlainQuads(
+            int.from_bytes(key) for key in self.by_key if len(key) == IPv4_BYTES
+        )
 
     def _key(self, packed: bytes) -> bytes:
         # A /32 of IPv6 would have four octets too: keep it apart from an IPv4 address.
@@ -144,16 +147,28 @@ class TextMatcher:
 
     def search(self, text: bytes) -> list[Match]:
         """Every address of the set in a block of whole lines, by its place."""
+        found = self.find(text)
+        plain = (
+            Match(start, end, quad.to_bytes(IPv4_BYTES))
+            for start, end, quad in zip(
+                found.starts.tolist(), found.ends.tolist(), found.quads.tolist(), strict=True
+            )
+        )
+        return sorted([*plain, *found.others])
+
+    def find(self, text: bytes) -> Found:
+        """The same, plain dotted quads as columns."""
         octets = np.frombuffer(text, dtype=np.uint8)
         dots = np.flatnonzero(octets == ord("."))
         colons = np.flatnonzero(octets == ord(":"))
+        quads = self._quads.find(octets, dots)
         places = (
-            self._quads_in(octets, dots),
+            quads.doubtful,
             _bracketed(octets, dots),
             _bracketed(octets, colons),
             _ipv6_in(colons),
         )
-        matches: list[Match] = []
+        others: list[Match] = []
         judged_to = 0
         for place in np.unique(np.concatenate(places)).tolist():
             if place < judged_to:
@@ -162,32 +177,8 @@ class TextMatcher:
             if match is not None:
                 judged_to = match.end
                 if self.lookup(match.packed) is not None:
-                    matches.append(match)
-        return matches
-
-    def _quads_in(self, octets: _Octets, dots: _Places) -> _Places:
-        """Dots that begin a plain dotted quad whose number is in the set."""
-        if len(dots) < 3 or not len(self._quads):
-            return dots[:0]
-        gap_1, gap_2 = dots[1:-1] - dots[:-2], dots[2:] - dots[1:-1]
-        fits = (gap_1 >= 2) & (gap_1 <= _GAP) & (gap_2 >= 2) & (gap_2 <= _GAP)
-        first = dots[:-2][fits]
-        last = first + gap_1[fits] + gap_2[fits]
-        digits = np.full(len(octets) + 8, 0xFF, dtype=np.uint8)
-        # Eight octets of padding, four on either side: no index leaves the block.
-        digits[4:-4] = octets - ord("0")
-        numbers = (
-            (_number_before(digits, first) << 24)
-            | (_number_before(digits, first + gap_1[fits]) << 16)
-            | (_number_before(digits, last) << 8)
-            | _number_after(digits, last)
-        )
-        near = self._upper[numbers >> 16]
-        numbers, first = numbers[near], first[near]
-        where = np.searchsorted(self._quads, numbers)
-        where[where == len(self._quads)] = 0
-        known: _Places = first[self._quads[where] == numbers]
-        return known
+                    others.append(match)
+        return Found(quads.starts, quads.ends, quads.numbers, others)
 
 
 def _address_at(text: bytes, place: int) -> Match | None:
@@ -201,59 +192,19 @@ def _address_at(text: bytes, place: int) -> Match | None:
     return None
 
 
-def _number_before(digits: _Octets, end: _Places) -> _Numbers:
-    """The decimal number of up to three digits that ends before a place, modulo 256."""
-    at = end + 4
-    ones, tens, hundreds = (digits[at - back].astype(np.uint32) for back in (1, 2, 3))
-    has_tens = tens <= 9
-    ones[has_tens] += tens[has_tens] * 10
-    has_hundreds = has_tens & (hundreds <= 9)
-    ones[has_hundreds] += hundreds[has_hundreds] * 100
-    ones &= 0xFF
-    return ones
-
-
-def _number_after(digits: _Octets, before: _Places) -> _Numbers:
-    """The decimal number of up to three digits that begins after a place, modulo 256."""
-    at = before + 4
-    number, second, third = (digits[at + ahead].astype(np.uint32) for ahead in (1, 2, 3))
-    has_second = second <= 9
-    number[has_second] = number[has_second] * 10 + second[has_second]
-    has_third = has_second & (third <= 9)
-    number[has_third] = number[has_third] * 10 + third[has_third]
-    number &= 0xFF
-    return number
-
-
-def _bracketed(octets: _Octets, separators: _Places) -> _Places:
+def _bracketed(octets: Octets, separators: Places) -> Places:
     """Dots or colons behind a bracket: a defanged form, or IPv6 that begins with ``::``."""
     before = octets[separators - 1] if len(separators) else octets[:0]
-    bracketed: _Places = separators[(before == ord("[")) | (before == ord("("))]
+    bracketed: Places = separators[(before == ord("[")) | (before == ord("("))]
     return bracketed
 
 
-def _ipv6_in(colons: _Places) -> _Places:
+def _ipv6_in(colons: Places) -> Places:
     """Colons that may be in an IPv6 address: two side by side, or six close to one another."""
     if len(colons) < 2:
         return colons[:0]
-    double: _Places = colons[:-1][(colons[1:] - colons[:-1]) == 1]
+    double: Places = colons[:-1][(colons[1:] - colons[:-1]) == 1]
     if len(colons) < _COLONS:
         return double
     span = colons[_COLONS - 1 :] - colons[: 1 - _COLONS]
     return np.concatenate((double, colons[: 1 - _COLONS][span <= _COLONS_SPAN]))
-
-
-def lines_around(text: bytes, matches: Iterable[Match]) -> Iterator[tuple[int, int, list[Match]]]:
-    """Group matches by their line: where it begins, where the next begins, and its matches."""
-    begin = end = 0
-    held: list[Match] = []
-    for match in matches:
-        if match.start >= end:
-            if held:
-                yield begin, end, held
-            begin = text.rfind(b"\n", 0, match.start) + 1
-            end = text.find(b"\n", match.start) + 1 or len(text)
-            held = []
-        held.append(match)
-    if held:
-        yield begin, end, held

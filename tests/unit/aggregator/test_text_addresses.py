@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from smtpfeeds_aggregator.query.text_addresses import TextMatcher, addresses_in, lines_around
+from smtpfeeds_aggregator.query.line_matches import LineMatches
+from smtpfeeds_aggregator.query.text_addresses import TextMatcher, addresses_in
 from smtpfeeds_common.addresses import format_address, pack_address
 
 V4, V6 = "192.0.2.1", "2001:db8::1"
@@ -99,16 +100,18 @@ def test_a_prefix_of_four_octets_is_not_an_ipv4_address() -> None:
 
 def test_matches_are_grouped_by_line() -> None:
     text = f"{V4} {V4}\nnothing\n{V6}\nlast {V4}".encode()
-    matches = matcher(V4, V6).search(text)
-    lines = [(text[begin:end], len(held)) for begin, end, held in lines_around(text, matches)]
-    assert lines == [
-        (f"{V4} {V4}\n".encode(), 2),
-        (f"{V6}\n".encode(), 1),
-        (b"last " + V4.encode(), 1),
+    found = LineMatches(text, matcher(V4, V6), 100)
+    assert found.lines.tolist() == [0, 2, 3]
+    v4, v6 = pack_address(V4), pack_address(V6)
+    assert list(found.pairs()) == [(0, v4), (2, v6), (3, v4)]
+    assert [text[begin:end] for begin, end in found.runs(found.lines)] == [
+        f"{V4} {V4}\n".encode(),
+        f"{V6}\nlast {V4}".encode(),
     ]
+    assert found.other_lines().tolist() == [1]
 
 
-AROUND = [*"[]():.,%=-/ag \n", "21:03:05", "::", "IPv6:"]
+AROUND = [*"[]():.,%=-/ag \n\t\r<>\"';|\\n0", "21:03:05", "::", "IPv6:"]
 NUMBERS = ["0", "1", "2", "9", "10", "99", "100", "192", "255", "256"]
 QUADS = st.lists(
     st.sampled_from(NUMBERS),
@@ -137,6 +140,10 @@ HALF = TextMatcher(address.packed for address in SET)
 @example("2001:db8::%192.0.2.0")
 @example("::ffff:192.0.2.2")
 @example("0" * 200 + ".192.0.2.2")
+@example("2001:db8::%-192.0.2.0 2001:db8::%br-192.0.2.0")
+@example("[192.0.2.258]")
+@example("(192.00.2.2)")
+@example(" 448.0.2.2 ")
 def test_the_fast_way_agrees_with_the_exact_rule_on_every_line(text: str) -> None:
     lines = text.encode().split(b"\n")
     expected = [
@@ -145,6 +152,6 @@ def test_the_fast_way_agrees_with_the_exact_rule_on_every_line(text: str) -> Non
     ]
     block = b"\n".join(lines)
     by_line: dict[int, list[bytes]] = {}
-    for begin, _, held in lines_around(block, HALF.search(block)):
-        by_line[block.count(b"\n", 0, begin)] = [match.packed for match in held]
+    for match in HALF.search(block):
+        by_line.setdefault(block.count(b"\n", 0, match.start), []).append(match.packed)
     assert [by_line.get(number, []) for number in range(len(lines))] == expected
