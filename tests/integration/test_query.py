@@ -474,6 +474,9 @@ class TestFeed:
             stored = run(*command, "--config", str(config))
             assert run(*command, *published).stdout == stored.stdout
             assert stored.stdout.count("\n") == rows, stored.stdout
+        (day,) = (path for path in (tmp_path / "feeds" / "archive").iterdir() if path.is_dir())
+        assert run("feed", "diff", str(day), str(tmp_path / "feeds")).exit_code == 1
+        assert run("query", "192.0.2.1", "--count", "--from", str(day)).stdout == "1\n"
 
     def test_statistics_are_made_by_a_publication(
         self,

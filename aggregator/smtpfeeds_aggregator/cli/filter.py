@@ -86,6 +86,9 @@ Exit codes: 0 a line matched, 1 none did, 2 something went wrong.
 @click.option("--delimiter", default="\t", help="Before each added column; default: a tab.")
 @click.option("--summary", is_flag=True, help="Print no lines, but how many each address has.")
 @click.option(
+    "--limit", type=click.IntRange(min=1), help="At most this many addresses of the summary."
+)
+@click.option(
     "--ipv6-prefix",
     type=click.IntRange(16, _IPV6_BITS),
     default=_IPV6_BITS,
@@ -100,6 +103,7 @@ def filter_lines(
     feeds: tuple[str, ...],
     delimiter: str,
     ipv6_prefix: int,
+    limit: int | None,
     form: Form,
     source: Source,
     *,
@@ -111,7 +115,7 @@ def filter_lines(
 
     FILE is plain or gzip; without one, or for `-`, the standard input is read, and a line of a
     live pipe is printed as soon as it is there. Addresses are found in any spelling, whatever
-    stands around them. --format is that of --summary.
+    stands around them. --format and --limit are those of --summary.
     """
     with _as_grep():
         _check(ipv6_prefix, form, delimiter, invert=invert, annotate=annotate, summary=summary)
@@ -133,7 +137,7 @@ def filter_lines(
         if not known:
             note("note: the feeds hold no such address at all")
         if counts is not None:
-            _write_summary(counts, known, lines, form)
+            _write_summary(counts, known, lines, form, limit)
     matched = lines.matching < lines.lines if invert else lines.matching > 0
     raise click.exceptions.Exit(_WRONG if failed else _MATCHED if matched else _NO_MATCH)
 
@@ -209,7 +213,11 @@ def _filtered(name: str, lines: "LineFilter") -> Iterator[bytes]:
 
 
 def _write_summary(
-    counts: Counter[bytes], known: "Mapping[bytes, Known]", lines: "LineFilter", form: Form
+    counts: Counter[bytes],
+    known: "Mapping[bytes, Known]",
+    lines: "LineFilter",
+    form: Form,
+    limit: int | None,
 ) -> None:
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     records: list[dict[str, Any]] = [
@@ -219,7 +227,7 @@ def _write_summary(
     for record in records:
         by_class[record["class"]] += record["lines"]
     try:
-        write_records(records, form, "no line holds an address of the feeds")
+        write_records(records[:limit], form, "no line holds an address of the feeds")
     finally:
         parts = ", ".join(f"{count} {name}" for name, count in by_class.most_common())
         note(

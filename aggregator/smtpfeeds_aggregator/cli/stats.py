@@ -117,7 +117,10 @@ def _write(
     records: list[dict[str, Any]] = [
         {name: getattr(row, name) for name in row.__struct_fields__} for row in kept[:limit]
     ]
-    write_records(records, form, f"the edition has no {by or 'row'}")
+    # A table of one list needs no column that says which.
+    is_whole = by is None or not form.is_table or form.fields is not None
+    shown = form if is_whole else form.of(_STATISTICS[1:])
+    write_records(records, shown, f"the edition has no {by or 'row'}")
     if limit is not None and len(kept) > limit:
         note(f"there is more: --limit {limit} cuts it here")
 

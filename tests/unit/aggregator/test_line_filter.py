@@ -293,6 +293,8 @@ def test_a_summary_counts_lines_by_address_and_class(feeds: Path, log: Path) -> 
         ("192.0.2.2", "password-guess", 4),
         ("192.0.2.4", "probe", 2),
     ]
+    limited = run("--from", feeds, "--summary", "--limit", "1", "--format", "tsv", log)
+    assert limited.stdout.count("\n") == 2
     assert "6 of 10 lines hold one of 2 addresses: 4 password-guess, 2 probe" in done.stderr
 
 
