@@ -82,7 +82,7 @@ def write_checked(
             squeezed.write(octets)  # type: ignore[no-untyped-call] # isal's
     wanted = digest.hexdigest()
     _check(path, name, wanted, read_back, entries)
-    with igzip.open(compressed, "rb") as inside:  # type: ignore[no-untyped-call] # isal's
+    with igzip.IGzipFile(compressed, "rb") as inside:  # type: ignore[no-untyped-call] # isal's
         if hashlib.file_digest(inside, "sha256").hexdigest() != wanted:
             raise PublishError(f"{name}{COMPRESSED}: it does not hold what {name} does")
     with compressed.open("rb") as stream:
