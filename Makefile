@@ -54,6 +54,10 @@ bench-origin: setup ## look-ups, conversion, swap of origin tables; BENCH_OUT=FI
 bench-small-host: setup test-programs ## a sensor's memory, CPU and writes at rest and under attack; BENCH_OUT=FILE
 	$(BENCH)/bench_small_host.py
 
+.PHONY: bench-query
+bench-query: setup ## one address, ten thousand, a mail log; beside psql, awk, grep; BENCH_LARGE=1: 10 M rows
+	$(BENCH)/bench_query.py
+
 .PHONY: faults
 faults: setup test-programs ## the long fault runs (about 50 minutes): kills and cuts under load
 	$(PYTEST) -s -m large tests/faults $(ARGS)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from . import __version__
-from .command_end import complain, ended_by_output, flush, unexpected, wrong_use
+from .command_end import complain, end_at_once, ended_by_output, flush, unexpected, wrong_use
 from .errors import FAILED, SmtpfeedsError
 
 
@@ -155,7 +155,9 @@ class LazyGroup(click.Group):
             code = end.code if isinstance(end.code, int) else int(bool(end.code))
         except Exception as exc:  # noqa: BLE001 - printed, and never taken for an answer
             code = unexpected(exc)
-        sys.exit(flush(code))
+        code = flush(code)
+        end_at_once(code)
+        sys.exit(code)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Read the arguments; ``--help`` writes here."""

@@ -28,6 +28,10 @@ FIGURES = {
         "start_mib_plain", "start_mib_tls", "start_s_plain", "connection_kib_tls",
         "idle_cpu_percent_plain", "attack_mib_plain", "honest_counted_plain",
     },
+    "bench_query.py": {
+        "one_address_s", "one_address_floor_s", "one_address_vs_psql", "terms_10000_s",
+        "filter_lines_per_s", "filter_vs_grep", "start_vs_python",
+    },
     "bench_sensor.py": {
         "sensor_vs_aiosmtpd", "sensor_vs_smtp_sink", "sensor_vs_stock", "idle_connection_bytes",
         "spool_events_per_s", "sessions_per_s_2_workers",

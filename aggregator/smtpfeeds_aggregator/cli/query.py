@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from smtpfeeds_common.answers import Form, format_options, note, nothing_found, write_records
+from smtpfeeds_common.command_end import nothing_is_left
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES
 
@@ -156,6 +157,7 @@ def _asker(
 
         store = AskingStore(connection)
         yield store, Asker(store, wanted)
+    nothing_is_left()
 
 
 def _check_use(

@@ -27,9 +27,6 @@ KEYS_MAX: Final = 100_000
 NAMES_MAX: Final = 2_000
 #: A sensor with nothing to tell sends an empty batch each minute; two may be on their way.
 ALIVE_S: Final = 180
-LOWEST: Final = "0.0.0.0"  # noqa: S104 - the first address in PostgreSQL's order
-HIGHEST: Final = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
-_BEFORE_ALL: Final = (LOWEST, "")
 
 
 class SensorSighting(NamedTuple):
@@ -89,7 +86,7 @@ class AskingStore:
                 end += 1
             part = ranges[start:end]
             if len(part) == 1 and not single:
-                yield from self._pages(part[0], start + 1, wanted, _BEFORE_ALL)
+                yield from self._pages(part[0], start + 1, wanted)
             else:
                 yield from self._of_part(part, start, wanted, limit)
             start = end
@@ -97,7 +94,7 @@ class AskingStore:
     def _of_part(
         self, part: Sequence[Bounds], start: int, wanted: RowFilter, limit: int
     ) -> Iterator[AskedRow]:
-        rows = self._page(part, wanted, _BEFORE_ALL, limit)
+        rows = self._page(part, wanted, limit)
         count, place = 0, 0
         last: AskedRow | None = None
         for row in rows:
@@ -114,29 +111,28 @@ class AskingStore:
     def _rest(
         self, bounds: Bounds, place: int, wanted: RowFilter, last: AskedRow
     ) -> Iterator[AskedRow]:
-        return self._pages(bounds, place, wanted, (last.ip, last.feed))
+        return self._pages((last.ip, bounds[1]), place, wanted, last.feed)
 
     def _pages(
-        self, bounds: Bounds, place: int, wanted: RowFilter, after: tuple[str, str]
+        self, bounds: Bounds, place: int, wanted: RowFilter, after_feed: str = ""
     ) -> Iterator[AskedRow]:
         while True:
-            page = self._page([bounds], wanted, after, PAGE_ROWS)
+            page = self._page([bounds], wanted, PAGE_ROWS, after_feed)
             for row in page:
                 yield row._replace(place=place)
             if len(page) < PAGE_ROWS:
                 return
-            after = (page[-1].ip, page[-1].feed)
+            bounds, after_feed = (page[-1].ip, bounds[1]), page[-1].feed
 
     def _page(
-        self, ranges: Sequence[Bounds], wanted: RowFilter, after: tuple[str, str], rows: int
+        self, ranges: Sequence[Bounds], wanted: RowFilter, rows: int, after_feed: str = ""
     ) -> list[AskedRow]:
         moment = self.moment
         answer = self._rows(
             "rows_of_ranges",
             lows=[low for low, _ in ranges],
             highs=[high for _, high in ranges],
-            after_ip=after[0],
-            after_feed=after[1],
+            after_feed=after_feed,
             feeds=list(wanted.feeds),
             since=wanted.since,
             until=wanted.until,

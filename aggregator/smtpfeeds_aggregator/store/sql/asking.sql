@@ -20,7 +20,9 @@ FROM unnest(%(lows)s::inet[], %(highs)s::inet[]) WITH ORDINALITY AS t (low, high
 CROSS JOIN LATERAL (
     SELECT * FROM observation AS every
     WHERE ip BETWEEN t.low AND t.high
-      AND (ip, feed) > (%(after_ip)s::inet, %(after_feed)s)
+      -- A page that goes on begins with the last address, of which a feed may be missing. As a
+      -- comparison of rows this would be the index's lower bound, in place of t.low.
+      AND (ip > t.low OR feed > %(after_feed)s)
       AND feed = ANY(%(feeds)s)
       AND (%(since)s::timestamptz IS NULL OR last_seen >= %(since)s)
       AND (%(until)s::timestamptz IS NULL OR last_seen < %(until)s)
