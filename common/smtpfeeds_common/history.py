@@ -4,7 +4,8 @@ An address changes hands. So behaviours and targets are kept for two epoch weeks
 only, that of the row's newest day and the one before, and the days on which it was
 seen as a number whose bit 0 is the row's newest day and whose bit n is n days before
 it. All of it is relative to ``day``, the newest day that was folded in: a row that
-is idle needs no writer, and a reader shifts.
+is idle needs no writer, and a reader shifts. The database moves a row to the day of
+each write, so its ``day`` may be later than the day of its newest event.
 
 Days are UTC days since 1970-01-01, weeks are seven of them. Folding is
 commutative, associative and idempotent, so that neither order nor repetition of
@@ -12,13 +13,16 @@ visits changes a row. ``store/sql/ingest.sql`` and the spool hold the same rules
 SQL; property tests compare all three.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 DAY_MS: Final = 86_400_000
 WEEK_DAYS: Final = 7
 #: Days that are kept, the newest included, whatever the retention: 63 bits hold them.
 DAYS_MAX: Final = 60
+#: A bit past them. Ingest sets it where all days of an event are too old to be kept, because a
+#: row without days is behaviours alone.
+OLDER: Final = 1 << DAYS_MAX
 #: An address is new for so long after it was first seen.
 NEW_FOR: Final = timedelta(hours=24)
 #: An address returned when it was away for at least so many days.
@@ -37,6 +41,19 @@ class History(NamedTuple):
     flags_before: int = 0
     targets_now: int = 0
     targets_before: int = 0
+
+
+def day_of(time: datetime) -> int:
+    """The UTC day of a time."""
+    return int(time.timestamp()) // (DAY_MS // 1000)
+
+
+def days_kept(retention_days: int) -> int:
+    """The bits of the days that are kept: none past the retention, nor past ``DAYS_MAX``.
+
+    ``OLDER`` is one of them.
+    """
+    return (1 << min(retention_days + 1, DAYS_MAX)) - 1 | OLDER
 
 
 def of_event(at_ms: int, flags: int, targets: int) -> History:
@@ -71,6 +88,20 @@ def moved(history: History, day: int) -> History:
     return History(day, days)
 
 
+def clamped(history: History, today: int) -> History:
+    """The same history where no event is later than a day: a clock ahead counts as that day."""
+    ahead = history.day - today
+    if ahead <= 0:
+        return history
+    days = history.days >> ahead
+    if history.days & (1 << ahead) - 1:
+        days |= 1
+    _, _, flags, flags_before, targets, targets_before = history
+    if history.day // WEEK_DAYS == today // WEEK_DAYS:
+        return History(today, days, flags, flags_before, targets, targets_before)
+    return History(today, days, flags | flags_before, 0, targets | targets_before, 0)
+
+
 def masked(days: int, day: int, first_day: int, retention_days: int) -> int:
     """The days of a row that was first seen on one day and last seen on another, both set.
 
@@ -87,6 +118,27 @@ def masked(days: int, day: int, first_day: int, retention_days: int) -> int:
     if day - first_day == oldest:
         days |= 1 << oldest
     return days | 1
+
+
+def of_stored(
+    stored: History, every_flag: int, first_day: int, last_day: int, retention_days: int = DAYS_MAX
+) -> History:
+    """The history of a stored row, also where a program of 0.1.0 has written it.
+
+    Such a program moves first_seen and last_seen, and ORs into one number of all flags.
+
+    Args:
+        stored: as the columns are; all 0 where no later program has written the row.
+        every_flag: all flags; those of neither week are of the last day.
+        first_day: the day of its first_seen.
+        last_day: the day of its last_seen.
+        retention_days: no day further back is kept.
+    """
+    of_last_day = every_flag & ~(stored.flags_now | stored.flags_before)
+    row = fold(stored, History(last_day, 1, of_last_day))
+    later = row.day - last_day
+    days = masked(row.days >> later, last_day, first_day, retention_days)
+    return row._replace(days=days << later & (1 << DAYS_MAX) - 1)
 
 
 def recent_flags(history: History, today: int) -> int:

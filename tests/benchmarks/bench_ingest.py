@@ -62,6 +62,7 @@ from smtpfeeds_aggregator.store.sql import queries
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.errors import SpoolBusy
+from smtpfeeds_common.history import DAY_MS, days_kept
 from smtpfeeds_common.spool import Event, Sealer, Spool
 from smtpfeeds_common.topology import EXCHANGE, QUEUE, routing_key
 from smtpfeeds_common.wire import Batch, HourCount, Observation, encode
@@ -281,7 +282,9 @@ def wait_applied(bench: Bench, dsn: str, batches: int) -> float:
 
 
 def fold_of(bodies: Sequence[bytes], table: OriginTable) -> Folded:
-    return fold([check(delivery_of(raw, account_in(raw))) for raw in bodies], table)
+    return fold(
+        [check(delivery_of(raw, account_in(raw))) for raw in bodies], table, now_ms() // DAY_MS
+    )
 
 
 def account_in(raw: bytes) -> str:
@@ -298,6 +301,8 @@ def limit(bench: Bench, bodies: Sequence[bytes], table: OriginTable) -> float:
         "retention": timedelta(days=30),
         "annotated": True,
         "one_sensor_each": True,
+        "today": ready[0].today,
+        "days_kept": days_kept(30),
         "sensors": [],
         "enrolments": [],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from ingest_support import KnowsAllOrigins, delivery_of, settings_of, settled_clock
+from ingest_support import DAY_MS, KnowsAllOrigins, delivery_of, now_ms, settings_of, settled_clock
 from smtpfeeds_aggregator.ingest.check import check
 from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.store.bounds import Bounds
@@ -31,8 +31,8 @@ def apply(store: IngestStore, *batches: Batch) -> Outcome:
     """Write batches in one transaction; each key may be there more than once."""
     unique = {checked.key: checked for checked in map(check, map(delivery_of, batches))}
 
-    def refold(keys: frozenset[BatchKey]) -> Folded:
+    def refold(keys: frozenset[BatchKey], today: int) -> Folded:
         fresh = [checked for key, checked in unique.items() if key in keys]
-        return fold(fresh, KnowsAllOrigins())
+        return fold(fresh, KnowsAllOrigins(), today)
 
-    return store.apply(fold(list(unique.values()), KnowsAllOrigins()), refold)
+    return store.apply(fold(list(unique.values()), KnowsAllOrigins(), now_ms() // DAY_MS), refold)

@@ -16,8 +16,9 @@ from smtpfeeds_aggregator.ingest.write import Store
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.origin.lookup import OriginLookup
-from smtpfeeds_aggregator.store.rows import BatchKey, Folded, Outcome
+from smtpfeeds_aggregator.store.rows import BatchKey, Folded, Outcome, Refold
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
+from smtpfeeds_common.history import day_of
 
 
 class MemoryStore:
@@ -34,7 +35,7 @@ class MemoryStore:
         self.conflicts = 0
         self.closed = False
 
-    def apply(self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]) -> Outcome:
+    def apply(self, folded: Folded, refold: Refold) -> Outcome:
         if self.away:
             raise DatabaseUnavailable("away")
         if self.refuses_all or self.bad & {key.seq for key in folded.keys}:
@@ -42,11 +43,12 @@ class MemoryStore:
         for seq in {key.seq for key in folded.keys} & self.faults.keys():
             raise self.faults[seq]
         fresh = frozenset(folded.keys) - self.known
-        if len(fresh) < len(folded.keys):
-            folded = refold(fresh)
+        now = datetime.now(UTC)
+        today = day_of(now)
+        if len(fresh) < len(folded.keys) or folded.today != today:
+            folded = refold(fresh, today)
         self.known |= fresh
         self.transactions.append(folded.keys)
-        now = datetime.now(UTC)
         return Outcome(fresh, folded.rows, folded.rows_read, 0, 0, {}, now, folded.sealed_at, ())
 
     def probe(self, good: Folded) -> None:

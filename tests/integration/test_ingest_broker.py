@@ -185,10 +185,10 @@ def test_batch_that_raises_in_our_own_code_is_refused_and_those_behind_it_are_st
 ) -> None:
     """Before, it ended every aggregator, and the next one that was started."""
 
-    def faulty(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:
+    def faulty(batches: Sequence[CheckedBatch], origin: OriginLookup, today: int) -> Folded:
         if any(batch.key.seq == 2 for batch in batches):
             raise KeyError("smtpdata\n")
-        return fold(batches, origin)
+        return fold(batches, origin, today)
 
     monkeypatch.setattr(collect, "fold", faulty)
     spool = uuid.uuid4()

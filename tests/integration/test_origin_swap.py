@@ -16,7 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from ingest_support import delivery_of, greet, made_batch, settings_of, settled_clock
+from ingest_support import (
+    DAY_MS,
+    delivery_of,
+    greet,
+    made_batch,
+    now_ms,
+    settings_of,
+    settled_clock,
+)
 from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
 from origin_support.world import rows, table_text
 from origin_support.world import settings as origin_settings
@@ -68,10 +76,10 @@ class Ingest(threading.Thread):
         batch = made_batch(*[greet(self.address()) for _ in range(BATCH_ROWS)], spool=uuid.uuid4())
         checked, table = check(delivery_of(batch)), self.source.current
 
-        def refold(keys: frozenset[BatchKey]) -> Folded:
-            return fold([checked] if checked.key in keys else [], table)
+        def refold(keys: frozenset[BatchKey], today: int) -> Folded:
+            return fold([checked] if checked.key in keys else [], table, today)
 
-        self.store.apply(fold([checked], table), refold)
+        self.store.apply(fold([checked], table, now_ms() // DAY_MS), refold)
 
 
 def agrees(feeds: Path, tables: dict[str, OriginTable]) -> int:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner, Result
 
-from ingest_support import Table, greet, made_batch, now_ms, settings_of
+from ingest_support import DAY_MS, Table, greet, made_batch, now_ms, settings_of
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from ingest_support.storing import apply, ingest_store
 from smtpfeeds_aggregator.store import purge
@@ -174,6 +174,31 @@ def test_prefix_counts_that_were_heard_before_and_after_are_cut_back(
 
 
 @pytest.mark.usefixtures("seen")
+def test_days_and_bits_are_those_of_what_is_left(table: Table, connection: Connection) -> None:
+    """What is cut back has the day on which it was heard first, and no behaviours."""
+    table.run("TRUNCATE observation, sighting")
+    today = now_ms() // DAY_MS
+    long_ago = NOW - timedelta(days=10)
+    first_day = int(long_ago.timestamp()) * 1000 // DAY_MS
+    for sensor, days, bits in (("bad", 0b1001, 2), ("good", 0b110, 4)):
+        see(table, "192.0.2.1", sensor=sensor, seen=(long_ago, NOW), heard=(long_ago, NOW), flags=7)
+        table.run(
+            "UPDATE sighting SET day = %s, days = %s, flags_now = %s, flags_before = 1,"
+            " targets_now = 1, flags = %s WHERE sensor = %s",
+            *(today, days, bits, bits | 1, sensor),
+        )
+    fold(table)
+    PurgeStore(connection).purge(part_since("bad", 1, BAD))
+    names = "day, days, flags, flags_now, flags_before"
+    (cut, good) = table(f"SELECT {names}, targets, targets_now FROM sighting ORDER BY sensor")
+    assert cut == (first_day, 1, 0, 0, 0, 0, 0)
+    assert good[:5] == (today, 0b110, 5, 4, 1)
+    ((day, days, flags, *weeks),) = table(f"SELECT {names} FROM observation")
+    # Both ends are set. The day of the purge may be the next one.
+    assert days == (1 << today - first_day | 0b111) << day - today
+    assert (flags, weeks) == ((5, [4, 1]) if day // 7 == today // 7 else (4, [0, 4]))
+
+
 def test_again_it_changes_nothing(table: Table, connection: Connection) -> None:
     store = PurgeStore(connection)
     part = part_since("bad", 1, BAD)

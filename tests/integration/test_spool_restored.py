@@ -15,7 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from ingest_support import KnowsAllOrigins, Table, delivery_of, now_ms, settings_of, settled_clock
+from ingest_support import (
+    DAY_MS,
+    KnowsAllOrigins,
+    Table,
+    delivery_of,
+    now_ms,
+    settings_of,
+    settled_clock,
+)
 from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
 from smtpfeeds_aggregator.ingest.check import check
 from smtpfeeds_aggregator.ingest.fold import fold
@@ -61,7 +69,11 @@ def deliver(path: Path, store: IngestStore, *, confirmed: bool = True) -> int:
         for batch in sealer.waiting():
             checked = check(delivery_of(batch.body))
             origin = KnowsAllOrigins()
-            outcome = store.apply(fold([checked], origin), lambda _: fold([], origin))  # noqa: B023
+            today = now_ms() // DAY_MS
+            outcome = store.apply(
+                fold([checked], origin, today),
+                lambda keys, today: fold([checked] if keys else [], origin, today),  # noqa: B023
+            )
             counted += len(outcome.fresh)
             if confirmed:
                 sealer.confirm([(batch.spool, batch.seq)], CLOCK.read())

@@ -71,10 +71,11 @@ def apply(store: IngestStore, *batches: Batch, origin: object = None) -> Outcome
     used = origin or KnowsAllOrigins()
     unique = {check(delivery_of(batch)).key: check(delivery_of(batch)) for batch in batches}
 
-    def refold(keys: frozenset[BatchKey]) -> object:
-        return fold([checked for key, checked in unique.items() if key in keys], used)  # type: ignore[arg-type]
+    def refold(keys: frozenset[BatchKey], today: int) -> object:
+        fresh = [checked for key, checked in unique.items() if key in keys]
+        return fold(fresh, used, today)  # type: ignore[arg-type]
 
-    return store.apply(fold(list(unique.values()), used), refold)  # type: ignore[arg-type]
+    return store.apply(fold(list(unique.values()), used, now_ms() // DAY_MS), refold)  # type: ignore[arg-type]
 
 
 def test_batches_fold_by_minimum_maximum_sum_and_or(store: IngestStore, table: Table) -> None:

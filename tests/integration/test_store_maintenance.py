@@ -46,10 +46,10 @@ PARTITION = Path(__file__).parents[2] / "deploy" / "postgresql" / "partition.sql
 def apply(store: IngestStore, batch: Batch) -> Outcome:
     checked = check(delivery_of(batch))
 
-    def refold(keys: object) -> Folded:
-        return fold([checked] if keys else [], KnowsAllOrigins())
+    def refold(keys: object, today: int) -> Folded:
+        return fold([checked] if keys else [], KnowsAllOrigins(), today)
 
-    return store.apply(fold([checked], KnowsAllOrigins()), refold)
+    return store.apply(fold([checked], KnowsAllOrigins(), now_ms() // DAY_MS), refold)
 
 
 def ingest_store(dsn: str) -> IngestStore:

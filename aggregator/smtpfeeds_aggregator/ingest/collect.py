@@ -12,6 +12,7 @@ from threading import Event
 from typing import Final
 
 from smtpfeeds_common.errors import WireError
+from smtpfeeds_common.history import DAY_MS
 from smtpfeeds_common.logs import fields
 
 from ..accounts import RefusalCode
@@ -180,6 +181,10 @@ class Collector:
             refuse(self._source, self._metrics, delivery, refusal)
         return None
 
+    def _today(self) -> int:
+        """By the database's clock, about: a transaction of another day folds again."""
+        return int(self._clock.now_s()) * 1000 // DAY_MS
+
     def _fold(self, batches: Sequence[CheckedBatch]) -> list[Collection]:
         """Fold them together, or batch by batch where that fails."""
         if not batches:
@@ -190,7 +195,9 @@ class Collector:
         origin = _TimedOrigin(self._origin())
         once = tuple(first.values())
         try:
-            collections = [Collection(once, tuple(repeats), fold(once, origin), origin)]
+            collections = [
+                Collection(once, tuple(repeats), fold(once, origin, self._today()), origin)
+            ]
             self._health.well("origins")
         except Exception:
             logger.exception("fold failed; batch by batch")
@@ -209,7 +216,7 @@ class Collector:
         failure = ""
         for table in (origin, EMPTY):
             try:
-                alone = Collection((batch,), again, fold((batch,), table), table)
+                alone = Collection((batch,), again, fold((batch,), table, self._today()), table)
             except Exception as exc:
                 logger.exception("batch not folded", extra=fields(account=batch.key.sensor))
                 failure = failure or describe(exc)

@@ -1,9 +1,11 @@
 """Folds checked batches into the rows of one transaction. Pure.
 
 One row per (address, feed, sensor): first seen by minimum, last seen by
-maximum, hits by sum, flags and targets by OR. A data event also raises its
-greet row (not its hits), so data is always a part of greet. Rows come out
-sorted by key, the order in which every transaction takes its locks.
+maximum, hits by sum; days, flags and targets by the rules of ``history``, all
+relative to today, so that they are ORed. A data event also raises its greet row
+(its times, days and targets, not its hits and flags), so data is always a part of
+greet. A note, behaviours of an event that is recorded already, raises flags alone.
+Rows come out sorted by key, the order in which every transaction takes its locks.
 
 The rows are written here in PostgreSQL's binary COPY format: packing a row is
 one call of ``struct``, and the server parses neither addresses nor times.
@@ -17,10 +19,12 @@ from typing import Any, Final, NamedTuple
 
 from smtpfeeds_common.addresses import IPv4_BYTES
 from smtpfeeds_common.feeds import DATA, FEED_NAMES, GREET
+from smtpfeeds_common.history import DAY_MS, DAYS_MAX, OLDER, History, clamped, masked, moved
+from smtpfeeds_common.wire import Observation
 
 from ..origin import EMPTY
 from ..origin.lookup import OriginLookup
-from ..store.rows import MAX_COUNT, Folded, HourRow, OverflowRow, SensorReport
+from ..store.rows import ADDRESSES_MAX, MAX_COUNT, Folded, HourRow, OverflowRow, SensorReport
 from .check import CheckedBatch, printable, stored_counters
 
 _HOUR_MS: Final = 3_600_000
@@ -30,16 +34,24 @@ _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER: Final = b"\xff\xff"
-#: Nine columns. An inet is family (2 or 3), bits, is_cidr, octets, address. Then the
-#: names of feed and sensor, ready packed; then first_seen, last_seen, hits, flags,
-#: targets and asn; each with its length, -1 for NULL.
-_COLUMNS: Final = 9
-_ROW: Final = ">hiBBBB{octets}s{names}siqiqiqiqiqi"
+#: Twelve columns. An inet is family (2 or 3), bits, is_cidr, octets, address. Then the
+#: names of feed and sensor, ready packed; then first_seen, last_seen, hits, days, flags
+#: and targets of this week and of the one before, and asn; each with its length, -1 for
+#: NULL.
+_COLUMNS: Final = 12
+_ROW: Final = ">hiBBBB{octets}s{names}siqiqiqiqiqiqiqiqi"
 
 
-def fold(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:
-    """Fold batches; each key must be there once."""
-    rows = _fold_rows(batches)
+def fold(batches: Sequence[CheckedBatch], origin: OriginLookup, today: int) -> Folded:
+    """Fold batches; each key must be there once.
+
+    Args:
+        batches: what to fold.
+        origin: the table that knows the origins.
+        today: the day that days, flags and targets are relative to, since 1970-01-01. What
+            is of a later day has a wrong clock, and counts as of today.
+    """
+    rows = _fold_rows(batches, today)
     keys = sorted(rows)
     ordered = [rows[key] for key in keys]
     addresses = _distinct_addresses(ordered)
@@ -50,9 +62,10 @@ def fold(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:
         rows=len(ordered),
         rows_read=sum(len(batch.rows) for batch in batches),
         one_sensor_each=_one_sensor_each(batches, keys),
-        has_notes=any(row.hits == 0 for batch in batches for _, row in batch.rows),
+        has_notes=any(not row[_DAYS] for row in ordered),
         has_ipv6=bool(ordered) and len(ordered[-1][_IP]) != IPv4_BYTES,
         oldest=_utc(min(row[_LAST] for row in ordered)) if ordered else None,
+        today=today,
         annotated=origin.generation != EMPTY.generation,
         names=_names(asns, origin),
         hours=_fold_hours(batches),
@@ -62,9 +75,11 @@ def fold(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:
     )
 
 
-# A row in the making: first_ms, last_ms, hits, flags, targets, packed address, form.
+# A row in the making: first_ms, last_ms, hits, packed address, form, days, flags, flags_before,
+# targets, targets_before. A row of notes alone has no days.
 _LAST: Final = 1
-_IP: Final = 5
+_IP: Final = 3
+_DAYS: Final = 5
 _Row = list[Any]
 #: Sorts as PostgreSQL does: IPv4 before IPv6.
 _FAMILY: Final = {4: b"\4", 16: b"\6"}
@@ -89,44 +104,70 @@ def _form(feed: str, sensor: str) -> _Form:
     return _Form(names, *packers)
 
 
-def _fold_rows(batches: Sequence[CheckedBatch]) -> dict[bytes, _Row]:
+def _fold_rows(batches: Sequence[CheckedBatch], today: int) -> dict[bytes, _Row]:
     """Rows by a key that sorts as PostgreSQL sorts (ip, feed, sensor)."""
     rows: dict[bytes, _Row] = {}
+    begin_ms, end_ms = today * DAY_MS, (today + 1) * DAY_MS
     for checked in batches:
         sensor = checked.key.sensor
         forms = {feed: _form(feed, sensor) for feed in FEED_NAMES}
         # 0 and 1 sort as the feeds' names do: smtpdata before smtpgreet.
         greet_end, data_end = b"\1" + sensor.encode(), b"\0" + sensor.encode()
         for packed, seen in checked.rows:
-            feed, first_ms, last_ms = seen.feed, seen.first_ms, seen.last_ms
-            hits, flags, targets = seen.hits, seen.flags, seen.targets
+            feed, first_ms, last_ms, hits = seen.feed, seen.first_ms, seen.last_ms, seen.hits
+            if begin_ms <= first_ms and last_ms < end_ms:
+                days, flags, before = 1 if hits else 0, seen.flags, seen.flags_before
+                targets, older = seen.targets, seen.targets_before
+            else:
+                days, flags, before, targets, older = _on(seen, today)
             head = _FAMILY[len(packed)] + packed
             is_data = feed == DATA.name
             key = head + (data_end if is_data else greet_end)
+            form = forms[feed]
+            new = [first_ms, last_ms, hits, packed, form, days, flags, before, targets, older]
             row = rows.get(key)
             if row is None:
-                rows[key] = [first_ms, last_ms, hits, flags, targets, packed, forms[feed]]
+                rows[key] = new
             else:
-                _merge(row, first_ms, last_ms, hits, flags, targets)
-            if is_data:
+                _merge(row, new)
+            if is_data and days:
                 key = head + greet_end
+                form = forms[GREET.name]
+                new = [first_ms, last_ms, 0, packed, form, days, 0, 0, targets, older]
                 row = rows.get(key)
                 if row is None:
-                    rows[key] = [first_ms, last_ms, 0, 0, targets, packed, forms[GREET.name]]
+                    rows[key] = new
                 else:
-                    _merge(row, first_ms, last_ms, 0, 0, targets)
+                    _merge(row, new)
     return rows
 
 
-def _merge(row: _Row, first_ms: int, last_ms: int, hits: int, flags: int, targets: int) -> None:
-    # Not min and max: this runs for every repeated address.
-    if first_ms < row[0]:  # noqa: PLR1730
-        row[0] = first_ms
-    if last_ms > row[1]:  # noqa: PLR1730
-        row[1] = last_ms
-    row[2] += hits
-    row[3] |= flags
-    row[4] |= targets
+def _on(seen: Observation, today: int) -> tuple[int, int, int, int, int]:
+    """Days, flags and targets of a row that is not of today alone, relative to today."""
+    day, first_day = seen.last_ms // DAY_MS, seen.first_ms // DAY_MS
+    # A sensor of 0.1.0 does not tell days: it has its first and its last one.
+    days = masked(seen.days, day, first_day, DAYS_MAX) if seen.hits else 0
+    bits = seen.flags, seen.flags_before, seen.targets, seen.targets_before
+    history = moved(clamped(History(day, days, *bits), today), today)
+    return (history.days or (OLDER if seen.hits else 0), *history[2:])
+
+
+def _merge(row: _Row, new: _Row) -> None:
+    """Fold a row into another of the same key; the times of notes say nothing."""
+    if new[_DAYS] and not row[_DAYS]:
+        row[:2] = new[:2]
+    elif new[_DAYS] or not row[_DAYS]:
+        # Not min and max: this runs for every repeated address.
+        if new[0] < row[0]:  # noqa: PLR1730
+            row[0] = new[0]
+        if new[1] > row[1]:  # noqa: PLR1730
+            row[1] = new[1]
+    row[2] += new[2]
+    row[5] |= new[5]
+    row[6] |= new[6]
+    row[7] |= new[7]
+    row[8] |= new[8]
+    row[9] |= new[9]
 
 
 def _one_sensor_each(batches: Sequence[CheckedBatch], keys: list[bytes]) -> bool:
@@ -155,12 +196,13 @@ def _copy(ordered: list[_Row], addresses: list[bytes], asns: list[int | None]) -
     origins = iter(zip(addresses, asns, strict=True))
     address: bytes | None = None
     asn: int | None = None
-    for first_ms, last_ms, hits, flags, targets, packed, form in ordered:
+    for first_ms, last_ms, hits, packed, form, days, flags, before, targets, older in ordered:
         if packed != address:
             address, asn = next(origins)
         first = (first_ms - _PG_EPOCH_MS) * 1000
         last = (last_ms - _PG_EPOCH_MS) * 1000
-        tail = (form.names, 8, first, 8, last, 8, min(hits, MAX_COUNT), 8, flags, 8, targets)
+        bits = (8, days, 8, flags, 8, before, 8, targets, 8, older)
+        tail = (form.names, 8, first, 8, last, 8, min(hits, MAX_COUNT), *bits)
         if len(packed) == IPv4_BYTES:
             head = (_COLUMNS, 8, 2, 32, 0, 4, packed)
             append(form.ipv4(*head, *tail, 8, asn) if asn else form.ipv4_no_asn(*head, *tail, -1))
@@ -212,6 +254,7 @@ def _newest(batches: Sequence[CheckedBatch]) -> tuple[SensorReport, ...]:
             stored_counters(checked.batch.counters),
             checked.batch.depth,
             checked.batch.drops,
+            min(checked.batch.addresses, ADDRESSES_MAX),
         )
         for name, checked in sorted(newest.items())
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+from smtpfeeds_common.history import DAY_MS
 from smtpfeeds_common.topology import routing_key
 from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow, encode
 
@@ -62,4 +63,4 @@ def known_good() -> Folded:
     )
     key = routing_key(_SENSOR)
     delivery = Delivery(encode(batch), _SENSOR, key, redelivered=False, token=None)
-    return fold((check(delivery),), _OneOrigin())
+    return fold((check(delivery),), _OneOrigin(), now_ms // DAY_MS)

@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from threading import Event
 from typing import Final, Protocol
 
@@ -21,7 +22,7 @@ from ..health import Health
 from ..metrics import Metrics
 from ..sources import Refusal, Source
 from ..store.errors import DatabaseTimeout
-from ..store.rows import BatchKey, Folded, Outcome
+from ..store.rows import BatchKey, Folded, Outcome, Refold
 from .fold import fold
 from .handover import SILENCE_S, Collection, Handover
 from .hold import Hold
@@ -44,8 +45,8 @@ class Store(Protocol):
     #: Transactions that gave way to others and ran again.
     conflicts: int
 
-    def apply(self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]) -> Outcome:
-        """Write all of it and commit; ``refold`` folds only the batches it is given."""
+    def apply(self, folded: Folded, refold: Refold) -> Outcome:
+        """Write all of it and commit; ``refold`` folds again what it is given."""
         ...
 
     def probe(self, good: Folded) -> None:
@@ -155,9 +156,7 @@ class Writer:
     def _try(self, collection: Collection) -> Outcome:
         started, conflicts = time.perf_counter(), self._store.conflicts
         try:
-            outcome = self._store.apply(
-                collection.folded, lambda keys: self._refold(collection, keys)
-            )
+            outcome = self._store.apply(collection.folded, partial(self._refold, collection))
         except (DatabaseError, MemoryError):
             raise
         except Exception as exc:
@@ -169,9 +168,9 @@ class Writer:
         self._metrics.database_time.observe(time.perf_counter() - started)
         return outcome
 
-    def _refold(self, collection: Collection, keys: frozenset[BatchKey]) -> Folded:
+    def _refold(self, collection: Collection, keys: frozenset[BatchKey], today: int) -> Folded:
         fresh = [batch for batch in collection.batches if batch.key in keys]
-        return fold(fresh, collection.origin)
+        return fold(fresh, collection.origin, today)
 
     def _needs_smaller(self, exc: DatabaseError, collection: Collection) -> bool:
         """Whether to go on batch by batch."""
@@ -222,7 +221,7 @@ class Writer:
     def _write_one_by_one(self, collection: Collection, stop: Event) -> None:
         """Each batch in a transaction of its own."""
         for batch in collection.batches:
-            folded = fold((batch,), collection.origin)
+            folded = fold((batch,), collection.origin, collection.folded.today)
             one = Collection((batch,), collection.repeats_of(batch), folded, collection.origin)
             self._write(one, stop)
 

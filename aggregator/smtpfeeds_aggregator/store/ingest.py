@@ -11,12 +11,13 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
+from smtpfeeds_common.history import day_of, days_kept
 from smtpfeeds_common.logs import fields
 
 from ..clock.database import ClockInDoubt, DatabaseClock, Times, retention_from
@@ -25,7 +26,7 @@ from .bounds import PROBE_BOUNDS, Bounds, FullPrefixes, PrefixDay
 from .clock import read_clock
 from .connection import Connection, discard
 from .errors import TransactionConflict, database_errors, session_errors
-from .rows import BatchKey, Folded, Outcome, enrolment_of
+from .rows import BatchKey, Folded, Outcome, Refold, enrolment_of
 from .sql import queries
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,15 @@ T = TypeVar("T")
 _CONFLICT_TRIES: Final = 10
 #: AS names known to be stored; past it they are looked at anew.
 _NAMES_KNOWN: Final = 200_000
+
+
+class _NotStored(NamedTuple):
+    """Rows that are taken out of what comes in."""
+
+    #: Older than the retention.
+    expired: int
+    #: Behaviours whose event has no row.
+    notes: int
 
 
 class IngestStore:
@@ -65,12 +75,12 @@ class IngestStore:
         self._abandoned: tuple[int, datetime] | None = None
         self.conflicts = 0
 
-    def apply(self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]) -> Outcome:
+    def apply(self, folded: Folded, refold: Refold) -> Outcome:
         """Write all of it and commit.
 
         Args:
             folded: of all batches, each once.
-            refold: folds only the batches it is given.
+            refold: folds only the batches that it is given, relative to a day.
 
         Raises:
             BadRows: the database refuses the data; nothing was written.
@@ -145,9 +155,7 @@ class IngestStore:
             self.close()
             raise
 
-    def _transaction(
-        self, folded: Folded, refold: Callable[[frozenset[BatchKey]], Folded]
-    ) -> Outcome:
+    def _transaction(self, folded: Folded, refold: Refold) -> Outcome:
         with self._errors():
             connection = self._ready()
             begun_s = self._clock.monotonic()
@@ -168,32 +176,35 @@ class IngestStore:
             with connection.one_limit(), connection.transaction(force_rollback=True):
                 times = self._check_clock(connection, begun_s)
                 nothing = FullPrefixes()
-                self._write(connection, good, lambda _: good, times, PROBE_BOUNDS, nothing)
+                self._write(
+                    connection, good, lambda _keys, _today: good, times, PROBE_BOUNDS, nothing
+                )
                 connection.execute(self._sql["check_deferred"])
 
     def _write(
         self,
         connection: Connection,
         folded: Folded,
-        refold: Callable[[frozenset[BatchKey]], Folded],
+        refold: Refold,
         times: Times,
         bounds: Bounds,
         full: FullPrefixes,
     ) -> tuple[Outcome, Folded, list[PrefixDay]]:
         """Write what is new of it; with the outcome goes what was written, and what is full now."""
         fresh = self._claim(connection, folded.keys)
-        if len(fresh) < len(folded.keys):
-            folded = refold(fresh)
+        today = day_of(times.now)
+        if len(fresh) < len(folded.keys) or folded.today != today:
+            folded = refold(fresh, today)
         admission = self._admission(connection, folded, times, bounds, full)
-        expired = self._write_rows(connection, folded, admission, times)
+        not_stored = self._write_rows(connection, folded, admission, times)
         self._write_hours(connection, folded, admission.enrolments, times)
         admission.write(folded.overflows)
         new_sensors = self._write_sensors(connection, folded, admission)
         outcome = Outcome(
             fresh=fresh,
-            rows=folded.rows - expired - admission.overflowed,
+            rows=folded.rows - sum(not_stored) - admission.overflowed,
             rows_read=folded.rows_read,
-            expired=expired,
+            expired=not_stored.expired,
             overflowed=admission.overflowed,
             past_bucket=dict(admission.past_bucket),
             now=times.now,
@@ -265,30 +276,33 @@ class IngestStore:
 
     def _write_rows(
         self, connection: Connection, folded: Folded, admission: Admission, times: Times
-    ) -> int:
-        """Give back how many rows are older than the retention."""
+    ) -> "_NotStored":
+        """Give back how many rows are not stored."""
         if not folded.rows or folded.oldest is None:
-            return 0
+            return _NotStored(0, 0)
         with connection.cursor() as cursor, cursor.copy(self._sql["copy_incoming"]) as copy:
             copy.write(folded.copy)
         retention = self._retention_at(times)
+        enrolments = admission.enrolments
         parameters: dict[str, Any] = {
             "retention": retention,
             "annotated": folded.annotated,
             "one_sensor_each": folded.one_sensor_each,
+            "today": folded.today,
+            "days_kept": days_kept(retention.days),
+            "sensors": list(enrolments),
+            "enrolments": list(enrolments.values()),
         }
-        expired = 0
+        expired = notes = 0
         if folded.oldest < times.now - retention:
             expired = connection.execute(self._sql["delete_expired"], parameters).rowcount
         if folded.has_notes:
-            connection.execute(self._sql["delete_lone_notes"])
+            notes = connection.execute(self._sql["delete_lone_notes"], parameters).rowcount
         self._write_names(connection, folded.names)
         admission.take_rows(folded)
         connection.execute(self._sql["upsert_observations"], parameters)
-        enrolments = admission.enrolments
-        parameters |= {"sensors": list(enrolments), "enrolments": list(enrolments.values())}
         connection.execute(self._sql["upsert_sightings"], parameters)
-        return expired
+        return _NotStored(expired, notes)
 
     def _write_names(self, connection: Connection, names: dict[int, str]) -> None:
         if len(self._names) > _NAMES_KNOWN:
@@ -331,6 +345,7 @@ class IngestStore:
                 "counters": [Jsonb(row.counters) for row in rows],
                 "depths": [row.spool_depth for row in rows],
                 "drops": [row.drops for row in rows],
+                "addresses": [row.addresses for row in rows],
                 "new": [admission.new[row.name] for row in rows],
                 "burst": admission.bounds.per_sensor,
                 "new_per_s": admission.bounds.new_per_s,

@@ -4,6 +4,7 @@ They are defined here, in the room that writes them: ``ingest`` imports ``store`
 never the other way round.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -13,6 +14,8 @@ from uuid import UUID
 #: sensor can make an address's counter overflow and spoil everybody's batches.
 #: ``ingest.sql`` has the same number.
 MAX_COUNT: Final = 2**62 - 1
+#: What the column `addresses` of `sensor` holds at most.
+ADDRESSES_MAX: Final = 2**31 - 1
 
 
 def enrolment_of(sensor: str, epoch: int) -> str:
@@ -31,6 +34,10 @@ class BatchKey(NamedTuple):
     seq: int
 
 
+#: Folds again: only these batches, relative to a day.
+Refold = Callable[[frozenset[BatchKey], int], "Folded"]
+
+
 class SensorReport(NamedTuple):
     """The state of a sensor in its newest batch."""
 
@@ -40,6 +47,8 @@ class SensorReport(NamedTuple):
     counters: dict[str, int]
     spool_depth: int
     drops: int
+    #: Addresses that it listens on; 0: not known.
+    addresses: int
 
 
 class HourRow(NamedTuple):
@@ -75,11 +84,13 @@ class Folded:
     rows_read: int
     #: No (ip, feed) has rows of two sensors: there is nothing to group.
     one_sensor_each: bool
-    #: Whether a sensor sent behaviours without an event: rows of no hits.
+    #: Whether there are rows of behaviours without an event, which have no days.
     has_notes: bool
     has_ipv6: bool
     #: The oldest last_seen, or None where there are no rows.
     oldest: datetime | None
+    #: The day that days, flags and targets are relative to, since 1970-01-01.
+    today: int
     #: Whether ``asn`` means anything: false where no origin table is loaded.
     annotated: bool
     #: Names of the ASNs in the rows.

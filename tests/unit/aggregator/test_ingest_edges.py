@@ -30,7 +30,7 @@ def taken(*bodies: bytes) -> int:
             checked.append(check(delivery_of(body)))
         except WireError:
             continue
-    fold(checked, KnowsAllOrigins())
+    fold(checked, KnowsAllOrigins(), 0)
     for batch in checked:
         json.loads(refused_rows_body(batch))
     return len(checked)

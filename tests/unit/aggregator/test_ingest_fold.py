@@ -6,27 +6,30 @@ import json
 import struct
 import uuid
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest_support import KnowsAllOrigins, data, delivery_of, greet, made_batch, utc
+from ingest_support import DAY_MS, KnowsAllOrigins, data, delivery_of, greet, made_batch, utc
 from smtpfeeds_aggregator.ingest.check import check, printable, stored_counters
 from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.ingest.refusals import refused_rows_body
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.sources import Delivery
-from smtpfeeds_aggregator.store.rows import MAX_COUNT, Folded
+from smtpfeeds_aggregator.store.rows import ADDRESSES_MAX, MAX_COUNT, Folded
 from smtpfeeds_common.errors import WireError
+from smtpfeeds_common.history import OLDER
 from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow, encode
 
 AT = 1_790_000_000_000
+TODAY = AT // DAY_MS
 PG_EPOCH_MS = 946_684_800_000
 
 
 def folded(*batches: Batch, origin: object = EMPTY) -> Folded:
-    return fold([check(delivery_of(batch)) for batch in batches], origin)  # type: ignore[arg-type]
+    return fold([check(delivery_of(batch)) for batch in batches], origin, TODAY)  # type: ignore[arg-type]
 
 
 def unpack(copy: bytes) -> list[tuple[object, ...]]:
@@ -86,17 +89,67 @@ def test_two_spellings_of_an_address_are_one_row() -> None:
         )
     )
     assert unpack(made.copy) == [
-        ("192.0.2.1", "smtpgreet", "s1", AT, AT, 2, 0, 0, None),
-        ("2001:db8::1", "smtpgreet", "s1", AT - 5, AT + 5, 5, 5, 1 - 2**63, None),
+        ("192.0.2.1", "smtpgreet", "s1", AT, AT, 2, 1, 0, 0, 0, 0, None),
+        ("2001:db8::1", "smtpgreet", "s1", AT - 5, AT + 5, 5, 1, 5, 0, 1 - 2**63, 0, None),
     ]
 
 
 def test_data_brings_its_greet_row_without_hits() -> None:
-    made = folded(made_batch(data("192.0.2.1", AT, hits=7, flags=1, targets=2)))
-    assert unpack(made.copy) == [
-        ("192.0.2.1", "smtpdata", "s1", AT, AT, 7, 1, 2, None),
-        ("192.0.2.1", "smtpgreet", "s1", AT, AT, 0, 0, 2, None),
+    more = {"flags": 1, "flags_before": 4, "targets": 2, "targets_before": 8}
+    row = data("192.0.2.1", AT, hits=7, first_ms=AT - 3 * DAY_MS, days=0b1001, **more)
+    assert unpack(folded(made_batch(row)).copy) == [
+        ("192.0.2.1", "smtpdata", "s1", AT - 3 * DAY_MS, AT, 7, 0b1001, 1, 4, 2, 8, None),
+        ("192.0.2.1", "smtpgreet", "s1", AT - 3 * DAY_MS, AT, 0, 0b1001, 0, 0, 2, 8, None),
     ]
+
+
+def seen(later: int, **more: Any) -> Observation:
+    """A row so many days after the first day of AT's epoch week."""
+    return greet("192.0.2.1", MONDAY + later * DAY_MS, **{"flags": 1, "targets": 2, **more})
+
+
+MONDAY = (AT // DAY_MS // 7 * 7) * DAY_MS
+#: Rows, and days, flags, flags_before, targets, targets_before on AT's day.
+DAYS_AND_BITS: list[tuple[list[Observation], list[int]]] = [
+    ([seen(0, days=1)], [1, 1, 0, 2, 0]),
+    # A sensor of 0.1.0 does not tell days: the first and the last one are known.
+    ([seen(0)], [1, 1, 0, 2, 0]),
+    ([seen(0, first_ms=MONDAY - 4 * DAY_MS)], [0b10001, 1, 0, 2, 0]),
+    # What lies before first_ms is no day; both ends are.
+    ([seen(0, days=0b111110, first_ms=MONDAY - 3 * DAY_MS)], [0b1111, 1, 0, 2, 0]),
+    # A late row is moved, and loses what is too old.
+    ([seen(-1, days=0b11, first_ms=MONDAY - 9 * DAY_MS)], [1 << 9 | 0b110, 0, 1, 0, 2]),
+    ([seen(-8, days=1, flags_before=4, targets_before=8)], [1 << 8, 0, 0, 0, 0]),
+    ([seen(-70, days=1)], [OLDER, 0, 0, 0, 0]),
+    # So are several.
+    ([seen(-1, days=1, flags=8), seen(0, days=1, flags=4)], [0b11, 4, 8, 2, 2]),
+    ([seen(0, days=1, flags=4), seen(-7, days=1, flags=8)], [1 | 1 << 7, 4, 8, 2, 2]),
+    # A clock ahead counts as today.
+    ([seen(2, days=0b101, first_ms=MONDAY, flags_before=4)], [1, 1, 4, 2, 0]),
+    ([seen(3, days=0b11001, first_ms=MONDAY - DAY_MS)], [0b11, 1, 0, 2, 0]),
+    ([seen(7, days=1 | 1 << 7, first_ms=MONDAY, flags_before=4)], [1, 5, 0, 2, 0]),
+    # A note makes no day; its behaviours belong to its week.
+    ([seen(0, days=1), seen(0, hits=0, flags=16, targets=0)], [1, 17, 0, 2, 0]),
+    ([seen(0, days=1), seen(-1, hits=0, flags=16, targets=0)], [1, 1, 16, 2, 0]),
+    ([seen(0, hits=0, flags=16, targets=0)], [0, 16, 0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize(("rows", "stored"), DAYS_AND_BITS)
+def test_days_and_bits_are_relative_to_today(rows: list[Observation], stored: list[int]) -> None:
+    assert TODAY == MONDAY // DAY_MS + 4
+    made = [fold([check(delivery_of(made_batch(*order)))], EMPTY, MONDAY // DAY_MS)
+            for order in (rows, rows[::-1])]  # fmt: skip
+    for one in made:
+        (row,) = unpack(one.copy)
+        assert row[6:11] == tuple(stored)
+        assert one.has_notes == (stored[0] == 0 and rows[0].hits == 0)
+
+
+def test_note_moves_no_time_of_its_event() -> None:
+    event, note = greet("192.0.2.1", AT), greet("192.0.2.1", AT + 5, first_ms=AT - 5, hits=0)
+    for rows in ((event, note), (note, event)):
+        assert unpack(folded(made_batch(*rows)).copy)[0][3:7] == (AT, AT, 1, 1)
 
 
 def test_origins_and_names_are_of_the_table_given() -> None:
@@ -121,12 +174,15 @@ def test_hours_are_cut_summed_and_bounded() -> None:
 
 def test_newest_batch_of_a_sensor_says_its_state() -> None:
     made = folded(
-        made_batch(sealed_ms=AT + 1, version="new", depth=5, drops=6, counters={"a": 1}),
+        made_batch(
+            sealed_ms=AT + 1, version="new", depth=5, drops=6, addresses=64, counters={"a": 1}
+        ),
         made_batch(sealed_ms=AT, version="old"),
     )
-    ((name, sealed_at, version, counters, depth, drops),) = made.sensors
+    ((name, sealed_at, version, counters, depth, drops, addresses),) = made.sensors
     assert (name, sealed_at, version) == ("s1", utc(AT + 1), "new")
-    assert (counters, depth, drops) == ({"a": 1}, 5, 6)
+    assert (counters, depth, drops, addresses) == ({"a": 1}, 5, 6, 64)
+    assert folded(made_batch(addresses=2**53)).sensors[0].addresses == ADDRESSES_MAX
 
 
 def test_empty_batch_is_folded_to_no_row() -> None:
@@ -219,7 +275,7 @@ def test_fold_is_the_same_in_any_order_and_data_is_part_of_greet(
     chance.shuffle(shuffled)  # type: ignore[attr-defined]
     rows = unpack(folded(*batches).copy)
     assert unpack(folded(*shuffled).copy) == rows
-    last = {(row[0], row[1]): row[4] for row in rows}
+    last = {(row[0], row[1]): row[4] for row in rows if row[6]}
     for (ip, feed), at in last.items():
         if feed == "smtpdata":
             assert last[ip, "smtpgreet"] >= at  # type: ignore[operator]
@@ -259,7 +315,7 @@ def test_no_message_of_any_shape_raises_anything_but_wire_error(
         checked = check(delivery_of(json.dumps(body).encode(), "s1"))
     except WireError:
         return
-    made = fold([checked], EMPTY)
+    made = fold([checked], EMPTY, TODAY)
     assert ("192.0.2.77", "smtpgreet", "s1") in [row[:3] for row in unpack(made.copy)]
     assert refused_rows_body(checked)
     assert len(checked.rows) + len(checked.refused) == len(rows) + 1

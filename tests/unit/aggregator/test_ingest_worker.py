@@ -299,10 +299,10 @@ def test_fault_of_ours_in_reading_a_message_refuses_it_and_stops_nothing(
 def test_fault_of_ours_in_folding_a_batch_refuses_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen with a feed that the schema let pass: every aggregator ended, and so did the next."""
 
-    def faulty(batches: Sequence[CheckedBatch], origin: OriginLookup) -> Folded:
+    def faulty(batches: Sequence[CheckedBatch], origin: OriginLookup, today: int) -> Folded:
         if 2 in {batch.key.seq for batch in batches}:
             raise KeyError("smtpdata\n")
-        return fold(batches, origin)
+        return fold(batches, origin, today)
 
     monkeypatch.setattr(collect, "fold", faulty)
     work = work_in_memory(ingest_wait_ms=200)

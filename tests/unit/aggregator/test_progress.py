@@ -27,7 +27,7 @@ AT = 1_790_000_000_000
 
 def collection(*rows: Observation, origin: OriginLookup = EMPTY) -> Collection:
     checked = (check(delivery_of(made_batch(*rows))),)
-    return Collection(checked, (), fold(checked, origin), origin)
+    return Collection(checked, (), fold(checked, origin, 0), origin)
 
 
 def test_last_client_is_the_newest_of_what_was_stored() -> None:

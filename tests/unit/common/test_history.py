@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from smtpfeeds_common.history import (
     DAY_MS,
     DAYS_MAX,
     History,
+    clamped,
     days_seen,
     fold,
     marks,
@@ -20,6 +22,7 @@ from smtpfeeds_common.history import (
     moved,
     of_event,
     of_note,
+    of_stored,
     recent_flags,
     recent_targets,
     returned,
@@ -121,3 +124,43 @@ def test_returned_is_a_gap_that_ended_within_a_week(backs: set[int], later: int)
     shifted = sorted(back + later for back in backs if back + later < DAYS_MAX)
     expected = any(older - newer > AWAY_DAYS and newer < 7 for newer, older in pairwise(shifted))
     assert returned(row, START + later) == expected
+
+
+@given(VISITS, st.integers(START - 30, START + 120))
+def test_clamped_visits_are_of_the_day_of_the_clock(visits: list[Visit], today: int) -> None:
+    """But of what is older than the two weeks of the newest visit nothing is known."""
+    row = history(visits)
+    newest = max(day for day, _, _ in visits)
+    known = [(min(day, today), *bits) for day, *bits in visits if newest - day < DAYS_MAX]
+    if newest <= today:
+        assert clamped(row, today) == row
+        return
+    made = clamped(row, today)
+    assert made.day == today
+    assert made.days == sum(1 << back for back in {today - day for day, *_ in known})
+    kept = [visit for visit in visits if newest // 7 - visit[0] // 7 < 2]
+    assert made.flags_now == ored([(min(day, today), *bits) for day, *bits in kept], today // 7, 1)
+    assert recent_flags(made, today) == reduce(int.__or__, (visit[1] for visit in kept))
+
+
+#: Stored columns, all flags, days of first_seen and last_seen, retention; days and flags then.
+STORED = [
+    # No program but 0.1.0 has written it: its two ends, and flags of the last day.
+    (History(), 5, START - 3, START, 60, History(START, 0b1001, 5)),
+    (History(), 5, START, START, 60, History(START, 1, 5)),
+    # It has moved last_seen and added flags since.
+    (History(START, 0b101, 4), 12, START - 2, START + 1, 60, History(START + 1, 0b1011, 12)),
+    (History(START, 1, 4), 12, START, START + 7, 60, History(START + 7, 1 | 1 << 7, 8, 4)),
+    # Moved to a day that is later than its last event: no day after last_seen counts.
+    (History(START, 0b1111, 4), 4, START - 3, START - 2, 60, History(START, 0b1100, 4)),
+    # Nothing before first_seen, nor past the retention.
+    (History(START, 0b11111, 4), 4, START - 2, START, 60, History(START, 0b111, 4)),
+    (History(START, 1 << 40 | 1, 4), 4, START - 50, START, 30, History(START, 1, 4)),
+]
+
+
+@pytest.mark.parametrize(("stored", "every", "first", "last", "retention", "expected"), STORED)
+def test_stored_row_of_any_version_has_a_history(
+    stored: History, every: int, first: int, last: int, retention: int, expected: History
+) -> None:
+    assert of_stored(stored, every, first, last, retention) == expected

@@ -14,8 +14,12 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
     first_seen timestamptz NOT NULL,
     last_seen timestamptz NOT NULL,
     hits bigint NOT NULL,
-    flags bigint NOT NULL,
-    targets bigint NOT NULL,
+    -- Relative to today, as all that follows. 0: behaviours without an event.
+    days bigint NOT NULL,
+    flags_now bigint NOT NULL,
+    flags_before bigint NOT NULL,
+    targets_now bigint NOT NULL,
+    targets_before bigint NOT NULL,
     asn bigint
 ) ON COMMIT DELETE ROWS;
 
@@ -96,15 +100,24 @@ COPY incoming FROM STDIN (FORMAT binary);
 DELETE FROM incoming WHERE last_seen < now() - %(retention)s::interval;
 
 -- name: delete_lone_notes
--- A note, behaviours without an event, whose address has no row by its sensor: the event was
--- expired, purged or counted elsewhere, and a note makes no entry. A greet row that a data event
--- raises has no hits either, and stays.
+-- A note, behaviours without an event, whose address has no row of an event by its sensor: the event
+-- was expired, purged or counted elsewhere, and a note makes no entry. A greet row that only data
+-- events raised has no hits of its own.
 DELETE FROM incoming AS i
-WHERE i.hits = 0
+WHERE i.days = 0
     AND NOT EXISTS (
-        SELECT FROM sighting s WHERE s.ip = i.ip AND s.feed = i.feed AND s.sensor = i.sensor
-    )
-    AND (i.ip, i.sensor) NOT IN (SELECT ip, sensor FROM incoming WHERE hits > 0);
+        SELECT FROM sighting AS s JOIN observation AS o ON o.ip = s.ip AND o.feed = i.feed
+        WHERE s.ip = i.ip AND s.feed IN (i.feed, 'smtpdata') AND s.hits > 0
+            AND s.sensor = coalesce(
+                (
+                    SELECT e.enrolment
+                    FROM unnest(%(sensors)s::text[], %(enrolments)s::text[])
+                        AS e (sensor, enrolment)
+                    WHERE e.sensor = i.sensor
+                ),
+                i.sensor
+            )
+    );
 
 -- name: upsert_names
 -- Only names that are new or changed: an unchanged row is not even locked.
@@ -122,50 +135,117 @@ ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name;
 -- saturate at 2^62 - 1 (MAX_COUNT in rows.py). Rows are grouped only where an address
 -- has rows of two sensors: grouping costs 8 per cent of a transaction. The branch that
 -- is not asked for is not executed.
-INSERT INTO observation AS o (ip, feed, first_seen, last_seen, hits, flags, asn)
+-- Days and bits are relative to today; a row that another day wrote is moved to the later of both.
+-- Notes, rows without days, move no time.
+INSERT INTO observation AS o (
+    ip, feed, first_seen, last_seen, hits, asn, day, days, flags, flags_now, flags_before
+)
 SELECT ip, feed,
     greatest(least(first_seen, now()), now() - %(retention)s::interval),
     least(last_seen, now()),
-    hits, flags, asn
+    hits, asn, %(today)s, days & %(days_kept)s,
+    flags_now | flags_before, flags_now, flags_before
 FROM (
-    SELECT ip, feed, first_seen, last_seen, hits, flags, asn
+    SELECT ip, feed, first_seen, last_seen, hits, asn, days, flags_now, flags_before
     FROM incoming
     WHERE %(one_sensor_each)s::boolean
     UNION ALL
-    SELECT ip, feed, min(first_seen), max(last_seen),
-        least(sum(hits), 4611686018427387903)::bigint, bit_or(flags), max(asn)
+    SELECT ip, feed,
+        coalesce(min(first_seen) FILTER (WHERE days <> 0), min(first_seen)),
+        coalesce(max(last_seen) FILTER (WHERE days <> 0), max(last_seen)),
+        least(sum(hits), 4611686018427387903)::bigint, max(asn),
+        bit_or(days), bit_or(flags_now), bit_or(flags_before)
     FROM incoming
     WHERE NOT %(one_sensor_each)s::boolean
     GROUP BY ip, feed
 ) AS folded
 ORDER BY ip, feed
 ON CONFLICT (ip, feed) DO UPDATE SET
-    first_seen = least(o.first_seen, EXCLUDED.first_seen),
-    last_seen = greatest(o.last_seen, EXCLUDED.last_seen),
+    first_seen = CASE EXCLUDED.days
+        WHEN 0 THEN o.first_seen ELSE least(o.first_seen, EXCLUDED.first_seen) END,
+    last_seen = CASE EXCLUDED.days
+        WHEN 0 THEN o.last_seen ELSE greatest(o.last_seen, EXCLUDED.last_seen) END,
     hits = least(o.hits + EXCLUDED.hits, 4611686018427387903),
-    flags = o.flags | EXCLUDED.flags,
-    asn = CASE WHEN %(annotated)s THEN EXCLUDED.asn ELSE o.asn END;
+    asn = CASE WHEN %(annotated)s THEN EXCLUDED.asn ELSE o.asn END,
+    day = greatest(o.day, EXCLUDED.day),
+    days = CASE o.day WHEN EXCLUDED.day THEN o.days | EXCLUDED.days ELSE %(days_kept)s & (
+        row_days(o.days, o.day, o.first_seen, o.last_seen, greatest(o.day, EXCLUDED.day))
+        | days_moved(EXCLUDED.days, greatest(o.day, EXCLUDED.day) - EXCLUDED.day)
+    ) END,
+    flags_now = CASE o.day WHEN EXCLUDED.day THEN o.flags_now | EXCLUDED.flags_now ELSE
+        bits_now(o.flags, o.flags_now, o.flags_before, o.day, o.last_seen, greatest(o.day, EXCLUDED.day))
+        | bits_now(
+            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(o.day, EXCLUDED.day)
+        ) END,
+    flags_before = CASE o.day WHEN EXCLUDED.day THEN o.flags_before | EXCLUDED.flags_before ELSE
+        bits_before(o.flags, o.flags_now, o.flags_before, o.day, o.last_seen, greatest(o.day, EXCLUDED.day))
+        | bits_before(
+            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(o.day, EXCLUDED.day)
+        ) END,
+    flags = CASE o.day WHEN EXCLUDED.day THEN o.flags | EXCLUDED.flags ELSE
+        recent_bits(o.flags, o.flags_now, o.flags_before, o.day, o.last_seen, greatest(o.day, EXCLUDED.day) / 7)
+        | recent_bits(
+            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(o.day, EXCLUDED.day) / 7
+        ) END;
 
 -- name: upsert_sightings
 -- Of a sensor whose account is past its first epoch, under the name of its enrolment.
 INSERT INTO sighting AS s (
-    ip, feed, sensor, first_seen, last_seen, hits, flags, targets, first_heard, last_heard
+    ip, feed, sensor, first_seen, last_seen, hits, first_heard, last_heard, day, days,
+    flags, flags_now, flags_before, targets, targets_now, targets_before
 )
 SELECT ip, feed, coalesce(e.enrolment, incoming.sensor) AS sensor,
     greatest(least(first_seen, now()), now() - %(retention)s::interval),
     least(last_seen, now()),
-    hits, flags, targets, now(), now()
+    hits, now(), now(), %(today)s, days & %(days_kept)s,
+    flags_now | flags_before, flags_now, flags_before,
+    targets_now | targets_before, targets_now, targets_before
 FROM incoming
 LEFT JOIN unnest(%(sensors)s::text[], %(enrolments)s::text[]) AS e (sensor, enrolment)
     ON e.sensor = incoming.sensor
 ORDER BY ip, feed, sensor
 ON CONFLICT (ip, feed, sensor) DO UPDATE SET
-    first_seen = least(s.first_seen, EXCLUDED.first_seen),
-    last_seen = greatest(s.last_seen, EXCLUDED.last_seen),
+    first_seen = CASE EXCLUDED.days
+        WHEN 0 THEN s.first_seen ELSE least(s.first_seen, EXCLUDED.first_seen) END,
+    last_seen = CASE EXCLUDED.days
+        WHEN 0 THEN s.last_seen ELSE greatest(s.last_seen, EXCLUDED.last_seen) END,
     hits = least(s.hits + EXCLUDED.hits, 4611686018427387903),
-    flags = s.flags | EXCLUDED.flags,
-    targets = s.targets | EXCLUDED.targets,
-    last_heard = now();
+    last_heard = now(),
+    day = greatest(s.day, EXCLUDED.day),
+    days = CASE s.day WHEN EXCLUDED.day THEN s.days | EXCLUDED.days ELSE %(days_kept)s & (
+        row_days(s.days, s.day, s.first_seen, s.last_seen, greatest(s.day, EXCLUDED.day))
+        | days_moved(EXCLUDED.days, greatest(s.day, EXCLUDED.day) - EXCLUDED.day)
+    ) END,
+    flags_now = CASE s.day WHEN EXCLUDED.day THEN s.flags_now | EXCLUDED.flags_now ELSE
+        bits_now(s.flags, s.flags_now, s.flags_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day))
+        | bits_now(
+            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day)
+        ) END,
+    flags_before = CASE s.day WHEN EXCLUDED.day THEN s.flags_before | EXCLUDED.flags_before ELSE
+        bits_before(s.flags, s.flags_now, s.flags_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day))
+        | bits_before(
+            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day)
+        ) END,
+    flags = CASE s.day WHEN EXCLUDED.day THEN s.flags | EXCLUDED.flags ELSE
+        recent_bits(s.flags, s.flags_now, s.flags_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day) / 7)
+        | recent_bits(
+            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day) / 7
+        ) END,
+    targets_now = CASE s.day WHEN EXCLUDED.day THEN s.targets_now | EXCLUDED.targets_now ELSE
+        bits_now(s.targets, s.targets_now, s.targets_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day))
+        | bits_now(
+            EXCLUDED.targets, EXCLUDED.targets_now, EXCLUDED.targets_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day)
+        ) END,
+    targets_before = CASE s.day WHEN EXCLUDED.day THEN s.targets_before | EXCLUDED.targets_before ELSE
+        bits_before(s.targets, s.targets_now, s.targets_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day))
+        | bits_before(
+            EXCLUDED.targets, EXCLUDED.targets_now, EXCLUDED.targets_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day)
+        ) END,
+    targets = CASE s.day WHEN EXCLUDED.day THEN s.targets | EXCLUDED.targets ELSE
+        recent_bits(s.targets, s.targets_now, s.targets_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day) / 7)
+        | recent_bits(
+            EXCLUDED.targets, EXCLUDED.targets_now, EXCLUDED.targets_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day) / 7
+        ) END;
 
 -- name: upsert_activity
 -- An hour that has not begun is a wrong clock's: counted in the current one.
@@ -187,15 +267,16 @@ ON CONFLICT (hour, feed, sensor) DO UPDATE SET
 -- A time of sealing that lies in the future is a wrong clock's and gives way to any.
 -- xmax is 0 in a row that was inserted now, not updated.
 INSERT INTO sensor AS s (
-    name, heard_at, sealed_at, version, counters, spool_depth, drops, new_left, new_left_at
+    name, heard_at, sealed_at, version, counters, spool_depth, drops, addresses,
+    new_left, new_left_at
 )
-SELECT name COLLATE "C", now(), sealed_at, version, counters, spool_depth, drops,
+SELECT name COLLATE "C", now(), sealed_at, version, counters, spool_depth, drops, addresses,
     greatest(%(burst)s - new, 0), now()
 FROM unnest(
     %(names)s::text[], %(sealed_at)s::timestamptz[], %(versions)s::text[],
     %(counters)s::jsonb[], %(depths)s::bigint[], %(drops)s::bigint[],
-    %(new)s::bigint[]
-) AS asked (name, sealed_at, version, counters, spool_depth, drops, new)
+    %(addresses)s::integer[], %(new)s::bigint[]
+) AS asked (name, sealed_at, version, counters, spool_depth, drops, addresses, new)
 ORDER BY 1
 ON CONFLICT (name) DO UPDATE SET
     heard_at = greatest(s.heard_at, EXCLUDED.heard_at),
@@ -209,6 +290,8 @@ ON CONFLICT (name) DO UPDATE SET
         THEN s.spool_depth ELSE EXCLUDED.spool_depth END,
     drops = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
         THEN s.drops ELSE EXCLUDED.drops END,
+    addresses = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
+        THEN s.addresses ELSE EXCLUDED.addresses END,
     -- What it may report now, less what it has reported: EXCLUDED has the burst less that.
     new_left = greatest(0, EXCLUDED.new_left - %(burst)s + least(
         %(burst)s, coalesce(s.new_left, %(burst)s) + greatest(

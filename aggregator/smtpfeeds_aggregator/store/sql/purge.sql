@@ -44,16 +44,17 @@ WHERE s.ip = d.ip AND s.feed = d.feed AND s.sensor = d.sensor;
 -- Of these it is certain that the centre heard of them once, and when; first_seen may have been
 -- lowered since. Where it was heard before that was recorded, the first time that was reported stays.
 WITH cut AS MATERIALIZED (
-    SELECT ip, feed, sensor FROM sighting
+    SELECT ip, feed, sensor, least(coalesce(first_heard, first_seen), last_seen) AS seen
+    FROM sighting
     WHERE ip = ANY(%(ips)s::inet[]) AND sensor = ANY(%(enrolments)s)
       AND (last_heard >= %(since)s OR last_seen >= %(since)s)
     ORDER BY ip, feed, sensor
     FOR UPDATE
 )
 UPDATE sighting AS s
-SET first_seen = least(coalesce(s.first_heard, s.first_seen), s.last_seen),
-    last_seen = least(coalesce(s.first_heard, s.first_seen), s.last_seen),
-    last_heard = s.first_heard, hits = least(s.hits, 1), flags = 0, targets = 0
+SET first_seen = c.seen, last_seen = c.seen, last_heard = s.first_heard, hits = least(s.hits, 1),
+    day = utc_day(c.seen), days = 1, flags = 0, flags_now = 0, flags_before = 0,
+    targets = 0, targets_now = 0, targets_before = 0
 FROM cut AS c WHERE s.ip = c.ip AND s.feed = c.feed AND s.sensor = c.sensor;
 
 -- name: delete_observations
@@ -65,20 +66,29 @@ WHERE o.ip = ANY(%(ips)s::inet[])
   );
 
 -- name: rebuild_observations
--- What the remaining sightings add up to. A data event raises the greet's times, not its hits.
+-- What the remaining sightings add up to, relative to today. A data event raises the greet's times and
+-- days, not its hits and flags.
 UPDATE observation AS o
-SET first_seen = r.first_seen, last_seen = r.last_seen, hits = r.hits, flags = r.flags
+SET first_seen = r.first_seen, last_seen = r.last_seen, hits = r.hits, day = r.day, days = r.days,
+    flags = r.flags_now | r.flags_before, flags_now = r.flags_now, flags_before = r.flags_before
 FROM (
     SELECT s.ip, f.feed, min(s.first_seen) AS first_seen, max(s.last_seen) AS last_seen,
            least(
                coalesce(sum(s.hits) FILTER (WHERE s.feed = f.feed), 0), 4611686018427387903
            )::bigint AS hits,
-           coalesce(bit_or(s.flags) FILTER (WHERE s.feed = f.feed), 0) AS flags
+           t.day, bit_or(row_days(s.days, s.day, s.first_seen, s.last_seen, t.day)) AS days,
+           coalesce(bit_or(bits_now(
+               s.flags, s.flags_now, s.flags_before, s.day, s.last_seen, t.day
+           )) FILTER (WHERE s.feed = f.feed), 0) AS flags_now,
+           coalesce(bit_or(bits_before(
+               s.flags, s.flags_now, s.flags_before, s.day, s.last_seen, t.day
+           )) FILTER (WHERE s.feed = f.feed), 0) AS flags_before
     FROM sighting AS s
     JOIN (VALUES ('smtpgreet', 'smtpgreet'), ('smtpgreet', 'smtpdata'), ('smtpdata', 'smtpdata'))
         AS f (feed, source) ON s.feed = f.source
+    CROSS JOIN (SELECT utc_day(now()) AS day) AS t
     WHERE s.ip = ANY(%(ips)s::inet[])
-    GROUP BY s.ip, f.feed
+    GROUP BY s.ip, f.feed, t.day
 ) AS r
 WHERE o.ip = r.ip AND o.feed = r.feed;
 
