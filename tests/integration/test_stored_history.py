@@ -183,7 +183,9 @@ class Simulation:
         for sensor, each in heard_by:
             for note in each:
                 key = (note.feed, sensor)
-                if note.is_note and key in self.rows:
+                # One that comes with events of its address that have expired goes with them.
+                expired = key in incoming and incoming[key].last_ms < oldest
+                if note.is_note and key in self.rows and not expired:
                     at, flags, _ = note.at(now_ms)[-1]
                     self.rows[key].flags.append((day(min(at, now_ms)), flags))
 
@@ -242,7 +244,7 @@ RETENTIONS = [7, 8, 30, 59, 60, 61, 365, 3650]
 def test_stored_days_and_bits_are_those_of_a_simulation(database: str, table: Table) -> None:
     """Late batches, clocks that are wrong, any order, a purge; nothing is lost or invented."""
 
-    @settings(deadline=None, max_examples=35)
+    @settings(deadline=None, max_examples=35, derandomize=True)
     @given(steps, st.sampled_from(RETENTIONS), st.integers(0, 20), st.integers(-1, 1))
     def check_steps(steps: list[Step], retention_days: int, later: int, folded_on: int) -> None:
         table.run("TRUNCATE observation, sighting, sensor, spool CASCADE")

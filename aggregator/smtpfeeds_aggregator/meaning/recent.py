@@ -1,14 +1,13 @@
 """What is recent of a stored row: the marks of seven days, and two weeks' behaviours. Pure.
 
-The rules of ``smtpfeeds_common.history`` for one row of the database, with what older
-programs wrote: a row of day 0 has the days of its first and last event and flags without
-an age, and one that 0.1.0 wrote to has moved its last_seen and not its day.
-``publish/columns.py`` has them for columns.
+The rules of ``smtpfeeds_common.history`` for one row of the database, whichever version
+has written it. ``publish/columns.py`` has them for columns, the schema's functions for
+statements; a test holds the three together.
 """
 
 from typing import Final
 
-from smtpfeeds_common.history import WEEK_DAYS
+from smtpfeeds_common.history import WEEK_DAYS, History, moved, of_stored, recent_flags
 
 #: Behaviours that have a name.
 FLAG_BITS: Final = 0x7FFF_FFFF
@@ -21,20 +20,15 @@ def recent(
     """The marks (bit n: seen n days ago), and the flags of this epoch week and the one before.
 
     Args:
-        day: the newest day that was folded in, in days since 1970-01-01; 0: none.
+        day: what days and flags are relative to, in days since 1970-01-01; 0: no program later
+            than 0.1.0 has written the row.
         days: bit n: seen on ``day - n``.
-        flags: without an age, of the week of ``day``, and of the week before.
+        flags: all of them, of the week of ``day``, and of the week before.
         last_day: of its last event.
         first_day: of its first event.
         today: the day that counts as today.
     """
-    ever, now, before = flags
-    if day == 0:
-        day, days, now, before = last_day, 1 | 1 << last_day - first_day, ever, 0
-    newest = max(day, last_day)
-    seen = days << newest - day | 1 << newest - last_day
-    seen = seen << today - newest if today > newest else seen
-    oldest = (2 << today - first_day) - 1 if today > first_day else 1
-    weeks = today // WEEK_DAYS - day // WEEK_DAYS
-    kept = now | before if weeks <= 0 else now if weeks == 1 else 0
-    return seen & oldest & _MARKS, kept & FLAG_BITS
+    every, now, before = flags
+    row = of_stored(History(day, days, now, before), every, first_day, last_day)
+    marks = moved(row, today).days >> max(row.day - today, 0)
+    return marks & _MARKS, recent_flags(row, today) & FLAG_BITS

@@ -112,33 +112,30 @@ def _kept(rows: Rows, kind: "np.dtype[Any]", now_s: int) -> Rows:
 def _recent(rows: Rows, last_s: Rows, first_s: Rows, now_s: int) -> tuple[Rows, Rows]:
     """The marks of the past seven days, and the flags of this epoch week and the one before.
 
-    The rules of ``history``, for columns. A row that no program of this version has written
-    (day 0) has the days of its first and last event, and flags without an age.
+    The rules of ``history.of_stored``, for columns.
     """
     today = now_s // _DAY_S
     last_day = last_s.astype(np.int64) // _DAY_S
     first_day = first_s.astype(np.int64) // _DAY_S
-    old = rows["day"] == 0
-    day = np.where(old, last_day, rows["day"])
-    ends = _shifted(np.ones(len(rows), np.uint64), last_day - first_day) | np.uint64(1)
-    days = np.where(old, ends, rows["days"].astype(np.uint64))
-    # A program of 0.1.0 may have moved last_seen and not the days; a note may be of the day after.
-    newest = np.maximum(day, last_day)
-    last = _shifted(np.ones(len(rows), np.uint64), newest - last_day)
-    days = _shifted(days, newest - day) | last
-    days = _shifted(days, today - newest)
-    oldest = _shifted(np.full(len(rows), 2, np.uint64), today - first_day) - np.uint64(1)
+    day = rows["day"].astype(np.int64)
+    one = np.ones(len(rows), np.uint64)
+    days = _shifted(rows["days"].astype(np.uint64) & np.uint64((1 << DAYS_MAX) - 1), last_day - day)
+    days |= one | _shifted(one, last_day - first_day)
+    days &= _shifted(one << np.uint64(1), last_day - first_day) - np.uint64(1)
+    days = _shifted(days, today - last_day)
+    now, before = rows["flags_now"], rows["flags_before"]
     weeks = today // WEEK_DAYS - day // WEEK_DAYS
-    now = np.where(old, rows["flags"], rows["flags_now"])
-    before = np.where(old, 0, rows["flags_before"])
     flags = np.where(weeks <= 0, now | before, np.where(weeks == 1, now, 0))
-    return days & oldest & np.uint64(_MARKS), flags & _FLAG_BITS
+    # Written by a program of 0.1.0 alone.
+    of_last_day = rows["flags"] & ~(now | before)
+    flags |= np.where(today // WEEK_DAYS - last_day // WEEK_DAYS <= 1, of_last_day, 0)
+    return days & np.uint64(_MARKS), flags & _FLAG_BITS
 
 
 def _shifted(bits: Rows, by: Rows) -> Rows:
-    """Shift to the left; what no processor does by itself: past the end nothing is left."""
-    places = np.clip(by, 0, DAYS_MAX)
-    return np.where(by > DAYS_MAX, np.uint64(0), bits << places.astype(np.uint64))
+    """Shift to the left, or right; past the end nothing is left, as no processor does it."""
+    left, right = (np.clip(places, 0, DAYS_MAX).astype(np.uint64) for places in (by, -by))
+    return np.where(np.abs(by) > DAYS_MAX, np.uint64(0), bits << left >> right)
 
 
 @dataclass(frozen=True, slots=True)

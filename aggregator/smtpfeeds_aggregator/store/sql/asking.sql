@@ -28,6 +28,10 @@ CROSS JOIN LATERAL (
       AND (%(until)s::timestamptz IS NULL OR last_seen < %(until)s)
       AND (%(first_since)s::timestamptz IS NULL OR first_seen >= %(first_since)s)
       AND hits >= %(min_hits)s
+      -- Not behaviours alone, which an aggregator of 0.1.0 stores without their event.
+      AND (hits > 0 OR feed = 'smtpgreet' AND EXISTS (
+          SELECT FROM observation AS d WHERE d.ip = every.ip AND d.feed = 'smtpdata' AND d.hits > 0
+      ))
       AND (%(family)s::int IS NULL OR family(ip) = %(family)s)
       AND (%(sensor)s::text IS NULL OR EXISTS (
           SELECT FROM sighting
@@ -52,11 +56,9 @@ CROSS JOIN LATERAL (
            count(*) FILTER (WHERE feed <> o.feed AND is_recent) AS recent_other
     FROM (
         SELECT feed, bool_or(last_seen >= %(window)s) AS is_recent,
-               bit_or(CASE
-                   WHEN day / 7 = %(week)s THEN targets_now | targets_before
-                   WHEN day / 7 = %(week)s - 1 THEN targets_now
-                   WHEN day = 0 THEN targets
-                   ELSE 0 END) AS targets
+               bit_or(recent_bits(
+                       targets, targets_now, targets_before, day, last_seen, %(week)s
+                   )) AS targets
         FROM sighting WHERE ip = o.ip GROUP BY feed, split_part(sensor, '@', 1)
     ) AS seen
 ) AS s
@@ -112,11 +114,9 @@ ORDER BY t.place;
 -- Which sensors saw an address, and how many of their addresses it came to lately.
 SELECT split_part(s.sensor, '@', 1), s.feed, least(sum(s.hits), 4611686018427387903)::bigint,
        min(s.first_seen), max(s.last_seen),
-       bit_count(bit_or(CASE
-           WHEN s.day / 7 = %(week)s THEN s.targets_now | s.targets_before
-           WHEN s.day / 7 = %(week)s - 1 THEN s.targets_now
-           WHEN s.day = 0 THEN s.targets
-           ELSE 0 END)::bit(64))::int,
+       bit_count(bit_or(recent_bits(
+           s.targets, s.targets_now, s.targets_before, s.day, s.last_seen, %(week)s
+       ))::bit(64))::int,
        coalesce(max(n.addresses), 0)
 FROM sighting AS s LEFT JOIN sensor AS n ON n.name = split_part(s.sensor, '@', 1)
 WHERE s.ip = %(ip)s::inet

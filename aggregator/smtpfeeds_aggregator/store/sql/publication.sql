@@ -48,11 +48,9 @@ COPY (
         SELECT ip, feed, count(*) AS sensors, sum(bit_count(targets::bit(64)))::bigint AS targets
         FROM (
             SELECT ip, feed,
-                   CASE
-                       WHEN day / 7 = %(week)s THEN targets_now | targets_before
-                       WHEN day / 7 = %(week)s - 1 THEN targets_now
-                       WHEN day = 0 THEN targets
-                       ELSE 0 END AS targets
+                   recent_bits(
+                       targets, targets_now, targets_before, day, last_seen, %(week)s
+                   ) AS targets
             FROM sighting
             WHERE last_seen >= %(since)s AND sensor <> ALL(ARRAY(
                 SELECT enrolment FROM rotated_enrolment WHERE rotated_at >= %(since)s
@@ -60,11 +58,9 @@ COPY (
               AND (%(only)s::inet[] IS NULL OR ip = ANY(%(only)s::inet[]))
             UNION ALL
             SELECT ip, feed,
-                   bit_or(CASE
-                       WHEN day / 7 = %(week)s THEN targets_now | targets_before
-                       WHEN day / 7 = %(week)s - 1 THEN targets_now
-                       WHEN day = 0 THEN targets
-                       ELSE 0 END)
+                   bit_or(recent_bits(
+                       targets, targets_now, targets_before, day, last_seen, %(week)s
+                   ))
             FROM sighting
             WHERE EXISTS (SELECT FROM rotated_enrolment WHERE rotated_at >= %(since)s)
               AND last_seen >= %(since)s AND sensor = ANY(ARRAY(
@@ -78,6 +74,10 @@ COPY (
     WHERE o.last_seen >= %(since)s
       AND (%(until)s::timestamptz IS NULL OR o.last_seen < %(until)s::timestamptz)
       AND (%(only)s::inet[] IS NULL OR o.ip = ANY(%(only)s::inet[]))
+      -- Not behaviours alone, which an aggregator of 0.1.0 stores without their event.
+      AND (o.hits > 0 OR o.feed = 'smtpgreet' AND EXISTS (
+          SELECT FROM observation AS d WHERE d.ip = o.ip AND d.feed = 'smtpdata' AND d.hits > 0
+      ))
 ) TO STDOUT (FORMAT binary);
 
 -- name: sensors_alive
