@@ -184,7 +184,8 @@ def schema_file() -> str:
 _CLASSES_INTRO: Final = """\
 Every entry of a feed has a class, the codes that decided it, and, where a list of scanners holds the
 address, an actor. The class is one for each address and the same in both feeds. It follows from what the
-address did since it became known here, how many sensors saw it in the past seven days, and lists. The first class of the table that holds is given.
+address did in this epoch week and the one before (weeks that begin on Thursday, 00:00 UTC), how many sensors
+saw it in the past seven days, and lists. The first class of the table that holds is given.
 
 A class describes; it is not a verdict. It never hides a row.
 """

@@ -244,7 +244,7 @@ RETENTIONS = [7, 8, 30, 59, 60, 61, 365, 3650]
 def test_stored_days_and_bits_are_those_of_a_simulation(database: str, table: Table) -> None:
     """Late batches, clocks that are wrong, any order, a purge; nothing is lost or invented."""
 
-    @settings(deadline=None, max_examples=35, derandomize=True)
+    @settings(deadline=None, max_examples=25, derandomize=True)
     @given(steps, st.sampled_from(RETENTIONS), st.integers(0, 20), st.integers(-1, 1))
     def check_steps(steps: list[Step], retention_days: int, later: int, folded_on: int) -> None:
         table.run("TRUNCATE observation, sighting, sensor, spool CASCADE")

@@ -15,6 +15,7 @@ import numpy as np
 
 from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.feeds import FEED_NAMES
+from smtpfeeds_common.history import NEW_FOR
 
 from ..meaning.classes import Judgement
 from ..meaning.words import STEPS
@@ -23,7 +24,7 @@ from .columns import FeedColumns, Numbers, Rows, Window
 from .judgements import Judgements
 
 CHUNK_ROWS: Final = 20_000
-_NEW_S: Final = 24 * 3600
+_NEW_S: Final = int(NEW_FOR.total_seconds())
 _SECONDS: Final = tuple(f"{second:02}" for second in range(60))
 
 

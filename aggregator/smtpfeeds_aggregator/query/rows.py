@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_common.history import NEW_FOR
 
 from ..meaning.classes import HITS_FROM, Evidence, Judgement, Listing, judge
 from ..meaning.listings import is_fresh, listings_of
@@ -16,6 +17,7 @@ from ..meaning.recent import recent
 from ..store.asked import AskedRow, Moment
 
 _DAY_S: Final = 86_400
+_NEW_S: Final = int(NEW_FOR.total_seconds())
 #: Sensors beyond this make no difference to a class.
 _SENSORS: Final = 2
 
@@ -72,7 +74,7 @@ class View:
             asked.targets,
             flags,
             days,
-            asked.first_s > self.moment.now_s - _DAY_S,
+            asked.first_s > self.moment.now_s - _NEW_S,
             asked.asn,
             asked.name,
             self._judgement(asked, flags),
