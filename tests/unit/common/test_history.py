@@ -131,15 +131,19 @@ def test_clamped_visits_are_of_the_day_of_the_clock(visits: list[Visit], today: 
     """But of what is older than the two weeks of the newest visit nothing is known."""
     row = history(visits)
     newest = max(day for day, _, _ in visits)
-    known = [(min(day, today), *bits) for day, *bits in visits if newest - day < DAYS_MAX]
+    known = {min(day, today) for day, _, _ in visits if newest - day < DAYS_MAX}
     if newest <= today:
         assert clamped(row, today) == row
         return
     made = clamped(row, today)
     assert made.day == today
-    assert made.days == sum(1 << back for back in {today - day for day, *_ in known})
-    kept = [visit for visit in visits if newest // 7 - visit[0] // 7 < 2]
-    assert made.flags_now == ored([(min(day, today), *bits) for day, *bits in kept], today // 7, 1)
+    assert made.days == sum(1 << back for back in {today - day for day in known})
+    kept = [
+        (min(day, today), flags, targets)
+        for day, flags, targets in visits
+        if newest // 7 - day // 7 < 2
+    ]
+    assert made.flags_now == ored(kept, today // 7, 1)
     assert recent_flags(made, today) == reduce(int.__or__, (visit[1] for visit in kept))
 
 
