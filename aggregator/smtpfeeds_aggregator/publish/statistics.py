@@ -11,7 +11,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from smtpfeeds_common.addresses import IPv4_BYTES, format_address, pack_address, sort_key
+from smtpfeeds_common.addresses import (
+    IPv4_BYTES,
+    IPv6_BYTES,
+    format_address,
+    pack_address,
+    sort_key,
+)
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
 
@@ -103,7 +109,6 @@ def summarise(
     every_name = sorted(set(labels))
     places = {name: place for place, name in enumerate(every_name)}
     of_name = np.array([places[label] for label in labels] or [0])[of_asn]
-    prefixes, of_prefix = _prefixes(window)
     rows = [
         *_feeds(window, count),
         *count.rows("class", classes, of_class[judgements.which]),
@@ -117,7 +122,7 @@ def summarise(
         ),
         *_top(count.rows("name", every_name, of_name)),
         *_top(count.rows("actor", actors, of_actor[judgements.which])),
-        *_top(count.rows("prefix", prefixes, of_prefix)),
+        *_top(_prefixes(window, count)),
         *count.days(generated),
         *_events(
             "hour", ((f"{hour.astimezone(UTC):%Y-%m-%dT%H:00Z}", f, n) for hour, f, n in hours)
@@ -214,19 +219,26 @@ def _events(by: str, rows: Iterable[tuple[str, str, int]]) -> Iterator[Statistic
         )
 
 
-def _prefixes(window: Window) -> tuple[list[str], Rows]:
-    """The /24s and /48s, and which of them each address is in."""
+def _prefixes(window: Window, count: "_Counting") -> list[Statistic]:
+    """The /24s and /48s with the most addresses; of a million, only these become texts."""
     four, of_four = np.unique(window.ipv4 >> np.uint32(32 - _IPV4_PREFIX), return_inverse=True)
     six, of_six = np.unique(window.high >> np.uint64(64 - _IPV6_PREFIX), return_inverse=True)
+    groups = np.concatenate((of_four, of_six + len(four))).astype(np.intp)
+    sizes = np.bincount(groups, minlength=len(four) + len(six))
+    best = np.argsort(-sizes, kind="stable")[:TOP]
     texts = [
-        f"{format_address((number << 32 - _IPV4_PREFIX).to_bytes(4))}/{_IPV4_PREFIX}"
-        for number in four.tolist()
+        _prefix(int(four[at]), IPv4_BYTES, _IPV4_PREFIX)
+        if at < len(four)
+        else _prefix(int(six[at - len(four)]), IPv6_BYTES, _IPV6_PREFIX)
+        for at in best.tolist()
     ]
-    texts += [
-        f"{format_address((number << 128 - _IPV6_PREFIX).to_bytes(16))}/{_IPV6_PREFIX}"
-        for number in six.tolist()
-    ]
-    return texts, np.concatenate((of_four, of_six + len(four)))
+    places = np.full(len(sizes), -1, np.intp)
+    places[best] = np.arange(len(best))
+    return count.rows("prefix", texts, places[groups])
+
+
+def _prefix(number: int, octets: int, length: int) -> str:
+    return f"{format_address((number << octets * 8 - length).to_bytes(octets))}/{length}"
 
 
 def window_of(entries: Iterable[Entry]) -> tuple[Window, Judgements, dict[int, str]]:
