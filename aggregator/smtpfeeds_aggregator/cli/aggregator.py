@@ -10,6 +10,7 @@ from smtpfeeds_common.config_option import as_option, check_as
 from .clock import accept_clock, clock
 from .dead_letters import dead_letters
 from .options import CONFIG, load
+from .readers import reader
 
 #: A statement of a step may build an index of a very large table, or wait for another `migrate`.
 _STEP_S: Final = 3600.0
@@ -66,3 +67,4 @@ def check_config(config: Path | None, as_user: str) -> None:
 aggregator.add_command(clock)
 aggregator.add_command(accept_clock)
 aggregator.add_command(dead_letters)
+aggregator.add_command(reader)

@@ -1,0 +1,91 @@
+"""`smtpfeeds aggregator reader`: an account for analysts, which reads and never writes."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from smtpfeeds_common.errors import SettingsError
+
+from .database import connected
+from .options import database_options
+
+if TYPE_CHECKING:
+    from ..settings import AggregatorSettings
+
+#: Its owner and group: analysts are put in the group.
+_MODE: Final = 0o640
+
+
+@click.group("reader", short_help="Let a role of the database read, for analysts.")
+def reader() -> None:
+    """Let a role of the database read what is stored, and write nothing: for analysts."""
+
+
+@reader.command("add", short_help="Let a role read.")
+@click.argument("role")
+@click.option(
+    "--write-settings",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a settings file for readers, such as /etc/smtpfeeds/query.toml.",
+)
+@click.option("--reader-dsn", help="The DSN to write into it; without a password.")
+@database_options
+def add(
+    settings: "AggregatorSettings", role: str, file: Path | None, reader_dsn: str | None
+) -> None:
+    """Let ROLE read all tables, those of later versions too.
+
+    The role is made by PostgreSQL's administrator. Where nothing says which settings, `query`,
+    `filter` and `feed` look at /etc/smtpfeeds/aggregator.toml, then at query.toml.
+
+    \b
+    Examples:
+      smtpfeeds aggregator reader add analysts
+      smtpfeeds aggregator reader add analysts --write-settings /etc/smtpfeeds/query.toml \\
+          --reader-dsn "host=db.example.net dbname=smtpfeeds user=analysts"
+    """
+    from ..store.readers import let_read
+
+    if (file is None) != (reader_dsn is None):
+        raise SettingsError("--write-settings and --reader-dsn go together")
+    with connected(settings, write=True) as connection:
+        let_read(connection, role)
+    click.echo(f"{role} may read, and write nothing")
+    if file is not None and reader_dsn is not None:
+        _write(file, reader_dsn)
+        click.echo(f"wrote {file}: let the analysts' group read it")
+
+
+@reader.command("remove", short_help="Let a role read no longer.")
+@click.argument("role")
+@database_options
+def remove(settings: "AggregatorSettings", role: str) -> None:
+    """Let ROLE read no longer.
+
+    \b
+    Example:
+      smtpfeeds aggregator reader remove analysts
+    """
+    from ..store.readers import forbid_reading
+
+    with connected(settings, write=True) as connection:
+        forbid_reading(connection, role)
+    click.echo(f"{role} may no longer read")
+
+
+def _write(file: Path, dsn: str) -> None:
+    """Write the file anew; who may read it, the administrator decides.
+
+    Raises:
+        SettingsError: it is there already, or cannot be written.
+    """
+    quoted = dsn.replace("\\", "\\\\").replace('"', '\\"')
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(f'# For analysts: an account that only reads.\ndsn = "{quoted}"\n')
+    except OSError as exc:
+        raise SettingsError(f"cannot write {file}: {exc.strerror}") from exc
