@@ -12,7 +12,7 @@ BENCH := PYTHONPATH=tests .venv/bin/python tests/benchmarks
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: ## make .venv with everything in it (no root needed)
@@ -74,6 +74,10 @@ acceptance: setup test-programs ## acceptance with the large origin tables: ASN_
 .PHONY: test-debian13
 test-debian13: ## as root: all tests in a fresh Debian 13, with user namespaces and without (40 minutes)
 	deploy/setup/test-debian13.sh
+
+.PHONY: acceptance-two-hosts
+acceptance-two-hosts: setup ## as root: docs/how-to/two-hosts.md on freshly booted machines; SUITE=bookworm
+	PYTHONPATH=tests .venv/bin/python tests/acceptance/fresh_debian.py $(SUITE)
 
 .PHONY: docs
 docs: setup ## the reference pages, from the code

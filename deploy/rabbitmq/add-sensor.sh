@@ -6,6 +6,8 @@
 # The account's name is the sensor's. It may publish to the exchange under its own routing key, and
 # nothing else: read nothing, declare nothing, use no default exchange, speak for no other sensor.
 set -eu
+# What rabbitmqctl prints while it reads a password, "Password:", is no question: it goes to /dev/null.
+# RabbitMQ 4 reads it only where nothing but the name is given: no --quiet here.
 
 VHOST=smtpfeeds
 EXCHANGE=smtpfeeds
@@ -32,11 +34,11 @@ if [ ${#name} -gt 63 ]; then
 fi
 
 if rabbitmqctl --quiet list_users | cut -f1 | grep -qx "$name"; then
-    head -n 1 "$2" | rabbitmqctl change_password "$name"
+    head -n 1 "$2" | rabbitmqctl change_password "$name" >/dev/null
 else
-    head -n 1 "$2" | rabbitmqctl add_user "$name"
+    head -n 1 "$2" | rabbitmqctl add_user "$name" >/dev/null
 fi
 # First what the account may not do: between these two lines it can do nothing at all.
-rabbitmqctl set_topic_permissions --vhost "$VHOST" "$name" "$EXCHANGE" \
+rabbitmqctl --quiet set_topic_permissions --vhost "$VHOST" "$name" "$EXCHANGE" \
     "^observations\.$name\$" "$NOTHING"
-rabbitmqctl set_permissions --vhost "$VHOST" "$name" "$NOTHING" "^$EXCHANGE\$" "$NOTHING"
+rabbitmqctl --quiet set_permissions --vhost "$VHOST" "$name" "$NOTHING" "^$EXCHANGE\$" "$NOTHING"

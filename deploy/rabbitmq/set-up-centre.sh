@@ -17,11 +17,13 @@ if [ $# -ne 1 ] || [ ! -s "$1" ]; then
     exit 2
 fi
 
-rabbitmqctl --quiet list_vhosts name | grep -qx "$VHOST" || rabbitmqctl add_vhost "$VHOST"
+rabbitmqctl --quiet list_vhosts name | grep -qx "$VHOST" || rabbitmqctl --quiet add_vhost "$VHOST"
+# What rabbitmqctl prints of it, "Password:", is no question. RabbitMQ 4 reads it only where nothing but
+# the name is given: no --quiet here.
 # The password goes by standard input: arguments can be read by every user of the host.
 if rabbitmqctl --quiet list_users | cut -f1 | grep -qx "$ACCOUNT"; then
-    head -n 1 "$1" | rabbitmqctl change_password "$ACCOUNT"
+    head -n 1 "$1" | rabbitmqctl change_password "$ACCOUNT" >/dev/null
 else
-    head -n 1 "$1" | rabbitmqctl add_user "$ACCOUNT"
+    head -n 1 "$1" | rabbitmqctl add_user "$ACCOUNT" >/dev/null
 fi
-rabbitmqctl set_permissions --vhost "$VHOST" "$ACCOUNT" "$OWN" "$OWN_AND_DEFAULT" "$OWN"
+rabbitmqctl --quiet set_permissions --vhost "$VHOST" "$ACCOUNT" "$OWN" "$OWN_AND_DEFAULT" "$OWN"

@@ -1,0 +1,334 @@
+"""Follows docs/how-to/two-hosts.md on two freshly booted Debian machines; adds nothing of its own.
+
+    make acceptance-two-hosts SUITE=trixie
+
+As root, with debootstrap and systemd-nspawn. Both machines boot from one new root, each with its
+own layer in memory, and share a network of their own that reaches nothing; commands that install
+packages use this host's network. The page's values stay, but for the broker's name and certificates
+(of an authority made here), origin data, and how often the feeds are published.
+"""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from acceptance.how_to import Block, blocks
+from servers.certificates import Certificates
+
+CHECKOUT = Path(__file__).parents[2]
+PAGE = CHECKOUT / "docs" / "how-to" / "two-hosts.md"
+#: A server as Debian's installer leaves it has these.
+STOCK = "ca-certificates,dbus,iproute2,procps,python3,sudo,systemd,systemd-sysv"
+#: What differs from the page: this site's.
+SITE = {
+    "centre": {
+        "BROKER": "localhost:5671",
+        "BROKER_CA": "/etc/ssl/certs/site.pem",
+        "ORIGIN_TABLE": "/srv/ipasn.dat",
+        "AS_NAMES": "/srv/names.json",
+        "PUBLISH_EVERY_S": "5",
+    },
+    "sensor": {"BROKER": "localhost:5671", "BROKER_CA": "/etc/ssl/certs/site.pem"},
+}
+_NEEDS_PACKAGES = re.compile(r"apt-get|/pip\b")
+_LIMIT_S = 1800
+_EHLO = """\
+import socket
+with socket.create_connection(("127.0.0.1", 25), 10, source_address=("{source}", 0)) as client:
+    assert client.recv(1000).startswith(b"220"), "no banner"
+    client.sendall(b"EHLO client.example\\r\\n")
+    assert client.recv(1000).startswith(b"250"), "no answer"
+"""
+
+
+def make_root(root: Path, suite: str, mirror: str) -> None:
+    """A root of that release, which reaches its packages as this host does."""
+    mirrors = [mirror] if mirror else []
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", f"--include={STOCK}", suite, root, *mirrors],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    for name in ("etc/resolv.conf", "etc/pip.conf", "etc/ssl/certs/ca-certificates.crt"):
+        if Path("/", name).exists():
+            (root / name).unlink(missing_ok=True)
+            (root / name).write_bytes(Path("/", name).read_bytes())
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
+    for file in Path("/etc/apt/apt.conf.d").iterdir():
+        target = root / "etc/apt/apt.conf.d" / file.name
+        if not file.name.startswith("docker") and not target.exists():
+            target.write_bytes(file.read_bytes())
+    subprocess.run(["chroot", root, "apt-get", "update", "--quiet=2"], check=True)
+
+
+@contextmanager
+def network() -> Iterator[str]:
+    """A network namespace that has only loopback."""
+    name = f"smtpfeeds-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        yield f"/run/netns/{name}"
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+class Machine:
+    """A booted machine, and the shell in which the page is followed there."""
+
+    def __init__(self, name: str, root: Path, network_path: str, log: Path) -> None:
+        self.name, self.log = name, log
+        environ = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
+        with log.open("wb") as stream:
+            self._nspawn = subprocess.Popen(
+                [
+                    "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit",
+                    "--volatile=overlay", f"--network-namespace-path={network_path}",
+                    f"--machine={name}", f"--directory={root}", "--console=read-only",
+                ],
+                env=environ, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+            )  # fmt: skip
+        self.environ = {
+            "HOME": "/root", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive",
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        }  # fmt: skip
+        self.cwd = "/root"
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def pid(self) -> int:
+        """The machine's process 1, by its number here."""
+        own = self._nspawn.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        if not children:
+            raise OSError("it has not booted")
+        return int(children[0])
+
+    def inside(self, *command: str, outer_network: bool = False) -> list[str]:
+        """A command line that runs inside."""
+        spaces = ["--mount", "--uts", "--ipc", "--pid", *([] if outer_network else ["--net"])]
+        pairs = [f"{key}={value}" for key, value in self.environ.items()]
+        enter = ["nsenter", f"--target={self.pid}", *spaces, "env", "-i", *pairs]
+        return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', self.cwd, *command]
+
+    def call(self, *command: str, text: str | None = None) -> str:
+        """Run a command to its end; gives what it printed."""
+        return self._end(self.inside(*command), text)
+
+    def _end(self, command: list[str], text: str | None = None) -> str:
+        done = subprocess.run(
+            command, input=text if text is not None else "", capture_output=True, text=True,
+            timeout=_LIMIT_S, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(
+                f"{self.name}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+            )
+        return done.stdout
+
+    def put(self, path: str, content: str) -> None:
+        """Write a file inside."""
+        self.call("sh", "-c", 'mkdir -p "$(dirname "$0")"; cat >"$0"', path, text=content)
+
+    def take(self, path: str, there: "Machine", target: str) -> None:
+        """Bring a file or folder here from another machine."""
+        reading = subprocess.Popen(
+            there.inside("tar", "-C", str(Path(path).parent), "-c", Path(path).name),
+            stdout=subprocess.PIPE,
+        )
+        unpack = f'mkdir -p "{target}" && tar -x --strip-components=1 -C "{target}"'
+        if not there.call("sh", "-c", f'test -d "{path}" && echo folder || true'):
+            unpack = f'tar -xO >"{target}"'
+        subprocess.run(self.inside("sh", "-c", unpack), stdin=reading.stdout, check=True)
+        reading.wait()
+
+    def follow(self, block: Block) -> str:
+        """Run a block to its end, as typed into one shell."""
+        print(f"--- {self.name}\n{block.text}", flush=True)
+        script = f"{block.text}\nenv -0 >/run/environment\n"
+        shell = ("bash", "-euo", "pipefail", "-c", script)
+        needs_packages = bool(_NEEDS_PACKAGES.search(block.text))
+        printed = self._end(self.inside(*shell, outer_network=needs_packages))
+        print(printed, flush=True)
+        pairs = self.call("cat", "/run/environment").rstrip("\0").split("\0")
+        self.environ = dict(pair.split("=", 1) for pair in pairs)
+        return printed
+
+    def ask(self, block: Block) -> str:
+        """What a block's commands print now; one that has no answer yet ends with 1."""
+        asked = subprocess.run(
+            self.inside("bash", "-uc", block.text), capture_output=True, text=True, check=False
+        )
+        return asked.stdout
+
+    def keep_running(self, block: Block, ready: str) -> None:
+        """Start a block's command, and wait for what the page says that it logs."""
+        print(f"--- {self.name} runs\n{block.text}", flush=True)
+        log = self.log.with_suffix(".runs")
+        with log.open("wb") as stream:
+            self._running.append(
+                subprocess.Popen(
+                    self.inside("bash", "-euc", block.text),
+                    stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+                    # A process group of its own, as in a terminal.
+                    start_new_session=True,
+                )
+            )  # fmt: skip
+        wait_for(lambda: ready in log.read_text(errors="replace"), f"{self.name} is {ready}", log)
+
+    def end_what_runs(self) -> None:
+        """End them as Ctrl-C would, also where this was started with that ignored."""
+        for process in self._running:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+        self._running.clear()
+
+    def power_off(self) -> None:
+        """End it at once: nothing of it is kept."""
+        for process in self._running:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        with suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+        self._nspawn.wait()
+
+
+def wait_for(holds: Callable[[], bool], what: str, log: Path | None = None) -> None:
+    """Wait until it holds."""
+    until = time.monotonic() + 180
+    while not holds():
+        if time.monotonic() > until:
+            raise SystemExit(f"not within 3 minutes: {what}\n{log.read_text() if log else ''}")
+        time.sleep(0.5)
+
+
+def boots(machine: Machine) -> bool:
+    """Whether its services are up; a unit that a machine without hardware lacks is no matter."""
+    try:
+        state = subprocess.run(
+            machine.inside("systemctl", "is-system-running"),
+            capture_output=True, text=True, check=False,
+        ).stdout.strip()  # fmt: skip
+    except OSError:
+        return False
+    return state in {"running", "degraded"}
+
+
+def prepare(centre: Machine, sensor: Machine, folder: Path) -> None:
+    """What is the site's: a checkout, certificates, origin data."""
+    certificates = Certificates.make(folder)
+    for machine in (centre, sensor):
+        machine.put("/etc/ssl/certs/site.pem", certificates.authority.read_text())
+    centre.put("/root/centre.pem", certificates.certificate.read_text())
+    centre.put("/root/centre.key", certificates.key.read_text())
+    centre.put("/srv/ipasn.dat", "127.0.0.0/8\t64500\n")
+    centre.put("/srv/names.json", '{"64500": "University of Examples"}')
+    safe = f"safe.directory={CHECKOUT}"
+    archive = subprocess.Popen(
+        ["git", "-c", safe, "-C", CHECKOUT, "archive", "--format=tar", "HEAD"],
+        stdout=subprocess.PIPE,
+    )
+    unpack = centre.inside("sh", "-c", "mkdir smtpfeeds && tar -x -C smtpfeeds")
+    subprocess.run(unpack, stdin=archive.stdout, check=True)
+    archive.wait()
+    centre.cwd = "/root/smtpfeeds"
+
+
+def follow_page(centre: Machine, sensor: Machine) -> None:
+    """Every block of the page, in its order."""
+    machines = {"centre": centre, "sensor": sensor}
+    ready = {"centre": " ready ", "sensor": " listening "}
+    sites = {name: dict(values) for name, values in SITE.items()}
+    checks: list[tuple[Machine, Block]] = []
+    served = False
+    for block in blocks(PAGE):
+        machine = machines[block.place]
+        if block.how == "" and block.place in sites:
+            machine.follow(block)
+            machine.environ |= sites.pop(block.place)
+            if machine is sensor:
+                bring_over(centre, sensor)
+        elif block.how == "runs":
+            machine.keep_running(block, ready[block.place])
+        elif block.how == "check":
+            checks.append((machine, block))
+        elif block.how == "service":
+            if not served:
+                see_it_works(centre, sensor, checks, "127.0.0.11")
+                centre.end_what_runs()
+                sensor.end_what_runs()
+                served = True
+            machine.follow(block)
+        else:
+            machine.follow(block)
+    for machine, unit in ((centre, "smtpfeeds-aggregator"), (sensor, "smtpfeeds-sensor")):
+        active = ("sh", "-c", f"systemctl is-active {unit} || true")
+        wait_for(lambda: machine.call(*active).strip() == "active", f"{unit} is active")  # noqa: B023
+    see_it_works(centre, sensor, checks, "127.0.0.12")
+    wait_for(
+        lambda: "smtpgreet" in centre.call("sh", "-c", "ls /var/lib/smtpfeeds/feeds || true"),
+        "the feeds are published",
+    )
+
+
+def bring_over(centre: Machine, sensor: Machine) -> None:
+    """What the page has brought to the sensor host by hand."""
+    package = sensor.environ["PACKAGE"]
+    name = centre.environ["SENSOR"]
+    sensor.take(centre.environ["PACKAGE"], centre, package)
+    password = f"{centre.environ['SETTINGS']}/{name}.password"
+    sensor.take(password, centre, f"{package}/broker-password")
+    centre.call("rm", password)
+
+
+def see_it_works(
+    centre: Machine, sensor: Machine, checks: list[tuple[Machine, Block]], source: str
+) -> None:
+    """Say EHLO; then the page's checks say so."""
+    sensor.call("python3", "-c", _EHLO.format(source=source))
+    about = next(block for machine, block in checks if machine is centre)
+    wait_for(lambda: source in centre.ask(about), f"the centre knows {source}")
+    for machine, block in checks:
+        machine.follow(block)
+
+
+def main() -> None:
+    """Boot, follow, remove."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("suite", nargs="?", default="trixie")
+    options.add_argument("--mirror", default="", help="where debootstrap fetches packages")
+    options.add_argument("--root", type=Path, help="a root that is there: it is not changed")
+    given = options.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("this needs root: it boots machines")
+    # Its machines end with it, also where it was started in the background.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name, ExitStack() as stack:
+        folder = Path(name)
+        root = given.root or folder / "root"
+        if given.root is None:
+            print(f"making a root of {given.suite} ...", flush=True)
+            make_root(root, given.suite, given.mirror)
+        path = stack.enter_context(network())
+        centre, sensor = (
+            Machine(each, root, path, folder / f"{each}.log") for each in ("centre", "sensor")
+        )
+        for machine in (centre, sensor):
+            stack.callback(machine.power_off)
+            wait_for(partial(boots, machine), f"{machine.name} boots", machine.log)
+        prepare(centre, sensor, folder)
+        follow_page(centre, sensor)
+    print(f"{PAGE.name} is right to the letter on {given.suite}")
+
+
+if __name__ == "__main__":
+    main()
