@@ -79,22 +79,52 @@ MAIL_SERVER_HITS: Final = 50
 #: The least of each range of hits that a rule tells apart.
 HITS_FROM: Final = (0, GUESSES_HITS, MAIL_SERVER_HITS + 1)
 
+# Plain integers: an operation on Flags takes about a microsecond, and a judgement has dozens.
+_ADDRESS_LITERAL: Final = Flags.ADDRESS_LITERAL.value
+_AUTH: Final = Flags.AUTH.value
+_AUTH_AGAIN: Final = Flags.AUTH_AGAIN.value
+_AUTH_RESPONSE: Final = Flags.AUTH_RESPONSE.value
+_BANNER_DELAYED: Final = Flags.BANNER_DELAYED.value
+_BARE_LF: Final = Flags.BARE_LF.value
+_EARLY_TALKER: Final = Flags.EARLY_TALKER.value
+_EXTENSION: Final = Flags.EXTENSION.value
+_FULL_HOST_NAME: Final = Flags.FULL_HOST_NAME.value
+_HELO: Final = Flags.HELO.value
+_LOOSE_PATH: Final = Flags.LOOSE_PATH.value
+_LOWER_CASE: Final = Flags.LOWER_CASE.value
+_MANY_ENVELOPES: Final = Flags.MANY_ENVELOPES.value
+_MANY_RECIPIENTS: Final = Flags.MANY_RECIPIENTS.value
+_MESSAGE: Final = Flags.MESSAGE.value
+_NAMED_SENSOR: Final = Flags.NAMED_SENSOR.value
+_NO_ARGUMENT: Final = Flags.NO_ARGUMENT.value
+_NULL_SENDER: Final = Flags.NULL_SENDER.value
+_PROBED_USERS: Final = Flags.PROBED_USERS.value
+_QUIT: Final = Flags.QUIT.value
+_RECIPIENT: Final = Flags.RECIPIENT.value
+_RELAY_PROBE: Final = Flags.RELAY_PROBE.value
+_ROUTED_RECIPIENT: Final = Flags.ROUTED_RECIPIENT.value
+_SENDER: Final = Flags.SENDER.value
+_SHORT_NAME: Final = Flags.SHORT_NAME.value
+_UNHEEDING: Final = Flags.UNHEEDING.value
+_UNOFFERED: Final = Flags.UNOFFERED.value
+_NAMES: Final = tuple((flag.value, str(flag.name).lower()) for flag in Flags)
+
 #: What a survey does not do: a listed address that does is classed by it.
-_BEYOND_SURVEY: Final = Flags.AUTH | Flags.PROBED_USERS | Flags.MESSAGE | Flags.RELAY_PROBE
+_BEYOND_SURVEY: Final = _AUTH | _PROBED_USERS | _MESSAGE | _RELAY_PROBE
 #: No mail transfer agent of Debian or PyPI that was tried does one of these.
 _NOT_A_MAIL_SERVER: Final = (
-    Flags.BARE_LF
-    | Flags.EARLY_TALKER
-    | Flags.ADDRESS_LITERAL
-    | Flags.NO_ARGUMENT
-    | Flags.NAMED_SENSOR
-    | Flags.UNHEEDING
-    | Flags.SHORT_NAME
-    | Flags.HELO
-    | Flags.LOWER_CASE
-    | Flags.LOOSE_PATH
+    _BARE_LF
+    | _EARLY_TALKER
+    | _ADDRESS_LITERAL
+    | _NO_ARGUMENT
+    | _NAMED_SENSOR
+    | _UNHEEDING
+    | _SHORT_NAME
+    | _HELO
+    | _LOWER_CASE
+    | _LOOSE_PATH
 )
-_MAIL_SERVER: Final = Flags.FULL_HOST_NAME | Flags.QUIT | Flags.EXTENSION
+_MAIL_SERVER: Final = _FULL_HOST_NAME | _QUIT | _EXTENSION
 
 
 def judge(evidence: Evidence) -> Judgement:
@@ -136,23 +166,21 @@ def _list_codes(listings: Sequence[Listing]) -> tuple[str, ...]:
 
 
 def _names(flags: int) -> tuple[str, ...]:
-    return tuple(flag.name.lower() for flag in Flags if flags & flag and flag.name)
+    return tuple(name for bit, name in _NAMES if flags & bit) if flags else ()
 
 
 def _relay_test(evidence: Evidence) -> tuple[str, ...]:
-    return _names(
-        evidence.flags & (Flags.RELAY_PROBE | Flags.MANY_ENVELOPES | Flags.ROUTED_RECIPIENT)
-    )
+    return _names(evidence.flags & (_RELAY_PROBE | _MANY_ENVELOPES | _ROUTED_RECIPIENT))
 
 
 def _password_guess(evidence: Evidence) -> tuple[str, ...]:
     flags = evidence.flags
     why: tuple[str, ...] = ()
-    if flags & Flags.AUTH and flags & Flags.UNOFFERED:
-        why = _names(flags & (Flags.AUTH | Flags.UNOFFERED))
-    if flags & Flags.AUTH_AGAIN:
-        why += _names(Flags.AUTH_AGAIN)
-    if flags & Flags.AUTH_RESPONSE:
+    if flags & _AUTH and flags & _UNOFFERED:
+        why = _names(flags & (_AUTH | _UNOFFERED))
+    if flags & _AUTH_AGAIN:
+        why += _names(_AUTH_AGAIN)
+    if flags & _AUTH_RESPONSE:
         if evidence.sensors >= GUESSES_SENSORS:
             why += ("auth_response", "many_sensors")
         elif evidence.hits >= GUESSES_HITS:
@@ -161,14 +189,14 @@ def _password_guess(evidence: Evidence) -> tuple[str, ...]:
 
 
 def _client(evidence: Evidence) -> tuple[str, ...]:
-    return _names(evidence.flags & Flags.AUTH_RESPONSE)
+    return _names(evidence.flags & _AUTH_RESPONSE)
 
 
 def _user_probe(evidence: Evidence) -> tuple[str, ...]:
     flags = evidence.flags
-    why = _names(flags & Flags.PROBED_USERS)
-    if flags & Flags.MANY_RECIPIENTS and not flags & Flags.MESSAGE:
-        why += _names(Flags.MANY_RECIPIENTS)
+    why = _names(flags & _PROBED_USERS)
+    if flags & _MANY_RECIPIENTS and not flags & _MESSAGE:
+        why += _names(_MANY_RECIPIENTS)
     return why
 
 
@@ -176,7 +204,7 @@ def _behaves_as_mail_server(evidence: Evidence) -> bool:
     """Whether its octets are a mail server's, whatever its breadth."""
     flags = evidence.flags
     return bool(
-        flags & (Flags.MESSAGE | Flags.RECIPIENT)
+        flags & (_MESSAGE | _RECIPIENT)
         and flags & _MAIL_SERVER == _MAIL_SERVER
         and not flags & _NOT_A_MAIL_SERVER
     )
@@ -188,7 +216,7 @@ def _breadth_is_unknown(evidence: Evidence) -> bool:
 
 def _mail_server(evidence: Evidence) -> tuple[str, ...]:
     flags = evidence.flags
-    only_bounces = bool(flags & Flags.NULL_SENDER) and not flags & Flags.SENDER
+    only_bounces = bool(flags & _NULL_SENDER) and not flags & _SENDER
     if (
         _breadth_is_unknown(evidence)
         or not _behaves_as_mail_server(evidence)
@@ -196,18 +224,18 @@ def _mail_server(evidence: Evidence) -> tuple[str, ...]:
         or (evidence.hits > MAIL_SERVER_HITS and not only_bounces)
     ):
         return ()
-    why = _names(flags & (_MAIL_SERVER | Flags.MESSAGE | Flags.RECIPIENT))
+    why = _names(flags & (_MAIL_SERVER | _MESSAGE | _RECIPIENT))
     # Early talk is evidence only where a sensor measured it.
-    measured = ("no_early_talk",) if flags & Flags.BANNER_DELAYED else ()
+    measured = ("no_early_talk",) if flags & _BANNER_DELAYED else ()
     return (*why, *measured, *(("only_bounces",) if only_bounces else ()), "one_sensor")
 
 
 def _delivery(evidence: Evidence) -> tuple[str, ...]:
-    return _names(evidence.flags & Flags.MESSAGE)
+    return _names(evidence.flags & _MESSAGE)
 
 
 def _relay_check(evidence: Evidence) -> tuple[str, ...]:
-    return _names(evidence.flags & Flags.RECIPIENT)
+    return _names(evidence.flags & _RECIPIENT)
 
 
 _RULES: Final[tuple[tuple[Class, Callable[[Evidence], tuple[str, ...]]], ...]] = (
