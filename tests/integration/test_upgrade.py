@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from ingest_support import Table, now_ms, settings_of, until
+from ingest_support import DAY_MS, Table, greet, made_batch, now_ms, settings_of, until
+from ingest_support.storing import apply, ingest_store
 from recorded import FIRST, command_of, environment_of, run_of
 from smtpfeeds_aggregator.service import Service
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.migrations import Migration, check_schema, migrate, migrations
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import SchemaMismatch
+from smtpfeeds_common.history import History, moved, of_stored, recent_flags
 from smtpfeeds_common.spool import Event, Spool
 
 #: A step of some later version, as all of them are: it adds.
@@ -41,11 +43,14 @@ def connection(database: str) -> Iterator[Connection]:
         yield opened
 
 
-def hear(folder: Path, sensor: str, address: str) -> None:
+def hear(folder: Path, sensor: str, address: str, flags: int = 0) -> int:
+    """One greet; when it was."""
+    at_ms = now_ms() - 1000
     spool = Spool(folder / f"{sensor}.spool", sensor=sensor)
-    spool.fold(Event(0, pack_address(address), now_ms() - 1000))
+    spool.fold(Event(0, pack_address(address), at_ms, flags))
     spool.commit()
     spool.close()
+    return at_ms
 
 
 @contextmanager
@@ -94,6 +99,66 @@ def test_aggregator_and_queries_of_the_first_version_go_on_after_an_upgrade(
     assert purged.returncode == 0, purged.stderr
     assert table.hits() == {("192.0.2.1", "smtpgreet"): 1, ("192.0.2.2", "smtpgreet"): 1}
     check_schema(connection)
+
+
+class Heard:
+    """Events of one address: what its row must say, whichever version has written it."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._events: list[tuple[int, int]] = []
+
+    def add(self, at_ms: int, flags: int) -> None:
+        self._events.append((at_ms, flags))
+
+    def a_week_passes(self) -> None:
+        self._events = [(at_ms - 7 * DAY_MS, flags) for at_ms, flags in self._events]
+        for name in ("observation", "sighting"):
+            self._table.run(
+                f"UPDATE {name} SET first_seen = first_seen - interval '7 days',"
+                " last_seen = last_seen - interval '7 days',"
+                " day = CASE day WHEN 0 THEN 0 ELSE day - 7 END"
+            )
+
+    def check(self) -> None:
+        names = "day, days, flags_now, flags_before, flags, first_seen, last_seen"
+        ((day, days, now, before, every, *times),) = self._table(f"SELECT {names} FROM observation")
+        first, last = (int(time.timestamp()) // 86_400 for time in times)
+        row = of_stored(History(day, days, now, before), every, first, last)
+        seen = {last - at_ms // DAY_MS for at_ms, _ in self._events}
+        assert moved(row, row.day).days >> row.day - last == sum(1 << back for back in seen)
+        recent = [flags for at, flags in self._events if last // 7 - at // DAY_MS // 7 < 2]
+        assert recent_flags(row, last) == sum(recent)
+
+
+def test_days_and_behaviours_are_right_while_both_versions_write(
+    database: str, tmp_path: Path, table: Table, connection: Connection
+) -> None:
+    """A row of 0.1.0 is taken over, written by 0.1.0 once more, and taken over again."""
+    spools = tmp_path / "spools"
+    spools.mkdir()
+    config = tmp_path / "aggregator.toml"
+    config.write_text(f'dsn = "{database}"\nbroker = ["spool:{spools}"]\n')
+    run_of(FIRST, "aggregator", "migrate", "--config", str(config))
+    heard = Heard(table)
+    with first_version(config):
+        heard.add(hear(spools, "one", "192.0.2.1", 1), 1)
+        until(lambda: sum(table.hits().values()) == 1, "the first version counts it")
+    migrate(connection)
+    heard.check()
+    store = ingest_store(database)
+    for turn in range(2):
+        heard.a_week_passes()
+        at_ms = now_ms() - 1000
+        apply(store, made_batch(greet("192.0.2.1", at_ms, flags=2 << 2 * turn, days=1)))
+        heard.add(at_ms, 2 << 2 * turn)
+        heard.check()
+        heard.a_week_passes()
+        with first_version(config):
+            heard.add(hear(spools, f"more{turn}", "192.0.2.1", 4 << 2 * turn), 4 << 2 * turn)
+            until(lambda: sum(table.hits().values()) == 3 + 2 * turn, "it goes on")  # noqa: B023
+        heard.check()
+    store.close()
 
 
 def test_schema_of_the_first_version_becomes_that_of_a_fresh_installation(

@@ -114,9 +114,9 @@ ORDER BY t.place;
 -- Which sensors saw an address, and how many of their addresses it came to lately.
 SELECT split_part(s.sensor, '@', 1), s.feed, least(sum(s.hits), 4611686018427387903)::bigint,
        min(s.first_seen), max(s.last_seen),
-       bit_count(bit_or(recent_bits(
+       least(bit_count(bit_or(recent_bits(
            s.targets, s.targets_now, s.targets_before, s.day, s.last_seen, %(week)s
-       ))::bit(64))::int,
+       ))::bit(64)), nullif(max(n.addresses), 0))::int,
        coalesce(max(n.addresses), 0)
 FROM sighting AS s LEFT JOIN sensor AS n ON n.name = split_part(s.sensor, '@', 1)
 WHERE s.ip = %(ip)s::inet
