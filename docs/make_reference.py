@@ -7,6 +7,7 @@ A page is never edited by hand; a test runs the check.
 """
 
 import dataclasses
+import json
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -19,8 +20,10 @@ import msgspec
 from smtpfeeds_aggregator.meaning.words import CLASSES, REASONS
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common import wire
+from smtpfeeds_common.answers import ANSWER
 from smtpfeeds_common.behaviours import MEANINGS, Flags
 from smtpfeeds_common.cli import main as command
+from smtpfeeds_common.columns import json_schema
 from smtpfeeds_common.settings import about
 from smtpfeeds_sensor.settings import SensorSettings
 
@@ -99,7 +102,8 @@ def commands_page() -> str:
         (
             "Exit codes: 0 done or found; 1 nothing found, or the answer is no; 2 wrong use, which "
             "includes the settings; 3 it could not be done: database or broker is away, the "
-            "schema is missing, a file or a package cannot be used. 1 to 3 are said on stderr.\n"
+            "schema is missing, a file or a package cannot be used. 1 to 3 are said on stderr.\n\n"
+            "[answers.schema.json](answers.schema.json) has the fields of each answer in JSON.\n"
         ),
     ]
     for path, found in _walk(("smtpfeeds",), command, click.Context(command)):
@@ -236,7 +240,22 @@ def classes_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def answers_schema() -> str:
+    """JSON Schema of one record of each command's answer, by the command and what it is of."""
+    answers: dict[str, Any] = {}
+    for path, found in _walk(("smtpfeeds",), command, click.Context(command)):
+        for of, columns in getattr(found.callback, ANSWER, {}).items():
+            answers[" ".join(path) + (f": {of}" if of else "")] = json_schema(columns)
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "One record of each command's answer, with --format json or ndjson",
+        "$defs": answers,
+    }
+    return json.dumps(whole, indent=1) + "\n"
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "answers.schema.json": answers_schema,
     "classes.md": classes_page,
     "sensor-settings.md": lambda: settings_page("Settings of the sensor", "sensor", SensorSettings),
     "aggregator-settings.md": lambda: settings_page(

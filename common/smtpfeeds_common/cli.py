@@ -89,6 +89,10 @@ COMMANDS: Final = {
         "",
         "List and write out units, broker scripts and examples.",
     ),
+    "completion": Entry(
+        "smtpfeeds_common.completion:completion", "", "Let the shell complete commands and options."
+    ),
+    "man": Entry("smtpfeeds_common.manual:man", "", "Write manual pages of all commands."),
 }
 
 
@@ -137,6 +141,21 @@ class LazyGroup(click.Group):
         """Write the table of commands without importing one."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> "list[click.shell_completion.CompletionItem]":
+        """The commands that begin so, without importing one; and the options."""
+        from click.shell_completion import CompletionItem
+
+        return [
+            *(
+                CompletionItem(name, help=entry.help)
+                for name, entry in COMMANDS.items()
+                if name.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command line and end with its exit code (see ``command_end``)."""

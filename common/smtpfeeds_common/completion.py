@@ -1,0 +1,58 @@
+"""`smtpfeeds completion`: the shell completes commands and options."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+from .errors import SettingsError
+
+_PROGRAM: Final = "smtpfeeds"
+#: Set by the shell's script; click answers it.
+_VARIABLE: Final = "_SMTPFEEDS_COMPLETE"
+#: Below the user's folder for data or for configuration, where each shell looks by itself.
+_PLACES: Final = {
+    "bash": ("XDG_DATA_HOME", ".local/share", "bash-completion/completions/smtpfeeds"),
+    "zsh": ("XDG_DATA_HOME", ".local/share", "zsh/site-functions/_smtpfeeds"),
+    "fish": ("XDG_CONFIG_HOME", ".config", "fish/completions/smtpfeeds.fish"),
+}
+
+
+@click.command(short_help="Let the shell complete commands and options.")
+@click.argument("shell", type=click.Choice([*_PLACES]))
+@click.option("--install", is_flag=True, help="Write the script where the shell looks for it.")
+@click.pass_context
+def completion(context: click.Context, shell: str, *, install: bool) -> None:
+    """Print the script by which SHELL completes commands and options, or install it.
+
+    \b
+    Examples:
+      smtpfeeds completion bash --install
+      source <(smtpfeeds completion bash)
+    """
+    from click.shell_completion import get_completion_class
+
+    cls = get_completion_class(shell)
+    assert cls is not None
+    script = cls(context.find_root().command, {}, _PROGRAM, _VARIABLE)
+    text = script.source_template % script.source_vars()
+    if not install:
+        click.echo(text)
+        return
+    place = place_of(shell)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text + "\n", encoding="utf-8")
+    except OSError as exc:
+        raise SettingsError(f"cannot write {place}: {exc.strerror}") from exc
+    click.echo(f"wrote {place}; a new shell uses it")
+    if shell == "zsh":
+        click.echo(f"zsh looks there where ~/.zshrc has, before compinit: fpath+=({place.parent})")
+
+
+def place_of(shell: str) -> Path:
+    """Where a shell looks for the script of this user."""
+    variable, usual, below = _PLACES[shell]
+    named = os.environ.get(variable)
+    return (Path(named) if named else Path.home() / usual) / below

@@ -1,0 +1,105 @@
+"""`smtpfeeds man`: manual pages made from the commands' own help."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from . import __version__
+from .errors import SettingsError
+
+_SECTION: Final = "1"
+#: click's mark: the paragraph's lines stay as they are.
+_AS_IT_IS: Final = "\b"
+
+
+@click.command(short_help="Write manual pages of all commands.")
+@click.option(
+    "--output",
+    "output",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder for them, such as /usr/local/share/man/man1.",
+)
+@click.pass_context
+def man(context: click.Context, output: Path) -> None:
+    """Write a manual page for each command that is installed.
+
+    \b
+    Example:
+      smtpfeeds man --output ~/.local/share/man/man1
+    """
+    root = context.find_root()
+    count = 0
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for path, command in walk(("smtpfeeds",), root.command, root):
+            file = output / f"{'-'.join(path)}.{_SECTION}"
+            file.write_text(page(path, command), encoding="utf-8")
+            count += 1
+    except OSError as exc:
+        raise SettingsError(f"cannot write below {output}: {exc.strerror}") from exc
+    click.echo(f"wrote {count} pages to {output}")
+
+
+def walk(
+    path: tuple[str, ...], command: click.Command, context: click.Context
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """A command and all below it; what lacks its packages is left out."""
+    yield path, command
+    if not isinstance(command, click.Group):
+        return
+    for name in command.list_commands(context):
+        try:
+            child = command.get_command(context, name)
+        except click.ClickException:
+            continue
+        if child is not None and not child.hidden:
+            below = click.Context(child, parent=context, info_name=name)
+            yield from walk((*path, name), child, below)
+
+
+def page(path: tuple[str, ...], command: click.Command) -> str:
+    """One page in the macros of man(7)."""
+    context = click.Context(command, info_name=" ".join(path))
+    name = "-".join(path)
+    usage = " ".join(command.collect_usage_pieces(context))
+    lines = [
+        f'.TH "{name.upper()}" "{_SECTION}" "" "smtpfeeds {__version__}" "smtpfeeds"',
+        *(".SH NAME", f"{_text(name)} \\- {_text(command.get_short_help_str(200))}"),
+        *(".SH SYNOPSIS", f".B {_text(' '.join(path))}", _text(usage)),
+        ".SH DESCRIPTION",
+        *_paragraphs(command.help or ""),
+        ".SH OPTIONS",
+    ]
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None:
+            lines += [".TP", f".B {_text(record[0])}", _text(record[1])]
+    if isinstance(command, click.Group):
+        lines.append(".SH COMMANDS")
+        for below in command.list_commands(context):
+            lines += [".TP", f"\\fB{_text(f'{name}-{below}')}\\fR({_SECTION})"]
+    if command.epilog:
+        lines += [".SH EXIT STATUS", *_paragraphs(command.epilog)]
+    return "\n".join(lines) + "\n"
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for part in re.split(r"\n\s*\n", text.strip()):
+        if part.startswith(_AS_IT_IS):
+            yield ".PP"
+            yield ".nf"
+            yield from (_text(line) for line in part.splitlines()[1:])
+            yield ".fi"
+        else:
+            yield ".PP"
+            yield _text(" ".join(part.split()))
+
+
+def _text(text: str) -> str:
+    """A line that holds no request and no escape of roff's."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
