@@ -61,20 +61,28 @@ def lay_out(
         max(len(column.head), min(need, column.least)) if column.least else need
         for column, need in zip(columns, whole, strict=True)
     ]
-    shown = list(range(len(columns)))
-    by_rank = sorted(shown, key=lambda place: (-columns[place].rank, -place))
-    for place in by_rank:
-        if not shed or columns[place].rank == 0 or _total(least[i] for i in shown) <= width:
-            break
-        shown.remove(place)
+    shown = _that_fit(columns, least, width) if shed else list(range(len(columns)))
     widths = {place: least[place] for place in shown}
-    spare = max(0, width - _total(widths.values()))
-    for place in shown:
-        grown = min(spare, whole[place] - widths[place])
-        widths[place] += grown
-        spare -= grown
+    spare = width - _total(widths.values())
+    growing = [place for place in shown if widths[place] < whole[place]]
+    while spare > 0 and growing:
+        for place in growing[:spare]:
+            widths[place] += 1
+            spare -= 1
+        growing = [place for place in growing if widths[place] < whole[place]]
     left_out = tuple(column for place, column in enumerate(columns) if place not in widths)
     return Layout(tuple(columns[i] for i in shown), tuple(widths.values()), left_out)
+
+
+def _that_fit(columns: Sequence[Column], least: Sequence[int], width: int) -> list[int]:
+    """The columns of rank 0, and of the others, by importance, each that still has room."""
+    shown = [place for place, column in enumerate(columns) if column.rank == 0]
+    used = _total(least[place] for place in shown)
+    for place in sorted(range(len(columns)), key=lambda place: columns[place].rank):
+        if columns[place].rank and used + GAP + least[place] <= width:
+            shown.append(place)
+            used += GAP + least[place]
+    return sorted(shown)
 
 
 class Table:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 _KNOWN: Final = (
     Column("class", help="what it is, by its behaviours and lists", colour=class_colour),
-    Column("last_seen", "time", rank=3),
+    Column("last_seen", "time", rank=1),
     Column("days", help="the last 7 days, the oldest first: # seen, . not", rank=4),
-    Column("greet", "integer", "events in smtpgreet", rank=2),
-    Column("data", "integer", "events in smtpdata; null: it is not in it", rank=2),
+    Column("greet", "integer", "events in smtpgreet", rank=3),
+    Column("data", "integer", "events in smtpdata; null: it is not in it", rank=3),
     Column("sensors", "integer", "sensors that saw it", rank=5),
     Column("ASN", "integer", "origin; null where none is known", rank=6),
-    Column("ASname", help="its name", title="AS name", least=10, rank=1),
+    Column("ASname", help="its name", title="AS name", least=10, rank=2),
     Column("actor", help="who runs it, by the lists", least=8, rank=7),
     Column("why", "texts", "the reasons for the class", least=12, rank=8),
     Column("first_seen", "time", rank=9),

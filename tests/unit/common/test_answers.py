@@ -131,9 +131,9 @@ def test_narrow_terminal_shortens_and_then_goes_without_the_least_important() ->
     )
     assert table(80) == (
         [
-            "address                    hits  seen  last seen UTC        name        tags",
-            "192.0.2.1                    12  yes   2026-11-23 15:24:31  =EVIL() ?…  bare_lf…",
-            "2001:db8:1111:22…555:6666     -  no    -                    A name?wi…",
+            "address                 hits  seen  last seen UTC        name          tags",
+            "192.0.2.1                 12  yes   2026-11-23 15:24:31  =EVIL() ?[3…  bare_lf…",
+            "2001:db8:1111:…55:6666     -  no    -                    A name?with…",
         ],
         ["day"],
     )
