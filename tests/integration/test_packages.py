@@ -17,9 +17,14 @@ import pytest
 from smtpfeeds_common.shipped import shipped_file, shipped_names
 
 CHECKOUT = Path(__file__).parents[2]
-NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv*", ".cache", ".*_cache", ".hypothesis", "__pycache__", "demo", "build", "dist"
-)
+#: What is made in a checkout, at its top.
+MADE = (".git", ".venv*", ".cache", ".*_cache", ".hypothesis", "demo", "build", "dist", "site")
+
+
+def not_copied(folder: str, names: list[str]) -> set[str]:
+    """What a copy of the checkout leaves out."""
+    patterns = ("__pycache__", *(MADE if Path(folder) == CHECKOUT else ()))
+    return set(shutil.ignore_patterns(*patterns)(folder, names))
 
 
 def build(tree: Path, into: Path, kind: str, *, umask: int) -> Path:
@@ -45,7 +50,7 @@ def build(tree: Path, into: Path, kind: str, *, umask: int) -> Path:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout: its files have other times and may have other modes."""
     copy = tmp_path_factory.mktemp("packages") / "tree"
-    shutil.copytree(CHECKOUT, copy, ignore=NOT_COPIED, copy_function=shutil.copyfile)
+    shutil.copytree(CHECKOUT, copy, ignore=not_copied, copy_function=shutil.copyfile)
     return copy
 
 
@@ -87,6 +92,7 @@ def test_wheel_has_all_that_is_shipped_and_writes_it_out(
     inside = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     assert inside == set(shipped_names())
     assert any(name.endswith("/LICENSE") for name in names)
+    assert "smtpfeeds_deploy/demo/run.py" in names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "smtpfeeds_common",
         "smtpfeeds_sensor",
