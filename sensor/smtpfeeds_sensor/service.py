@@ -34,7 +34,7 @@ from .delivery.spools import bounds, left_over_spools, spool_path
 from .delivery.thread import DeliveryThread
 from .edge.arriving import Listener
 from .edge.limits import Deadlines, Networks, SourceLimits
-from .edge.listen import Opened, target_bits
+from .edge.listen import Opened
 from .edge.periodic import Periodic
 from .edge.reactor import Reactor
 from .edge.reception import Reception
@@ -105,7 +105,14 @@ class SensorService:
             boot=clock.read().boot,
         )
         clock.compare(self.spool.noted_ms)
-        self.recorder = Recorder(self.spool, reactor, clock, self.count)
+        public = read_public_addresses(settings)
+        self.recorder = Recorder(
+            self.spool,
+            reactor,
+            clock,
+            self.count,
+            addresses=len({public.get(one.local, one.local) for one in opened if one.local}),
+        )
         self.reception = Reception(
             reactor=reactor,
             recorder=self.recorder,
@@ -125,8 +132,7 @@ class SensorService:
                 per_second=settings.max_accepts_per_s,
             ),
             deadlines=Deadlines(),
-            targets=target_bits(one.local for one in opened if one.local is not None),
-            public_addresses=read_public_addresses(settings),
+            public_addresses=public,
             trusted_proxies=Networks(settings.trusted_proxies),
             ignore=Networks(settings.ignore),
             idle_timeout_s=settings.idle_timeout_s,

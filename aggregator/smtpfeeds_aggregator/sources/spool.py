@@ -34,6 +34,8 @@ _WAITING_MAX: Final = 4
 #: Between two looks for spools that are new, gone or replaced.
 _SCAN_S: Final = 1.0
 _BOUNDS_S: Final = 5.0
+#: Between two looks for batches that the sensor has sealed itself, while others wait.
+_LEFT_OVER_S: Final = 10.0
 #: An empty batch shows that a quiet sensor is alive.
 _ALIVE_S: Final = 60.0
 #: A trouble that lasts is logged again this often.
@@ -64,6 +66,7 @@ class _Open:
     #: When it was last sealed from, and when its bound was last kept; None: not yet.
     sealed_s: float | None = None
     bounds_s: float | None = None
+    looked_s: float | None = None
 
 
 class SpoolSource:
@@ -261,11 +264,13 @@ class SpoolSource:
             )
 
     def _deliver_left_over(self, path: Path, opened: _Open) -> None:
-        """Deliver batches that were sealed before and never confirmed."""
-        if opened.waiting:
+        """Deliver batches that were sealed before, or by the sensor at the end of a day."""
+        if opened.waiting and not self._is_due(opened.looked_s, _LEFT_OVER_S):
             return
+        opened.looked_s = self._monotonic()
         for batch in opened.sealer.waiting(_WAITING_MAX):
-            self._deliver(path, opened, batch)
+            if (batch.spool, batch.seq) not in opened.waiting:
+                self._deliver(path, opened, batch)
 
     def _seal(self, path: Path, opened: _Open) -> None:
         if not self._is_due(opened.sealed_s, self._seal_interval_s):

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
-from ..addresses import format_address
 from ..clock import Reading
 from ..errors import SpoolError, WireError
-from ..feeds import FEEDS
-from ..wire import MAX_ROWS, Batch, HourCount, Observation, PrefixOverflow, decode, encode
+from ..wire import MAX_ROWS, Batch, decode
+from .batches import SealedBatch, depth, insert, next_name, seal_rows
 from .bounds import Dropped, Keeper, advance_age
 from .dating import date_rows
 from .file import connect, inode, reading, take_lock, transaction
@@ -25,19 +24,9 @@ from .layout import (
     get_meta,
     noted_bounds,
     set_json,
-    set_meta,
 )
 
 _WAITING: Final = "confirmed_ms IS NULL AND set_aside IS NULL"
-
-
-class SealedBatch(NamedTuple):
-    """A batch as it is sent: known by (spool, seq), its body never changes."""
-
-    spool: str
-    seq: int
-    sealed_ms: int
-    body: bytes
 
 
 class Sealer:
@@ -111,79 +100,12 @@ class Sealer:
             return None
         date_rows(self._db, self.path, now)
         with transaction(self._db, self.path):
-            rows = self._take("observation", "ip", most_rows)
-            hours = self._take("activity", "hour_ms", most_rows)
-            overflow = self._take("overflow", "prefix", most_rows)
-            if not (rows or hours or overflow or empty):
-                return None
-            depth = self.depth() if len(rows) == most_rows else 0
-            return self._insert(self._batch(now.utc_ms, depth, rows, hours, overflow))
-
-    def _take(self, table: str, key: str, limit: int) -> list[tuple[Any, ...]]:
-        rows = self._db.execute(
-            f"SELECT * FROM {table} ORDER BY feed, {key} LIMIT ?",  # noqa: S608 - own names
-            (limit,),
-        ).fetchall()
-        if not rows:
-            # SQLite writes and syncs a page for an empty table too, each second of a quiet sensor.
-            return rows
-        if len(rows) < limit:
-            self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
-        else:
-            self._db.executemany(
-                f"DELETE FROM {table} WHERE feed = ? AND {key} = ?",  # noqa: S608 - own names
-                [(row[0], row[1]) for row in rows],
-            )
-        return rows
-
-    def _next_name(self) -> tuple[str, int]:
-        """The name of one more batch of this opening; used up with the transaction."""
-        spool, seq = str(get_meta(self._db, "uuid")), int(get_meta(self._db, "next_seq"))
-        set_meta(self._db, "next_seq", seq + 1)
-        return spool, seq
-
-    def _batch(
-        self,
-        sealed_ms: int,
-        depth: int,
-        rows: list[tuple[Any, ...]],
-        hours: list[tuple[Any, ...]],
-        overflow: list[tuple[Any, ...]],
-    ) -> Batch:
-        state = get_json(self._db, "state")
-        spool, seq = self._next_name()
-        return Batch(
-            spool=UUID(spool),
-            seq=seq,
-            sensor=self.sensor,
-            sealed_ms=sealed_ms,
-            version=state.get("version", ""),
-            depth=depth,
-            drops=int(get_meta(self._db, "drops", 0)),
-            counters=state.get("counters", {}),
-            observations=[
-                Observation(FEEDS[feed].name, format_address(ip), first, last, hits, flags, targets)
-                for feed, ip, first, last, hits, flags, targets in rows
-            ],
-            hours=[HourCount(FEEDS[feed].name, hour, events) for feed, hour, events in hours],
-            overflows=[
-                PrefixOverflow(FEEDS[feed].name, f"{format_address(prefix)}/64", first, last, hits)
-                for feed, prefix, first, last, hits in overflow
-            ],
-        )
-
-    def _insert(self, batch: Batch) -> SealedBatch:
-        sealed = SealedBatch(str(batch.spool), batch.seq, batch.sealed_ms, encode(batch))
-        self._db.execute(
-            "INSERT INTO batch VALUES (?,?,?,?,?,NULL,NULL)",
-            (*sealed[:3], sum(row.hits for row in batch.observations), sealed.body),
-        )
-        return sealed
+            return seal_rows(self._db, self.sensor, now.utc_ms, most_rows=most_rows, empty=empty)
 
     def depth(self) -> int:
         """Addresses waiting to be sealed."""
         with reading(self.path):
-            return int(self._db.execute("SELECT count(*) FROM observation").fetchone()[0])
+            return depth(self._db)
 
     def has_more(self, rows: int = MAX_ROWS) -> bool:
         """Whether so many rows of a kind wait to be sealed."""
@@ -276,8 +198,8 @@ class Sealer:
                 return 0
             self._db.execute("DELETE FROM batch WHERE spool = ? AND seq = ?", (spool, seq))
             for half in halves:
-                new_spool, new_seq = self._next_name()
-                self._insert(msgspec.structs.replace(half, spool=UUID(new_spool), seq=new_seq))
+                new_spool, new_seq = next_name(self._db)
+                insert(self._db, msgspec.structs.replace(half, spool=UUID(new_spool), seq=new_seq))
         return max(map(_rows, halves))
 
     def give_up_replay(self, spool: str, seq: int) -> None:

@@ -11,9 +11,11 @@ from typing import Any, Final
 from ..addresses import IPv6_BYTES, prefix64
 from ..clock import Reading
 from ..errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolUnwritable
+from ..wire import MAX_ROWS
 from .admission import PrefixAdmission
+from .batches import seal_rows
 from .file import Connection, file_access, inode, take_lock, transaction
-from .fold import HOUR_MS, MINUTE_MS, Bounds, Event, Fold
+from .fold import DAY_MS, HOUR_MS, MINUTE_MS, Bounds, Event, Fold
 from .layout import ADD_META, set_json
 from .place import open_or_make, quarantine
 
@@ -32,6 +34,8 @@ INSERT INTO overflow VALUES (?,?,?,?,?) ON CONFLICT (feed, prefix) DO UPDATE SET
     first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
     hits = hits + excluded.hits
 """
+#: Whether a row is of a day before.
+OLDER: Final = "SELECT 1 FROM observation WHERE last_ms < ? LIMIT 1"
 FOLD_UNDATED: Final = """
 INSERT INTO undated_observation VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (boot, feed, ip) DO UPDATE SET
     first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
@@ -70,6 +74,12 @@ class Spool:
         self.path, self.sensor, self.boot = path, sensor, boot
         self.bounds = bounds or Bounds()
         self._dated, self._undated = Fold(HOUR_MS), Fold(MINUTE_MS)
+        #: What is not written yet of the day before.
+        self._day_before = Fold(HOUR_MS)
+        #: When the day ends whose rows are in the file and in memory; 0: not known yet.
+        self._day_ends_ms = 0
+        #: When a day began whose predecessor's rows are to be sealed; None: none is.
+        self._day_began_ms: int | None = None
         self._admission = PrefixAdmission(self.bounds.per_prefix64, self.bounds.prefixes64)
         self._lock: Any = None
         self._db: Connection | None = None
@@ -131,6 +141,8 @@ class Spool:
     def fold(self, event: Event) -> bool:
         """Take one event in memory; ``commit`` writes it. False where a bound dropped its row."""
         feed, ip, at_ms, flags, target, dated = event
+        if dated and at_ms >= self._day_ends_ms:
+            self._begin_utc_day(at_ms)
         fold = self._dated if dated else self._undated
         bucket = (feed, at_ms - at_ms % fold.bucket_ms)
         fold.buckets[bucket] = fold.buckets.get(bucket, 0) + 1
@@ -147,7 +159,7 @@ class Spool:
             return True
         if len(ip) == IPv6_BYTES and not self._admission.admits(ip):
             return self._fold_overflow(fold, feed, prefix64(ip), at_ms)
-        if len(self._dated.rows) + len(self._undated.rows) >= self.bounds.memory_rows:
+        if self._rows_in_memory() >= self.bounds.memory_rows:
             return self._drop()
         fold.rows[key] = [at_ms, at_ms, 1, flags, bit]
         return True
@@ -165,8 +177,22 @@ class Spool:
             return
         if len(event.ip) == IPv6_BYTES and not self._admission.has(event.ip):
             return
-        if len(self._dated.rows) + len(self._undated.rows) < self.bounds.memory_rows:
+        if self._rows_in_memory() < self.bounds.memory_rows:
             fold.rows[event.feed, event.ip] = [event.at_ms, event.at_ms, 0, flags, 0]
+
+    def _begin_utc_day(self, at_ms: int) -> None:
+        """An event of a later day: what is there is sealed apart, so that a row lies in one day.
+
+        Behaviours of one week then never pass for the next one's. Where the file could not be
+        written for a whole day, two days fold together.
+        """
+        self._day_ends_ms = (at_ms // DAY_MS + 1) * DAY_MS
+        self._day_began_ms = at_ms
+        if self._day_before.is_empty:
+            self._day_before, self._dated = self._dated, Fold(HOUR_MS)
+
+    def _rows_in_memory(self) -> int:
+        return len(self._dated.rows) + len(self._undated.rows) + len(self._day_before.rows)
 
     def _fold_overflow(self, fold: Fold, feed: int, prefix: bytes, at_ms: int) -> bool:
         row = fold.overflow.get((feed, prefix))
@@ -190,7 +216,7 @@ class Spool:
     @property
     def unwritten(self) -> int:
         """Events folded in memory and not yet in the file."""
-        return self._dated.events + self._undated.events
+        return self._dated.events + self._undated.events + self._day_before.events
 
     # The file
 
@@ -203,11 +229,13 @@ class Spool:
             SpoolDamaged: SQLite calls the file malformed: ``replace`` it.
         """
         db = self._opened()
+        if self._day_began_ms is not None:
+            self._end_day(db, self._day_began_ms)
         if self._dated.is_empty and self._undated.is_empty:
             return
         with transaction(db, self.path):
             if not self._dated.is_empty:
-                self._write_dated(db)
+                self._write_dated(db, self._dated)
             if not self._undated.is_empty:
                 self._write_undated(db)
             if self._dropped_unwritten:
@@ -216,8 +244,21 @@ class Spool:
         self._undated.clear()
         self._dropped_unwritten = 0
 
-    def _write_dated(self, db: Connection) -> None:
-        fold = self._dated
+    def _end_day(self, db: Connection, now_ms: int) -> None:
+        """Write what is left of a day, and seal all of it, as durably as the deliverer seals."""
+        db.execute("PRAGMA synchronous=FULL")
+        try:
+            with transaction(db, self.path):
+                self._write_dated(db, self._day_before)
+                old = db.execute(OLDER, (now_ms - now_ms % DAY_MS,)).fetchone()
+                while old and seal_rows(db, self.sensor, now_ms, most_rows=MAX_ROWS):
+                    pass
+        finally:
+            db.execute("PRAGMA synchronous=NORMAL")
+        self._day_before.clear()
+        self._day_began_ms = None
+
+    def _write_dated(self, db: Connection, fold: Fold) -> None:
         db.executemany(FOLD, [(*key, *row) for key, row in fold.rows.items()])
         db.executemany(COUNT, [(*key, n) for key, n in fold.buckets.items()])
         if fold.overflow:
@@ -235,6 +276,7 @@ class Spool:
         *,
         version: str,
         counters: dict[str, int],
+        addresses: int = 0,
         client_ms: int | None = None,
         doubt: str = "",
     ) -> None:
@@ -244,6 +286,7 @@ class Spool:
             reading: the clocks now.
             version: the sensor's version.
             counters: its counters, by name.
+            addresses: how many addresses it listens on; 0: not known.
             client_ms: when the last client connected, UTC; None: not since the start.
             doubt: why the wall clock is in doubt, or nothing.
 
@@ -259,6 +302,7 @@ class Spool:
         state = {
             "version": version,
             "counters": counters,
+            "addresses": addresses,
             "noted_ms": self.noted_ms,
             "client_ms": client_ms,
             "doubt": doubt,

@@ -76,6 +76,7 @@ class EventSpool(Protocol):
         *,
         version: str,
         counters: dict[str, int],
+        addresses: int = 0,
         client_ms: int | None = None,
         doubt: str = "",
     ) -> None:
@@ -104,10 +105,25 @@ class Recorder:
     """Between the connections and the spool; all calls from the reactor's thread."""
 
     def __init__(
-        self, spool: EventSpool, timer: Timer, clock: Clock, count: MutableMapping[str, int]
+        self,
+        spool: EventSpool,
+        timer: Timer,
+        clock: Clock,
+        count: MutableMapping[str, int],
+        *,
+        addresses: int = 0,
     ) -> None:
-        """Begin with the spool's file, or in memory where there is none yet."""
+        """Begin with the spool's file, or in memory where there is none yet.
+
+        Args:
+            spool: where events go.
+            timer: the reactor's timers.
+            clock: dates events.
+            count: the sensor's counters.
+            addresses: on how many the sensor listens; 0: not known.
+        """
         self._spool, self._timer, self._clock, self._count = spool, timer, clock, count
+        self._addresses = addresses
         self._holders: list[Holder] = []
         #: Whether a commit will come; and whether that can wait, for only notes need it.
         self._is_scheduled = self._is_for_notes = False
@@ -256,6 +272,7 @@ class Recorder:
             self._clock.read(),
             version=version,
             counters=dict(self._count),
+            addresses=self._addresses,
             client_ms=client_ms,
             doubt=self._clock.doubt,
         )

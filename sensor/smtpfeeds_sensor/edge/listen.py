@@ -7,6 +7,7 @@ alone. Each socket's own address is known, or None for a wildcard.
 """
 
 import errno
+import hashlib
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
-from smtpfeeds_common.addresses import format_address, pack_address, sort_key
+from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.errors import AddressError, SettingsError
 from smtpfeeds_common.host_port import HostPort, parse_host_port
 
@@ -114,10 +115,13 @@ def _systemd(text: str, passed: int | None) -> list[Place]:
     return [Place("", 0, number) for number in wanted]
 
 
-def target_bits(places: Iterable[bytes]) -> dict[bytes, int]:
-    """The bit of ``targets`` for each local address: its place in the sorted list, modulo 64."""
-    ordered = sorted(set(places), key=sort_key)
-    return {local: index % 64 for index, local in enumerate(ordered)}
+def target_bit(packed: bytes) -> int:
+    """The bit of ``targets`` for a sensor's own address, 0 to 63, the same at every start.
+
+    BLAKE2b with a digest of 8 octets, read as a little-endian number, modulo 64. It does not
+    depend on a sensor's other addresses, so a list that grows moves no bit.
+    """
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") % 64
 
 
 def has_ipv6() -> bool:

@@ -1,6 +1,5 @@
 """What all connections of a sensor share: limits, replies, counters, the recorder."""
 
-import zlib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
@@ -12,6 +11,7 @@ from ..smtp.dialogue import Rules
 from ..smtp.names import SensorNames
 from ..smtp.personas import Persona, Personas
 from .limits import Deadlines, Networks, SourceLimits
+from .listen import target_bit
 
 if TYPE_CHECKING:
     # In a sensor without STARTTLS it is not even installed.
@@ -42,8 +42,6 @@ class Reception:
     count: MutableMapping[str, int]
     limits: SourceLimits
     deadlines: Deadlines
-    #: Bit of ``targets`` by packed local address.
-    targets: Mapping[bytes, int] = field(default_factory=dict)
     #: What clients dial, by packed local address, where a NAT lies between.
     public_addresses: Mapping[bytes, bytes] = field(default_factory=dict)
     trusted_proxies: Networks = field(default_factory=lambda: Networks(()))
@@ -61,12 +59,18 @@ class Reception:
     open: "set[Open]" = field(default_factory=set)
     #: Counters that nobody reads, for monitors and a proxy's own checks.
     uncounted: MutableMapping[str, int] = field(default_factory=new_counters)
+    _targets: dict[bytes, int] = field(default_factory=dict)
     _names: dict[bytes, SensorNames] = field(default_factory=dict)
 
     def target(self, local: bytes) -> int:
-        """The bit for a local address: its place in the list, or a stable hash."""
-        bit = self.targets.get(local)
-        return zlib.crc32(local) % 64 if bit is None else bit
+        """The bit of ``targets`` for a local address, by the address that clients dial."""
+        bit = self._targets.get(local)
+        if bit is None:
+            if len(self._targets) >= MAX_NAMES:
+                self._targets.clear()
+            bit = target_bit(self.public_addresses.get(local, local))
+            self._targets[local] = bit
+        return bit
 
     def names(self, local: bytes, persona: Persona) -> SensorNames:
         """What a client that dialled this local address may call the sensor."""

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from smtpfeeds_common.errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolInUse, SpoolUnwritable
 from smtpfeeds_common.spool import Bounds, Event, Sealer, Spool, place, read_status
 from smtpfeeds_common.spool.place import MOST_QUARANTINED, quarantine, quarantined
-from smtpfeeds_common.wire import decode
+from smtpfeeds_common.wire import Batch, decode
 from spool_support import at
 
 NOW = 1_795_000_000_000
@@ -36,6 +37,90 @@ def query(path: Path, sql: str) -> list[tuple[object, ...]]:
         return db.execute(sql).fetchall()
     finally:
         db.close()
+
+
+def sealed(path: Path) -> list[Batch]:
+    """The batches in the file, in their order."""
+    return [decode(body).batch for (body,) in query(path, "SELECT body FROM batch ORDER BY seq")]  # type: ignore[arg-type]  # octets, by the table
+
+
+def test_rows_of_a_day_are_sealed_when_the_next_begins(path: Path) -> None:
+    """No row holds behaviours of two weeks, whoever delivers, and however late."""
+    midnight = NOW - NOW % (24 * HOUR) + 24 * HOUR
+    spool = opened(path)
+    spool.fold(Event(0, IP, midnight - 5, 1, 0))
+    spool.commit()
+    spool.fold(Event(0, IP, midnight - 1, 2, 1))
+    spool.fold(Event(0, IP, midnight, 4, 2))
+    spool.note(Event(0, IP, midnight), 8)
+    assert spool.unwritten == 2
+    spool.commit()
+    assert spool.unwritten == 0
+    spool.fold(Event(0, IP, midnight + 1, 16, 3))
+    spool.commit()
+    spool.close()
+    (batch,) = sealed(path)
+    (row,) = batch.observations
+    assert (row.first_ms, row.last_ms, row.hits) == (midnight - 5, midnight - 1, 2)
+    assert (row.flags, row.targets, row.days) == (1 | 2, 0b11, 1)
+    assert [hour.events for hour in batch.hours] == [2]
+    assert query(path, "SELECT * FROM observation") == [
+        (0, IP, midnight, midnight + 1, 2, 4 | 8 | 16, 0b1100)
+    ]
+    # The deliverer takes it up as any other.
+    sealer = Sealer(path)
+    assert [(each.spool, each.seq) for each in sealer.waiting()] == [(str(batch.spool), 1)]
+    later = sealer.seal(at(midnight + 9))
+    sealer.close()
+    assert later is not None
+    assert [each.days for each in decode(later.body).batch.observations] == [1]
+
+
+def test_rows_that_a_stopped_sensor_left_are_sealed_by_the_first_event_of_a_later_day(
+    path: Path,
+) -> None:
+    spool = opened(path)
+    spool.fold(Event(0, IP, NOW, 1))
+    spool.commit()
+    spool.close()
+    for later, rows in ((1, 0), (24 * HOUR, 1)):
+        spool = opened(path)
+        spool.fold(Event(0, IP, NOW + later, 2))
+        spool.commit()
+        spool.close()
+        assert len(sealed(path)) == rows
+    assert [row.flags for row in sealed(path)[0].observations] == [3]
+
+
+def test_events_of_two_days_that_could_not_be_written_fold_and_both_days_are_known(
+    path: Path,
+) -> None:
+    spool = opened(path)
+    for day in (0, 1, 2):
+        spool.fold(Event(0, IP, NOW + day * 24 * HOUR))
+    spool.commit()
+    spool.close()
+    sealer = Sealer(path)
+    last = sealer.seal(at(NOW + 48 * HOUR + 1))
+    sealer.close()
+    assert last is not None
+    days = [row.days for batch in [*sealed(path)] for row in batch.observations]
+    assert days == [1, 0b11]
+
+
+def test_a_note_alone_tells_no_day(path: Path) -> None:
+    spool = opened(path)
+    spool.note(Event(0, IP, NOW), 8)
+    spool.commit()
+    spool.note_state(at(NOW), version="9", counters={}, addresses=7)
+    spool.close()
+    sealer = Sealer(path)
+    batch = sealer.seal(at(NOW + 1))
+    sealer.close()
+    assert batch is not None
+    (row,) = decode(batch.body).batch.observations
+    assert (row.hits, row.days, row.flags) == (0, 0, 8)
+    assert decode(batch.body).batch.addresses == 7
 
 
 def test_repeats_fold_into_one_row(path: Path) -> None:
@@ -271,9 +356,13 @@ def test_addresses_of_one_prefix64_are_bounded_a_day(path: Path) -> None:
     spool.fold(Event(0, prefix + (99).to_bytes(8), NOW + 24 * HOUR))
     spool.commit()
     spool.close()
-    assert query(path, "SELECT feed, count(*) FROM observation GROUP BY feed") == [(0, 5), (1, 1)]
-    assert query(path, "SELECT prefix, hits FROM overflow") == [(prefix + bytes(8), 6)]
-    assert query(path, "SELECT sum(events) FROM activity") == [(12,)]
+    assert query(path, "SELECT count(*) FROM observation") == [(1,)]
+    # What was left of the first day is sealed.
+    (batch,) = sealed(path)
+    assert Counter(row.feed for row in batch.observations) == {"smtpgreet": 4, "smtpdata": 1}
+    assert [(row.prefix, row.hits) for row in batch.overflows] == [("2001:db8:0:1::/64", 6)]
+    assert sum(hour.events for hour in batch.hours) == 11
+    assert query(path, "SELECT sum(events) FROM activity") == [(1,)]
 
 
 def test_newer_layout_is_not_touched(path: Path) -> None:

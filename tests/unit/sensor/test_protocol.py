@@ -18,6 +18,7 @@ from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.edge.arriving import NEW, Listener
 from smtpfeeds_sensor.edge.connection import Connection
 from smtpfeeds_sensor.edge.limits import Deadlines, Networks, SourceLimits
+from smtpfeeds_sensor.edge.listen import target_bit
 from smtpfeeds_sensor.edge.reception import Reception
 from smtpfeeds_sensor.edge.sending import unsent_bytes
 from smtpfeeds_sensor.smtp.dialogue import Rules
@@ -142,7 +143,6 @@ class Set:
             "rules": Rules(drain=True, max_content_bytes=1000),
             "limits": SourceLimits(per_source=2, per_second=100),
             "deadlines": Deadlines(),
-            "targets": {LOCAL: 7},
         }
         self.reception = Reception(
             reactor=self.clock,
@@ -174,7 +174,7 @@ def test_reply_to_an_event_waits_for_the_commit_and_others_do_not() -> None:
     assert transport.sent.endswith(b"221 2.0.0 Bye\r\n")
     assert transport.end == "closed"
     flags = Flags.FULL_HOST_NAME | Flags.UNHEEDING
-    assert parts.recorder.events == [(0, pack_address("198.51.100.1"), flags, 7)]
+    assert parts.recorder.events == [(0, pack_address("198.51.100.1"), flags, target_bit(LOCAL))]
 
 
 def test_client_gone_before_the_commit_still_counts() -> None:

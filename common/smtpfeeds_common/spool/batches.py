@@ -1,0 +1,131 @@
+"""Rows become numbered batches, inside a transaction of either side.
+
+The deliverer seals what is new, again and again; the sensor seals what is left of a day when the
+next one begins, so that the rows of a batch lie in one UTC day.
+"""
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from ..addresses import format_address
+from ..feeds import FEEDS
+from ..history import DAYS_MAX
+from ..wire import Batch, HourCount, Observation, PrefixOverflow, encode
+from .file import Connection
+from .fold import DAY_MS
+from .layout import get_json, get_meta, set_meta
+
+
+class SealedBatch(NamedTuple):
+    """A batch as it is sent: known by (spool, seq), its body never changes."""
+
+    spool: str
+    seq: int
+    sealed_ms: int
+    body: bytes
+
+
+def seal_rows(
+    db: Connection, sensor: str, sealed_ms: int, *, most_rows: int, empty: bool = False
+) -> SealedBatch | None:
+    """Move rows into a new batch; the caller's transaction holds it.
+
+    Args:
+        db: the open file.
+        sensor: whose spool it is.
+        sealed_ms: the time now, UTC.
+        most_rows: of each kind.
+        empty: make a batch also of nothing.
+
+    Returns:
+        The batch, or None where there was nothing to seal.
+    """
+    rows = _take(db, "observation", "ip", most_rows)
+    hours = _take(db, "activity", "hour_ms", most_rows)
+    overflow = _take(db, "overflow", "prefix", most_rows)
+    if not (rows or hours or overflow or empty):
+        return None
+    spool, seq = next_name(db)
+    state = get_json(db, "state")
+    return insert(
+        db,
+        Batch(
+            spool=UUID(spool),
+            seq=seq,
+            sensor=sensor,
+            sealed_ms=sealed_ms,
+            version=state.get("version", ""),
+            depth=depth(db) if len(rows) == most_rows else 0,
+            drops=int(get_meta(db, "drops", 0)),
+            counters=state.get("counters", {}),
+            addresses=state.get("addresses", 0),
+            observations=[
+                Observation(
+                    FEEDS[feed].name,
+                    format_address(ip),
+                    first,
+                    last,
+                    hits,
+                    flags,
+                    targets,
+                    days_of(first, last) if hits else 0,
+                )
+                for feed, ip, first, last, hits, flags, targets in rows
+            ],
+            hours=[HourCount(FEEDS[feed].name, hour, events) for feed, hour, events in hours],
+            overflows=[
+                PrefixOverflow(FEEDS[feed].name, f"{format_address(prefix)}/64", first, last, hits)
+                for feed, prefix, first, last, hits in overflow
+            ],
+        ),
+    )
+
+
+def days_of(first_ms: int, last_ms: int) -> int:
+    """The days of a row: bit n is n UTC days before that of ``last_ms``.
+
+    A row lies in one day, but where its clock was set, was in doubt, or its file could not be
+    written for a day: then the first day and the last are known.
+    """
+    back = last_ms // DAY_MS - first_ms // DAY_MS
+    return 1 | 1 << back if 0 < back < DAYS_MAX else 1
+
+
+def next_name(db: Connection) -> tuple[str, int]:
+    """The name of one more batch of this opening; used up with the transaction."""
+    spool, seq = str(get_meta(db, "uuid")), int(get_meta(db, "next_seq"))
+    set_meta(db, "next_seq", seq + 1)
+    return spool, seq
+
+
+def insert(db: Connection, batch: Batch) -> SealedBatch:
+    """Put a batch into the file."""
+    sealed = SealedBatch(str(batch.spool), batch.seq, batch.sealed_ms, encode(batch))
+    db.execute(
+        "INSERT INTO batch VALUES (?,?,?,?,?,NULL,NULL)",
+        (*sealed[:3], sum(row.hits for row in batch.observations), sealed.body),
+    )
+    return sealed
+
+
+def depth(db: Connection) -> int:
+    """Addresses waiting to be sealed."""
+    return int(db.execute("SELECT count(*) FROM observation").fetchone()[0])
+
+
+def _take(db: Connection, table: str, key: str, limit: int) -> list[tuple[Any, ...]]:
+    rows = db.execute(
+        f"SELECT * FROM {table} ORDER BY feed, {key} LIMIT ?",  # noqa: S608 - own names
+        (limit,),
+    ).fetchall()
+    if not rows:
+        # SQLite writes and syncs a page for an empty table too, each second of a quiet sensor.
+        return rows
+    if len(rows) < limit:
+        db.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
+    else:
+        db.executemany(
+            f"DELETE FROM {table} WHERE feed = ? AND {key} = ?",  # noqa: S608 - own names
+            [(row[0], row[1]) for row in rows],
+        )
+    return rows
