@@ -23,7 +23,9 @@ import pytest
 from sensor_support import Client, SensorProcess, memory_bytes, running, settle, started
 from servers.certificates import Certificates
 from servers.processes import free_port, wait_until
+from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.behaviours import Flags
+from smtpfeeds_sensor.edge.listen import target_bit
 
 #: Where this and its helpers are, for a child that needs them.
 TESTS = Path(__file__).parent.parent
@@ -56,6 +58,11 @@ def wrapped(client: Client) -> ssl.SSLSocket:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context.wrap_socket(client.socket)
+
+
+def target(address: str) -> int:
+    """The bit of a sensor's own address in ``targets``."""
+    return 1 << target_bit(pack_address(address))
 
 
 def in_tls(client: Client) -> ssl.SSLSocket:
@@ -91,10 +98,9 @@ def test_ipv4_and_ipv6_side_by_side_each_with_its_address(sensor: SensorProcess)
         assert (four.reply(), six.reply()) == (220, 220)
         assert (four.say(b"HELO x\n"), six.say(b"HELO x\r\n")) == (250, 250)
     rows = sensor.rows()
-    # Targets: places in the sorted list of listen addresses.
     helo = Flags.HELO | Flags.SHORT_NAME
-    assert rows["smtpgreet", "127.0.0.1"] == (1, helo | Flags.BARE_LF, 1 << 0)
-    assert rows["smtpgreet", "::1"] == (1, helo, 1 << 2)
+    assert rows["smtpgreet", "127.0.0.1"] == (1, helo | Flags.BARE_LF, target("127.0.0.1"))
+    assert rows["smtpgreet", "::1"] == (1, helo, target("::1"))
 
 
 def test_proxy_header_in_two_segments(sensor: SensorProcess) -> None:
@@ -408,10 +414,11 @@ def test_hundreds_of_addresses_from_a_prefix_and_the_wildcard(tmp_path: Path) ->
     port = free_port()
     with running(tmp_path, listen=["127.0.4.0/24:0", f"*:{port}"]) as sensor:
         assert len(sensor.addresses) == 258
+        dialled = sensor.place(77)[0]
         with sensor.connect(77) as client:
             assert client.reply() == 220
             client.say(b"EHLO x\r\n")
-        assert sensor.rows()["smtpgreet", "127.0.0.1"][2] == 1 << (77 % 64)
+        assert sensor.rows()["smtpgreet", "127.0.0.1"][2] == target(dialled)
         for host in ("127.0.9.1", "::1"):
             with Client((host, port)) as client:
                 assert client.reply() == 220
