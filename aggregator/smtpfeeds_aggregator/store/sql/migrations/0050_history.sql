@@ -1,17 +1,15 @@
 -- oldest reader: 0.1.0
 -- oldest writer: 0.1.0
 
--- Bits that age. `day` is the newest UTC day (since 1970-01-01) that this version folded into a
--- row; days, flags and targets are relative to it and to its epoch week. 0: no program of this
--- version has written the row, and its days are those of first_seen and last_seen.
+-- Bits that age. Days, flags and targets are relative to `day` (since 1970-01-01, UTC) and to its epoch
+-- week: the day of the last write, to which a row is moved first. 0: no program of this version has
+-- written the row, and its days are those of first_seen and last_seen.
 -- A program of 0.1.0 moves last_seen and not `day`: a reader sets that day itself.
 ALTER TABLE observation
     ADD COLUMN day integer NOT NULL DEFAULT 0,
     ADD COLUMN days bigint NOT NULL DEFAULT 0,
     ADD COLUMN flags_now bigint NOT NULL DEFAULT 0,
-    ADD COLUMN flags_before bigint NOT NULL DEFAULT 0,
-    -- Whose scanner it is by the lists that the last publication used; NULL: no scanner's.
-    ADD COLUMN actor text;
+    ADD COLUMN flags_before bigint NOT NULL DEFAULT 0;
 
 ALTER TABLE sighting
     ADD COLUMN day integer NOT NULL DEFAULT 0,
