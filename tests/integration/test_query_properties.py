@@ -16,7 +16,6 @@ from publish_support import Info, Origins
 from servers.postgres import PostgresServer
 from smtpfeeds_aggregator.meaning.lists.model import AddressList, parse_prefix
 from smtpfeeds_aggregator.meaning.lists.table import ListTable
-from smtpfeeds_aggregator.meaning.recent import recent
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.query.find import Asker, Wanted
 from smtpfeeds_aggregator.query.rows import FeedRow
@@ -29,7 +28,6 @@ from smtpfeeds_aggregator.store.listed import store_lists
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.cli import main
 from smtpfeeds_common.feeds import FEED_NAMES
-from smtpfeeds_common.history import DAYS_MAX, History, fold, masked, moved, recent_flags
 
 NAMES = {1: "Alpha Net", 2: "Beta Net, Inc", 3: "ALPHABET"}
 LISTED = ("9.0.0.0/28", "9.0.0.3/32", "2620:fe::/126")
@@ -197,35 +195,6 @@ def test_any_mixture_of_terms_gives_what_a_loop_gives(
     assert answers == [
         (each.text, len({row.ip for row in candidates if belongs(row, each)})) for each in terms
     ]
-
-
-days = st.integers(20_000, 20_100)
-
-
-@given(
-    last=days, before=st.integers(0, 90), day=st.integers(-3, 1), old=st.booleans(),
-    bits=st.integers(0, (1 << DAYS_MAX) - 1), later=st.integers(0, 40),
-    flags=st.tuples(*[st.integers(0, (1 << 29) - 1)] * 3),
-)  # fmt: skip
-def test_recent_is_what_history_says(
-    last: int,
-    before: int,
-    day: int,
-    old: bool,
-    bits: int,
-    later: int,
-    flags: tuple[int, int, int],
-) -> None:
-    stored_day = 0 if old else last + day
-    today = max(last, stored_day) + later
-    marks, kept = recent(stored_day, bits, flags, last, last - before, today)
-    if old:
-        history = History(last, masked(0, last, last - before, DAYS_MAX), flags[0])
-    else:
-        history = fold(History(stored_day, bits, flags[1], flags[2]), History(last, 1))
-    oldest = min(today - (last - before), 6)
-    assert marks == moved(history, today).days & (1 << oldest + 1) - 1
-    assert kept == recent_flags(history, today)
 
 
 def test_packed_order_is_the_servers(connection: Connection) -> None:
