@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -701,3 +702,24 @@ def test_reader_that_takes_the_first_line_is_no_error(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
+
+
+def test_ctrl_c_ends_a_question_that_waits_without_a_traceback(
+    dsn: str, connection: Connection
+) -> None:
+    """The server is in the middle of a statement, which it would be for a minute."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
+    )
+    program = [sys.executable, "-m", "smtpfeeds_common.cli", "query", "192.0.2.1", "--dsn", dsn]
+    with (
+        connect(AggregatorSettings(dsn=dsn), "watch", autocommit=True) as watch,
+        connection.transaction(),
+    ):
+        connection.execute("LOCK TABLE observation IN ACCESS EXCLUSIVE MODE")
+        asking_now = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while watch.execute(waiting, (database_name(dsn),)).fetchone() == (0,):
+            assert asking_now.poll() is None
+        asking_now.send_signal(signal.SIGINT)
+        output = asking_now.communicate(timeout=60)
+    assert (asking_now.returncode, output) == (130, (b"", b""))
