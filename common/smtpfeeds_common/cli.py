@@ -9,13 +9,16 @@ and its line of help are in one table here.
 import importlib
 import sys
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from . import __version__
 from .command_end import complain, end_at_once, ended_by_output, flush, unexpected, wrong_use
 from .errors import FAILED, SmtpfeedsError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +145,7 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
-    def shell_complete(
-        self, ctx: click.Context, incomplete: str
-    ) -> "list[click.shell_completion.CompletionItem]":
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         """The commands that begin so, without importing one; and the options."""
         from click.shell_completion import CompletionItem
 

@@ -46,7 +46,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride] # no other one makes it
 
     def do_GET(self) -> None:
         path = self.server.folder / self.path.lstrip("/")

@@ -67,7 +67,7 @@ class PlainQuads:
             | (_number_before(digits, second) << 16)
             | (_number_before(digits, last) << 8)
             | _number_behind(digits, last)
-        )
+        ).astype(np.uint32, copy=False)
         near = np.flatnonzero(self._upper[numbers >> 16])
         where = np.searchsorted(self._quads, numbers[near])
         where[where == len(self._quads)] = 0
