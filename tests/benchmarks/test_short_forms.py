@@ -25,7 +25,7 @@ FIGURES = {
         "swap_stall_ms", "reannotate_rows_per_s",
     },
     "bench_small_host.py": {
-        "start_mib_plain", "start_mib_tls", "start_s_plain", "connection_kib_tls",
+        "start_mib_plain", "start_mib_tls", "start_s_plain",
         "idle_cpu_percent_plain", "attack_mib_plain", "honest_counted_plain",
     },
     "bench_query.py": {
