@@ -34,7 +34,7 @@ from .delivery.spools import bounds, left_over_spools, spool_path
 from .delivery.thread import DeliveryThread
 from .edge.arriving import Listener
 from .edge.limits import Deadlines, Networks, SourceLimits
-from .edge.listen import Opened
+from .edge.listen import Opened, count_addresses
 from .edge.periodic import Periodic
 from .edge.reactor import Reactor
 from .edge.reception import Reception
@@ -111,7 +111,7 @@ class SensorService:
             reactor,
             clock,
             self.count,
-            addresses=len({public.get(one.local, one.local) for one in opened if one.local}),
+            addresses=count_addresses([one.local for one in opened], public),
         )
         self.reception = Reception(
             reactor=reactor,

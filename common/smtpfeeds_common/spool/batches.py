@@ -45,6 +45,31 @@ def seal_rows(
     overflow = _take(db, "overflow", "prefix", most_rows)
     if not (rows or hours or overflow or empty):
         return None
+    return seal_as(
+        db,
+        sensor,
+        sealed_ms,
+        [observation_of(row) for row in rows],
+        [HourCount(FEEDS[feed].name, hour, events) for feed, hour, events in hours],
+        [
+            PrefixOverflow(FEEDS[feed].name, f"{format_address(prefix)}/64", first, last, hits)
+            for feed, prefix, first, last, hits in overflow
+        ],
+        still_waiting=depth(db) if len(rows) == most_rows else 0,
+    )
+
+
+def seal_as(
+    db: Connection,
+    sensor: str,
+    sealed_ms: int,
+    observations: list[Observation],
+    hours: list[HourCount],
+    overflows: list[PrefixOverflow],
+    *,
+    still_waiting: int = 0,
+) -> SealedBatch:
+    """Put rows of the message into a new batch, under the spool's next name."""
     spool, seq = next_name(db)
     state = get_json(db, "state")
     return insert(
@@ -55,29 +80,29 @@ def seal_rows(
             sensor=sensor,
             sealed_ms=sealed_ms,
             version=state.get("version", ""),
-            depth=depth(db) if len(rows) == most_rows else 0,
+            depth=still_waiting,
             drops=int(get_meta(db, "drops", 0)),
             counters=state.get("counters", {}),
             addresses=state.get("addresses", 0),
-            observations=[
-                Observation(
-                    FEEDS[feed].name,
-                    format_address(ip),
-                    first,
-                    last,
-                    hits,
-                    flags,
-                    targets,
-                    days_of(first, last) if hits else 0,
-                )
-                for feed, ip, first, last, hits, flags, targets in rows
-            ],
-            hours=[HourCount(FEEDS[feed].name, hour, events) for feed, hour, events in hours],
-            overflows=[
-                PrefixOverflow(FEEDS[feed].name, f"{format_address(prefix)}/64", first, last, hits)
-                for feed, prefix, first, last, hits in overflow
-            ],
+            observations=observations,
+            hours=hours,
+            overflows=overflows,
         ),
+    )
+
+
+def observation_of(row: tuple[Any, ...]) -> Observation:
+    """A row of the table ``observation`` as one of the message."""
+    feed, ip, first_ms, last_ms, hits, flags, targets = row
+    return Observation(
+        FEEDS[feed].name,
+        format_address(ip),
+        first_ms,
+        last_ms,
+        hits,
+        flags,
+        targets,
+        days_of(first_ms, last_ms) if hits else 0,
     )
 
 

@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 from ..addresses import IPv4_BYTES, IPv6_BYTES, pack_address
 from ..errors import AddressError, SpoolError, WireError
 from ..feeds import FEED_NAMES
-from ..wire import MS_MAX, MS_MIN, Batch, decode
+from ..wire import MAX_ROWS, MS_MAX, MS_MIN, Batch, Observation, decode
+from .batches import observation_of, seal_as
 from .file import PAGE_BYTES, Connection, connect, reading, take_lock, transaction
 from .layout import add_tables, check_layout, get_json, get_meta, noted_bounds, set_json
 from .left_behind import (
@@ -27,10 +28,9 @@ from .left_behind import (
     opened,
     sensor_of,
 )
-from .write import COUNT, COUNT_UNDATED, FOLD, FOLD_UNDATED, OVERFLOW, OVERFLOW_UNDATED
+from .write import COUNT, COUNT_UNDATED, FOLD_UNDATED, OVERFLOW, OVERFLOW_UNDATED
 
 _FOLDS: Final = {
-    "observation": FOLD,
     "activity": COUNT,
     "overflow": OVERFLOW,
     "undated_observation": FOLD_UNDATED,
@@ -59,7 +59,7 @@ def deliver_quarantined(source: Path, target: Path) -> Taken:
     """Have what can be read of a quarantined file delivered from a spool of the same sensor.
 
     Batches that were never confirmed go out under their own names; rows that were never sealed are
-    folded in. The file is deleted then.
+    sealed. The file is deleted then.
 
     Raises:
         SpoolError: it is another sensor's, nothing can be read, or there is no room for it.
@@ -70,9 +70,9 @@ def deliver_quarantined(source: Path, target: Path) -> Taken:
 def convert(source: Path, target: Path, *, sealed: bool) -> Taken:
     """Make the events of another sensor's spool those of the sensor of ``target``.
 
-    Rows that were never sealed are folded in. Of batches that were sealed it is not known whether
+    Rows that were never sealed are sealed. Of batches that were sealed it is not known whether
     they have arrived: they stay, to be delivered by their own account, unless ``sealed`` asks that
-    their rows are folded in too; these may count twice. The file is deleted when nothing is left.
+    their rows are sealed anew; these may count twice. The file is deleted when nothing is left.
 
     Raises:
         SpoolError: a program has it, nothing can be read, or there is no room for it.
@@ -81,7 +81,7 @@ def convert(source: Path, target: Path, *, sealed: bool) -> Taken:
         for suffix in () if is_quarantined(source) else LOCKS:
             lock = take_lock(source.with_suffix(suffix), f"spool {source} is in use")
             locks.enter_context(lock)
-        return _take(source, target, _fold_batch if sealed else None, may_be_anothers=True)
+        return _take(source, target, _seal_batch_anew if sealed else None, may_be_anothers=True)
 
 
 def _take(
@@ -143,16 +143,8 @@ def _copy(
     old: Connection, source: Path, db: Connection, owner: str, take_batch: _TakeBatch | None
 ) -> Taken:
     reader = Reader()
-    rows = batches = events = left = spoiled = 0
-    for table in ROW_TABLES:
-        for row in reader.read(old, source, table):
-            if not _is_sound(table, row):
-                spoiled += 1
-                continue
-            db.execute(_FOLDS[table], row)
-            if table.endswith("observation"):
-                rows += 1
-                events += row[-3]
+    batches = left = 0
+    rows, events, spoiled = _copy_rows(reader, old, source, db, owner)
     for row in reader.waiting(old, source):
         if take_batch is None:
             left += 1
@@ -165,6 +157,36 @@ def _copy(
     if trouble and not rows and not batches:
         raise SpoolError(f"nothing of {source} can be read: {trouble}")
     return Taken(rows, batches, events, left, trouble)
+
+
+def _copy_rows(
+    reader: Reader, old: Connection, source: Path, db: Connection, owner: str
+) -> tuple[int, int, int]:
+    """Take over what was never sealed; gives its addresses, its events, and rows that are spoiled.
+
+    Rows whose time is known are sealed as they are: folded with those of another day they would
+    lose their own.
+    """
+    rows = events = spoiled = 0
+    unsealed: list[Observation] = []
+    for table in ROW_TABLES:
+        for row in reader.read(old, source, table):
+            if not _is_sound(table, row):
+                spoiled += 1
+                continue
+            if table.endswith("observation"):
+                rows += 1
+                events += row[-3]
+            if table in _FOLDS:
+                db.execute(_FOLDS[table], row)
+                continue
+            unsealed.append(observation_of(row))
+            if len(unsealed) == MAX_ROWS:
+                _seal(db, owner, unsealed)
+                unsealed = []
+    if unsealed:
+        _seal(db, owner, unsealed)
+    return rows, events, spoiled
 
 
 def _is_sound(table: str, row: tuple[Any, ...]) -> bool:
@@ -211,42 +233,26 @@ def _take_batch(db: Connection, owner: str, row: tuple[Any, ...]) -> int | None:
     return events
 
 
-def _fold_batch(db: Connection, _: str, row: tuple[Any, ...]) -> int | None:
-    """The rows of a batch, to be sealed anew."""
+def _seal_batch_anew(db: Connection, owner: str, row: tuple[Any, ...]) -> int | None:
+    """The rows of a batch, under a new name."""
     batch = _read(None, row)
     if batch is None:
         return None
     try:
-        rows = [
-            (
-                FEED_NAMES.index(each.feed),
-                pack_address(each.ip),
-                each.first_ms,
-                each.last_ms,
-                each.hits,
-                each.flags,
-                each.targets,
-            )
-            for each in batch.observations
-        ]
-        prefixes = [
-            (
-                FEED_NAMES.index(each.feed),
-                pack_address(each.prefix.removesuffix("/64")),
-                each.first_ms,
-                each.last_ms,
-                each.hits,
-            )
-            for each in batch.overflows
-        ]
+        for each in batch.observations:
+            pack_address(each.ip)
+        for prefix in batch.overflows:
+            pack_address(prefix.prefix.removesuffix("/64"))
     except AddressError:
         return None
-    db.executemany(FOLD, rows)
-    db.executemany(OVERFLOW, prefixes)
-    db.executemany(
-        COUNT, [(FEED_NAMES.index(each.feed), each.hour_ms, each.events) for each in batch.hours]
-    )
+    seal_as(db, owner, batch.sealed_ms, batch.observations, batch.hours, batch.overflows)
     return sum(each.hits for each in batch.observations)
+
+
+def _seal(db: Connection, owner: str, rows: list[Observation]) -> None:
+    """Seal rows, at the sensor's last known time."""
+    noted_ms = get_json(db, "state").get("noted_ms") or 0
+    seal_as(db, owner, max(noted_ms, *(row.last_ms for row in rows)), rows, [], [])
 
 
 # Batches that are held in a spool of this sensor

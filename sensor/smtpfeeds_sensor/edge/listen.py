@@ -124,6 +124,18 @@ def target_bit(packed: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") % 64
 
 
+def count_addresses(places: Sequence[bytes | None], public: Mapping[bytes, bytes]) -> int:
+    """How many addresses clients can dial; 0 where a wildcard makes that unknown.
+
+    Args:
+        places: the packed address of each listening socket; None: a wildcard.
+        public: the address that clients dial, by the local one, behind NAT.
+    """
+    if None in places:
+        return len(set(public.values()))
+    return len({public.get(place, place) for place in places if place is not None})
+
+
 def has_ipv6() -> bool:
     """Whether this kernel knows IPv6 at all."""
     try:

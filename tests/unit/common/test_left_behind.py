@@ -108,7 +108,8 @@ def test_quarantined_file_is_delivered_batches_under_their_names_and_rows_once(o
     taken = deliver_quarantined(old, own)
     assert (taken.rows, taken.batches, taken.events) == (62, 1, 102)
     with contextlib.closing(Sealer(own)) as sealer:
-        assert sealer.waiting() == [batch]
+        assert batch in sealer.waiting()
+        assert len(sealer.waiting()) == 2
     merged = expected(range(100)) | expected(range(1000, 1010))
     assert hits(own) == merged | {("smtpgreet", "2001::"): 2}
     assert find_left_behind(own.parent, "s") == []
@@ -292,3 +293,34 @@ def test_held_batches_are_sent_again_or_dropped(own: Path) -> None:
 
 def _sealed(batch: SealedBatch) -> set[tuple[str, str]]:
     return {(row.feed, row.ip) for row in decode(batch.body).batch.observations}
+
+
+@pytest.mark.parametrize("how", ["quarantined", "another's", "another's, sealed"])
+def test_what_is_taken_over_keeps_its_days_and_their_behaviours(tmp_path: Path, how: str) -> None:
+    """An address of three weeks ago is not given this week's behaviours, nor the other way."""
+    then, now = 1_795_000_000_000, 1_795_000_000_000 + 21 * 24 * 3_600_000
+    own, ip = tmp_path / "s.spool", bytes([192, 0, 2, 1])
+    source = own if how == "quarantined" else tmp_path / "old.spool"
+    for path, at_ms, flags in ((source, then, 1), (own, now, 4)):
+        if path == own and source == own and at_ms == now:
+            source = quarantined_file(own)
+        spool = Spool(path, sensor=path.stem)
+        spool.fold(Event(0, ip, at_ms, flags))
+        spool.commit()
+        spool.close()
+        if at_ms == then and how == "another's, sealed":
+            with contextlib.closing(Sealer(path)) as sealer:
+                sealer.seal(at(then + 1))
+    if how == "quarantined":
+        deliver_quarantined(source, own)
+    else:
+        convert(source, own, sealed=how == "another's, sealed")
+    with contextlib.closing(Sealer(own)) as sealer:
+        sealer.seal(at(now + 1))
+        bodies = [decode(batch.body).batch for batch in sealer.waiting()]
+    rows = [
+        (batch.sensor, row.last_ms, row.hits, row.flags, row.days)
+        for batch in bodies
+        for row in batch.observations
+    ]
+    assert sorted(rows) == [("s", then, 1, 1, 1), ("s", now, 1, 4, 1)]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from recorded import FIRST, environment_of
 from smtpfeeds_common.errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolInUse, SpoolUnwritable
 from smtpfeeds_common.spool import Bounds, Event, Sealer, Spool, place, read_status
 from smtpfeeds_common.spool.place import MOST_QUARANTINED, quarantine, quarantined
@@ -567,3 +568,34 @@ def test_notes_are_bounded(path: Path) -> None:
     spool.commit()
     assert (len(query(path, "SELECT * FROM observation")), spool.drops) == (2, 0)
     spool.close()
+
+
+def test_the_first_version_reads_our_messages(path: Path) -> None:
+    """A sensor of this version delivers to an aggregator of 0.1.0: no row is refused."""
+    spool = opened(path)
+    spool.note_state(at(NOW), version="9", counters={}, addresses=7)
+    for day in (0, 1, 9):
+        spool.fold(Event(0, IP, NOW + day * 24 * HOUR, 1 << 28, 63))
+    spool.commit()
+    spool.close()
+    sealer = Sealer(path)
+    sealer.seal(at(NOW + 10 * 24 * HOUR))
+    bodies = [batch.body for batch in sealer.waiting()]
+    sealer.close()
+    read = (
+        "import sys; from smtpfeeds_common.wire import decode;"
+        "batch, refused = decode(sys.stdin.buffer.read());"
+        "print(len(refused), *((row.hits, row.flags, row.targets) for row in batch.observations))"
+    )
+    theirs = [
+        subprocess.run(
+            [sys.executable, "-c", read],
+            env=environment_of(FIRST),
+            input=body,
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout.decode()
+        for body in bodies
+    ]
+    assert theirs == [f"0 ({hits}, {1 << 28}, {-(1 << 63)})\n" for hits in (1, 2)]

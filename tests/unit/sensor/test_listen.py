@@ -6,7 +6,7 @@ import pytest
 
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import SettingsError
-from smtpfeeds_sensor.edge.listen import parse_listen, passed_sockets, target_bit
+from smtpfeeds_sensor.edge.listen import count_addresses, parse_listen, passed_sockets, target_bit
 
 
 def shown(*texts: str) -> list[str]:
@@ -52,3 +52,12 @@ def test_bit_of_a_target_depends_on_its_address_alone() -> None:
     # A /26 has 64 addresses: they share bits by chance alone, not by the form of a checksum.
     block = {target_bit(pack_address(f"192.0.2.{n}")) for n in range(64)}
     assert len(block) > 32
+
+
+def test_addresses_are_counted_as_clients_dial_them() -> None:
+    one, two, public = (pack_address(f"192.0.2.{n}") for n in (1, 2, 3))
+    assert count_addresses([one, two, one], {}) == 2
+    assert count_addresses([one, two], {one: public, two: public}) == 1
+    # How many a wildcard stands for is not known, unless the public ones are listed.
+    assert count_addresses([None, one], {}) == 0
+    assert count_addresses([None], {one: public, two: pack_address("192.0.2.4")}) == 2
