@@ -60,6 +60,11 @@ COMMANDS: Final = {
     "sensors": Entry(
         "smtpfeeds_aggregator.cli.sensors:sensors", "aggregator", "List and purge sensors."
     ),
+    "fleet": Entry(
+        "smtpfeeds_aggregator.cli.fleet_ca:fleet",
+        "aggregator",
+        "Look after the fleet's certificate authority.",
+    ),
     "publish": Entry(
         "smtpfeeds_aggregator.cli.publish:publish",
         "aggregator",

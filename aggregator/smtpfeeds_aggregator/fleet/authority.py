@@ -151,6 +151,9 @@ class Authority:
     def _issue(
         self, name: str, names: x509.SubjectAlternativeName, days: int, *, server: bool
     ) -> Issued:
+        # The name is also a file's, in `issued/`.
+        if name.startswith(".") or "/" in name or "\0" in name:
+            raise FleetError(f"{name!r}: a certificate's name has no / and does not begin with .")
         key = ec.generate_private_key(ec.SECP256R1())
         purpose = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         now = datetime.now(UTC)

@@ -1,0 +1,132 @@
+"""`smtpfeeds fleet ca`: the private certificate authority that the fleet trusts."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from smtpfeeds_common.answers import Form, format_options, write_records
+from smtpfeeds_common.columns import Column
+from smtpfeeds_common.errors import FleetError
+
+_FOLDER: Final = "/etc/smtpfeeds/ca"
+_COLUMNS: Final = (
+    Column("name", help="Whose certificate it is."),
+    Column("kind", help="`authority`, `server` or `client`."),
+    Column("begins", "time", help="Valid from.", rank=1),
+    Column("ends", "time", help="Valid until."),
+    Column("days_left", "integer", help="Whole days until it ends; negative once it has ended."),
+    Column("fingerprint", help="SHA-256 of the certificate.", rank=2, least=12),
+)
+
+
+def _folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--ca-dir",
+        "ca_folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=_FOLDER,
+        show_default=True,
+        help="The authority's folder.",
+    )(command)
+
+
+@click.group("fleet", short_help="The fleet's certificate authority.")
+def fleet() -> None:
+    """Look after what the sensors of a fleet share: the certificate authority."""
+
+
+@fleet.group("ca", short_help="Make, renew and show the certificate authority.")
+def authority() -> None:
+    """Make, renew and show a private certificate authority.
+
+    Its private key stays in its folder, for its owner alone. Sensors and aggregators need ca.pem.
+    """
+
+
+@authority.command("init", short_help="Make an authority.")
+@click.option("--name", default="smtpfeeds", show_default=True, help="Its name.")
+@_folder_option
+def init(ca_folder: Path, name: str) -> None:
+    """Make an authority in a folder that has none.
+
+    \b
+    Example:
+      smtpfeeds fleet ca init --name "Example fleet"
+    """
+    from ..fleet.authority import CERTIFICATE, KEY, Authority
+
+    Authority.create(ca_folder, name)
+    click.echo(
+        f"wrote {ca_folder / CERTIFICATE}, which others trust, and {ca_folder / KEY}: keep it"
+    )
+
+
+@authority.command("renew", short_help="Give the authority a new certificate.")
+@_folder_option
+def renew(ca_folder: Path) -> None:
+    """Give the authority a new certificate with its old key.
+
+    What it issued stays valid. Carry the new ca.pem to the hosts before the old one ends.
+    """
+    from ..fleet.authority import CERTIFICATE, Authority
+
+    Authority.load(ca_folder).renew()
+    click.echo(f"wrote {ca_folder / CERTIFICATE}: carry it to the hosts that have the old one")
+
+
+@authority.command("server", short_help="Issue a certificate for a server.")
+@click.argument("name")
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Write NAME.pem and NAME.key into this folder.",
+)
+@_folder_option
+def server(ca_folder: Path, name: str, hosts: tuple[str, ...], output: Path) -> None:
+    """Issue a certificate for the server NAME, such as the broker.
+
+    Clients reach it under the HOSTs: names or addresses. A key is never written over another.
+
+    \b
+    Example:
+      smtpfeeds fleet ca server broker broker.example 192.0.2.1 --output /etc/rabbitmq
+    """
+    from ..fleet.authority import Authority, write_private
+
+    certificate, key = output / f"{name}.pem", output / f"{name}.key"
+    if certificate.exists() or key.exists():
+        raise FleetError(f"{output} has a certificate or key of {name}: move them away first")
+    issued = Authority.load(ca_folder).issue_server(name, list(hosts))
+    try:
+        write_private(key, issued.key)
+        certificate.write_bytes(issued.certificate)
+    except OSError as exc:
+        raise FleetError(f"cannot write into {output}: {exc.strerror}") from exc
+    click.echo(f"wrote {certificate} and {key}: the server's user must be able to read them")
+
+
+@authority.command("show", short_help="Show the certificates and when they end.")
+@format_options(_COLUMNS)
+@_folder_option
+def show(ca_folder: Path, form: Form) -> None:
+    """Show the authority's certificate and those that it issued, and when they end."""
+    from ..fleet.authority import Authority
+
+    now = datetime.now(UTC)
+    records = (
+        {
+            "name": one.name,
+            "kind": one.kind,
+            "begins": one.begins,
+            "ends": one.ends,
+            "days_left": (one.ends - now).days,
+            "fingerprint": one.fingerprint,
+        }
+        for one in Authority.load(ca_folder).validities()
+    )
+    write_records(records, form, "no certificates")
