@@ -61,9 +61,9 @@ COMMANDS: Final = {
         "smtpfeeds_aggregator.cli.sensors:sensors", "aggregator", "List and purge sensors."
     ),
     "fleet": Entry(
-        "smtpfeeds_aggregator.cli.fleet_ca:fleet",
+        "smtpfeeds_aggregator.cli.fleet:fleet",
         "aggregator",
-        "Look after the fleet's certificate authority.",
+        "Enrol, rotate and revoke sensors.",
     ),
     "publish": Entry(
         "smtpfeeds_aggregator.cli.publish:publish",

@@ -33,12 +33,7 @@ def _folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-@click.group("fleet", short_help="The fleet's certificate authority.")
-def fleet() -> None:
-    """Look after what the sensors of a fleet share: the certificate authority."""
-
-
-@fleet.group("ca", short_help="Make, renew and show the certificate authority.")
+@click.group("ca", short_help="Make, renew and show the certificate authority.")
 def authority() -> None:
     """Make, renew and show a private certificate authority.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from smtpfeeds_aggregator.cli.fleet_ca import fleet
+from smtpfeeds_aggregator.cli.fleet import fleet
 from smtpfeeds_aggregator.fleet.authority import is_issued_by
 from smtpfeeds_common.errors import FleetError
 
