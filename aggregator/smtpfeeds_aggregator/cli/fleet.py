@@ -199,7 +199,7 @@ def set_up(management: "Management", centre_password: Path) -> None:
 @click.option(
     "--file",
     "name_file",
-    type=click.File(lazy=True),
+    type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True),
     help="Read names from this file, one a line; - is the standard input.",
 )
 @click.option(
@@ -215,7 +215,7 @@ def enroll(
     management: "Management",
     make_bundle: Callable[["SensorAccount"], Path],
     names: tuple[str, ...],
-    name_file: Any,
+    name_file: Path | None,
     workers: int,
 ) -> None:
     """Make an account for each sensor NAME, and a bundle with all that its host needs.
@@ -367,8 +367,11 @@ def _revoke(management: "Management", name: str) -> None:
     raise FleetError(f"{name} has no account any more, but the broker still lists its connections")
 
 
-def _lines(stream: Any) -> Sequence[str]:
-    return [line.strip() for line in stream if line.strip()] if stream else []
+def _lines(file: Path | None) -> Sequence[str]:
+    if file is None:
+        return []
+    with click.open_file(str(file)) as stream:
+        return [line.strip() for line in stream if line.strip()]
 
 
 @contextmanager
