@@ -1,0 +1,23 @@
+"""Every test that the page of threats names is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "explanation" / "threats.md"
+NAMED = re.compile(r"`(?:(test_\w+\.py)(?:::(test_\w+))?|(test_\w+))`")
+
+
+def test_the_page_of_threats_names_tests_that_exist() -> None:
+    folder = ROOT / "tests"
+    texts = {path.name: path.read_text() for path in folder.rglob("test_*.py")}
+    named = NAMED.findall(PAGE.read_text())
+    assert len(named) > 12
+    for file, function, alone in named:
+        if file:
+            assert file in texts, file
+        if name := function or alone:
+            where = texts[file] if file else "".join(texts.values())
+            assert f"def {name}(" in where, name
