@@ -19,6 +19,7 @@ from servers.processes import wait_until
 from servers.rabbitmq import RabbitNode
 from smtpfeeds_aggregator.cli.fleet import CENTRE, fleet
 from smtpfeeds_aggregator.fleet.management import Management
+from smtpfeeds_common import __version__
 from smtpfeeds_common.topology import EXCHANGE, routing_key
 
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
@@ -39,7 +40,10 @@ class Fleet:
         options += ["--management-password-file", str(self.folder / "management")]
         if bundles:
             broker = f"amqp://{self.rabbitmq.host}:{self.rabbitmq.port}/{VHOST}"
+            package = self.folder / f"smtpfeeds-{__version__}-py3-none-any.whl"
+            package.write_bytes(b"the wheel")
             options += ["--broker", broker, "--output", str(self.folder)]
+            options += ["--package", str(package)]
         return CliRunner().invoke(fleet, [command, *options, *words])
 
     def password(self, name: str) -> str:
@@ -136,6 +140,16 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(
         site.connect("acme-1", first)
     again = site.connect("acme-1", second)
     publish(again, "acme-1")
+
+    # An account that was made and not limited, because that run broke off, is limited by the next.
+    management = Management(site.url, site.rabbitmq.home.password, vhost=VHOST)
+    site.rabbitmq.admin.call("DELETE", "user-limits", "acme-2", "max-connections")
+    assert management.workers("acme-2") is None
+    assert site.run("enroll", "acme-2", "--workers", "3", bundles=True).exit_code == 0
+    assert management.workers("acme-2") == 3
+    assert site.run("rotate", "acme-2", "--dsn", dsn, bundles=True).exit_code == 0
+    assert management.workers("acme-2") == 3, "as many as before"
+    management.close()
 
     assert site.run("revoke", "acme-1").stdout == "acme-1: revoked\n"
     with pytest.raises(AMQPError):

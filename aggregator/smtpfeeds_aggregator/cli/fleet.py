@@ -35,7 +35,7 @@ _CENTRE_RIGHTS: Final = {
     "write": r"^(smtpfeeds(\..*)?|amq\.default)$",
     "read": _OWN,
 }
-#: The broker lists a connection some seconds after it was made.
+#: The broker takes a connection off its list some seconds after it was closed.
 _LOOKS: Final = 8
 _LOOK_S: Final = 1.0
 _ACCOUNTS: Final = (
@@ -113,8 +113,17 @@ def bundle_options(command: F) -> F:
 
     @functools.wraps(command)
     def with_bundles(
-        *args: Any, brokers: tuple[str, ...], broker_ca: Path | None, output: Path, **kwargs: Any
+        *args: Any,
+        brokers: tuple[str, ...],
+        broker_ca: Path | None,
+        package: Path,
+        output: Path,
+        **kwargs: Any,
     ) -> Any:
+        from ..fleet.bundle import check_package
+
+        check_package(package)
+
         def make_bundle(account: "SensorAccount") -> Path:
             from ..fleet.bundle import SensorBundle, write_bundle
 
@@ -122,6 +131,7 @@ def bundle_options(command: F) -> F:
             write_bundle(
                 SensorBundle(
                     name=account.name,
+                    package=package,
                     brokers=brokers,
                     workers=account.workers,
                     password=account.password,
@@ -139,6 +149,13 @@ def bundle_options(command: F) -> F:
             required=True,
             type=click.Path(path_type=Path, file_okay=False),
             help="Write NAME.tar.gz into this folder, for its owner alone.",
+        ),
+        click.option(
+            "--package",
+            required=True,
+            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            help="The wheel of this smtpfeeds, which the host installs: `pip wheel --no-deps .` in "
+            "a checkout makes it.",
         ),
         click.option(
             "--broker-ca",
@@ -220,13 +237,15 @@ def enroll(
 ) -> None:
     """Make an account for each sensor NAME, and a bundle with all that its host needs.
 
-    An account may publish under its own name and nothing else. One that exists keeps its password:
-    `fleet rotate` gives it a new one.
+    An account may publish under its own name and nothing else. One that exists keeps its password,
+    and its limits are set again: `fleet rotate` gives it a new one.
 
     \b
     Examples:
-      smtpfeeds fleet enroll acme-berlin --broker amqps://broker.example/smtpfeeds --output bundles
-      smtpfeeds fleet enroll --file names --broker amqps://broker.example/smtpfeeds --output bundles
+      smtpfeeds fleet enroll acme-berlin --broker amqps://broker.example/smtpfeeds \\
+          --package smtpfeeds-0.2.0-py3-none-any.whl --output bundles
+      smtpfeeds fleet enroll --file names --broker amqps://broker.example/smtpfeeds \\
+          --package smtpfeeds-0.2.0-py3-none-any.whl --output bundles
     """
     from ..fleet.management import SensorAccount, new_password
 
@@ -238,6 +257,7 @@ def enroll(
     there = set(management.sensors())
     for name in wanted:
         if name in there:
+            management.put_limits(SensorAccount(name, None, workers))
             note(f"{name} has an account already, and keeps its password")
         elif management.exists(name):
             raise FleetError(
@@ -260,7 +280,9 @@ def enroll(
 @fleet.command("rotate", short_help="Give a sensor a new password and a new epoch.")
 @click.argument("name")
 @click.option(
-    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="As at `enroll`."
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="As at `enroll`; default: as many as its account was made for.",
 )
 @bundle_options
 @management_options
@@ -270,29 +292,34 @@ def rotate(
     management: "Management",
     make_bundle: Callable[["SensorAccount"], Path],
     name: str,
-    workers: int,
+    workers: int | None,
 ) -> None:
     """End a sensor's password, begin a new epoch at the centre, and make a new account and bundle.
 
-    The sensor keeps what it hears until its new bundle is installed, and delivers it then. What the
-    queue still holds counts to the new epoch.
+    The sensor keeps what it hears until its new bundle is installed, and delivers it then. It may
+    be run again where it failed, and after `fleet revoke`. What the queue still holds counts to the
+    new epoch: after a theft revoke first, and wait until the queue is empty.
 
     \b
     Example:
-      smtpfeeds fleet rotate acme-berlin --broker amqps://broker.example/smtpfeeds --output bundles
+      smtpfeeds fleet rotate acme-berlin --broker amqps://broker.example/smtpfeeds \\
+          --package smtpfeeds-0.2.0-py3-none-any.whl --output bundles
     """
     from ..fleet.management import SensorAccount, new_password
     from ..store.epochs import EpochStore
 
-    _known(management, _check(name))
+    _check(name)
     with connected(settings, write=True) as connection:
-        _revoke(management, name)
         store = EpochStore(connection)
+        is_heard = bool(store.epochs(name))
+        if not is_heard:
+            _known(management, name)
+        account = SensorAccount(name, new_password(), workers or management.workers(name) or 1)
+        path = make_bundle(account)
+        _revoke(management, name)
         epoch = 1
-        if store.epochs(name):
+        if is_heard:
             epoch = store.rotate(name, waiting=lambda: note("waiting for ingest to pause"))
-    account = SensorAccount(name, new_password(), workers)
-    path = make_bundle(account)
     for _ in management.put_sensors([account]):
         pass
     click.echo(f"{name}: epoch {epoch}; wrote {path}: install it on the sensor's host")
@@ -358,7 +385,7 @@ def _known(management: "Management", name: str) -> None:
 
 
 def _revoke(management: "Management", name: str) -> None:
-    """Delete the account; then look again, as the broker lists a new connection late."""
+    """Delete the account, then its connections; look until the broker lists none."""
     management.delete(name)
     for _ in range(_LOOKS):
         if not management.close_connections(name):

@@ -8,7 +8,8 @@ A gzipped tar with one folder:
     ca.pem                     the authority that vouches for the broker, if it is the fleet's own
     smtpfeeds-sensor.service   with smtpfeeds.sysusers
     requirements.txt           the locked packages of a sensor
-    wheels/                    on request: every package as a file
+    package/                   the wheel of smtpfeeds itself
+    wheels/                    on request: every other package as a file
 
 Nothing of it but the secret is secret; the secret is the sensor's alone. The tar is
 made the same from the same input: no times, no owners.
@@ -40,6 +41,9 @@ class SensorBundle:
     """What goes into a bundle."""
 
     name: str
+    #: The wheel of smtpfeeds: what the host installs is this file, never a package of that name
+    #: from an index.
+    package: Path
     #: AMQP addresses without account and password, such as ``amqps://broker.example/smtpfeeds``.
     brokers: tuple[str, ...]
     listen: tuple[str, ...] = ("0.0.0.0:25", "[::]:25")
@@ -103,9 +107,31 @@ def _files(bundle: SensorBundle) -> Mapping[str, bytes]:
         files |= {"broker.pem": bundle.certificate, "broker.key": bundle.key}
     if bundle.authority is not None:
         files["ca.pem"] = bundle.authority
+    files[f"package/{bundle.package.name}"] = _wheel(bundle.package)
     for wheel in bundle.wheels:
-        files[f"wheels/{wheel.name}"] = wheel.read_bytes()
+        files[f"wheels/{wheel.name}"] = _wheel(wheel)
     return files
+
+
+def _wheel(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise FleetError(f"cannot read the wheel {path}: {exc.strerror}") from exc
+
+
+def check_package(path: Path) -> Path:
+    """Return the path.
+
+    Raises:
+        FleetError: its name is not that of a wheel of this version.
+    """
+    if not path.name.startswith(f"smtpfeeds-{__version__}-") or path.suffix != ".whl":
+        raise FleetError(
+            f"{path} is not the wheel of smtpfeeds {__version__}: make it in a checkout with "
+            "`pip wheel --no-deps .`"
+        )
+    return path
 
 
 def sensor_settings(bundle: SensorBundle) -> str:
@@ -147,7 +173,7 @@ def _toml(key: str, value: object) -> str:
 def _install_script(bundle: SensorBundle) -> str:
     return _INSTALL.format(
         name=bundle.name,
-        version=__version__,
+        package=bundle.package.name,
         offline='--no-index --find-links "$here/wheels" ' if bundle.wheels else "",
     )
 
@@ -160,7 +186,6 @@ set -eu
 
 SETTINGS=/etc/smtpfeeds
 PROGRAMS=/opt/smtpfeeds
-VERSION={version}
 here=$(cd "$(dirname "$0")" && pwd)
 
 fail() {{
@@ -182,8 +207,8 @@ echo "2 of 4: the programs in $PROGRAMS"
 [ -x "$PROGRAMS/bin/python" ] || python3 -m venv "$PROGRAMS"
 "$PROGRAMS/bin/pip" install --quiet --disable-pip-version-check {offline}\\
     --require-hashes -r "$here/requirements.txt"
-"$PROGRAMS/bin/pip" install --quiet --disable-pip-version-check {offline}\\
-    --no-deps "smtpfeeds==$VERSION"
+"$PROGRAMS/bin/pip" install --quiet --disable-pip-version-check --no-index \\
+    --no-deps --force-reinstall "$here/package/{package}"
 
 echo "3 of 4: settings and secret in $SETTINGS"
 for file in sensor.toml broker-password broker.pem broker.key ca.pem; do

@@ -125,7 +125,7 @@ class Management:
         while part := list(islice(remaining, _ACCOUNTS_AT_ONCE)):
             self._request("POST", "definitions", body=self._definitions(part))
             for account in part:
-                self._limit(account)
+                self.put_limits(account)
             done += len(part)
             yield done
 
@@ -165,14 +165,23 @@ class Management:
             ],
         }
 
-    def _limit(self, account: SensorAccount) -> None:
-        """Definitions of 3.10 carry no limits of accounts: a request for each."""
+    def put_limits(self, account: SensorAccount) -> None:
+        """Set how many connections and channels an account may have; the password stays.
+
+        Definitions of 3.10 carry no limits of accounts: a request for each.
+        """
         connections = account.workers + _SPARE_CONNECTIONS
         for name, value in (
             ("max-connections", connections),
             ("max-channels", connections * _CHANNELS),
         ):
             self._request("PUT", "user-limits", account.name, name, body={"value": value})
+
+    def workers(self, name: str) -> int | None:
+        """For how many workers an account was made; None where it has no limit."""
+        rows = self._request("GET", "user-limits", name, missing=True) or []
+        most = next((row["value"].get("max-connections") for row in rows), None)
+        return None if most is None else max(1, int(most) - _SPARE_CONNECTIONS)
 
     def sensors(self) -> list[str]:
         """The names of our accounts, sorted."""

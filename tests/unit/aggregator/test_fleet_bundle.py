@@ -7,6 +7,7 @@ import stat
 import subprocess
 import tarfile
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,19 @@ from smtpfeeds_aggregator.fleet.bundle import (
     SETTINGS,
     SensorBundle,
     bundle_bytes,
+    check_package,
     sensor_settings,
     write_bundle,
 )
+from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import FleetError
 from smtpfeeds_sensor import settings as sensor
 
+#: Stands for the project's wheel.
+PACKAGE = Path(__file__)
 BUNDLE = SensorBundle(
     name="lisbon-1",
+    package=PACKAGE,
     brokers=("amqps://broker.example:5671/smtpfeeds", "amqps://[2001:db8::1]/smtpfeeds"),
     password="a-secret",
     authority=b"-----BEGIN CERTIFICATE-----\n",
@@ -37,7 +43,7 @@ def members(bundle: SensorBundle) -> dict[str, tarfile.TarInfo]:
 def test_a_bundle_holds_what_the_host_needs() -> None:
     assert set(members(BUNDLE)) == {
         *("install.sh", "sensor.toml", "broker-password", "ca.pem", "requirements.txt"),
-        *("smtpfeeds-sensor.service", "smtpfeeds.sysusers"),
+        *("smtpfeeds-sensor.service", "smtpfeeds.sysusers", f"package/{PACKAGE.name}"),
     }
     # Nothing leaves the bundle's own folder, whoever unpacks it.
     with tarfile.open(fileobj=io.BytesIO(bundle_bytes(BUNDLE))) as tar:
@@ -74,13 +80,13 @@ def test_the_settings_are_a_sensors_and_hold_no_secret(tmp_path: Path) -> None:
 
 
 def test_values_that_toml_would_read_otherwise_stay_values() -> None:
-    odd = SensorBundle(name="x", brokers=('amqps://h/a"b\\c',), password="p")
+    odd = SensorBundle(name="x", package=PACKAGE, brokers=('amqps://h/a"b\\c',), password="p")
     assert tomllib.loads(sensor_settings(odd))["broker"] == ['amqps://x@h/a"b\\c']
 
 
 def test_a_client_certificate_takes_the_password_s_place() -> None:
     bundle = SensorBundle(
-        name="x", brokers=("amqps://h/v",), certificate=b"certificate", key=b"key"
+        name="x", package=PACKAGE, brokers=("amqps://h/v",), certificate=b"certificate", key=b"key"
     )
     files = members(bundle)
     assert "broker-password" not in files
@@ -92,7 +98,7 @@ def test_a_client_certificate_takes_the_password_s_place() -> None:
 @pytest.mark.parametrize("address", ["amqps://someone@broker.example/v", "broker.example"])
 def test_an_address_with_an_account_is_refused(address: str) -> None:
     with pytest.raises(FleetError, match="the account is the sensor's"):
-        bundle_bytes(SensorBundle(name="x", brokers=(address,), password="p"))
+        bundle_bytes(SensorBundle(name="x", package=PACKAGE, brokers=(address,), password="p"))
 
 
 def test_the_install_script_is_one(tmp_path: Path) -> None:
@@ -103,16 +109,21 @@ def test_the_install_script_is_one(tmp_path: Path) -> None:
     script = tmp_path / "smtpfeeds-lisbon-1" / "install.sh"
     subprocess.run(["sh", "-n", str(script)], check=True)
     text = script.read_text()
-    assert "--no-index" not in text
+    # The program is the bundle's own file: a package of its name in an index is a stranger's.
+    assert f'--force-reinstall "$here/package/{PACKAGE.name}"' in text
+    assert text.count("--no-index") == 1
+    assert "smtpfeeds==" not in text
     assert "a-secret" not in text
     wheel = tmp_path / "a.whl"
     wheel.write_bytes(b"wheel")
-    offline = SensorBundle(name="x", brokers=("amqps://h/v",), password="p", wheels=(wheel,))
+    offline = SensorBundle(
+        name="x", package=PACKAGE, brokers=("amqps://h/v",), password="p", wheels=(wheel,)
+    )
     with tarfile.open(fileobj=io.BytesIO(bundle_bytes(offline))) as tar:
         packed = tar.extractfile("smtpfeeds-x/install.sh")
         assert packed is not None
         script_text = packed.read().decode()
-    assert script_text.count('--no-index --find-links "$here/wheels"') == 2
+    assert script_text.count('--no-index --find-links "$here/wheels"') == 1
     assert "wheels/a.whl" in members(offline)
 
 
@@ -120,7 +131,7 @@ def test_a_bundle_is_for_its_owner_alone_and_replaces_an_older_one(tmp_path: Pat
     path = tmp_path / "bundles" / "lisbon-1.tar.gz"
     write_bundle(BUNDLE, path)
     first = path.read_bytes()
-    write_bundle(SensorBundle(name="lisbon-1", brokers=BUNDLE.brokers, password="other"), path)
+    write_bundle(replace(BUNDLE, password="other"), path)
     assert path.read_bytes() != first
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in path.parent.iterdir()] == ["lisbon-1.tar.gz"]
@@ -130,3 +141,11 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FleetError, match="cannot write the bundle"):
         write_bundle(BUNDLE, tmp_path / "file" / "x.tar.gz")
+
+
+def test_only_the_wheel_of_this_version_is_a_package() -> None:
+    right = Path(f"smtpfeeds-{__version__}-py3-none-any.whl")
+    assert check_package(right) == right
+    for name in ("smtpfeeds-0.0.1-py3-none-any.whl", f"smtpfeeds-{__version__}.tar.gz", "x.whl"):
+        with pytest.raises(FleetError, match="is not the wheel of smtpfeeds"):
+            check_package(Path(name))
