@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 import tomllib
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pika.exceptions import AMQPError
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from servers.processes import wait_until
 from servers.rabbitmq import RabbitNode
-from smtpfeeds_aggregator.cli.fleet import CENTRE, fleet
+from smtpfeeds_aggregator.cli.fleet import CENTRE, CENTRE_RIGHTS, fleet
 from smtpfeeds_aggregator.fleet.management import Management
 from smtpfeeds_common import __version__
 from smtpfeeds_common.topology import EXCHANGE, routing_key
@@ -158,6 +159,17 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(
         site.connect("acme-1", second)
     assert "acme-1" not in listed()
     aggregator.close()
+
+
+def test_the_script_without_the_plugin_gives_the_centre_the_same_rights() -> None:
+    script = (Path(__file__).parents[2] / "deploy" / "rabbitmq" / "set-up-centre.sh").read_text()
+    values = dict(re.findall(r"^([A-Z_]+)='?([^'\n]*)'?$", script, re.MULTILINE))
+    assert values["ACCOUNT"] == CENTRE
+    assert {
+        "configure": values["OWN"],
+        "write": values["OWN_AND_DEFAULT"],
+        "read": values["OWN"],
+    } == CENTRE_RIGHTS
 
 
 @pytest.mark.parametrize(

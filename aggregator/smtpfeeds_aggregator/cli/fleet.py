@@ -1,12 +1,11 @@
 """`smtpfeeds fleet`: the accounts of sensors at the broker, and a bundle for each."""
 
-import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,19 +17,18 @@ from smtpfeeds_common.topology import check_sensor_name
 
 from .database import connected
 from .fleet_ca import authority
+from .fleet_options import bundle_options, management_options
 from .options import EXIT_CODES, database_options
 
 if TYPE_CHECKING:
     from ..fleet.management import Management, SensorAccount
     from ..settings import AggregatorSettings
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 #: The aggregator's account, and its rights: it declares its exchange and both queues, and publishes
 #: what it refuses through the default exchange.
 CENTRE: Final = "smtpfeeds-aggregator"
 _OWN: Final = r"^smtpfeeds(\..*)?$"
-_CENTRE_RIGHTS: Final = {
+CENTRE_RIGHTS: Final = {
     "configure": _OWN,
     "write": r"^(smtpfeeds(\..*)?|amq\.default)$",
     "read": _OWN,
@@ -43,136 +41,6 @@ _ACCOUNTS: Final = (
     Column("connections", "integer", "open at the broker now"),
     Column("peers", "texts", "where they come from", least=12),
 )
-
-
-def management_options(command: F) -> F:
-    """Give a command the broker's management API, as ``management``."""
-
-    @functools.wraps(command)
-    def with_management(
-        *args: Any,
-        url: str,
-        password_file: Path | None,
-        ca_file: Path | None,
-        vhost: str,
-        **kwargs: Any,
-    ) -> Any:
-        from ..fleet.management import Management
-
-        if not url or password_file is None:
-            raise click.UsageError(
-                "say where the broker's management API is: --management and "
-                "--management-password-file, or SMTPFEEDS_MANAGEMENT and "
-                "SMTPFEEDS_MANAGEMENT_PASSWORD_FILE"
-            )
-        management = Management(
-            url,
-            read_secret("", str(password_file), name="--management-password-file"),
-            vhost=vhost,
-            ca_file=str(ca_file) if ca_file else None,
-        )
-        try:
-            return command(*args, management=management, **kwargs)
-        finally:
-            management.close()
-
-    for option in (
-        click.option(
-            "--vhost", default="smtpfeeds", show_default=True, help="The sensors' virtual host."
-        ),
-        click.option(
-            "--management-ca",
-            "ca_file",
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
-            envvar="SMTPFEEDS_MANAGEMENT_CA",
-            help="Certificates that sign the broker's; else the system's.",
-        ),
-        click.option(
-            "--management-password-file",
-            "password_file",
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
-            envvar="SMTPFEEDS_MANAGEMENT_PASSWORD_FILE",
-            help="A file whose first line is its password.",
-        ),
-        click.option(
-            "--management",
-            "url",
-            default="",
-            metavar="URL",
-            envvar="SMTPFEEDS_MANAGEMENT",
-            help="The broker's management API: https://ACCOUNT@HOST:15671; the account has the "
-            "tag `administrator`.",
-        ),
-    ):
-        with_management = option(with_management)
-    return with_management  # type: ignore[return-value] # the same command, with options
-
-
-def bundle_options(command: F) -> F:
-    """Give a command what goes into bundles, as ``make_bundle``."""
-
-    @functools.wraps(command)
-    def with_bundles(
-        *args: Any,
-        brokers: tuple[str, ...],
-        broker_ca: Path | None,
-        package: Path,
-        output: Path,
-        **kwargs: Any,
-    ) -> Any:
-        from ..fleet.bundle import check_package
-
-        check_package(package)
-
-        def make_bundle(account: "SensorAccount") -> Path:
-            from ..fleet.bundle import SensorBundle, write_bundle
-
-            path = output / f"{account.name}.tar.gz"
-            write_bundle(
-                SensorBundle(
-                    name=account.name,
-                    package=package,
-                    brokers=brokers,
-                    workers=account.workers,
-                    password=account.password,
-                    authority=broker_ca.read_bytes() if broker_ca else None,
-                ),
-                path,
-            )
-            return path
-
-        return command(*args, make_bundle=make_bundle, **kwargs)
-
-    for option in (
-        click.option(
-            "--output",
-            required=True,
-            type=click.Path(path_type=Path, file_okay=False),
-            help="Write NAME.tar.gz into this folder, for its owner alone.",
-        ),
-        click.option(
-            "--package",
-            required=True,
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
-            help="The wheel of this smtpfeeds, which the host installs: `pip wheel --no-deps .` in "
-            "a checkout makes it.",
-        ),
-        click.option(
-            "--broker-ca",
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
-            help="The authority that sensors are to trust; else the system's.",
-        ),
-        click.option(
-            "--broker",
-            "brokers",
-            required=True,
-            multiple=True,
-            metavar="URL",
-            help="Where sensors deliver: amqps://HOST/VHOST, without an account; may be repeated.",
-        ),
-    ):
-        with_bundles = option(with_bundles)
-    return with_bundles  # type: ignore[return-value] # the same command, with options
 
 
 @click.group("fleet", short_help="Enrol, rotate and revoke sensors; the certificate authority.")
@@ -207,7 +75,7 @@ def set_up(management: "Management", centre_password: Path) -> None:
     """
     management.add_vhost()
     password = read_secret("", str(centre_password), name="--password-file")
-    management.put_account(CENTRE, password, _CENTRE_RIGHTS)
+    management.put_account(CENTRE, password, CENTRE_RIGHTS)
     click.echo(f"the account {CENTRE} is ready")
 
 
