@@ -1,4 +1,8 @@
-"""The aggregator's settings: one frozen dataclass, from which the reference page is made."""
+"""The aggregator's settings: one frozen dataclass, from which the reference page is made.
+
+The module is long because the list is: each setting stands with its default, bounds and help, and
+splitting the class would only scatter them.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from servers.rabbitmq_admin import AdminError
 from smtpfeeds_common.topology import QUEUE
 
-from .brokers import VHOST
+from .brokers import VHOST, Brokers
 from .pipeline import SENSORS
 from .run import Run
 
@@ -35,8 +35,10 @@ def kill_broker(run: Run) -> None:
 
 
 def kill_leader(run: Run) -> None:
-    """Whichever of three nodes leads the queue."""
-    node = run.pipeline.brokers.leader()
+    """The one of three nodes that leads the queue."""
+    brokers = run.pipeline.brokers
+    assert isinstance(brokers, Brokers), "a single host has no queue"
+    node = brokers.leader()
     node.kill()
     node.launch()
 

@@ -35,10 +35,6 @@ class Carrier(Protocol):
         """What an account's `broker` setting is."""
         ...
 
-    def leader(self) -> RabbitNode:
-        """The node that leads the queue of batches."""
-        ...
-
     def empty(self) -> bool:
         """Whether no batch waits or is unacknowledged, as far as it knows."""
         ...
@@ -64,9 +60,6 @@ class SpoolFolder:
     def urls(self, account: str, ports: Iterable[int] | None = None) -> list[str]:
         """The folder for the aggregator; a sensor has none."""
         return [f"spool:{self._folder}"] if account == AGGREGATOR else []
-
-    def leader(self) -> RabbitNode:
-        raise NotImplementedError
 
     def empty(self) -> bool:
         """What waits, waits in the spools."""
