@@ -17,7 +17,6 @@ import msgspec
 
 from .errors import WireError
 from .feeds import FeedName
-from .history import DAYS_MAX
 from .topology import SENSOR_NAME_PATTERN
 
 VERSION: Final = 1
@@ -62,7 +61,8 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
         msgspec.Meta(
             ge=0,
             le=_INT64_MAX,
-            description="OR of behaviours, one bit each: the table below names them",
+            description="OR of behaviours, one bit each: the table below names them. All count "
+            "for the epoch week of `last_ms`",
         ),
     ] = 0
     targets: Annotated[
@@ -72,31 +72,6 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
             le=_INT64_MAX,
             description="64-bit bitmap of which of the sensor's own addresses were hit, "
             "as a signed integer (two's complement)",
-        ),
-    ] = 0
-    days: Annotated[
-        int,
-        msgspec.Meta(
-            ge=0,
-            le=2**DAYS_MAX - 1,
-            description="UTC days with events: bit n is n days before the day of `last_ms`. "
-            "0: the sender does not tell days, or there are no events",
-        ),
-    ] = 0
-    flags_before: Annotated[
-        int,
-        msgspec.Meta(
-            ge=0,
-            le=_INT64_MAX,
-            description="`flags` of the epoch week before that of `last_ms`",
-        ),
-    ] = 0
-    targets_before: Annotated[
-        int,
-        msgspec.Meta(
-            ge=-(2**63),
-            le=_INT64_MAX,
-            description="`targets` of the epoch week before that of `last_ms`",
         ),
     ] = 0
 

@@ -52,8 +52,6 @@ class Heard(NamedTuple):
 
     feed: FeedName
     events: tuple[tuple[int, int, int], ...]
-    #: A sensor of 0.1.0 does not.
-    tells_days: bool
     is_note: bool
 
     def at(self, now_ms: int) -> list[tuple[int, int, int]]:
@@ -73,7 +71,6 @@ heard = st.builds(
     Heard,
     st.sampled_from(FEEDS),
     st.lists(events, min_size=1, max_size=3).map(tuple),
-    st.booleans(),
     st.sampled_from([False, False, True]),
 )
 batches = st.lists(
@@ -130,29 +127,30 @@ def message(heard: Heard, now_ms: int) -> Observation:
     first, last = seen[0][0], seen[-1][0]
     if heard.is_note:
         return Observation(heard.feed, IP, last, last, 0, seen[-1][1])
-    flags, targets = [0, 0], [0, 0]
-    for at, bits, target in seen:
-        if (back := day(last) // 7 - day(at) // 7) < 2:
-            flags[back] |= bits
-            targets[back] |= 1 << target
-    backs = {day(last) - day(at) for at, _, _ in seen}
-    days = sum(1 << back for back in backs if back < DAYS_MAX) if heard.tells_days else 0
-    values = (flags[0], targets[0], days, flags[1], targets[1])
-    return Observation(heard.feed, IP, first, last, len(seen), *values)
+    flags, targets = flags_and_targets(seen)
+    return Observation(heard.feed, IP, first, last, len(seen), flags, targets)
+
+
+def flags_and_targets(seen: list[tuple[int, int, int]]) -> tuple[int, int]:
+    """What a row says of its events."""
+    return (
+        reduce(int.__or__, [flags for _, flags, _ in seen]),
+        reduce(int.__or__, [1 << target for _, _, target in seen]),
+    )
 
 
 def row_of(heard: Heard, now_ms: int) -> Row:
-    """The same events, each clamped to the clock, less what a message does not hold."""
+    """The same events as a row tells them, clamped to the clock: its two days, its last week."""
     seen = heard.at(now_ms)
-    last = seen[-1][0]
-    told = seen if heard.tells_days else [seen[0], seen[-1]]
-    recent = [each for each in seen if day(last) // 7 - day(each[0]) // 7 < 2]
+    first, last = seen[0][0], seen[-1][0]
+    counts_for = day(min(last, now_ms))
+    flags, targets = flags_and_targets(seen)
     return Row(
-        seen[0][0],
+        first,
         last,
-        {day(min(at, now_ms)) for at, _, _ in told if day(last) - day(at) < DAYS_MAX},
-        [(day(min(at, now_ms)), flags) for at, flags, _ in recent],
-        [(day(min(at, now_ms)), 1 << target) for at, _, target in recent],
+        {day(min(at, now_ms)) for at in (first, last) if day(last) - day(at) < DAYS_MAX},
+        [(counts_for, flags)],
+        [(counts_for, targets)],
     )
 
 
@@ -316,7 +314,7 @@ def test_transaction_that_began_before_midnight_and_waited_loses_no_day(
         now_ms = midnight + hour * HOUR_MS
         aggregator = Database(database, timedelta(days=30))
         aggregator.set_clock(now_ms)
-        one = Heard("smtpgreet", ((0, flags, flags),), tells_days=True, is_note=False)
+        one = Heard("smtpgreet", ((0, flags, flags),), is_note=False)
         aggregator.hear([("s1", [one])], day(now_ms))
         aggregator.connection.close()
     for name in ("observation", "sighting"):
@@ -330,8 +328,8 @@ def test_note_of_a_later_epoch_of_the_account_finds_its_event(database: str, tab
     """Rows of a sensor past its first epoch have another name than the sensor."""
     aggregator = Database(database, timedelta(days=30))
     aggregator.set_clock(START_MS)
-    event = Heard("smtpgreet", ((0, 1, 1),), tells_days=True, is_note=False)
-    note = Heard("smtpgreet", ((0, 8, 0),), tells_days=True, is_note=True)
+    event = Heard("smtpgreet", ((0, 1, 1),), is_note=False)
+    note = Heard("smtpgreet", ((0, 8, 0),), is_note=True)
     aggregator.hear([("s1", []), ("s2", [event])], day(START_MS))
     table.run("UPDATE sensor SET epoch = 2 WHERE name = 's1'")
     for heard in (note, event, note):

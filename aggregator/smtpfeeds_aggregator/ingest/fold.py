@@ -116,8 +116,8 @@ def _fold_rows(batches: Sequence[CheckedBatch], today: int) -> dict[bytes, _Row]
         for packed, seen in checked.rows:
             feed, first_ms, last_ms, hits = seen.feed, seen.first_ms, seen.last_ms, seen.hits
             if begin_ms <= first_ms and last_ms < end_ms:
-                days, flags, before = 1 if hits else 0, seen.flags, seen.flags_before
-                targets, older = seen.targets, seen.targets_before
+                days, flags, before = 1 if hits else 0, seen.flags, 0
+                targets, older = seen.targets, 0
             else:
                 days, flags, before, targets, older = _on(seen, today)
             head = _FAMILY[len(packed)] + packed
@@ -143,12 +143,14 @@ def _fold_rows(batches: Sequence[CheckedBatch], today: int) -> dict[bytes, _Row]
 
 
 def _on(seen: Observation, today: int) -> tuple[int, int, int, int, int]:
-    """Days, flags and targets of a row that is not of today alone, relative to today."""
+    """Days, flags and targets of a row that is not of today alone, relative to today.
+
+    A row tells its first and its last day. A sensor's spool keeps each row within one day; a row of
+    0.1.0, of a clock that was set, or of a spool that could not be written for a day may span more.
+    """
     day, first_day = seen.last_ms // DAY_MS, seen.first_ms // DAY_MS
-    # A sensor of 0.1.0 does not tell days: it has its first and its last one.
-    days = masked(seen.days, day, first_day, DAYS_MAX) if seen.hits else 0
-    bits = seen.flags, seen.flags_before, seen.targets, seen.targets_before
-    history = moved(clamped(History(day, days, *bits), today), today)
+    days = masked(0, day, first_day, DAYS_MAX) if seen.hits else 0
+    history = moved(clamped(History(day, days, seen.flags, 0, seen.targets, 0), today), today)
     return (history.days or (OLDER if seen.hits else 0), *history[2:])
 
 

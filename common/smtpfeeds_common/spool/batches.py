@@ -9,10 +9,8 @@ from uuid import UUID
 
 from ..addresses import format_address
 from ..feeds import FEEDS
-from ..history import DAYS_MAX
 from ..wire import Batch, HourCount, Observation, PrefixOverflow, encode
 from .file import Connection
-from .fold import DAY_MS
 from .layout import get_json, get_meta, set_meta
 
 
@@ -95,25 +93,8 @@ def observation_of(row: tuple[Any, ...]) -> Observation:
     """A row of the table ``observation`` as one of the message."""
     feed, ip, first_ms, last_ms, hits, flags, targets = row
     return Observation(
-        FEEDS[feed].name,
-        format_address(ip),
-        first_ms,
-        last_ms,
-        hits,
-        flags,
-        targets,
-        days_of(first_ms, last_ms) if hits else 0,
+        FEEDS[feed].name, format_address(ip), first_ms, last_ms, hits, flags, targets
     )
-
-
-def days_of(first_ms: int, last_ms: int) -> int:
-    """The days of a row: bit n is n UTC days before that of ``last_ms``.
-
-    A row lies in one day, but where its clock was set, was in doubt, or its file could not be
-    written for a day: then the first day and the last are known.
-    """
-    back = last_ms // DAY_MS - first_ms // DAY_MS
-    return 1 | 1 << back if 0 < back < DAYS_MAX else 1
 
 
 def next_name(db: Connection) -> tuple[str, int]:

@@ -95,11 +95,10 @@ def test_two_spellings_of_an_address_are_one_row() -> None:
 
 
 def test_data_brings_its_greet_row_without_hits() -> None:
-    more = {"flags": 1, "flags_before": 4, "targets": 2, "targets_before": 8}
-    row = data("192.0.2.1", AT, hits=7, first_ms=AT - 3 * DAY_MS, days=0b1001, **more)
+    row = data("192.0.2.1", AT, hits=7, first_ms=AT - 3 * DAY_MS, flags=1, targets=2)
     assert unpack(folded(made_batch(row)).copy) == [
-        ("192.0.2.1", "smtpdata", "s1", AT - 3 * DAY_MS, AT, 7, 0b1001, 1, 4, 2, 8, None),
-        ("192.0.2.1", "smtpgreet", "s1", AT - 3 * DAY_MS, AT, 0, 0b1001, 0, 0, 2, 8, None),
+        ("192.0.2.1", "smtpdata", "s1", AT - 3 * DAY_MS, AT, 7, 0b1001, 1, 0, 2, 0, None),
+        ("192.0.2.1", "smtpgreet", "s1", AT - 3 * DAY_MS, AT, 0, 0b1001, 0, 0, 2, 0, None),
     ]
 
 
@@ -111,26 +110,23 @@ def seen(later: int, **more: Any) -> Observation:
 MONDAY = (AT // DAY_MS // 7 * 7) * DAY_MS
 #: Rows, and days, flags, flags_before, targets, targets_before on AT's day.
 DAYS_AND_BITS: list[tuple[list[Observation], list[int]]] = [
-    ([seen(0, days=1)], [1, 1, 0, 2, 0]),
-    # A sensor of 0.1.0 does not tell days: the first and the last one are known.
     ([seen(0)], [1, 1, 0, 2, 0]),
+    # A row of several days tells the first and the last one.
     ([seen(0, first_ms=MONDAY - 4 * DAY_MS)], [0b10001, 1, 0, 2, 0]),
-    # What lies before first_ms is no day; both ends are.
-    ([seen(0, days=0b111110, first_ms=MONDAY - 3 * DAY_MS)], [0b1111, 1, 0, 2, 0]),
     # A late row is moved, and loses what is too old.
-    ([seen(-1, days=0b11, first_ms=MONDAY - 9 * DAY_MS)], [1 << 9 | 0b110, 0, 1, 0, 2]),
-    ([seen(-8, days=1, flags_before=4, targets_before=8)], [1 << 8, 0, 0, 0, 0]),
-    ([seen(-70, days=1)], [OLDER, 0, 0, 0, 0]),
+    ([seen(-1, first_ms=MONDAY - 9 * DAY_MS)], [1 << 9 | 0b10, 0, 1, 0, 2]),
+    ([seen(-8)], [1 << 8, 0, 0, 0, 0]),
+    ([seen(-70)], [OLDER, 0, 0, 0, 0]),
     # So are several.
-    ([seen(-1, days=1, flags=8), seen(0, days=1, flags=4)], [0b11, 4, 8, 2, 2]),
-    ([seen(0, days=1, flags=4), seen(-7, days=1, flags=8)], [1 | 1 << 7, 4, 8, 2, 2]),
+    ([seen(-1, flags=8), seen(0, flags=4)], [0b11, 4, 8, 2, 2]),
+    ([seen(0, flags=4), seen(-7, flags=8)], [1 | 1 << 7, 4, 8, 2, 2]),
     # A clock ahead counts as today.
-    ([seen(2, days=0b101, first_ms=MONDAY, flags_before=4)], [1, 1, 4, 2, 0]),
-    ([seen(3, days=0b11001, first_ms=MONDAY - DAY_MS)], [0b11, 1, 0, 2, 0]),
-    ([seen(7, days=1 | 1 << 7, first_ms=MONDAY, flags_before=4)], [1, 5, 0, 2, 0]),
+    ([seen(2, first_ms=MONDAY)], [1, 1, 0, 2, 0]),
+    ([seen(3, first_ms=MONDAY - DAY_MS)], [0b11, 1, 0, 2, 0]),
+    ([seen(7, first_ms=MONDAY)], [1, 1, 0, 2, 0]),
     # A note makes no day; its behaviours belong to its week.
-    ([seen(0, days=1), seen(0, hits=0, flags=16, targets=0)], [1, 17, 0, 2, 0]),
-    ([seen(0, days=1), seen(-1, hits=0, flags=16, targets=0)], [1, 1, 16, 2, 0]),
+    ([seen(0), seen(0, hits=0, flags=16, targets=0)], [1, 17, 0, 2, 0]),
+    ([seen(0), seen(-1, hits=0, flags=16, targets=0)], [1, 1, 16, 2, 0]),
     ([seen(0, hits=0, flags=16, targets=0)], [0, 16, 0, 0, 0]),
 ]
 

@@ -319,8 +319,8 @@ def test_what_is_taken_over_keeps_its_days_and_their_behaviours(tmp_path: Path, 
         sealer.seal(at(now + 1))
         bodies = [decode(batch.body).batch for batch in sealer.waiting()]
     rows = [
-        (batch.sensor, row.last_ms, row.hits, row.flags, row.days)
+        (batch.sensor, row.last_ms, row.hits, row.flags)
         for batch in bodies
         for row in batch.observations
     ]
-    assert sorted(rows) == [("s", then, 1, 1, 1), ("s", now, 1, 4, 1)]
+    assert sorted(rows) == [("s", then, 1, 1), ("s", now, 1, 4)]

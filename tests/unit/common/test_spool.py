@@ -63,7 +63,7 @@ def test_rows_of_a_day_are_sealed_when_the_next_begins(path: Path) -> None:
     (batch,) = sealed(path)
     (row,) = batch.observations
     assert (row.first_ms, row.last_ms, row.hits) == (midnight - 5, midnight - 1, 2)
-    assert (row.flags, row.targets, row.days) == (1 | 2, 0b11, 1)
+    assert (row.flags, row.targets) == (1 | 2, 0b11)
     assert [hour.events for hour in batch.hours] == [2]
     assert query(path, "SELECT * FROM observation") == [
         (0, IP, midnight, midnight + 1, 2, 4 | 8 | 16, 0b1100)
@@ -74,7 +74,7 @@ def test_rows_of_a_day_are_sealed_when_the_next_begins(path: Path) -> None:
     later = sealer.seal(at(midnight + 9))
     sealer.close()
     assert later is not None
-    assert [each.days for each in decode(later.body).batch.observations] == [1]
+    assert [each.flags for each in decode(later.body).batch.observations] == [4 | 8 | 16]
 
 
 def test_rows_that_a_stopped_sensor_left_are_sealed_by_the_first_event_of_a_later_day(
@@ -105,11 +105,11 @@ def test_events_of_two_days_that_could_not_be_written_fold_and_both_days_are_kno
     last = sealer.seal(at(NOW + 48 * HOUR + 1))
     sealer.close()
     assert last is not None
-    days = [row.days for batch in [*sealed(path)] for row in batch.observations]
-    assert days == [1, 0b11]
+    days = [(row.first_ms, row.last_ms) for batch in sealed(path) for row in batch.observations]
+    assert days == [(NOW, NOW), (NOW + 24 * HOUR, NOW + 48 * HOUR)]
 
 
-def test_a_note_alone_tells_no_day(path: Path) -> None:
+def test_a_note_has_no_hit_and_the_batch_says_how_many_addresses_there_are(path: Path) -> None:
     spool = opened(path)
     spool.note(Event(0, IP, NOW), 8)
     spool.commit()
@@ -120,7 +120,7 @@ def test_a_note_alone_tells_no_day(path: Path) -> None:
     sealer.close()
     assert batch is not None
     (row,) = decode(batch.body).batch.observations
-    assert (row.hits, row.days, row.flags) == (0, 0, 8)
+    assert (row.hits, row.flags) == (0, 8)
     assert decode(batch.body).batch.addresses == 7
 
 
