@@ -9,8 +9,9 @@ each write, so its ``day`` may be later than the day of its newest event.
 
 Days are UTC days since 1970-01-01, weeks are seven of them. Folding is
 commutative, associative and idempotent, so that neither order nor repetition of
-visits changes a row. ``store/sql/ingest.sql`` and the spool hold the same rules as
-SQL; property tests compare all three.
+visits changes a row. The schema has the same rules as functions of SQL, and
+``publish/columns.py`` for columns; property tests compare all three. A spool needs
+none: its rows lie within one day.
 """
 
 from datetime import datetime, timedelta
@@ -25,8 +26,6 @@ DAYS_MAX: Final = 60
 OLDER: Final = 1 << DAYS_MAX
 #: An address is new for so long after it was first seen.
 NEW_FOR: Final = timedelta(hours=24)
-#: An address returned when it was away for at least so many days.
-AWAY_DAYS: Final = 3
 
 
 class History(NamedTuple):
@@ -54,16 +53,6 @@ def days_kept(retention_days: int) -> int:
     ``OLDER`` is one of them.
     """
     return (1 << min(retention_days + 1, DAYS_MAX)) - 1 | OLDER
-
-
-def of_event(at_ms: int, flags: int, targets: int) -> History:
-    """The history of one event."""
-    return History(at_ms // DAY_MS, 1, flags, 0, targets, 0)
-
-
-def of_note(at_ms: int, flags: int) -> History:
-    """The history of a note: behaviours of an event that is recorded already, and no day."""
-    return History(at_ms // DAY_MS, 0, flags, 0, 0, 0)
 
 
 def fold(one: History, other: History) -> History:
@@ -145,37 +134,3 @@ def recent_flags(history: History, today: int) -> int:
     """Behaviours of this epoch week and of the one before."""
     now = moved(history, today)
     return now.flags_now | now.flags_before
-
-
-def recent_targets(history: History, today: int) -> int:
-    """Targets of this epoch week and of the one before."""
-    now = moved(history, today)
-    return now.targets_now | now.targets_before
-
-
-def days_seen(history: History, today: int, window_days: int) -> int:
-    """On how many of the last days, today included, it was seen."""
-    return (moved(history, today).days & ((1 << window_days) - 1)).bit_count()
-
-
-def marks(history: History, today: int) -> str:
-    """The last seven days as a small picture, the oldest first: ``#`` seen, ``.`` not."""
-    days = moved(history, today).days
-    return "".join("#" if days >> back & 1 else "." for back in reversed(range(WEEK_DAYS)))
-
-
-def returned(history: History, today: int) -> bool:
-    """Whether a gap of at least ``AWAY_DAYS`` days ended within the last seven."""
-    days = moved(history, today).days
-    gap = 0
-    seen_later = False
-    for back in range(DAYS_MAX):
-        if days >> back & 1:
-            if seen_later and gap >= AWAY_DAYS:
-                return True
-            if back >= WEEK_DAYS:
-                return False
-            seen_later, gap = True, 0
-        elif seen_later:
-            gap += 1
-    return False

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from functools import reduce
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpfeeds_common.history import (
-    AWAY_DAYS,
-    DAY_MS,
     DAYS_MAX,
     History,
     clamped,
-    days_seen,
     fold,
-    marks,
     masked,
     moved,
-    of_event,
-    of_note,
     of_stored,
     recent_flags,
-    recent_targets,
-    returned,
 )
 
 START = 20_000
@@ -39,8 +30,7 @@ VISITS = st.lists(
 
 
 def history(visits: list[Visit]) -> History:
-    events = [of_event(day * DAY_MS + 5, flags, targets) for day, flags, targets in visits]
-    return reduce(fold, events)
+    return reduce(fold, [History(day, 1, flags, 0, targets, 0) for day, flags, targets in visits])
 
 
 def ored(visits: list[Visit], week: int, field: int) -> int:
@@ -57,13 +47,8 @@ def test_what_is_kept_is_what_a_list_of_all_visits_says(visits: list[Visit], lat
     today = newest + later
     week = today // 7
     assert recent_flags(row, today) == ored(visits, week, 1) | ored(visits, week - 1, 1)
-    assert recent_targets(row, today) == ored(visits, week, 2) | ored(visits, week - 1, 2)
     days = {day for day, _, _ in visits if today - day < DAYS_MAX and newest - day < DAYS_MAX}
-    assert days_seen(row, today, 7) == len([day for day in days if today - day < 7])
-    assert days_seen(row, today, DAYS_MAX) == len(days)
-    assert marks(row, today) == "".join(
-        "#" if today - back in days else "." for back in range(6, -1, -1)
-    )
+    assert moved(row, today).days == sum(1 << (today - day) for day in days)
 
 
 @given(VISITS, st.randoms(use_true_random=False))
@@ -87,16 +72,15 @@ def test_rows_may_be_folded_in_any_grouping(
 def test_after_two_weeks_nothing_of_an_old_visit_is_left(visits: list[Visit]) -> None:
     row = history(visits)
     assert recent_flags(row, row.day + 14) == 0
-    assert recent_targets(row, row.day + 14) == 0
+    assert moved(row, row.day + 14)[2:] == (0, 0, 0, 0)
     assert moved(row, row.day + DAYS_MAX).days == 0
 
 
 def test_a_note_adds_behaviours_and_no_day() -> None:
-    event = of_event(START * DAY_MS, 1, 2)
-    noted = fold(event, of_note(START * DAY_MS + 9, 4))
-    assert noted == event._replace(flags_now=5)
+    event, note = History(START, 1, 1, 0, 2), History(START, 0, 4)
+    assert fold(event, note) == event._replace(flags_now=5)
     # Of an event of the week before, its behaviours stay in that week.
-    assert fold(of_event((START + 7) * DAY_MS, 1, 2), of_note(START * DAY_MS, 4)).flags_before == 4
+    assert fold(event._replace(day=START + 7), note).flags_before == 4
 
 
 @given(VISITS, st.integers(7, 3650), st.integers(0, 40))
@@ -116,14 +100,6 @@ def test_a_mask_leaves_no_day_outside_of_the_row(
 
 def test_a_row_that_begins_in_the_future_has_no_days() -> None:
     assert masked(1, START, START + 1, 30) == 0
-
-
-@given(st.sets(st.integers(0, DAYS_MAX - 1), min_size=1), st.integers(0, 10))
-def test_returned_is_a_gap_that_ended_within_a_week(backs: set[int], later: int) -> None:
-    row = History(START, sum(1 << back for back in backs))
-    shifted = sorted(back + later for back in backs if back + later < DAYS_MAX)
-    expected = any(older - newer > AWAY_DAYS and newer < 7 for newer, older in pairwise(shifted))
-    assert returned(row, START + later) == expected
 
 
 @given(VISITS, st.integers(START - 30, START + 120))
