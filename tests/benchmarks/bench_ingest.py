@@ -44,6 +44,7 @@ import pika
 import psycopg
 from pika.exceptions import NackError
 
+from benchmarks.report import report, stage
 from benchmarks.sizes import size
 from ingest_support import delivery_of, now_ms
 from servers.rabbitmq import RabbitNode
@@ -276,7 +277,7 @@ def wait_applied(bench: Bench, dsn: str, batches: int) -> float:
             assert now < bench.deadline_s, f"out of time: {done} of {batches} batches"
             if now >= say_at:
                 say_at = now + 10
-                say("batches", {"committed": f"{done:,}", "of": f"{batches:,}"})
+                stage(f"{done:,} of {batches:,} batches are committed")
             time.sleep(0.02)
     return time.monotonic()
 
@@ -402,7 +403,8 @@ def speed(bench: Bench) -> None:
         found.append(workers(bench, bodies, rows, 1))
         rates["one"].append(found[-1].rows_per_s)
         rates["two"].append(workers(bench, bodies, rows, 2).rows_per_s)
-        say(f"round {number + 1}", {name: f"{each[-1]:,.0f}" for name, each in rates.items()})
+        speeds = ", ".join(f"{name} {each[-1]:,.0f}" for name, each in rates.items())
+        stage(f"round {number + 1}, rows/s: {speeds}")
     medians = {name: statistics.median(each) for name, each in rates.items()}
     bench.figures |= {
         "limit_rows_per_s": medians["limit"],
@@ -542,7 +544,7 @@ def growth(bench: Bench) -> None:
             sender.join()
             total += 200_000
             bench.figures[f"rows_per_s_over_{million}m"] = 200_000 / (ended - started)
-            say(f"{million} million there", {"rows/s": f"{200_000 / (ended - started):,.0f}"})
+            stage(f"{million} million there, rows/s: {200_000 / (ended - started):,.0f}")
 
 
 def many_spools(bench: Bench, spools: int = size(10_000, 100)) -> None:
@@ -627,10 +629,6 @@ def asking(dsn: str, bodies: Sequence[bytes]) -> Iterator[list[float]]:
         thread.join()
 
 
-def say(what: str, values: dict[str, str]) -> None:
-    print(f"{what}: " + ", ".join(f"{key} {value}" for key, value in values.items()), flush=True)
-
-
 RUNS: dict[str, Callable[[Bench], None]] = {
     "speed": speed,
     "repeated": repeated,
@@ -643,22 +641,16 @@ RUNS: dict[str, Callable[[Bench], None]] = {
 
 def main() -> None:
     with (
-        tempfile.TemporaryDirectory(prefix="smtpfeeds-bench-", dir="/var/tmp") as name,
-        rabbitmq_running(Path(name) / "rabbitmq") as node,
-        PrivatePostgres(Path(name) / "postgres", settings=POSTGRES) as postgres,
+        tempfile.TemporaryDirectory(prefix="smtpfeeds-bench-", dir="/var/tmp") as folder,
+        rabbitmq_running(Path(folder) / "rabbitmq") as node,
+        PrivatePostgres(Path(folder) / "postgres", settings=POSTGRES) as postgres,
     ):
-        bench = Bench(node, postgres, Path(name))
-        for stage in STAGES:
-            say(stage, {"load": f"{os.getloadavg()[0]:.1f}"})
+        bench = Bench(node, postgres, Path(folder))
+        for name in STAGES:
+            stage(name)
             bench.deadline_s = time.monotonic() + LIMIT_S
-            RUNS[stage](bench)
-        width = max(map(len, bench.figures))
-        for key, value in bench.figures.items():
-            print(f"{key:{width}}  {value:,.2f}" if value < 100 else f"{key:{width}}  {value:,.0f}")
-        out = os.environ.get("BENCH_OUT")
-        if out:
-            figures = {key: round(value, 4) for key, value in bench.figures.items()}
-            Path(out).write_text(json.dumps(figures, indent=2) + "\n")
+            RUNS[name](bench)
+        report(bench.figures)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ every millisecond did not get it, less what it sees with nothing else running.
 """
 
 import gzip
-import json
 import os
 import random
 import resource
@@ -36,6 +35,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.report import report, stage
 from benchmarks.sizes import size
 from origin_support import mrt
 from origin_support.world import rows, table_text
@@ -263,7 +263,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = given(Path(data)) if data else made_up(folder)
+        stage("conversion of a table")
         figures: dict[str, float] = convert(paths, folder)
+        stage("loading two tables")
         base = AggregatorSettings(as_names=str(paths["names"]))
         tables = []
         for key in ("full", "other"):
@@ -271,15 +273,14 @@ def main() -> None:
             source.load()
             tables.append(source.current)
         figures |= {"prefixes": tables[0].info.prefixes}
+        stage("look-ups")
         figures |= lookups(tables[0], paths)
+        stage("origins again by another table")
         figures |= reannotate(tables[0], tables[1])
+        stage("swaps")
         figures |= swaps(paths, folder)
         figures["refresh_peak_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    for key, value in figures.items():
-        print(f"{key:34} {value:>16,.2f}")
-    if os.environ.get("BENCH_OUT"):
-        rounded = {key: round(value, 3) for key, value in figures.items()}
-        Path(os.environ["BENCH_OUT"]).write_text(json.dumps(rounded, indent=1) + "\n")
+    report(figures)
 
 
 if __name__ == "__main__":

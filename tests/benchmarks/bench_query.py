@@ -15,19 +15,18 @@ best of some runs of the whole program, from its start to its end:
 * start_vs_python: `smtpfeeds --help` beside `python -c pass`.
 """
 
-import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.report import report, stage
 from benchmarks.sizes import size
 from servers.postgres import PostgresServer
 from smtpfeeds_aggregator.publish.formats import csv_file
@@ -194,25 +193,20 @@ def pass_lines(folder: Path, figures: dict[str, float]) -> None:
 def measure(folder: Path) -> dict[str, float]:
     """All figures."""
     figures: dict[str, float] = {"rows": float(ROWS)}
+    stage("start, and a mail log")
     figures["start_vs_python"] = best([*PROGRAM, "--help"]) / best([sys.executable, "-c", "pass"])
     pass_lines(folder, figures)
     server = PostgresServer(folder / "postgres")
     with server.private:
         dsn = server.create_database()
+        stage(f"filling a database with {ROWS:,} rows")
         fill(dsn)
+        stage("questions")
         ask(folder, dsn, figures)
     return figures
-
-
-def say(figures: dict[str, Any], write: Callable[[str], Any] = print) -> None:
-    """A line each."""
-    for name, value in figures.items():
-        write(f"{name:24} {value:14,.3f}")
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         found = measure(Path(place))
-    say(found)
-    if out := os.environ.get("BENCH_OUT"):
-        Path(out).write_text(json.dumps(found, indent=1) + "\n")
+    report(found)

@@ -9,7 +9,6 @@ connection at 10,000, events a spool takes in a second, sessions a second with 1
 with ``BENCH_SHORT=1`` all takes some seconds (`sizes`).
 """
 
-import json
 import os
 import resource
 import shutil
@@ -23,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.report import report, stage
 from benchmarks.sizes import size
 
 HERE = Path(__file__).resolve().parent
@@ -194,14 +194,17 @@ def main() -> None:
         folder = Path(name)
         for turn in range(ROUNDS):
             for kind in KINDS:
+                stage(f"round {turn + 1} of {ROUNDS}: {kind}")
                 place = folder / f"{turn}"
                 place.mkdir(exist_ok=True)
                 measured[kind].append(measure(kind, place))
         median = {kind: statistics.median(values) for kind, values in measured.items()}
         workers = {}
         for number in (1, 2):
+            stage(f"{number} workers")
             (folder / str(number)).mkdir(exist_ok=True)
             workers[number] = measure_workers(folder, number)
+        stage("connections that wait, and the spool alone")
         (folder / "idle").mkdir()
         idle = measure_idle(folder / "idle")
         spool = measure_spool(folder)
@@ -220,10 +223,7 @@ def main() -> None:
         "sessions_per_s_1_worker": round(workers[1]),
         "sessions_per_s_2_workers": round(workers[2]),
     }
-    for key, value in figures.items():
-        print(f"{key:<32}{value:>12}")
-    if "BENCH_OUT" in os.environ:
-        Path(os.environ["BENCH_OUT"]).write_text(json.dumps(figures, indent=1) + "\n")
+    report(figures)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ by root where the kernel lets it; elsewhere `limited_by_cgroup` is 0.
 """
 
 import asyncio
-import json
 import os
 import socket
 import ssl
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks.report import report, stage
 from benchmarks.sizes import size
 from sensor_support import SensorProcess, many_files, started
 from sensor_support.attack import honest_clients, under_attack
@@ -159,7 +159,6 @@ class Bench:
             counted = sum(
                 hits for (_, ip), (hits, _, _) in sensor.rows().items() if ip.startswith("127.60.")
             )
-            print(kind, outcome)
             self.figures[f"honest_tried_{kind}"] = outcome.tried
             self.figures[f"honest_answered_{kind}"] = len(outcome.took_s)
             self.figures["limited_by_cgroup"] = int(group is not None)
@@ -193,13 +192,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, many_files():
         bench = Bench(Path(folder))
         for kind, tls in (("plain", "off"), ("tls", "made")):
+            stage(f"STARTTLS {tls}: {REST_S} s at rest, and connections")
             bench.at_rest(kind, tls)
+            stage(f"STARTTLS {tls}: {ATTACK_S} s of attack")
             bench.attacked(kind, tls)
-    for name, value in bench.figures.items():
-        print(f"{name:34} {value:10.2f}")
-    if out := os.environ.get("BENCH_OUT"):
-        figures = {key: round(value, 4) for key, value in bench.figures.items()}
-        Path(out).write_text(json.dumps(figures, indent=2) + "\n")
+    report(bench.figures)
     lost = [
         kind
         for kind in ("plain", "tls")
