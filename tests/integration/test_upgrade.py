@@ -150,7 +150,7 @@ def test_days_and_behaviours_are_right_while_both_versions_write(
     for turn in range(2):
         heard.a_week_passes()
         at_ms = now_ms() - 1000
-        apply(store, made_batch(greet("192.0.2.1", at_ms, flags=2 << 2 * turn, days=1)))
+        apply(store, made_batch(greet("192.0.2.1", at_ms, flags=2 << 2 * turn)))
         heard.add(at_ms, 2 << 2 * turn)
         heard.check()
         heard.a_week_passes()

@@ -1,24 +1,36 @@
 """Named queries, read from the .sql files beside this module.
 
 A query begins with ``-- name: its_name``; the comment lines that follow say
-what it is for. SQL is loaded, never built from strings.
+what it is for. A text that several queries of a file share begins with ``-- part:
+its_name`` and stands in them as ``{{its_name}}``, or ``{{its_name flags}}``, which
+puts the word in the place of ``$bits``. SQL is loaded, never built from values.
 """
 
 import re
 from functools import cache
 from importlib.resources import files
-from typing import Final, LiteralString, cast
+from typing import Any, Final, LiteralString, cast
 
-_NAME: Final = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_BEGIN: Final = re.compile(r"^-- (name|part): (\w+)$", re.MULTILINE)
+_PLACE: Final = re.compile(r"{{(\w+)(?: (\w+))?}}")
 
 
 @cache
 def queries(file: str) -> dict[str, LiteralString]:
     """The queries of one file, such as ``ingest.sql``, by name."""
     text = files(__name__).joinpath(file).read_text(encoding="utf-8")
-    parts = _NAME.split(text)
-    # Our own files, and nothing else, are what psycopg's type of a trusted text stands for.
-    return {
-        name: cast("LiteralString", sql.strip())
-        for name, sql in zip(parts[1::2], parts[2::2], strict=True)
-    }
+    kinds, names, texts = (_BEGIN.split(text)[at::3] for at in (1, 2, 3))
+    parts: dict[str, str] = {}
+    found: dict[str, LiteralString] = {}
+    for kind, name, sql in zip(kinds, names, texts, strict=True):
+        if kind == "part":
+            parts[name] = sql.strip()
+        else:
+            # Our own files, and nothing else, are what psycopg's type of a trusted text is for.
+            found[name] = cast("LiteralString", _whole(sql, parts))
+    return found
+
+
+def _whole(sql: str, parts: dict[str, str]) -> Any:
+    """A query with its parts in their places."""
+    return _PLACE.sub(lambda at: parts[at[1]].replace("$bits", at[2] or ""), sql.strip())

@@ -130,14 +130,48 @@ WHERE NOT EXISTS (
 ORDER BY 1
 ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name;
 
+-- What both tables do with a row that is there. Days and bits are relative to today; a row that
+-- another day wrote is moved to the later of both. Notes, rows without days, move no time.
+
+-- part: merge_times
+    first_seen = CASE EXCLUDED.days
+        WHEN 0 THEN old.first_seen ELSE least(old.first_seen, EXCLUDED.first_seen) END,
+    last_seen = CASE EXCLUDED.days
+        WHEN 0 THEN old.last_seen ELSE greatest(old.last_seen, EXCLUDED.last_seen) END,
+    hits = least(old.hits + EXCLUDED.hits, 4611686018427387903),
+    day = greatest(old.day, EXCLUDED.day),
+    days = CASE old.day WHEN EXCLUDED.day THEN old.days | EXCLUDED.days ELSE %(days_kept)s & (
+        row_days(old.days, old.day, old.first_seen, old.last_seen, greatest(old.day, EXCLUDED.day))
+        | days_moved(EXCLUDED.days, greatest(old.day, EXCLUDED.day) - EXCLUDED.day)
+    ) END
+
+-- part: merge_bits
+-- $bits: flags or targets. All of them, those of this epoch week, and of the week before.
+    $bits_now = CASE old.day WHEN EXCLUDED.day THEN old.$bits_now | EXCLUDED.$bits_now ELSE
+        bits_now(old.$bits, old.$bits_now, old.$bits_before, old.day, old.last_seen,
+            greatest(old.day, EXCLUDED.day))
+        | bits_now(EXCLUDED.$bits, EXCLUDED.$bits_now, EXCLUDED.$bits_before, EXCLUDED.day,
+            EXCLUDED.last_seen, greatest(old.day, EXCLUDED.day))
+        END,
+    $bits_before = CASE old.day WHEN EXCLUDED.day THEN old.$bits_before | EXCLUDED.$bits_before ELSE
+        bits_before(old.$bits, old.$bits_now, old.$bits_before, old.day, old.last_seen,
+            greatest(old.day, EXCLUDED.day))
+        | bits_before(EXCLUDED.$bits, EXCLUDED.$bits_now, EXCLUDED.$bits_before, EXCLUDED.day,
+            EXCLUDED.last_seen, greatest(old.day, EXCLUDED.day))
+        END,
+    $bits = CASE old.day WHEN EXCLUDED.day THEN old.$bits | EXCLUDED.$bits ELSE
+        recent_bits(old.$bits, old.$bits_now, old.$bits_before, old.day, old.last_seen,
+            greatest(old.day, EXCLUDED.day) / 7)
+        | recent_bits(EXCLUDED.$bits, EXCLUDED.$bits_now, EXCLUDED.$bits_before, EXCLUDED.day,
+            EXCLUDED.last_seen, greatest(old.day, EXCLUDED.day) / 7)
+        END
+
 -- name: upsert_observations
 -- Times are clamped to this transaction's clock and to the retention. Counters
 -- saturate at 2^62 - 1 (MAX_COUNT in rows.py). Rows are grouped only where an address
 -- has rows of two sensors: grouping costs 8 per cent of a transaction. The branch that
 -- is not asked for is not executed.
--- Days and bits are relative to today; a row that another day wrote is moved to the later of both.
--- Notes, rows without days, move no time.
-INSERT INTO observation AS o (
+INSERT INTO observation AS old (
     ip, feed, first_seen, last_seen, hits, asn, day, days, flags, flags_now, flags_before
 )
 SELECT ip, feed,
@@ -161,36 +195,13 @@ FROM (
 ) AS folded
 ORDER BY ip, feed
 ON CONFLICT (ip, feed) DO UPDATE SET
-    first_seen = CASE EXCLUDED.days
-        WHEN 0 THEN o.first_seen ELSE least(o.first_seen, EXCLUDED.first_seen) END,
-    last_seen = CASE EXCLUDED.days
-        WHEN 0 THEN o.last_seen ELSE greatest(o.last_seen, EXCLUDED.last_seen) END,
-    hits = least(o.hits + EXCLUDED.hits, 4611686018427387903),
-    asn = CASE WHEN %(annotated)s THEN EXCLUDED.asn ELSE o.asn END,
-    day = greatest(o.day, EXCLUDED.day),
-    days = CASE o.day WHEN EXCLUDED.day THEN o.days | EXCLUDED.days ELSE %(days_kept)s & (
-        row_days(o.days, o.day, o.first_seen, o.last_seen, greatest(o.day, EXCLUDED.day))
-        | days_moved(EXCLUDED.days, greatest(o.day, EXCLUDED.day) - EXCLUDED.day)
-    ) END,
-    flags_now = CASE o.day WHEN EXCLUDED.day THEN o.flags_now | EXCLUDED.flags_now ELSE
-        bits_now(o.flags, o.flags_now, o.flags_before, o.day, o.last_seen, greatest(o.day, EXCLUDED.day))
-        | bits_now(
-            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(o.day, EXCLUDED.day)
-        ) END,
-    flags_before = CASE o.day WHEN EXCLUDED.day THEN o.flags_before | EXCLUDED.flags_before ELSE
-        bits_before(o.flags, o.flags_now, o.flags_before, o.day, o.last_seen, greatest(o.day, EXCLUDED.day))
-        | bits_before(
-            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(o.day, EXCLUDED.day)
-        ) END,
-    flags = CASE o.day WHEN EXCLUDED.day THEN o.flags | EXCLUDED.flags ELSE
-        recent_bits(o.flags, o.flags_now, o.flags_before, o.day, o.last_seen, greatest(o.day, EXCLUDED.day) / 7)
-        | recent_bits(
-            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(o.day, EXCLUDED.day) / 7
-        ) END;
+    {{merge_times}},
+    {{merge_bits flags}},
+    asn = CASE WHEN %(annotated)s THEN EXCLUDED.asn ELSE old.asn END;
 
 -- name: upsert_sightings
 -- Of a sensor whose account is past its first epoch, under the name of its enrolment.
-INSERT INTO sighting AS s (
+INSERT INTO sighting AS old (
     ip, feed, sensor, first_seen, last_seen, hits, first_heard, last_heard, day, days,
     flags, flags_now, flags_before, targets, targets_now, targets_before
 )
@@ -205,47 +216,10 @@ LEFT JOIN unnest(%(sensors)s::text[], %(enrolments)s::text[]) AS e (sensor, enro
     ON e.sensor = incoming.sensor
 ORDER BY ip, feed, sensor
 ON CONFLICT (ip, feed, sensor) DO UPDATE SET
-    first_seen = CASE EXCLUDED.days
-        WHEN 0 THEN s.first_seen ELSE least(s.first_seen, EXCLUDED.first_seen) END,
-    last_seen = CASE EXCLUDED.days
-        WHEN 0 THEN s.last_seen ELSE greatest(s.last_seen, EXCLUDED.last_seen) END,
-    hits = least(s.hits + EXCLUDED.hits, 4611686018427387903),
-    last_heard = now(),
-    day = greatest(s.day, EXCLUDED.day),
-    days = CASE s.day WHEN EXCLUDED.day THEN s.days | EXCLUDED.days ELSE %(days_kept)s & (
-        row_days(s.days, s.day, s.first_seen, s.last_seen, greatest(s.day, EXCLUDED.day))
-        | days_moved(EXCLUDED.days, greatest(s.day, EXCLUDED.day) - EXCLUDED.day)
-    ) END,
-    flags_now = CASE s.day WHEN EXCLUDED.day THEN s.flags_now | EXCLUDED.flags_now ELSE
-        bits_now(s.flags, s.flags_now, s.flags_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day))
-        | bits_now(
-            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day)
-        ) END,
-    flags_before = CASE s.day WHEN EXCLUDED.day THEN s.flags_before | EXCLUDED.flags_before ELSE
-        bits_before(s.flags, s.flags_now, s.flags_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day))
-        | bits_before(
-            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day)
-        ) END,
-    flags = CASE s.day WHEN EXCLUDED.day THEN s.flags | EXCLUDED.flags ELSE
-        recent_bits(s.flags, s.flags_now, s.flags_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day) / 7)
-        | recent_bits(
-            EXCLUDED.flags, EXCLUDED.flags_now, EXCLUDED.flags_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day) / 7
-        ) END,
-    targets_now = CASE s.day WHEN EXCLUDED.day THEN s.targets_now | EXCLUDED.targets_now ELSE
-        bits_now(s.targets, s.targets_now, s.targets_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day))
-        | bits_now(
-            EXCLUDED.targets, EXCLUDED.targets_now, EXCLUDED.targets_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day)
-        ) END,
-    targets_before = CASE s.day WHEN EXCLUDED.day THEN s.targets_before | EXCLUDED.targets_before ELSE
-        bits_before(s.targets, s.targets_now, s.targets_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day))
-        | bits_before(
-            EXCLUDED.targets, EXCLUDED.targets_now, EXCLUDED.targets_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day)
-        ) END,
-    targets = CASE s.day WHEN EXCLUDED.day THEN s.targets | EXCLUDED.targets ELSE
-        recent_bits(s.targets, s.targets_now, s.targets_before, s.day, s.last_seen, greatest(s.day, EXCLUDED.day) / 7)
-        | recent_bits(
-            EXCLUDED.targets, EXCLUDED.targets_now, EXCLUDED.targets_before, EXCLUDED.day, EXCLUDED.last_seen, greatest(s.day, EXCLUDED.day) / 7
-        ) END;
+    {{merge_times}},
+    {{merge_bits flags}},
+    {{merge_bits targets}},
+    last_heard = now();
 
 -- name: upsert_activity
 -- An hour that has not begun is a wrong clock's: counted in the current one.
