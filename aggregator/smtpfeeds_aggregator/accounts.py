@@ -28,6 +28,8 @@ class RefusalCode(StrEnum):
     TOO_LARGE = "too_large"
     #: The batch names another sensor than the account.
     OTHER_SENSOR = "other_sensor"
+    #: The account has named too many openings of its spool today.
+    OPENINGS = "openings"
     #: Some rows of a batch; the others are stored.
     ROWS = "rows"
     #: The database refuses the data of the batch.

@@ -33,6 +33,8 @@ from smtpfeeds_common.wire import Batch, encode
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
 
 BATCHES = 40
+#: Of the flooder, which opens it once.
+SPOOL = uuid.uuid4()
 
 
 def account_of(vhost: Vhost, name: str) -> str:
@@ -135,7 +137,7 @@ def service(vhost: Vhost, dsn: str) -> Iterator[Service]:
     ("bodies", "reason"),
     [
         (lambda n: b'{"v": 1, "junk": %d}' % n, "not_a_batch"),
-        (lambda n: encode(made_batch(sensor="mallory", seq=n + 1)), "messages"),
+        (lambda n: encode(made_batch(sensor="mallory", spool=SPOOL, seq=n + 1)), "messages"),
     ],
     ids=["no-batches", "valid-batches"],
 )

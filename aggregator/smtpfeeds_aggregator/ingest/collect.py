@@ -28,6 +28,7 @@ from .check import CheckedBatch, check
 from .fold import fold
 from .handover import SILENCE_S, TICK_S, Collection, Handover
 from .known_good import known_good
+from .openings import Openings
 from .refusals import describe, refuse, refuse_batch
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class Collector:
         self._source, self._origin, self._handover = source, origin, handover
         self._clock, self._monotonic = clock, monotonic
         self._settings, self._metrics, self._health = settings, metrics, health
+        self._openings = Openings(monotonic=monotonic)
 
     def run(self, stop: Event) -> None:
         """Gather, check, fold, hand over until stopped; then finish what is in hand."""
@@ -166,7 +168,8 @@ class Collector:
         if delivery.redelivered:
             self._metrics.redelivered.inc()
         try:
-            return check(delivery)
+            checked = check(delivery)
+            self._openings.check(checked.key.sensor, checked.key.spool)
         except WireError as exc:
             code, reason = RefusalCode(exc.code), exc.message
         except Exception as exc:
@@ -175,6 +178,8 @@ class Collector:
             logger.exception("message not understood")
             known_good()  # where this fails too, no message is to blame: the program ends
             code, reason = RefusalCode.FAULT, f"reading it failed: {describe(exc)}"
+        else:
+            return checked
         # Refused is acknowledged, and counted by the hour.
         if self._wait_for_clock(stop):
             refusal = Refusal(code, reason, delivery.body)

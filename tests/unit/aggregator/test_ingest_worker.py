@@ -23,6 +23,7 @@ from smtpfeeds_aggregator.ingest import known_good as known_good_module
 from smtpfeeds_aggregator.ingest.check import CheckedBatch, check
 from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.ingest.handover import TICK_S, Collection
+from smtpfeeds_aggregator.ingest.openings import Openings
 from smtpfeeds_aggregator.ingest.write import HOLD_S
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.origin.lookup import OriginLookup
@@ -445,6 +446,20 @@ def test_octets_count_towards_the_bound_of_a_collection(monkeypatch: pytest.Monk
     work.run_for(1)
     assert len(work.source.acknowledged) == 20
     assert max(len(keys) for keys in work.store.transactions) < 10
+
+
+def test_openings_past_the_bound_of_an_account_are_refused_and_others_are_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collect, "Openings", partial(Openings, most=2))
+    work = work_in_memory(ingest_wait_ms=200)
+    work.source.put(*(made_batch(sensor="mallory") for _ in range(4)), account="mallory")
+    honest = made_batch(sensor="honest")
+    work.source.put(honest, account="honest")
+    work.run_for(1)
+    assert [str(refusal.kind) for _, refusal in work.source.refused] == ["message", "message"]
+    assert all("openings of its spool" in refusal.reason for _, refusal in work.source.refused)
+    assert sorted(key.sensor for key in work.store.known) == ["honest", "mallory", "mallory"]
 
 
 def test_collection_waits_for_no_more_where_the_source_sends_none_before_an_answer() -> None:
