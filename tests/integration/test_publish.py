@@ -32,7 +32,7 @@ from smtpfeeds_aggregator.ingest.worker import IngestWorker
 from smtpfeeds_aggregator.meaning.lists.model import AddressList, parse_prefix
 from smtpfeeds_aggregator.meaning.lists.table import ListTable
 from smtpfeeds_aggregator.metrics import Metrics
-from smtpfeeds_aggregator.publish import check, once, service
+from smtpfeeds_aggregator.publish import check, generation_writer, service
 from smtpfeeds_aggregator.publish.generation import FeedsDirectory
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.publish.service import PublishLoop
@@ -387,7 +387,7 @@ def test_failed_check_leaves_the_last_good_generation(
         path.write_text(path.read_text().replace("  |  192.0.2.2 ", " | 192.0.2.2 "))
         return check.check_feed(folder, files)
 
-    monkeypatch.setattr(once, "check_feed", spoilt)
+    monkeypatch.setattr(generation_writer, "check_feed", spoilt)
     with pytest.raises(PublishError, match=r"smtpgreet\.txt, line 70: not an ASN"):
         publish_once(settings, Origins(), connection, now=NOW + MINUTE)
     assert (feeds / "smtpgreet.txt").read_bytes() == good
@@ -433,7 +433,7 @@ def test_lock_that_went_with_the_session_forbids_the_switch(
         connection.execute("SELECT pg_advisory_unlock_all()")
         return check.check_feed(folder, files)
 
-    monkeypatch.setattr(once, "check_feed", and_lose_the_lock)
+    monkeypatch.setattr(generation_writer, "check_feed", and_lose_the_lock)
     with pytest.raises(PublishError, match="lost the lock"):
         publish_once(settings, Origins(), connection, now=NOW + MINUTE)
     assert (feeds / "current").readlink() == before

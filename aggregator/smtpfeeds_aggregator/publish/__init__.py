@@ -1,7 +1,7 @@
 """From the database to files that are served.
 
 service      the loop on the time grid (``grid``), with retries, metrics and health
-once         one publication, from the window to the switch
+once, generation_writer    one publication from the window to the switch, and its files
 sanity, status    whether its numbers are believed, and what the last runs came to
 snapshot, columns, judgements, chunks, entries    the window, judged, as rows
 files, formats/, check, manifest                  what is written, and read back

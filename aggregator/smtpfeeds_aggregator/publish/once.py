@@ -9,11 +9,11 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from smtpfeeds_common.errors import DatabaseError, PublishError
-from smtpfeeds_common.feeds import FEEDS, Feed
+from smtpfeeds_common.feeds import FEEDS
 from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
 from smtpfeeds_common.logs import fields
 
@@ -23,38 +23,20 @@ from ..settings import AggregatorSettings
 from ..store.connection import Connection
 from ..store.publication import PublicationStore
 from ..store.reading import ALIVE_S
-from .check import check_feed
-from .chunks import FeedRows
 from .columns import Window
 from .continued import Continued
-from .documents import write_documents
-from .edition import MANIFEST, SIGNATURE, SUMS
-from .entries import Frame
-from .files import FeedFile, digest, files_of, write_files
+from .edition import MANIFEST
 from .generation import FeedsDirectory, Generation
-from .grid import expiry
-from .judgements import DatedLists, Judgements, NoLists, judge_window
-from .manifest import encode, manifest
-from .page.build import build_page
-from .page.render import PAGE, STATIC, render, static_file
-from .page.search import SEARCH_DATA, SearchColumns, search_data
-from .policy import POLICY, policy_document
+from .generation_writer import Content, GenerationWriter, edition_frame
+from .judgements import DatedLists, NoLists, judge_window
 from .sanity import check_change
-from .signing import Signer, trusted_comment
-from .snapshot import (
-    LeftOut,
-    origin_changes,
-    origins_in,
-    window_end,
-    window_start,
-    with_origins,
-)
+from .signing import Signer
+from .snapshot import LeftOut, origin_changes, origins_in, with_origins
 from .statistics import TOP, Summary, summarise
 from .statistics import encode as encode_summary
 from .status import StatusFile
-from .stopping import KeepGoing, PublishStopped, each_guarded, go_on, guarded
+from .stopping import KeepGoing, PublishStopped, go_on, guarded
 from .withdrawn import Withdrawn
-from .written import Written
 
 logger = logging.getLogger(__name__)
 
@@ -165,11 +147,8 @@ class _Publication:
         self._keep_going = keep_going
         key_file = settings.signing_key_file
         self._signer = Signer.from_file(Path(key_file)) if key_file else None
-        self._public_key = None if self._signer is None else self._signer.public_key
-        self._not_written: dict[str, str] = {}
-        self._summary: Summary | None = None
         self._now = now
-        self._end = window_end(self._now)
+        self._frame = edition_frame(settings, now)
 
     def run(self, *, force: bool) -> Published:
         began = time.monotonic()
@@ -194,16 +173,19 @@ class _Publication:
             )
             left_out = LeftOut.by_settings(self._settings, excluded)
             published, left_out_counts = left_out.apply(window)
-            files = self._write(generation, published, names, left_out_counts, continued)
+            content = self._content(published, names, left_out_counts)
+            writer = GenerationWriter(self._settings, self._frame, self._signer, self._keep_going)
+            writer.write(generation, content, continued)
+            summary = self._summarise(content)
             self._switch(generation)
-            self._store_summary()
+            self._store_summary(summary)
             changed = self._write_back(stored, window, names)
         continued.published(self._directory.prune)
         outcome = Published(
             generation.final,
             self._now,
-            self._end,
-            {file.frame.feed.name: file.counts.addresses for file in files if file.is_whole},
+            self._frame.window_end,
+            writer.addresses,
             left_out_counts,
             changed,
             time.monotonic() - began,
@@ -214,7 +196,7 @@ class _Publication:
             outcome.addresses,
             left_out_counts,
             outcome.seconds,
-            self._not_written,
+            writer.not_written,
         )
         return outcome
 
@@ -230,7 +212,7 @@ class _Publication:
         """The whole window, with the stored origins."""
         now_s = int(self._now.timestamp())
         week = now_s * 1000 // DAY_MS // WEEK_DAYS
-        with self._store.copy_window(window_start(self._end), None, week) as blocks:
+        with self._store.copy_window(self._frame.window_start, None, week) as blocks:
             return Window.read(blocks, now_s, self._keep_going)
 
     def _names(self, window: Window) -> dict[int, str]:
@@ -241,146 +223,38 @@ class _Publication:
         names = ((asn, self._table.name(asn)) for asn in asns)
         return {asn: name for asn, name in names if name}
 
-    def _write(
-        self,
-        generation: Generation,
-        window: Window,
-        names: dict[int, str],
-        left_out: dict[str, Counter[str]],
-        continued: Continued,
-    ) -> list[FeedFile]:
+    def _content(
+        self, window: Window, names: dict[int, str], left_out: dict[str, Counter[str]]
+    ) -> Content:
         lists = self._lists.on(self._now.date())
-        judgements = judge_window(window, self._store.sensors_alive(ALIVE_S), lists)
-        every: list[FeedFile] = []
-        more: list[Written] = []
-        feeds: dict[str, FeedRows] = {}
-        not_written: dict[str, str] = {}
-        formats = self._settings.formats
-        classes: dict[str, dict[str, int]] = {}
-        for feed, columns in zip(FEEDS, window.feeds, strict=True):
-            frame = self._frame(feed)
-            files = files_of(feed, frame, formats)
-            rows = FeedRows(
-                window,
-                feed.name,
-                judgements,
-                names,
-                now_s=int(self._now.timestamp()),
-                exact_counts=self._settings.publish_exact_counts,
-            )
-            feeds[feed.name] = rows
-            write_files(generation.partial, files, each_guarded(rows.chunks(), self._keep_going))
-            check_feed(generation.partial, files, self._keep_going)
-            documents, too_large = write_documents(
-                generation.partial, rows, frame, formats, self._keep_going
-            )
-            more += documents
-            not_written |= too_large
-            classes[feed.name] = judgements.count(columns.address)
-            every += files
-        more += continued.write(generation.partial, window, judgements, feeds, every)
-        not_written |= continued.not_written
-        self._write_page(generation.partial, window, judgements, names, every, more)
-        content = manifest(
-            self._frame(FEEDS[0]),
-            every,
-            more,
-            not_written,
+        return Content(
+            window,
+            judge_window(window, self._store.sensors_alive(ALIVE_S), lists),
+            names,
             left_out,
-            classes,
+            self._store.events_by_hour(self._frame.window_start),
             None if self._table is None else self._table.generation,
             self._lists.generation,
-            generation.base,
-            continued.changes_since,
-            self._public_key,
         )
-        self._write_signed(generation, MANIFEST, encode(content))
-        self._write_signed(generation, SUMS, self._sums(generation.partial, every, more))
-        self._not_written = not_written
-        frame = self._frame(FEEDS[0])
-        self._summary = summarise(
-            window,
-            judgements,
-            names,
-            generated=self._now,
-            expires=frame.expires,
-            hours=self._store.events_by_hour(frame.window_start),
-            sensors=self._store.events_by_sensor(frame.window_start, TOP * len(FEEDS)),
-        )
-        return every
 
-    def _store_summary(self) -> None:
-        """Store the statistics for `smtpfeeds stats`; the next publication makes them anew."""
-        if self._summary is None:
-            return
+    def _summarise(self, content: Content) -> Summary:
+        """Count the edition for `smtpfeeds stats`."""
+        return summarise(
+            content.window,
+            content.judgements,
+            content.names,
+            generated=self._now,
+            expires=self._frame.expires,
+            hours=content.hours,
+            sensors=self._store.events_by_sensor(self._frame.window_start, TOP * len(FEEDS)),
+        )
+
+    def _store_summary(self, summary: Summary) -> None:
+        """Store the statistics; where that fails, the next publication makes them anew."""
         try:
-            self._store.store_summary(self._now, encode_summary(self._summary))
+            self._store.store_summary(self._now, encode_summary(summary))
         except DatabaseError as exc:
             logger.warning("statistics not stored", extra=fields(error=exc.message))
-
-    def _write_signed(self, generation: Generation, name: str, octets: bytes) -> None:
-        """Write a file, and with a key its signature beside it."""
-        with (generation.partial / name).open("xb") as stream:
-            stream.write(octets)
-        if self._signer is None:
-            return
-        frame = self._frame(FEEDS[0])
-        comment = trusted_comment(name, generation.name, frame.generated, frame.expires)
-        with (generation.partial / f"{name}{SIGNATURE}").open("xb") as stream:
-            stream.write(self._signer.sign(octets, comment))
-
-    def _sums(self, folder: Path, files: list[FeedFile], more: list[Written]) -> bytes:
-        """The SHA-256 of every file, as sha256sum(1) checks it."""
-        known = {file.name: file.sha256 for file in files}
-        known |= {file.compressed_name: file.compressed_sha256 for file in files}
-        known |= {file.name: file.sha256 for file in more}
-        paths = {
-            path.relative_to(folder).as_posix(): path
-            for path in folder.rglob("*")
-            if not path.is_dir()
-        }
-        lines = [
-            f"{known.get(name) or digest(path, self._keep_going)}  {name}\n"
-            for name, path in sorted(paths.items())
-        ]
-        return "".join(lines).encode("ascii")
-
-    def _write_page(
-        self,
-        folder: Path,
-        window: Window,
-        judgements: Judgements,
-        names: dict[int, str],
-        files: list[FeedFile],
-        more: list[Written],
-    ) -> None:
-        """Write the page, what it loads, and the policy."""
-        frame = self._frame(FEEDS[0])
-        hours = self._store.events_by_hour(frame.window_start)
-        page = build_page(window, judgements, names, frame, files, more, hours, self._public_key)
-        written = {PAGE: render(page), POLICY: policy_document(frame)}
-        written |= {name: static_file(name) for name in STATIC}
-        if page.search_entries is not None:
-            columns = SearchColumns.of_window(window, judgements, names)
-            written[SEARCH_DATA] = search_data(columns)
-        for name, octets in written.items():
-            self._keep_going()
-            with (folder / name).open("xb") as stream:
-                stream.write(octets)
-
-    def _frame(self, feed: Feed) -> Frame:
-        stale = expiry(self._now.timestamp(), self._settings.publish_interval_s)
-        return Frame(
-            feed=feed,
-            family=None,
-            window_start=window_start(self._end),
-            window_end=self._end,
-            generated=self._now,
-            expires=datetime.fromtimestamp(stale, UTC),
-            publisher=self._settings.publisher_name,
-            contact=self._settings.publisher_contact,
-            licence=self._settings.publisher_licence,
-        )
 
     def _switch(self, generation: Generation) -> None:
         """Publish, if the lock is still ours and the clock is not in doubt.

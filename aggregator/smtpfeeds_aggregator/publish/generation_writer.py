@@ -1,0 +1,217 @@
+"""Writes the files of one generation and reads them back: nothing here is published yet.
+
+The rows of both feeds come first, then what goes on from the edition before, then the page, and
+last the manifest and SHA256SUMS, which name all that is there and are signed.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from smtpfeeds_common.feeds import FEEDS
+
+from ..settings import AggregatorSettings
+from .check import check_feed
+from .chunks import FeedRows
+from .columns import Window
+from .continued import Continued
+from .documents import write_documents
+from .edition import MANIFEST, SIGNATURE, SUMS
+from .entries import Frame
+from .files import FeedFile, digest, files_of, write_files
+from .generation import Generation
+from .grid import expiry
+from .judgements import Judgements
+from .manifest import encode, manifest
+from .page.build import build_page
+from .page.render import PAGE, STATIC, render, static_file
+from .page.search import SEARCH_DATA, SearchColumns, search_data
+from .policy import POLICY, policy_document
+from .signing import Signer, trusted_comment
+from .snapshot import window_end, window_start
+from .statistics import Hours
+from .stopping import KeepGoing, each_guarded
+from .written import Written
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is published of a window."""
+
+    window: Window
+    judgements: Judgements
+    #: Cleaned AS names.
+    names: dict[int, str]
+    #: How many addresses of each feed are not published, by reason.
+    left_out: dict[str, Counter[str]]
+    #: Events by hour and feed.
+    hours: Hours
+    #: The origin table, where there is one, and the lists of scanners and mailers.
+    origin_generation: str | None
+    list_generation: str
+
+
+def edition_frame(settings: AggregatorSettings, now: datetime) -> Frame:
+    """What all files of an edition that is made now say of it; of the first feed."""
+    end = window_end(now)
+    stale = expiry(now.timestamp(), settings.publish_interval_s)
+    return Frame(
+        feed=FEEDS[0],
+        family=None,
+        window_start=window_start(end),
+        window_end=end,
+        generated=now,
+        expires=datetime.fromtimestamp(stale, UTC),
+        publisher=settings.publisher_name,
+        contact=settings.publisher_contact,
+        licence=settings.publisher_licence,
+    )
+
+
+class GenerationWriter:
+    """Writes one generation."""
+
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        frame: Frame,
+        signer: Signer | None,
+        keep_going: KeepGoing,
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            settings: which formats, and with which counts.
+            frame: of the edition.
+            signer: signs manifest and SHA256SUMS, where there is a key.
+            keep_going: asked now and then.
+        """
+        self._settings, self._frame = settings, frame
+        self._signer, self._keep_going = signer, keep_going
+        self._public_key = None if signer is None else signer.public_key
+        #: By name, what is not written, and why.
+        self.not_written: dict[str, str] = {}
+        #: How many addresses each feed's files list.
+        self.addresses: dict[str, int] = {}
+
+    def write(self, generation: Generation, content: Content, continued: Continued) -> None:
+        """Write and check all files of a generation.
+
+        Raises:
+            PublishError: what is on disk is not what was written, or is not right.
+        """
+        folder, feeds = generation.partial, dict[str, FeedRows]()
+        files: list[FeedFile] = []
+        more: list[Written] = []
+        for feed in FEEDS:
+            rows = feeds[feed.name] = self._rows(feed.name, content)
+            frame = replace(self._frame, feed=feed)
+            files += self._write_rows(folder, frame, rows)
+            more += self._write_documents(folder, frame, rows)
+        more += continued.write(folder, content.window, content.judgements, feeds, files)
+        self.not_written |= continued.not_written
+        self._write_page(folder, content, files, more)
+        self._write_signed(
+            generation,
+            MANIFEST,
+            self._manifest(generation, content, files, more, continued.changes_since),
+        )
+        self._write_signed(generation, SUMS, self._sums(folder, files, more))
+
+    def _rows(self, feed: str, content: Content) -> FeedRows:
+        return FeedRows(
+            content.window,
+            feed,
+            content.judgements,
+            content.names,
+            now_s=int(self._frame.generated.timestamp()),
+            exact_counts=self._settings.publish_exact_counts,
+        )
+
+    def _write_rows(self, folder: Path, frame: Frame, rows: FeedRows) -> list[FeedFile]:
+        files = files_of(frame.feed, frame, self._settings.formats)
+        write_files(folder, files, each_guarded(rows.chunks(), self._keep_going))
+        check_feed(folder, files, self._keep_going)
+        whole = next(file for file in files if file.is_whole)
+        self.addresses[frame.feed.name] = whole.counts.addresses
+        return files
+
+    def _write_documents(self, folder: Path, frame: Frame, rows: FeedRows) -> list[Written]:
+        documents, too_large = write_documents(
+            folder, rows, frame, self._settings.formats, self._keep_going
+        )
+        self.not_written |= too_large
+        return documents
+
+    def _write_page(
+        self, folder: Path, content: Content, files: list[FeedFile], more: list[Written]
+    ) -> None:
+        """Write the page, what it loads, and the policy."""
+        window, judgements, names = content.window, content.judgements, content.names
+        page = build_page(
+            window, judgements, names, self._frame, files, more, content.hours, self._public_key
+        )
+        written = {PAGE: render(page), POLICY: policy_document(self._frame)}
+        written |= {name: static_file(name) for name in STATIC}
+        if page.search_entries is not None:
+            written[SEARCH_DATA] = search_data(SearchColumns.of_window(window, judgements, names))
+        for name, octets in written.items():
+            self._keep_going()
+            with (folder / name).open("xb") as stream:
+                stream.write(octets)
+
+    def _manifest(
+        self,
+        generation: Generation,
+        content: Content,
+        files: list[FeedFile],
+        more: list[Written],
+        changes_since: datetime | None,
+    ) -> bytes:
+        classes: dict[str, dict[str, int]] = {
+            feed.name: content.judgements.count(columns.address)
+            for feed, columns in zip(FEEDS, content.window.feeds, strict=True)
+        }
+        return encode(
+            manifest(
+                self._frame,
+                files,
+                more,
+                self.not_written,
+                content.left_out,
+                classes,
+                content.origin_generation,
+                content.list_generation,
+                generation.base,
+                changes_since,
+                self._public_key,
+            )
+        )
+
+    def _write_signed(self, generation: Generation, name: str, octets: bytes) -> None:
+        """Write a file, and with a key its signature beside it."""
+        with (generation.partial / name).open("xb") as stream:
+            stream.write(octets)
+        if self._signer is None:
+            return
+        frame = self._frame
+        comment = trusted_comment(name, generation.name, frame.generated, frame.expires)
+        with (generation.partial / f"{name}{SIGNATURE}").open("xb") as stream:
+            stream.write(self._signer.sign(octets, comment))
+
+    def _sums(self, folder: Path, files: list[FeedFile], more: list[Written]) -> bytes:
+        """The SHA-256 of every file, as sha256sum(1) checks it."""
+        known = {file.name: file.sha256 for file in files}
+        known |= {file.compressed_name: file.compressed_sha256 for file in files}
+        known |= {file.name: file.sha256 for file in more}
+        paths = {
+            path.relative_to(folder).as_posix(): path
+            for path in folder.rglob("*")
+            if not path.is_dir()
+        }
+        lines = [
+            f"{known.get(name) or digest(path, self._keep_going)}  {name}\n"
+            for name, path in sorted(paths.items())
+        ]
+        return "".join(lines).encode("ascii")
