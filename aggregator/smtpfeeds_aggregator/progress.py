@@ -20,7 +20,7 @@ _TROUBLE_LENGTH: Final = 200
 
 
 class Progress:
-    """Reports to whoever is notified."""
+    """Reports to those that are notified."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""One spelling of a time for whoever reads what a command says: ``2026-11-23T15:24:31Z``."""
+"""One spelling of a time for readers of what a command prints: ``2026-11-23T15:24:31Z``."""
 
 from datetime import UTC, datetime
 

@@ -19,7 +19,7 @@ fail() {
     exit 1
 }
 
-# What .venv was made from. The first line decides whether it must be made anew: the scripts in it
+# What .venv was made from. The first line decides whether it must be made again: the scripts in it
 # hold the checkout's path.
 state() {
     printf '%s in %s\n' "$("$PYTHON" -c 'import sys; print(sys.version, sys.executable)')" "$PWD" |

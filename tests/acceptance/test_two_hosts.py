@@ -115,7 +115,7 @@ def hosts(
             "BROKER_CERTIFICATE": str(certificates.authority),
             "BROKER_KEY": str(certificates.authority),
             "PGHOST": str(database.socket_path.parent),
-            # Whoever runs the test: its servers let that user in.
+            # For any user that runs the test: its servers let that user in.
             "DATABASE_ADMIN": "",
             "RUN_AS": "",
         },

@@ -223,7 +223,7 @@ def test_nothing_is_offered_to_a_client_that_did_not_ask(octets: bytes) -> None:
 
 
 def test_extension_that_is_offered_is_used() -> None:
-    """And after STARTTLS, asked anew, it is not offered again."""
+    """And after STARTTLS, asked again, it is not offered again."""
     talk = Talk(persona=AUTH_PERSONA, offer_tls=True)
     talk.say_in_turn(GREETED + b"STARTTLS\r\n")
     assert talk.dialogue.flags == BASE | Flags.STARTTLS | Flags.EXTENSION

@@ -2,7 +2,7 @@
 
     UPDATE_SCREENS=1 pytest tests/contract/test_screens.py
 
-writes them anew; then look at them.
+writes them again; then look at them.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ _WEIGHTS = {
 }
 #: Who comes again and again, of whom so many.
 _REGULARS, _REGULARS_SHARE = 40, 0.3
-#: Answered events that are remembered for whoever waits until they are in the database.
+#: Answered events that are remembered for those who wait until they are in the database.
 _LATEST = 20_000
 #: What a client may meet while a sensor is killed: the rest is a wrong answer.
 _CUT_OFF = ("cannot connect", "closed by the sensor")

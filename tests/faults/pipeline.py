@@ -1,7 +1,7 @@
 """A whole site under test: sensors, broker, aggregators, database; all real, all supervised.
 
 What dies is started again after a short pause, as a service manager does. Programs are started
-from the main thread (the kernel ties their life to it), so whoever waits calls `tend`.
+from the main thread (the kernel ties their life to it), so a caller that waits calls `tend`.
 """
 
 from __future__ import annotations

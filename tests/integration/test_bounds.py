@@ -318,4 +318,4 @@ def test_prefixes_that_are_known_to_be_full_are_bounded() -> None:
     day = date(2026, 11, 25)
     full.add(PrefixDay(f"2001:db8:{n:x}::/48", 48, day) for n in range(_FULL_MAX + 10))
     assert len(full.of_length(48)) == _FULL_MAX
-    assert PrefixDay("2001:db8:0::/48", 48, day) not in full, "the oldest are learned anew"
+    assert PrefixDay("2001:db8:0::/48", 48, day) not in full, "the oldest are learned again"

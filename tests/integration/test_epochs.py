@@ -392,7 +392,7 @@ def test_epochs_are_listed_with_their_times(dsn: str, store: IngestStore) -> Non
     assert first["purged_at"] is not None
     assert (second["purged_at"], third["ended_at"]) == (None, None)
     (state,) = json.loads(run(dsn, "sensors", "--json").stdout)
-    assert (state["version"], state["last_heard"]) == (None, None), "heard of anew"
+    assert (state["version"], state["last_heard"]) == (None, None), "heard of again"
 
 
 @pytest.mark.parametrize(

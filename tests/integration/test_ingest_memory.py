@@ -68,7 +68,7 @@ def test_octets_in_hand_are_bounded_while_the_database_is_busy(
         until(lambda: table.hits() == counted, "all are counted", limit_s=60)
         publisher.publish(made_batch(greet("192.0.2.1"), spool=spool, seq=31))
         until(lambda: hand.prefetch == 100, "it takes many again")
-    # What was in hand as it began anew, and what it may take then: each within the bound.
+    # What was in hand as it began again, and what it may take then: each within the bound.
     assert hand.most_bytes <= 2 * in_hand.MAX_BYTES + LARGE
     assert table.hits() == {("192.0.2.1", "smtpgreet"): 31}
     publisher.close()

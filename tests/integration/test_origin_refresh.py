@@ -603,7 +603,7 @@ def test_a_damaged_generation_gives_way_to_its_table_then_to_the_one_before(
     index = bytearray((current / "origin.index").read_bytes())
     index[5000] ^= 1
     (current / "origin.index").write_bytes(index)
-    assert loaded(config).generation == second.generation, "made anew from its table"
+    assert loaded(config).generation == second.generation, "made again from its table"
     assert loaded(config).lookup(packed("95.1.2.3")) == 77
     assert loaded(config).name(77) == "NET77 - Network 77, Inc."
     (current / "table.dat.gz").write_bytes(b"damaged")

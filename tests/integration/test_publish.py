@@ -623,7 +623,7 @@ def test_aggregator_tells_of_its_publications_in_metrics_and_health(
 def test_part_that_moves_batches_and_ends_unasked_ends_the_program_as_failed(
     settings: AggregatorSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A service manager starts it anew only if it says so."""
+    """A service manager starts it again only if it says so."""
     monkeypatch.setattr(IngestWorker, "store", lambda *_: None)
     made = Service(replace(settings, broker=(f"spool:{tmp_path}",)))
     made.start()

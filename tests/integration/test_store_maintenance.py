@@ -315,7 +315,7 @@ def test_row_that_ingest_refreshes_during_retention_stays(
     dsn: str, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every address is refreshed while retention walks over it: it ends as seen today, counted
-    from anew or from before, and every sighting has its observation."""
+    from again or from before, and every sighting has its observation."""
     monkeypatch.setattr(maintenance, "SLICE_PAGES", 1)
     ips = [f"198.51.{n >> 8}.{n & 255}" for n in range(1000)]
     store = ingest_store(dsn)

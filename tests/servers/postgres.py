@@ -83,7 +83,7 @@ class PostgresServer:
             )
 
     def drop_database(self, dsn: str) -> None:
-        """Drop a test's database, whoever is still connected."""
+        """Drop a test's database, also with clients connected."""
         self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", database_name(dsn))
 
     def superuser_dsn(self, database: str = "postgres") -> str:

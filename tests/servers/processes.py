@@ -1,6 +1,6 @@
 """Child processes that never outlive the tests.
 
-Whoever kills pytest with -9 must not find a broker behind: children ask the kernel, by
+A pytest that is killed with -9 must leave no broker behind: children ask the kernel, by
 PR_SET_PDEATHSIG, to be killed when the thread that started them ends. So servers are started from
 pytest's main thread.
 """

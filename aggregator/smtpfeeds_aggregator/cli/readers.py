@@ -77,7 +77,7 @@ def remove(settings: "AggregatorSettings", role: str) -> None:
 
 
 def _write(file: Path, dsn: str) -> None:
-    """Write the file anew; who may read it, the administrator decides.
+    """Write the file again; who may read it, the administrator decides.
 
     Raises:
         SettingsError: it is there already, or cannot be written.

@@ -59,7 +59,7 @@ Examples:
 @click.option("--by", type=click.Choice(_BY), help="One list, in place of the overview.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many rows of the list.")
 @click.option("--live", is_flag=True, help="Count now, which reads the whole window.")
-@click.option("--watch", is_flag=True, help="Draw anew every 10 seconds, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Draw again every 10 seconds, until Ctrl-C.")
 @format_options(_STATISTICS)
 @source_options
 def stats(
@@ -67,7 +67,7 @@ def stats(
 ) -> None:
     """Show the week in numbers: feeds, hours, classes, networks, actors, and which sensors live.
 
-    The numbers are those of the last publication, which made them; --live counts anew. With --from
+    The numbers are those of the last publication, which made them; --live counts again. With --from
     they are counted from published files, whose hits are lower bounds. Lists have at most 200 rows
     of what has no bound of its own. Times are UTC.
     """

@@ -6,6 +6,6 @@
     directory       a data set's folder: lock, status, generations with a manifest, roll back
     generations     finished generations side by side, and the symlink that says which is current
 
-A refresh fetches into `directory`'s `incoming`, checks, and adds a generation; whoever uses
+A refresh fetches into `directory`'s `incoming`, checks, and adds a generation; a program that uses
 the data notices that `current` names another one. What the data is, its own room knows.
 """

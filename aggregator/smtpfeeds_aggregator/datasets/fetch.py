@@ -4,7 +4,7 @@ The child is ended at the overall limit, whatever the other side does; within it
 read that stalls ends, redirects are few and never leave HTTPS, and neither
 headers nor body can exceed their bound. A piece that was fetched stays beside the
 file with what identifies it (RFC 9110 section 13.1.5, If-Range), so the next try
-takes up where this one ended; a server that knows no ranges starts anew.
+takes up where this one ended; a server that knows no ranges starts again.
 """
 
 import errno

@@ -33,7 +33,7 @@ CERTIFICATE: Final = "ca.pem"
 KEY: Final = "ca.key"
 ISSUED: Final = "issued"
 AUTHORITY_DAYS: Final = 3_650
-#: Certificates are renewed by whoever runs the fleet: a year is as often as people do it.
+#: The operator of the fleet renews certificates: a year is as often as people do it.
 CERTIFICATE_DAYS: Final = 397
 #: A certificate that ends within this is warned of.
 WARN_DAYS: Final = 30

@@ -115,7 +115,7 @@ class Management:
         self._pool.clear()
 
     def put_sensors(self, accounts: Iterable[SensorAccount]) -> Iterator[int]:
-        """Make accounts, or give those that exist their password, rights and limits anew.
+        """Make accounts, or give those that exist their password, rights and limits again.
 
         Yields:
             How many are done, after each request.

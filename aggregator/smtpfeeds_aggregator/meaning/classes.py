@@ -1,6 +1,6 @@
 """The class of an address: what it most likely is, and the reasons. Pure.
 
-A class is derived anew from what is stored whenever it is needed, so that a rule
+A class is derived again from what is stored whenever it is needed, so that a rule
 can change without a migration. It never hides a row. The first rule that holds
 decides; the order is from the strongest evidence of intent to the weakest, but
 that a listed survey which only looks is a survey first.

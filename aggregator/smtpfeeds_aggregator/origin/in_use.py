@@ -152,7 +152,7 @@ class OriginSource:
         try:
             return open_table(generation)
         except OriginError as exc:
-            logger.warning("origin index made anew", extra=fields(reason=exc.message))
+            logger.warning("origin index made again", extra=fields(reason=exc.message))
         return load_files(
             generation.check(TABLE),
             generation.check(NAMES),

@@ -2,7 +2,7 @@
 
 AMQP bounds deliveries by their number alone. That number is for batches as
 sensors send them; of messages of 8 MiB, which the schema still allows, it would be
-most of a gigabyte. So where the octets pass a bound the consumer begins anew with
+most of a gigabyte. So where the octets pass a bound the consumer begins again with
 a number that keeps them within it whatever comes, and goes back to the large one
 when none has been needed for a while.
 """
@@ -12,7 +12,7 @@ from typing import Final
 
 from smtpfeeds_common.wire import MAX_BODY_BYTES
 
-#: Octets of bodies in hand at which the consumer begins anew with a few deliveries.
+#: Octets of bodies in hand at which the consumer begins again with a few deliveries.
 MAX_BYTES: Final = 64 * 1024 * 1024
 #: Deliveries that stay within it, however large each is.
 NARROW: Final = MAX_BYTES // MAX_BODY_BYTES
@@ -52,7 +52,7 @@ class InHand:
         return self._count >= self.prefetch
 
     def adapt(self) -> bool:
-        """Choose the number anew; whether it is another one, and the consumer is to begin anew."""
+        """Choose the number; whether it changed, so that the consumer must begin again."""
         chosen = self.prefetch
         if self._bytes > MAX_BYTES:
             chosen = min(self._wide, NARROW)

@@ -5,7 +5,7 @@ sensor's delivery would, in the same slices, and confirms them when they are com
 SQLite is on this thread. Timers are monotonic; the wall clock is read to date and to seal, and
 nothing is sealed while it is in doubt.
 
-A trouble with one spool, whatever it is, costs the others nothing: it is closed, and opened anew at
+Trouble with one spool costs the others nothing: it is closed, and opened again at
 the next scan.
 """
 

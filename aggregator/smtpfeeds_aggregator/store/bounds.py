@@ -9,7 +9,7 @@ from ..settings import AggregatorSettings
 
 #: A bucket holds what a sensor may report new in so many days: an honest backlog passes.
 _BUCKET_DAYS: Final = 3
-#: Prefixes that are known to be full, of any day; past it they are learned anew.
+#: Prefixes that are known to be full, of any day; past it they are learned again.
 _FULL_MAX: Final = 4_096
 #: Lengths of the wide prefixes, the widest first.
 WIDE: Final = (32, 48)

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 #: How many times a transaction that PostgreSQL made give way is run again at once.
 _CONFLICT_TRIES: Final = 10
-#: AS names known to be stored; past it they are looked at anew.
+#: AS names known to be stored; past it they are looked at again.
 _NAMES_KNOWN: Final = 200_000
 
 

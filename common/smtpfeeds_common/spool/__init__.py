@@ -9,7 +9,7 @@ Two sides use one file, each with a connection of its own:
   cannot even be made, the fold goes on in memory, within a bound.
 * ``Sealer`` is the deliverer's: the sensor's delivery thread, or the aggregator on a single host.
   It dates rows that were heard while the clock was in doubt, moves rows into numbered batches that
-  never change again (``synchronous=FULL``: a batch that was sent is never sealed anew under another
+  never change again (``synchronous=FULL``: a sent batch is never sealed again under another
   number), marks them when they are confirmed, and keeps the file within its bound.
 
 Every opening by either side begins a new epoch, a fresh UUID for what is sealed from then on: a

@@ -23,7 +23,7 @@ class PrefixAdmission:
         self.begin_day()
 
     def begin_day(self) -> None:
-        """A new day: every prefix begins anew."""
+        """A new day: every prefix begins again."""
         #: Where in ``_ids`` the places of each prefix begin; a multiple of eight.
         self._starts: dict[bytes, int] = {}
         self._ids = bytearray()

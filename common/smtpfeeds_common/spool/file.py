@@ -36,7 +36,7 @@ _PASSING: Final = {
 
 
 def connect(path: Path, *, synchronous: str, busy_ms: int) -> Connection:
-    """Open a file that is there: one that went away meanwhile is not made anew, and empty."""
+    """Open a file that is there: one that went away meanwhile is not made again, and empty."""
     address = f"file:{quote(str(path))}?mode=rw"
     with reading(path):
         db = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)

@@ -72,7 +72,7 @@ def convert(source: Path, target: Path, *, sealed: bool) -> Taken:
 
     Rows that were never sealed are sealed. Of batches that were sealed it is not known whether
     they have arrived: they stay, to be delivered by their own account, unless ``sealed`` asks that
-    their rows are sealed anew; these may count twice. The file is deleted when nothing is left.
+    their rows are sealed again; these may count twice. The file is deleted when nothing is left.
 
     Raises:
         SpoolError: a program has it, nothing can be read, or there is no room for it.

@@ -85,6 +85,6 @@ class DeliveryThread:
             self._work.idle(self._work.step(), self._stopping)
         except Exception:
             logger.exception("delivery failed; trying again", extra=fields(spool=self._path.name))
-            # What is open may be in any condition: the next look opens it anew.
+            # What is open may be in any condition: the next look opens it again.
             self._work.close()
             self._stopping.wait(_UNEXPECTED_WAIT_S)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     # In a sensor without STARTTLS it is not even installed.
     from .tls import TlsContext
 
-#: Local addresses whose names are kept; past it they are written anew.
+#: Local addresses whose names are kept; past it they are written again.
 MAX_NAMES: Final = 4096
 
 

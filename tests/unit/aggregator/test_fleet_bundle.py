@@ -45,7 +45,7 @@ def test_a_bundle_holds_what_the_host_needs() -> None:
         *("install.sh", "sensor.toml", "broker-password", "ca.pem", "requirements.txt"),
         *("smtpfeeds-sensor.service", "smtpfeeds.sysusers", f"package/{PACKAGE.name}"),
     }
-    # Nothing leaves the bundle's own folder, whoever unpacks it.
+    # Nothing leaves the bundle's own folder when it is unpacked.
     with tarfile.open(fileobj=io.BytesIO(bundle_bytes(BUNDLE))) as tar:
         assert {name.split("/")[0] for name in tar.getnames()} == {"smtpfeeds-lisbon-1"}
 

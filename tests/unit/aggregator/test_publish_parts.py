@@ -43,7 +43,7 @@ MIDNIGHT = int(datetime(2026, 11, 23, tzinfo=UTC).timestamp())
         (1, 1, 2),
         (86_399, 3600, 86_400),
         (86_300, 7000, 86_400),  # midnight, where the interval does not divide the day
-        (86_400, 7000, 93_400),  # and from there anew
+        (86_400, 7000, 93_400),  # and from there again
     ],
 )
 def test_grid_is_multiples_of_the_interval_since_midnight(

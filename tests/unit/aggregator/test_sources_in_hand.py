@@ -33,7 +33,7 @@ def test_large_messages_narrow_it_so_that_the_octets_stay_within_the_bound() -> 
     assert count * MAX_BODY_BYTES <= MAX_BYTES + MAX_BODY_BYTES
     assert (hand.prefetch, hand.is_full) == (NARROW, True)
     assert NARROW * MAX_BODY_BYTES <= MAX_BYTES
-    assert not hand.adapt(), "the consumer begins anew once"
+    assert not hand.adapt(), "the consumer begins again once"
 
 
 def test_it_widens_when_nothing_large_has_come_for_a_while() -> None:

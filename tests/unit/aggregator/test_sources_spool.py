@@ -302,7 +302,7 @@ def test_steps_of_the_clock_stop_no_timer_and_lose_no_event(
 def test_trouble_with_one_spool_costs_the_others_nothing(
     spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also one that nobody has thought of: that spool is opened anew, the thread goes on."""
+    """Also one that nobody has thought of: that spool is opened again, the thread goes on."""
     seal = Sealer.seal
 
     def broken(self: Sealer, *args: object, **more: object) -> object:

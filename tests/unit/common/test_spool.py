@@ -46,7 +46,7 @@ def sealed(path: Path) -> list[Batch]:
 
 
 def test_rows_of_a_day_are_sealed_when_the_next_begins(path: Path) -> None:
-    """No row holds behaviours of two weeks, whoever delivers, and however late."""
+    """No row holds behaviours of two weeks, by either deliverer, and however late."""
     midnight = NOW - NOW % (24 * HOUR) + 24 * HOUR
     spool = opened(path)
     spool.fold(Event(0, IP, midnight - 5, 1, 0))

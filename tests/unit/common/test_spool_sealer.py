@@ -385,7 +385,7 @@ def test_time_between_two_boots_does_not_age_a_spool(path: Path) -> None:
 
 
 def test_counts_of_crowded_prefixes_go_at_the_bound_before_any_address(path: Path) -> None:
-    """Whoever has a /32 has 2³² prefixes to come from: they push out no address."""
+    """A client with a /32 has 2³² prefixes to come from: they push out no address."""
     bounds = Bounds(max_bytes=1_000_000, prefixes64=1)
     with contextlib.closing(Spool(path, sensor="s", bounds=Bounds(prefixes64=1))) as spool:
         for number in range(1_000):

@@ -70,7 +70,7 @@ def test_error_that_nobody_has_thought_of_does_not_end_the_thread(
     thread.start()
     assert work.went_on.wait(LIMIT_S)
     assert "a surprise" in caplog.text
-    assert work.closed == 1, "what was open is opened anew"
+    assert work.closed == 1, "what was open is opened again"
     end(thread)
     assert work.closed == 2
 

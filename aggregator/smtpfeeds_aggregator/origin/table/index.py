@@ -197,7 +197,7 @@ def _read_header(mapped: mmap.mmap, name: str) -> dict[str, Any]:
     if mapped[: len(MAGIC)] != MAGIC:
         raise OriginError(
             f"{name} is no origin index of this version and machine: "
-            "it is made anew from the table beside it"
+            "it is made again from the table beside it"
         )
     try:
         header: dict[str, Any] = json.loads(mapped[len(MAGIC) : PAGE].rstrip(b"\0"))

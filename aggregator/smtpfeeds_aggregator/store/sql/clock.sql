@@ -5,7 +5,7 @@
 SELECT now(), noted, acceptances, accepted_ahead_s, doubts FROM database_clock;
 
 -- name: note_clock
--- One row, changed at most once a minute, by whoever comes first: nobody waits for another.
+-- One row, changed at most once a minute, by the one that comes first: nobody waits for another.
 UPDATE database_clock SET noted = now()
 WHERE noted < now() - make_interval(secs => %(every_s)s);
 

@@ -97,7 +97,7 @@ SELECT FROM prefix_admission WHERE prefix = ANY(%(prefixes)s::cidr[])
 ORDER BY prefix, day FOR UPDATE;
 
 -- name: recount_admissions
--- New addresses of these prefixes, counted anew from those that are left. A statement after the lock.
+-- New addresses of these prefixes, counted again from those that are left. A statement after the lock.
 WITH remaining AS MATERIALIZED (
     SELECT p.prefix, (o.first_seen AT TIME ZONE 'UTC')::date AS day, count(*) AS addresses
     FROM unnest(%(prefixes)s::cidr[]) AS p (prefix)

@@ -28,7 +28,7 @@ ON CONFLICT (account, hour, reason) DO UPDATE SET
     detail = EXCLUDED.detail;
 
 -- name: upsert_floods
--- One that was over for a minute begins anew.
+-- One that was over for a minute begins again.
 INSERT INTO flood AS f (account, messages_per_s, octets_per_s, refused_per_s, reason)
 SELECT *
 FROM unnest(
