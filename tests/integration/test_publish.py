@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import stat
 import subprocess
 import threading
@@ -36,6 +37,7 @@ from smtpfeeds_aggregator.publish import check, generation_writer, service
 from smtpfeeds_aggregator.publish.generation import FeedsDirectory
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.publish.service import PublishLoop
+from smtpfeeds_aggregator.publish.written import PlainAndCompressed
 from smtpfeeds_aggregator.service import Service
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store.connection import Connection, connect
@@ -392,6 +394,37 @@ def test_failed_check_leaves_the_last_good_generation(
         publish_once(settings, Origins(), connection, now=NOW + MINUTE)
     assert (feeds / "smtpgreet.txt").read_bytes() == good
     assert len(list((feeds / "generations").iterdir())) == 1
+
+
+def test_octet_that_changes_on_disk_before_the_check_is_not_published(
+    settings: AggregatorSettings,
+    connection: Connection,
+    feeds: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the plain file and of the compressed one, of those with the rows and of documents."""
+    observe(connection, "192.0.2.1")
+    publish_once(settings, Origins(), connection, now=NOW)
+    good = (feeds / "current").readlink()
+    close = PlainAndCompressed.__exit__
+    for name in ("smtpgreet.txt", "smtpdata-ipv4.txt", "smtpgreet.csv", "smtpgreet.stix.json"):
+        for spoilt in (name, f"{name}.gz"):
+
+            def close_and_flip(self: PlainAndCompressed, *given: Any, spoilt: str = spoilt) -> None:
+                close(self, *given)
+                if self._name == spoilt.removesuffix(".gz"):
+                    (path,) = (feeds.parent / ".unfinished").iterdir()
+                    octets = bytearray((path / spoilt).read_bytes())
+                    octets[len(octets) // 2] ^= 0x80
+                    (path / spoilt).write_bytes(octets)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(PlainAndCompressed, "__exit__", close_and_flip)
+                with pytest.raises(PublishError, match=f"^{re.escape(spoilt)}"):
+                    publish_once(settings, Origins(), connection, now=NOW + MINUTE)
+            assert (feeds / "current").readlink() == good
+    publish_once(settings, Origins(), connection, now=NOW + MINUTE)
+    assert (feeds / "current").readlink() != good
 
 
 def test_what_a_dead_run_left_is_removed(

@@ -23,7 +23,7 @@ from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.exclusions import ExclusionStore
 from smtpfeeds_common.addresses import parse_network
 from smtpfeeds_common.behaviours import Flags
-from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.errors import PublishError, SettingsError
 
 # ruff: noqa: F811 - the fixture is imported by name and asked for by name
 
@@ -201,6 +201,19 @@ def test_run_that_cannot_clean_up_has_published_and_the_next_one_cleans(
     assert len(list((site.feeds / "generations").iterdir())) == 1
     for path in (site.feeds.parent / ".changes").iterdir():
         assert Snapshot.read(path).families["smtpgreet", 4].keys.tolist() == [0xC0000202]
+
+
+def test_damaged_file_of_the_archive_is_named_when_it_has_to_be_cleaned(site: Site) -> None:
+    site.observe("192.0.2.1", NOW - HOUR)
+    site.publish(NOW)
+    site.publish(NOW + DAY)
+    path = site.feeds / "archive" / "2026-11-23" / "smtpgreet.ndjson.gz"
+    octets = bytearray(path.read_bytes())
+    octets[len(octets) // 2] ^= 1
+    path.write_bytes(octets)
+    ExclusionStore(site.connection).add(parse_network("192.0.2.1/32"), "asked", None)
+    with pytest.raises(PublishError, match=r"2026-11-23/smtpgreet\.ndjson\.gz in .* damaged"):
+        publish_once(site.settings, Origins(), site.connection, now=NOW + DAY + HOUR)
 
 
 def test_formats_choose_and_nothing_else_is_written(site: Site) -> None:

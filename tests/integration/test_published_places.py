@@ -148,6 +148,11 @@ def test_what_is_not_as_the_manifest_says_is_refused(tmp_path: Path, signer: Sig
     (folder / "smtpgreet.ndjson").write_text("# text\n")
     with pytest.raises(NotVerified, match="neither NDJSON nor CSV"):
         entries(folder / "smtpgreet.ndjson")
+    damaged = bytearray((folder / "smtpgreet.ndjson.gz").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (folder / "smtpgreet.ndjson.gz").write_bytes(damaged)
+    with pytest.raises(NotVerified, match="cannot be decompressed"):
+        entries(folder / "smtpgreet.ndjson.gz")
     with pytest.raises(SettingsError, match="there is no"):
         entries(tmp_path / "nowhere")
 

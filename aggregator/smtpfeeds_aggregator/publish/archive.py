@@ -8,27 +8,26 @@ switch changes it with the rest. A past day changes only where an address was ex
 """
 
 import csv
-import gzip
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from isal import igzip
 
+from smtpfeeds_common.errors import PublishError
 from smtpfeeds_common.logs import fields
 
-from .files import COMPRESSED, FeedFile
 from .formats import csv_file as csv_format
 from .formats import ndjson as ndjson_format
 from .formats.ndjson import iso
+from .gzip_file import COMPRESSED, DAMAGED, compressed, decompressed
 from .layout import link_or_copy
 from .stopping import KeepGoing, guarded
 from .withdrawn import Withdrawn
-from .written import Written, write_whole
+from .written import HashedFile, Written, check_compressed, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +35,8 @@ FOLDER: Final = "archive"
 INDEX: Final = f"{FOLDER}/index.json"
 #: Raised when a field of the index changes its meaning or goes.
 VERSION: Final = 1
-#: As `files` compresses.
-_LEVEL: Final = 2
-#: The first of these that is published is archived.
-_ARCHIVED: Final = (ndjson_format, csv_format)
+#: The first of these formats that is published is archived; the names of the setting.
+ARCHIVED: Final = {"ndjson": ndjson_format.SUFFIX, "csv": csv_format.SUFFIX}
 
 
 class ArchivedFile(msgspec.Struct, frozen=True):
@@ -69,7 +66,7 @@ class Index(msgspec.Struct, frozen=True):
 def write_archive(
     folder: Path,
     before: Path | None,
-    files: Iterable[FeedFile],
+    files: Iterable[Written],
     now: datetime,
     *,
     days: int,
@@ -81,7 +78,7 @@ def write_archive(
     Args:
         folder: of the generation.
         before: the generation before, where there is one.
-        files: of this generation, written and checked.
+        files: those with the rows of this generation.
         now: when it is made.
         days: how many days are kept, today included.
         withdrawn: what is not published any more.
@@ -118,29 +115,26 @@ def _days(before: Path | None) -> list[Day]:
         return []
 
 
-def _archived(folder: Path, files: Iterable[FeedFile], now: datetime) -> Day:
+def _archived(folder: Path, files: Iterable[Written], now: datetime) -> Day:
     """Today, until there is a later edition: hard links to this edition's own files."""
     day, entries = now.date(), {}
     (folder / FOLDER / day.isoformat()).mkdir()
     for file in _largest(files):
-        name = f"{day}/{file.compressed_name}"
-        link_or_copy(folder / file.compressed_name, folder / FOLDER / name)
-        entries[name] = ArchivedFile(
-            file.frame.feed.name,
-            file.counts.addresses,
-            file.compressed_size,
-            file.compressed_sha256,
-        )
+        assert file.feed is not None
+        assert file.addresses is not None
+        name = f"{day}/{file.name}"
+        link_or_copy(folder / file.name, folder / FOLDER / name)
+        entries[name] = ArchivedFile(file.feed, file.addresses, file.size, file.sha256)
     return Day(day, iso(now), entries)
 
 
-def _largest(files: Iterable[FeedFile]) -> Iterator[FeedFile]:
-    """The file with all columns, one for each feed."""
+def _largest(files: Iterable[Written]) -> list[Written]:
+    """The compressed file with all columns, one for each feed."""
     files = list(files)
-    for form in _ARCHIVED:
-        if found := [file for file in files if file.format is form]:
-            yield from found
-            return
+    for suffix in ARCHIVED.values():
+        if matches := [file for file in files if file.name.endswith(suffix + COMPRESSED)]:
+            return matches
+    return []
 
 
 def _carried(
@@ -152,39 +146,48 @@ def _carried(
     (folder / FOLDER / day.day.isoformat()).mkdir()
     entries = {}
     for name, file in day.files.items():
-        source, target = before / FOLDER / name, folder / FOLDER / name
+        path = f"{FOLDER}/{name}"
         entries[name] = (
-            _cleaned(source, target, file, withdrawn, keep_going) if withdrawn.is_new else file
+            _cleaned(folder, before, path, file, withdrawn, keep_going)
+            if withdrawn.is_new
+            else file
         )
-        if not target.exists():
-            link_or_copy(source, target)
+        if not (folder / path).exists():
+            link_or_copy(before / path, folder / path)
     return Day(day.day, day.generated, entries)
 
 
 def _cleaned(
-    source: Path, target: Path, file: ArchivedFile, withdrawn: Withdrawn, keep_going: KeepGoing
+    folder: Path,
+    before: Path,
+    name: str,
+    file: ArchivedFile,
+    withdrawn: Withdrawn,
+    keep_going: KeepGoing,
 ) -> ArchivedFile:
     """Write what is left of a file; nothing where all of it is."""
-    is_csv = source.name.endswith(csv_format.SUFFIX + COMPRESSED)
+    is_csv = name.endswith(csv_format.SUFFIX + COMPRESSED)
     address_of = _csv_address if is_csv else _ndjson_address
-    gone = 0
-    with (
-        gzip.open(source, "rb") as lines,
-        target.open("xb") as stream,
-        igzip.IGzipFile(  # type: ignore[no-untyped-call] # isal's
-            filename="", mode="wb", compresslevel=_LEVEL, fileobj=stream, mtime=0
-        ) as squeezed,
-    ):
-        for number, line in enumerate(guarded(lines, keep_going)):
-            if not (is_csv and number == 0) and withdrawn.holds(address_of(line)):
-                gone += 1
-            else:
-                squeezed.write(line)  # type: ignore[no-untyped-call] # isal's
+    gone, inside = 0, sha256()
+    target = folder / name
+    try:
+        with decompressed(before / name) as lines, target.open("xb") as stream:
+            hashed = HashedFile(stream)
+            with compressed(hashed) as output:
+                for number, line in enumerate(guarded(lines, keep_going)):
+                    if not (is_csv and number == 0) and withdrawn.holds(address_of(line)):
+                        gone += 1
+                    else:
+                        inside.update(line)
+                        output.write(line)
+    except DAMAGED as exc:
+        raise PublishError(f"{name} in {before} is damaged: {exc}") from exc
     if not gone:
         target.unlink()
         return file
-    octets = target.read_bytes()
-    return ArchivedFile(file.feed, file.addresses - gone, len(octets), sha256(octets).hexdigest())
+    written = Written(name, hashed.size, hashed.sha256)
+    check_compressed(folder, written, inside.hexdigest(), keep_going)
+    return ArchivedFile(file.feed, file.addresses - gone, written.size, written.sha256)
 
 
 class _Address(msgspec.Struct):

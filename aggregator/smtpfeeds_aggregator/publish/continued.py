@@ -15,13 +15,10 @@ from smtpfeeds_common.logs import fields
 
 from ..settings import AggregatorSettings
 from . import changes
-from .archive import INDEX, write_archive
+from .archive import ARCHIVED, INDEX, write_archive
 from .changes import Snapshot, Snapshots
 from .chunks import FeedRows
 from .columns import Window
-from .files import FeedFile
-from .formats import csv_file as csv_format
-from .formats import ndjson as ndjson_format
 from .judgements import Judgements
 from .misp_feed import MispFeed, too_many
 from .stopping import KeepGoing, guarded
@@ -68,9 +65,9 @@ class Continued:
         window: Window,
         judgements: Judgements,
         feeds: Mapping[str, FeedRows],
-        files: list[FeedFile],
+        files: list[Written],
     ) -> list[Written]:
-        """Write all of them into a generation."""
+        """Write all of them into a generation; `files` are those with its rows."""
         written = self._write_changes(folder, window, judgements)
         written += self._write_misp(folder, feeds)
         return written + self._write_archive(folder, files)
@@ -111,7 +108,9 @@ class Continued:
                 if not self._withdrawn.holds(change.ipaddr)
             )
             name = f"{feed.name}{changes.SUFFIX}"
-            written += write_checked(folder, name, feed.name, lines, changes.read_back)
+            written += write_checked(
+                folder, name, feed.name, lines, changes.read_back, self._keep_going
+            )
         return written
 
     def _write_misp(self, folder: Path, feeds: Mapping[str, FeedRows]) -> list[Written]:
@@ -130,10 +129,10 @@ class Continued:
         self.not_written |= too_many(feed.left_out.items())
         return feed.write()
 
-    def _write_archive(self, folder: Path, files: list[FeedFile]) -> list[Written]:
+    def _write_archive(self, folder: Path, files: list[Written]) -> list[Written]:
         if not self._settings.archive_days:
             return []
-        if all(file.format not in {ndjson_format, csv_format} for file in files):
+        if not set(ARCHIVED) & set(self._settings.formats):
             self.not_written[INDEX] = "the archive needs ndjson or csv among the formats"
             return []
         return write_archive(

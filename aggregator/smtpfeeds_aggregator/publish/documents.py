@@ -82,7 +82,9 @@ def write_documents(
             not_written[file] = f"{len(rows)} entries; it is written up to {most}"
             continue
         pieces = _pieces(document, rows, frame, keep_going)
-        written += write_checked(folder, file, frame.feed.name, pieces, document.read_back)
+        written += write_checked(
+            folder, file, frame.feed.name, pieces, document.read_back, keep_going
+        )
     return written, not_written
 
 

@@ -3,17 +3,12 @@
 Each file is written plain and compressed at once, and hashed on the way.
 """
 
-import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from operator import not_
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
-
-from isal import igzip
 
 from smtpfeeds_common.feeds import Feed
 
@@ -21,10 +16,7 @@ from .entries import Columns, Counts, Format, Frame
 from .formats import csv_file as csv_format
 from .formats import ndjson as ndjson_format
 from .formats import text as text_format
-
-COMPRESSED: Final = ".gz"
-#: Three quarters of zlib's best ratio at a tenth of its time.
-_LEVEL: Final = 2
+from .written import PlainAndCompressed, Written
 
 
 @dataclass(slots=True)
@@ -35,21 +27,13 @@ class FeedFile:
     format: Format
     frame: Frame
     counts: Counts = field(default_factory=Counts)
-    #: Of the plain file and of the compressed one.
-    sha256: str = ""
-    compressed_sha256: str = ""
-    size: int = 0
-    compressed_size: int = 0
+    #: The plain file and the compressed one, once they are.
+    written: list[Written] = field(default_factory=list)
 
     @property
     def is_whole(self) -> bool:
         """Whether this is the feed's main file, with the rows of both families."""
         return self.format is text_format and self.frame.family is None
-
-    @property
-    def compressed_name(self) -> str:
-        """The name of the compressed file."""
-        return self.name + COMPRESSED
 
     def select(self, columns: Columns, rows: list[str]) -> tuple[Iterable[str], list[int]]:
         """Those of the rows that belong here, and their origins."""
@@ -79,7 +63,9 @@ def write_files(folder: Path, files: Collection[FeedFile], chunks: Iterator[Colu
     """Write a feed's files side by side, each plain and compressed."""
     formats = {file.format: file.format.rows for file in files}
     with ExitStack() as stack:
-        open_files = [(file, stack.enter_context(_Output(folder, file))) for file in files]
+        open_files = [
+            (file, stack.enter_context(PlainAndCompressed(folder, file.name))) for file in files
+        ]
         for file, output in open_files:
             output.write(file.format.header(file.frame))
         for columns in chunks:
@@ -90,44 +76,5 @@ def write_files(folder: Path, files: Collection[FeedFile], chunks: Iterator[Colu
                 output.write("".join(selected))
         for file, output in open_files:
             output.write(file.format.footer(file.frame, file.counts))
-
-
-class _Output:
-    """A file that is being written, plain and compressed."""
-
-    def __init__(self, folder: Path, file: FeedFile) -> None:
-        self._file = file
-        self._plain = (folder / file.name).open("xb")
-        self._target = (folder / file.compressed_name).open("xb")
-        # No time and no name in it: the same rows make the same file.
-        self._compressed = igzip.IGzipFile(  # type: ignore[no-untyped-call] # isal's
-            filename="", mode="wb", compresslevel=_LEVEL, fileobj=self._target, mtime=0
-        )
-        self._hash = hashlib.sha256()
-
-    def write(self, text: str) -> None:
-        octets = text.encode("ascii")
-        self._plain.write(octets)
-        self._compressed.write(octets)  # type: ignore[no-untyped-call] # isal's
-        self._hash.update(octets)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with self._plain, self._target:
-            self._compressed.close()
-            self._file.size, self._file.compressed_size = self._plain.tell(), self._target.tell()
-        self._file.sha256 = self._hash.hexdigest()
-
-
-def digest(path: Path, keep_going: Callable[[], None]) -> str:
-    """The SHA-256 of a file."""
-    keep_going()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    for file, output in open_files:
+        file.written = output.written(file.frame.feed.name, file.counts.addresses, file.counts.asns)

@@ -19,7 +19,7 @@ from .continued import Continued
 from .documents import write_documents
 from .edition import MANIFEST, SIGNATURE, SUMS
 from .entries import Frame
-from .files import FeedFile, digest, files_of, write_files
+from .files import files_of, write_files
 from .generation import Generation
 from .grid import expiry
 from .judgements import Judgements
@@ -32,7 +32,7 @@ from .signing import Signer, trusted_comment
 from .snapshot import window_end, window_start
 from .statistics import Hours
 from .stopping import KeepGoing, each_guarded
-from .written import Written
+from .written import Written, digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class GenerationWriter:
             PublishError: what is on disk is not what was written, or is not right.
         """
         folder, feeds = generation.partial, dict[str, FeedRows]()
-        files: list[FeedFile] = []
+        files: list[Written] = []
         more: list[Written] = []
         for feed in FEEDS:
             rows = feeds[feed.name] = self._rows(feed.name, content)
@@ -111,13 +111,11 @@ class GenerationWriter:
             more += self._write_documents(folder, frame, rows)
         more += continued.write(folder, content.window, content.judgements, feeds, files)
         self.not_written |= continued.not_written
-        self._write_page(folder, content, files, more)
-        self._write_signed(
-            generation,
-            MANIFEST,
-            self._manifest(generation, content, files, more, continued.changes_since),
-        )
-        self._write_signed(generation, SUMS, self._sums(folder, files, more))
+        files += more
+        self._write_page(folder, content, files)
+        listing = self._manifest(generation, content, files, continued.changes_since)
+        self._write_signed(generation, MANIFEST, listing)
+        self._write_signed(generation, SUMS, self._sums(folder, files))
 
     def _rows(self, feed: str, content: Content) -> FeedRows:
         return FeedRows(
@@ -129,13 +127,13 @@ class GenerationWriter:
             exact_counts=self._settings.publish_exact_counts,
         )
 
-    def _write_rows(self, folder: Path, frame: Frame, rows: FeedRows) -> list[FeedFile]:
+    def _write_rows(self, folder: Path, frame: Frame, rows: FeedRows) -> list[Written]:
         files = files_of(frame.feed, frame, self._settings.formats)
         write_files(folder, files, each_guarded(rows.chunks(), self._keep_going))
         check_feed(folder, files, self._keep_going)
         whole = next(file for file in files if file.is_whole)
         self.addresses[frame.feed.name] = whole.counts.addresses
-        return files
+        return [each for file in files for each in file.written]
 
     def _write_documents(self, folder: Path, frame: Frame, rows: FeedRows) -> list[Written]:
         documents, too_large = write_documents(
@@ -144,13 +142,11 @@ class GenerationWriter:
         self.not_written |= too_large
         return documents
 
-    def _write_page(
-        self, folder: Path, content: Content, files: list[FeedFile], more: list[Written]
-    ) -> None:
+    def _write_page(self, folder: Path, content: Content, files: list[Written]) -> None:
         """Write the page, what it loads, and the policy."""
         window, judgements, names = content.window, content.judgements, content.names
         page = build_page(
-            window, judgements, names, self._frame, files, more, content.hours, self._public_key
+            window, judgements, names, self._frame, files, content.hours, self._public_key
         )
         written = {PAGE: render(page), POLICY: policy_document(self._frame)}
         written |= {name: static_file(name) for name in STATIC}
@@ -165,8 +161,7 @@ class GenerationWriter:
         self,
         generation: Generation,
         content: Content,
-        files: list[FeedFile],
-        more: list[Written],
+        files: list[Written],
         changes_since: datetime | None,
     ) -> bytes:
         classes: dict[str, dict[str, int]] = {
@@ -177,7 +172,6 @@ class GenerationWriter:
             manifest(
                 self._frame,
                 files,
-                more,
                 self.not_written,
                 content.left_out,
                 classes,
@@ -200,11 +194,9 @@ class GenerationWriter:
         with (generation.partial / f"{name}{SIGNATURE}").open("xb") as stream:
             stream.write(self._signer.sign(octets, comment))
 
-    def _sums(self, folder: Path, files: list[FeedFile], more: list[Written]) -> bytes:
+    def _sums(self, folder: Path, files: list[Written]) -> bytes:
         """The SHA-256 of every file, as sha256sum(1) checks it."""
         known = {file.name: file.sha256 for file in files}
-        known |= {file.compressed_name: file.compressed_sha256 for file in files}
-        known |= {file.name: file.sha256 for file in more}
         paths = {
             path.relative_to(folder).as_posix(): path
             for path in folder.rglob("*")

@@ -11,15 +11,13 @@ from smtpfeeds_common import __version__
 from ..special_purpose import AS_OF
 from .edition import VERSION
 from .entries import NOTICE, Frame
-from .files import FeedFile
 from .formats.ndjson import iso
 from .written import Written
 
 
 def manifest(
     frame: Frame,
-    files: list[FeedFile],
-    more: list[Written],
+    files: list[Written],
     not_written: dict[str, str],
     left_out: dict[str, Counter[str]],
     classes: dict[str, dict[str, int]],
@@ -33,8 +31,7 @@ def manifest(
 
     Args:
         frame: of any feed.
-        files: the checked ones.
-        more: those that were not written with the rows.
+        files: all that are listed.
         not_written: by name, those that are too large, and why.
         left_out: how many addresses of each feed, by reason.
         classes: how many addresses of each feed, by class.
@@ -66,33 +63,15 @@ def manifest(
         },
         "classes": classes,
         "not_written": not_written,
-        "files": {
-            **dict(entry for file in files for entry in _entries(file)),
-            **{file.name: _entry(file) for file in more},
-        },
+        "files": {file.name: _entry(file) for file in files},
     }
-
-
-def _entries(file: FeedFile) -> tuple[tuple[str, dict[str, Any]], ...]:
-    """The plain file, and the compressed one."""
-    counts = {
-        "feed": file.frame.feed.name,
-        "addresses": file.counts.addresses,
-        "asns": file.counts.asns,
-    }
-    return (
-        (file.name, {**counts, "bytes": file.size, "sha256": file.sha256}),
-        (
-            file.compressed_name,
-            {**counts, "bytes": file.compressed_size, "sha256": file.compressed_sha256},
-        ),
-    )
 
 
 def _entry(file: Written) -> dict[str, Any]:
     entry = {
         "feed": file.feed,
         "addresses": file.addresses,
+        "asns": file.asns,
         "bytes": file.size,
         "sha256": file.sha256,
     }

@@ -1,21 +1,23 @@
-"""Writes the files that are made in one piece, plain and compressed, and reads them back.
+"""Writes files plain and compressed side by side, and reads both back.
 
-The large files of a feed, which are written side by side with its rows, are `files`' own.
+All published files that have a compressed form go through `PlainAndCompressed` and
+`check_written`; those that have none, through `write_whole`.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Final
-
-from isal import igzip
+from types import TracebackType
+from typing import IO, Final, Self
 
 from smtpfeeds_common.errors import PublishError
 
-COMPRESSED: Final = ".gz"
-#: As `files` compresses.
-_LEVEL: Final = 2
+from .gzip_file import COMPRESSED, DAMAGED, compressed, decompressed
+from .stopping import KeepGoing, go_on
+
+_BLOCK_OCTETS: Final = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,128 @@ class Written:
     sha256: str
     #: None for a file of no single feed.
     feed: str | None = None
-    #: How many addresses it lists; None where it lists none.
+    #: How many addresses it lists, and of how many origins; None where it lists none.
     addresses: int | None = None
+    asns: int | None = None
+
+
+class HashedFile:
+    """Passes octets on to a file, counts and hashes them."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target, self._hash = target, hashlib.sha256()
+        #: Octets that were written.
+        self.size = 0
+
+    def write(self, octets: bytes, /) -> int:
+        """Write octets."""
+        self.size += len(octets)
+        self._hash.update(octets)
+        return self._target.write(octets)
+
+    def flush(self) -> None:
+        """Hand on what the file holds back."""
+        self._target.flush()
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written."""
+        return self._hash.hexdigest()
+
+
+class PlainAndCompressed:
+    """A file that is being written, plain and compressed; open as a context."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """Make both files.
+
+        Args:
+            folder: of the generation.
+            name: of the plain file, below the folder.
+
+        Raises:
+            OSError: one cannot be made.
+        """
+        self._name = name
+        with ExitStack() as stack:
+            plain = stack.enter_context((folder / name).open("xb"))
+            small = stack.enter_context((folder / f"{name}{COMPRESSED}").open("xb"))
+            self._plain, self._small = HashedFile(plain), HashedFile(small)
+            self._compressor = stack.enter_context(compressed(self._small))
+            self._files = stack.pop_all()
+
+    def write(self, text: str) -> None:
+        """Write text in ASCII to both files."""
+        octets = text.encode("ascii")
+        self._plain.write(octets)
+        self._compressor.write(octets)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._files.close()
+
+    def written(self, feed: str, addresses: int, asns: int | None = None) -> list[Written]:
+        """The plain file and the compressed one; both are closed."""
+        plain, small = self._plain, self._small
+        first = Written(self._name, plain.size, plain.sha256, feed, addresses, asns)
+        name = f"{self._name}{COMPRESSED}"
+        return [first, replace(first, name=name, size=small.size, sha256=small.sha256)]
+
+
+def check_written(folder: Path, written: Sequence[Written], keep_going: KeepGoing = go_on) -> None:
+    """Read a plain file and its compressed form back.
+
+    Raises:
+        PublishError: one is not what was written.
+    """
+    plain, small = written
+    _check_octets(folder, plain, keep_going)
+    check_compressed(folder, small, plain.sha256, keep_going)
+
+
+def check_compressed(folder: Path, file: Written, inside: str, keep_going: KeepGoing) -> None:
+    """Read a compressed file back, and what it holds.
+
+    Args:
+        folder: of the generation.
+        file: the compressed file, as it was written.
+        inside: the SHA-256 of what it should hold.
+        keep_going: asked now and then.
+
+    Raises:
+        PublishError: it is not what was written, or does not hold that.
+    """
+    _check_octets(folder, file, keep_going)
+    digest = hashlib.sha256()
+    try:
+        with decompressed(folder / file.name) as stream:
+            while block := stream.read(_BLOCK_OCTETS):
+                keep_going()
+                digest.update(block)
+    except DAMAGED as exc:
+        raise PublishError(f"{file.name}: cannot be decompressed: {exc}") from exc
+    if digest.hexdigest() != inside:
+        raise PublishError(f"{file.name}: it does not hold what was written")
+
+
+def _check_octets(folder: Path, file: Written, keep_going: KeepGoing) -> None:
+    # The library reads some damaged files that zlib refuses, so what it reads is not enough.
+    if digest(folder / file.name, keep_going) != file.sha256:
+        raise PublishError(f"{file.name}: what is on disk is not what was written")
+
+
+def digest(path: Path, keep_going: KeepGoing) -> str:
+    """The SHA-256 of a file."""
+    keep_going()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_whole(folder: Path, name: str, octets: bytes, feed: str | None = None) -> Written:
@@ -51,6 +173,7 @@ def write_checked(
     feed: str,
     pieces: Iterable[tuple[str, int]],
     read_back: Callable[[IO[bytes]], int],
+    keep_going: KeepGoing = go_on,
 ) -> list[Written]:
     """Write a file and its compressed form, and read both back.
 
@@ -60,49 +183,23 @@ def write_checked(
         feed: whose rows they are.
         pieces: text in ASCII, and how many entries it has.
         read_back: counts the entries of a file; raises ValueError where it is not of its format.
+        keep_going: asked now and then.
 
     Raises:
         PublishError: what is on disk is not what was written.
     """
-    path, compressed = folder / name, folder / f"{name}{COMPRESSED}"
-    digest, entries = hashlib.sha256(), 0
-    with (
-        path.open("xb") as plain,
-        compressed.open("xb") as target,
-        # No time and no name in it: the same rows make the same file.
-        igzip.IGzipFile(  # type: ignore[no-untyped-call] # isal's
-            filename="", mode="wb", compresslevel=_LEVEL, fileobj=target, mtime=0
-        ) as squeezed,
-    ):
+    entries = 0
+    with PlainAndCompressed(folder, name) as output:
         for piece, count in pieces:
-            octets = piece.encode("ascii")
             entries += count
-            digest.update(octets)
-            plain.write(octets)
-            squeezed.write(octets)  # type: ignore[no-untyped-call] # isal's
-    wanted = digest.hexdigest()
-    _check(path, name, wanted, read_back, entries)
-    with igzip.IGzipFile(compressed, "rb") as inside:  # type: ignore[no-untyped-call] # isal's
-        if hashlib.file_digest(inside, "sha256").hexdigest() != wanted:
-            raise PublishError(f"{name}{COMPRESSED}: it does not hold what {name} does")
-    with compressed.open("rb") as stream:
-        small = hashlib.file_digest(stream, "sha256").hexdigest()
-    return [
-        Written(name, path.stat().st_size, wanted, feed, entries),
-        Written(compressed.name, compressed.stat().st_size, small, feed, entries),
-    ]
-
-
-def _check(
-    path: Path, name: str, digest: str, read_back: Callable[[IO[bytes]], int], entries: int
-) -> None:
-    with path.open("rb") as stream:
-        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
-            raise PublishError(f"{name}: what is on disk is not what was written")
-        stream.seek(0)
-        try:
-            found = read_back(stream)
-        except ValueError as exc:
-            raise PublishError(f"{name}: {exc}; the generation is not published") from exc
-    if found != entries:
-        raise PublishError(f"{name}: {found} entries on disk, {entries} written")
+            output.write(piece)
+    written = output.written(feed, entries)
+    check_written(folder, written, keep_going)
+    try:
+        with (folder / name).open("rb") as stream:
+            read = read_back(stream)
+    except ValueError as exc:
+        raise PublishError(f"{name}: {exc}; the generation is not published") from exc
+    if read != entries:
+        raise PublishError(f"{name}: {read} entries on disk, {entries} written")
+    return written

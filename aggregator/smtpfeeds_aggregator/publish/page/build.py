@@ -14,10 +14,10 @@ from ...meaning.words import CLASSES
 from ...names import short_name
 from ..columns import FeedColumns, Rows, Window
 from ..entries import Frame
-from ..files import FeedFile
+from ..gzip_file import COMPRESSED
 from ..judgements import Judgements
 from ..policy import ANSWERS
-from ..written import COMPRESSED, Written
+from ..written import Written
 from .model import (
     ClassRow,
     FeedSummary,
@@ -54,8 +54,7 @@ def build_page(
     judgements: Judgements,
     names: Mapping[int, str],
     frame: Frame,
-    files: Sequence[FeedFile],
-    more: Sequence[Written],
+    files: Sequence[Written],
     hours: Iterable[tuple[datetime, str, int]],
     public_key: str | None = None,
 ) -> Page:
@@ -66,8 +65,7 @@ def build_page(
         judgements: of its addresses.
         names: cleaned AS names.
         frame: of any feed.
-        files: those with the rows.
-        more: all others.
+        files: all that are listed in the manifest.
         hours: events by hour and feed.
         public_key: whose signature stands beside the manifest, where there is one.
     """
@@ -101,7 +99,7 @@ def build_page(
             for feed, columns in zip(FEEDS, window.feeds, strict=True)
         ),
         rankings=(_origins(window, names), _actors(judgements)),
-        files=tuple(_file_rows(files, more)),
+        files=tuple(_file_rows(files)),
         policy=tuple(PolicyItem(*answer) for answer in ANSWERS.values()),
         public_key=public_key,
     )
@@ -176,11 +174,10 @@ def _actors(judgements: Judgements) -> Ranking:
     )
 
 
-def _file_rows(files: Sequence[FeedFile], more: Sequence[Written]) -> Iterator[FileRow]:
+def _file_rows(files: Sequence[Written]) -> Iterator[FileRow]:
     """A row for each file that a reader would ask for by itself."""
-    sizes = {name: size for file in files for name, size in _sizes(file)}
-    sizes |= {file.name: file.size for file in more}
-    for name, size in sizes.items():
+    for file in files:
+        name, size = file.name, file.size
         plain = name.removesuffix(COMPRESSED)
         suffix = next((end for end in _LOADS if plain.endswith(end)), None)
         if suffix is None or ("/" in name and suffix != name):
@@ -190,7 +187,3 @@ def _file_rows(files: Sequence[FeedFile], more: Sequence[Written]) -> Iterator[F
             yield FileRow(name, size, what, load.format(name=name))
         else:
             yield FileRow(name, size, f"{what}, compressed", "")
-
-
-def _sizes(file: FeedFile) -> tuple[tuple[str, int], ...]:
-    return (file.name, file.size), (file.compressed_name, file.compressed_size)

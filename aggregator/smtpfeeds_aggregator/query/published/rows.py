@@ -6,13 +6,11 @@ over, the class refuses the file, because an answer by class would be wrong.
 
 import csv
 import io
-import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import IO, Final
 
 import msgspec
-from isal import igzip
 
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.errors import NotVerified
@@ -21,6 +19,7 @@ from ...meaning.classes import Class, Judgement
 from ...names import NOT_KNOWN
 from ...publish.entries import Entry
 from ...publish.formats import csv_file, ndjson
+from ...publish.gzip_file import DAMAGED, decompressed
 
 _GZIP: Final = b"\x1f\x8b"
 _FLAGS: Final = {str(flag.name).lower(): int(flag) for flag in Flags}
@@ -41,7 +40,7 @@ def read_entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
     """
     magic = stream.read(len(_GZIP))
     stream.seek(0)
-    source: IO[bytes] = igzip.open(stream, "rb") if magic == _GZIP else stream  # type: ignore[no-untyped-call] # isal's
+    source = decompressed(stream) if magic == _GZIP else stream
     number = 0
     try:
         first = source.readline(_ROW_BYTES_MAX)
@@ -55,7 +54,7 @@ def read_entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
         for row in rows:
             yield _entry(row)
             number += 1
-    except (EOFError, igzip.BadGzipFile, zlib.error) as exc:
+    except DAMAGED as exc:
         raise NotVerified(f"{name} cannot be decompressed: {exc}") from exc
     except (ValueError, csv.Error) as exc:
         raise NotVerified(f"{name}, line {number + 1}: this is no row of a feed: {exc}") from exc

@@ -1,0 +1,44 @@
+"""The compressed form of published files, by Intel's ISA-L: gzip, RFC 1952.
+
+Only this module knows the library, whose own error for damaged data is not zlib's.
+"""
+
+from pathlib import Path
+from typing import IO, Final, Protocol, cast
+
+from isal import igzip, isal_zlib
+
+COMPRESSED: Final = ".gz"
+#: Three quarters of zlib's best ratio at a tenth of its time.
+_LEVEL: Final = 2
+#: What reading raises where a file is cut or damaged.
+DAMAGED: Final[tuple[type[Exception], ...]] = (
+    EOFError,
+    igzip.BadGzipFile,
+    cast("type[Exception]", isal_zlib.error),
+)
+
+
+class Target(Protocol):
+    """Where octets are written to."""
+
+    def write(self, octets: bytes, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+
+def compressed(target: Target) -> IO[bytes]:
+    """A file that compresses what is written to it; closing it leaves the target open.
+
+    No time and no name is in it: the same octets make the same file.
+    """
+    stream = igzip.IGzipFile(  # type: ignore[no-untyped-call] # isal's
+        filename="", mode="wb", compresslevel=_LEVEL, fileobj=target, mtime=0
+    )
+    return cast("IO[bytes]", stream)
+
+
+def decompressed(source: Path | IO[bytes]) -> IO[bytes]:
+    """What a compressed file holds; reading raises one of `DAMAGED`."""
+    stream: IO[bytes] = igzip.open(source, "rb")  # type: ignore[no-untyped-call] # isal's
+    return stream

@@ -1,0 +1,114 @@
+"""Files are read back after they were written: no octet on disk may be another."""
+
+import gzip
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from publish_support import hostile_rows, make_feed
+from smtpfeeds_aggregator.publish.check import check_feed
+from smtpfeeds_aggregator.publish.written import (
+    PlainAndCompressed,
+    Written,
+    check_written,
+    write_checked,
+)
+from smtpfeeds_common.errors import PublishError
+
+TEXT = "".join(f"192.0.2.{number} row of a feed\n" for number in range(200))
+
+
+def write(folder: Path) -> list[Written]:
+    with PlainAndCompressed(folder, "some.txt") as output:
+        for line in TEXT.splitlines(keepends=True):
+            output.write(line)
+    return output.written("smtpgreet", 200)
+
+
+def flip(path: Path, at: int, mask: int = 0x01) -> None:
+    octets = bytearray(path.read_bytes())
+    octets[at] ^= mask
+    path.write_bytes(octets)
+
+
+def test_both_files_are_described_as_they_are_on_disk(tmp_path: Path) -> None:
+    plain, small = written = write(tmp_path)
+    check_written(tmp_path, written)
+    assert (plain.name, small.name) == ("some.txt", "some.txt.gz")
+    for file in (plain, small):
+        octets = (tmp_path / file.name).read_bytes()
+        assert (file.size, file.sha256) == (len(octets), hashlib.sha256(octets).hexdigest())
+        assert (file.feed, file.addresses) == ("smtpgreet", 200)
+    assert gzip.decompress((tmp_path / small.name).read_bytes()).decode() == TEXT
+    assert (tmp_path / plain.name).read_text() == TEXT
+    first = (tmp_path / small.name).read_bytes()
+    (tmp_path / "again").mkdir()
+    write(tmp_path / "again")
+    assert (tmp_path / "again" / small.name).read_bytes() == first, "it has no time in it"
+
+
+@pytest.mark.parametrize("name", ["some.txt", "some.txt.gz"])
+def test_flipped_octet_is_refused_wherever_it_is(tmp_path: Path, name: str) -> None:
+    written = write(tmp_path)
+    size = (tmp_path / name).stat().st_size
+    for at in range(0, size, size // 100):
+        flip(tmp_path / name, at)
+        with pytest.raises(PublishError, match=f"^{name}: what is on disk is not what was written"):
+            check_written(tmp_path, written)
+        flip(tmp_path / name, at)
+    check_written(tmp_path, written)
+
+
+def test_compressed_file_that_was_written_wrong_is_refused(tmp_path: Path) -> None:
+    """What is in it counts, not only that the disk has what was written."""
+    plain, small = write(tmp_path)
+    path = tmp_path / small.name
+    good = path.read_bytes()
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 1
+    other = gzip.compress(TEXT.replace("row", "raw").encode())
+    for octets, message in (
+        (bytes(flipped), "cannot be decompressed"),
+        (good[:-1], "cannot be decompressed"),
+        (TEXT.encode(), "cannot be decompressed"),
+        (other, "it does not hold what was written"),
+        (good + other, "it does not hold what was written"),
+        (b"", "it does not hold what was written"),
+    ):
+        path.write_bytes(octets)
+        found = replace(small, size=len(octets), sha256=hashlib.sha256(octets).hexdigest())
+        with pytest.raises(PublishError, match=rf"^some\.txt\.gz: {message}"):
+            check_written(tmp_path, [plain, found])
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x80])
+@pytest.mark.parametrize(
+    "name", ["smtpgreet.txt", "smtpgreet-ipv6.txt", "smtpgreet.csv", "smtpgreet.ndjson"]
+)
+def test_flipped_octet_of_a_feeds_file_is_refused(tmp_path: Path, name: str, mask: int) -> None:
+    """Also one that is not ASCII any more, which no parser of a format takes."""
+    files = make_feed(tmp_path, "smtpgreet", hostile_rows())
+    size = (tmp_path / name).stat().st_size
+    for at in (0, size // 3, size // 2, size - 60, size - 2, size - 1):
+        flip(tmp_path / name, at, mask)
+        with pytest.raises(PublishError, match=f"^{name}"):
+            check_feed(tmp_path, files)
+        flip(tmp_path / name, at, mask)
+    check_feed(tmp_path, files)
+
+
+def test_file_that_its_own_format_does_not_read_is_refused(tmp_path: Path) -> None:
+    def unreadable(stream: IO[bytes]) -> int:
+        raise ValueError("not a bundle")
+
+    with pytest.raises(PublishError, match="one: not a bundle; the generation is not published"):
+        write_checked(tmp_path, "one", "smtpgreet", [("a\n", 1)], unreadable)
+
+
+def test_file_that_lacks_an_entry_is_refused(tmp_path: Path) -> None:
+    pieces = [("a\n", 1), ("b\n", 2)]
+    with pytest.raises(PublishError, match="one: 2 entries on disk, 3 written"):
+        write_checked(tmp_path, "one", "smtpgreet", pieces, lambda file: len(file.readlines()))
