@@ -240,6 +240,21 @@ class TestQuery:
         assert result.exit_code == 0
         assert result.stderr == "not seen: 203.0.113.7, AS64499, nobody\n"
 
+    def test_a_range_around_a_term_before_it_is_seen(self, run: Run) -> None:
+        result = run("query", "192.0.2.1", "192.0.2.0/30", "192.0.2.8/30", "--json")
+        assert result.stderr == "not seen: 192.0.2.8/30\n"
+
+    def test_a_range_that_ends_in_mapped_addresses_is_asked(
+        self, run: Run, connection: Connection
+    ) -> None:
+        see(connection, "::5")
+        connection.execute("TRUNCATE observation")
+        fold(connection)
+        for term in ("::/80", "::/0"):
+            assert (
+                "\n::5," in run("query", term, "--format", "csv", "--fields", "ipaddr,hits").stdout
+            )
+
     def test_one_answer_for_each_term_that_is_read(self, run: Run, tmp_path: Path) -> None:
         text = (
             "203.0.113.7\n192.0.2.1\n\n# a comment\n192.0.2.300\n192.0.2[.]1\nAS64496\n"

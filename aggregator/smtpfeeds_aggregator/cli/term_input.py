@@ -9,10 +9,12 @@ import click
 
 from smtpfeeds_common.errors import SettingsError
 
-from ..query.terms import MAX_TEXT, Term, parse_term
+from ..query.terms import Term, parse_term
 
 #: Terms from a stream that are asked for together.
 TERMS_AT_ONCE: Final = 10_000
+#: Of a longer line no more is read: it is no term, unless it is a URL.
+_LINE_BYTES_MAX: Final = 4_096
 #: Lines that are no term are named, so many of them.
 _NAMED: Final = 20
 _WRONG_USE: Final = 2
@@ -37,7 +39,7 @@ def read_terms(arguments: tuple[str, ...], file: Path | None = None) -> Iterator
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, without blank ones and comments; an over-long one is cut."""
     number, is_rest = 1, False
-    while line := stream.readline(MAX_TEXT):
+    while line := stream.readline(_LINE_BYTES_MAX):
         is_whole = line.endswith(b"\n")
         text = line.decode("utf-8", errors="replace").strip().lstrip("\ufeff")
         if text and not is_rest and not text.startswith("#"):

@@ -77,7 +77,7 @@ class Asker:
 
     def everything(self) -> Iterator[FeedRow]:
         """All rows, by address and feed."""
-        for _, row in self._of_ranges([each.bounds for each in _ALL]):
+        for _, row in self._of_ranges(_ALL):
             yield row
 
     def rows(self, terms: Sequence[Term]) -> Iterator[tuple[int, FeedRow]]:
@@ -90,12 +90,10 @@ class Asker:
         self._doubtful = covered.overlapped
 
     def _rows_of(self, terms: Sequence[Term], covered: "_Covered") -> Iterator[tuple[int, FeedRow]]:
-        waiting: list[tuple[int, Bounds]] = []
+        waiting: list[tuple[int, Range]] = []
         for place, term in enumerate(terms):
             what = self.resolve(term)
-            waiting += [
-                (place, part.bounds) for each in what.ranges for part in covered.add(each, place)
-            ]
+            waiting += [(place, part) for each in what.ranges for part in covered.add(each, place)]
             if what.asns or covered.asns:
                 # What comes may have come with a range or a system before.
                 covered.overlapped.add(place)
@@ -108,24 +106,29 @@ class Asker:
         yield from self._without(covered, waiting)
 
     def _without(
-        self, covered: "_Covered", waiting: Sequence[tuple[int, Bounds]]
+        self, covered: "_Covered", waiting: Sequence[tuple[int, Range]]
     ) -> Iterator[tuple[int, FeedRow]]:
         """The rows of ranges, but those that an address or a system before has brought."""
-        for number, row in self._of_ranges([bounds for _, bounds in waiting]):
+        for number, row in self._of_ranges([each for _, each in waiting]):
             place = waiting[number][0]
-            is_repeated = covered.points.get(row.packed, place) < place
-            if not is_repeated and row.asn not in covered.asns:
+            if covered.points.get(row.packed, place) < place:
+                covered.overlapped.add(place)
+            elif row.asn not in covered.asns:
                 yield place, row
 
     def _of_asns(self, asns: Sequence[int], covered: "_Covered") -> Iterator[FeedRow]:
         wanted_asns = frozenset(asns)
         for part in _parts(self._store.addresses_of_asns(asns), _ADDRESSES_AT_ONCE):
-            for _, row in self._of_ranges([(ip, ip) for ip in part]):
+            for _, row in self._stored([(ip, ip) for ip in part]):
                 # The origin may have changed since.
                 if row.asn in wanted_asns and row.packed not in covered:
                     yield row
 
-    def _of_ranges(self, ranges: Sequence[Bounds]) -> Iterator[tuple[int, FeedRow]]:
+    def _of_ranges(self, ranges: Sequence[Range]) -> Iterator[tuple[int, FeedRow]]:
+        """The rows of ranges, each with the place of its range."""
+        return self._stored([each.bounds for each in ranges])
+
+    def _stored(self, ranges: Sequence[Bounds]) -> Iterator[tuple[int, FeedRow]]:
         view, wanted = self._view, self._wanted
         for asked in self._store.rows_of(ranges, wanted.stored):
             row = view.row(asked)
@@ -150,7 +153,7 @@ class Asker:
             start = end
 
     def _answers_of_ranges(self, terms: Sequence[Term]) -> Iterator[tuple[Term, Summary]]:
-        ranges = [term.range.bounds for term in terms if term.range is not None]
+        ranges = [term.range for term in terms if term.range is not None]
         number, summary = 0, Summary()
         for place, row in self._of_ranges(ranges):
             while number < place:
@@ -170,12 +173,9 @@ class Asker:
         """
         missing = [place for place in range(len(terms)) if place not in seen]
         doubtful = [place for place in missing if place in self._doubtful]
-        for place, (_, summary) in zip(
-            doubtful, self.answers([terms[place] for place in doubtful]), strict=True
-        ):
-            if summary.addresses:
-                missing.remove(place)
-        return [terms[place] for place in missing]
+        answers = self.answers([terms[place] for place in doubtful])
+        came = {place for place, (_, one) in zip(doubtful, answers, strict=True) if one.addresses}
+        return [terms[place] for place in missing if place not in came]
 
 
 @dataclass(slots=True)

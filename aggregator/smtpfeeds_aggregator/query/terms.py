@@ -13,7 +13,7 @@ from smtpfeeds_common.addresses import IPv4_BYTES, IPv6_BYTES, format_address, p
 from smtpfeeds_common.errors import AddressError, SettingsError
 
 MAX_ASN: Final = 2**32 - 1
-#: A longer text is no term.
+#: A longer text is no term, unless it is a URL.
 MAX_TEXT: Final = 200
 _ASN: Final = re.compile(r"(?:AS)?([0-9]{1,10})", re.IGNORECASE | re.ASCII)
 _DOT: Final = re.compile(r"\[\.\]|\(\.\)|\{\.\}|\[dot\]|\(dot\)", re.IGNORECASE)
@@ -45,8 +45,8 @@ class Range:
     @property
     def bounds(self) -> tuple[str, str]:
         """Both ends as texts."""
-        low = format_address(self.low)
-        return low, low if self.is_single else format_address(self.high)
+        low = _text(self.low)
+        return low, low if self.is_single else _text(self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,12 @@ class Term:
 
 EVERYTHING_IPV4: Final = Range(bytes(IPv4_BYTES), b"\xff" * IPv4_BYTES)
 EVERYTHING_IPV6: Final = Range(bytes(IPv6_BYTES), b"\xff" * IPv6_BYTES)
+
+
+def _text(packed: bytes) -> str:
+    """An end of a range of IPv6 stays one of IPv6, also where it is an IPv4-mapped address."""
+    is_mapped = len(packed) == IPv6_BYTES and packed.startswith(_MAPPED)
+    return socket.inet_ntop(socket.AF_INET6, packed) if is_mapped else format_address(packed)
 
 
 def parse_term(text: str) -> Term:
@@ -105,11 +111,18 @@ def _parse_other(text: str) -> Term:
 
 
 def refanged(text: str) -> str:
-    """A term without what stands around an address, and with its dots and colons."""
-    plain = text.strip().strip("\"'<>,;").strip()[:MAX_TEXT]
-    plain = _COLON.sub(":", _DOT.sub(".", plain))
-    if (url := _URL.fullmatch(plain)) is not None:
+    """A term without what stands around an address, and with its dots and colons.
+
+    Of a longer one than ``MAX_TEXT``, such as a URL, the host; nothing where it has none.
+    """
+    plain = text.strip().strip("\"'<>,;").strip()
+    is_long = len(plain) > MAX_TEXT
+    plain = _COLON.sub(":", _DOT.sub(".", plain[:MAX_TEXT]))
+    if (url := _URL.fullmatch(plain)) is not None and not (is_long and plain.endswith(url[1])):
         plain = url[1]
+    elif is_long:
+        # What is left of an address that is cut may be another address.
+        return ""
     if (inner := _BRACKETS.fullmatch(plain)) is not None:
         return inner[1]
     if (with_port := _PORT.fullmatch(plain)) is not None:
@@ -120,6 +133,8 @@ def refanged(text: str) -> str:
 def _looks_like_a_word(text: str) -> bool:
     """Whether it can be a name: with a letter that no address has, or without digits."""
     if ":" in text or len(text) < 2 or not text.isprintable() or _QUAD.match(text):
+        return False
+    if "\ufffd" in text:  # octets that are no UTF-8: a file of something else
         return False
     has_digit = any(char.isdigit() for char in text)
     return bool(_LETTER.search(text)) or (not has_digit and any(map(str.isalpha, text)))

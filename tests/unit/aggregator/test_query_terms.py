@@ -1,9 +1,11 @@
 """What an operator types as a term or a time."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from smtpfeeds_aggregator.cli.term_input import read_terms
 from smtpfeeds_aggregator.query.terms import Range, Term, parse_term
 from smtpfeeds_aggregator.query.times import parse_time
 from smtpfeeds_common.addresses import pack_address
@@ -44,12 +46,49 @@ def between(low: str, high: str) -> Range:
         ("[IPv6:2001:db8::5]", between("2001:db8::5", "2001:db8::5")),
         ("192.0.2.1:25", between("192.0.2.1", "192.0.2.1")),
         ("192.0.2.1.", between("192.0.2.1", "192.0.2.1")),
+        ("hxxp://192.0.2.1/" + "x" * 1_000_000, between("192.0.2.1", "192.0.2.1")),
     ],
 )
 def test_term(text: str, range_or_asn: Range | int) -> None:
     term = parse_term(text)
     assert (term.range or term.asn) == range_or_asn
     assert (term.text, term.hint) == (text, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "bounds"),
+    [
+        ("::/80", ("::", "::ffff:255.255.255.255")),
+        ("::/0", ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")),
+        ("::ffff:0:0/96", ("0.0.0.0", "255.255.255.255")),
+        ("::c000:201", ("::c000:201", "::c000:201")),
+    ],
+)
+def test_both_ends_of_a_range_are_of_one_family(text: str, bounds: tuple[str, str]) -> None:
+    asked = parse_term(text).range
+    assert asked is not None
+    assert asked.bounds == bounds
+
+
+@pytest.mark.parametrize("text", ["ten%", "snake_case", "back\\slash", "a'; DROP TABLE x"])
+def test_what_means_something_to_a_database_is_a_word(text: str) -> None:
+    assert parse_term(text).word == text
+
+
+def test_a_long_line_is_no_shorter_address(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [b" " * 190 + b"192.0.2.123", b"a" * (1 << 20), b"\xff\xfeabc\0", b"192.0.2.1"]
+    file = tmp_path / "terms"
+    file.write_bytes(b"\n".join(lines))
+    read = list(read_terms((), file))
+    assert [term.range for term in read] == [
+        between("192.0.2.123", "192.0.2.123"),
+        between("192.0.2.1", "192.0.2.1"),
+    ]
+    errors = capsys.readouterr().err.splitlines()
+    assert ["line 2: " in errors[0], "line 3: " in errors[1], len(errors)] == [True, True, 2]
+    assert max(map(len, errors)) < 1_000
 
 
 def test_prefix_with_host_bits_is_taken_with_a_hint() -> None:
@@ -69,7 +108,8 @@ def test_word_may_be_a_name(text: str) -> None:
     "text",
     ["", "AS0", "0", "4294967296", "192.0.2", "192.0.2.300", "fe80::1%eth0", "1.2.3.4/33",
      "1.2.3.4-5", "1.2.3.9-1.2.3.4", "1.2.3.4-::5", "1.2.3.4/-1", "1.2.3.4/٣", "٣", "\x00",
-     "::/129", "1.2.3.4/", "x", "192.0.2.1x", "abc1"],
+     "::/129", "1.2.3.4/", "x", "192.0.2.1x", "abc1", "-", "%", "_", "\\", "\ufffdname",
+     "x" * 1_000_000, "192.0.2.1" * 100, "1" * 200 + "92.0.2.1", "http://" + "x" * 300],
 )  # fmt: skip
 def test_what_is_no_term_says_what_would_be(text: str) -> None:
     with pytest.raises(SettingsError, match="ASN"):

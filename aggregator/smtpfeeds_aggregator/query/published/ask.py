@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_common.addresses import pack_address, sort_key
 
 from ...names import NOT_KNOWN
 from ...publish.entries import Entry
-from ...store.asked import Bounds, RowFilter
+from ...store.asked import RowFilter
 from ..find import Asker, Resolved, Wanted
 from ..rows import FeedRow
 from ..terms import Range, Term
@@ -35,8 +35,8 @@ class PublishedAsker(Asker):
         self._doubtful = set()
         rows = (_row(entry) for entry in entries)
         self._rows = [row for row in rows if _is_sent(row, wanted.stored) and row in wanted]
-        self._rows.sort(key=lambda row: (len(row.packed), row.packed, row.feed))
-        self._keys = [(len(row.packed), row.packed) for row in self._rows]
+        self._rows.sort(key=lambda row: (*sort_key(row.packed), row.feed))
+        self._keys = [sort_key(row.packed) for row in self._rows]
 
     def resolve(self, term: Term) -> Resolved:
         """What a word stands for: addresses of an actor, systems whose name has it."""
@@ -51,11 +51,10 @@ class PublishedAsker(Asker):
         asns = {row.asn for row in self._rows if row.asn and word in (row.name or "").lower()}
         return Resolved(tuple(ranges), tuple(sorted(asns)))
 
-    def _of_ranges(self, ranges: Sequence[Bounds]) -> Iterator[tuple[int, FeedRow]]:
-        for place, (low, high) in enumerate(ranges):
-            first = pack_address(low)
-            last = (len(first), first if low == high else pack_address(high))
-            at = bisect_left(self._keys, (len(first), first))
+    def _of_ranges(self, ranges: Sequence[Range]) -> Iterator[tuple[int, FeedRow]]:
+        for place, each in enumerate(ranges):
+            last = sort_key(each.high)
+            at = bisect_left(self._keys, sort_key(each.low))
             while at < len(self._keys) and self._keys[at] <= last:
                 yield place, self._rows[at]
                 at += 1
