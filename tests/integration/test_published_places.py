@@ -84,7 +84,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def entries(place: object, key: Signer | None = None, cache: Path | None = None) -> list[Any]:
     from smtpfeeds_aggregator.publish.signing import PublicKey
 
-    remote = Remote(cache or Path("/dev/null/none"), lambda: 0.0)
+    remote = Remote(cache or Path("/dev/null/none"))
     public = None if key is None else PublicKey.parse(key.public_key)
     return list(open_published(str(place), public, now=NOW, remote=remote).entries(FEED_NAMES))
 
@@ -181,9 +181,17 @@ def test_a_server_is_asked_once_for_what_has_not_changed(server: Server, tmp_pat
 
 
 def test_what_is_kept_is_bounded(server: Server, tmp_path: Path) -> None:
-    remote = Remote(tmp_path / "cache", lambda: 0.0, bytes_max=100)
-    assert list(open_published(server.url, None, now=NOW, remote=remote).entries(FEED_NAMES))
-    assert len([path for path in (tmp_path / "cache").iterdir() if path.suffix == ""]) == 1
+    cache = tmp_path / "cache"
+    assert entries(server.url, cache=cache)
+    most = max(path.stat().st_size for path in cache.iterdir())
+    for bytes_max in (most, 100):
+        remote = Remote(cache, bytes_max=bytes_max)
+        server.asked.clear()
+        shutil.rmtree(cache)
+        assert list(open_published(server.url, None, now=NOW, remote=remote).entries(FEED_NAMES))
+        kept = [path.stat().st_size for path in cache.iterdir()]
+        assert sum(kept) <= bytes_max
+        assert bool(kept) == (bytes_max == most)
 
 
 def test_a_server_that_does_not_serve_feeds_is_named(server: Server, tmp_path: Path) -> None:
@@ -191,7 +199,7 @@ def test_a_server_that_does_not_serve_feeds_is_named(server: Server, tmp_path: P
         entries(f"{server.url}nothing/")
     late = NOW + timedelta(days=9999)
     with pytest.raises(NotVerified, match="expired"):
-        open_published(server.url, None, now=late, remote=Remote(tmp_path, lambda: 0.0))
+        open_published(server.url, None, now=late, remote=Remote(tmp_path))
     with pytest.raises(SettingsError, match="neither http:// nor https://"):
         entries("ftp://feeds.example.net/")
     server.shutdown()

@@ -76,11 +76,10 @@ def published(place: str, key: str | None) -> "Published":
     """Look up a place and verify its manifest; an edition that has expired is noted."""
     from ..publish.signing import PublicKey
     from ..query.published.places import open_published, past_words
-    from ..query.published.remote import default_remote
 
     now = datetime.now(UTC)
     public = None if key is None else PublicKey.parse(key)
-    found = open_published(place, public, now=now, remote=default_remote())
+    found = open_published(place, public, now=now)
     if found.edition is None:
         note(f"note: there is no manifest beside {place}: nothing of it is verified")
     elif found.is_past(now):

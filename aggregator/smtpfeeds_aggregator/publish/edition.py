@@ -4,8 +4,9 @@ The names of the files that describe an edition are here too: whoever writes the
 whoever verifies them use these. `manifest` writes what is read here.
 """
 
+import hashlib
 from datetime import datetime
-from typing import Final
+from typing import IO, Annotated, Final
 
 import msgspec
 
@@ -18,13 +19,15 @@ SUMS: Final = "SHA256SUMS"
 SIGNATURE: Final = ".minisig"
 #: Raised when a field of the manifest changes its meaning or goes.
 VERSION: Final = 2
+_PIECE_BYTES: Final = 1 << 18
 
 
 class FileRecord(msgspec.Struct, frozen=True):
     """A published file, as the manifest records it."""
 
-    bytes: int
-    sha256: str
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+    #: Readers keep files under it: nothing else may stand here.
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
     #: None for a file of no single feed.
     feed: str | None = None
 
@@ -66,6 +69,16 @@ def read_edition(body: bytes) -> Edition:
     if edition.generated.tzinfo is None or edition.expires.tzinfo is None:
         raise NotVerified(f"{MANIFEST} has a time without a zone")
     return edition
+
+
+def sha256_of(stream: IO[bytes]) -> str:
+    """The SHA-256 of a stream from its beginning, where it stands again afterwards."""
+    stream.seek(0)
+    digest = hashlib.sha256()
+    while piece := stream.read(_PIECE_BYTES):
+        digest.update(piece)
+    stream.seek(0)
+    return digest.hexdigest()
 
 
 def generated_at(body: bytes) -> datetime | None:

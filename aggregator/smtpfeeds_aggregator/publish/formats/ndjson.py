@@ -5,7 +5,7 @@ a table stumble over it. What there is to know about the file is in the manifest
 """
 
 from functools import lru_cache
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -22,24 +22,29 @@ _ROW: Final = (
 )
 
 
+_ASN = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
+_EVENTS = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_NUMBER = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
 class Row(msgspec.Struct, frozen=True, gc=False, rename={"cls": "class"}):
     """One line; null where nothing is known. What a reader may expect, and what is read back."""
 
-    ASN: int | None
+    ASN: _ASN | None
     ASname: str | None
     ipaddr: str
     lastseen: str
     category: str
     first_seen: str
-    hits: int
-    sensors: int
+    hits: _EVENTS
+    sensors: _NUMBER
     tags: tuple[str, ...]
     cls: str
     why: tuple[str, ...]
     actor: str | None
     days_seen: int
     days: str
-    targets: int
+    targets: _NUMBER
     new: bool
 
 

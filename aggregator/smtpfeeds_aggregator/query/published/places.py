@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import IO, TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from smtpfeeds_common.errors import NotVerified, SettingsError
@@ -18,12 +18,14 @@ from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.times import iso_utc
 
 from ...datasets.generations import CURRENT
-from ...publish.edition import MANIFEST, SIGNATURE, Edition, read_edition
+from ...publish.edition import MANIFEST, SIGNATURE, Edition, read_edition, sha256_of
 from ...publish.entries import Entry
 from ...publish.signing import PublicKey
 from ...publish.verify import check_manifest, record_of
-from .remote import FILE_BYTES_MAX, Remote, sha256_of
-from .rows import SUFFIXES, read_entries
+from .rows import FILE_BYTES_MAX, SUFFIXES, read_entries
+
+if TYPE_CHECKING:
+    from .remote import Remote
 
 _MANIFEST_BYTES_MAX: Final = 64 << 20
 _SIGNATURE_BYTES_MAX: Final = 16 << 10
@@ -67,7 +69,7 @@ class _Folder:
 class _Server:
     is_live = True
 
-    def __init__(self, url: str, remote: Remote) -> None:
+    def __init__(self, url: str, remote: "Remote") -> None:
         self.name, self._remote = url, remote
         self._base = ""
 
@@ -159,7 +161,7 @@ class Published:
 
 
 def open_published(
-    place: str, key: PublicKey | None, *, now: datetime, remote: Remote
+    place: str, key: PublicKey | None, *, now: datetime, remote: "Remote | None" = None
 ) -> Published:
     """Look up what a text names, and verify its manifest.
 
@@ -167,24 +169,35 @@ def open_published(
         place: a folder, a file, or a URL of one.
         key: the publisher's; None: only hashes are verified.
         now: by which an edition on a server must not have expired.
-        remote: fetches from servers.
+        remote: fetches from servers; None: with the user's own cache.
 
     Raises:
         NotVerified: there is no manifest, or it is not good.
         SettingsError: there is nothing of that name.
     """
     if "://" in place:
-        return _of_url(place, key, now, remote)
+        return _of_url(place, key, now, remote or _default_remote())
     return _of_path(Path(place), key, now)
 
 
+def _default_remote() -> "Remote":
+    from .remote import default_remote
+
+    return default_remote()
+
+
 def _of_path(path: Path, key: PublicKey | None, now: datetime) -> Published:
-    if not path.exists():
-        raise SettingsError(f"--from: there is no {path}")
-    file = None if path.is_dir() else path.name
-    folder = path if file is None else path.parent
-    current = folder / CURRENT
-    folder = (current if current.is_symlink() else folder).resolve()
+    try:
+        if not path.exists():
+            raise SettingsError(f"--from: there is no {path}")
+        file = None if path.is_dir() else path.name
+        folder = path if file is None else path.parent
+        current = folder / CURRENT
+        folder = (current if current.is_symlink() else folder).resolve()
+    except OSError as exc:
+        raise SettingsError(f"--from: cannot read {path}: {exc.strerror}") from exc
+    except RuntimeError as exc:  # pathlib's word for links in a circle
+        raise SettingsError(f"--from: {path} is a link that leads back to itself") from exc
     for root, below in ((folder, ""), (folder.parent.parent, f"archive/{folder.name}/")):
         if (root / MANIFEST).is_file():
             return Published(here := _Folder(root), _edition(here, key, now), below, file)
@@ -195,8 +208,16 @@ def _of_path(path: Path, key: PublicKey | None, now: datetime) -> Published:
     return Published(_Folder(folder), None, "", file)
 
 
-def _of_url(url: str, key: PublicKey | None, now: datetime, remote: Remote) -> Published:
-    parts = urlsplit(url)
+def _of_url(url: str, key: PublicKey | None, now: datetime, remote: "Remote") -> Published:
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise SettingsError(f"--from: this is not a URL: {exc}") from exc
+    if parts.username is not None or parts.password is not None:
+        raise SettingsError(
+            "--from: the URL has an account or a password in it, which every user of this host can "
+            "see: leave it out"
+        )
     if parts.scheme not in _SCHEMES or not parts.hostname:
         raise SettingsError(f"--from: {url} is neither http:// nor https://")
     if parts.query or parts.fragment:

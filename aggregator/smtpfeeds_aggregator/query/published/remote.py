@@ -4,59 +4,77 @@ A manifest is asked for each time, with the ETag of the copy that is kept (RFC 9
 section 13.1.2). A file whose SHA-256 a manifest names is kept under it, and is not asked
 for again. What is kept in all is bounded; the oldest goes first. Where nothing can be kept,
 the command works without.
+
+Nothing that a server does takes longer than the limit: redirects are few, never leave
+https, and no server says how long to wait before another try.
 """
 
+import errno
 import hashlib
 import json
 import os
+import signal
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Final
-from urllib.parse import urlsplit
+from typing import IO, Any, Final, NamedTuple
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import DatasetError
 
+from ...publish.edition import sha256_of
+
 CACHE_BYTES_MAX: Final = 512 << 20
-#: A file of a million addresses has a fifth of it.
-FILE_BYTES_MAX: Final = 1 << 30
+#: For one file, from the name of the server to the last octet.
+WHOLE_S: Final = 600.0
 _PIECE_BYTES: Final = 1 << 18
 _CONNECT_S: Final = 10.0
 _STALL_S: Final = 30.0
-_WHOLE_S: Final = 600.0
 _REDIRECTS: Final = 5
+#: A connection that breaks is tried once more; an answer is an answer.
+_TRIES: Final = urllib3.Retry(
+    total=2, connect=1, read=1, redirect=0, status=0, other=0, respect_retry_after_header=False
+)
 _FOLDER: Final = "smtpfeeds"
 _NOTE: Final = ".json"
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A copy from before, and the ETag that the server gave for it."""
+class _Kept(NamedTuple):
+    """A copy from before, open, and the ETag that the server gave for it."""
 
-    path: Path
+    stream: IO[bytes]
     etag: str
 
 
-def cache_folder() -> Path:
-    """Where fetched files are kept: below XDG_CACHE_HOME, or `.cache` of the home directory."""
+class _NoRoom(Exception):
+    """The file system of the cache is full."""
+
+
+def cache_folder() -> Path | None:
+    """Where fetched files are kept: below XDG_CACHE_HOME, or `.cache` of the home directory.
+
+    None where this user has no home directory.
+    """
     named = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(named) if named.startswith("/") else Path.home() / ".cache") / _FOLDER
+    try:
+        return (Path(named) if named.startswith("/") else Path.home() / ".cache") / _FOLDER
+    except RuntimeError:
+        return None
 
 
 class Remote:
-    """Fetches files over HTTP."""
+    """Fetches files over HTTP; in the main thread, whose alarm ends what takes too long."""
 
     def __init__(
-        self, folder: Path, monotonic: Callable[[], float], bytes_max: int = CACHE_BYTES_MAX
+        self, folder: Path | None, bytes_max: int = CACHE_BYTES_MAX, whole_s: float = WHOLE_S
     ) -> None:
-        self._folder, self._monotonic, self._bytes_max = folder, monotonic, bytes_max
+        self._folder, self._bytes_max, self._whole_s = folder, bytes_max, whole_s
 
     def get(self, url: str, *, max_bytes: int, sha256: str | None = None) -> IO[bytes] | None:
         """A file's content; None where the server has none of that name.
@@ -69,53 +87,65 @@ class Remote:
         Raises:
             DatasetError: it cannot be had.
         """
-        place = self._folder / (sha256 or hashlib.sha256(url.encode()).hexdigest())
-        if sha256 is not None and (kept := _verified(place, sha256)) is not None:
+        place = self._place(sha256 or hashlib.sha256(url.encode()).hexdigest())
+        if place is not None and sha256 is not None and (kept := _verified(place, sha256)):
             return kept
-        before = None if sha256 is not None else _kept(place, url)
+        with _at_most(self._whole_s, url):
+            try:
+                return self._fetch(url, place, max_bytes, is_addressed=sha256 is not None)
+            except _NoRoom:
+                return self._fetch(url, None, max_bytes, is_addressed=sha256 is not None)
+
+    def _place(self, name: str) -> Path | None:
+        return None if self._folder is None else self._folder / name
+
+    def _fetch(
+        self, url: str, place: Path | None, max_bytes: int, *, is_addressed: bool
+    ) -> IO[bytes] | None:
+        before = None if place is None or is_addressed else _kept(place, url)
+        stream = None
+        try:
+            stream = self._asked(url, place, max_bytes, before, is_addressed=is_addressed)
+            return stream
+        finally:
+            if before is not None and stream is not before.stream:
+                before.stream.close()
+
+    def _asked(
+        self,
+        url: str,
+        place: Path | None,
+        max_bytes: int,
+        before: _Kept | None,
+        *,
+        is_addressed: bool,
+    ) -> IO[bytes] | None:
         headers = {"User-Agent": f"smtpfeeds/{__version__}", "Accept-Encoding": "identity"}
         if before is not None:
             headers["If-None-Match"] = before.etag
-        response = self._request(url, headers)
+        response = _request(url, headers)
         try:
-            if response.status == 304 and before is not None:
+            if response.status == 304 and before is not None and place is not None:
                 with suppress(OSError):
                     os.utime(place)
-                return _opened(place)
+                return before.stream
             if response.status in {404, 410}:
                 return None
             if response.status != 200:
                 raise DatasetError(
                     f"{url}: the server answers {response.status} {response.reason or ''}".rstrip()
                 )
-            return self._save(response, url, place, max_bytes, is_addressed=sha256 is not None)
+            return self._save(response, url, place, max_bytes, is_addressed=is_addressed)
         except (urllib3.exceptions.HTTPError, OSError) as exc:
             raise _not_fetched(url, exc) from exc
         finally:
             response.close()
 
-    def _request(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-        try:
-            response = _pool(url).request(
-                "GET",
-                url,
-                headers=headers,
-                preload_content=False,
-                timeout=urllib3.Timeout(connect=_CONNECT_S, read=_STALL_S),
-                retries=urllib3.Retry(total=_REDIRECTS, connect=1, read=1, redirect=_REDIRECTS),
-            )
-        except (urllib3.exceptions.HTTPError, ValueError) as exc:
-            raise _not_fetched(url, exc) from exc
-        if urlsplit(url).scheme == "https" and urlsplit(response.url or "").scheme == "http":
-            response.close()
-            raise DatasetError(f"{url} redirects from https to {response.url}: not followed")
-        return response
-
     def _save(
         self,
         response: urllib3.BaseHTTPResponse,
         url: str,
-        place: Path,
+        place: Path | None,
         max_bytes: int,
         *,
         is_addressed: bool,
@@ -123,15 +153,18 @@ class Remote:
         """Write the body beside its place; it takes its name once it is whole."""
         aside, stream = self._begin(place)
         try:
-            self._copy(response, url, stream, max_bytes)
-            if aside is not None:
+            size = _copy(response, url, stream, max_bytes)
+            if place is not None and aside is not None and size <= self._bytes_max:
                 with suppress(OSError):
-                    etag = response.headers.get("ETag", "")
-                    _note(place, url, "" if is_addressed else etag)
+                    if not is_addressed and (etag := response.headers.get("ETag")):
+                        _note(place, url, etag, sha256_of(stream))
                     aside.replace(place)
                     self._make_room(place)
-        except BaseException:
-            stream.close()
+        except BaseException as exc:
+            with suppress(OSError):  # what is left in its buffer meets the full disk again
+                stream.close()
+            if aside is not None and isinstance(exc, OSError) and exc.errno in _NO_SPACE:
+                raise _NoRoom from exc
             raise
         finally:
             if aside is not None:
@@ -139,30 +172,18 @@ class Remote:
         stream.seek(0)
         return stream
 
-    def _begin(self, place: Path) -> tuple[Path | None, IO[bytes]]:
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            aside = place.with_name(f".{place.name}-{os.getpid()}")
-            return aside, aside.open("w+b")
-        except OSError:
-            return None, tempfile.TemporaryFile()
-
-    def _copy(
-        self, response: urllib3.BaseHTTPResponse, url: str, stream: IO[bytes], max_bytes: int
-    ) -> None:
-        deadline, size = self._monotonic() + _WHOLE_S, 0
-        for piece in response.stream(_PIECE_BYTES, decode_content=False):
-            size += len(piece)
-            if size > max_bytes:
-                raise DatasetError(f"{url} has more than the {max_bytes} octets allowed")
-            if self._monotonic() > deadline:
-                raise DatasetError(f"{url} was not whole after {_WHOLE_S:.0f} s")
-            stream.write(piece)
-        stream.flush()
+    def _begin(self, place: Path | None) -> tuple[Path | None, IO[bytes]]:
+        """Where the body is written: beside its place, or where nothing is kept."""
+        if place is not None:
+            with suppress(OSError):
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                aside = place.with_name(f".{place.name}-{os.getpid()}")
+                return aside, aside.open("w+b")
+        return None, tempfile.TemporaryFile()
 
     def _make_room(self, newest: Path) -> None:
         """Remove the oldest copies until the rest is within the bound."""
-        files = [path for path in self._folder.iterdir() if path.is_file()]
+        files = [path for path in newest.parent.iterdir() if path.is_file()]
         by_age = sorted(files, key=lambda path: path.stat().st_mtime)
         size = sum(path.stat().st_size for path in files)
         for path in by_age:
@@ -175,16 +196,76 @@ class Remote:
 
 def default_remote() -> Remote:
     """With the user's own cache."""
-    return Remote(cache_folder(), time.monotonic)
+    return Remote(cache_folder())
 
 
-def sha256_of(stream: IO[bytes]) -> str:
-    """The SHA-256 of a stream from its beginning, where it stands again afterwards."""
-    digest = hashlib.sha256()
-    while piece := stream.read(_PIECE_BYTES):
-        digest.update(piece)
-    stream.seek(0)
-    return digest.hexdigest()
+@contextmanager
+def _at_most(limit_s: float, url: str) -> Iterator[None]:
+    """End what is done inside after so long: each octet of a slow server resets other limits."""
+
+    def give_up(*_: Any) -> None:
+        raise DatasetError(f"{url} was not whole after {limit_s:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _request(url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    """The answer, at the end of redirects."""
+    place = url
+    for _ in range(_REDIRECTS + 1):
+        try:
+            response = _pool(place).request(
+                "GET",
+                place,
+                headers=headers,
+                preload_content=False,
+                redirect=False,
+                timeout=urllib3.Timeout(connect=_CONNECT_S, read=_STALL_S),
+                retries=_TRIES,
+            )
+        except (urllib3.exceptions.HTTPError, ValueError) as exc:
+            raise _not_fetched(url, exc) from exc
+        location = response.get_redirect_location()
+        if not location:
+            return response
+        response.close()
+        place = _redirected(url, place, location)
+    raise DatasetError(f"{url} redirects more than {_REDIRECTS} times: not followed")
+
+
+def _redirected(url: str, place: str, location: str) -> str:
+    """Where a server leads.
+
+    Raises:
+        DatasetError: out of https, or to something that is not on the web.
+    """
+    try:
+        target = urljoin(place, location)
+        scheme = urlsplit(target).scheme
+    except ValueError as exc:
+        raise DatasetError(f"{url} redirects to what is no URL: not followed") from exc
+    before = urlsplit(place).scheme
+    if scheme not in {"https", before}:
+        raise DatasetError(f"{url} redirects from {before} to {scheme}: not followed")
+    return target
+
+
+def _copy(response: urllib3.BaseHTTPResponse, url: str, stream: IO[bytes], max_bytes: int) -> int:
+    """Write the body; how many octets it has."""
+    size = 0
+    for piece in response.stream(_PIECE_BYTES, decode_content=False):
+        size += len(piece)
+        if size > max_bytes:
+            raise DatasetError(f"{url} has more than the {max_bytes} octets allowed")
+        stream.write(piece)
+    stream.flush()
+    return size
 
 
 def _pool(url: str) -> urllib3.PoolManager:
@@ -215,30 +296,31 @@ def _verified(place: Path, sha256: str) -> IO[bytes] | None:
 
 
 def _kept(place: Path, url: str) -> _Kept | None:
-    """The copy that is kept of a URL, where it is whole and has an ETag."""
+    """The copy that is kept of a URL, where it is the one that the ETag was given for.
+
+    Other commands write and remove copies at the same time; what is open here stays.
+    """
     try:
         note = json.loads(place.with_name(place.name + _NOTE).read_text("utf-8"))
-        size = place.stat().st_size
     except (OSError, ValueError):
         return None
-    if not isinstance(note, dict) or note.get("url") != url or not note.get("etag") or not size:
+    if not isinstance(note, dict) or note.get("url") != url or not note.get("etag"):
         return None
-    return _Kept(place, str(note["etag"]))
+    stream = _verified(place, str(note.get("sha256")))
+    return None if stream is None else _Kept(stream, str(note["etag"]))
 
 
-def _note(place: Path, url: str, etag: str) -> None:
-    """Keep the ETag; a death before the copy has its name leaves no ETag for an older copy."""
+def _note(place: Path, url: str, etag: str, sha256: str) -> None:
+    """Keep the ETag, with the hash of the copy that it was given for."""
     note = place.with_name(place.name + _NOTE)
-    place.unlink(missing_ok=True)
-    if etag:
-        aside = note.with_name(f".{note.name}-{os.getpid()}")
-        aside.write_text(json.dumps({"url": url, "etag": etag}), "utf-8")
-        aside.replace(note)
-    else:
-        note.unlink(missing_ok=True)
+    aside = note.with_name(f".{note.name}-{os.getpid()}")
+    aside.write_text(json.dumps({"url": url, "etag": etag, "sha256": sha256}), "utf-8")
+    aside.replace(note)
 
 
 def _not_fetched(url: str, exc: Exception) -> DatasetError:
+    if isinstance(exc, OSError) and exc.errno in _NO_SPACE:
+        return DatasetError(f"{url}: there is no space left for it in {tempfile.gettempdir()}")
     reason = exc.reason if isinstance(exc, urllib3.exceptions.MaxRetryError) else exc
     text = str(reason or exc).partition(": ")[2] if "object at 0x" in str(reason) else str(reason)
     return DatasetError(f"{url} cannot be fetched: {text or type(reason).__name__}")
