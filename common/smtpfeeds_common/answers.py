@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from .columns import Column, Record, csv_field, plain, select, tsv_field
+from .printable import printable
 from .table import Look, Table
 
 FORMATS: Final = ("table", "json", "ndjson", "csv", "tsv")
@@ -138,7 +139,7 @@ def write_record(record: Record, form: Form) -> None:
 def note(text: str) -> None:
     """Write a line to stderr, below what was written to the standard output until now."""
     sys.stdout.flush()
-    click.echo(text, err=True)
+    click.echo(printable(text, keep="\n"), err=True)
 
 
 def nothing_found(message: str) -> None:

@@ -10,6 +10,7 @@ from datetime import date, datetime
 from typing import Any, Final, Literal
 
 from .errors import SettingsError
+from .printable import printable
 from .times import iso_utc
 
 Kind = Literal["text", "texts", "integer", "number", "boolean", "time", "date", "object"]
@@ -102,8 +103,7 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return iso_utc(value).replace("T", " ").removesuffix("Z")
-    text = _text(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+    return printable(_text(value))
 
 
 def select(

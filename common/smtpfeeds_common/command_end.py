@@ -22,6 +22,7 @@ from typing import Final
 import click
 
 from .errors import FAILED
+from .printable import printable
 
 INTERRUPTED: Final = 130
 #: A full file system or an exhausted quota.
@@ -56,7 +57,7 @@ def ended_by_output() -> Iterator[None]:
 def complain(text: str) -> None:
     """Write to stderr, if anyone reads it."""
     try:
-        click.echo(text, err=True)
+        click.echo(printable(text, keep="\n"), err=True)
     except OSError:
         silence_closed_outputs()
 

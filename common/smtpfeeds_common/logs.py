@@ -15,6 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, TextIO
 
+from .printable import printable
+
 logger = logging.getLogger(__name__)
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -116,7 +118,7 @@ def _utc(created: float) -> str:
 
 
 def _harmless(text: str) -> str:
-    return "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
+    return printable(text, keep="\t")
 
 
 def _quoted(value: Any) -> str:

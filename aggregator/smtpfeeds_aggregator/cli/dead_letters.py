@@ -9,6 +9,7 @@ import click
 from smtpfeeds_common.answers import Form, format_options, write_records
 from smtpfeeds_common.columns import Column, Record
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.printable import printable
 
 from .options import CONFIG, load
 
@@ -87,7 +88,7 @@ def show(config: Path | None, limit: int, letter_id: str) -> None:
     for letter in _queue(config).read(limit):
         if letter.id == letter_id:
             if sys.stdout.isatty():
-                click.echo("\n".join(map(_plain, letter.body.decode(errors="replace").split("\n"))))
+                click.echo(printable(letter.body.decode(errors="replace"), keep="\n"))
             else:
                 sys.stdout.buffer.write(letter.body)
                 sys.stdout.buffer.flush()
@@ -133,8 +134,3 @@ def _one_of(ids: tuple[str, ...], *, every: bool) -> None:
 def _none_of(ids: tuple[str, ...] | list[str]) -> None:
     click.echo(f"no such message: {', '.join(ids)}; see `dead-letters list`", err=True)
     raise SystemExit(1)
-
-
-def _plain(text: str) -> str:
-    """A stranger's text on a terminal: no control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text)

@@ -15,7 +15,7 @@ from smtpfeeds_common.feeds import FEED_NAMES, FEEDS
 from .database import connected
 from .entry_columns import ENTRY
 from .feed_diff import feed_diff
-from .options import EXIT_CODES, database_options, parsed_time, time_options
+from .options import EXIT_CODES, ROWS, database_options, parsed_time, time_options
 from .serve import serve
 from .source import Source, last_seen_within, source_options
 from .verify import verify
@@ -73,7 +73,7 @@ def feed_list(settings: "AggregatorSettings", form: Form) -> None:
 
 @feed.command("show", epilog=EXIT_CODES, short_help="Show the rows of a feed.")
 @click.argument("name", type=click.Choice(FEED_NAMES))
-@click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
+@click.option("--limit", type=ROWS, help="At most this many rows.")
 @time_options
 @format_options(ENTRY, more=("text",))
 @source_options

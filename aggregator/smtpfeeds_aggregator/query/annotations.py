@@ -61,7 +61,8 @@ class Annotations:
         for name in self._names:
             field = _BETWEEN.join(tsv_field(record[name]) for record in records)
             fields.append(_quoted(field) if self._delimiter == "," else field)
-        return "".join(self._delimiter + field for field in fields).encode()
+        # A delimiter of the command line may have octets that are no UTF-8.
+        return "".join(self._delimiter + field for field in fields).encode(errors="surrogateescape")
 
 
 def _with_member(body: bytes, records: Sequence[dict[str, Any]]) -> bytes | None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from smtpfeeds_common.columns import Column
-from smtpfeeds_common.table import Look, Table
+from smtpfeeds_common.table import Look, Table, shorten
 from smtpfeeds_common.times import iso_utc
 
 from ..publish.statistics import Statistic, Summary
@@ -52,15 +52,10 @@ def lines(summary: Summary, alive: Alive | None, look: Look, now: datetime) -> I
         look: how wide, and in which letters.
         now: by which an edition is old.
     """
-    for line in _edition(summary, alive, now):
-        yield (
-            line
-            if look.width is None or len(line) <= look.width
-            else (line[: look.width - 1] + look.ellipsis)
-        )
+    yield from _fitted(_edition(summary, alive, now), look)
     yield ""
     yield from _table("feed", summary.by("feed"), look, by_feed=True)
-    yield from _hours(summary, look)
+    yield from _fitted(_hours(summary, look), look)
     for kind, title in (
         ("class", "class"),
         ("asn", "AS"),
@@ -75,6 +70,11 @@ def lines(summary: Summary, alive: Alive | None, look: Look, now: datetime) -> I
         if rows:
             yield ""
             yield from _table(title, rows, look)
+
+
+def _fitted(lines: Iterator[str], look: Look) -> Iterator[str]:
+    for line in lines:
+        yield line if look.width is None else shorten(line, look.width, look.ellipsis)
 
 
 def _edition(summary: Summary, alive: Alive | None, now: datetime) -> Iterator[str]:
@@ -130,7 +130,7 @@ def _hours(summary: Summary, look: Look) -> Iterator[str]:
     keys = [
         f"{end - timedelta(hours=back):%Y-%m-%dT%H:00Z}" for back in reversed(range(_WEEK_HOURS))
     ]
-    width = min(_WIDTH_MAX, (look.width or _WIDTH_MAX) - _LABEL)
+    width = max(1, min(_WIDTH_MAX, (look.width or _WIDTH_MAX) - _LABEL))
     bars = _BARS if look.ellipsis == "…" else _BARS_ASCII
     yield ""
     yield f"events of the week until {iso_utc(end)}, each mark {-(-_WEEK_HOURS // width)} h"

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+from smtpfeeds_common.printable import printable
+
 _DRAW_EVERY_S: Final = 0.5
 _PRINT_EVERY_S: Final = 60.0
 _ERASE: Final = "\r\x1b[K"
@@ -66,10 +68,10 @@ class FactsOfTheRun:
             greets=self._total("greets", sensor),
             datas=self._total("datas", sensor),
             client=str(client.get("ip", "")),
-            origin="" if asn is None else f"AS{asn} {_printable(name or '')}".rstrip(),
+            origin="" if asn is None else f"AS{asn} {printable(name or '')}".rstrip(),
             client_s=float(client.get("seen_s", 0.0)),
             published_s=self._published_s,
-            faults=(*faults, *map(_printable, aggregator.get("troubles", ()))),
+            faults=(*faults, *map(printable, aggregator.get("troubles", ()))),
         )
 
     def _total(self, name: str, reported: Mapping[str, Any]) -> int:
@@ -186,8 +188,3 @@ def _ago(seconds: float) -> str:
     if seconds < _DAY_S:
         return f"{int(seconds / _HOUR_S)} h ago"
     return f"{int(seconds / _DAY_S)} d ago"
-
-
-def _printable(text: str) -> str:
-    """A name from elsewhere, on a terminal: nothing in it moves the cursor."""
-    return "".join(char if char.isprintable() else "?" for char in text)
