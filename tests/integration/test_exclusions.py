@@ -114,6 +114,8 @@ def test_to_forget_deletes_every_row_of_a_prefix_and_nothing_else(
     result = run("forget", "192.0.2.0/24", "--yes")
     assert result.exit_code == 0
     assert "2 addresses deleted (4 rows of feeds, 8 sightings)" in result.stdout
+    assert "; published files change with the next publication, at once with " in result.stdout
+    assert result.stdout.endswith("`smtpfeeds publish now`\n")
     for table in (b"observation", b"sighting"):
         assert stored(connection, table) == ["192.0.1.255", "192.0.3.0", "2001:db8::1"]
     # What a spool or a replay brings back later is stored and not published.

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: A spool keeps undelivered events for the retention, and confirmed batches for a day; a
 #: week more is for a host that was away meanwhile.
 _ARRIVAL: Final = timedelta(days=8)
+_PUBLISHED: Final = (
+    "published files change with the next publication, at once with `smtpfeeds publish now`"
+)
 #: Addresses whose deletion takes long enough for a line of progress.
 _WORTH_A_LINE: Final = 10_000
 _COLUMNS: Final = (
@@ -61,7 +64,7 @@ def add(settings: "AggregatorSettings", prefix: str, reason: str, until: str | N
         addresses = store.count(network)
     click.echo(
         f"{network} is not published {_until(end)} ({addresses} of its addresses are stored); "
-        "published files change with the next publication, at once with `smtpfeeds publish now`"
+        + _PUBLISHED
     )
 
 
@@ -102,7 +105,8 @@ def forget(settings: "AggregatorSettings", prefix: str, reason: str, *, yes: boo
     """Delete what is stored of an address or a prefix, and do not publish it.
 
     It stays excluded for as long as a sensor's spool or a replay could bring its events back:
-    the retention and eight days. Counts by hour stay: they hold no address.
+    the retention and eight days. Counts by hour stay: they hold no address. Published files change
+    with the next publication, at once with `smtpfeeds publish now`.
     """
     from ..store.exclusions import ExclusionStore
 
@@ -119,7 +123,7 @@ def forget(settings: "AggregatorSettings", prefix: str, reason: str, *, yes: boo
     click.echo(
         f"{network}: {forgotten.addresses} addresses deleted "
         f"({forgotten.observations} rows of feeds, {forgotten.sightings} sightings); "
-        f"not published {_until(end)}"
+        f"not published {_until(end)}; " + _PUBLISHED
     )
 
 
