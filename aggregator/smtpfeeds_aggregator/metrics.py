@@ -109,6 +109,11 @@ class Metrics:
         )
         for result in PUBLISH_RESULTS:
             self.publish_runs.labels(result)
+        self.publish_not_cleaned = Gauge(
+            "smtpfeeds_publish_not_cleaned",
+            "1 while files of past editions are not cleaned up after the last publication.",
+            registry=self.registry,
+        )
         self.published_addresses = Gauge(
             "smtpfeeds_publish_addresses",
             "Addresses last published.",

@@ -196,3 +196,51 @@ def test_failed_run_is_noted_when_the_database_is_away(
     failure = status(config)["last_failure"]
     assert isinstance(failure, dict)
     assert (failure["refused"], failure["reason"]) == (False, "gone for a moment")
+
+
+def test_generation_that_cannot_be_removed_is_shown_until_it_is(
+    settings: AggregatorSettings,
+    connection: Connection,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An address that is excluded or forgotten is still served from there."""
+    metrics = Metrics()
+    loop = PublishLoop(settings, Origins(), DatabaseClock(), metrics, Health())
+    rename = Path.rename
+
+    def only_there(self: Path, target: Path) -> Path:
+        if self.parent.name == "generations":
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    def generations() -> set[str]:
+        return {path.name for path in Path(settings.feeds_dir, "feeds/generations").iterdir()}
+
+    def metric() -> float | None:
+        return metrics.registry.get_sample_value("smtpfeeds_publish_not_cleaned")
+
+    observe(connection, 3)
+    assert run("now", "--config", config).exit_code == 0
+    old = current(settings).name
+    connection.execute("INSERT INTO exclusion (prefix, reason) VALUES ('192.0.2.1/32', 'asked')")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", only_there)
+        made = run("now", "--config", config)
+        loop.publish()
+    reason = (
+        "addresses that are excluded now may still be in files of past editions: "
+        f"cannot remove {old} in {Path(settings.feeds_dir, 'feeds/generations')}"
+    )
+    assert (made.exit_code, f"not cleaned up: {reason}; the next " in made.output) == (0, True)
+    shown = run("status", "--config", config, "--format", "json")
+    assert (shown.exit_code, json.loads(shown.stdout)["not_cleaned"]) == (1, reason)
+    assert metric() == 1
+    assert old in generations()
+    assert "192.0.2.1 " not in Path(settings.feeds_dir, "feeds/smtpgreet.txt").read_text()
+    again = run("now", "--config", config, "--format", "json")
+    assert json.loads(again.stdout)["not_cleaned"] is None
+    assert status(config)["not_cleaned"] is None
+    assert generations() == {current(settings).name}
+    loop.publish()
+    assert metric() == 0

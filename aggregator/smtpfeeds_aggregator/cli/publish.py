@@ -71,12 +71,15 @@ def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str
                     "addresses": published.addresses,
                     "left_out": published.left_out,
                     "seconds": round(published.seconds, 3),
+                    "not_cleaned": published.not_cleaned,
                 }
             ).decode()
         )
         return
     counts = ", ".join(f"{feed} {count}" for feed, count in published.addresses.items())
     click.echo(f"published {published.generation.name} in {published.seconds:.1f} s: {counts}")
+    if published.not_cleaned is not None:
+        click.echo(f"not cleaned up: {published.not_cleaned}; the next publication tries again")
 
 
 def _publish(settings: "AggregatorSettings", *, force: bool, wait_s: float) -> "Published":
@@ -108,8 +111,9 @@ def _publish(settings: "AggregatorSettings", *, force: bool, wait_s: float) -> "
 def status(settings: "AggregatorSettings", form: str) -> None:
     """Show what is published, which host published it, what is left out, and when the next is due.
 
-    Where the last run failed or was refused, it says why. It reads the feeds directory and needs no
-    database; times are UTC. Exit code 1 if nothing is published, or the last run failed.
+    Where the last run failed, was refused, or could not clean up files of past editions, it says
+    why. It reads the feeds directory and needs no database; times are UTC. Exit code 1 if nothing
+    is published, or the last run failed or did not clean up.
     """
     state = _state(settings)
     if form == "json":
@@ -119,7 +123,7 @@ def status(settings: "AggregatorSettings", form: str) -> None:
         for key, value in state.items():
             for part in _parts(value):
                 click.echo(f"{key.replace('_', ' '):{width}}  {part}")
-    if state["published"] is None or state["last_failure"] is not None:
+    if state["published"] is None or state["last_failure"] or state["not_cleaned"]:
         raise click.exceptions.Exit(1)
 
 
@@ -164,6 +168,7 @@ def _state(settings: "AggregatorSettings") -> dict[str, Any]:
         "addresses": success and success.addresses,
         "left_out": success and success.left_out,
         "not_written": (success and success.not_written) or None,
+        "not_cleaned": success and success.not_cleaned,
         "last_failure": failure
         and {
             "time": iso_utc(failure.time),

@@ -131,16 +131,26 @@ class Generations:
         """A generation's directory."""
         return self._folder / name
 
-    def prune(self, kept: int) -> None:
-        """Keep the current generation and the newest others, so many in all."""
+    def prune(self, kept: int) -> list[str]:
+        """Keep the current generation and the newest others, so many in all.
+
+        Returns:
+            The names of those that should be gone, and cannot be moved away.
+        """
         current = self.current()
         others = [name for name in self.names() if current is None or name != current.name]
+        stuck = []
         for name in others[max(kept - 1, 0) :]:
             # Out of sight by one rename first: a reader meets a whole generation or none.
             doomed = self.unfinished / name
-            with suppress(OSError):
+            try:
                 (self._folder / name).rename(doomed)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                stuck.append(name)
             shutil.rmtree(doomed, ignore_errors=True)
+        return stuck
 
     def clean(self) -> int:
         """Remove what a process that died left unfinished; returns how many directories went.

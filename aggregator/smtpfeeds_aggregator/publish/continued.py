@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from smtpfeeds_common.errors import PublishError
 from smtpfeeds_common.feeds import FEEDS
 from smtpfeeds_common.logs import fields
 
@@ -72,26 +73,41 @@ class Continued:
         written += self._write_misp(folder, feeds)
         return written + self._write_archive(folder, files)
 
-    def published(self, prune: Callable[[int], None]) -> None:
+    def published(self, prune: Callable[[int], None]) -> str | None:
         """The generation is published: keep what the next one needs, remove what must go.
 
         What fails here is made good by the next run; the edition is published all the same.
+
+        Args:
+            prune: removes all but so many generations.
+
+        Returns:
+            What is not done, and why; None where all is.
         """
         is_new = self._withdrawn.is_new
-        try:
-            if is_new:
-                self._snapshots.withdraw(self._withdrawn)
-            if self._snapshot is None:
-                self._snapshots.clear()
-            else:
-                self._snapshots.keep(self._snapshot)
-            prune(1 if is_new else self._settings.generations_kept)
-            self._withdrawn.note()
-        except OSError as exc:
-            logger.warning(
-                "not all is done after publishing, the next publication tries again",
-                extra=fields(error=str(exc)),
-            )
+        kept = 1 if is_new else self._settings.generations_kept
+        # Generations first: these are served, and to remove them needs no space on the disk.
+        failures = _failures(lambda: prune(kept)) + _failures(self._keep_snapshots)
+        failures = failures or _failures(self._withdrawn.note)
+        if not failures:
+            return None
+        reason = (
+            f"{'addresses that are excluded now' if is_new else 'old addresses'} may still be in "
+            f"files of past editions: {'; '.join(failures)}"
+        )
+        logger.warning(
+            "not all is done after publishing, the next publication tries again",
+            extra=fields(reason=reason),
+        )
+        return reason
+
+    def _keep_snapshots(self) -> None:
+        if self._withdrawn.is_new:
+            self._snapshots.withdraw(self._withdrawn)
+        if self._snapshot is None:
+            self._snapshots.clear()
+        else:
+            self._snapshots.keep(self._snapshot)
 
     def _write_changes(self, folder: Path, window: Window, judgements: Judgements) -> list[Written]:
         if "changes" not in self._settings.formats:
@@ -144,3 +160,12 @@ class Continued:
             withdrawn=self._withdrawn,
             keep_going=self._keep_going,
         )
+
+
+def _failures(step: Callable[[], None]) -> list[str]:
+    """Take a step, and give what fails."""
+    try:
+        step()
+    except (OSError, PublishError) as exc:
+        return [str(exc)]
+    return []

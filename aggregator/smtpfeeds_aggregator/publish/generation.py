@@ -119,8 +119,13 @@ class FeedsDirectory:
         self._link_files()
 
     def prune(self, kept: int) -> None:
-        """Remove all but the newest generations, and never the current one."""
-        self._generations.prune(kept)
+        """Remove all but the newest generations, and never the current one.
+
+        Raises:
+            PublishError: one that should be gone is still served.
+        """
+        if stuck := self._generations.prune(kept):
+            raise PublishError(f"cannot remove {', '.join(stuck)} in {self.served / GENERATIONS}")
 
     def _link_files(self) -> None:
         """One link for each file of the current generation; it changes where formats do."""

@@ -52,6 +52,8 @@ class Published:
     left_out: dict[str, Counter[str]]
     origins_changed: int
     seconds: float
+    #: What is not cleaned up after publishing, and why.
+    not_cleaned: str | None
 
 
 def publish_once(
@@ -180,7 +182,7 @@ class _Publication:
             self._switch(generation)
             self._store_summary(summary)
             changed = self._write_back(stored, window, names)
-        continued.published(self._directory.prune)
+        not_cleaned = continued.published(self._directory.prune)
         outcome = Published(
             generation.final,
             self._now,
@@ -189,6 +191,7 @@ class _Publication:
             left_out_counts,
             changed,
             time.monotonic() - began,
+            not_cleaned,
         )
         StatusFile(self._directory.path).published(
             self._now,
@@ -197,6 +200,7 @@ class _Publication:
             left_out_counts,
             outcome.seconds,
             writer.not_written,
+            not_cleaned,
         )
         return outcome
 

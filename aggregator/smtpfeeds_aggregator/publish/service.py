@@ -138,6 +138,8 @@ class PublishLoop:
             # Another process is about to publish, and may still die.
             return min(again_s, now.timestamp() + TAKE_OVER_S)
         self._metrics.publish_runs.labels("left to another").inc()
+        noted = self._status.read().success
+        self._metrics.publish_not_cleaned.set(noted is not None and noted.not_cleaned is not None)
         logger.info("published by another process")
         return again_s
 
@@ -169,6 +171,7 @@ class PublishLoop:
         metrics = self._metrics
         metrics.publish_runs.labels("published").inc()
         metrics.published_at.set(published.generated.timestamp())
+        metrics.publish_not_cleaned.set(published.not_cleaned is not None)
         for feed, addresses in published.addresses.items():
             metrics.published_addresses.labels(feed).set(addresses)
         logger.info(

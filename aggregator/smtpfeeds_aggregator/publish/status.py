@@ -33,6 +33,8 @@ class Success(msgspec.Struct, frozen=True):
     seconds: float
     #: By name, files that were not written, and why.
     not_written: dict[str, str] = {}
+    #: What is not cleaned up after publishing, and why: the next publication tries again.
+    not_cleaned: str | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -72,11 +74,21 @@ class StatusFile:
         left_out: Mapping[str, Mapping[str, int]],
         seconds: float,
         not_written: Mapping[str, str],
+        not_cleaned: str | None,
     ) -> None:
         """Note a run that published."""
         counts = {feed: dict(reasons) for feed, reasons in left_out.items()}
         by = socket.gethostname()
-        success = Success(time, by, generation, dict(addresses), counts, seconds, dict(not_written))
+        success = Success(
+            time,
+            by,
+            generation,
+            dict(addresses),
+            counts,
+            seconds,
+            dict(not_written),
+            not_cleaned,
+        )
         self._write(Status(success))
 
     def failed(self, reason: str, *, refused: bool = False) -> None:
