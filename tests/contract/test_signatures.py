@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from ingest_support.fixtures import dsn  # noqa: F401 - a fixture
 from publish_support import Origins
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.publish.signing import PublicKey, Signer, generate_keys
-from smtpfeeds_aggregator.publish.verify import check_manifest, check_octets, open_edition
+from smtpfeeds_aggregator.publish.verify import check_manifest, open_edition, record_of
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_common.cli import main as command
@@ -66,7 +67,7 @@ def test_key_is_written_once_and_read_by_its_owner_alone(
     secret.chmod(0o644)
     with pytest.raises(SettingsError, match="everybody may read"):
         Signer.from_file(secret)
-    with pytest.raises(SettingsError, match="no secret key of minisign"):
+    with pytest.raises(SettingsError, match="not a secret key of minisign"):
         Signer.from_file(_file(tmp_path / "no.key", public.read_bytes()))
 
 
@@ -187,9 +188,10 @@ def test_manifest_cannot_name_a_file_elsewhere(feeds: Path, tmp_path: Path) -> N
             open_edition(folder, None, now=datetime.now(UTC)).verify(name)
     body = (feeds / "manifest.json").read_bytes()
     edition = check_manifest(body, None, None, now=datetime.now(UTC))
-    check_octets(edition, "smtpgreet.txt", (feeds / "smtpgreet.txt").read_bytes())
+    octets = (feeds / "smtpgreet.txt").read_bytes()
+    assert record_of(edition, "smtpgreet.txt").sha256 == hashlib.sha256(octets).hexdigest()
     with pytest.raises(NotVerified, match="names no file"):
-        check_octets(edition, os.fspath(secret), b"")
+        record_of(edition, os.fspath(secret))
     for broken in (b"{}", b"[]", b"\xff", body.replace(b'"version": 2', b'"version": 3')):
         with pytest.raises(NotVerified):
             check_manifest(broken, None, None, now=datetime.now(UTC))

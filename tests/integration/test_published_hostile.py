@@ -155,7 +155,7 @@ def test_a_row_with_an_odd_field_is_refused_by_every_command(
     ):
         done = run(*words, "--from", place)
         assert done.exit_code == (2 if words[0] == "filter" else 1), done.output
-        assert "line 1: this is no row of a feed" in done.stderr
+        assert "line 1: this is not a row of a feed" in done.stderr
         assert "\x1b" not in done.output
 
 
@@ -166,7 +166,7 @@ def test_csv_has_the_same_rules(tmp_path: Path) -> None:
     for good, odd in ((",3,2,", ",-3,2,"), (",3,2,", ",3,x,"), (",true", ",yes?"), ("2026", "x")):
         assert good in row
         place.write_text(f"{head}\n{row.replace(good, odd, 1)}\n")
-        with pytest.raises(NotVerified, match="line 2: this is no row of a feed"):
+        with pytest.raises(NotVerified, match="line 2: this is not a row of a feed"):
             entries(place, Remote(None))
 
 
@@ -232,7 +232,7 @@ def test_a_manifest_names_no_place_outside_the_cache(serve: Serve, tmp_path: Pat
             record["sha256"] = name
         body = json.dumps(files).encode()
         server = serve(lambda handler, body=body: handler.reply(200, body))
-        with pytest.raises(NotVerified, match="is no manifest"):
+        with pytest.raises(NotVerified, match="is not a manifest"):
             entries(server.url, Remote(tmp_path / "cache"))
     assert victim.read_text() == "mine"
 

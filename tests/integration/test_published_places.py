@@ -143,7 +143,7 @@ def test_what_is_not_as_the_manifest_says_is_refused(tmp_path: Path, signer: Sig
     with pytest.raises(NotVerified, match="no signature either"):
         entries(folder / "smtpgreet.ndjson", signer)
     (folder / "smtpgreet.ndjson").write_text("{}\n")
-    with pytest.raises(NotVerified, match="line 1: this is no row"):
+    with pytest.raises(NotVerified, match="line 1: this is not a row"):
         entries(folder / "smtpgreet.ndjson")
     (folder / "smtpgreet.ndjson").write_text("# text\n")
     with pytest.raises(NotVerified, match="neither NDJSON nor CSV"):

@@ -110,8 +110,8 @@ def _days(before: Path | None) -> list[Day]:
     try:
         return msgspec.json.decode((before / INDEX).read_bytes(), type=Index).days
     except msgspec.MsgspecError as exc:
-        # Whatever it was, the generations that are kept still hold it.
-        logger.warning("archive begins anew: its index is damaged", extra=fields(error=str(exc)))
+        # The generations that are kept still hold it.
+        logger.warning("archive starts again: its index is damaged", extra=fields(error=str(exc)))
         return []
 
 

@@ -2,8 +2,8 @@
 
 Each hour the addresses and classes of an edition are kept in a file beside the served directory,
 5 octets for an address of IPv4, for 25 hours. An edition is compared with the one that is
-nearest to 24 hours old; the manifest has its time as ``changes_since``. With no such file
-nothing is known to have changed.
+nearest to 24 hours old; the manifest has its time as ``changes_since``. Without such a file
+no change is known.
 """
 
 import logging
@@ -95,7 +95,7 @@ class Snapshot:
         """Read a file.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it does not hold a snapshot.
             OSError: it cannot be read.
         """
         try:
@@ -109,7 +109,7 @@ class Snapshot:
                 }
                 return cls(families, tuple(stored["classes"].tolist()))
         except (KeyError, EOFError, zipfile.BadZipFile) as exc:
-            raise ValueError(f"{path} holds no snapshot: {exc}") from exc
+            raise ValueError(f"{path} does not hold a snapshot: {exc}") from exc
 
     def write(self, path: Path) -> None:
         """Write a file that only its owner reads."""
@@ -203,7 +203,7 @@ class Snapshots:
             snapshot.write(self._path(self._now))
 
     def clear(self) -> None:
-        """Keep none: nobody publishes changes."""
+        """Remove all: changes are not published."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def withdraw(self, withdrawn: Withdrawn) -> None:

@@ -59,7 +59,7 @@ def read_rows(blocks: Iterable[bytes | bytearray | memoryview]) -> Iterator[Rows
     """Blocks of rows as they were sent, from a binary COPY that is cut anywhere.
 
     Raises:
-        ValueError: it is none of ours, or ends in the middle.
+        ValueError: it is not a COPY of the window, or ends in the middle.
     """
     held = bytearray()
     started = False

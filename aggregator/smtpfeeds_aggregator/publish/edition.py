@@ -1,7 +1,7 @@
-"""What a manifest says of its edition to those who read it: times, place, and each file's hash.
+"""Reads the manifest of an edition: its times, its place, and the hash of each file.
 
-The names of the files that describe an edition are here too: whoever writes them and
-whoever verifies them use these. `manifest` writes what is read here.
+It also names the files that describe an edition, for the modules that write them and those that
+verify them. `manifest` writes the manifest.
 """
 
 import hashlib
@@ -56,12 +56,12 @@ def read_edition(body: bytes) -> Edition:
     """Read a manifest.
 
     Raises:
-        NotVerified: it is none, or of a version that this program does not know.
+        NotVerified: it is not a manifest, or of a version that this program does not know.
     """
     try:
         edition = msgspec.json.decode(body, type=Edition)
     except msgspec.MsgspecError as exc:
-        raise NotVerified(f"{MANIFEST} is no manifest of feeds: {exc}") from exc
+        raise NotVerified(f"{MANIFEST} is not a manifest of feeds: {exc}") from exc
     if edition.version != VERSION:
         raise NotVerified(
             f"{MANIFEST} is of version {edition.version}; this program reads version {VERSION}"

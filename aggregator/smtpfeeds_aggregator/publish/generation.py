@@ -87,7 +87,7 @@ class FeedsDirectory:
         try:
             return int.from_bytes(uuid.UUID(file.read_text("ascii").strip()).bytes[:8], signed=True)
         except ValueError as exc:
-            raise PublishError(f"{file} holds no UUID; remove it, a new one is made") from exc
+            raise PublishError(f"{file} has no UUID; remove it: the next run makes one") from exc
 
     def generated(self) -> datetime | None:
         """When what is published now was made; None if nothing is, or nothing readable."""

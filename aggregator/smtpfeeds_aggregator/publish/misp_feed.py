@@ -184,7 +184,7 @@ class MispFeed:
             octets = (self._before / _INDEX).read_bytes()
             return msgspec.json.decode(octets, type=_Index).events
         except msgspec.MsgspecError as exc:
-            logger.warning("MISP feed begins anew: damaged index", extra=fields(error=str(exc)))
+            logger.warning("MISP feed starts again: damaged index", extra=fields(error=str(exc)))
             return []
 
     def _link(self, entry: _Indexed) -> None:

@@ -1,8 +1,7 @@
 """One publication, from the window in the database to the switch of the symlink.
 
-Until the switch nothing that is published changes; after it nothing can fail
-that a later run does not make good: origins that could not be written back
-still differ next time.
+Until the switch nothing that is published changes. A later run repeats what fails after
+it: origins that could not be written back still differ then.
 """
 
 import logging
@@ -254,7 +253,7 @@ class _Publication:
         )
 
     def _store_summary(self, summary: Summary) -> None:
-        """Store the statistics; where that fails, the next publication makes them anew."""
+        """Store the statistics; if that fails, the next publication stores them."""
         try:
             self._store.store_summary(self._now, encode_summary(summary))
         except DatabaseError as exc:

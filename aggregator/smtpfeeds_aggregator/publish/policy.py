@@ -63,9 +63,9 @@ ANSWERS: Final[Mapping[str, tuple[str, str]]] = {
         "Can somebody put an address in?",
         (
             "A completed TCP connection is needed, so an address cannot be forged from elsewhere. "
-            "Whoever can use an address can list it. Somebody who steals a sensor's account could "
-            "report events that never were, until the account is revoked; what it reported is then "
-            "removed."
+            "Anybody who can use an address can list it. Somebody who steals a sensor's account "
+            "could report events that never were, until the account is revoked; what it reported "
+            "is then removed."
         ),
     ),
     "privacy": (

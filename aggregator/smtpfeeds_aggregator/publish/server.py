@@ -1,8 +1,8 @@
 """A small web server for a look at published feeds; `smtpfeeds feed serve` runs it.
 
 For a look and for tests, not for the Internet: one process, no TLS, no limits. It answers
-with the types and the policy that the web server's example has, and serves what is inside
-the folder alone.
+with the types and the policy of the web server's example, and serves only what is inside
+the folder.
 """
 
 from functools import partial
@@ -72,4 +72,4 @@ class FeedsHandler(SimpleHTTPRequestHandler):
         self.send_error(HTTPStatus.NOT_FOUND)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited
-        """Nothing: who looks is nobody's business, and the terminal is for the address."""
+        """Log nothing: requests are private, and the terminal is for the address."""

@@ -29,7 +29,7 @@ _MAX_OCTETS: Final = 16_384
 
 
 def trusted_comment(file: str, generation: str, generated: datetime, expires: datetime) -> str:
-    """What a signature says of a file beside that it is genuine."""
+    """What a signature says about a file, beside that it is genuine."""
     return (
         f"smtpfeeds file:{file} generation:{generation} "
         f"generated:{iso_utc(generated)} expires:{iso_utc(expires)}"
@@ -66,7 +66,7 @@ class Signer:
             raise SettingsError(f"signing_key_file: cannot read {path}: {exc.strerror}") from exc
         except minisign.Error as exc:
             raise SettingsError(
-                f"signing_key_file: {path} is no secret key of minisign ({exc}); {_ADVICE}"
+                f"signing_key_file: {path} is not a secret key of minisign ({exc}); {_ADVICE}"
             ) from exc
         return cls(key)
 
@@ -107,7 +107,7 @@ class PublicKey:
                 f"{exc.strerror}"
             ) from exc
         except minisign.Error as exc:
-            raise SettingsError(f"{text} holds no public key of minisign: {exc}") from exc
+            raise SettingsError(f"{text} does not hold a public key of minisign: {exc}") from exc
 
     def check(self, file: str, data: bytes, signature: bytes, edition: Edition) -> None:
         """Make sure that this key signed a file, as one of this edition.

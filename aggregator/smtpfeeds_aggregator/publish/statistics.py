@@ -1,6 +1,6 @@
 """The week in numbers: addresses and events by class, AS, actor, prefix, day, hour and sensor.
 
-Made once at each publication and stored as one row, so that whoever asks scans nothing.
+Made once at each publication and stored as one row, so that a question scans nothing.
 `window_of` makes the same columns of published rows, so that there is one way of counting.
 """
 
@@ -27,7 +27,7 @@ from .columns import FeedColumns, Rows, Window
 from .entries import Entry
 from .judgements import Judgements
 
-#: Rows that are kept of what has no bound of its own, those with the most addresses.
+#: Of a kind without a bound, so many rows are kept: those with the most addresses.
 TOP: Final = 200
 _DAY_S: Final = DAY_MS // 1000
 _IPV4_PREFIX: Final = 24
@@ -72,7 +72,7 @@ def decode(text: str) -> Summary:
     """As it was stored.
 
     Raises:
-        ValueError: it is none, as of a later version that changed it.
+        ValueError: it is not a summary, or a later version wrote it.
     """
     return msgspec.json.decode(text, type=Summary)
 

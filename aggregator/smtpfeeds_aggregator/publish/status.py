@@ -61,7 +61,7 @@ class StatusFile:
         self._path = directory / _FILE
 
     def read(self) -> Status:
-        """What is noted; nothing where there is no file, or no readable one."""
+        """What is noted; empty if there is no file, or it cannot be read."""
         with suppress(OSError, msgspec.MsgspecError):
             return msgspec.json.decode(self._path.read_bytes(), type=Status)
         return Status()

@@ -1,8 +1,7 @@
 """Verifies published files: signature, expiry, age, sizes and hashes.
 
-For readers of a folder of feeds, which may be a served one, a generation, or a copy that
-somebody downloaded. The manifest is verified first; a file counts only by what the manifest
-says of it.
+For readers of a folder of feeds: a served one, a generation, or a copy that somebody downloaded.
+The manifest is verified first, and then each file against the manifest.
 
     edition = open_edition(folder, key, now=datetime.now(UTC))
     path = edition.verify("smtpgreet.ndjson.gz")
@@ -38,8 +37,7 @@ def check_manifest(
     Args:
         body: the manifest.
         signature: the content of its signature's file, where there is one.
-        key: the publisher's; None where nothing is known of a key: then hashes, expiry and age
-            are all that can be checked.
+        key: the publisher's; without one only hashes, expiry and age are checked.
         now: by which it must not have expired.
         newest: an edition made at that time was accepted before; an older one is refused.
 
@@ -64,20 +62,11 @@ def check_manifest(
     return edition
 
 
-def check_octets(edition: Edition, name: str, octets: bytes) -> None:
-    """Make sure that a file's content, from wherever it came, is the edition's.
-
-    Raises:
-        NotVerified: it is not.
-    """
-    _compare(name, record_of(edition, name), len(octets), hashlib.sha256(octets).hexdigest())
-
-
 def record_of(edition: Edition, name: str) -> FileRecord:
-    """What the manifest says of a file.
+    """What the manifest says about a file.
 
     Raises:
-        NotVerified: nothing.
+        NotVerified: it does not name the file.
     """
     try:
         return edition.files[name]
@@ -87,7 +76,7 @@ def record_of(edition: Edition, name: str) -> FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedFolder:
-    """A folder whose manifest was verified; its files are, one by one, when asked for."""
+    """A folder whose manifest is verified; `verify` verifies its files one by one."""
 
     path: Path
     edition: Edition
@@ -107,7 +96,11 @@ class VerifiedFolder:
                 size = stream.tell()
         except OSError as exc:
             raise NotVerified(f"cannot read {path}: {exc.strerror}") from exc
-        _compare(name, record, size, digest)
+        if size != record.bytes or digest != record.sha256:
+            raise NotVerified(
+                f"{name}: {size} octets with another SHA-256 than the {record.bytes} octets that "
+                f"{MANIFEST} names"
+            )
         return path
 
     def verify_all(self) -> int:
@@ -156,7 +149,7 @@ def open_edition(
         newest: likewise.
 
     Raises:
-        NotVerified: as `check_manifest`; or the folder holds no manifest that can be read.
+        NotVerified: as `check_manifest`; or the folder does not hold a manifest that can be read.
     """
     current = folder / CURRENT
     path = current.resolve() if current.is_symlink() else folder.resolve()
@@ -192,7 +185,7 @@ def open_edition_of(
 
 
 def _is_misp(folder: Path) -> bool:
-    """The MISP feed's own folder has a file of that name too, which is no manifest of ours."""
+    """The MISP feed's folder also has a file of that name; it is not a manifest of an edition."""
     return folder.name == "misp"
 
 
@@ -220,14 +213,6 @@ def _read_sums(body: bytes) -> dict[str, str]:
     for line in body.decode("ascii", "replace").splitlines():
         digest, divider, name = line.partition("  ")
         if not divider:
-            raise NotVerified(f"{SUMS}: this is no line of sha256sum: {line[:100]!r}")
+            raise NotVerified(f"{SUMS}: this is not a line of sha256sum: {line[:100]!r}")
         sums[name] = digest
     return sums
-
-
-def _compare(name: str, record: FileRecord, size: int, digest: str) -> None:
-    if size != record.bytes or digest != record.sha256:
-        raise NotVerified(
-            f"{name}: {size} octets with another SHA-256 than the {record.bytes} octets that "
-            f"{MANIFEST} names"
-        )

@@ -34,7 +34,7 @@ class Withdrawn:
         self.is_new = not set(self._excluded) <= self._noted()
 
     def holds(self, address: str) -> bool:
-        """Whether an address must not be in any file; what is no address must not either."""
+        """Whether an address must not be in any file; another text must not either."""
         try:
             return pack_address(address) in self.ranges
         except AddressError:

@@ -11,7 +11,7 @@ from .ndjson import iso
 
 SUFFIX: Final = "-addresses.txt"
 SEPARATOR: Final = ""
-#: A class that a misled mail server, a survey or a mail program could have is none of them.
+#: No class that a misled mail server, a survey or a mail program could have.
 CLASSES: Final = frozenset({Class.RELAY_TEST, Class.PASSWORD_GUESS, Class.DELIVERY})
 
 

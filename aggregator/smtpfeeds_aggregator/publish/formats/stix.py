@@ -121,12 +121,12 @@ def footer(frame: Frame, counts: Counts) -> str:
 
 
 def read_back(stream: IO[bytes]) -> int:
-    """How many observations a bundle holds; raises ValueError where it is none.
+    """How many observations a bundle holds; raises ValueError if it is not one.
 
     Each object is on a line of its own.
     """
     if not stream.readline().startswith(b'{"type":"bundle","id":"bundle--'):
-        raise ValueError("this is no bundle")
+        raise ValueError("this is not a bundle")
     decoder, ids, found = msgspec.json.Decoder(_Object), set[str](), 0
     line, is_last = stream.readline(), False
     while line and not is_last:

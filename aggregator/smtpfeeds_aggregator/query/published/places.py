@@ -202,7 +202,7 @@ def _of_path(path: Path, key: PublicKey | None, now: datetime) -> Published:
         if (root / MANIFEST).is_file():
             return Published(here := _Folder(root), _edition(here, key, now), below, file)
     if file is None:
-        raise NotVerified(f"{path} has no {MANIFEST}: it is no folder of published feeds")
+        raise NotVerified(f"{path} has no {MANIFEST}: it is not a folder of published feeds")
     if key is not None:
         raise NotVerified(f"{path}: there is no {MANIFEST} beside it, so no signature either")
     return Published(_Folder(folder), None, "", file)

@@ -1,9 +1,8 @@
 """Entries from the rows of a published file, NDJSON or CSV, plain or compressed.
 
-Whoever takes an entry can rely on its fields: an address is one, a time can be read, a
-text moves no cursor. A tag or a class of a later version that this program does not
-know: the tag is passed over, the class refuses the file, because an answer by class
-would be wrong.
+Every field is checked: address and times can be read, and a text moves no cursor. An
+unknown tag, of a later version, is passed over. A file with an unknown class is refused,
+because an answer by class would be wrong.
 """
 
 import csv
@@ -30,7 +29,7 @@ from ...publish.gzip_file import DAMAGED, decompressed
 FILE_BYTES_MAX: Final = 1 << 30
 _GZIP: Final = b"\x1f\x8b"
 _FLAGS: Final = {str(flag.name).lower(): int(flag) for flag in Flags}
-#: A line of NDJSON is a few hundred octets; of a file that is none of ours nothing more is read.
+#: A line of NDJSON is a few hundred octets; no more is read of another file.
 _ROW_BYTES_MAX: Final = 1 << 16
 #: From the first to before the second.
 _TIMES: Final = ("1970-01-01 00:00:00", "2106-01-01 00:00:00")
@@ -71,11 +70,11 @@ def read_entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
     except DAMAGED as exc:
         raise NotVerified(f"{name} cannot be decompressed: {exc}") from exc
     except (ValueError, AddressError, csv.Error) as exc:
-        raise NotVerified(f"{name}, line {number + 1}: this is no row of a feed: {exc}") from exc
+        raise NotVerified(f"{name}, line {number + 1}: this is not a row of a feed: {exc}") from exc
 
 
 def _lines(source: IO[bytes], name: str) -> Iterator[bytes]:
-    """Its lines; one that is too long comes in pieces, which are no rows."""
+    """Its lines; one that is too long comes in pieces, which are not rows."""
     size = 0
     while line := source.readline(_ROW_BYTES_MAX):
         size += len(line)
@@ -119,7 +118,7 @@ def _entry(row: ndjson.Row) -> Entry:
     _read_time(last)
     _read_time(first)
     if not (_TIMES[0] <= last < _TIMES[1] and _TIMES[0] <= first < _TIMES[1]):
-        raise ValueError(f"{last!r} and {first!r} are no times of a feed")
+        raise ValueError(f"{last!r} and {first!r} are not times of a feed")
     if not (len(last) == len(first) == _TIME_CHARS):
         raise ValueError(f"{last!r} or {first!r} is not to the second")
     if not (row.category + (row.ASname or "")).isprintable():
@@ -157,5 +156,5 @@ def _judgement(cls: str, why: tuple[str, ...], actor: str | None) -> Judgement:
 @lru_cache(maxsize=1 << 7)
 def _days(text: str) -> int:
     if len(text) != WEEK_DAYS or set(text) - {"#", "."}:
-        raise ValueError(f"{text!r} are no days")
+        raise ValueError(f"{text!r} does not mark days")
     return sum(1 << back for back, mark in enumerate(reversed(text)) if mark == "#")
