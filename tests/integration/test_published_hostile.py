@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import http.server
 import json
@@ -304,6 +305,28 @@ def test_what_a_server_says_moves_no_cursor(serve: Serve, run: Callable[..., Res
     done = run("query", "--all", "--from", server.url)
     assert done.exit_code == 3
     assert done.stderr.endswith("the server answers 500 ?[2J?[31mall is well\n")
+
+
+def test_a_proxy_gets_its_password_and_no_message_does(
+    serve: Serve, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    def answer(handler: Handler) -> None:
+        seen.append(handler.headers["Proxy-Authorization"])
+        handler.reply(407)
+
+    server = serve(answer)
+    for name in ("HTTP_PROXY", "no_proxy", "NO_PROXY", "REQUEST_METHOD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", server.url.replace("://", "://me:hidden%20word@"))
+    done = run("query", "--all", "--from", "http://feeds.example.net/")
+    assert server.asked == ["http://feeds.example.net/manifest.json"]
+    assert seen == ["Basic " + base64.b64encode(b"me:hidden word").decode()]
+    assert (done.exit_code, "answers 407" in done.stderr) == (3, True)
+    monkeypatch.setenv("http_proxy", "http://me:hidden%20word@127.0.0.1:1/")
+    done = run("query", "--all", "--from", "http://feeds.example.net/")
+    assert (done.exit_code, "hidden" in done.output) == (3, False)
 
 
 def test_sizes_are_not_believed(serve: Serve, tmp_path: Path) -> None:

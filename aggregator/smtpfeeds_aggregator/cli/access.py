@@ -1,7 +1,8 @@
 """The few settings that a question needs, read without all others.
 
 `query` answers in a tenth of a second: converting and checking every setting of the
-aggregator would take as long again. `smtpfeeds aggregator check-config` checks them.
+aggregator would take as long again. What is not as plain as usual is read with all
+others, and refused as they are. `smtpfeeds aggregator check-config` checks them.
 """
 
 import os
@@ -13,8 +14,9 @@ from smtpfeeds_common.errors import SettingsError
 from .database import WHICH_DATABASE
 
 _PREFIX: Final = "SMTPFEEDS_AGGREGATOR_"
-_TIMEOUT_S: Final = 60.0
-_TRUE: Final = frozenset({"true", "1", "yes"})
+_DSN: Final = f"{_PREFIX}DSN"
+#: The kinds of those that need no more check than that.
+_PLAIN: Final = {"dsn": str, "dsn_password_file": str, "publish_non_global": bool}
 
 
 class Access(NamedTuple):
@@ -22,7 +24,7 @@ class Access(NamedTuple):
 
     dsn: str
     dsn_password_file: str = ""
-    database_timeout_s: float = _TIMEOUT_S
+    database_timeout_s: float = 60
     publish_non_global: bool = False
 
 
@@ -30,26 +32,28 @@ def read_access(config: Path | None, dsn: str | None) -> Access:
     """Read them: the file, then the environment, then the option.
 
     Raises:
-        SettingsError: the file cannot be read, a value is of another kind, or no database is named.
+        SettingsError: the file cannot be read, a value is of another kind or out of range, or no
+            database is named.
     """
     values = _file(config) if config is not None else {}
-    for name in Access._fields:
-        if (text := os.environ.get(_PREFIX + name.upper())) is not None:
-            values[name] = text
+    named = {name: values[name] for name in Access._fields if name in values}
+    if _DSN in os.environ:
+        named["dsn"] = os.environ[_DSN]
     if dsn is not None:
-        values["dsn"] = dsn
-    try:
-        access = Access(
-            str(values.get("dsn", "")),
-            str(values.get("dsn_password_file", "")),
-            float(values.get("database_timeout_s", _TIMEOUT_S)),
-            str(values.get("publish_non_global", False)).lower() in _TRUE,
-        )
-    except ValueError:
-        raise SettingsError("database_timeout_s: this is not a number of seconds") from None
-    if not access.dsn:
+        named["dsn"] = dsn
+    others = (f"{_PREFIX}{name.upper()}" for name in Access._fields if name != "dsn")
+    if any(name in os.environ for name in others) or not _is_plain(named):
+        from ..settings import load
+
+        every = load(config, dsn=dsn)
+        named = {name: getattr(every, name) for name in Access._fields}
+    if not named.get("dsn"):
         raise SettingsError(WHICH_DATABASE)
-    return access
+    return Access(**named)
+
+
+def _is_plain(named: dict[str, Any]) -> bool:
+    return all(isinstance(value, _PLAIN.get(name, ())) for name, value in named.items())
 
 
 def _file(config: Path) -> dict[str, Any]:

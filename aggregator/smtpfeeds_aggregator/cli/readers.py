@@ -1,5 +1,6 @@
 """`smtpfeeds aggregator reader`: an account for analysts, which reads and never writes."""
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -82,10 +83,10 @@ def _write(file: Path, dsn: str) -> None:
     Raises:
         SettingsError: it is there already, or cannot be written.
     """
-    quoted = dsn.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = json.dumps(dsn, ensure_ascii=False)  # TOML escapes as JSON does
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(f'# For analysts: an account that only reads.\ndsn = "{quoted}"\n')
+            stream.write(f"# For analysts: an account that only reads.\ndsn = {quoted}\n")
     except OSError as exc:
         raise SettingsError(f"cannot write {file}: {exc.strerror}") from exc

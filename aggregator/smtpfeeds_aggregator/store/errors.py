@@ -62,6 +62,9 @@ def database_errors() -> Iterator[None]:
         yield
     except psycopg.Error as exc:
         raise translate(exc) from exc
+    except UnicodeEncodeError as exc:
+        # psycopg writes texts in UTF-8; one of the command line may have other octets.
+        raise BadRows("the database refuses the data: a text is not UTF-8") from exc
 
 
 @contextlib.contextmanager

@@ -11,10 +11,18 @@ from smtpfeeds_aggregator.store.connection import connection_parameters
 from smtpfeeds_aggregator.store.errors import (
     DatabaseTimeout,
     TransactionConflict,
+    database_errors,
     one_line,
     translate,
 )
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable, SettingsError
+
+
+def test_a_text_that_is_not_utf8_is_refused_data() -> None:
+    """Python reads such octets of a command line as lone surrogates."""
+    with pytest.raises(BadRows, match="not UTF-8"), database_errors():
+        "\udcff".encode()
+
 
 MEANINGS: list[tuple[str, type[Exception]]] = [
     ("21000", BadRows),  # cardinality violation

@@ -1,0 +1,75 @@
+"""The settings of a question: those of all commands, read faster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from smtpfeeds_aggregator.cli.access import Access, read_access
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_common.errors import SettingsError
+
+DSN = "host=db.example.net dbname=smtpfeeds"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "aggregator.toml"
+
+
+def of_all(settings: AggregatorSettings) -> Access:
+    return Access(*(getattr(settings, name) for name in Access._fields))
+
+
+def test_defaults_are_those_of_all_settings() -> None:
+    assert read_access(None, DSN) == of_all(AggregatorSettings(dsn=DSN))
+
+
+@pytest.mark.parametrize(
+    ("line", "variable", "expected"),
+    [
+        ("", None, Access(DSN)),
+        ("publish_non_global = true", None, Access(DSN, "", 60, publish_non_global=True)),
+        ("database_timeout_s = 5", None, Access(DSN, "", 5)),
+        ("database_timeout_s = 5", ("DATABASE_TIMEOUT_S", "7"), Access(DSN, "", 7)),
+        ("", ("PUBLISH_NON_GLOBAL", "yes"), Access(DSN, "", 60, publish_non_global=True)),
+        ("", ("DSN", "host=other"), Access("host=other")),
+    ],
+)
+def test_the_file_then_the_environment(
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    variable: tuple[str, str] | None,
+    expected: Access,
+) -> None:
+    config.write_text(f"dsn = {json.dumps(DSN)}\n{line}\n")
+    if variable is not None:
+        monkeypatch.setenv(f"SMTPFEEDS_AGGREGATOR_{variable[0]}", variable[1])
+    assert read_access(config, None) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"database_timeout_s = {value}" for value in ("nan", "inf", "-1", "0", "[1]", "true")),
+        'database_timeout_s = "x"',
+        "database_timeout_s = 1e300",
+        "dsn = 5",
+        'dsn = ["host=x"]',
+        "dsn_password_file = 5",
+        'publish_non_global = "perhaps"',
+    ],
+)
+def test_what_all_commands_refuse_is_refused(config: Path, line: str) -> None:
+    dsn = "" if line.startswith("dsn =") else f"dsn = {json.dumps(DSN)}\n"
+    config.write_text(f"{dsn}{line}\n")
+    with pytest.raises(SettingsError, match=line.partition(" ")[0]):
+        read_access(config, None)
+
+
+def test_no_database_is_wrong_use() -> None:
+    with pytest.raises(SettingsError, match="which database"):
+        read_access(None, None)
