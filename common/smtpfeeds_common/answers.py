@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final, TypeVar
 
 import click
@@ -34,6 +34,8 @@ _WIDTH: Final = 80
 ANSWER: Final = "answer_columns"
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+_NONE: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,25 @@ def write_record(record: Record, form: Form) -> None:
             click.echo(f"{column.head:{width}}  {cell(record[column.name])}")
     else:
         write_records([record], form, "")
+
+
+class Limited:
+    """At most so many rows of an answer, and a note where there are more."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self.is_more = False
+
+    def of(self, rows: Iterable[T]) -> Iterator[T]:
+        """The first rows; one more is read."""
+        rest = iter(rows)
+        yield from islice(rest, self._limit)
+        self.is_more = self._limit is not None and next(rest, _NONE) is not _NONE
+
+    def note(self) -> None:
+        """Say where the answer is cut, if it is; the rows have been written."""
+        if self.is_more:
+            note(f"there is more: --limit {self._limit} cuts it here")
 
 
 def note(text: str) -> None:

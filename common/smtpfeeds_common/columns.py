@@ -19,7 +19,7 @@ Record = dict[str, Any]
 #: What CSV and TSV have where nothing is known, as in the feeds' own files.
 NOT_KNOWN: Final = "NA"
 #: What a spreadsheet would take for a formula.
-_FORMULA: Final = ("=", "+", "-", "@")
+FORMULA: Final = ("=", "+", "-", "@")
 _JSON_TYPES: Final[dict[str, dict[str, Any]]] = {
     "text": {"type": "string"},
     "texts": {"type": "array", "items": {"type": "string"}},
@@ -74,7 +74,7 @@ def plain(value: Any) -> Any:
 def csv_field(value: Any) -> str:
     """A value in CSV: NA where nothing is known, and no text is a spreadsheet's formula."""
     text = _text(value)
-    return "'" + text if isinstance(value, str) and text.startswith(_FORMULA) else text
+    return "'" + text if isinstance(value, str) and text.startswith(FORMULA) else text
 
 
 def tsv_field(value: Any) -> str:

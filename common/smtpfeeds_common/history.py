@@ -15,6 +15,7 @@ none: its rows lie within one day.
 """
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 DAY_MS: Final = 86_400_000
@@ -134,3 +135,9 @@ def recent_flags(history: History, today: int) -> int:
     """Behaviours of this epoch week and of the one before."""
     now = moved(history, today)
     return now.flags_now | now.flags_before
+
+
+@lru_cache(maxsize=1 << WEEK_DAYS)
+def marks(days: int) -> str:
+    """The last seven days, the oldest first: ``#`` seen, ``.`` not."""
+    return "".join("#" if days >> back & 1 else "." for back in reversed(range(WEEK_DAYS)))

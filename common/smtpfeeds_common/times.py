@@ -1,4 +1,4 @@
-"""One spelling of a time for readers of what a command prints: ``2026-11-23T15:24:31Z``."""
+"""How times are written: ``2026-11-23T15:24:31Z``, and as the rows of the feeds have them."""
 
 from datetime import UTC, datetime
 
@@ -8,3 +8,8 @@ def iso_utc(time: datetime) -> str:
     if time.tzinfo is not None:
         time = time.astimezone(UTC)
     return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def row_time(seconds: float) -> str:
+    """A time since 1970-01-01 UTC as a row of a feed has it: ``2026-11-23 15:24:31``."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"

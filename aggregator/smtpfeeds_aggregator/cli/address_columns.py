@@ -1,12 +1,11 @@
 """The columns of an answer about addresses, and records of summaries for them."""
 
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from smtpfeeds_common.columns import Column, Record
 from smtpfeeds_common.feeds import DATA, GREET
-from smtpfeeds_common.history import WEEK_DAYS
+from smtpfeeds_common.history import marks
 
 from .entry_columns import class_colour
 
@@ -75,9 +74,3 @@ def _known(summary: "Summary") -> Record:
         "first_seen": datetime.fromtimestamp(summary.first_s, UTC),
         "new": summary.new,
     }
-
-
-@lru_cache(maxsize=1 << WEEK_DAYS)
-def marks(days: int) -> str:
-    """The last seven days, the oldest first: ``#`` seen, ``.`` not."""
-    return "".join("#" if days >> back & 1 else "." for back in reversed(range(WEEK_DAYS)))

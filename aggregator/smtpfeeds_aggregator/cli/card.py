@@ -11,8 +11,9 @@ import click
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.answers import NOTHING_FOUND, look, note
 from smtpfeeds_common.feeds import FEED_NAMES
+from smtpfeeds_common.history import marks
 from smtpfeeds_common.table import paint
-from smtpfeeds_common.times import iso_utc
+from smtpfeeds_common.times import iso_utc, row_time
 
 from ..meaning.listings import is_fresh
 from ..meaning.words import CLASSES, REASONS
@@ -20,7 +21,6 @@ from ..query.find import Asker
 from ..query.not_published import why_not_published
 from ..query.rows import FeedRow
 from ..query.terms import Term
-from .address_columns import marks
 from .entry_columns import class_colour
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def _class(row: FeedRow, *, colour: bool) -> Iterator[Line]:
 def _times(rows: list[FeedRow]) -> Iterator[Line]:
     first, last = min(row.first_s for row in rows), max(row.last_s for row in rows)
     new = ", new" if any(row.new for row in rows) else ""
-    yield "first seen", f"{_time(first)} UTC{new}"
-    yield "last seen", f"{_time(last)} UTC"
+    yield "first seen", f"{row_time(first)} UTC{new}"
+    yield "last seen", f"{row_time(last)} UTC"
     days = 0
     for row in rows:
         days |= row.days
@@ -101,7 +101,7 @@ def _feeds(rows: list[FeedRow]) -> Iterator[Line]:
             yield feed, "-"
         else:
             counts = f"{_many(row.hits, 'event')}, {_many(row.sensors, 'sensor')}"
-            yield feed, f"{counts}, last {_time(row.last_s)} UTC"
+            yield feed, f"{counts}, last {row_time(row.last_s)} UTC"
 
 
 def _sensors(sightings: "list[SensorSighting]") -> Iterator[Line]:
@@ -164,7 +164,3 @@ def _wrapped(lines: list[Line], width: int) -> Iterator[str]:
 
 def _many(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _time(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from smtpfeeds_common.answers import Form, format_options, note, write_records
+from smtpfeeds_common.answers import Form, Limited, format_options, write_records
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.feeds import FEED_NAMES, FEEDS
 
@@ -126,10 +126,10 @@ def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, 
 
     with connected(settings) as connection:
         prefixes = ReadingStore(connection).crowded(parsed_time(since), limit + 1)
-    records = (one._asdict() for one in prefixes[:limit])
+    cut = Limited(limit)
+    records = cut.of(one._asdict() for one in prefixes)
     write_records(records, form, "no IPv6 prefix was past its addresses of a day")
-    if len(prefixes) > limit:
-        note(f"there is more: --limit {limit} cuts it here")
+    cut.note()
 
 
 feed.add_command(feed_diff)

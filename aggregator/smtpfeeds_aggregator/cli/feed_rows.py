@@ -1,11 +1,11 @@
 """Rows of an answer as rows of the feeds: what `query --per feed` prints."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from smtpfeeds_common.addresses import IPv4_BYTES
 from smtpfeeds_common.answers import Form
+from smtpfeeds_common.times import row_time
 
 from ..names import short_name
 from ..publish.entries import Entry
@@ -26,9 +26,9 @@ def entry_of(row: FeedRow) -> Entry:
         name=short_name(row.name or ""),
         address=row.ip,
         family=4 if len(row.packed) == IPv4_BYTES else 6,
-        last_seen=_seconds(row.last_s),
+        last_seen=row_time(row.last_s),
         category=row.feed,
-        first_seen=_seconds(row.first_s),
+        first_seen=row_time(row.first_s),
         hits=row.hits,
         sensors=row.sensors,
         flags=row.flags,
@@ -42,7 +42,3 @@ def entry_of(row: FeedRow) -> Entry:
 def value_of(row: FeedRow, name: str) -> Any:
     """The value of one column, by its name."""
     return record_of(entry_of(row))[name]
-
-
-def _seconds(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from smtpfeeds_common.answers import Form, format_options, note, write_records
+from smtpfeeds_common.answers import Form, Limited, format_options, note, write_records
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.command_end import complain
 from smtpfeeds_common.errors import SettingsError, SmtpfeedsError
@@ -222,12 +222,14 @@ def _write_summary(
     records: list[dict[str, Any]] = [
         {"lines": count, **known[packed].record()} for packed, count in ranked
     ]
+    cut = Limited(limit)
     by_class = Counter[str]()
     for record in records:
         by_class[record["class"]] += record["lines"]
     try:
-        write_records(records[:limit], form, "no line holds an address of the feeds")
+        write_records(cut.of(records), form, "no line holds an address of the feeds")
     finally:
+        cut.note()
         parts = ", ".join(f"{count} {name}" for name, count in by_class.most_common())
         note(
             f"{lines.matching} of {lines.lines} lines hold one of {len(records)} addresses"

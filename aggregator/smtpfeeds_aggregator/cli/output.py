@@ -6,14 +6,15 @@ layout of the published text file. The table is for people, in an order of its o
 
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import Final
 
-from smtpfeeds_common.answers import Form, note, nothing_found, write_records
+from smtpfeeds_common.answers import Form, Limited, nothing_found, write_records
 from smtpfeeds_common.columns import Column, Record
+from smtpfeeds_common.history import marks
 
 from ..names import NOT_KNOWN
-from ..publish.entries import Entry, marks, rows_of, tags
+from ..publish.entries import Entry, rows_of, tags
 from .entry_columns import ENTRY
 
 #: Rows written at once: few enough that a reader sees them as they come.
@@ -32,13 +33,13 @@ def write_entries(entries: Iterable[Entry], form: Form, limit: int | None, nothi
     if first is None and form.format in {"text", "ndjson"}:
         nothing_found(nothing)
     shown: Iterator[Entry] = chain(() if first is None else (first,), rows)
-    cut = _Limited(shown, limit)
+    limited = Limited(limit)
+    cut = limited.of(shown)
     if form.chosen or form.format in {"table", "tsv"}:
         write_records(map(record_of, cut), _table_form(form), nothing)
     else:
         _write_as_published(cut, form.format)
-    if cut.is_more:
-        note(f"there is more: --limit {limit} cuts it here")
+    limited.note()
     if first is None:
         nothing_found(nothing)
 
@@ -65,18 +66,6 @@ def _table_form(form: Form) -> Form:
         return form
     by_name: dict[str, Column] = {column.name: column for column in ENTRY}
     return Form(form.format, tuple(by_name[name] for name in _TABLE))
-
-
-class _Limited:
-    """At most so many entries, and whether there are more."""
-
-    def __init__(self, entries: Iterator[Entry], limit: int | None) -> None:
-        self._entries, self._limit = entries, limit
-        self.is_more = False
-
-    def __iter__(self) -> Iterator[Entry]:
-        yield from islice(self._entries, self._limit)
-        self.is_more = self._limit is not None and next(self._entries, None) is not None
 
 
 def record_of(entry: Entry) -> Record:

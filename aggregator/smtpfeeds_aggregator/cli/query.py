@@ -13,17 +13,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from smtpfeeds_common.answers import Form, format_options, note, nothing_found, write_records
+from smtpfeeds_common.answers import (
+    Form,
+    Limited,
+    format_options,
+    note,
+    nothing_found,
+    write_records,
+)
 from smtpfeeds_common.command_end import nothing_is_left
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES
 
+from ..meaning.words import CLASSES
 from .address_columns import ADDRESS, ANSWER, address_record, answer_record
 from .database import connected
 from .entry_columns import ENTRY
 from .options import EXIT_CODES, ROWS, access_options, parsed_time, time_options
 from .sorting import Order
-from .source import FROM, KEY
+from .source import FROM, KEY, check_key
 from .source import published as look_up
 from .term_input import TERMS_AT_ONCE, read_terms
 
@@ -35,10 +43,6 @@ if TYPE_CHECKING:
     from ..store.asking import AskingStore
     from .access import Access
 
-_CLASSES: Final = (
-    *("survey", "relay-test", "password-guess", "client", "user-probe", "mail-server"),
-    *("delivery", "relay-check", "probe"),
-)
 #: Terms named in a note; the others are counted.
 _NAMED: Final = 20
 
@@ -56,7 +60,11 @@ _NAMED: Final = 20
     "--feed", "feeds", type=click.Choice(FEED_NAMES), multiple=True, help="Only this feed."
 )
 @click.option(
-    "--class", "classes", type=click.Choice(_CLASSES), multiple=True, help="Only this class."
+    "--class",
+    "classes",
+    type=click.Choice([str(name) for name in CLASSES]),
+    multiple=True,
+    help="Only this class.",
 )
 @click.option("--sensor", metavar="NAME", help="Only what this sensor saw.")
 @click.option("--actor", metavar="NAME", help="Only addresses that lists give to this actor.")
@@ -148,8 +156,7 @@ def _asker(
         feeds = [name for name in wanted.stored.feeds if name in published.feeds()]
         yield None, PublishedAsker(published.entries(feeds), wanted)
         return
-    if key is not None:
-        raise SettingsError("--key verifies published files: give --from too")
+    check_key(published_in, key)
     assert access is not None
     with connected(access) as connection:
         from ..query.find import Asker
@@ -232,7 +239,7 @@ def _answer(
     per = per or ("address" if form.is_table else "feed")
     if form.format == "text" and per == "address":
         raise SettingsError("--format text is of the feeds' rows: leave --per address out")
-    written = _Cut(limit)
+    written = Limited(limit)
     if count:
         # Either way a row is an address or an address in a feed.
         number = sum(1 for _ in (_by_address(rows) if per == "address" else rows))
@@ -247,9 +254,8 @@ def _answer(
         shown = form.of(ADDRESS)
         records = Order.of(sort, ADDRESS).records(map(address_record, _by_address(rows)), limit)
         write_records(written.of(records), shown, nothing)
-    if written.is_more:
-        note(f"there is more: --limit {limit} cuts it here")
-    elif terms and (missing := asker.not_seen(terms, seen)):
+    written.note()
+    if not written.is_more and terms and (missing := asker.not_seen(terms, seen)):
         note(f"not seen: {_named(missing)}")
 
 
@@ -274,18 +280,6 @@ def _by_address(rows: "Iterator[FeedRow]") -> "Iterator[Summary]":
         yield summary
 
 
-class _Cut:
-    """At most so many, and whether there are more."""
-
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self.is_more = False
-
-    def of(self, rows: Iterator[Any]) -> Iterator[Any]:
-        yield from islice(rows, self._limit)
-        self.is_more = self._limit is not None and next(rows, None) is not None
-
-
 def _answer_stream(
     asker: "Asker", file: Path | None, form: Form, limit: int | None, *, count: bool
 ) -> None:
@@ -301,7 +295,7 @@ def _answer_stream(
                 seen += summary.addresses > 0
                 yield answer_record(term.text, summary)
 
-    cut = _Cut(limit)
+    cut = Limited(limit)
     answers = cut.of(records())
     if count:
         for _ in answers:
@@ -309,9 +303,8 @@ def _answer_stream(
         click.echo(str(seen))
     else:
         write_records(answers, form.of(ANSWER), "no term was read")
-    if cut.is_more:
-        note(f"there is more: --limit {limit} cuts it here")
-    elif form.is_table or count or not seen:
+    cut.note()
+    if not cut.is_more and (form.is_table or count or not seen):
         note(f"{seen} of {total} terms seen")
     if not seen:
         raise click.exceptions.Exit(1)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from smtpfeeds_common.answers import Form, format_options, note, write_records
+from smtpfeeds_common.answers import Form, Limited, format_options, note, write_records
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.times import iso_utc
@@ -254,11 +254,11 @@ def sensors_refusals(
             "last_at": row.last_at,
             "detail": row.detail,
         }
-        for row in rows[:limit]
+        for row in rows
     ]
-    write_records(records, form, "nothing was refused")
-    if len(rows) > limit:
-        note(f"there is more: --limit {limit} cuts it here")
+    cut = Limited(limit)
+    write_records(cut.of(records), form, "nothing was refused")
+    cut.note()
 
 
 def _list_sensors(settings: "AggregatorSettings", form: Form) -> None:

@@ -15,6 +15,7 @@ import click
 
 from smtpfeeds_common.answers import note
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.times import row_time
 
 from .database import connected
 from .options import CONFIG, DSN, FOLDER, database_settings, refuse_database
@@ -91,10 +92,7 @@ def last_seen_within(
     entries: "Iterable[Entry]", since: datetime | None, until: datetime | None
 ) -> "Iterator[Entry]":
     """The entries last seen from one time to before another."""
-    begin, end = (
-        None if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-        for time in (since, until)
-    )
+    begin, end = (None if time is None else row_time(time.timestamp()) for time in (since, until))
     for entry in entries:
         if (begin is None or entry.last_seen >= begin) and (end is None or entry.last_seen < end):
             yield entry
@@ -109,6 +107,16 @@ FROM: Final = click.option(
 KEY: Final = click.option(
     "--key", help="The publisher's public key, with --from: RW…, or its file."
 )
+
+
+def check_key(published_in: str | None, key: str | None) -> None:
+    """Refuse a key of which nothing would be verified.
+
+    Raises:
+        SettingsError: `--key` without `--from`.
+    """
+    if published_in is None and key is not None:
+        raise SettingsError("--key verifies published files: give --from too")
 
 
 def source_options(command: F) -> F:
@@ -129,8 +137,7 @@ def source_options(command: F) -> F:
         folder: Path | None,
         **kwargs: Any,
     ) -> Any:
-        if published_in is None and key is not None:
-            raise SettingsError("--key verifies published files: give --from too")
+        check_key(published_in, key)
         if published_in is not None:
             refuse_database(config, dsn, folder)
         source = Source(published_in, key, config, dsn, folder)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from smtpfeeds_common.answers import Form, format_options, look, note, nothing_found, write_records
+from smtpfeeds_common.answers import (
+    Form,
+    Limited,
+    format_options,
+    look,
+    nothing_found,
+    write_records,
+)
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import PublishError, SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES
@@ -115,14 +122,14 @@ def _write(
         return
     kept = [row for row in summary.rows if by is None or row.by == by]
     records: list[dict[str, Any]] = [
-        {name: getattr(row, name) for name in row.__struct_fields__} for row in kept[:limit]
+        {name: getattr(row, name) for name in row.__struct_fields__} for row in kept
     ]
     # A table of one list needs no column that says which.
     is_whole = by is None or not form.is_table or form.fields is not None
     shown = form if is_whole else form.of(_STATISTICS[1:])
-    write_records(records, shown, f"the edition has no {by or 'row'}")
-    if limit is not None and len(kept) > limit:
-        note(f"there is more: --limit {limit} cuts it here")
+    cut = Limited(limit)
+    write_records(cut.of(records), shown, f"the edition has no {by or 'row'}")
+    cut.note()
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from typing import Final, NamedTuple, Protocol
 
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.feeds import Feed
-from smtpfeeds_common.history import WEEK_DAYS
 
 from ..meaning.classes import Judgement
 
@@ -226,9 +225,3 @@ class Format(Protocol):
 def tags(flags: int) -> tuple[str, ...]:
     """The names of behaviours, such as ``bare_lf``; those of a newer sensor have none yet."""
     return tuple(str(flag.name).lower() for flag in Flags if flags & flag)
-
-
-@lru_cache(maxsize=1 << WEEK_DAYS)
-def marks(days: int) -> str:
-    """The past seven days, the oldest first: ``#`` seen, ``.`` not."""
-    return "".join("#" if days >> back & 1 else "." for back in reversed(range(WEEK_DAYS)))

@@ -19,9 +19,9 @@ from smtpfeeds_common.logs import fields
 from ..clock.database import DatabaseClock
 from ..origin.lookup import DescribedLookup
 from ..settings import AggregatorSettings
+from ..store.asked import ALIVE_S
 from ..store.connection import Connection
 from ..store.publication import PublicationStore
-from ..store.reading import ALIVE_S
 from .columns import Window
 from .continued import Continued
 from .edition import MANIFEST

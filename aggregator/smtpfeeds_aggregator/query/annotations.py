@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from smtpfeeds_common.columns import Column, plain, tsv_field
 
+from ..publish.formats import csv_file
 from .known import Known
 
 MEMBER: Final = "smtpfeeds"
@@ -60,7 +61,7 @@ class Annotations:
         fields = []
         for name in self._names:
             field = _BETWEEN.join(tsv_field(record[name]) for record in records)
-            fields.append(_quoted(field) if self._delimiter == "," else field)
+            fields.append(csv_file.field(field) if self._delimiter == "," else field)
         # A delimiter of the command line may have octets that are no UTF-8.
         return "".join(self._delimiter + field for field in fields).encode(errors="surrogateescape")
 
@@ -80,9 +81,3 @@ def _with_member(body: bytes, records: Sequence[dict[str, Any]]) -> bytes | None
     # Spliced in: the rest of the line stays as it is, octet by octet.
     added = json.dumps({MEMBER: plain_records}, ensure_ascii=False, separators=(",", ":"))
     return stripped[:-1] + (b"," if content else b"") + added[1:].encode() + body[len(stripped) :]
-
-
-def _quoted(field: str) -> str:
-    if field.startswith(("=", "+", "-", "@")):
-        field = "'" + field
-    return '"' + field.replace('"', '""') + '"' if any(c in field for c in ',"') else field

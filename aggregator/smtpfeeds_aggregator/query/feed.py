@@ -20,8 +20,8 @@ from ..publish.judgements import Judgements, ListLookup, judge_window
 from ..publish.snapshot import LeftOut, origins_in, window_end, window_start
 from ..publish.statistics import TOP, Summary, summarise
 from ..settings import AggregatorSettings
+from ..store.asked import ALIVE_S
 from ..store.publication import PublicationStore
-from ..store.reading import ALIVE_S
 
 _DAY_S: Final = DAY_MS // 1000
 #: Past so many rows a copy of all is faster.

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from smtpfeeds_common.addresses import pack_address
+from smtpfeeds_common.history import marks
 
 from ..names import NOT_KNOWN
-from ..publish.entries import Entry, marks, tags
+from ..publish.entries import Entry, tags
 
 
 class Known(NamedTuple):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+#: A sensor with nothing to tell sends an empty batch each minute; two may be on their way.
+ALIVE_S: Final = 180
 _DAY_S: Final = 86_400
 _WINDOW_S: Final = 7 * _DAY_S
 _MINUTE_S: Final = 60

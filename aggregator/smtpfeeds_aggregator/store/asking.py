@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from .asked import AskedRow, Bounds, Moment, RowFilter
+from .asked import ALIVE_S, AskedRow, Bounds, Moment, RowFilter
 from .connection import Connection
 from .errors import database_errors
 from .sql import queries
@@ -25,8 +25,6 @@ ROWS_OF_WIDE_RANGE: Final = 100
 KEYS_MAX: Final = 100_000
 #: A word that stands in more names than this is no question.
 NAMES_MAX: Final = 2_000
-#: A sensor with nothing to tell sends an empty batch each minute; two may be on their way.
-ALIVE_S: Final = 180
 
 
 class SensorSighting(NamedTuple):

@@ -6,12 +6,11 @@ Each answer is one statement, and short. ``asking`` has what `query` asks.
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from .asked import ALIVE_S
 from .connection import Connection
 from .errors import database_errors
 from .sql import queries
 
-#: A sensor with nothing to tell sends an empty batch each minute; two may be on their way.
-ALIVE_S: Final = 180
 #: A flood is written every second or two while it lasts.
 FLOOD_S: Final = 30
 
@@ -103,16 +102,6 @@ class ReadingStore:
         """Refused messages of one account or of all, by hour, the newest first, at most so many."""
         asked = {"account": account, "since": since, "rows": rows}
         return [RefusalRow(*row) for row in self._rows("refusals", **asked)]
-
-    def now(self) -> datetime:
-        """The database's clock."""
-        now = self._rows("now")[0][0]
-        assert isinstance(now, datetime)
-        return now
-
-    def sensors_alive(self) -> int:
-        """How many sensors were heard lately."""
-        return int(self._rows("sensors_alive", alive_s=ALIVE_S)[0][0])
 
     def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with database_errors():

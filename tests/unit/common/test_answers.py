@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpfeeds_common.answers import Form, format_options, write_records
+from smtpfeeds_common.answers import Form, Limited, format_options, write_records
 from smtpfeeds_common.columns import Column, csv_field, json_schema
 from smtpfeeds_common.config_option import usual_config
 from smtpfeeds_common.table import Look, Table, shorten
@@ -219,3 +219,12 @@ def test_usual_places_of_the_settings(tmp_path: Path) -> None:
     assert usual_config(*names, folder=tmp_path, environ={}) == tmp_path / "aggregator.toml"
     named = usual_config(*names, folder=tmp_path, environ={"SMTPFEEDS_DIR": "/srv/demo"})
     assert named == Path("/srv/demo/aggregator.toml")
+
+
+def test_a_limit_cuts_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for limit, shown, is_more in ((None, 3, False), (2, 2, True), (3, 3, False), (4, 3, False)):
+        limited = Limited(limit)
+        assert len(list(limited.of([None, 0, ""]))) == shown
+        limited.note()
+        assert limited.is_more == is_more
+    assert capsys.readouterr().err == "there is more: --limit 2 cuts it here\n"

@@ -3,17 +3,18 @@
 from functools import lru_cache
 from typing import Final
 
+from smtpfeeds_common.columns import FORMULA
+from smtpfeeds_common.history import marks
+
 from ...meaning.classes import Judgement
 from ...names import NOT_KNOWN
-from ..entries import Columns, Counts, Frame, marks, tags
+from ..entries import Columns, Counts, Frame, tags
 
 SUFFIX: Final = ".csv"
 COLUMNS: Final = (
     *("ASN", "ASname", "ipaddr", "lastseen", "category", "first_seen", "hits", "sensors", "tags"),
     *("class", "why", "actor", "days_seen", "days", "targets", "new"),
 )
-#: What a spreadsheet would take for a formula.
-_FORMULA: Final = ("=", "+", "-", "@")
 _NEW: Final = ("false", "true")
 _ROW: Final = "%s,%s,%s,%s,{category},%s,%d,%d,%s,%s,%d,%s,%d,%s\n"
 
@@ -57,7 +58,7 @@ def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format 
 
 def field(text: str) -> str:
     """A text as a field: never a formula, and quoted where it must be."""
-    if text.startswith(_FORMULA):
+    if text.startswith(FORMULA):
         text = "'" + text
     if "," in text or '"' in text:
         return '"' + text.replace('"', '""') + '"'

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from smtpfeeds_common.history import marks
+
 from ...meaning.classes import Judgement
 from ...names import NOT_KNOWN
-from ..entries import Columns, Counts, Frame, marks, tags
+from ..entries import Columns, Counts, Frame, tags
 
 SUFFIX: Final = ".ndjson"
 _NEW: Final = ("false", "true")

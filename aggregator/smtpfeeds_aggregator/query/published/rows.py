@@ -16,6 +16,7 @@ import msgspec
 
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.behaviours import Flags
+from smtpfeeds_common.columns import FORMULA
 from smtpfeeds_common.errors import AddressError, NotVerified
 from smtpfeeds_common.history import WEEK_DAYS
 
@@ -109,7 +110,7 @@ def _text(field: str) -> str | None:
     """A field as it was before a spreadsheet's formula was quoted; None for NA."""
     if field == NOT_KNOWN:
         return None
-    return field[1:] if field[:1] == "'" and field[1:2] in {"=", "+", "-", "@"} else field
+    return field[1:] if field.startswith("'") and field[1:].startswith(FORMULA) else field
 
 
 def _entry(row: ndjson.Row) -> Entry:

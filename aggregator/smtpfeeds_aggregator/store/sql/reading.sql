@@ -60,13 +60,6 @@ WHERE (%(account)s::text IS NULL OR account = %(account)s)
 ORDER BY hour DESC, messages DESC, account, reason
 LIMIT %(rows)s;
 
--- name: now
-SELECT now();
-
--- name: sensors_alive
--- Sensors that were heard lately: with few of them breadth says nothing.
-SELECT count(*) FROM sensor WHERE heard_at >= now() - make_interval(secs => %(alive_s)s);
-
 -- name: summary
 -- The statistics of the last publication.
 SELECT content FROM publication_summary;
