@@ -2,7 +2,7 @@
 
 service      the loop on the time grid (``grid``), with retries, metrics and health
 once, generation_writer    one publication from the window to the switch, and its files
-sanity, status    whether its numbers are believed, and what the last runs came to
+sanity, status    whether its numbers are believed; the outcomes of the last runs
 snapshot, columns, judgements, chunks, entries    the window, judged, as rows
 files, formats/, check, manifest                  what is written, and read back
 generation, layout                                the folder that is served

@@ -63,8 +63,8 @@ class _Family:
         """Where each key of another is here; -1 where it is not."""
         at = np.searchsorted(self.keys, other.keys)
         at[at == len(self.keys)] = 0
-        found = self.keys[at] == other.keys if len(self.keys) else np.zeros(len(other.keys), bool)
-        places: Rows = np.where(found, at, -1)
+        is_here = self.keys[at] == other.keys if len(self.keys) else np.zeros(len(other.keys), bool)
+        places: Rows = np.where(is_here, at, -1)
         return places
 
 
@@ -233,10 +233,10 @@ class Snapshots:
 
 def read_back(stream: IO[bytes]) -> int:
     """How many lines a file holds; raises ValueError where it is not of this format."""
-    decoder, found = msgspec.json.Decoder(Change), 0
+    decoder, lines = msgspec.json.Decoder(Change), 0
     for line in stream:
         if not line.endswith(b"\n"):
             raise ValueError("the last line is cut")
         decoder.decode(line)
-        found += 1
-    return found
+        lines += 1
+    return lines

@@ -94,7 +94,7 @@ class Chunk:
 
     @made_once
     def targets(self) -> list[int]:
-        """Addresses of sensors that it came to."""
+        """Addresses of sensors that it connected to."""
         return self._rows.counts(self._rows.feed.targets[self._numbers])
 
     @made_once

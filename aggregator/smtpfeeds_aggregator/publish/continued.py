@@ -76,7 +76,7 @@ class Continued:
     def published(self, prune: Callable[[int], None]) -> str | None:
         """The generation is published: keep what the next one needs, remove what must go.
 
-        What fails here is made good by the next run; the edition is published all the same.
+        The next run repeats what fails here; the edition is published all the same.
 
         Args:
             prune: removes all but so many generations.
@@ -117,10 +117,10 @@ class Continued:
         before, self.changes_since = nearest or (self._snapshot, None)
         written: list[Written] = []
         for feed in FEEDS:
-            found = guarded(self._snapshot.since(before, feed.name), self._keep_going)
+            differences = guarded(self._snapshot.since(before, feed.name), self._keep_going)
             lines = (
                 (msgspec.json.encode(change).decode() + "\n", 1)
-                for change in found
+                for change in differences
                 if not self._withdrawn.holds(change.ipaddr)
             )
             name = f"{feed.name}{changes.SUFFIX}"

@@ -75,7 +75,7 @@ class Columns(Protocol):
 
     @property
     def targets(self) -> list[int]:
-        """Addresses of sensors that it came to."""
+        """Addresses of sensors that it connected to."""
         ...
 
     @property

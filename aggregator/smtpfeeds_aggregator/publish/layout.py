@@ -5,8 +5,8 @@
 
 What is published stays readable under FEEDS_DIR/feeds throughout: the new directory is made
 aside, with hard links to the files of the current generation, and the two change places in one
-step of the kernel. Where the file system cannot do that, `feeds` is missing for a moment; a
-process that dies in it is made good by the next run.
+step of the kernel. Where the file system cannot do that, `feeds` is missing for a moment; if the
+process dies then, the next run puts it there.
 """
 
 import ctypes
@@ -89,7 +89,7 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Have two paths change places, or where that cannot be, `one` take the place of `other`.
+    """Exchange two paths; where the file system cannot, `one` takes the place of `other`.
 
     Raises:
         OSError: neither can be.

@@ -313,8 +313,8 @@ class _Days:
     ) -> None:
         held, place = at
         times = misp.time_text(first), misp.time_text(last)
-        made = misp.attribute(held.event, self._feed, address, *times, comment, self._at_s)
-        held.event.Attribute[place : place + 1] = [made]
+        attribute = misp.attribute(held.event, self._feed, address, *times, comment, self._at_s)
+        held.event.Attribute[place : place + 1] = [attribute]
         held.touch(self._at_s)
         self._places[day][address] = at
 

@@ -33,7 +33,7 @@ from .signing import Signer
 from .snapshot import LeftOut, origin_changes, origins_in, with_origins
 from .statistics import TOP, Summary, summarise
 from .statistics import encode as encode_summary
-from .status import StatusFile
+from .status import StatusFile, Success
 from .stopping import KeepGoing, PublishStopped, go_on, guarded
 from .withdrawn import Withdrawn
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a publication came to."""
+    """The outcome of a publication."""
 
     generation: Path
     generated: datetime
@@ -192,24 +192,25 @@ class _Publication:
             time.monotonic() - began,
             not_cleaned,
         )
-        StatusFile(self._directory.path).published(
-            self._now,
+        success = Success(
+            outcome.generated,
             generation.name,
             outcome.addresses,
-            left_out_counts,
+            {feed: dict(counts) for feed, counts in left_out_counts.items()},
             outcome.seconds,
             writer.not_written,
             not_cleaned,
         )
+        StatusFile(self._directory.path).published(success)
         return outcome
 
     def _check_change(self, window: Window) -> None:
-        found: dict[str, int] = {
+        addresses: dict[str, int] = {
             feed.name: len(columns.address)
             for feed, columns in zip(FEEDS, window.feeds, strict=True)
         }
         before = self._directory.served / MANIFEST
-        check_change(self._settings, before, found, self._now)
+        check_change(self._settings, before, addresses, self._now)
 
     def _read_window(self) -> Window:
         """The whole window, with the stored origins."""

@@ -1,4 +1,4 @@
-"""Whether a publication's numbers can be believed, beside those of the edition before.
+"""Compares a publication's numbers with those of the edition before: are they believed?
 
 A database restored from an old dump, a purge of the wrong sensor or a sensor that counts
 everything twice makes files that are right in form. What settings or exclusions leave out is
@@ -34,14 +34,14 @@ class _Manifest(msgspec.Struct):
 
 
 def check_change(
-    settings: AggregatorSettings, before: Path, found: Mapping[str, int], now: datetime
+    settings: AggregatorSettings, before: Path, addresses: Mapping[str, int], now: datetime
 ) -> None:
     """Compare the addresses of each feed with those of the edition before, where there is one.
 
     Args:
         settings: how much change is believed.
         before: the manifest of the edition before.
-        found: addresses of each feed in the window, those that are left out included.
+        addresses: how many of each feed are in the window, with those that are left out.
         now: the time of this publication.
 
     Raises:
@@ -54,7 +54,7 @@ def check_change(
     if now - manifest.generated > _COMPARED:
         return
     for feed in FEED_NAMES:
-        reason = _suspicion(settings, _addresses(manifest, feed), found[feed])
+        reason = _suspicion(settings, _addresses(manifest, feed), addresses[feed])
         if reason:
             raise SuspiciousFeeds(
                 f"{feed}: {reason}; the last good feeds stay. If it is right, run "

@@ -1,4 +1,4 @@
-"""What the last runs came to, in a file beside the published directory.
+"""The outcomes of the last runs, in a file beside the published directory.
 
 All aggregators that publish a directory see the file, and `smtpfeeds publish status` reads it
 when the database is away too. A file that cannot be written or read never fails a run.
@@ -7,7 +7,6 @@ when the database is away too. A file that cannot be written or read never fails
 import logging
 import socket
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,6 @@ class Success(msgspec.Struct, frozen=True):
     """A run that published."""
 
     time: datetime
-    by: str
     generation: str
     addresses: dict[str, int]
     left_out: dict[str, dict[str, int]]
@@ -35,6 +33,8 @@ class Success(msgspec.Struct, frozen=True):
     not_written: dict[str, str] = {}
     #: What is not cleaned up after publishing, and why: the next publication tries again.
     not_cleaned: str | None = None
+    #: The host that published.
+    by: str = msgspec.field(default_factory=socket.gethostname)
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -66,29 +66,8 @@ class StatusFile:
             return msgspec.json.decode(self._path.read_bytes(), type=Status)
         return Status()
 
-    def published(
-        self,
-        time: datetime,
-        generation: str,
-        addresses: Mapping[str, int],
-        left_out: Mapping[str, Mapping[str, int]],
-        seconds: float,
-        not_written: Mapping[str, str],
-        not_cleaned: str | None,
-    ) -> None:
+    def published(self, success: Success) -> None:
         """Note a run that published."""
-        counts = {feed: dict(reasons) for feed, reasons in left_out.items()}
-        by = socket.gethostname()
-        success = Success(
-            time,
-            by,
-            generation,
-            dict(addresses),
-            counts,
-            seconds,
-            dict(not_written),
-            not_cleaned,
-        )
         self._write(Status(success))
 
     def failed(self, reason: str, *, refused: bool = False) -> None:

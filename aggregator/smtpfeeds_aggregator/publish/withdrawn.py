@@ -3,7 +3,7 @@
 Archived editions, past days of the MISP feed, snapshots for the changes and the generations that
 are kept hold addresses that the next publication leaves out. The exclusions that they were
 cleaned by are noted beside the served directory; where others are in force, everything is
-cleaned again in the same publication. The note is for nobody else: exclusions are not published.
+cleaned again in the same publication. The note is not served: exclusions are not published.
 """
 
 import os

@@ -43,16 +43,16 @@ def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format 
 
 def read_back(stream: IO[bytes]) -> int:
     """How many rows a file holds; raises ValueError where it is not of this format."""
-    found = 0
+    count = 0
     for line in stream:
         text, end = line[:-1].decode("ascii"), line[-1:]
         if text.startswith("#"):
             continue
-        found += 1
+        count += 1
         try:
             is_right = end == b"\n" and normalise_address(text) == text
         except AddressError as exc:
             raise ValueError(exc.message) from exc
         if not is_right:
             raise ValueError(f"{text!r} is cut, or not spelled as addresses are")
-    return found
+    return count

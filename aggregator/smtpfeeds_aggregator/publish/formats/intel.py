@@ -41,14 +41,14 @@ def read_back(stream: IO[bytes]) -> int:
     first = stream.readline().decode("ascii")
     if first != "#fields\t" + "\t".join(FIELDS) + "\n":
         raise ValueError("its first line does not name the fields")
-    found = 0
+    rows = 0
     for line in stream:
         if not line.startswith(b"#"):
-            row = line.split(b"\t")
-            if len(row) != len(FIELDS) or row[-1] != b"F\n" or not all(row):
+            fields = line.split(b"\t")
+            if len(fields) != len(FIELDS) or fields[-1] != b"F\n" or not all(fields):
                 raise ValueError("a line has other fields")
-            found += 1
-    return found
+            rows += 1
+    return rows
 
 
 @lru_cache(maxsize=1 << 12)

@@ -30,7 +30,7 @@ _MAX_OBSERVED: Final = 999_999_999
 #: Section 2.9: the namespace of identifiers that follow from an object's properties.
 _SCO_NAMESPACE: Final = UUID("00abedb4-aa42-466c-9c01-fed23315a9b7")
 _TLP_CLEAR: Final = "marking-definition--94868c89-83c2-464b-929b-a1a8aa3c8487"
-#: When objects that never change count as made.
+#: The time of objects that never change.
 _MADE: Final = "2026-01-01T00:00:00.000Z"
 
 _MARKING: Final[dict[str, Any]] = {
@@ -127,7 +127,7 @@ def read_back(stream: IO[bytes]) -> int:
     """
     if not stream.readline().startswith(b'{"type":"bundle","id":"bundle--'):
         raise ValueError("this is not a bundle")
-    decoder, ids, found = msgspec.json.Decoder(_Object), set[str](), 0
+    decoder, ids, observations = msgspec.json.Decoder(_Object), set[str](), 0
     line, is_last = stream.readline(), False
     while line and not is_last:
         is_last = not line.endswith(b",\n")
@@ -135,11 +135,11 @@ def read_back(stream: IO[bytes]) -> int:
         if each.id in ids:
             raise ValueError(f"{each.id} is there twice")
         ids.add(each.id)
-        found += each.type == "observed-data"
+        observations += each.type == "observed-data"
         line = stream.readline()
     if line + stream.read() != b"]}\n":
         raise ValueError("the bundle does not end as it should")
-    return found
+    return observations
 
 
 def _publisher_id(frame: Frame) -> str:
@@ -173,7 +173,7 @@ def _origin_id(asn: int) -> str:
 
 
 def _origin(asn: int, own: str, name: str) -> str:
-    found: dict[str, Any] = {
+    members: dict[str, Any] = {
         "type": "autonomous-system",
         "spec_version": "2.1",
         "id": own,
@@ -181,5 +181,5 @@ def _origin(asn: int, own: str, name: str) -> str:
         "object_marking_refs": [_TLP_CLEAR],
     }
     if name != NOT_KNOWN:
-        found["name"] = name
-    return ascii_json(found)
+        members["name"] = name
+    return ascii_json(members)

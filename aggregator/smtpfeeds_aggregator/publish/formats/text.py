@@ -64,15 +64,15 @@ def _values(frame: Frame) -> dict[str, str]:
         "end": f"{frame.window_end:%Y-%m-%d %H:%M}",
         "generated": f"{frame.generated:%Y-%m-%d %H:%M:%S}",
         "expires": f"{frame.expires:%Y-%m-%d %H:%M:%S}",
-        "publisher": _told(frame.publisher),
-        "contact": _told(frame.contact),
-        "licence": _told(frame.licence),
+        "publisher": _harmless(frame.publisher),
+        "contact": _harmless(frame.contact),
+        "licence": _harmless(frame.licence),
         "notice": notice[0],
         "because": notice[1],
     }
 
 
-def _told(setting: str) -> str:
+def _harmless(setting: str) -> str:
     """A setting's text, harmless in a comment."""
     return re.sub(r"\s+", " ", clean_name(setting, has_country=False))[:_MAX_SETTING_CHARS]
 
