@@ -99,10 +99,25 @@ class Bench:
         self.table = origin_table(folder)
         self.figures: dict[str, float] = {}
         self.deadline_s = 0.0
+        #: Why a thread ended that had more to do.
+        self.failures: list[Exception] = []
         self._databases = 0
         for number in range(SENSORS):
             node.admin.add_user(f"s{number}", "password")
             node.admin.permit(f"s{number}", "/", write=".*")
+
+    def start(self, work: Callable[..., object], *arguments: Any) -> threading.Thread:
+        """Do this in a thread; where it fails, those that wait for its work fail too."""
+
+        def run() -> None:
+            try:
+                work(*arguments)
+            except Exception as exc:  # noqa: BLE001 - given on to those that wait
+                self.failures.append(exc)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
 
     def database(self) -> str:
         """A fresh database with the schema."""
@@ -221,6 +236,8 @@ def publish(bench: Bench, bodies: Iterator[bytes] | Sequence[bytes]) -> None:
     channels = []
     for number in range(SENSORS):
         parameters = pika.URLParameters(bench.node.url("/", f"s{number}", "password"))
+        # A connection waits for its turn, on a busy host for longer than two heartbeats.
+        parameters.heartbeat = 0
         channel = pika.BlockingConnection(parameters).channel()
         channel.confirm_delivery()
         channels.append(channel)
@@ -275,6 +292,7 @@ def wait_applied(bench: Bench, dsn: str, batches: int) -> float:
         while (done := applied(connection)) < batches:
             now = time.monotonic()
             assert now < bench.deadline_s, f"out of time: {done} of {batches} batches"
+            assert not bench.failures, f"{done} of {batches} batches, and no more: {bench.failures}"
             if now >= say_at:
                 say_at = now + 10
                 stage(f"{done:,} of {batches:,} batches are committed")
@@ -427,9 +445,8 @@ def repeated(bench: Bench) -> None:
     bench.clear_queue()
     count = REPEATED_ROWS // BATCH_ROWS
     with aggregator(bench.settings(dsn)) as process:
-        sender = threading.Thread(target=publish, args=(bench, repeated_batches(count)))
         started = time.monotonic()
-        sender.start()
+        sender = bench.start(publish, bench, repeated_batches(count))
         warm = count // 10
         wait_applied(bench, dsn, warm)
         before = rss_mb(process.pid)
@@ -463,11 +480,9 @@ def latency(bench: Bench, rate: int = 1_000) -> None:
     spool = Spool(path, sensor="s0")
     with aggregator(bench.settings(dsn)):
         helpers = [
-            threading.Thread(target=_deliver, args=(bench, path, stop)),
-            threading.Thread(target=_look, args=(dsn, rate * SECONDS, found, stop)),
+            bench.start(_deliver, bench, path, stop),
+            bench.start(_look, dsn, rate * SECONDS, found, stop),
         ]
-        for helper in helpers:
-            helper.start()
         started = time.monotonic()
         for turn in range(SECONDS * 100):
             for n in range(turn * rate // 100, (turn + 1) * rate // 100):
@@ -537,8 +552,7 @@ def growth(bench: Bench) -> None:
                 total += 500_000
             bodies = distinct_batches(200_000, 1000 + million)
             started = time.monotonic()
-            sender = threading.Thread(target=publish, args=(bench, bodies))
-            sender.start()
+            sender = bench.start(publish, bench, bodies)
             batches += len(bodies)
             ended = wait_applied(bench, dsn, batches)
             sender.join()
