@@ -51,6 +51,10 @@ class Site:
         """Publish, verify all files against the manifest, and give the manifest."""
         assert publish_once(self.settings, Origins(), self.connection, now=now) is not None
         open_edition(self.feeds, None, now=now).verify_all()
+        current = self.feeds / "current"
+        listed = (current / "SHA256SUMS").read_text().splitlines()
+        on_disk = {path.relative_to(current) for path in current.rglob("*") if path.is_file()}
+        assert {Path(line.partition("  ")[2]) for line in listed} == on_disk - {Path("SHA256SUMS")}
         manifest: dict[str, Any] = json.loads((self.feeds / "manifest.json").read_text())
         return manifest
 

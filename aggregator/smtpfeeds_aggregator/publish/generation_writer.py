@@ -32,7 +32,7 @@ from .signing import Signer, trusted_comment
 from .snapshot import window_end, window_start
 from .statistics import Hours
 from .stopping import KeepGoing, each_guarded
-from .written import Written, digest
+from .written import Written, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +112,10 @@ class GenerationWriter:
         more += continued.write(folder, content.window, content.judgements, feeds, files)
         self.not_written |= continued.not_written
         files += more
-        self._write_page(folder, content, files)
+        beside = self._write_page(folder, content, files)
         listing = self._manifest(generation, content, files, continued.changes_since)
-        self._write_signed(generation, MANIFEST, listing)
-        self._write_signed(generation, SUMS, self._sums(folder, files))
+        beside += self._write_signed(generation, MANIFEST, listing)
+        self._write_signed(generation, SUMS, _sums(files + beside))
 
     def _rows(self, feed: str, content: Content) -> FeedRows:
         return FeedRows(
@@ -142,20 +142,20 @@ class GenerationWriter:
         self.not_written |= too_large
         return documents
 
-    def _write_page(self, folder: Path, content: Content, files: list[Written]) -> None:
+    def _write_page(self, folder: Path, content: Content, files: list[Written]) -> list[Written]:
         """Write the page, what it loads, and the policy."""
         window, judgements, names = content.window, content.judgements, content.names
         page = build_page(
             window, judgements, names, self._frame, files, content.hours, self._public_key
         )
-        written = {PAGE: render(page), POLICY: policy_document(self._frame)}
-        written |= {name: static_file(name) for name in STATIC}
+        contents = {PAGE: render(page), POLICY: policy_document(self._frame)}
+        contents |= {name: static_file(name) for name in STATIC}
         if page.search_entries is not None:
-            written[SEARCH_DATA] = search_data(SearchColumns.of_window(window, judgements, names))
-        for name, octets in written.items():
-            self._keep_going()
-            with (folder / name).open("xb") as stream:
-                stream.write(octets)
+            contents[SEARCH_DATA] = search_data(SearchColumns.of_window(window, judgements, names))
+        return [
+            write_whole(folder, name, octets)
+            for name, octets in each_guarded(contents.items(), self._keep_going)
+        ]
 
     def _manifest(
         self,
@@ -183,27 +183,18 @@ class GenerationWriter:
             )
         )
 
-    def _write_signed(self, generation: Generation, name: str, octets: bytes) -> None:
+    def _write_signed(self, generation: Generation, name: str, octets: bytes) -> list[Written]:
         """Write a file, and with a key its signature beside it."""
-        with (generation.partial / name).open("xb") as stream:
-            stream.write(octets)
-        if self._signer is None:
-            return
-        frame = self._frame
-        comment = trusted_comment(name, generation.name, frame.generated, frame.expires)
-        with (generation.partial / f"{name}{SIGNATURE}").open("xb") as stream:
-            stream.write(self._signer.sign(octets, comment))
+        written = [write_whole(generation.partial, name, octets)]
+        if self._signer is not None:
+            frame = self._frame
+            comment = trusted_comment(name, generation.name, frame.generated, frame.expires)
+            signature = self._signer.sign(octets, comment)
+            written.append(write_whole(generation.partial, f"{name}{SIGNATURE}", signature))
+        return written
 
-    def _sums(self, folder: Path, files: list[Written]) -> bytes:
-        """The SHA-256 of every file, as sha256sum(1) checks it."""
-        known = {file.name: file.sha256 for file in files}
-        paths = {
-            path.relative_to(folder).as_posix(): path
-            for path in folder.rglob("*")
-            if not path.is_dir()
-        }
-        lines = [
-            f"{known.get(name) or digest(path, self._keep_going)}  {name}\n"
-            for name, path in sorted(paths.items())
-        ]
-        return "".join(lines).encode("ascii")
+
+def _sums(files: list[Written]) -> bytes:
+    """The SHA-256 of every file, as sha256sum(1) checks it."""
+    lines = sorted((file.name, file.sha256) for file in files)
+    return "".join(f"{sha256}  {name}\n" for name, sha256 in lines).encode("ascii")

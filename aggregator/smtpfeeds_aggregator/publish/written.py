@@ -142,15 +142,10 @@ def check_compressed(folder: Path, file: Written, inside: str, keep_going: KeepG
 
 def _check_octets(folder: Path, file: Written, keep_going: KeepGoing) -> None:
     # The library reads some damaged files that zlib refuses, so what it reads is not enough.
-    if digest(folder / file.name, keep_going) != file.sha256:
-        raise PublishError(f"{file.name}: what is on disk is not what was written")
-
-
-def digest(path: Path, keep_going: KeepGoing) -> str:
-    """The SHA-256 of a file."""
     keep_going()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with (folder / file.name).open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
+            raise PublishError(f"{file.name}: what is on disk is not what was written")
 
 
 def write_whole(folder: Path, name: str, octets: bytes, feed: str | None = None) -> Written:
@@ -159,12 +154,11 @@ def write_whole(folder: Path, name: str, octets: bytes, feed: str | None = None)
     Raises:
         PublishError: what is on disk is not what was written.
     """
-    path = folder / name
-    with path.open("xb") as stream:
+    written = Written(name, len(octets), hashlib.sha256(octets).hexdigest(), feed)
+    with (folder / name).open("xb") as stream:
         stream.write(octets)
-    if path.read_bytes() != octets:
-        raise PublishError(f"{name}: what is on disk is not what was written")
-    return Written(name, len(octets), hashlib.sha256(octets).hexdigest(), feed)
+    _check_octets(folder, written, go_on)
+    return written
 
 
 def write_checked(
