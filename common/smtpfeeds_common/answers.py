@@ -148,7 +148,7 @@ class Limited:
     def of(self, rows: Iterable[T]) -> Iterator[T]:
         """The first rows; one more is read."""
         rest = iter(rows)
-        yield from islice(rest, self._limit)
+        yield from rest if self._limit is None else islice(rest, min(self._limit, sys.maxsize))
         self.is_more = self._limit is not None and next(rest, _NONE) is not _NONE
 
     def note(self) -> None:

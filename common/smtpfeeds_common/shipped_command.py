@@ -27,7 +27,12 @@ def shipped() -> None:
 @shipped.command("list")
 @format_options(_COLUMNS)
 def list_(form: Form) -> None:
-    """List the files."""
+    """List the files.
+
+    \b
+    Example:
+      smtpfeeds shipped list
+    """
     records = ({"file": name, "bytes": len(shipped_file(name))} for name in shipped_names())
     write_records(records, form, "nothing is shipped with this installation")
 
@@ -40,6 +45,11 @@ def write(target: Path, names: tuple[str, ...]) -> None:
 
     A name of a folder stands for all files in it. A file that differs from this version's is never
     written over.
+
+    \b
+    Examples:
+      smtpfeeds shipped write /tmp/smtpfeeds-files
+      smtpfeeds shipped write /tmp/smtpfeeds-files systemd
     """
     known = shipped_names()
     chosen = known if not names else [each for each in known if _is_named(each, names)]

@@ -80,6 +80,10 @@ def up(
 
     The published feeds are in DIR/feeds. Ask with, for example,
     `smtpfeeds query 192.0.2.0/24 --dir DIR`.
+
+    \b
+    Example:
+      smtpfeeds up --dir ~/smtpfeeds --smtp 0.0.0.0:25 --smtp [::]:25
     """
     from .single_host.home import Home, Wanted
     from .single_host.life import Life
@@ -114,6 +118,11 @@ def demo(context: click.Context, folder: Path, clients: int, seed: int) -> None:
     Starts `smtpfeeds up` in a folder of its own, lets some hundreds of SMTP
     clients of many kinds loose on it, shows both feeds, and checks that they
     say exactly what the clients did. Nothing outside of this host is reached.
+
+    \b
+    Examples:
+      smtpfeeds demo
+      smtpfeeds demo --clients 1000 --seed 7 --dir /tmp/demo
     """
     from .demo.run import run_demo
 

@@ -14,6 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from smtpfeeds_common.answers import ANSWER
 from smtpfeeds_common.cli import COMMANDS, main
 from smtpfeeds_common.manual import walk
 
@@ -31,8 +32,8 @@ def examples_of(text: str) -> list[str]:
     ]
 
 
-def parse(words: list[str]) -> None:
-    """Read the words as the command line would, and run nothing."""
+def parse(words: list[str]) -> click.Command:
+    """Read the words as the command line would, and run nothing; the command that they call."""
     command: click.Command = main
     context = click.Context(main, info_name="smtpfeeds")
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
@@ -42,18 +43,34 @@ def parse(words: list[str]) -> None:
         if isinstance(command, click.Group):
             context = click.Context(command, parent=context)
     try:
-        command.make_context(command.name, list(words), parent=context)
+        made = command.make_context(command.name, list(words), parent=context)
     except click.exceptions.Exit:
         pass  # --help
     except click.BadParameter as exc:
         # Its files are the reader's.
         if "does not exist" not in exc.message:
             raise
+    else:
+        check_fields(command, made.params.get("fields"))
+    return command
+
+
+def check_fields(command: click.Command, names: str | None) -> None:
+    """Make sure that one of the command's answers has the fields."""
+    if names is None:
+        return
+    answers = getattr(command.callback, ANSWER).values()
+    known = [{column.name for column in columns} for columns in answers]
+    assert any(set(names.split(",")) <= each for each in known), f"--fields {names}"
+
+
+def help_of(command: click.Command) -> str:
+    return f"{command.help or ''}\n{command.epilog or ''}"
 
 
 def all_examples() -> list[tuple[str, str]]:
     texts = {
-        " ".join(path): command.help or ""
+        " ".join(path): help_of(command)
         for path, command in walk(("smtpfeeds",), main, click.Context(main))
     }
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
@@ -73,6 +90,17 @@ def test_every_example_in_help_and_docs_is_read_without_an_error() -> None:
             parse(words)
         except (AssertionError, click.ClickException) as exc:
             wrong.append(f"{where}: smtpfeeds {example}: {exc}")
+    assert wrong == []
+
+
+def test_every_command_has_a_few_examples_of_its_own() -> None:
+    """In its own help: who reads it looks no further."""
+    wrong = []
+    for path, command in walk(("smtpfeeds",), main, click.Context(main)):
+        if not isinstance(command, click.Group):
+            called = [parse(shlex.split(example)) for example in examples_of(help_of(command))]
+            if not 1 <= len(called) <= 4 or not all(each is command for each in called):
+                wrong.append(f"{' '.join(path)}: {len(called)}")
     assert wrong == []
 
 

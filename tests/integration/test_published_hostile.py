@@ -467,10 +467,18 @@ def test_a_delimiter_is_written_as_it_was_typed(tmp_path: Path, run: Callable[..
     assert run("filter", log, *words).stdout_bytes == b"from 192.0.2.2\xffprobe\n"
 
 
-@pytest.mark.parametrize("number", ["0", str(10**30), "x"])
-def test_a_limit_is_a_number_of_rows(
-    tmp_path: Path, run: Callable[..., Result], number: str
+@pytest.mark.parametrize(("number", "code"), [("0", 2), ("x", 2), (str(10**30), 0)])
+def test_a_limit_is_any_number_of_rows(
+    tmp_path: Path, run: Callable[..., Result], number: str, code: int
 ) -> None:
     folder = write_edition(tmp_path / "feeds", ROWS)
-    for words in (("query", "--all"), ("feed", "show", "smtpgreet"), ("stats",), ("filter",)):
-        assert run(*words, "--from", folder, "--limit", number).exit_code == 2
+    log = tmp_path / "mail.log"
+    log.write_text("from 192.0.2.2\n")
+    for words in (
+        ("query", "--all"),
+        ("query", "--all", "--sort", "ASN"),
+        ("feed", "show", "smtpgreet"),
+        ("stats", "--by", "asn"),
+        ("filter", "--summary", log),
+    ):
+        assert run(*words, "--from", folder, "--limit", number).exit_code == code

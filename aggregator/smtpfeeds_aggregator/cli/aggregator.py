@@ -28,6 +28,10 @@ def run(config: Path | None) -> None:
 
     Logs one line `ready` when batches can come in, and waits for a database or
     broker that is away. SIGTERM and SIGINT finish what is in hand.
+
+    \b
+    Example:
+      smtpfeeds aggregator run --config /etc/smtpfeeds/aggregator.toml
     """
     from ..start import run as run_service
 
@@ -40,6 +44,10 @@ def migrate(config: Path | None) -> None:
     """Bring the database's schema up to this program's.
 
     Safe while aggregators run, those of the version before too, and twice at once.
+
+    \b
+    Example:
+      smtpfeeds aggregator migrate --config /etc/smtpfeeds/aggregator.toml
     """
     from ..store.connection import connect
     from ..store.migrations import migrate as apply
@@ -56,7 +64,12 @@ def migrate(config: Path | None) -> None:
 @CONFIG
 @as_option
 def check_config(config: Path | None, as_user: str) -> None:
-    """Read the settings as `run` would, and try their folders and files; connects to nothing."""
+    """Read the settings as `run` would, and try their folders and files; connects to nothing.
+
+    \b
+    Example:
+      smtpfeeds aggregator check-config --config /etc/smtpfeeds/aggregator.toml --as smtpfeeds
+    """
     from .check_config import check
 
     check_as(as_user)

@@ -34,6 +34,11 @@ def clock(settings: "AggregatorSettings", form: Form) -> None:
 
     in_doubt is empty where all is well; else step, earlier or sensors. noted is the newest
     time at which the clock had been beyond doubt for an hour.
+
+    \b
+    Examples:
+      smtpfeeds aggregator clock
+      smtpfeeds aggregator clock --json
     """
     from ..store.clock import ClockStore
 
@@ -64,6 +69,10 @@ def accept_clock(settings: "AggregatorSettings", *, yes: bool) -> None:
     For a clock that is right and in doubt all the same: it was wrong before, or the sensors'
     clocks are. Batches are counted again within seconds. What is older than the retention by
     this clock is then deleted, after the hour that follows each doubt.
+
+    \b
+    Example:
+      smtpfeeds aggregator accept-clock
     """
     from ..store.clock import ClockStore
 

@@ -63,7 +63,13 @@ def _queue(config: Path | None) -> "DeadLetters":
 @LIMIT
 @format_options(_COLUMNS)
 def list_(config: Path | None, limit: int, form: Form) -> None:
-    """List what was refused: ID, time, account, kind, octets, reason. Exit code 1: none."""
+    """List what was refused: ID, time, account, kind, octets, reason. Exit code 1: none.
+
+    \b
+    Examples:
+      smtpfeeds aggregator dead-letters list
+      smtpfeeds aggregator dead-letters list --limit 1000 --format csv
+    """
     letters = _queue(config).read(limit)
     write_records(map(_record, letters), form, _NOTHING)
 
@@ -84,7 +90,12 @@ def _record(letter: "DeadLetter") -> Record:
 @LIMIT
 @click.argument("letter_id", metavar="ID")
 def show(config: Path | None, limit: int, letter_id: str) -> None:
-    """The body of one message, as it came; on a terminal without control characters."""
+    """The body of one message, as it came; on a terminal without control characters.
+
+    \b
+    Example:
+      smtpfeeds aggregator dead-letters show 0d3f6a52-7c1e-4b7e-9a3f-2f8f3d1c5a10/17
+    """
     for letter in _queue(config).read(limit):
         if letter.id == letter_id:
             if sys.stdout.isatty():
@@ -102,7 +113,12 @@ def show(config: Path | None, limit: int, letter_id: str) -> None:
 @ALL
 @IDS
 def requeue(config: Path | None, limit: int, ids: tuple[str, ...], *, every: bool) -> None:
-    """Put messages back among the batches, under the account that had sent them."""
+    """Put messages back among the batches, under the account that had sent them.
+
+    \b
+    Example:
+      smtpfeeds aggregator dead-letters requeue 0d3f6a52-7c1e-4b7e-9a3f-2f8f3d1c5a10/17
+    """
     _one_of(ids, every=every)
     done, rows = _queue(config).requeue(None if every else ids, limit)
     click.echo(f"put back: {len(done)}")
@@ -118,7 +134,13 @@ def requeue(config: Path | None, limit: int, ids: tuple[str, ...], *, every: boo
 @ALL
 @IDS
 def drop(config: Path | None, limit: int, ids: tuple[str, ...], *, every: bool) -> None:
-    """Delete messages."""
+    """Delete messages.
+
+    \b
+    Examples:
+      smtpfeeds aggregator dead-letters drop 0d3f6a52-7c1e-4b7e-9a3f-2f8f3d1c5a10/17
+      smtpfeeds aggregator dead-letters drop --all
+    """
     _one_of(ids, every=every)
     done = _queue(config).drop(None if every else ids, limit)
     click.echo(f"dropped: {len(done)}")

@@ -72,7 +72,13 @@ def add(settings: "AggregatorSettings", prefix: str, reason: str, until: str | N
 @format_options(_COLUMNS)
 @database_options
 def list_(settings: "AggregatorSettings", form: Form) -> None:
-    """List what is excluded, also what has ended. Times are UTC."""
+    """List what is excluded, also what has ended. Times are UTC.
+
+    \b
+    Examples:
+      smtpfeeds exclude list
+      smtpfeeds exclude list --json
+    """
     from ..store.exclusions import ExclusionStore
 
     with connected(settings) as connection:
@@ -84,7 +90,12 @@ def list_(settings: "AggregatorSettings", form: Form) -> None:
 @click.argument("prefix", metavar="PREFIX|ADDRESS")
 @database_options
 def remove(settings: "AggregatorSettings", prefix: str) -> None:
-    """Publish a prefix again from the next publication on. It must be spelled as it is listed."""
+    """Publish a prefix again from the next publication on. It must be spelled as it is listed.
+
+    \b
+    Example:
+      smtpfeeds exclude remove 192.0.2.0/24
+    """
     from ..store.exclusions import ExclusionStore
 
     network = _network(prefix)
@@ -107,6 +118,11 @@ def forget(settings: "AggregatorSettings", prefix: str, reason: str, *, yes: boo
     It stays excluded for as long as a sensor's spool or a replay could bring its events back:
     the retention and eight days. Counts by hour stay: they hold no address. Published files change
     with the next publication, at once with `smtpfeeds publish now`.
+
+    \b
+    Examples:
+      smtpfeeds forget 192.0.2.7 --why "asked for on 2026-11-26"
+      smtpfeeds forget 2001:db8::/64 --yes
     """
     from ..store.exclusions import ExclusionStore
 

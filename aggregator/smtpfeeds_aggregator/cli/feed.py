@@ -15,7 +15,7 @@ from smtpfeeds_common.feeds import FEED_NAMES, FEEDS
 from .database import connected
 from .entry_columns import ENTRY
 from .feed_diff import feed_diff
-from .options import EXIT_CODES, ROWS, database_options, parsed_time, time_options
+from .options import EXIT_CODES, database_options, parsed_time, time_options
 from .serve import serve
 from .source import Source, last_seen_within, source_options
 from .verify import verify
@@ -51,6 +51,11 @@ def feed_list(settings: "AggregatorSettings", form: Form) -> None:
     """List the feeds: what each reports, and how many addresses are stored of its window.
 
     What is left out when the feeds are published is counted here. Times are UTC.
+
+    \b
+    Examples:
+      smtpfeeds feed list
+      smtpfeeds feed list --json
     """
     from ..publish.snapshot import window_end, window_start
     from ..store.publication import PublicationStore
@@ -73,7 +78,7 @@ def feed_list(settings: "AggregatorSettings", form: Form) -> None:
 
 @feed.command("show", epilog=EXIT_CODES, short_help="Show the rows of a feed.")
 @click.argument("name", type=click.Choice(FEED_NAMES))
-@click.option("--limit", type=ROWS, help="At most this many rows.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
 @time_options
 @format_options(ENTRY, more=("text",))
 @source_options
@@ -89,6 +94,12 @@ def feed_show(
 
     With --from, as they were published there. The origins in the database are those that the last
     publication wrote. Times are UTC.
+
+    \b
+    Examples:
+      smtpfeeds feed show smtpgreet --limit 20
+      smtpfeeds feed show smtpdata --since 12h --format csv
+      smtpfeeds feed show smtpgreet --from https://feeds.example.net/
     """
     from .output import write_entries
 
@@ -121,6 +132,11 @@ def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, 
     """List the IPv6 /64s, /48s and /32s that had more new addresses in a day than are stored.
 
     What the others did is counted under the prefix, and is in no published file. Times are UTC.
+
+    \b
+    Examples:
+      smtpfeeds feed crowded
+      smtpfeeds feed crowded --since 2d --limit 20
     """
     from ..store.reading import ReadingStore
 

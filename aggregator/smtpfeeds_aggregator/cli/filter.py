@@ -20,7 +20,6 @@ from smtpfeeds_common.feeds import FEED_NAMES
 
 from ..meaning.words import CLASSES
 from .entry_columns import class_colour
-from .options import ROWS
 from .source import Source, source_options
 
 if TYPE_CHECKING:
@@ -86,7 +85,9 @@ Exit codes: 0 a line matched, 1 none did, 2 something went wrong.
 )
 @click.option("--delimiter", default="\t", help="Before each added column; default: a tab.")
 @click.option("--summary", is_flag=True, help="Print no lines, but how many each address has.")
-@click.option("--limit", type=ROWS, help="At most this many addresses of the summary.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="At most this many addresses of the summary."
+)
 @click.option(
     "--ipv6-prefix",
     type=click.IntRange(16, _IPV6_BITS),

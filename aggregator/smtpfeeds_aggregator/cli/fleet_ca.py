@@ -65,6 +65,10 @@ def renew(ca_folder: Path) -> None:
     """Give the authority a new certificate with its old key.
 
     What it issued stays valid. Carry the new ca.pem to the hosts before the old one ends.
+
+    \b
+    Example:
+      smtpfeeds fleet ca renew
     """
     from ..fleet.authority import CERTIFICATE, Authority
 
@@ -109,7 +113,13 @@ def server(ca_folder: Path, name: str, hosts: tuple[str, ...], output: Path) -> 
 @format_options(_COLUMNS)
 @_folder_option
 def show(ca_folder: Path, form: Form) -> None:
-    """Show the authority's certificate and those that it issued, and when they end."""
+    """Show the authority's certificate and those that it issued, and when they end.
+
+    \b
+    Examples:
+      smtpfeeds fleet ca show
+      smtpfeeds fleet ca show --json
+    """
     from ..fleet.authority import Authority
 
     now = datetime.now(UTC)

@@ -88,6 +88,11 @@ def status(settings: "AggregatorSettings", form: Form) -> None:
     """Show each list: whose it is, its date, its entries, and why newer ones were refused.
 
     An entry of a single address counts for 60 days from the list's date, a range for a year.
+
+    \b
+    Examples:
+      smtpfeeds lists status
+      smtpfeeds lists status --json
     """
     source, today = _loaded(settings), datetime.now(UTC).date()
     records = [
@@ -124,6 +129,11 @@ def lookup(settings: "AggregatorSettings", addresses: tuple[str, ...], form: For
 
     The longest prefix comes first, then the newest. Exit codes: 0 if any address is listed, 1 if
     none is, 2 if what was given is no address at all, 3 if the lists cannot be used.
+
+    \b
+    Examples:
+      smtpfeeds lists lookup 192.0.2.7
+      smtpfeeds lists lookup --format csv - < addresses.txt
     """
     table, today = _loaded(settings).current, datetime.now(UTC).date()
     rows = (
@@ -146,6 +156,11 @@ def refresh(
     """Fetch the lists that the settings name, check them, and put them in use.
 
     A list that is refused stays as it was; it is named, with the reason.
+
+    \b
+    Examples:
+      smtpfeeds lists refresh
+      smtpfeeds lists refresh --offline
     """
     from ..meaning.lists.refresh import refresh as run_refresh
 
@@ -172,7 +187,12 @@ def refresh(
 @_PLAIN
 @_with_settings
 def rollback(settings: "AggregatorSettings", *, form: str) -> None:
-    """Put the generation before in use again; the one left is taken again only with --force."""
+    """Put the generation before in use again; the one left is taken again only with --force.
+
+    \b
+    Example:
+      smtpfeeds lists rollback
+    """
     from ..meaning.lists.refresh import directory_of
 
     if not settings.lists_dir:

@@ -42,8 +42,6 @@ FOLDER: Final = click.option(
 )
 DSN: Final = click.option("--dsn", help="The database: a libpq connection string or URL.")
 
-#: How many rows of an answer are wanted.
-ROWS: Final = click.IntRange(1, 2**31 - 1)
 #: After the help of each command that asks.
 EXIT_CODES: Final = (
     "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 could not be asked, such as a database "

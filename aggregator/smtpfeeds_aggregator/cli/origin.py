@@ -85,6 +85,11 @@ def lookup(settings: AggregatorSettings, *, addresses: tuple[str, ...], form: Fo
 
     Exit codes: 0 if any address has an origin, 1 if none has, 2 if what was given is no address at
     all, 3 if the table cannot be used.
+
+    \b
+    Examples:
+      smtpfeeds origin lookup 192.0.2.7 2001:db8::7
+      smtpfeeds origin lookup --format csv - < addresses.txt
     """
     table = _current(settings)
     lookup = _Lookup(table)
@@ -103,7 +108,13 @@ def lookup(settings: AggregatorSettings, *, addresses: tuple[str, ...], form: Fo
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_with_settings
 def status(settings: AggregatorSettings, *, as_json: bool) -> None:
-    """Show the table in use: source, age, counts, next refresh, last failure."""
+    """Show the table in use: source, age, counts, next refresh, last failure.
+
+    \b
+    Examples:
+      smtpfeeds origin status
+      smtpfeeds origin status --json
+    """
     described = _describe(settings)
     if as_json:
         click.echo(json.dumps(described, indent=1))
@@ -136,7 +147,13 @@ def refresh(
     names: Path | None,
     quiet: bool,
 ) -> None:
-    """Fetch the newest RIB, convert and check it, and put it in use."""
+    """Fetch the newest RIB, convert and check it, and put it in use.
+
+    \b
+    Examples:
+      smtpfeeds origin refresh
+      smtpfeeds origin refresh --from rib.20261126.0000.bz2
+    """
     from ..origin.acquire.refresh import refresh as run_refresh
 
     if names is not None and source is None:
@@ -162,7 +179,12 @@ def refresh(
 @origin.command()
 @_with_settings
 def rollback(settings: AggregatorSettings) -> None:
-    """Put the table before the current one in use again."""
+    """Put the table before the current one in use again.
+
+    \b
+    Example:
+      smtpfeeds origin rollback
+    """
     from ..origin.generation import directory_of
 
     if not settings.origin_dir:

@@ -50,6 +50,11 @@ def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str
     It takes the settings of the aggregator, and waits while an aggregator publishes. Numbers too
     far from the edition before are not published (exit code 3): look at what happened, then use
     --force.
+
+    \b
+    Examples:
+      smtpfeeds publish now
+      smtpfeeds publish now --force
     """
     from ..publish.status import StatusFile
 
@@ -114,6 +119,11 @@ def status(settings: "AggregatorSettings", form: str) -> None:
     Where the last run failed, was refused, or could not clean up files of past editions, it says
     why. It reads the feeds directory and needs no database; times are UTC. Exit code 1 if nothing
     is published, or the last run failed or did not clean up.
+
+    \b
+    Examples:
+      smtpfeeds publish status
+      smtpfeeds publish status --format json
     """
     state = _state(settings)
     if form == "json":

@@ -29,7 +29,7 @@ from ..meaning.words import CLASSES
 from .address_columns import ADDRESS, ANSWER, address_record, answer_record
 from .database import connected
 from .entry_columns import ENTRY
-from .options import EXIT_CODES, ROWS, access_options, parsed_time, time_options
+from .options import EXIT_CODES, access_options, parsed_time, time_options
 from .sorting import Order
 from .source import FROM, KEY, check_key
 from .source import published as look_up
@@ -80,7 +80,7 @@ _NAMED: Final = 20
     help="A row an address, both feeds side by side (the table's default), or a row a feed.",
 )
 @click.option("--sort", metavar="FIELD", help="By this field; -FIELD: the largest first.")
-@click.option("--limit", type=ROWS, help="At most this many rows.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
 @click.option("--count", is_flag=True, help="Only how many there are.")
 @format_options(
     {"an address (`--per address`)": ADDRESS, "a feed (`--per feed`)": ENTRY, "a term": ANSWER},

@@ -89,7 +89,13 @@ def sensors(ctx: click.Context, settings: "AggregatorSettings", form: Form) -> N
 @format_options(_SENSORS)
 @database_options
 def sensors_list(settings: "AggregatorSettings", form: Form) -> None:
-    """List the sensors: alive, silent since, version, events, clock skew, refusals, floods."""
+    """List the sensors: alive, silent since, version, events, clock skew, refusals, floods.
+
+    \b
+    Examples:
+      smtpfeeds sensors list
+      smtpfeeds sensors list --fields sensor,alive,version --format csv
+    """
     _list_sensors(settings, form)
 
 
@@ -101,6 +107,10 @@ def sensors_epochs(settings: "AggregatorSettings", name: str, form: Form) -> Non
     """List the epochs of a sensor's account: when each began and ended, and was purged.
 
     An epoch ends with `smtpfeeds sensors rotate`. Times are UTC.
+
+    \b
+    Example:
+      smtpfeeds sensors epochs sensor-1
     """
     from ..store.epochs import EpochStore
 
@@ -118,6 +128,10 @@ def sensors_rotate(settings: "AggregatorSettings", name: str) -> None:
     Use it between taking the account's old password away at the broker and giving it a new one,
     when the queue is empty: what is heard until now belongs to the epoch that ends, what is heard
     from now on to the one that begins. Ingest waits for a moment.
+
+    \b
+    Example:
+      smtpfeeds sensors rotate sensor-1
     """
     from ..store.epochs import EpochStore
 
@@ -157,6 +171,11 @@ def sensors_purge(
     or the broker still holds arrives afterwards: stop the sensor first.
 
     Other sensors' part is untouched.
+
+    \b
+    Examples:
+      smtpfeeds sensors purge sensor-1 --epoch 2
+      smtpfeeds sensors purge sensor-1 --since 2026-11-23T11:00Z
     """
     from ..store.epochs import EpochStore
     from ..store.purge import PurgeStore
@@ -238,6 +257,11 @@ def sensors_refusals(
 
     Kept: how many of them `smtpfeeds aggregator dead-letters` shows. Detail: what was wrong with
     the last one. Times are UTC.
+
+    \b
+    Examples:
+      smtpfeeds sensors refusals
+      smtpfeeds sensors refusals sensor-1 --since 24h
     """
     from ..store.reading import ReadingStore
 

@@ -21,7 +21,7 @@ from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import PublishError, SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES
 
-from .options import EXIT_CODES, ROWS
+from .options import EXIT_CODES
 from .source import Source, source_options
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ Examples:
 
 @click.command(epilog=_EPILOG, short_help="Show the week in numbers.")
 @click.option("--by", type=click.Choice(_BY), help="One list, in place of the overview.")
-@click.option("--limit", type=ROWS, help="At most this many rows of the list.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many rows of the list.")
 @click.option("--live", is_flag=True, help="Count now, which reads the whole window.")
 @click.option("--watch", is_flag=True, help="Draw again every 10 seconds, until Ctrl-C.")
 @format_options(_STATISTICS)

@@ -54,7 +54,12 @@ def left_behind() -> None:
 @config_of_sensor
 @format_options(_COLUMNS)
 def list_(config: Path | None, form: Form) -> None:
-    """Show what nobody delivers; exit code 1 where there is nothing."""
+    """Show what nobody delivers; exit code 1 where there is nothing.
+
+    \b
+    Example:
+      smtpfeeds sensor left-behind list
+    """
     settings = sensor_settings.load(config)
     write_records([*_held(settings), *_files(settings)], form, "nothing is left behind")
 
@@ -107,6 +112,11 @@ def deliver(config: Path | None, name: str, password_file: Path | None) -> None:
 
     A spool of another name: it is delivered to the broker now, by its own account. Without a broker
     the aggregator of this host delivers it by itself.
+
+    \b
+    Examples:
+      smtpfeeds sensor left-behind deliver sensor-1.spool
+      smtpfeeds sensor left-behind deliver old-name.spool --password-file old-password
     """
     settings = sensor_settings.load(config)
     path, target = Path(settings.spool_dir) / name, own_spools_of(settings)[0]
@@ -137,6 +147,11 @@ def convert_(config: Path | None, name: str, sealed: bool) -> None:  # noqa: FBT
     For a sensor that was renamed and whose old account is gone. Events that were never sealed are
     counted once. Of batches that were sealed nobody here knows whether they have arrived: they stay
     in the file, unless --sealed is given.
+
+    \b
+    Examples:
+      smtpfeeds sensor left-behind convert old-name.spool
+      smtpfeeds sensor left-behind convert old-name.spool --sealed
     """
     settings = sensor_settings.load(config)
     target = own_spools_of(settings)[0]
@@ -151,7 +166,12 @@ def convert_(config: Path | None, name: str, sealed: bool) -> None:  # noqa: FBT
 @_name
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(config: Path | None, name: str, yes: bool) -> None:  # noqa: FBT001 - a click flag
-    """Delete what was left behind, with the events in it."""
+    """Delete what was left behind, with the events in it.
+
+    \b
+    Example:
+      smtpfeeds sensor left-behind drop sensor-1.damaged-20261126T010000Z
+    """
     settings = sensor_settings.load(config)
     path = Path(settings.spool_dir) / name
     is_own = path in own_spools_of(settings)

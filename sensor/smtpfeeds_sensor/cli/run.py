@@ -20,6 +20,10 @@ def run(config: Path | None) -> None:
 
     SIGHUP reads settings, certificates and passwords again: lists of networks, brokers, keys and
     passwords are taken over; other settings need a restart.
+
+    \b
+    Example:
+      smtpfeeds sensor run --config /etc/smtpfeeds/sensor.toml
     """
     settings = sensor_settings.load(config)
     leave_out_unused(settings)
@@ -34,7 +38,12 @@ def run(config: Path | None) -> None:
 @config_of_sensor
 @as_option
 def check_config(config: Path | None, as_user: str) -> None:
-    """Check the settings; open and start nothing."""
+    """Check the settings; open and start nothing.
+
+    \b
+    Example:
+      smtpfeeds sensor check-config --config /etc/smtpfeeds/sensor.toml --as smtpfeeds
+    """
     from ..check import check_all
 
     check_as(as_user)

@@ -26,6 +26,11 @@ def status(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a clic
     """Show from the spool files how the sensor does; it need not run.
 
     What nobody delivers is in `smtpfeeds sensor left-behind list`.
+
+    \b
+    Examples:
+      smtpfeeds sensor status
+      smtpfeeds sensor status --json
     """
     settings = sensor_settings.load(config)
     for path in own_spools_of(settings):
@@ -88,6 +93,10 @@ def replay(config: Path | None, since: str) -> None:
 
     Works while the sensor runs; it sends them at its next look, after what is new. They stay
     confirmed meanwhile: where the spool is at its bound they go before any event.
+
+    \b
+    Example:
+      smtpfeeds sensor replay --since 24h
     """
     from smtpfeeds_common.spool import replay as replay_spool
 
