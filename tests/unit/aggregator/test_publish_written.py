@@ -9,12 +9,15 @@ from typing import IO
 import pytest
 
 from publish_support import hostile_rows, make_feed
+from smtpfeeds_aggregator.publish import written as written_module
 from smtpfeeds_aggregator.publish.check import check_feed
+from smtpfeeds_aggregator.publish.stopping import KeepGoing
 from smtpfeeds_aggregator.publish.written import (
     PlainAndCompressed,
     Written,
     check_written,
     write_checked,
+    write_whole,
 )
 from smtpfeeds_common.errors import PublishError
 
@@ -82,6 +85,20 @@ def test_compressed_file_that_was_written_wrong_is_refused(tmp_path: Path) -> No
         found = replace(small, size=len(octets), sha256=hashlib.sha256(octets).hexdigest())
         with pytest.raises(PublishError, match=rf"^some\.txt\.gz: {message}"):
             check_written(tmp_path, [plain, found])
+
+
+def test_small_file_is_read_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the page, the manifest and the signatures."""
+    assert write_whole(tmp_path, "good", b"octets").size == len(b"octets")
+    check = written_module._check_octets
+
+    def flip_and_check(folder: Path, file: Written, keep_going: KeepGoing) -> None:
+        flip(folder / file.name, 3)
+        check(folder, file, keep_going)
+
+    monkeypatch.setattr(written_module, "_check_octets", flip_and_check)
+    with pytest.raises(PublishError, match="index.html: what is on disk is not what was written"):
+        write_whole(tmp_path, "index.html", b"octets")
 
 
 @pytest.mark.parametrize("mask", [0x01, 0x80])
