@@ -83,8 +83,8 @@ def format_options(
             type=click.Choice((*FORMATS, *more)),
             default="table",
             show_default=True,
-            help="A table to read; else rows for programs"
-            + ("; text: a published file's rows." if "text" in more else "."),
+            help="A table for people, or rows for programs"
+            + ("; text: as the published text file." if "text" in more else "."),
         )
         @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
         @click.option("--fields", metavar="NAME,…", help="Only these fields, in this order.")

@@ -243,7 +243,7 @@ def test_a_manifest_names_no_place_outside_the_cache(serve: Serve, tmp_path: Pat
     [
         ("file:///etc/passwd", "redirects from http to file"),
         ("ftp://feeds.example.net/", "redirects from http to ftp"),
-        ("http://[::1/", "redirects to what is no URL"),
+        ("http://[::1/", "redirects to something that is not a URL"),
         ("/again", "redirects more than 5 times"),
     ],
 )

@@ -289,7 +289,7 @@ def test_diff_says_what_came_went_and_changed(tmp_path: Path) -> None:
         "class,192.0.2.2,relay-test",
     ]
     assert "2026-11-26T01:00:00Z to 2026-11-26T02:00:00Z" in done.stderr
-    assert "1 came, 1 went, 1 are of another class" in done.stderr
+    assert "1 added, 1 gone, 1 changed their class" in done.stderr
     assert run("feed", "diff", before, before).exit_code == 1
     only = run("feed", "diff", before / "smtpdata.ndjson", after, "--format", "csv")
     assert only.stdout.count("\n") == 2

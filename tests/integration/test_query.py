@@ -272,7 +272,7 @@ class TestQuery:
         ]
         assert (rows[1]["class"], rows[1]["greet"], rows[1]["data"]) == ("probe", 4, 2)
         assert (rows[4]["class"], rows[4]["greet"]) == (None, 6)
-        assert "standard input, line 5: '192.0.2.300' is no address" in result.stderr
+        assert "standard input, line 5: '192.0.2.300' is not an address" in result.stderr
         (tmp_path / "terms").write_text(text)
         assert json.loads(run("query", "--file", str(tmp_path / "terms"), "--json").stdout) == rows
         assert run("query", "-", "--count", input=text).stdout == "4\n"

@@ -14,7 +14,7 @@ from .entry_columns import class_colour
 from .source import KEY, published
 
 _CHANGES: Final = (
-    Column("change", help="added, gone, or class: it is of another class now"),
+    Column("change", help="added, gone, or class: its class has changed"),
     Column("ipaddr", title="address", help="as RFC 5952 writes it", least=20, middle=True),
     Column("category", title="feed", help="the feed"),
     Column("class", help="in the second edition", colour=class_colour),
@@ -42,7 +42,7 @@ be read.
 @KEY
 @format_options(_CHANGES)
 def feed_diff(before: str, after: str, feeds: tuple[str, ...], key: str | None, form: Form) -> None:
-    """Show which addresses came, went, and are of another class.
+    """Show which addresses were added, are gone, or have changed their class.
 
     BEFORE and AFTER are folders of feeds, generations, days of the archive, files or URLs; their
     manifests are verified, and with --key the signatures.
@@ -53,7 +53,7 @@ def feed_diff(before: str, after: str, feeds: tuple[str, ...], key: str | None, 
     first, second = published(before, key), published(after, key)
     wanted = [name for name in feeds or FEED_NAMES if name in first.feeds() & second.feeds()]
     if not wanted:
-        raise SettingsError(f"{before} and {after} have no feed in common that was asked for")
+        raise SettingsError(f"{before} and {after} have none of these feeds in common")
     with no_garbage():
         changes = differences(first.entries(wanted), second.entries(wanted))
     try:

@@ -68,7 +68,7 @@ Exit codes: 0 a line matched, 1 none did, 2 something went wrong.
     "filter", epilog=_EPILOG, short_help="Print the lines of a log that hold a known address."
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...")
-@click.option("--invert", is_flag=True, help="Print the lines that hold none.")
+@click.option("--invert", is_flag=True, help="Print the lines that hold no such address.")
 @click.option(
     "--only-class",
     "classes",
@@ -81,19 +81,25 @@ Exit codes: 0 a line matched, 1 none did, 2 something went wrong.
     "--feed", "feeds", type=click.Choice(FEED_NAMES), multiple=True, help="Only this feed."
 )
 @click.option(
-    "--annotate", is_flag=True, help="Add what is known: columns, or a member of a JSON object."
+    "--annotate",
+    is_flag=True,
+    help="Add what is known of the address: columns, or a member of a JSON object.",
 )
-@click.option("--delimiter", default="\t", help="Before each added column; default: a tab.")
-@click.option("--summary", is_flag=True, help="Print no lines, but how many each address has.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="At most this many addresses of the summary."
+    "--delimiter", default="\t", help="What stands before each added column; the default is a tab."
+)
+@click.option(
+    "--summary", is_flag=True, help="Count the lines of each address, and print no lines."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="At most this many addresses in the summary."
 )
 @click.option(
     "--ipv6-prefix",
     type=click.IntRange(16, _IPV6_BITS),
     default=_IPV6_BITS,
     show_default=True,
-    help="How many bits of an IPv6 address count: 64, as clients change the rest.",
+    help="How many bits of an IPv6 address must match; 64 suits clients that change the rest.",
 )
 @format_options(_COLUMNS)
 @source_options
@@ -111,11 +117,11 @@ def filter_lines(
     annotate: bool,
     summary: bool,
 ) -> None:
-    """Print the lines of logs that hold an address of the feeds, as they are.
+    """Print the lines of logs that hold an address of the feeds, unchanged.
 
-    FILE is plain or gzip; without one, or for `-`, the standard input is read, and a line of a
-    live pipe is printed as soon as it is there. Addresses are found in any spelling, whatever
-    stands around them. --format and --limit are those of --summary.
+    FILE is plain text or gzip. Without a FILE, or for `-`, the standard input is read, and a line
+    of a live pipe is printed as soon as it arrives. Addresses are found in any spelling, whatever
+    stands around them. --format and --limit are for --summary only.
     """
     with _as_grep():
         _check(ipv6_prefix, form, delimiter, invert=invert, annotate=annotate, summary=summary)
@@ -156,15 +162,19 @@ def _check(
     ipv6_prefix: int, form: Form, delimiter: str, *, invert: bool, annotate: bool, summary: bool
 ) -> None:
     if ipv6_prefix % 8:
-        raise SettingsError("--ipv6-prefix: a multiple of 8, such as 64")
+        raise SettingsError("--ipv6-prefix: give a multiple of 8, such as 64")
     if invert and (annotate or summary):
-        raise SettingsError("--invert prints lines of which nothing is known; leave the other out")
+        raise SettingsError(
+            "--invert prints lines of which nothing is known; leave --annotate and --summary out"
+        )
     if annotate and summary:
         raise SettingsError("--summary prints no lines; leave --annotate out")
     if not summary and (form.format != "table" or (form.chosen and not annotate)):
-        raise SettingsError("--format is that of --summary, --fields also that of --annotate")
+        raise SettingsError(
+            "--format is for --summary only, and --fields for --summary and --annotate"
+        )
     if not delimiter or "\n" in delimiter:
-        raise SettingsError("--delimiter: at least one character, and no line feed")
+        raise SettingsError("--delimiter: give at least one character, and no line feed")
 
 
 def _added(form: Form) -> Sequence[Column]:

@@ -38,14 +38,14 @@ FOLDER: Final = click.option(
     "--dir",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The folder of `smtpfeeds up`, in place of --config.",
+    help="The folder of `smtpfeeds up`, instead of --config.",
 )
 DSN: Final = click.option("--dsn", help="The database: a libpq connection string or URL.")
 
 #: After the help of each command that asks.
 EXIT_CODES: Final = (
-    "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 could not be asked, such as a database "
-    "that is away."
+    "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 no answer, as where the database cannot "
+    "be reached."
 )
 
 

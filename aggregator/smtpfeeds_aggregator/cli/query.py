@@ -53,9 +53,12 @@ _NAMED: Final = 20
     "--file",
     "file",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Read terms from this file, one a line; one answer each. TERM - reads standard input.",
+    help="Read terms from this file, one on each line, and answer each; `-` as TERM reads the "
+    "standard input.",
 )
-@click.option("--all", "everything", is_flag=True, help="All that is stored, in place of terms.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Everything that is stored, instead of terms."
+)
 @click.option(
     "--feed", "feeds", type=click.Choice(FEED_NAMES), multiple=True, help="Only this feed."
 )
@@ -71,17 +74,22 @@ _NAMED: Final = 20
 @time_options
 @click.option("--first-since", metavar="TIME", help="First seen at this time or later.")
 @click.option("--new", is_flag=True, help="Only what was first seen within 24 hours.")
-@click.option("--min-hits", type=click.IntRange(min=0), default=0, help="At least this many.")
-@click.option("--min-sensors", type=click.IntRange(min=0), default=0, help="At least this many.")
+@click.option(
+    "--min-hits", type=click.IntRange(min=0), default=0, help="At least this many events."
+)
+@click.option(
+    "--min-sensors", type=click.IntRange(min=0), default=0, help="Seen by at least so many."
+)
 @click.option("--family", type=click.Choice(["4", "6"]), help="Only IPv4, or only IPv6.")
 @click.option(
     "--per",
     type=click.Choice(["address", "feed"]),
-    help="A row an address, both feeds side by side (the table's default), or a row a feed.",
+    help="One row for each address, both feeds side by side (the default of a table), or one for "
+    "each address in a feed.",
 )
-@click.option("--sort", metavar="FIELD", help="By this field; -FIELD: the largest first.")
+@click.option("--sort", metavar="FIELD", help="Sort by this field; -FIELD: the largest first.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many rows.")
-@click.option("--count", is_flag=True, help="Only how many there are.")
+@click.option("--count", is_flag=True, help="Print only how many there are.")
 @format_options(
     {"an address (`--per address`)": ADDRESS, "a feed (`--per feed`)": ENTRY, "a term": ANSWER},
     more=("text",),
@@ -107,9 +115,9 @@ def query(
     """Ask what is known of addresses, prefixes, ranges, ASNs, AS names and actors.
 
     TERM is 192.0.2.1, 192.0.2.0/24, 192.0.2.1-192.0.2.9, AS64496, a part of an AS name, an actor of
-    the lists, or one of them as reports write it: 192.0.2[.]1, hxxp://192.0.2.1/. One address alone
-    gives all there is about it. Everything that is kept is asked, older than the feeds' window too;
-    with --from, what is published there. Times are UTC.
+    the lists, or one of them as reports write it: 192.0.2[.]1, hxxp://192.0.2.1/. A single address
+    gives all that is known of it. The answer covers everything that is stored, also what is older
+    than the window of the feeds; with --from, what is published there. Times are UTC.
 
     \b
     Examples:

@@ -102,10 +102,10 @@ FROM: Final = click.option(
     "--from",
     "published_in",
     metavar="DIR|FILE|URL",
-    help="Published files in place of the database.",
+    help="Read published files, and not the database.",
 )
 KEY: Final = click.option(
-    "--key", help="The publisher's public key, with --from: RW…, or its file."
+    "--key", help="The publisher's public key, for --from: RW…, or a file that holds it."
 )
 
 

@@ -63,7 +63,7 @@ Examples:
 
 
 @click.command(epilog=_EPILOG, short_help="Show the week in numbers.")
-@click.option("--by", type=click.Choice(_BY), help="One list, in place of the overview.")
+@click.option("--by", type=click.Choice(_BY), help="Print one list instead of the overview.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many rows of the list.")
 @click.option("--live", is_flag=True, help="Count now, which reads the whole window.")
 @click.option("--watch", is_flag=True, help="Draw again every 10 seconds, until Ctrl-C.")
@@ -72,11 +72,10 @@ Examples:
 def stats(
     by: str | None, limit: int | None, form: Form, source: Source, *, live: bool, watch: bool
 ) -> None:
-    """Show the week in numbers: feeds, hours, classes, networks, actors, and which sensors live.
+    """Show the week in numbers: feeds, hours, classes, networks, actors and live sensors.
 
-    The numbers are those of the last publication, which made them; --live counts again. With --from
-    they are counted from published files, whose hits are lower bounds. Lists have at most 200 rows
-    of what has no bound of its own. Times are UTC.
+    The numbers are those of the last publication; --live counts again. With --from, published
+    files are counted, whose hits are lower bounds. A list has at most 200 rows. Times are UTC.
     """
     _check(by, form, source, live=live, watch=watch)
     with _asking(source, live=live) as ask:
@@ -100,7 +99,9 @@ class _NothingPublished(Exception):
 
 def _check(by: str | None, form: Form, source: Source, *, live: bool, watch: bool) -> None:
     if watch and (live or source.is_published or not form.is_table or not _is_terminal()):
-        raise SettingsError("--watch draws the stored summary in a terminal; leave the others out")
+        raise SettingsError(
+            "--watch draws the stored summary in a terminal: leave --live, --from and --format out"
+        )
     if live and source.is_published:
         raise SettingsError("--live counts in the database; leave --from out")
     if source.is_published and by in _NOT_PUBLISHED:

@@ -61,6 +61,6 @@ def _of_lines(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Term]:
             terms += 1
             yield term
     if wrong > _NAMED:
-        click.echo(f"smtpfeeds: {name}: {wrong} lines are no term", err=True)
+        click.echo(f"smtpfeeds: {name}: {wrong} lines are not terms", err=True)
     if wrong and not terms:
         raise click.exceptions.Exit(_WRONG_USE)

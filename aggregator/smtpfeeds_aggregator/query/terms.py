@@ -104,7 +104,7 @@ def _parse_other(text: str) -> Term:
         if _looks_like_a_word(plain):
             return Term(text, word=text.strip())
         raise SettingsError(
-            f"{text[:MAX_TEXT]!r} is no address, prefix (192.0.2.0/24), range "
+            f"{text[:MAX_TEXT]!r} is not an address, prefix (192.0.2.0/24), range "
             "(192.0.2.1-192.0.2.9), ASN (AS64496), AS name or actor: " + exc.message
         ) from exc
     return Term(text, Range(packed, packed))
@@ -145,12 +145,12 @@ def _prefix(text: str, plain: str) -> Term:
     packed = pack_address(address)
     bits = len(packed) * 8
     if not (length_text.isascii() and length_text.isdecimal() and len(length_text) <= 3):
-        raise AddressError(f"{length_text!r} is no prefix length")
+        raise AddressError(f"{length_text!r} is not a prefix length")
     length = int(length_text)
     if len(packed) == IPv4_BYTES and ":" in address:
         length -= 96
     if not 0 <= length <= bits:
-        raise AddressError(f"/{length_text} is no length of a prefix of {bits} bits")
+        raise AddressError(f"/{length_text} is too long or too short for a prefix of {bits} bits")
     number, host = int.from_bytes(packed), bits - length
     start = number >> host << host
     low = start.to_bytes(len(packed))

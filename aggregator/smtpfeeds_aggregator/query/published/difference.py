@@ -1,4 +1,4 @@
-"""What changed from one edition to another: addresses that came, that went, and new classes.
+"""What changed from one edition to another: addresses that were added or are gone, and new classes.
 
 The words are those of the files `NAME-changes.ndjson`. Held are the rows of the first edition.
 """
@@ -61,4 +61,4 @@ def _row(change: str, entry: Entry, before: Entry | None, after: Entry | None) -
 def counted(changes: Iterable[dict[str, Any]]) -> str:
     """How many of each kind, in words."""
     counts = Counter(row["change"] for row in changes)
-    return f"{counts[ADDED]} came, {counts[GONE]} went, {counts[CLASS]} are of another class"
+    return f"{counts[ADDED]} added, {counts[GONE]} gone, {counts[CLASS]} changed their class"

@@ -249,7 +249,7 @@ def _redirected(url: str, place: str, location: str) -> str:
         target = urljoin(place, location)
         scheme = urlsplit(target).scheme
     except ValueError as exc:
-        raise DatasetError(f"{url} redirects to what is no URL: not followed") from exc
+        raise DatasetError(f"{url} redirects to something that is not a URL: not followed") from exc
     before = urlsplit(place).scheme
     if scheme not in {"https", before}:
         raise DatasetError(f"{url} redirects from {before} to {scheme}: not followed")
