@@ -56,7 +56,16 @@ def test_every_setting_has_a_line_of_help() -> None:
 def test_every_column_and_field_of_the_published_files_is_told_of() -> None:
     page = (ROOT / "docs" / "reference" / "feed-format.md").read_text(encoding="utf-8")
     frame = frame_of("smtpgreet")
-    told = manifest(frame, [], {}, {"smtpgreet": Counter()}, {}, None, "none", "generations/name/")
+    told = manifest(
+        frame,
+        [],
+        not_written={},
+        left_out={"smtpgreet": Counter()},
+        classes={},
+        origin=None,
+        lists="none",
+        base="generations/name/",
+    )
     fields = {*csv_format.COLUMNS, *told}
     fields |= {field.encode_name for field in msgspec.structs.fields(ndjson_format.Row)}
     assert [name for name in sorted(fields) if not re.search(rf"\b{name}\b", page)] == []

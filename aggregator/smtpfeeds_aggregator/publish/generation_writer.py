@@ -172,14 +172,14 @@ class GenerationWriter:
             manifest(
                 self._frame,
                 files,
-                self.not_written,
-                content.left_out,
-                classes,
-                content.origin_generation,
-                content.list_generation,
-                generation.base,
-                changes_since,
-                self._public_key,
+                not_written=self.not_written,
+                left_out=content.left_out,
+                classes=classes,
+                origin=content.origin_generation,
+                lists=content.list_generation,
+                base=generation.base,
+                changes_since=changes_since,
+                public_key=self._public_key,
             )
         )
 

@@ -18,6 +18,7 @@ from .written import Written
 def manifest(
     frame: Frame,
     files: list[Written],
+    *,
     not_written: dict[str, str],
     left_out: dict[str, Counter[str]],
     classes: dict[str, dict[str, int]],
