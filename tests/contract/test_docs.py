@@ -97,7 +97,7 @@ def test_query_tells_its_exit_codes() -> None:
     found = command.get_command(click.Context(command), "query")
     assert found is not None
     told = found.get_help(click.Context(found, terminal_width=100))
-    assert "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 could not be asked" in told
+    assert "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 no answer" in told
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
