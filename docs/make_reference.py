@@ -1,9 +1,9 @@
 """Write the reference pages from the code: settings, commands, message.
 
     python docs/make_reference.py            write docs/reference/
-    python docs/make_reference.py --check    exit 1 where a page is not what the code says
+    python docs/make_reference.py --check    exit 1 if a page does not match the code
 
-A page is never edited by hand; a test runs the check.
+Do not edit a page by hand; a test runs the check.
 """
 
 import dataclasses
@@ -40,29 +40,30 @@ def settings_page(title: str, program: str, cls: type) -> str:
         (
             "A TOML file with these keys at its top level (`--config FILE`), then the environment "
             f"(`{variable}` and the key in capitals; lists are comma-separated), then flags: the "
-            "later wins. An unknown key refuses to start and names the nearest known one.\n"
+            "later wins. A program with an unknown key does not start, and names the nearest "
+            "known key.\n"
         ),
         "| setting | type | default | what it does |",
         "|---|---|---|---|",
     ]
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        told = about(field)
-        kind = _type(hints[field.name]) + (f", {told.unit}" if told.unit else "")
-        text = told.help + "".join(f"; {extra}" for extra in _bounds(told))
+        setting = about(field)
+        kind = _type(hints[field.name]) + (f", {setting.unit}" if setting.unit else "")
+        text = setting.help + "".join(f"; {extra}" for extra in _bounds(setting))
         lines.append(
             f"| `{field.name}` | {kind} | {_default(field)} | {_cell(text)} |",
         )
     return "\n".join(lines) + "\n"
 
 
-def _bounds(told: Any) -> Iterator[str]:
-    if told.choices:
-        yield "one of " + ", ".join(f"`{choice}`" for choice in told.choices)
-    if told.minimum is not None:
-        yield f"at least {told.minimum:,.15g}"
-    if told.maximum is not None:
-        yield f"at most {told.maximum:,.15g}"
+def _bounds(setting: Any) -> Iterator[str]:
+    if setting.choices:
+        yield "one of " + ", ".join(f"`{choice}`" for choice in setting.choices)
+    if setting.minimum is not None:
+        yield f"at least {setting.minimum:,.15g}"
+    if setting.maximum is not None:
+        yield f"at most {setting.maximum:,.15g}"
 
 
 def _type(hint: Any) -> str:
@@ -101,8 +102,9 @@ def commands_page() -> str:
         "# Commands\n",
         (
             "Exit codes: 0 done or found; 1 nothing found, or the answer is no; 2 wrong use, which "
-            "includes the settings; 3 it could not be done: database or broker is away, the "
-            "schema is missing, a file or a package cannot be used. 1 to 3 are said on stderr.\n\n"
+            "includes the settings; 3 it could not be done: the database or broker is away, "
+            "the schema is missing, a file or a package cannot be used. With 1 to 3 a message on "
+            "stderr says why.\n\n"
             "[answers.schema.json](answers.schema.json) has the fields of each answer in JSON.\n"
         ),
     ]
@@ -131,7 +133,7 @@ def _walk(
 
 
 def message_page() -> str:
-    """Each struct of the wire, a row a field."""
+    """Each struct of the wire, with one row for each field."""
     schemas = msgspec.json.schema(wire.Batch)["$defs"]
     parts = [
         _NOTE,
@@ -140,7 +142,7 @@ def message_page() -> str:
             f"JSON, schema version {wire.VERSION}, at most {wire.MAX_BODY_BYTES // 2**20} MiB; "
             f"sealed with at most {wire.MAX_ROWS:,} rows, read with at most "
             f"{wire.MAX_ROWS_READ:,} in a list. Times (`…_ms`) are whole milliseconds since "
-            "1970-01-01 UTC. Fields that a reader does not know are ignored. "
+            "1970-01-01 UTC. Readers ignore unknown fields. "
             "[batch.schema.json](batch.schema.json) is the same as JSON Schema.\n"
         ),
     ]
@@ -153,15 +155,16 @@ def message_page() -> str:
             "|---|---|---|",
         ]
         required = set(schema["required"])
-        for field, told in schema["properties"].items():
+        for field, description in schema["properties"].items():
             optional = "" if field in required else ", optional"
             parts.append(
-                f"| `{field}` | {_json_type(told)}{optional} | {_cell(told['description'])} |"
+                f"| `{field}` | {_json_type(description)}{optional} "
+                f"| {_cell(description['description'])} |"
             )
         parts.append("")
     parts += [
         "## Behaviours\n",
-        "The bits of `flags`. A reader ignores bits that it does not know.\n",
+        "The bits of `flags`. Readers ignore unknown bits.\n",
         "| bit | name | set when the client |",
         "|---|---|---|",
     ]
@@ -172,10 +175,10 @@ def message_page() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _json_type(told: dict[str, Any]) -> str:
-    kind = "string" if "enum" in told else told.get("type", "")
+def _json_type(field: dict[str, Any]) -> str:
+    kind = "string" if "enum" in field else field.get("type", "")
     if kind == "array":
-        return "list of " + told["items"]["$ref"].rpartition("/")[2]
+        return "list of " + field["items"]["$ref"].rpartition("/")[2]
     return {"object": "object of integers"}.get(kind, kind)
 
 
@@ -186,10 +189,11 @@ def schema_file() -> str:
 
 
 _CLASSES_INTRO: Final = """\
-Every entry of a feed has a class, the codes that decided it, and, where a list of scanners holds the
-address, an actor. The class is one for each address and the same in both feeds. It follows from what the
-address did in this epoch week and the one before (weeks that begin on Thursday, 00:00 UTC), how many sensors
-saw it in the past seven days, and lists. The first class of the table that holds is given.
+Every entry of a feed has a class, the codes that decided it, and, if a list of scanners contains the
+address, an actor. An address has one class, the same in both feeds. The class follows from what the
+address did in this epoch week and the previous one (weeks that begin on Thursday, 00:00 UTC), from how
+many sensors saw it in the past seven days, and from lists. The first class in this table whose rule
+matches is given.
 
 A class describes; it is not a verdict. It never hides a row.
 """
@@ -197,30 +201,32 @@ A class describes; it is not a verdict. It never hides a row.
 _CLASSES_LIMITS: Final = """\
 ## What a class cannot tell
 
-- `mail-server` says what a client looks like. A spammer who sends by a real mail server sends the same
-  octets, and one that only one sensor met has this class.
-- `survey` rests on lists that others make. An unlisted survey is a `probe`, and an address that a survey
-  gave up may still be on a list: entries past their age no longer decide, and stay as `listed-old:…`.
-- A relay tester learns from the class `relay-test` that its test was seen.
-- Addresses change hands. Behaviours are kept for as long as the address has a row, so an old visit of
-  somebody else can decide a class until the address was unseen for the retention.
-- Base64 and quoted-printable content is not decoded, so a relay test that hides its mark there is missed.
-- `early_talker` is measured only by sensors that delay their banner; where `banner_delayed` is missing,
-  nobody knows whether the client waited.
+- `mail-server` says what a client looks like. A spammer who uses a real mail server sends the same
+  octets, and gets this class if only one sensor saw the address.
+- `survey` depends on lists that others maintain. An unlisted survey is a `probe`, and an address that a
+  survey no longer uses may still be on a list: entries past their age no longer decide, and stay as
+  `listed-old:…`.
+- A relay tester learns from the class `relay-test` that a sensor saw its test.
+- Addresses change owners. Behaviours are kept for as long as the address has a row, so an old visit of
+  a previous owner can decide a class until the address was not seen for the retention.
+- Sensors do not decode base64 and quoted-printable content, so they miss a relay test that hides its
+  mark there.
+- Only sensors that delay their banner measure `early_talker`; without `banner_delayed` it is unknown
+  whether the client waited.
 
-## What a class may be used for
+## How to use a class
 
 | to | look for |
 |---|---|
 | leave research out of an alert | `survey`, with the actor |
 | spare a stray mail server | `mail-server`, and ask its owner |
-| weigh an address that logs in at your mail server | `password-guess` |
-| weigh an address that offers you mail | `delivery`, `relay-test`; with other evidence only |
+| assess an address that logs in at your mail server | `password-guess` |
+| assess an address that offers you mail | `delivery`, `relay-test`; with other evidence only |
 """
 
 
 def classes_page() -> str:
-    """Each class and each reason, in words for readers."""
+    """Each class and each reason, described for readers."""
     parts = [
         _NOTE,
         "# Classes and reasons\n",
@@ -231,8 +237,8 @@ def classes_page() -> str:
         "",
         _CLASSES_LIMITS,
         "## Reasons\n",
-        "The codes of the column `why`. `listed`, `listed-old` and `mailer` are followed by a colon",
-        "and the name of the actor or of the list.\n",
+        "The codes of the column `why`. After `listed`, `listed-old` and `mailer` come a colon and",
+        "the name of the actor or of the list.\n",
         "| code | what it says |",
         "|---|---|",
         *(f"| `{code}` | {_cell(meaning)} |" for code, meaning in REASONS.items()),
@@ -280,10 +286,10 @@ def stale() -> list[str]:
 def main() -> int:
     """Write or check."""
     if "--check" in sys.argv[1:]:
-        found = stale()
-        if found:
-            print(f"not what the code says: {', '.join(found)}; run: make docs", file=sys.stderr)  # noqa: T201
-        return bool(found)
+        pages = stale()
+        if pages:
+            print(f"do not match the code: {', '.join(pages)}; run: make docs", file=sys.stderr)  # noqa: T201
+        return bool(pages)
     FOLDER.mkdir(exist_ok=True)
     for name, make in PAGES.items():
         (FOLDER / name).write_text(make(), encoding="utf-8")

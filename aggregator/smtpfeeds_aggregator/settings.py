@@ -31,11 +31,11 @@ class AggregatorSettings:
     dsn: str = setting(
         "",
         secret=True,
-        help="PostgreSQL to use, as a libpq connection string or URL; several hosts may be named, "
-        "and `target_session_attrs=read-write` finds the primary among them",
+        help="PostgreSQL to use, as a libpq connection string or URL; it can contain several "
+        "hosts, and `target_session_attrs=read-write` finds the primary among them",
     )
     dsn_password_file: str = setting(
-        "", help="a file whose first line is the database password, where the DSN has none"
+        "", help="a file whose first line is the database password, if the DSN contains none"
     )
     broker: tuple[str, ...] = setting(
         (),
@@ -45,18 +45,22 @@ class AggregatorSettings:
         "password write # as %23, / as %2F, ? as %3F, @ as %40 and % as %25",
     )
     broker_password_file: str = setting(
-        "", help="a file whose first line is the broker password, where the address has none"
+        "", help="a file whose first line is the broker password, if the address contains none"
     )
-    broker_ca_file: str = setting("", help="certificates that sign the broker's; else the system's")
+    broker_ca_file: str = setting(
+        "",
+        help="PEM file: the certificates that sign the broker's; empty: the system's certificates",
+    )
     queue: str = setting(
-        QUEUE, help="the queue to consume; another name is a shard that the operator has made"
+        QUEUE,
+        help="the queue to consume; set another name for a shard that the operator has created",
     )
     seal_interval_s: float = setting(
         1.0,
         unit="seconds",
         minimum=0.05,
         maximum=60,
-        help="with `spool:DIR`: seal what the sensor heard so often",
+        help="with `spool:DIR`: how often the sensor's events are sealed",
     )
     feeds_dir: str = setting(
         "", help="publish the feeds below this directory; empty: this aggregator only ingests"
@@ -64,7 +68,7 @@ class AggregatorSettings:
     formats: tuple[str, ...] = setting(
         _DEFAULT_FORMATS,
         choices=FEED_FORMATS,
-        help="what the feeds are published as; `txt` cannot be left out",
+        help="formats of the published feeds; `txt` cannot be left out",
     )
     publish_interval_s: int = setting(
         3600,
@@ -79,8 +83,9 @@ class AggregatorSettings:
     )
     publish_exact_counts: bool = setting(
         False,
-        help="publish exact numbers of events, sensors and their addresses, in place of the lower "
-        "bound of a step; exact ones let a scanner map the sensors by probing with a pattern",
+        help="publish exact numbers of events, sensors and their addresses in place of lower "
+        "bounds in steps; with exact numbers a scanner can find the sensors by probing in a "
+        "pattern",
     )
     publish_max_drop_percent: float = setting(
         50,
@@ -88,14 +93,15 @@ class AggregatorSettings:
         maximum=100,
         unit="percent",
         help="refuse to publish a feed of a hundred addresses or more that fell by more since the "
-        "edition before, unless that is older than the feeds' 7 days; one that became empty too",
+        "previous edition, or became empty, unless that edition is older than the feeds' 7 "
+        "days",
     )
     publish_max_rise_percent: float = setting(
         1000,
         minimum=0,
         maximum=1_000_000,
         unit="percent",
-        help="likewise one that rose by more",
+        help="refuse to publish such a feed if it rose by more",
     )
     publisher_name: str = setting(
         "smtpfeeds", help="who publishes the feeds, named in each file's header"
@@ -126,26 +132,27 @@ class AggregatorSettings:
     )
     origin_dir: str = setting(
         "",
-        help="directory of origin tables that `smtpfeeds origin refresh` keeps; the newest is used",
+        help="directory of origin tables that `smtpfeeds origin refresh` maintains; the newest is "
+        "used",
     )
     origin_table: str = setting(
         "", help="a pyasn routeview table, plain or .gz, in place of origin_dir"
     )
     as_names: str = setting(
         "",
-        help="AS names beside origin_table: pyasn's JSON or RIPE's asn.txt, plain or .gz",
+        help="AS names for origin_table: pyasn's JSON or RIPE's asn.txt, plain or .gz",
     )
     origin_index_dir: str = setting(
         "",
-        help="directory that keeps the index compiled from origin_table, for the next start and "
-        "the commands; empty: it is compiled each time",
+        help="directory for the index compiled from origin_table, which the next start and the "
+        "commands use; empty: compile it each time",
     )
     origin_watch_s: int = setting(
         10,
         minimum=1,
         maximum=86_400,
         unit="seconds",
-        help="how often a running aggregator looks for a new origin table",
+        help="how often a running aggregator checks for a new origin table",
     )
     origin_refresh_interval_s: int = setting(
         86_400,
@@ -173,7 +180,7 @@ class AggregatorSettings:
         help="lists of AS names, tried in turn: asn.txt, autnums.html or pyasn's JSON",
     )
     origin_user_agent: str = setting(
-        "", help="how a refresh names itself; empty: smtpfeeds and its version"
+        "", help="User-Agent of a refresh; empty: smtpfeeds and its version"
     )
     origin_allow_http: bool = setting(
         False, help="also fetch over plain http:// from other hosts than this one"
@@ -189,7 +196,7 @@ class AggregatorSettings:
         minimum=1,
         maximum=3600,
         unit="seconds",
-        help="give a fetch up that brings nothing for this long",
+        help="give up a fetch that receives nothing for this long",
     )
     origin_fetch_timeout_s: int = setting(
         3600, minimum=1, maximum=86_400, unit="seconds", help="a fetch may take this long"
@@ -202,7 +209,7 @@ class AggregatorSettings:
         minimum=0,
         maximum=1_000_000,
         unit="records",
-        help="refuse a RIB with more records that give no prefix and origin",
+        help="refuse a RIB with more records than this without a prefix and an origin",
     )
     origin_min_prefixes_ipv4: int = setting(
         500_000, minimum=0, unit="prefixes", help="refuse a new table with fewer IPv4 prefixes"
@@ -228,7 +235,7 @@ class AggregatorSettings:
         minimum=0,
         maximum=100,
         unit="percent",
-        help="refuse a new table that gives more of a fixed sample another origin",
+        help="refuse a new table that changes the origin of more of a fixed sample",
     )
     origin_max_age_days: int = setting(
         14, minimum=1, maximum=36_500, unit="days", help="refuse a new table that is older"
@@ -240,36 +247,37 @@ class AggregatorSettings:
             "193.0.6.139=3333",
             "2001:4860:4860::8888=15169",
         ),
-        help="ADDRESS=ASN that a new table must answer",
+        help="ADDRESS=ASN pairs that a new table must contain",
     )
     origin_allow_reserved: bool = setting(
-        False, help="keep special-purpose prefixes and ASNs in refreshed tables: a private network"
+        False,
+        help="keep special-purpose prefixes and ASNs in refreshed tables, for a private network",
     )
     origin_load_timeout_s: int = setting(
         300,
         minimum=5,
         maximum=86_400,
         unit="seconds",
-        help="making an origin table ready may take this long",
+        help="compiling an origin table may take this long",
     )
     lists_dir: str = setting(
         "",
-        help="directory of lists of scanners and mailers that `smtpfeeds lists refresh` keeps; "
-        "empty: the packaged lists and lists_files, read into memory",
+        help="directory of lists of scanners and mailers that `smtpfeeds lists refresh` "
+        "maintains; empty: use the packaged lists and lists_files from memory",
     )
     lists_packaged: bool = setting(
         True, help="use the MISP warning lists of scanners and mailers that are installed"
     )
     lists_files: tuple[str, ...] = setting(
-        (), help="lists of your own: text with a prefix a line, or a MISP warning list"
+        (), help="files of your own lists: text with one prefix per line, or a MISP warning list"
     )
     lists_misp_url: str = setting(
-        "", help="where newer MISP warning lists are; below it: NAME/list.json"
+        "", help="URL of newer MISP warning lists; below it: NAME/list.json"
     )
     lists_openfilters_url: str = setting(
-        "", help="where OpenFilters' lists of scanners are; below it: NAME_v4.txt, NAME_v6.txt"
+        "", help="URL of OpenFilters' lists of scanners; below it: NAME_v4.txt, NAME_v6.txt"
     )
-    lists_urls: tuple[str, ...] = setting((), help="addresses of further lists")
+    lists_urls: tuple[str, ...] = setting((), help="URLs of further lists")
     lists_allow_http: bool = setting(
         False, help="also fetch lists over plain http:// from other hosts than this one"
     )
@@ -316,15 +324,15 @@ class AggregatorSettings:
         minimum=8,
         maximum=3650,
         unit="days",
-        help="rows unseen for longer are deleted, once a day; never under the 7 days of the feeds",
+        help="delete rows that were not seen for longer, once a day; longer than the feeds' 7 days",
     )
     database_timeout_s: float = setting(
         60,
         minimum=1,
         maximum=240,
         unit="seconds",
-        help="a transaction that takes longer is given up, with its connection, and tried again; "
-        "publishing, `feed show` and `sensors purge` may take ten times as long over a statement",
+        help="give up a transaction that takes longer, with its connection, and try again; "
+        "statements of publishing, `feed show` and `sensors purge` may take ten times as long",
     )
     addresses_per_prefix64: int = setting(
         64,
@@ -338,7 +346,7 @@ class AggregatorSettings:
         minimum=1,
         maximum=16_777_216,
         unit="addresses",
-        help="about so many distinct addresses of an IPv6 /48 are stored in a day; more are "
+        help="about how many distinct addresses of an IPv6 /48 are stored in a day; more are "
         "counted under it",
     )
     addresses_per_prefix32: int = setting(
@@ -346,7 +354,7 @@ class AggregatorSettings:
         minimum=1,
         maximum=1_073_741_824,
         unit="addresses",
-        help="about so many distinct addresses of an IPv6 /32 are stored in a day; more are "
+        help="about how many distinct addresses of an IPv6 /32 are stored in a day; more are "
         "counted under it",
     )
     new_addresses_per_day: int = setting(
@@ -354,29 +362,32 @@ class AggregatorSettings:
         minimum=1_000,
         maximum=1_000_000_000,
         unit="addresses",
-        help="how many addresses that nobody reported before are stored of a sensor in a day, on "
-        "average; what three days allow may come at once; more are counted under its account",
+        help="how many addresses that no sensor reported before are stored for a sensor in a day, "
+        "on average, and at most three times as many at once; more are counted under its "
+        "account",
     )
     flood_messages_per_s: float = setting(
         50,
         minimum=1,
         maximum=1_000_000,
         unit="messages a second",
-        help="an account that sends more over ten seconds is named as a flood, and is not stopped; "
-        "so is one with more than one refused message a second",
+        help="report an account as flooding, without stopping it, when it sends more over ten "
+        "seconds, or more than one refused message per second",
     )
     flood_bytes_per_s: float = setting(
         5_000_000,
         minimum=1000,
         maximum=10_000_000_000,
         unit="bytes a second",
-        help="so is an account that sends more than this",
+        help="report an account as flooding when it sends more than this",
     )
     metrics_listen: str = setting(
         "", help="HOST:PORT of the Prometheus endpoint and of /health; empty: none"
     )
-    log_level: str = setting("info", choices=LEVELS, help="least severe log lines written")
-    log_format: str = setting("text", choices=FORMATS, help="form of a log line")
+    log_level: str = setting("info", choices=LEVELS, help="lowest level that is logged")
+    log_format: str = setting(
+        "text", choices=FORMATS, help="log each event as a line of text or of JSON"
+    )
 
     def __post_init__(self) -> None:
         """Check what no single field can tell."""
@@ -388,7 +399,9 @@ class AggregatorSettings:
             parse_host_port(self.metrics_listen, setting="metrics_listen", example="127.0.0.1:9126")
         spools = [url for url in self.broker if url.startswith("spool:")]
         if spools and len(self.broker) > 1:
-            raise SettingsError("broker: `spool:DIR` stands alone; name one folder and no broker")
+            raise SettingsError(
+                "broker: `spool:DIR` must be the only entry; give one folder and no broker"
+            )
         for number, url in enumerate(self.broker, 1):
             if not url.startswith(("amqp://", "amqps://", "spool:")):
                 raise SettingsError(

@@ -68,17 +68,17 @@ COMMANDS: Final = {
     "publish": Entry(
         "smtpfeeds_aggregator.cli.publish:publish",
         "aggregator",
-        "Publish the feeds now, see how publishing goes, make a key.",
+        "Publish the feeds now, show the last publications, create a key.",
     ),
     "exclude": Entry(
         "smtpfeeds_aggregator.cli.exclusions:exclude",
         "aggregator",
-        "Keep prefixes out of what is published.",
+        "Keep prefixes out of the published files.",
     ),
     "forget": Entry(
         "smtpfeeds_aggregator.cli.exclusions:forget",
         "aggregator",
-        "Delete what is stored of an address or a prefix.",
+        "Delete what is stored about an address or a prefix.",
     ),
     "origin": Entry(
         "smtpfeeds_aggregator.cli.origin:origin", "aggregator", "Origin tables: ASN and AS name."

@@ -21,10 +21,12 @@ _PLACES: Final = {
 
 @click.command(short_help="Let the shell complete commands and options.")
 @click.argument("shell", type=click.Choice([*_PLACES]))
-@click.option("--install", is_flag=True, help="Write the script where the shell looks for it.")
+@click.option(
+    "--install", is_flag=True, help="Write the script to the place where the shell finds it."
+)
 @click.pass_context
 def completion(context: click.Context, shell: str, *, install: bool) -> None:
-    """Print the script by which SHELL completes commands and options, or install it.
+    """Print the script that completes commands and options in SHELL, or install it.
 
     \b
     Examples:
@@ -48,7 +50,7 @@ def completion(context: click.Context, shell: str, *, install: bool) -> None:
         raise SettingsError(f"cannot write {place}: {exc.strerror}") from exc
     click.echo(f"wrote {place}; a new shell uses it")
     if shell == "zsh":
-        click.echo(f"zsh looks there where ~/.zshrc has, before compinit: fpath+=({place.parent})")
+        click.echo(f"zsh finds it if ~/.zshrc has, before compinit: fpath+=({place.parent})")
 
 
 def place_of(shell: str) -> Path:

@@ -58,7 +58,7 @@ def write_shipped(folder: Path, name: str) -> Path:
         path.chmod(0o755 if path.suffix == _RUNNABLE else 0o644)
     except FileExistsError as exc:
         raise SettingsError(
-            f"{path} is there and differs from the file of this version; move it away first"
+            f"{path} exists and differs from the file of this version; move it away first"
         ) from exc
     except OSError as exc:
         raise SettingsError(f"cannot write {path}: {exc.strerror}") from exc

@@ -43,8 +43,8 @@ def list_(form: Form) -> None:
 def write(target: Path, names: tuple[str, ...]) -> None:
     """Write all files, or those with these names, below FOLDER.
 
-    A name of a folder stands for all files in it. A file that differs from this version's is never
-    written over.
+    The name of a folder selects all files in it. The command never overwrites a file that differs
+    from this version's.
 
     \b
     Examples:

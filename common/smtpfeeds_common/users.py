@@ -25,7 +25,7 @@ def find_user(name: str, *, setting: str = "user") -> pwd.struct_passwd | None:
         raise SettingsError(f"{setting}: this host has no user {name!r}") from exc
     if os.geteuid() not in {0, user.pw_uid}:
         raise SettingsError(
-            f"{setting}: only root can become {name!r}; leave it out, or start as root"
+            f"{setting}: only root can become {name!r}; remove the setting, or start as root"
         )
     return user
 

@@ -38,14 +38,14 @@ def _networks(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 
 @click.command()
 @click.option("--dir", "folder", type=_FOLDER, required=True, metavar="DIR",
-              help="Folder for everything; made where it is missing.")  # fmt: skip
+              help="Folder for everything; created if it is missing.")  # fmt: skip
 @click.option("--smtp", multiple=True, required=True, metavar="HOST:PORT",
               callback=_listen_address,
-              help="Address to hear SMTP clients on, such as 0.0.0.0:25 or [::]:25; "
-              "may be given again.")  # fmt: skip
+              help="Address to listen on for SMTP clients, such as 0.0.0.0:25 or [::]:25; can be "
+                   "repeated.")  # fmt: skip
 @click.option("--trusted-proxy", multiple=True, metavar="CIDR", callback=_networks,
-              help="Network whose connections begin with a PROXY protocol header; "
-              "may be given again.")  # fmt: skip
+              help="Network whose connections begin with a PROXY protocol header; can be "
+                   "repeated.")  # fmt: skip
 @click.option("--origin-table", type=_FILE, metavar="FILE",
               help="pyasn routeview table, plain or .gz; without one every ASN is NA.")  # fmt: skip
 @click.option("--as-names", type=_FILE, metavar="FILE",
@@ -58,7 +58,7 @@ def _networks(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 @click.option("--publish-exact-counts", is_flag=True,
               help="Publish exact numbers of events and sensors, not steps.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True,
-              help="Show no line of how it goes; what goes wrong is still reported.")  # fmt: skip
+              help="Show no progress line; errors are still reported.")  # fmt: skip
 def up(
     folder: Path,
     smtp: tuple[str, ...],
@@ -72,14 +72,14 @@ def up(
 ) -> None:
     """Run everything on this one host, in one folder.
 
-    A private PostgreSQL, the sensor and the aggregator. Prints a line that
-    begins with "ready" when all of them listen, and runs until SIGINT or
-    SIGTERM. Started again on the same folder it goes on with what is there.
-    Meanwhile a line at the bottom of the terminal shows what it hears, its
-    last publication and what is wrong; elsewhere a line is printed each minute.
+    It starts a private PostgreSQL, the sensor and the aggregator, prints a line that begins with
+    "ready" when all of them listen, and runs until SIGINT or SIGTERM. Started again on the same
+    folder, it continues with the stored data. A line at the bottom of the terminal shows the number
+    of events, the last publication and any problem; without a terminal it prints a line each
+    minute.
 
-    The published feeds are in DIR/feeds. Ask with, for example,
-    `smtpfeeds query 192.0.2.0/24 --dir DIR`.
+    The published feeds are in DIR/feeds. To query, run for example `smtpfeeds query 192.0.2.0/24
+    --dir DIR`.
 
     \b
     Example:
@@ -108,16 +108,16 @@ def up(
               metavar="DIR",
               help="Folder for the demo; an earlier demo's is replaced.")  # fmt: skip
 @click.option("--clients", type=click.IntRange(50, 20_000), default=400, show_default=True,
-              help="SMTP clients to let loose.")  # fmt: skip
+              help="Number of SMTP clients.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True,
-              help="The same seed lets the same clients loose.")  # fmt: skip
+              help="The same seed makes the same clients.")  # fmt: skip
 @click.pass_context
 def demo(context: click.Context, folder: Path, clients: int, seed: int) -> None:
     """Show the whole pipeline with made-up clients.
 
-    Starts `smtpfeeds up` in a folder of its own, lets some hundreds of SMTP
-    clients of many kinds loose on it, shows both feeds, and checks that they
-    say exactly what the clients did. Nothing outside of this host is reached.
+    It starts `smtpfeeds up` in a folder of its own, runs some hundreds of SMTP clients of many
+    kinds against it, shows both feeds, and checks that they match exactly what the clients did. It
+    connects to nothing outside of this host.
 
     \b
     Examples:

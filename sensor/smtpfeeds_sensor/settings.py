@@ -42,7 +42,11 @@ class SensorSettings:
         default=False, help="listen also on addresses this host does not have yet (IP_FREEBIND)"
     )
     backlog: int = setting(
-        1024, unit="connections", minimum=1, maximum=65_535, help="kernel's queue for each listener"
+        1024,
+        unit="connections",
+        minimum=1,
+        maximum=65_535,
+        help="length of the length of the kernel's queue for each listener",
     )
     user: str = setting(
         "", help="when started as root, become this user once the listeners are open"
@@ -56,7 +60,7 @@ class SensorSettings:
         "everywhere else such a header is not SMTP",
     )
     ignore: tuple[str, ...] = setting(
-        (), help="networks of your own monitors: they are answered, and nothing of them is counted"
+        (), help="networks of your own monitors: the sensor answers them and counts nothing of them"
     )
 
     # What it says
@@ -64,7 +68,8 @@ class SensorSettings:
         "", help="the name in the banner and in replies; empty: this host's own name"
     )
     persona: str = setting(
-        "plain", help="what the sensor looks like: plain, postfix, exim, exchange, or your own"
+        "plain",
+        help="which server the sensor imitates: plain, postfix, exim, exchange, or your own",
     )
     personas: dict[str, Any] = field(
         default_factory=dict,
@@ -78,26 +83,25 @@ class SensorSettings:
     )
     offer_auth: bool = setting(
         default=False,
-        help="offer AUTH PLAIN and LOGIN; responses are read and thrown away, and every attempt is "
-        "answered 535",
+        help="offer AUTH PLAIN and LOGIN; the sensor discards every response and answers 535",
     )
     public_addresses: dict[str, Any] = field(
         default_factory=dict,
         metadata={
             "about": About(
-                help="behind a NAT: by local address, the address that clients dial; a client "
-                "that names it is noted"
+                help="behind a NAT: by local address, the address to which clients connect; a "
+                "client that uses it as a name sets a behaviour"
             )
         },
     )
     data_policy: str = setting(
         "reject",
         choices=("reject", "drain"),
-        help="at DATA: `reject` refuses at once; `drain` reads the content, throws it away and "
+        help="at DATA: `reject` refuses at once; `drain` reads and discards the content and "
         "refuses at its end; a message is never accepted",
     )
     policy_url: str = setting(
-        "", help="an address in the refusal where a person can read why; recommended"
+        "", help="a URL in the refusal where a person can read the reason; recommended"
     )
     banner_delay_s: float = setting(
         0.0,
@@ -109,18 +113,28 @@ class SensorSettings:
     tls: str = setting(
         "off",
         choices=("off", "made", "files"),
-        help="STARTTLS: not offered; with a self-signed certificate made at start; or with "
-        "`tls_certificate` and `tls_key`",
+        help="STARTTLS: `off`: not offered; `made`: with a self-signed certificate, created at "
+        "the start; `files`: with `tls_certificate` and `tls_key`",
     )
-    tls_certificate: str = setting("", help="PEM file: the certificate and those that signed it")
+    tls_certificate: str = setting(
+        "", help="PEM file: the certificate and the certificates that signed it"
+    )
     tls_key: str = setting("", help="PEM file: the certificate's private key")
 
     # Bounds
     idle_timeout_s: int = setting(
-        60, unit="seconds", minimum=1, maximum=3600, help="a client that says nothing this long"
+        60,
+        unit="seconds",
+        minimum=1,
+        maximum=3600,
+        help="close a connection when the client sends nothing for this long",
     )
     session_timeout_s: int = setting(
-        180, unit="seconds", minimum=1, maximum=86_400, help="a whole connection, in all"
+        180,
+        unit="seconds",
+        minimum=1,
+        maximum=86_400,
+        help="close a connection after this long in all",
     )
     max_connections: int = setting(
         10_000, unit="connections", minimum=1, maximum=1_000_000, help="open at once, in all"
@@ -137,37 +151,51 @@ class SensorSettings:
         unit="connections a second",
         minimum=1,
         maximum=1_000_000,
-        help="taken in a second; more are closed at once",
+        help="new connections accepted per second; more are closed at once",
     )
     max_tls_connections: int = setting(
-        1000, unit="connections", minimum=1, maximum=1_000_000, help="in TLS at once; more get 454"
+        1000,
+        unit="connections",
+        minimum=1,
+        maximum=1_000_000,
+        help="connections connections in TLS at once; more get 454",
     )
     max_line_bytes: int = setting(
-        2048, unit="octets", minimum=512, maximum=65_536, help="a command line with its end"
+        2048,
+        unit="octets",
+        minimum=512,
+        maximum=65_536,
+        help="length of a command line with its line end",
     )
     max_content_bytes: int = setting(
         10 * _MB,
         unit="octets",
         minimum=1024,
         maximum=1024 * _MB,
-        help="content of a connection by DATA (drain) and BDAT, read and thrown away; then it ends",
+        help="content of a connection by DATA (drain) and BDAT that is read and discarded; then "
+        "the connection ends",
     )
     max_commands: int = setting(
         500,
         unit="commands",
         minimum=10,
         maximum=100_000,
-        help="in one connection; bounds what is answered",
+        help="commands answered in one connection; then it ends",
     )
     max_unknown_commands: int = setting(
-        10, unit="commands", minimum=1, maximum=1000, help="unknown or empty lines, then it ends"
+        10,
+        unit="commands",
+        minimum=1,
+        maximum=1000,
+        help="unknown or empty lines in one connection; then it ends",
     )
     max_unsent_bytes: int = setting(
         16_384,
         unit="octets",
         minimum=0,
         maximum=_MB,
-        help="replies a client leaves unread past the kernel's buffer, then it is dropped",
+        help="replies that a client leaves unread past the kernel's buffer; then the connection "
+        "is dropped",
     )
 
     # Spool
@@ -185,10 +213,18 @@ class SensorSettings:
         help="addresses kept in memory while the file cannot be written",
     )
     retention_days: int = setting(
-        30, unit="days", minimum=7, maximum=365, help="rows unseen for longer go first at the bound"
+        30,
+        unit="days",
+        minimum=7,
+        maximum=365,
+        help="at the bound of the spool, rows that were not seen for longer are deleted first",
     )
     replay_hours: int = setting(
-        24, unit="hours", minimum=0, maximum=720, help="confirmed batches kept for a replay"
+        24,
+        unit="hours",
+        minimum=0,
+        maximum=720,
+        help="how long confirmed batches are kept for a replay",
     )
 
     # Broker
@@ -200,25 +236,32 @@ class SensorSettings:
         "host reads the spool",
     )
     broker_password: str = setting(
-        "", secret=True, help="the account's password, where the address has none"
+        "", secret=True, help="the account's password, if the address contains none"
     )
     broker_password_file: str = setting(
         "", help="a file whose first line is the account's password"
     )
-    broker_ca_file: str = setting("", help="certificates that sign the broker's; else the system's")
+    broker_ca_file: str = setting(
+        "",
+        help="PEM file: the certificates that sign the broker's; empty: the system's certificates",
+    )
     broker_certificate_file: str = setting("", help="PEM file: a client certificate for the broker")
     broker_key_file: str = setting("", help="PEM file: the client certificate's key")
     seal_interval_s: float = setting(
         1.0, unit="seconds", minimum=0.05, maximum=3600, help="how often a batch is sealed and sent"
     )
     alive_interval_s: float = setting(
-        60.0, unit="seconds", minimum=1, maximum=3600, help="an empty batch when nothing was heard"
+        60.0,
+        unit="seconds",
+        minimum=1,
+        maximum=3600,
+        help="send an empty batch after this long without an event",
     )
     confirm_timeout_s: float = setting(
         30.0, unit="seconds", minimum=1, maximum=600, help="wait for the broker's confirm"
     )
     heartbeat_s: int = setting(
-        30, unit="seconds", minimum=5, maximum=600, help="AMQP heartbeat asked for"
+        30, unit="seconds", minimum=5, maximum=600, help="AMQP heartbeat to request"
     )
     backoff_max_s: float = setting(
         60.0, unit="seconds", minimum=1, maximum=3600, help="longest wait between two attempts"
@@ -230,18 +273,24 @@ class SensorSettings:
         unit="seconds",
         minimum=0,
         maximum=86_400,
-        help="after a step of the host's clock by more than a minute: events are kept without a "
-        "date, and nothing is sealed, until the clock has gone on evenly for so long",
+        help="after a step of the host's clock by more than a minute, keep events without a date "
+        "and seal nothing until the clock has run steadily for this long",
     )
     metrics_listen: str = setting(
         "",
         help='Prometheus endpoint, such as "127.0.0.1:9125" (worker N: port + N - 1); empty: off',
     )
     state_interval_s: float = setting(
-        10.0, unit="seconds", minimum=1, maximum=600, help="how often the counters go to the spool"
+        10.0,
+        unit="seconds",
+        minimum=1,
+        maximum=600,
+        help="how often the counters are written to the spool",
     )
-    log_level: str = setting("info", choices=LEVELS, help="least level that is logged")
-    log_format: str = setting("text", choices=FORMATS, help="a line of text, or of JSON, an event")
+    log_level: str = setting("info", choices=LEVELS, help="lowest level that is logged")
+    log_format: str = setting(
+        "text", choices=FORMATS, help="log each event as a line of text or of JSON"
+    )
 
     def secret(self) -> str:
         """The account's password, or nothing where the address carries it.

@@ -379,5 +379,5 @@ def test_demo_shows_both_feeds_and_checks_itself(tmp_path: Path) -> None:
     command = child.command(["demo", "--dir", str(tmp_path / "mine")])
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 3
-    assert "is no earlier demo's" in ended.stderr
+    assert "is not from an earlier demo" in ended.stderr
     assert (tmp_path / "mine" / "precious").exists()

@@ -84,4 +84,4 @@ def test_the_policy_is_a_header_too(url: str) -> None:
 def test_a_folder_without_feeds_is_refused(tmp_path: Path) -> None:
     result = subprocess.run([*PROGRAM, str(tmp_path)], capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert "holds no published feeds" in result.stderr
+    assert "has no published feeds" in result.stderr

@@ -209,7 +209,7 @@ def test_rib_of_which_nothing_can_be_read_says_how_many_records_and_why(tmp_path
             "8 records could not be read (7 of subtype 8 (RIB_IPV4_UNICAST_ADDPATH), which pyasn "
             "does not read, 1 without an AS path that gives an origin; the first is record 2)"
         ) in caught.value.message
-    assert "holds no usable prefix: 0 records were read" in caught.value.message
+    assert "has no usable prefix: 0 records were read" in caught.value.message
 
 
 def test_ribs_of_ripe_ris_are_found_in_a_folder(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_ribs_of_ripe_ris_are_found_in_a_folder(tmp_path: Path) -> None:
         ("too-long", "damaged"),
         ("html", "HTML"),
         ("redirect-loop", "loop"),
-        ("redirect-away", "only https"),
+        ("redirect-away", "is not https"),
         ("redirect-file", "redirects"),
         ("error", "503"),
         ("stall", "stalled"),
@@ -272,7 +272,7 @@ def test_a_broken_fetch_is_taken_up_where_it_ended(
     config: AggregatorSettings, archive: Archive
 ) -> None:
     archive.mode = "half"
-    with pytest.raises(OriginError, match="taken up next time"):
+    with pytest.raises(OriginError, match="the next fetch continues there"):
         again(config)
     archive.mode = "well"
     archive.sent.clear()
@@ -617,7 +617,7 @@ def test_an_archive_that_stands_still_is_said_once_the_table_is_old(
     again(in_use)
     with pytest.raises(OriginError, match="nothing newer"):
         refresh(in_use, now=NOW + timedelta(days=20))
-    assert "kept up" in failure(in_use)
+    assert "still updated" in failure(in_use)
 
 
 def test_pieces_of_other_ribs_do_not_pile_up(config: AggregatorSettings, archive: Archive) -> None:

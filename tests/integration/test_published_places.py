@@ -265,7 +265,7 @@ def run(*arguments: object) -> Result:
 
 def test_options_of_a_database_and_of_files_exclude_each_other(tmp_path: Path) -> None:
     done = run("filter", "--from", tmp_path, "--dsn", "host=x")
-    assert (done.exit_code, "leave --config, --dsn and --dir out" in done.stderr) == (2, True)
+    assert (done.exit_code, "remove --config, --dsn and --dir" in done.stderr) == (2, True)
     assert "give --from too" in run("filter", "--key", "RW").stderr
 
 

@@ -314,7 +314,7 @@ def test_broker_that_blocks_publishers_gets_the_batch_when_it_blocks_no_more(
                 greet(sensor, f"127.0.8.{1 + number}")
                 time.sleep(0.5)
             wait_until(
-                lambda: "the broker blocks all who publish" in sensor.log.read_text(),
+                lambda: "the broker blocks all publishers" in sensor.log.read_text(),
                 limit_s=10,
                 what="the sensor says why nothing goes out",
             )

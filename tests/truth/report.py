@@ -13,19 +13,19 @@ from smtpfeeds_aggregator.meaning.classes import Class
 from .kinds import Kind
 
 _Z = 1.96
-_PAGE = """# How right the classes are
+_PAGE = """# How accurate the classes are
 
 `make truth` wrote this page on {day:%Y-%m-%d}. {clients} clients of {kinds} kinds talked to five
-real sensors; each client had an address of its own. Every address was judged as a publication
-judges it. A share stands with its 95 % interval (Wilson).
+real sensors; each client had an address of its own. Every address got its class by the rules of a
+publication. Each share has its 95 % interval (Wilson).
 
-What this cannot tell:
+Limits of these figures:
 
-* The kinds are those that we thought of. In the wild there are others, in other numbers.
+* The kinds are those that we thought of. On the Internet there are others, in other numbers.
 * Engines are simulated from published transcripts: a real one changes from month to month.
 * Clients of one kind differ little, so the true intervals are wider than those printed.
-* All visits take place within minutes: nothing here tests how bits age.
-* A bot that sends what Postfix sends, once, to one sensor, cannot be told from Postfix.
+* All visits take place within minutes: these runs do not test how bits age.
+* A bot that sends what Postfix sends, once, to one sensor, is indistinguishable from Postfix.
 
 ## Aims
 
@@ -33,20 +33,20 @@ What this cannot tell:
 
 ## First set
 
-Transcripts of these kinds were at hand while the rules were chosen.
+We had transcripts of these kinds when we chose the rules.
 
 {first}
 
 ## Held-out set
 
-These kinds were added later. No rule was changed after they were run.
+We added these kinds later, and changed no rule after their run.
 
 {held_out}
 
 ## Precision
 
-How many entries called `mail-server` are mail servers depends on the mixture of sources, which
-nobody knows. With the shares above, and engines in the proportion of the tables:
+The share of mail servers among `mail-server` entries depends on the mixture of sources, which is
+unknown. With the shares above, and engines in the proportions of the tables:
 
 {mixture}
 """
@@ -105,9 +105,9 @@ def _aims(results: Sequence[Result]) -> list[str]:
     servers = _of(results, "mail server", Class.MAIL_SERVER)
     engines = _of(results, "engine", Class.MAIL_SERVER)
     return [
-        f"* Hostile clients and engines that are called `survey`: {_share(surveys, clients)}.",
-        f"* Mail servers that are called `mail-server`: {servers}.",
-        f"* Engines that are called `mail-server`: {engines}.",
+        f"* Hostile clients and engines with the class `survey`: {_share(surveys, clients)}.",
+        f"* Mail servers with the class `mail-server`: {servers}.",
+        f"* Engines with the class `mail-server`: {engines}.",
     ]
 
 

@@ -21,13 +21,13 @@ def aggregator() -> None:
     """Run the central aggregator."""
 
 
-@aggregator.command(short_help="Take batches in, and publish the feeds.")
+@aggregator.command(short_help="Ingest batches, and publish the feeds.")
 @CONFIG
 def run(config: Path | None) -> None:
-    """Take batches in and, where feeds_dir is set, publish the feeds.
+    """Ingest batches and, if feeds_dir is set, publish the feeds.
 
-    Logs one line `ready` when batches can come in, and waits for a database or
-    broker that is away. SIGTERM and SIGINT finish what is in hand.
+    It logs `ready` when it can ingest batches, and waits for a database or broker that is away. On
+    SIGTERM and SIGINT it finishes the present batches and ends.
 
     \b
     Example:
@@ -41,9 +41,9 @@ def run(config: Path | None) -> None:
 @aggregator.command()
 @CONFIG
 def migrate(config: Path | None) -> None:
-    """Bring the database's schema up to this program's.
+    """Update the database's schema for this program.
 
-    Safe while aggregators run, those of the version before too, and twice at once.
+    It is safe while aggregators run, also those of the previous version, and twice at once.
 
     \b
     Example:
@@ -64,7 +64,7 @@ def migrate(config: Path | None) -> None:
 @CONFIG
 @as_option
 def check_config(config: Path | None, as_user: str) -> None:
-    """Read the settings as `run` would, and try their folders and files; connects to nothing.
+    """Read the settings like `run`, and check their folders and files; connect to nothing.
 
     \b
     Example:

@@ -30,10 +30,10 @@ _COLUMNS: Final = (
 @format_options(_COLUMNS)
 @database_options
 def clock(settings: "AggregatorSettings", form: Form) -> None:
-    """Show the database's clock, what is noted of it, and why aggregators doubt it.
+    """Show the database's clock, its stored time, and why it is in doubt.
 
-    in_doubt is empty where all is well; else step, earlier or sensors. noted is the newest
-    time at which the clock had been beyond doubt for an hour.
+    in_doubt is empty if the clock is not in doubt; else it is step, earlier or sensors. noted is
+    the newest time at which the clock had not been in doubt for an hour.
 
     \b
     Examples:
@@ -60,15 +60,15 @@ def clock(settings: "AggregatorSettings", form: Form) -> None:
         note("The clock is not in doubt.")
 
 
-@click.command("accept-clock", short_help="Believe the database's clock as it is now.")
+@click.command("accept-clock", short_help="Accept the database's clock as it is now.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @database_options
 def accept_clock(settings: "AggregatorSettings", *, yes: bool) -> None:
-    """Have all aggregators believe the database's clock as it is now.
+    """Make all aggregators accept the database's clock as it is now.
 
-    For a clock that is right and in doubt all the same: it was wrong before, or the sensors'
-    clocks are. Batches are counted again within seconds. What is older than the retention by
-    this clock is then deleted, after the hour that follows each doubt.
+    Use it when the clock is right and still in doubt: it was wrong before, or the sensors' clocks
+    are wrong. Aggregators continue to count batches within seconds. An hour after the doubt they
+    delete rows that are older than the retention by this clock.
 
     \b
     Example:

@@ -30,15 +30,15 @@ LIMIT = click.option(
     type=click.IntRange(1, 100_000),
     default=1_000,
     show_default=True,
-    help="Look at the oldest so many messages.",
+    help="Look at this many of the oldest messages.",
 )
 ALL = click.option("--all", "every", is_flag=True, help="All of them.")
 IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
 
 
-@click.group("dead-letters", short_help="See, put back and drop what was refused.")
+@click.group("dead-letters", short_help="Show, requeue and drop refused messages.")
 def dead_letters() -> None:
-    """What was refused: messages that are no batch, and rows of batches."""
+    """Refused messages: those that are not a batch, and rows of batches."""
 
 
 def _queue(config: Path | None) -> "DeadLetters":
@@ -63,7 +63,7 @@ def _queue(config: Path | None) -> "DeadLetters":
 @LIMIT
 @format_options(_COLUMNS)
 def list_(config: Path | None, limit: int, form: Form) -> None:
-    """List what was refused: ID, time, account, kind, octets, reason. Exit code 1: none.
+    """List refused messages: ID, time, account, kind, octets, reason. Exit code 1: none.
 
     \b
     Examples:
@@ -90,7 +90,7 @@ def _record(letter: "DeadLetter") -> Record:
 @LIMIT
 @click.argument("letter_id", metavar="ID")
 def show(config: Path | None, limit: int, letter_id: str) -> None:
-    """The body of one message, as it came; on a terminal without control characters.
+    """Write the body of one message, unchanged; on a terminal without control characters.
 
     \b
     Example:
@@ -107,13 +107,13 @@ def show(config: Path | None, limit: int, letter_id: str) -> None:
     _none_of([letter_id])
 
 
-@dead_letters.command(short_help="Put messages back among the batches.")
+@dead_letters.command(short_help="Put messages back into the queue of batches.")
 @CONFIG
 @LIMIT
 @ALL
 @IDS
 def requeue(config: Path | None, limit: int, ids: tuple[str, ...], *, every: bool) -> None:
-    """Put messages back among the batches, under the account that had sent them.
+    """Put messages back into the queue of batches, under the account that sent them.
 
     \b
     Example:
@@ -123,7 +123,9 @@ def requeue(config: Path | None, limit: int, ids: tuple[str, ...], *, every: boo
     done, rows = _queue(config).requeue(None if every else ids, limit)
     click.echo(f"put back: {len(done)}")
     if rows:
-        click.echo(f"not put back: {rows} of refused rows, which are no batch", err=True)
+        click.echo(
+            f"not put back: {rows} messages of refused rows, which are not batches", err=True
+        )
     if not done and not every:
         _none_of(ids)
 

@@ -38,7 +38,7 @@ _COLUMNS: Final = (
 
 @click.group()
 def exclude() -> None:
-    """Keep prefixes out of what is published. Their events are counted and kept all the same."""
+    """Keep prefixes out of the published files. Their events are still counted and stored."""
 
 
 @exclude.command("add", short_help="Keep a prefix or an address out of the feeds.")
@@ -68,11 +68,11 @@ def add(settings: "AggregatorSettings", prefix: str, reason: str, until: str | N
     )
 
 
-@exclude.command("list", short_help="List what is excluded.")
+@exclude.command("list", short_help="List exclusions.")
 @format_options(_COLUMNS)
 @database_options
 def list_(settings: "AggregatorSettings", form: Form) -> None:
-    """List what is excluded, also what has ended. Times are UTC.
+    """List exclusions, also those that have ended. Times are UTC.
 
     \b
     Examples:
@@ -90,7 +90,7 @@ def list_(settings: "AggregatorSettings", form: Form) -> None:
 @click.argument("prefix", metavar="PREFIX|ADDRESS")
 @database_options
 def remove(settings: "AggregatorSettings", prefix: str) -> None:
-    """Publish a prefix again from the next publication on. It must be spelled as it is listed.
+    """Publish a prefix again from the next publication on. Spell it as `list` shows it.
 
     \b
     Example:
@@ -107,17 +107,17 @@ def remove(settings: "AggregatorSettings", prefix: str) -> None:
     click.echo(f"{network} is published again with the next publication")
 
 
-@click.command(short_help="Delete what is stored of an address or a prefix.")
+@click.command(short_help="Delete what is stored about an address or a prefix.")
 @click.argument("prefix", metavar="ADDRESS|PREFIX")
 @click.option("--why", "reason", default="forgotten on request", show_default=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @database_options
 def forget(settings: "AggregatorSettings", prefix: str, reason: str, *, yes: bool) -> None:
-    """Delete what is stored of an address or a prefix, and do not publish it.
+    """Delete what is stored about an address or a prefix, and do not publish it.
 
-    It stays excluded for as long as a sensor's spool or a replay could bring its events back:
-    the retention and eight days. Counts by hour stay: they hold no address. Published files change
-    with the next publication, at once with `smtpfeeds publish now`.
+    It stays excluded for as long as a sensor's spool or a replay can send its events again: the
+    retention and eight days. Counts by hour stay, because they contain no address. Published files
+    change with the next publication, at once with `smtpfeeds publish now`.
 
     \b
     Examples:

@@ -81,11 +81,11 @@ def lists() -> None:
     """Lists of known scanners and large mailers."""
 
 
-@lists.command(short_help="Show the lists in use, their ages and what was refused.")
+@lists.command(short_help="Show the lists in use, their ages and refusals.")
 @format_options(_STATUS)
 @_with_settings
 def status(settings: "AggregatorSettings", form: Form) -> None:
-    """Show each list: whose it is, its date, its entries, and why newer ones were refused.
+    """Show each list: its owner, date, entries, and why newer versions were refused.
 
     An entry of a single address counts for 60 days from the list's date, a range for a year.
 
@@ -117,18 +117,18 @@ def status(settings: "AggregatorSettings", form: Form) -> None:
     if form.is_table:
         for line in _state_lines(state):
             click.echo(line)
-    write_records(records, form, "there is no list")
+    write_records(records, form, "there are no lists")
 
 
-@lists.command(short_help="Say which lists hold addresses.")
+@lists.command(short_help="Show which lists contain addresses.")
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS…|-")
 @format_options(_LOOKUP)
 @_with_settings
 def lookup(settings: "AggregatorSettings", addresses: tuple[str, ...], form: Form) -> None:
-    """Say which lists hold ADDRESSes; `-` reads them from the standard input, one a line.
+    """Show which lists contain ADDRESSes; `-` reads them from standard input, one per line.
 
     The longest prefix comes first, then the newest. Exit codes: 0 if any address is listed, 1 if
-    none is, 2 if what was given is no address at all, 3 if the lists cannot be used.
+    none is, 2 if the input contains no address, 3 if the lists cannot be used.
 
     \b
     Examples:
@@ -144,18 +144,18 @@ def lookup(settings: "AggregatorSettings", addresses: tuple[str, ...], form: For
     write_records(rows, form, "no list holds it")
 
 
-@lists.command(short_help="Read all lists again, and put them in use.")
-@click.option("--force", is_flag=True, help="Also use lists that grew much or became empty.")
-@click.option("--offline", is_flag=True, help="Fetch nothing: only files and the package.")
+@lists.command(short_help="Read all lists again, and put them into use.")
+@click.option("--force", is_flag=True, help="Also use lists that grew a lot or became empty.")
+@click.option("--offline", is_flag=True, help="Fetch nothing: read only files and the package.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @_PLAIN
 @_with_settings
 def refresh(
     settings: "AggregatorSettings", *, force: bool, offline: bool, quiet: bool, form: str
 ) -> None:
-    """Fetch the lists that the settings name, check them, and put them in use.
+    """Fetch the lists in the settings, check them, and put them into use.
 
-    A list that is refused stays as it was; it is named, with the reason.
+    When a list is refused, its previous version stays in use, and the output shows the reason.
 
     \b
     Examples:
@@ -183,11 +183,11 @@ def refresh(
     )
 
 
-@lists.command(short_help="Put the lists before the current ones in use again.")
+@lists.command(short_help="Put the previous lists into use again.")
 @_PLAIN
 @_with_settings
 def rollback(settings: "AggregatorSettings", *, form: str) -> None:
-    """Put the generation before in use again; the one left is taken again only with --force.
+    """Put the previous generation into use again; only --force returns to the one that you left.
 
     \b
     Example:

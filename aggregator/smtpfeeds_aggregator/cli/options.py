@@ -70,7 +70,7 @@ def config_of(config: Path | None, folder: Path | None, dsn: str | None = None) 
     if folder is not None:
         if config is not None or dsn is not None:
             raise SettingsError(
-                "--dir says which settings and database already; leave --config and --dsn out"
+                "--dir already selects settings and database; remove --config and --dsn"
             )
         return single_host_settings(folder)
     if config is not None or dsn is not None or os.environ.get(_DSN_VARIABLE):
@@ -133,7 +133,7 @@ def refuse_database(config: Path | None, dsn: str | None, folder: Path | None) -
     """
     if (config, dsn, folder) != (None, None, None):
         raise SettingsError(
-            "--from reads published files and no database; leave --config, --dsn and --dir out"
+            "--from reads published files and no database; remove --config, --dsn and --dir"
         )
 
 

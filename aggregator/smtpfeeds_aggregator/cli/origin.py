@@ -73,18 +73,18 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def origin() -> None:
-    """Origin tables: which AS announces an address, and what it is called."""
+    """Origin tables: which AS announces an address, and the AS's name."""
 
 
-@origin.command(short_help="Say who announces addresses.")
+@origin.command(short_help="Show which AS announces addresses.")
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS…|-")
 @format_options(_COLUMNS)
 @_with_settings
 def lookup(settings: AggregatorSettings, *, addresses: tuple[str, ...], form: Form) -> None:
-    """Say who announces ADDRESSes; `-` reads them from the standard input, one a line.
+    """Show which AS announces ADDRESSes; `-` reads them from standard input, one per line.
 
-    Exit codes: 0 if any address has an origin, 1 if none has, 2 if what was given is no address at
-    all, 3 if the table cannot be used.
+    Exit codes: 0 if any address has an origin, 1 if none has, 2 if the input contains no address, 3
+    if the table cannot be used.
 
     \b
     Examples:
@@ -104,7 +104,7 @@ def lookup(settings: AggregatorSettings, *, addresses: tuple[str, ...], form: Fo
         nothing_found(_NO_ORIGIN)
 
 
-@origin.command(short_help="Show the table in use, and how refreshes went.")
+@origin.command(short_help="Show the table in use and the last refreshes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_with_settings
 def status(settings: AggregatorSettings, *, as_json: bool) -> None:
@@ -127,16 +127,16 @@ def status(settings: AggregatorSettings, *, as_json: bool) -> None:
 
 
 @origin.command()
-@click.option("--force", is_flag=True, help="Put the new table in use whatever the checks say.")
+@click.option(
+    "--force", is_flag=True, help="Put the new table into use even if it fails the checks."
+)
 @click.option(
     "--from",
     "source",
     type=click.Path(path_type=Path),
-    help="A RIB, a pyasn table, or a directory of them; nothing is fetched.",
+    help="A RIB, a pyasn table, or a directory of them; fetch nothing.",
 )
-@click.option(
-    "--names", type=click.Path(path_type=Path), help="With --from: the AS names to go with it."
-)
+@click.option("--names", type=click.Path(path_type=Path), help="With --from: the AS names for it.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @_with_settings
 def refresh(
@@ -147,7 +147,7 @@ def refresh(
     names: Path | None,
     quiet: bool,
 ) -> None:
-    """Fetch the newest RIB, convert and check it, and put it in use.
+    """Fetch the newest RIB, convert and check it, and put it into use.
 
     \b
     Examples:
@@ -179,7 +179,7 @@ def refresh(
 @origin.command()
 @_with_settings
 def rollback(settings: AggregatorSettings) -> None:
-    """Put the table before the current one in use again.
+    """Put the previous table into use again.
 
     \b
     Example:

@@ -34,22 +34,23 @@ _PLAIN: Final = click.option(
 
 @click.group()
 def publish() -> None:
-    """Publish the feeds now, see how publishing goes, make a key that signs them."""
+    """Publish the feeds now, show the last publications, create a signing key."""
 
 
 @publish.command(short_help="Publish the feeds now.")
-@click.option("--force", is_flag=True, help="Also publish numbers that are not believed.")
+@click.option(
+    "--force", is_flag=True, help="Publish numbers that are too far from the previous edition."
+)
 @click.option(
     "--wait", "wait_s", default=600.0, show_default=True, help="Seconds to wait for another run."
 )
 @_PLAIN
 @database_options
 def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str) -> None:
-    """Publish the feeds now, beside the moments at which aggregators do.
+    """Publish the feeds now, in addition to the aggregators' schedule.
 
-    It takes the settings of the aggregator, and waits while an aggregator publishes. Numbers too
-    far from the edition before are not published (exit code 3): look at what happened, then use
-    --force.
+    It uses the aggregator's settings, and waits while an aggregator publishes. It does not publish
+    numbers too far from the previous edition (exit code 3): find the cause, then use --force.
 
     \b
     Examples:
@@ -137,14 +138,14 @@ def status(settings: "AggregatorSettings", form: str) -> None:
         raise click.exceptions.Exit(1)
 
 
-@publish.command(short_help="Make a key that signs the feeds.")
+@publish.command(short_help="Create a key that signs the feeds.")
 @click.argument("secret", type=click.Path(path_type=Path, dir_okay=False), metavar="SECRET-FILE")
 @click.argument("public", type=click.Path(path_type=Path, dir_okay=False), metavar="PUBLIC-FILE")
 def keygen(secret: Path, public: Path) -> None:
-    """Make a key pair of minisign: a secret key that signs, and a public one for readers.
+    """Create a minisign key pair: a secret key that signs, and a public key for readers.
 
-    The secret key has no password, and only its owner may read it (mode 0600). A file that is there
-    is never overwritten. Example:
+    The secret key has no password, and only its owner may read it (mode 0600). The command never
+    overwrites a file. Example:
 
     \b
       smtpfeeds publish keygen /etc/smtpfeeds/feeds.key feeds.pub

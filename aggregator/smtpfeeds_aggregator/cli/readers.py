@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 _MODE: Final = 0o640
 
 
-@click.group("reader", short_help="Let a role of the database read, for analysts.")
+@click.group("reader", short_help="Give a database role read access, for analysts.")
 def reader() -> None:
-    """Let a role of the database read what is stored, and write nothing: for analysts."""
+    """Give a database role read access and no write access, for analysts."""
 
 
-@reader.command("add", short_help="Let a role read.")
+@reader.command("add", short_help="Give a role read access.")
 @click.argument("role")
 @click.option(
     "--write-settings",
@@ -37,10 +37,10 @@ def reader() -> None:
 def add(
     settings: "AggregatorSettings", role: str, file: Path | None, reader_dsn: str | None
 ) -> None:
-    """Let ROLE read all tables, those of later versions too.
+    """Give ROLE read access to all tables, also those of later versions.
 
-    The role is made by PostgreSQL's administrator. Where nothing says which settings, `query`,
-    `filter` and `feed` look at /etc/smtpfeeds/aggregator.toml, then at query.toml.
+    PostgreSQL's administrator creates the role. Without options or variables, `query`, `filter` and
+    `feed` read /etc/smtpfeeds/aggregator.toml, else query.toml.
 
     \b
     Examples:
@@ -60,11 +60,11 @@ def add(
         click.echo(f"wrote {file}: let the analysts' group read it")
 
 
-@reader.command("remove", short_help="Let a role read no longer.")
+@reader.command("remove", short_help="Revoke a role's read access.")
 @click.argument("role")
 @database_options
 def remove(settings: "AggregatorSettings", role: str) -> None:
-    """Let ROLE read no longer.
+    """Revoke the read access of ROLE.
 
     \b
     Example:

@@ -73,13 +73,12 @@ _REFUSALS: Final = (
 @database_options
 @click.pass_context
 def sensors(ctx: click.Context, settings: "AggregatorSettings", form: Form) -> None:
-    """List the sensors; show what was refused; rotate or purge one.
+    """List the sensors and their refused messages; rotate or purge a sensor.
 
-    Alive: a batch came in the last three minutes. Skew: the sensor's clock less the centre's at
-    the last batch, in seconds; delivery makes it a little less. Past bucket: events of addresses
-    that nobody reported before, more than are stored of a sensor. Flood: what an account sends too
-    much of now, in messages a second. Accounts of which everything was refused are listed too.
-    Times are UTC.
+    Alive: a batch came in the last three minutes. Skew: the sensor's clock minus the centre's at
+    the last batch, in seconds; delivery lowers it a little. Past bucket: events of new addresses
+    past the number that is stored for a sensor. Flood: what an account sends too much of now, in
+    messages per second. The list includes accounts whose messages were all refused. Times are UTC.
     """
     if ctx.invoked_subcommand is None:
         _list_sensors(settings, form)
@@ -123,11 +122,11 @@ def sensors_epochs(settings: "AggregatorSettings", name: str, form: Form) -> Non
 @click.argument("name")
 @database_options
 def sensors_rotate(settings: "AggregatorSettings", name: str) -> None:
-    """Begin a new epoch of a sensor's account, so that the one before can be purged exactly.
+    """Begin a new epoch of a sensor's account, so that you can purge the previous one exactly.
 
-    Use it between taking the account's old password away at the broker and giving it a new one,
-    when the queue is empty: what is heard until now belongs to the epoch that ends, what is heard
-    from now on to the one that begins. Ingest waits for a moment.
+    Use it after you remove the account's old password at the broker and before you set a new one,
+    when the queue is empty: everything received until now belongs to the old epoch, everything
+    later to the new one. Ingest waits briefly.
 
     \b
     Example:
@@ -145,32 +144,34 @@ def sensors_rotate(settings: "AggregatorSettings", name: str) -> None:
     click.echo(f"{name}: epoch {epoch} begins; what was heard before is in epoch {epoch - 1}")
 
 
-@sensors.command("purge", short_help="Take out what a sensor reported.")
+@sensors.command("purge", short_help="Delete what a sensor reported.")
 @click.argument("name")
 @click.option(
     "--epoch",
     type=click.IntRange(min=1),
-    help="All that was heard in this epoch of the account; it must be over.",
+    help="Everything reported in this epoch of the account; the epoch must be over.",
 )
 @click.option(
     "--since",
-    help="What the centre heard at this time or later: 2026-11-23T11:00Z, or 7d, 12h.",
+    help="Everything that the centre received at this time or later: 2026-11-23T11:00Z, or 7d, "
+    "12h.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @database_options
 def sensors_purge(
     settings: "AggregatorSettings", name: str, epoch: int | None, since: str | None, *, yes: bool
 ) -> None:
-    """Take out what a sensor reported in an epoch or since a time; rebuild the feeds without it.
+    """Delete what a sensor reported in an epoch or since a time; rebuild the feeds without it.
 
-    An epoch goes exactly: afterwards the database is as if its batches had never come, and
-    `smtpfeeds sensor replay` on the sensor brings its last day back under the new password.
+    A purge of an epoch is exact: afterwards the database is as if the epoch's batches had never
+    arrived, and `smtpfeeds sensor replay` on the sensor delivers its last day again with the new
+    password.
 
-    With --since, what was first heard since then goes. What was heard before and after stays as
-    seen once, when the centre first heard of it: later hits cannot be told apart. What the spool
-    or the broker still holds arrives afterwards: stop the sensor first.
+    With --since, rows first reported since then are deleted. A row reported before and after stays
+    as one event, at the time of its first report, because later hits cannot be separated. Batches
+    still in the spool or at the broker arrive later: stop the sensor first.
 
-    Other sensors' part is untouched.
+    Rows of other sensors do not change.
 
     \b
     Examples:
@@ -238,7 +239,7 @@ def _end_unknown(name: str) -> NoReturn:
     raise click.exceptions.Exit(1)
 
 
-@sensors.command("refusals", epilog=EXIT_CODES, short_help="Count what was refused.")
+@sensors.command("refusals", epilog=EXIT_CODES, short_help="Count refused messages.")
 @click.argument("name", required=False)
 @click.option("--since", help="Refused at this time or later: 2026-11-23T11:00Z, or 7d, 12h.")
 @click.option(
@@ -253,10 +254,10 @@ def _end_unknown(name: str) -> NoReturn:
 def sensors_refusals(
     settings: "AggregatorSettings", name: str | None, since: str | None, limit: int, form: Form
 ) -> None:
-    """Count the messages that were refused, by account, hour and reason; of one account or all.
+    """Count refused messages by account, hour and reason, for one account or all.
 
-    Kept: how many of them `smtpfeeds aggregator dead-letters` shows. Detail: what was wrong with
-    the last one. Times are UTC.
+    Kept: how many of them `smtpfeeds aggregator dead-letters` shows. Detail: the fault of the last
+    one. Times are UTC.
 
     \b
     Examples:

@@ -26,7 +26,7 @@ def serve(feeds: Path, listen: str) -> None:
     """
     if not (feeds / _MANIFEST).exists():
         raise SettingsError(
-            f"{feeds} holds no published feeds ({_MANIFEST} is missing): give the folder `feeds` "
+            f"{feeds} has no published feeds ({_MANIFEST} is missing): give the folder `feeds` "
             "in the aggregator's feeds_dir"
         )
     from smtpfeeds_common.host_port import parse_host_port

@@ -43,7 +43,8 @@ def check_url(url: str, *, allow_http: bool, http_setting: str) -> None:
     if parts.scheme == "http" and (allow_http or parts.hostname in _LOOPBACK):
         return
     raise DatasetError(
-        f"{url} is not fetched: only https:// is (set {http_setting} for a mirror without it)"
+        f"{url} is not fetched, because it is not https:// (set {http_setting} for a mirror "
+        f"without it)"
     )
 
 
@@ -170,7 +171,9 @@ def _save(
         out.flush()
         os.fsync(out.fileno())
     if total is not None and have != total:
-        raise DatasetError(f"{url} ended after {have} of {total} bytes: it is taken up next time")
+        raise DatasetError(
+            f"{url} ended after {have} of {total} bytes; the next fetch continues there"
+        )
     part.replace(target)
     _note_path(part).unlink(missing_ok=True)
     return {"unchanged": False, "etag": etag, "last_modified": modified, "bytes": have}
@@ -181,7 +184,7 @@ def _extent(response: Any, url: str, begun: dict[str, Any]) -> tuple[int, int | 
     if response.status == 206:
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         if not begun or not found or int(found[1]) != begun["have"]:
-            raise DatasetError(f"{url}: the server sends a part that was not asked for")
+            raise DatasetError(f"{url}: the server sent a part that was not requested")
         return begun["have"], None if found[3] == "*" else int(found[3])
     if response.status != 200:
         raise DatasetError(f"{url}: the server answers {response.status} {response.reason}")

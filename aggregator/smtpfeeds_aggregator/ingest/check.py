@@ -52,7 +52,7 @@ def check(delivery: Delivery) -> CheckedBatch:
         raise delivery.problem
     if delivery.account is None:
         raise WireError(
-            "no user_id: the broker does not vouch for who sent this", code="no_account"
+            "no user_id: the broker did not check the sending account", code="no_account"
         )
     batch, refused = decode(delivery.body)
     if batch.sensor != delivery.account:

@@ -27,17 +27,16 @@ CLASSES: Final[dict[Class, str]] = {
 REASONS: Final[dict[str, str]] = {
     **{str(flag.name).lower(): meaning for flag, meaning in MEANINGS.items()},
     "greet": "it greeted",
-    "listed": "a list of scanners holds it",
-    "listed-old": "a list of scanners held it; the entry is too old to decide",
-    "mailer": "a list of large mailers holds it: a hint, never enough",
+    "listed": "a list of scanners contains it",
+    "listed-old": "a list of scanners contains it; the entry is too old to decide",
+    "mailer": "a list of large mailers contains it: a hint, never enough alone",
     "one_sensor": "one sensor alone saw it",
     "many_sensors": "more than one sensor saw it",
     "many_hits": f"{GUESSES_HITS} connections or more",
-    "only_bounces": "its senders were null: bounces of mail that somebody else forged",
+    "only_bounces": "its senders were null: bounces of mail that someone else forged",
     "no_early_talk": "it waited for a delayed banner",
     "breadth_unknown": (
-        f"fewer than {BREADTH_SENSORS} sensors are alive, so that nobody can say whether it "
-        "is at one alone"
+        f"fewer than {BREADTH_SENSORS} sensors are alive, so it is unknown whether only one sees it"
     ),
 }
 

@@ -64,7 +64,7 @@ def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
     again = Trees(str(table)).load(read_parts(table, TableCounts()))
     wrong = next(disagreements(again, index, sample), None)
     if wrong:
-        raise OriginError(f"the index made from {table} disagrees with pyasn: {wrong}")
+        raise OriginError(f"the index compiled from {table} disagrees with pyasn: {wrong}")
     return facts
 
 

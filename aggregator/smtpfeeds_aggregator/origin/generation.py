@@ -73,4 +73,4 @@ def table_of(index: OriginIndex) -> OriginTable:
         )
         return OriginTable(index, facts["generation"], info)
     except (KeyError, TypeError, ValueError) as exc:
-        raise OriginError(f"an origin index lacks what it should say of its table: {exc}") from exc
+        raise OriginError(f"an origin index lacks facts about its table: {exc}") from exc

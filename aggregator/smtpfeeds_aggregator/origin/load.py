@@ -123,7 +123,7 @@ def load_files(
         )
         index = OriginIndex(out.fileno(), name=f"the index of {table}")
         if before != (signature(table), signature(names) if names else None):
-            raise OriginError(f"{table} changed while it was read: it is tried again")
+            raise OriginError(f"{table} changed while it was read; the next attempt reads it again")
     return table_of(index)
 
 
@@ -161,7 +161,7 @@ def _memory_file() -> BinaryIO:
             return os.fdopen(os.memfd_create("smtpfeeds-origin"), "r+b")
         return _temporary_file()
     except OSError as exc:
-        raise OriginError(f"no room for an origin index: {exc.strerror}") from exc
+        raise OriginError(f"no space for an origin index: {exc.strerror}") from exc
 
 
 def _temporary_file() -> BinaryIO:

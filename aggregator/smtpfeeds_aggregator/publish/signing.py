@@ -59,8 +59,8 @@ class Signer:
             key = minisign.SecretKey.from_bytes(path.read_bytes())
             if key.is_encrypted():
                 raise SettingsError(
-                    f"signing_key_file: {path} needs a password, and nobody is there to type it; "
-                    + _ADVICE
+                    f"signing_key_file: {path} needs a password, and the aggregator cannot ask "
+                    f"for it; " + _ADVICE
                 )
         except OSError as exc:
             raise SettingsError(f"signing_key_file: cannot read {path}: {exc.strerror}") from exc

@@ -89,7 +89,7 @@ def _one(address: ServiceAddress, settings: AggregatorSettings, purpose: str) ->
     except (ValueError, TypeError, OSError, SyntaxError):
         # Not pika's words: an option may hold a secret too, such as one of ssl_options.
         raise SettingsError(
-            f"broker: {address}: what follows its question mark are no options of pika's"
+            f"broker: {address}: the text after its question mark is not a list of pika's options"
         ) from None
     made.credentials = _credentials(address, settings)
     made.socket_timeout = _CONNECT_TIMEOUT_S

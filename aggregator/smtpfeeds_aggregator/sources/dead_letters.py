@@ -120,7 +120,7 @@ class DeadLetters:
         except ChannelClosedByBroker as exc:
             if exc.reply_code == 404:
                 raise BrokerError(
-                    f"there is no queue {REFUSED_QUEUE}; `smtpfeeds aggregator run` makes it"
+                    f"there is no queue {REFUSED_QUEUE}; `smtpfeeds aggregator run` creates it"
                 ) from exc
             raise BrokerUnavailable(f"the broker closed the channel: {exc.reply_text}") from exc
         except AMQPError as exc:

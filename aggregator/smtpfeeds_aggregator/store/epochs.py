@@ -68,7 +68,7 @@ class EpochStore:
                     raise
                 waiting()
         raise DatabaseUnavailable(
-            "another session keeps the table `spool` locked; pg_stat_activity shows it"
+            "another session keeps the table `spool` locked; find it in pg_stat_activity"
         )
 
     def _rotate(self, sensor: str) -> int:

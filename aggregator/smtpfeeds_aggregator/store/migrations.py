@@ -170,8 +170,8 @@ def _apply(connection: Connection, step: Migration, pause: Callable[[float], obj
         else:
             return
     raise DatabaseUnavailable(
-        f"step {step.label} is not applied, nothing of it is in the database: another session "
-        "keeps a table locked; pg_stat_activity shows it; end it and run "
+        f"step {step.label} is not applied, and nothing of it is in the database: another session "
+        f"keeps a table locked; find it in pg_stat_activity, end it and run "
         "`smtpfeeds aggregator migrate` again"
     )
 

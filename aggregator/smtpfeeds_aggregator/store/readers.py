@@ -35,7 +35,7 @@ def _run(connection: Connection, query: str, role: str) -> None:
             raise SettingsError(f"{role} owns the tables of {database}; name a role for readers")
         if not exists:
             raise SettingsError(
-                f"PostgreSQL has no role {role!r}: let its administrator make it, as with "
+                f"PostgreSQL has no role {role!r}: its administrator can create it with "
                 f"`createuser {role}`"
             )
         for (statement,) in connection.execute(sql[query], {"role": role}).fetchall():

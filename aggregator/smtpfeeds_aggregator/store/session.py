@@ -99,7 +99,8 @@ def begin_session(
     if seen.schema is None:
         raise DatabaseUnsuitable(
             "the database has no schema for smtpfeeds' tables: none of this account's search_path "
-            f"({seen.search_path or 'empty'}) exists; set it, as with ALTER ROLE smtpfeeds SET "
+            f"({seen.search_path or 'empty'}) exists; set it, for example with ALTER ROLE "
+            f"smtpfeeds SET "
             "search_path = public"
         )
     wanted = {

@@ -117,7 +117,9 @@ def check_access(path: Path) -> None:
         raise SpoolUnwritable(f"spool {path} cannot be written: its file system is read-only")
     for each, rights in ((path, os.R_OK | os.W_OK), (path.parent, os.W_OK | os.X_OK)):
         if not os.access(each, rights):
-            raise SpoolError(f"spool {path} cannot be written: this user has no right to {each}")
+            raise SpoolError(
+                f"spool {path} cannot be written: this user has no write access to {each}"
+            )
 
 
 def take_lock(path: Path, refusal: str) -> Any:

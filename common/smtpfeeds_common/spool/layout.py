@@ -171,7 +171,7 @@ def get_json(db: Connection, key: str) -> dict[str, Any]:
     except (TypeError, ValueError) as exc:
         raise SpoolDamaged(f"the spool's note {key!r} is damaged: {exc}") from exc
     if not isinstance(noted, dict):
-        raise SpoolDamaged(f"the spool's note {key!r} is damaged: it is no object")
+        raise SpoolDamaged(f"the spool's note {key!r} is damaged: it is not an object")
     return noted
 
 

@@ -41,7 +41,7 @@ class Sealer:
         """
         self.path = path
         if not path.exists():
-            raise SpoolError(f"there is no spool {path}; the sensor makes it when it starts")
+            raise SpoolError(f"there is no spool {path}; the sensor creates it when it starts")
         self._lock = take_lock(
             path.with_suffix(".sealer-lock"),
             f"spool {path} is already being "

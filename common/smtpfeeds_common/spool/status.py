@@ -158,7 +158,7 @@ def find_spools(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX))
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise SpoolError(
-            f"there is no folder of spools {folder}; the sensor's `spool_dir` makes it"
+            f"there is no folder of spools {folder}; the sensor creates it at its `spool_dir`"
         ) from exc
     except OSError as exc:
-        raise SpoolError(f"cannot look into the folder of spools {folder}: {exc.strerror}") from exc
+        raise SpoolError(f"cannot read the folder of spools {folder}: {exc.strerror}") from exc

@@ -134,7 +134,7 @@ def _check_room(db: Connection, source: Path, target: Path) -> None:
     bound = noted_bounds(db).max_bytes
     if used + source.stat().st_size > bound * 9 // 10:
         raise SpoolError(
-            f"there is no room for {source.name} in {target}, which may have {bound >> 20} MB: "
+            f"there is no space for {source.name} in {target}, whose bound is {bound >> 20} MB: "
             "wait until more is delivered, or raise spool_max_mb"
         )
 

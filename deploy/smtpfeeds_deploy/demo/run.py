@@ -87,7 +87,7 @@ def _prepare(folder: Path) -> None:
         if folder.exists() and any(folder.iterdir()):
             if not (folder / _MARKER).exists():
                 raise SingleHostError(
-                    f"{folder} is not empty and is no earlier demo's: give the demo another --dir"
+                    f"{folder} is not empty and is not from an earlier demo: give another --dir"
                 )
             earlier = Home(folder)
             earlier.take()
@@ -102,7 +102,7 @@ def _prepare(folder: Path) -> None:
     except OSError as exc:
         raise SingleHostError(
             f"cannot make an empty folder {folder}: {exc.strerror}: {exc.filename}; "
-            "give the demo another --dir, or remove what is there as the user who made it"
+            "give another --dir, or delete the folder as the user who created it"
         ) from exc
 
 
@@ -121,7 +121,7 @@ def _running(home: Home) -> Iterator[None]:
     try:
         assert process.stdout is not None
         if not process.stdout.readline().startswith("ready"):
-            raise SingleHostError("`smtpfeeds up` did not start; it says why above")
+            raise SingleHostError("`smtpfeeds up` did not start; its message above says why")
         yield
     finally:
         process.terminate()

@@ -67,7 +67,7 @@ def read_feed(folder: Path, feed: str) -> dict[str, Rows]:
 def _check_compressed(path: Path) -> None:
     with gzip.open(f"{path}.gz") as stream:
         if stream.read() != path.read_bytes():
-            raise NotThatFormat(f"{path}.gz does not hold what {path.name} does")
+            raise NotThatFormat(f"{path}.gz differs from {path.name}")
 
 
 def read_text(path: Path) -> Rows:

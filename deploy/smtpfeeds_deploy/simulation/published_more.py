@@ -65,7 +65,7 @@ def read_misp(folder: Path, feed: str) -> Rows:
             continue
         for each in event["Attribute"]:
             if each["to_ids"] or each["type"] != "ip-src":
-                raise NotThatFormat(f"{folder}: {each['value']} is no observation")
+                raise NotThatFormat(f"{folder}: {each['value']} is not an observation")
             recorded = Recorded(_second(each["first_seen"]), _second(each["last_seen"]), None, None)
             before = rows.get((feed, each["value"]))
             if before is not None and before.recorded.last > recorded.last:
@@ -82,7 +82,7 @@ def _events(folder: Path) -> Iterator[dict[str, Any]]:
     for uuid, listed in json.loads((folder / "manifest.json").read_bytes()).items():
         event: dict[str, Any] = json.loads((folder / f"{uuid}.json").read_bytes())["Event"]
         if (event["uuid"], int(event["timestamp"])) != (uuid, listed["timestamp"]):
-            raise NotThatFormat(f"{folder}: the event {uuid} is not the one of its manifest")
+            raise NotThatFormat(f"{folder}: the event {uuid} differs from its manifest")
         yield event
 
 
@@ -129,7 +129,7 @@ def _changed(folder: Path, feed: str, rows: Rows) -> Iterator[str]:
     """What came or changed is in the feed, with that class; what left is not."""
     path = folder / f"{feed}-changes.ndjson"
     if gzip.decompress(Path(f"{path}.gz").read_bytes()) != path.read_bytes():
-        yield f"{path.name}.gz does not hold what {path.name} does"
+        yield f"{path.name}.gz differs from {path.name}"
     for line in path.read_bytes().splitlines():
         change = json.loads(line)
         row = rows.get((change["category"], change["ipaddr"]))

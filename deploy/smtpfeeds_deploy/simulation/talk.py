@@ -95,14 +95,14 @@ class Talk(asyncio.Protocol):
         while True:
             line = await self._line()
             if len(line) < 3 or not line[:3].isdigit():
-                raise ClientTrouble(f"answered {line[:80]!r}, which is no SMTP reply")
+                raise ClientTrouble(f"answered {line[:80]!r}, which is not an SMTP reply")
             if line[3:4] != b"-":
                 return int(line[:3])
 
     async def _line(self) -> bytes:
         while (end := self._unread.find(b"\n")) < 0:
             if self.closed:
-                raise ClientTrouble("closed by the sensor where a reply was due")
+                raise ClientTrouble("the sensor closed the connection in place of a reply")
             await self._wait("no reply")
         line = bytes(self._unread[:end])
         del self._unread[: end + 1]

@@ -108,8 +108,8 @@ class Home:
         # A run that was cut short in its first moment.
         if names - {"spool"}:
             raise SingleHostError(
-                f"{self.folder} is not empty and no earlier `smtpfeeds up` made it: "
-                "give another --dir, or an empty folder"
+                f"{self.folder} is not empty and was not created by `smtpfeeds up`: give another "
+                f"--dir, or an empty folder"
             )
 
     def leave(self) -> None:

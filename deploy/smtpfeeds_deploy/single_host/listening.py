@@ -20,4 +20,4 @@ def listening(spools: Path, sensor: str = SENSOR) -> list[HostPort]:
         addresses = json.loads(path.read_text(encoding="utf-8"))["addresses"]
         return [parse_host_port(text) for text in addresses]
     except (OSError, ValueError, LookupError, TypeError, SettingsError) as exc:
-        raise SingleHostError(f"the sensor has not written to {path} where it listens") from exc
+        raise SingleHostError(f"the sensor has not written its addresses to {path}") from exc

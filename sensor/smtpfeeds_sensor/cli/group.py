@@ -31,7 +31,7 @@ def own_spools_of(settings: SensorSettings) -> list[Path]:
     if not paths:
         raise SpoolError(
             f"there is no spool of {settings.name!r} in {settings.spool_dir}; "
-            "the sensor makes it when it starts"
+            "the sensor creates it when it starts"
         )
     return paths
 

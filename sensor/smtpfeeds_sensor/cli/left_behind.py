@@ -41,27 +41,27 @@ _NOTHING_KNOWN: Final[Record] = dict.fromkeys(column.name for column in _COLUMNS
 _name = click.argument("name", metavar="FILE")
 
 
-@sensor.group("left-behind", short_help="Show, deliver or drop what nobody delivers.")
+@sensor.group("left-behind", short_help="Show, deliver or drop undelivered batches and files.")
 def left_behind() -> None:
-    """Show, deliver, convert or drop what nobody delivers.
+    """Show, deliver, convert or drop undelivered batches and files.
 
-    Batches that are held in a spool, quarantined files, and spools of another name. Each is named
-    by its file, as `list` shows it. All of it works while the sensor runs.
+    These are held batches in a spool, quarantined files, and spools of another sensor name. `list`
+    shows the file names that the other commands take. All of them work while the sensor runs.
     """
 
 
-@left_behind.command("list", short_help="Show what nobody delivers.")
+@left_behind.command("list", short_help="Show undelivered batches and files.")
 @config_of_sensor
 @format_options(_COLUMNS)
 def list_(config: Path | None, form: Form) -> None:
-    """Show what nobody delivers; exit code 1 where there is nothing.
+    """Show undelivered batches and files; exit code 1 if there are none.
 
     \b
     Example:
       smtpfeeds sensor left-behind list
     """
     settings = sensor_settings.load(config)
-    write_records([*_held(settings), *_files(settings)], form, "nothing is left behind")
+    write_records([*_held(settings), *_files(settings)], form, "everything is delivered")
 
 
 def _held(settings: SensorSettings) -> Iterator[Record]:
@@ -94,7 +94,7 @@ def _files(settings: SensorSettings) -> Iterator[Record]:
         }
 
 
-@left_behind.command(short_help="Deliver it, each event once.")
+@left_behind.command(short_help="Deliver a file; each event counts once.")
 @config_of_sensor
 @_name
 @click.option(
@@ -103,15 +103,15 @@ def _files(settings: SensorSettings) -> Iterator[Record]:
     help="The password of the other sensor's account, for a spool of another name.",
 )
 def deliver(config: Path | None, name: str, password_file: Path | None) -> None:
-    """Deliver what was left behind; each event counts once.
+    """Deliver an undelivered file; each event counts once.
 
-    The sensor's own spool: its held batches are sent again, and those too large in smaller ones.
+    The sensor's own spool: send its held batches again, and split those that are too large.
 
-    A quarantined file: what can be read of it goes into the sensor's spool, batches under their own
-    names, and the file is deleted.
+    A quarantined file: copy all that can be read into the sensor's spool, with the batches' own
+    names, and delete the file.
 
-    A spool of another name: it is delivered to the broker now, by its own account. Without a broker
-    the aggregator of this host delivers it by itself.
+    A spool of another name: deliver it to the broker now, with its own account. Without a broker
+    the aggregator on this host delivers it by itself.
 
     \b
     Examples:
@@ -130,23 +130,22 @@ def deliver(config: Path | None, name: str, password_file: Path | None) -> None:
     from ..delivery.other_name import deliver_under_its_name
 
     deliver_under_its_name(settings, left.path, left.sensor, password_file)
-    click.echo(f"{name} is delivered; nothing waits in it: `drop` deletes it")
+    click.echo(f"{name} is delivered and has no more events; `drop` deletes it")
 
 
-@left_behind.command("convert", short_help="Make another sensor's events this one's.")
+@left_behind.command("convert", short_help="Move another sensor's events to this sensor.")
 @config_of_sensor
 @_name
 @click.option(
     "--sealed",
     is_flag=True,
-    help="Also those in sealed batches; what had arrived of them counts again.",
+    help="Also move events in sealed batches; those that had arrived count again.",
 )
 def convert_(config: Path | None, name: str, sealed: bool) -> None:  # noqa: FBT001 - a click flag
-    """Make the events of a spool of another name this sensor's.
+    """Move the events of a spool of another name to this sensor.
 
-    For a sensor that was renamed and whose old account is gone. Events that were never sealed are
-    counted once. Of batches that were sealed nobody here knows whether they have arrived: they stay
-    in the file, unless --sealed is given.
+    For a sensor that was renamed and whose old account is gone. Events that were never sealed count
+    once. Sealed batches may have arrived already: they stay in the file unless you give --sealed.
 
     \b
     Examples:
@@ -157,16 +156,16 @@ def convert_(config: Path | None, name: str, sealed: bool) -> None:  # noqa: FBT
     target = own_spools_of(settings)[0]
     left = _find(settings, name)
     if left.sensor in {"", settings.name}:
-        raise SettingsError(f"{name} is this sensor's own: `deliver` it")
+        raise SettingsError(f"{name} is this sensor's own spool: use `deliver`")
     _report(convert(left.path, target, sealed=sealed), target)
 
 
-@left_behind.command(short_help="Delete it, with the events in it.")
+@left_behind.command(short_help="Delete a file and the events in it.")
 @config_of_sensor
 @_name
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(config: Path | None, name: str, yes: bool) -> None:  # noqa: FBT001 - a click flag
-    """Delete what was left behind, with the events in it.
+    """Delete an undelivered file and the events in it.
 
     \b
     Example:
@@ -192,7 +191,7 @@ def _find(settings: SensorSettings, name: str) -> LeftBehind:
         if left.path.name == name:
             return left
     hint = "; give the file's name as `list` shows it" if not name.endswith(SUFFIX) else ""
-    raise SpoolError(f"{name} is not left behind in {settings.spool_dir}{hint}")
+    raise SpoolError(f"{name} is not an undelivered file in {settings.spool_dir}{hint}")
 
 
 def _report(taken: Taken, target: Path) -> None:
@@ -205,4 +204,4 @@ def _report(taken: Taken, target: Path) -> None:
             f"{taken.left} sealed batches stay: deliver them by their own account, or --sealed"
         )
     if taken.trouble:
-        click.echo(f"not all could be read: {taken.trouble}", err=True)
+        click.echo(f"a part could not be read: {taken.trouble}", err=True)

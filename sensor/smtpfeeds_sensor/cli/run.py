@@ -18,8 +18,8 @@ from .group import config_of_sensor, sensor
 def run(config: Path | None) -> None:
     """Run the sensor until SIGTERM or SIGINT.
 
-    SIGHUP reads settings, certificates and passwords again: lists of networks, brokers, keys and
-    passwords are taken over; other settings need a restart.
+    SIGHUP makes it read settings, certificates and passwords again. It applies lists of networks,
+    brokers, keys and passwords; other settings need a restart.
 
     \b
     Example:

@@ -19,13 +19,13 @@ _SINCE = re.compile(r"(\d+)([smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-@sensor.command(short_help="Show from the spool files how the sensor does.")
+@sensor.command(short_help="Show the sensor's status from its spool files.")
 @config_of_sensor
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a spool.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each spool.")
 def status(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a click flag
-    """Show from the spool files how the sensor does; it need not run.
+    """Show the sensor's status from its spool files; the sensor does not have to run.
 
-    What nobody delivers is in `smtpfeeds sensor left-behind list`.
+    `smtpfeeds sensor left-behind list` shows undelivered batches and files.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def status(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a clic
             click.echo("\n".join(_lines(path, state)))
     left = find_left_behind(Path(settings.spool_dir), settings.name)
     if left and not as_json:
-        click.echo(f"{len(left)} files are left behind: see `smtpfeeds sensor left-behind list`")
+        click.echo(f"{len(left)} files are not delivered: see `smtpfeeds sensor left-behind list`")
 
 
 def _lines(path: Path, status: Status) -> list[str]:
@@ -89,10 +89,10 @@ def _alarms(status: Status) -> list[str]:
     help='From when: "6h", "2d", or a UTC time such as 2026-11-23T11:00Z.',
 )
 def replay(config: Path | None, since: str) -> None:
-    """Deliver confirmed batches again: what arrives twice counts once.
+    """Deliver confirmed batches again; a batch that arrives twice counts once.
 
-    Works while the sensor runs; it sends them at its next look, after what is new. They stay
-    confirmed meanwhile: where the spool is at its bound they go before any event.
+    Works while the sensor runs; the sensor soon sends them, after new batches. They stay confirmed
+    until then: when the spool is at its bound, it deletes them before any event.
 
     \b
     Example:

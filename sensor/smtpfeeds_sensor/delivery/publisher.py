@@ -69,8 +69,8 @@ def _read_broker(settings: SensorSettings, address: ServiceAddress, password: st
     if name != settings.name:
         raise SettingsError(
             f"broker: the account {name!r} at {address.host} is not the sensor's name "
-            f"{settings.name!r}: the aggregator refuses what one sends for another; give both "
-            "the same name"
+            f"{settings.name!r}: the aggregator refuses batches that one account sends for "
+            f"another; use the same name for both"
         )
     secret = password or address.password or ""
     if not secret:
@@ -83,7 +83,7 @@ def _read_broker(settings: SensorSettings, address: ServiceAddress, password: st
     except (ValueError, TypeError, OSError, SyntaxError):
         # Not pika's words: an option may hold a secret too, such as one of ssl_options.
         raise SettingsError(
-            f"broker: {address}: what follows its question mark are no options of pika's"
+            f"broker: {address}: the text after its question mark is not a list of pika's options"
         ) from None
     parameters.credentials = pika.PlainCredentials(name, secret, erase_on_connect=False)
     parameters.heartbeat = settings.heartbeat_s
@@ -216,17 +216,17 @@ class BrokerLink:
                 )
         except pika.exceptions.UnroutableError as exc:
             raise BrokerRefused(
-                f"no queue takes {self._routing_key!r}; the aggregator makes the queue when it "
-                "first starts"
+                f"no queue takes {self._routing_key!r}; the aggregator creates the queue when it "
+                f"first starts"
             ) from exc
         except pika.exceptions.NackError as exc:
-            raise BrokerRefused("the broker does not take it; its queue is full") from exc
+            raise BrokerRefused("the broker refuses it, because its queue is full") from exc
         except pika.exceptions.ChannelClosedByBroker as exc:
             raise _refusal(exc) from exc
         except (pika.exceptions.AMQPError, OSError) as exc:
             if self._blocked:
                 raise BrokerRefused(
-                    f"the broker blocks all who publish: {self._blocked}; see its memory and disk"
+                    f"the broker blocks all publishers: {self._blocked}; check its memory and disk"
                 ) from exc
             raise BrokerUnavailable(f"the broker is gone: {_reason(exc)}") from exc
 

@@ -94,7 +94,7 @@ def _addresses(text: str) -> list[Place]:
     if network.num_addresses > MAX_ADDRESSES:
         raise SettingsError(
             f"listen: {text!r} has more than {MAX_ADDRESSES} addresses; "
-            f'listen on "*:{port}" instead: the address of each connection is known all the same'
+            f'listen on "*:{port}" instead; the sensor still knows the address of each connection'
         )
     return [Place(str(address), port) for address in network]
 

@@ -23,4 +23,4 @@ def make_folder(folder: Path, user: pwd.struct_passwd | None) -> None:
         if user is not None and os.geteuid() == 0:
             os.chown(folder, user.pw_uid, user.pw_gid)
     except OSError as exc:
-        raise SpoolError(f"spool_dir: cannot make {folder}: {exc.strerror}") from exc
+        raise SpoolError(f"spool_dir: cannot create {folder}: {exc.strerror}") from exc

@@ -90,7 +90,7 @@ def run_workers(
         reap_orphans([worker.pid for worker in workers])
         if any(worker.state is State.DOWN for worker in workers):
             stop_all(workers, _STOP_S)
-            raise SpoolError("a worker could not start; its own line above says why")
+            raise SpoolError("a worker could not start; its log line above says why")
         if not ready and all(worker.state is State.RUNNING for worker in workers):
             ready = True
             on_ready()

@@ -214,7 +214,7 @@ def with_spool(text: str) -> bytes:
 
 REFUSED = [
     (delivery_of(made_batch(sensor="s2")).body, "s1", "names the sensor 's2'"),
-    (delivery_of(made_batch()).body, None, "does not vouch"),
+    (delivery_of(made_batch()).body, None, "did not check the sending account"),
     (with_spool("-" * 36), "s1", "Invalid UUID"),
     (b"\xff", "s1", "not a batch"),
     (b'{"v": 2}', "s1", "not a batch"),

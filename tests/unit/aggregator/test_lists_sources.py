@@ -167,7 +167,7 @@ def test_operator_s_file_comes_before_all_else_and_states_what_it_is(tmp_path: P
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="two files are called own"):
+    with pytest.raises(SettingsError, match="two files have the name own"):
         sources_of(AggregatorSettings(lists_files=("/a/own.txt", "/b/own.json")))
     with pytest.raises(SettingsError, match="lists_dir"):
         sources_of(AggregatorSettings(lists_urls=("https://example.org/x.txt",)))

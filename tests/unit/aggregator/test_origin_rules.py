@@ -105,7 +105,7 @@ def test_the_newest_settled_rib_is_chosen(names: list[str], chosen: str | None) 
 
 @pytest.mark.parametrize("url", ["http://example.net/a", "ftp://127.0.0.1/a", "file:///a", "x"])
 def test_only_https_leaves_this_host(url: str) -> None:
-    with pytest.raises(DatasetError, match="only https"):
+    with pytest.raises(DatasetError, match="is not https"):
         check_url(url, allow_http=False, http_setting="origin_allow_http")
 
 

@@ -213,7 +213,7 @@ def test_file_that_would_push_out_what_is_there_is_refused(own: Path) -> None:
     heard(own, range(30_000), sensor="s")
     old = quarantined_file(own)
     Spool(own, sensor="s", bounds=Bounds(max_bytes=1_000_000)).close()
-    with pytest.raises(SpoolError, match="there is no room"):
+    with pytest.raises(SpoolError, match="there is no space"):
         deliver_quarantined(old, own)
     assert old.exists()
     assert read_status(own).rows["smtpgreet"] == 0

@@ -469,7 +469,7 @@ def test_spool_that_this_user_may_not_write_is_refused_at_the_start(
     opened(path).close()
     with monkeypatch.context() as patched:
         patched.setattr(os, "access", lambda *_: False)
-        with pytest.raises(SpoolError, match="this user has no right"):
+        with pytest.raises(SpoolError, match="this user has no write access"):
             opened(path)
 
 

@@ -151,7 +151,7 @@ def test_second_deliverer_is_refused(path: Path) -> None:
 
 
 def test_no_spool_yet_says_so(path: Path) -> None:
-    with pytest.raises(SpoolError, match="the sensor makes it"):
+    with pytest.raises(SpoolError, match="the sensor creates it"):
         Sealer(path)
     with pytest.raises(SpoolError, match="no spool"):
         replay(path, 0)

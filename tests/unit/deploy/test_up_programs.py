@@ -32,7 +32,7 @@ def test_folder_that_is_not_empty_and_not_its_own_is_refused_and_left_alone(tmp_
     site.mkdir()
     (site / "letter.txt").write_text("mine\n")
     (site / "lock").touch()  # a name that anybody may use
-    with pytest.raises(SingleHostError, match="is not empty and no earlier `smtpfeeds up` made it"):
+    with pytest.raises(SingleHostError, match="is not empty and was not created by `smtpfeeds up`"):
         Home(site).take()
     assert sorted(entry.name for entry in site.iterdir()) == ["letter.txt", "lock"]
 

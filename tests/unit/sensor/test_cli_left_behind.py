@@ -75,7 +75,7 @@ def test_list_and_status_show_all_kinds(site: Site) -> None:
     listed = json.loads(site.left_behind("list", "--json").stdout)
     assert [each["file"] for each in listed] == ["s.spool", damaged.name, "old.spool"]
     status = site.call("status").stdout
-    assert "2 files are left behind" in status
+    assert "2 files are not delivered" in status
     assert "1 batches are held" in status
 
 

@@ -69,7 +69,8 @@ def _parse_json(text: str, where: str) -> Content:
     entries = content.get("list") if isinstance(content, dict) else None
     if not isinstance(entries, list) or content.get("type") != "cidr":
         raise ListsError(
-            f'{where} is no MISP warning list of prefixes: it needs "type": "cidr" and "list": […]'
+            f'{where} is not a MISP warning list of prefixes: it needs "type": "cidr" and "list": '
+            f"[…]"
         )
     version = content.get("version")
     stated = {"version": str(version)} if isinstance(version, int | str) else {}
@@ -79,8 +80,8 @@ def _parse_json(text: str, where: str) -> Content:
 def _parse_text(text: str, where: str) -> Content:
     if text and not text.endswith("\n"):
         raise ListsError(
-            f"{where} ends in the middle of a line: it was cut; fetch it again "
-            "(a list that is whole ends with a line feed)"
+            f"{where} ends in the middle of a line: it was cut; fetch it again (a complete list "
+            f"ends with a line feed)"
         )
     entries: list[str] = []
     stated: dict[str, str] = {}
@@ -100,7 +101,7 @@ def _check_stated(stated: dict[str, str], where: str) -> None:
         raise ListsError(f"{where}: the kind {stated['kind']!r} is neither scanner nor mailer")
     if "actor" in stated and not _WORD.fullmatch(stated["actor"]):
         raise ListsError(
-            f"{where}: the actor {stated['actor']!r} is no short word of a-z, 0-9, '.', '_', '-'"
+            f"{where}: the actor {stated['actor']!r} is not a short word of a-z, 0-9, '.', '_', '-'"
         )
     if "date" in stated:
         try:

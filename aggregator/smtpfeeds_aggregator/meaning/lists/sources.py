@@ -76,7 +76,8 @@ def sources_of(settings: AggregatorSettings) -> list[Source]:
     for path in map(Path, settings.lists_files):
         if path.stem in places:
             raise SettingsError(
-                f"lists_files: two files are called {path.stem}; the name tells lists apart"
+                f"lists_files: two files have the name {path.stem}; each list needs a name of its "
+                f"own"
             )
         places[path.stem] = [Place("file", str(path))]
     urls = list(_urls(settings))
@@ -288,7 +289,7 @@ def _file(path: Path) -> bytes:
             return stream.read(MAX_BYTES + 1)
     except OSError as exc:
         raise ListsError(
-            f"cannot read the list {path}: {exc.strerror}; check who may read it"
+            f"cannot read the list {path}: {exc.strerror}; check its permissions"
         ) from exc
 
 

@@ -78,7 +78,7 @@ def parse_names(content: bytes, where: str) -> dict[int, str]:
         if name.strip(" -.,"):
             names[asn] = name
     if not names:
-        raise OriginError(f"{where} holds no AS name: check what the file holds")
+        raise OriginError(f"{where} has no AS name: check the content of the file")
     return names
 
 
@@ -97,7 +97,7 @@ def _from_json(content: bytes, where: str) -> Iterator[tuple[int, str]]:
                 yield int(key), value
     except (ValueError, AttributeError) as exc:
         raise OriginError(
-            f"{where} is no JSON list of AS names ({exc}): it should read like "
+            f"{where} is not a JSON list of AS names ({exc}): it should look like "
             '{"64496": "Example", …}; fetch it again'
         ) from exc
 
@@ -105,7 +105,7 @@ def _from_json(content: bytes, where: str) -> Iterator[tuple[int, str]]:
 def _from_html(content: bytes, where: str) -> Iterator[tuple[int, str]]:
     """The layout of autnums.html; any other page holds none of its lines."""
     if not content.rstrip().lower().endswith(b"</html>"):
-        raise OriginError(f"{where} has no end of a page: it was cut; fetch it again")
+        raise OriginError(f"{where} has no closing tag of a page: it was cut; fetch it again")
     found = map(_HTML_LINE.match, content.decode("utf-8", errors="replace").splitlines())
     lines = "".join(f"{line[1]} {line[2]}\n" for line in found if line)
     yield from _from_text(lines.encode(), where)
@@ -124,5 +124,5 @@ def _from_text(content: bytes, where: str) -> Iterator[tuple[int, str]]:
             bad += 1
     if bad > max(5, len(lines) * _MAX_BAD_SHARE):
         raise OriginError(
-            f"{where} is no list of AS names: {bad} of {len(lines)} lines are not `ASN NAME, CC`"
+            f"{where} is not a list of AS names: {bad} of {len(lines)} lines are not `ASN NAME, CC`"
         )

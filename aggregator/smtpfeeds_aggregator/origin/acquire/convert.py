@@ -98,7 +98,7 @@ class Records(io.RawIOBase):
             if self.kind not in _TABLE_DUMPS:
                 raise OriginError(
                     f"{self._at()} is of MRT type {self.kind}, not a table dump (12 or 13): "
-                    "this is no RIB; updates cannot be used"
+                    "this is not a RIB; updates cannot be used"
                 )
         self._in_header = not self._in_header
         return content
@@ -150,7 +150,7 @@ def _check_head(head: bytes, path: Path) -> None:
     if not head:
         raise OriginError(f"{path} is empty: fetch it again")
     if head.lstrip()[:1] == b"<":
-        raise OriginError(f"{path} is a page of HTML, not a RIB: check the address it came from")
+        raise OriginError(f"{path} is a page of HTML, not a RIB: check its URL")
 
 
 def _read_table(path: Path) -> Converted:

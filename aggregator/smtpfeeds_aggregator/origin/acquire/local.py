@@ -39,7 +39,7 @@ def find(source: Path) -> tuple[Path, Path | None]:
     table = _newest(path for pattern in _TABLES for path in source.glob(pattern))
     if table is None:
         raise OriginError(
-            f"{source} holds no RIB (rib.YYYYMMDD.HHMM.bz2, bview.YYYYMMDD.HHMM.gz) and no pyasn "
+            f"{source} has no RIB (rib.YYYYMMDD.HHMM.bz2, bview.YYYYMMDD.HHMM.gz) and no pyasn "
             "table (*.dat, *.dat.gz): check --from"
         )
     return table, names

@@ -62,7 +62,7 @@ def refresh(
         OriginError: the table in use stays; the reason is kept for `origin status`.
     """
     if not settings.origin_dir:
-        raise OriginError("origin_dir is not set: name the directory where origin tables are kept")
+        raise OriginError("origin_dir is not set: set the directory for origin tables")
     directory = directory_of(settings.origin_dir)
     bounds = validate.bounds_of(settings)
     at = now or datetime.now(UTC)
@@ -129,7 +129,7 @@ class _Refresh:
         if objections and not self.steps.force:
             raise OriginError(
                 f"the new table from {rib.source} is not used, the old one stays: "
-                f"{'; '.join(objections)} (if this is right, put it in use with --force)"
+                f"{'; '.join(objections)} (if this is right, put it into use with --force)"
             )
         shas[INDEX] = sha256_of(partial / INDEX, OriginError)
         manifest = {
@@ -149,8 +149,8 @@ class _Refresh:
         at, max_age = parse_time(current.manifest.get("table_time")), self.bounds.max_age
         if at is not None and self.steps.now - at > max_age and not self.steps.force:
             raise OriginError(
-                f"there is nothing newer than the table in use, which is of {at:%Y-%m-%d}, more "
-                f"than {max_age.days} days old: check whether the archive is kept up"
+                f"the archive has nothing newer than the table in use, which is of {at:%Y-%m-%d}, "
+                f"more than {max_age.days} days old: check whether the archive is still updated"
             )
         return Outcome(current.name, unchanged=True, manifest=current.manifest)
 
@@ -172,7 +172,7 @@ class _Refresh:
             )
         if not counts["prefixes4"] + counts["prefixes6"]:
             raise OriginError(
-                f"{path.name} holds no usable prefix: {counts['records']} records were read"
+                f"{path.name} has no usable prefix: {counts['records']} records were read"
                 + _left_out(counts["left_out"])
                 + (f"; {_unreadable(counts)}" if counts["bad_records"] else "")
                 + _reserved_hint(counts["left_out"])

@@ -54,7 +54,7 @@ def fetch_newest(steps: Steps, current: Generation | None) -> Rib | None:
             return None
         kept = {key: fetched[key] for key in ("etag", "last_modified", "bytes")}
         return Rib(target, url, kept)
-    raise OriginError("; ".join(reasons) or "origin_rib_urls is empty: name an archive")
+    raise OriginError("; ".join(reasons) or "origin_rib_urls is empty: set an archive")
 
 
 def _remove_stale(incoming: Path, name: str) -> None:

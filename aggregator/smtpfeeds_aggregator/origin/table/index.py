@@ -196,8 +196,8 @@ def _numbers(kind: str, addresses: Iterable[bytes]) -> "array[int]":
 def _read_header(mapped: mmap.mmap, name: str) -> dict[str, Any]:
     if mapped[: len(MAGIC)] != MAGIC:
         raise OriginError(
-            f"{name} is no origin index of this version and machine: "
-            "it is made again from the table beside it"
+            f"{name} is not an origin index of this version and machine: it is compiled again "
+            f"from its table"
         )
     try:
         header: dict[str, Any] = json.loads(mapped[len(MAGIC) : PAGE].rstrip(b"\0"))

@@ -81,7 +81,7 @@ def _opened(path: Path, what: str) -> Iterator[IO[bytes]]:
     try:
         with path.open("rb") as stream:
             if not stat.S_ISREG(path.stat().st_mode):
-                raise OriginError(f"the {what} {path} is not a file: name the file itself")
+                raise OriginError(f"the {what} {path} is not a file: give the file itself")
             packed = stream.read(2) == b"\x1f\x8b"
             stream.seek(0)
             yield cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if packed else stream
@@ -113,16 +113,17 @@ def checked_parts(stream: IO[bytes], where: str, counts: TableCounts) -> Iterato
     if counts.bad_lines > max(1, counts.lines * MAX_BAD_SHARE):
         raise OriginError(
             f"{where} is not an origin table: {counts.bad_lines} of {counts.lines} lines, the "
-            f"first is line {counts.first_bad}, are not `PREFIX<tab>ASN`; check what the file holds"
+            f"first is line {counts.first_bad}, are not `PREFIX<tab>ASN`; check the content of "
+            f"the file"
         )
     if not counts.prefixes:
-        raise OriginError(f"the origin table {where} holds no prefix: check what the file holds")
+        raise OriginError(f"the origin table {where} has no prefix: check the content of the file")
     expected = sum((promised or {}).values())
     counted = counts.prefixes + counts.bad_lines + counts.no_origin
     if len(promised or {}) == 2 and counted < expected:
         raise OriginError(
-            f"the origin table {where} was cut: its header promises {expected} prefixes, "
-            f"{counts.prefixes} are there; copy or fetch it again"
+            f"the origin table {where} was cut: its header says {expected} prefixes, it has "
+            f"{counts.prefixes}; copy or fetch it again"
         )
 
 
@@ -140,7 +141,7 @@ def _whole_lines(stream: IO[bytes], where: str) -> Iterator[bytes]:
     if rest:
         raise OriginError(
             f"the origin table {where} ends in the middle of a line: it was cut; "
-            "copy or fetch it again (a table that is whole ends with a line feed)"
+            "copy or fetch it again (a complete table ends with a line feed)"
         )
 
 
