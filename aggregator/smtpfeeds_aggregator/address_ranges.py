@@ -63,16 +63,16 @@ def _merged(spans: list[_Span]) -> list[_Span]:
 
 def _boundaries(inside: list[_Span], outside: list[_Span], length: int) -> list[bytes]:
     """Where membership changes, in order: at even places it begins, at odd ones it ends."""
-    found: list[int] = []
+    boundaries: list[int] = []
     for start, end in inside:
         at = start
         for hole_start, hole_end in outside:
             if hole_end <= at or hole_start >= end:
                 continue
             if hole_start > at:
-                found += (at, hole_start)
+                boundaries += (at, hole_start)
             at = hole_end
         if at < end:
-            found += (at, end)
+            boundaries += (at, end)
     # The end of the whole space does not fit the length, and nothing lies behind it.
-    return [bound.to_bytes(length) for bound in found if bound < 1 << (8 * length)]
+    return [bound.to_bytes(length) for bound in boundaries if bound < 1 << (8 * length)]

@@ -165,12 +165,12 @@ def refresh(
         force=force,
         progress=lambda text: None if quiet else click.echo(text, err=True),
     )
-    made = outcome.manifest
+    manifest = outcome.manifest
+    state = "is in use already: nothing changed" if outcome.unchanged else "is in use"
     click.echo(
-        f"{outcome.generation} "
-        + ("is in use already: nothing changed" if outcome.unchanged else "is in use")
-        + f": {made['prefixes4']} IPv4 and {made['prefixes6']} IPv6 prefixes, "
-        f"{made['origins']} origins, {made['names']} AS names, of {_utc(made['table_time'])}"
+        f"{outcome.generation} {state}: {manifest['prefixes4']} IPv4 and "
+        f"{manifest['prefixes6']} IPv6 prefixes, {manifest['origins']} origins, "
+        f"{manifest['names']} AS names, of {_utc(manifest['table_time'])}"
     )
     for reason in outcome.overridden:
         click.echo(f"forced although: {reason}", err=True)

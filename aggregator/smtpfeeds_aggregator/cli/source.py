@@ -80,12 +80,12 @@ def published(place: str, key: str | None) -> "Published":
 
     now = datetime.now(UTC)
     public = None if key is None else PublicKey.parse(key)
-    found = open_published(place, public, now=now)
-    if found.edition is None:
+    files = open_published(place, public, now=now)
+    if files.edition is None:
         note(f"note: there is no manifest beside {place}: nothing of it is verified")
-    elif found.is_past(now):
-        note(past_words(found))
-    return found
+    elif files.is_past(now):
+        note(past_words(files))
+    return files
 
 
 def last_seen_within(

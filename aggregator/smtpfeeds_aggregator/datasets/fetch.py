@@ -182,10 +182,10 @@ def _save(
 def _extent(response: Any, url: str, begun: dict[str, Any]) -> tuple[int, int | None]:
     """Where the body begins in the file, and how long the file is if the server says."""
     if response.status == 206:
-        found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-        if not begun or not found or int(found[1]) != begun["have"]:
+        match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        if not begun or not match or int(match[1]) != begun["have"]:
             raise DatasetError(f"{url}: the server sent a part that was not requested")
-        return begun["have"], None if found[3] == "*" else int(found[3])
+        return begun["have"], None if match[3] == "*" else int(match[3])
     if response.status != 200:
         raise DatasetError(f"{url}: the server answers {response.status} {response.reason}")
     length = response.headers.get("Content-Length")

@@ -76,13 +76,17 @@ def convert_source(arguments: dict[str, Any]) -> dict[str, Any]:
     """
     from .acquire.convert import read_source, write_table
 
-    found = read_source(
+    converted = read_source(
         Path(arguments["source"]),
         max_bytes=arguments["max_bytes"],
         progress=report_progress,
     )
-    report_progress(f"writing the table: {len(found.ipv4):,} + {len(found.ipv6):,} prefixes")
-    return write_table(found, Path(arguments["out"]), allow_reserved=arguments["allow_reserved"])
+    report_progress(
+        f"writing the table: {len(converted.ipv4):,} + {len(converted.ipv6):,} prefixes"
+    )
+    return write_table(
+        converted, Path(arguments["out"]), allow_reserved=arguments["allow_reserved"]
+    )
 
 
 def clean_names(arguments: dict[str, Any]) -> dict[str, Any]:

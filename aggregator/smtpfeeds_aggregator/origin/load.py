@@ -102,9 +102,9 @@ def load_files(
     """
     before = signature(table), signature(names) if names else None
     facts = _facts(table, names, before[0], known)
-    found = kept.find(facts) if kept is not None else None
-    if found is not None:
-        return found
+    table_in_use = kept.find(facts) if kept is not None else None
+    if table_in_use is not None:
+        return table_in_use
     making = kept.making(facts["generation"]) if kept is not None else _memory_file()
     with making as out:
         CHILD.run(

@@ -33,15 +33,15 @@ class LineMatches:
         #: Where each line begins; and where the next does.
         self.begins: Lines = np.concatenate((_FIRST, ends[:-1]))
         self.ends: Lines = ends
-        found = matcher.find(text)
-        others = found.others
+        matches = matcher.find(text)
+        others = matches.others
         starts = np.array([match.start for match in others], dtype=np.intp)
         stops = np.array([match.end for match in others], dtype=np.intp)
-        self._starts = np.concatenate((found.starts, starts))
+        self._starts = np.concatenate((matches.starts, starts))
         self._of_match = np.searchsorted(feeds, self._starts)
-        every_stop = np.concatenate((found.ends, stops))
+        every_stop = np.concatenate((matches.ends, stops))
         self._counts = every_stop - self.begins[self._of_match] <= searched_bytes
-        self._quads, self._others = found.quads, others
+        self._quads, self._others = matches.quads, others
         #: The lines that match, in their order.
         self.lines: Lines = np.unique(self._of_match[self._counts])
 

@@ -67,7 +67,7 @@ class Match(NamedTuple):
     packed: bytes
 
 
-class Found(NamedTuple):
+class Matches(NamedTuple):
     """The addresses of the set in a text: those in plain form as columns, and all others."""
 
     starts: Places
@@ -147,16 +147,16 @@ class TextMatcher:
 
     def search(self, text: bytes) -> list[Match]:
         """Every address of the set in a block of whole lines, by its place."""
-        found = self.find(text)
+        matches = self.find(text)
         plain = (
             Match(start, end, quad.to_bytes(IPv4_BYTES))
             for start, end, quad in zip(
-                found.starts.tolist(), found.ends.tolist(), found.quads.tolist(), strict=True
+                matches.starts.tolist(), matches.ends.tolist(), matches.quads.tolist(), strict=True
             )
         )
-        return sorted([*plain, *found.others])
+        return sorted([*plain, *matches.others])
 
-    def find(self, text: bytes) -> Found:
+    def find(self, text: bytes) -> Matches:
         """The same, plain dotted quads as columns."""
         octets = np.frombuffer(text, dtype=np.uint8)
         dots = np.flatnonzero(octets == ord("."))
@@ -178,7 +178,7 @@ class TextMatcher:
                 judged_to = match.end
                 if self.lookup(match.packed) is not None:
                     others.append(match)
-        return Found(quads.starts, quads.ends, quads.numbers, others)
+        return Matches(quads.starts, quads.ends, quads.numbers, others)
 
 
 def _address_at(text: bytes, place: int) -> Match | None:

@@ -85,29 +85,29 @@ def account(settings: AggregatorSettings) -> str:
 
 def _one(address: ServiceAddress, settings: AggregatorSettings, purpose: str) -> pika.URLParameters:
     try:
-        made = pika.URLParameters(address.without_account)
+        broker = pika.URLParameters(address.without_account)
     except (ValueError, TypeError, OSError, SyntaxError):
         # Not pika's words: an option may hold a secret too, such as one of ssl_options.
         raise SettingsError(
             f"broker: {address}: the text after its question mark is not a list of pika's options"
         ) from None
-    made.credentials = _credentials(address, settings)
-    made.socket_timeout = _CONNECT_TIMEOUT_S
-    made.stack_timeout = _CONNECT_TIMEOUT_S * 2
-    made.tcp_options = dict(_TCP_OPTIONS)
-    made.client_properties = {
+    broker.credentials = _credentials(address, settings)
+    broker.socket_timeout = _CONNECT_TIMEOUT_S
+    broker.stack_timeout = _CONNECT_TIMEOUT_S * 2
+    broker.tcp_options = dict(_TCP_OPTIONS)
+    broker.client_properties = {
         "connection_name": f"smtpfeeds aggregator {purpose}",
         "product": "smtpfeeds",
         "version": __version__,
     }
     given = parse_qs(address.query)
     if "heartbeat" not in given:
-        made.heartbeat = _HEARTBEAT_S
+        broker.heartbeat = _HEARTBEAT_S
     if "blocked_connection_timeout" not in given:
-        made.blocked_connection_timeout = _BLOCKED_TIMEOUT_S
+        broker.blocked_connection_timeout = _BLOCKED_TIMEOUT_S
     if address.scheme == "amqps" and settings.broker_ca_file:
-        made.ssl_options = pika.SSLOptions(_tls(settings.broker_ca_file), address.host)
-    return made
+        broker.ssl_options = pika.SSLOptions(_tls(settings.broker_ca_file), address.host)
+    return broker
 
 
 def _credentials(address: ServiceAddress, settings: AggregatorSettings) -> pika.PlainCredentials:

@@ -187,14 +187,14 @@ class TolerantConnection(SelectConnection):  # type: ignore[misc] # pika has no 
 
 
 def _for_pika(read: Properties) -> BasicProperties:
-    made = BasicProperties(
+    properties = BasicProperties(
         user_id=read.user_id,
         message_id=read.message_id,
         timestamp=read.timestamp,
         headers=read.headers,
     )
-    vars(made)["problem"] = read.problem
-    return made
+    vars(properties)["problem"] = read.problem
+    return properties
 
 
 def problem_of(properties: BasicProperties) -> WireError | None:

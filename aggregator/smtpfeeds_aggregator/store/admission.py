@@ -109,8 +109,8 @@ class Admission:
     def _take_of_full(self) -> None:
         """Take new addresses of prefixes that are full: no row, no lock, no count for them."""
         for length in WIDE:
-            if found := self.full.of_length(length):
-                self._refuse(length, dict.fromkeys(found, 0), limit=0)
+            if prefixes := self.full.of_length(length):
+                self._refuse(length, dict.fromkeys(prefixes, 0), limit=0)
 
     def _take_of_prefixes(self) -> None:
         crowded: dict[PrefixDay, int] = {}
@@ -125,7 +125,11 @@ class Admission:
         if crowded:
             self._refuse(64, crowded, limit=limit)
             self._run_only("cap_admissions", limit=limit, **_columns(crowded))
-        many = [found for found, addresses in self._wide.items() if addresses > self.bounds.many]
+        many = [
+            prefix_day
+            for prefix_day, addresses in self._wide.items()
+            if addresses > self.bounds.many
+        ]
         if many:
             self._take_of_many(many)
 
@@ -135,19 +139,20 @@ class Admission:
         for length in reversed(WIDE):
             limit = self.bounds.of_prefix(length)
             near = {
-                found: before[found]
-                for found in many
+                prefix_day: before[prefix_day]
+                for prefix_day in many
                 # The number that comes is an estimate.
-                if found.length == length and before[found] + 2 * self._wide[found] > limit
+                if prefix_day.length == length
+                and before[prefix_day] + 2 * self._wide[prefix_day] > limit
             }
             if near:
                 self._refuse(length, near, limit=limit)
-            for found, addresses in near.items():
+            for prefix_day, addresses in near.items():
                 # What was taken fills no prefix, nor the wider one that this is in.
-                taken = max(addresses + self._wide[found] - limit, 0)
+                taken = max(addresses + self._wide[prefix_day] - limit, 0)
                 for each in {
-                    found,
-                    found._replace(prefix=_within(found.prefix, WIDE[0]), length=WIDE[0]),
+                    prefix_day,
+                    prefix_day._replace(prefix=_within(prefix_day.prefix, WIDE[0]), length=WIDE[0]),
                 }:
                     self._wide[each] = max(self._wide[each] - taken, 0)
 
@@ -188,7 +193,7 @@ class Admission:
         rooms = {row.sensor: self._room(row.sensor) - self.new[row.sensor] for row in fresh}
         for row in fresh:
             wide = [self._day_of(row, length) for length in WIDE]
-            full = [found.prefix for found in wide if self._is_full(found, counts)]
+            full = [prefix_day.prefix for prefix_day in wide if self._is_full(prefix_day, counts)]
             if full:
                 self._overflows.append(row._replace(prefix=full[0]))
             elif rooms[row.sensor] <= 0:
@@ -200,8 +205,10 @@ class Admission:
                 counts.update(wide)
                 self._wide.update(wide)
 
-    def _is_full(self, found: PrefixDay, counts: Mapping[PrefixDay, int]) -> bool:
-        return found in self.full or counts[found] >= self.bounds.of_prefix(found.length)
+    def _is_full(self, prefix_day: PrefixDay, counts: Mapping[PrefixDay, int]) -> bool:
+        return prefix_day in self.full or counts[prefix_day] >= self.bounds.of_prefix(
+            prefix_day.length
+        )
 
     def _day_of(self, row: "_Overflow", length: int) -> PrefixDay:
         """The wide prefix that a row is in, on the day of its first event as it is stored."""
@@ -242,7 +249,7 @@ class Admission:
         }
 
     def _write_wide(self) -> None:
-        added = {found: addresses for found, addresses in self._wide.items() if addresses}
+        added = {prefix_day: addresses for prefix_day, addresses in self._wide.items() if addresses}
         if added:
             addresses = list(added.values())
             rows = self._run("count_wide", addresses=addresses, **_columns(added))
@@ -269,8 +276,8 @@ class _Overflow(NamedTuple):
     hits: int
 
 
-def _columns(found: Iterable[PrefixDay]) -> dict[str, Any]:
-    each = list(found)
+def _columns(prefix_days: Iterable[PrefixDay]) -> dict[str, Any]:
+    each = list(prefix_days)
     return {"prefixes": [one.prefix for one in each], "days": [one.day for one in each]}
 
 

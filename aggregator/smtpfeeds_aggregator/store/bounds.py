@@ -86,16 +86,16 @@ class FullPrefixes:
     def __init__(self) -> None:
         self._full: dict[PrefixDay, None] = {}
 
-    def add(self, found: Iterable[PrefixDay]) -> None:
+    def add(self, prefix_days: Iterable[PrefixDay]) -> None:
         """These are full, as a transaction that is committed has it."""
-        self._full |= dict.fromkeys(found)
+        self._full |= dict.fromkeys(prefix_days)
         while len(self._full) > _FULL_MAX:
             del self._full[next(iter(self._full))]
 
     def of_length(self, length: int) -> list[PrefixDay]:
         """Those of a length."""
-        return [found for found in self._full if found.length == length]
+        return [prefix_day for prefix_day in self._full if prefix_day.length == length]
 
-    def __contains__(self, found: object) -> bool:
+    def __contains__(self, prefix_day: object) -> bool:
         """Whether a prefix is full on a day."""
-        return found in self._full
+        return prefix_day in self._full

@@ -100,7 +100,11 @@ def folder_disagreements(folder: Path, feeds: Mapping[str, Rows]) -> list[str]:
     try:
         return [
             *_hash_disagreements(folder),
-            *(found for feed, rows in feeds.items() for found in _changed(folder, feed, rows)),
+            *(
+                disagreement
+                for feed, rows in feeds.items()
+                for disagreement in _changed(folder, feed, rows)
+            ),
             *_archived(folder, feeds),
         ]
     except (OSError, EOFError, ValueError, LookupError, TypeError) as exc:

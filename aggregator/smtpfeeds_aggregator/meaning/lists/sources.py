@@ -88,7 +88,7 @@ def sources_of(settings: AggregatorSettings) -> list[Source]:
     if settings.lists_packaged:
         for path in packaged():
             places.setdefault(path.parent.name, []).append(Place("package", str(path)))
-    return [Source(name, tuple(found)) for name, found in sorted(places.items())]
+    return [Source(name, tuple(at)) for name, at in sorted(places.items())]
 
 
 def _urls(settings: AggregatorSettings) -> Iterable[tuple[str, Place]]:
@@ -116,8 +116,8 @@ def packaged() -> list[Path]:
             f"the package {PACKAGE} is not installed: install smtpfeeds with its extra "
             "aggregator, or set lists_packaged = false"
         )
-    found = (Path(folders[0]) / _PACKAGED).glob(f"*/{_LIST_FILE}")
-    return sorted(path for path in found if is_wanted_of_misp(path.parent.name))
+    paths = (Path(folders[0]) / _PACKAGED).glob(f"*/{_LIST_FILE}")
+    return sorted(path for path in paths if is_wanted_of_misp(path.parent.name))
 
 
 @dataclass(slots=True)
@@ -175,9 +175,9 @@ class Reader:
         self._look_at_package(sources)
         state = State()
         for source in sources:
-            found = self._read_source(source, state)
-            if found is not None:
-                state.lists.append(found)
+            address_list = self._read_source(source, state)
+            if address_list is not None:
+                state.lists.append(address_list)
         for archive, count in self._skipped.items():
             state.refused[archive] = f"{archive} failed: {count} further lists are not tried"
         state.answered = self._answered

@@ -106,8 +106,8 @@ def _from_html(content: bytes, where: str) -> Iterator[tuple[int, str]]:
     """The layout of autnums.html; any other page holds none of its lines."""
     if not content.rstrip().lower().endswith(b"</html>"):
         raise OriginError(f"{where} has no closing tag of a page: it was cut; fetch it again")
-    found = map(_HTML_LINE.match, content.decode("utf-8", errors="replace").splitlines())
-    lines = "".join(f"{line[1]} {line[2]}\n" for line in found if line)
+    matches = map(_HTML_LINE.match, content.decode("utf-8", errors="replace").splitlines())
+    lines = "".join(f"{line[1]} {line[2]}\n" for line in matches if line)
     yield from _from_text(lines.encode(), where)
 
 
@@ -117,9 +117,9 @@ def _from_text(content: bytes, where: str) -> Iterator[tuple[int, str]]:
     lines = content.decode("utf-8", errors="replace").splitlines()
     bad = 0
     for line in lines:
-        found = _LINE.match(line)
-        if found and 1 <= int(found[1]) <= _MAX_ASN:
-            yield int(found[1]), found[2]
+        match = _LINE.match(line)
+        if match and 1 <= int(match[1]) <= _MAX_ASN:
+            yield int(match[1]), match[2]
         elif line.strip() and not line.lstrip().startswith(("#", ";")):
             bad += 1
     if bad > max(5, len(lines) * _MAX_BAD_SHARE):

@@ -174,7 +174,7 @@ def _read_rib(
     source: IO[bytes], raw: IO[bytes], path: Path, max_bytes: int, progress: Progress
 ) -> Converted:
     records = Records(source, str(path), max_bytes)
-    found, size = Converted(), path.stat().st_size
+    converted, size = Converted(), path.stat().st_size
     while True:
         record = None
         try:
@@ -185,18 +185,18 @@ def _read_rib(
                 record.sub_type == MrtRecord.T2_PEER_INDEX
             ):
                 continue
-            _take(record, found)
+            _take(record, converted)
         except _UNREADABLE as exc:
             reason = _reason(records, record, exc)
-            found.unreadable[reason] = found.unreadable.get(reason, 0) + 1
-            found.first_bad = found.first_bad or f"record {records.number}"
+            converted.unreadable[reason] = converted.unreadable.get(reason, 0) + 1
+            converted.first_bad = converted.first_bad or f"record {records.number}"
             continue
-        found.records += 1
-        if found.time is None:
-            found.time = datetime.fromtimestamp(records.timestamp, UTC)
-        if found.records % _PROGRESS_RECORDS == 0:
-            progress(f"converting: {found.records:,} records, {raw.tell() * 100 // size} %")
-    return found
+        converted.records += 1
+        if converted.time is None:
+            converted.time = datetime.fromtimestamp(records.timestamp, UTC)
+        if converted.records % _PROGRESS_RECORDS == 0:
+            progress(f"converting: {converted.records:,} records, {raw.tell() * 100 // size} %")
+    return converted
 
 
 def _reason(records: Records, record: Any, exc: Exception) -> str:
@@ -215,11 +215,13 @@ def _counted(reasons: dict[str, int]) -> dict[str, int]:
     return {reason: count for reason, count in reasons.items() if count}
 
 
-def _take(record: Any, found: Converted) -> None:
+def _take(record: Any, converted: Converted) -> None:
     """Note one record's prefix and origin; the first of a prefix counts."""
     text, _, length = record.prefix.partition("/")
     family, table, bits = (
-        (socket.AF_INET6, found.ipv6, 128) if ":" in text else (socket.AF_INET, found.ipv4, 32)
+        (socket.AF_INET6, converted.ipv6, 128)
+        if ":" in text
+        else (socket.AF_INET, converted.ipv4, 32)
     )
     host = bits - int(length)
     if host < 0:
@@ -230,38 +232,38 @@ def _take(record: Any, found: Converted) -> None:
         table.put(start, bits_set, min(origin) if isinstance(origin, set) else origin)
 
 
-def write_table(found: Converted, out: Path, *, allow_reserved: bool) -> dict[str, Any]:
+def write_table(converted: Converted, out: Path, *, allow_reserved: bool) -> dict[str, Any]:
     """Filter, and write the table as gzip: the same prefixes make the same bytes.
 
     Returns:
         The counts for the manifest.
     """
     # As pyasn counts: without the default routes.
-    read4, read6 = (len(table) - table.has(0, 0) for table in (found.ipv4, found.ipv6))
+    read4, read6 = (len(table) - table.has(0, 0) for table in (converted.ipv4, converted.ipv6))
     chosen = PrefixFilter(allow_reserved=allow_reserved)
-    for table in (found.ipv4, found.ipv6):
+    for table in (converted.ipv4, converted.ipv6):
         table.retain(partial(chosen.wants, bits=table.bits))
     with out.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream:
         stream.write(
             b"; IP-ASN32-DAT file\n; Prefixes-v4   : %d\n; Prefixes-v6   : %d\n"
-            % (len(found.ipv4), len(found.ipv6))
+            % (len(converted.ipv4), len(converted.ipv6))
         )
-        for table in (found.ipv4, found.ipv6):
+        for table in (converted.ipv4, converted.ipv6):
             lines = (_line(prefix, table.bits) for prefix in table)
             while block := b"".join(islice(lines, _LINES_AT_ONCE)):
                 stream.write(block)
     return {
-        "kind": found.kind,
-        "table_time": found.time.isoformat() if found.time else None,
-        "records": found.records,
-        "bad_records": found.bad,
-        "unreadable": found.unreadable,
-        "first_bad": found.first_bad,
+        "kind": converted.kind,
+        "table_time": converted.time.isoformat() if converted.time else None,
+        "records": converted.records,
+        "bad_records": converted.bad,
+        "unreadable": converted.unreadable,
+        "first_bad": converted.first_bad,
         "read4": read4,
         "read6": read6,
         "left_out": chosen.left_out,
-        "prefixes4": len(found.ipv4),
-        "prefixes6": len(found.ipv6),
+        "prefixes4": len(converted.ipv4),
+        "prefixes6": len(converted.ipv6),
     }
 
 

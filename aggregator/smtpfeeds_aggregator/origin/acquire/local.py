@@ -46,5 +46,5 @@ def find(source: Path) -> tuple[Path, Path | None]:
 
 
 def _newest(paths: Iterable[Path]) -> Path | None:
-    found = [path for path in paths if path.is_file()]
-    return max(found, key=lambda path: (path.stat().st_mtime, path.name), default=None)
+    present = [path for path in paths if path.is_file()]
+    return max(present, key=lambda path: (path.stat().st_mtime, path.name), default=None)

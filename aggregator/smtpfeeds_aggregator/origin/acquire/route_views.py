@@ -31,7 +31,7 @@ def listing_url(base: str, month: str) -> str:
 
 def newest_rib(names: Iterable[str], now: datetime) -> str | None:
     """The newest RIB's file name; one that may still be written only where there is no other."""
-    found = sorted(
+    dated = sorted(
         {
             (at, match[0])
             for text in names
@@ -39,10 +39,10 @@ def newest_rib(names: Iterable[str], now: datetime) -> str | None:
             if (at := rib_time(match[0])) is not None and at <= now + _AHEAD
         }
     )
-    settled = [name for at, name in found if at <= now - SETTLE]
+    settled = [name for at, name in dated if at <= now - SETTLE]
     if settled:
         return settled[-1]
-    return found[-1][1] if found else None
+    return dated[-1][1] if dated else None
 
 
 def rib_time(name: str) -> datetime | None:

@@ -61,8 +61,8 @@ class OriginTable:
 
     def prefix(self, packed: bytes) -> str | None:
         """The announced prefix that an address's origin comes from."""
-        found = self._index.find(packed) if self._index else None
-        return found[1] if found else None
+        answer = self._index.find(packed) if self._index else None
+        return answer[1] if answer else None
 
     def name(self, asn: int) -> str | None:
         """The cleaned name of an AS, whole."""

@@ -135,32 +135,34 @@ class OriginIndex:
         """Up to `count` first addresses of IPv6 ranges that have an origin, evenly spread."""
         starts, asns = self._start6, self._asn6
         step = max(1, len(starts) // max(1, count))
-        found = [starts[i].to_bytes(8) + bytes(8) for i in range(0, len(starts), step) if asns[i]]
-        return found[:count]
+        starts_with_origin = [
+            starts[i].to_bytes(8) + bytes(8) for i in range(0, len(starts), step) if asns[i]
+        ]
+        return starts_with_origin[:count]
 
     def _many4(self, addresses: Iterable[bytes]) -> list[int | None]:
         direct = self._direct
         numbers = _numbers("I", addresses)
         if not direct:
             return [self._range4(number)[0] or None for number in numbers]
-        found = [direct[number >> 8] or None for number in numbers]
+        origins = [direct[number >> 8] or None for number in numbers]
         if self._split4:
-            for at, asn in enumerate(found):
+            for at, asn in enumerate(origins):
                 if asn == SPLIT:
-                    found[at] = self._range4(numbers[at])[0] or None
-        return found
+                    origins[at] = self._range4(numbers[at])[0] or None
+        return origins
 
     def _many6(self, addresses: Sequence[bytes]) -> list[int | None]:
         start, asns, first = self._start6, self._asn6, self._first6
-        found: list[int | None] = []
+        origins: list[int | None] = []
         for at, upper in enumerate(_numbers("Q", addresses)[::2]):
             top = upper >> 48
             position = bisect_right(start, upper, first[top], first[top + 1]) - 1
             asn = asns[position]
             if asn == SPLIT or not upper:
                 asn = self._one6(addresses[at])
-            found.append(asn or None)
-        return found
+            origins.append(asn or None)
+        return origins
 
     def _one6(self, packed: bytes) -> int:
         if packed.startswith(_MAPPED):

@@ -21,14 +21,14 @@ def queries(file: str) -> dict[str, LiteralString]:
     text = files(__name__).joinpath(file).read_text(encoding="utf-8")
     kinds, names, texts = (_BEGIN.split(text)[at::3] for at in (1, 2, 3))
     parts: dict[str, str] = {}
-    found: dict[str, LiteralString] = {}
+    texts_by_name: dict[str, LiteralString] = {}
     for kind, name, sql in zip(kinds, names, texts, strict=True):
         if kind == "part":
             parts[name] = sql.strip()
         else:
             # Our own files, and nothing else, are what psycopg's type of a trusted text is for.
-            found[name] = cast("LiteralString", _whole(sql, parts))
-    return found
+            texts_by_name[name] = cast("LiteralString", _whole(sql, parts))
+    return texts_by_name
 
 
 def _whole(sql: str, parts: dict[str, str]) -> Any:
