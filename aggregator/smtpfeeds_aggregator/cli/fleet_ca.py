@@ -95,17 +95,13 @@ def server(ca_folder: Path, name: str, hosts: tuple[str, ...], output: Path) -> 
     Example:
       smtpfeeds fleet ca server broker broker.example 192.0.2.1 --output /etc/rabbitmq
     """
-    from ..fleet.authority import Authority, write_private
+    from ..fleet.authority import Authority, write_issued
 
     certificate, key = output / f"{name}.pem", output / f"{name}.key"
+    authority = Authority.load(ca_folder)
     if certificate.exists() or key.exists():
         raise FleetError(f"{output} has a certificate or key of {name}: move them away first")
-    issued = Authority.load(ca_folder).issue_server(name, list(hosts))
-    try:
-        write_private(key, issued.key)
-        certificate.write_bytes(issued.certificate)
-    except OSError as exc:
-        raise FleetError(f"cannot write into {output}: {exc.strerror}") from exc
+    write_issued(authority.issue_server(name, list(hosts)), certificate, key)
     click.echo(f"wrote {certificate} and {key}: the server's user must be able to read them")
 
 

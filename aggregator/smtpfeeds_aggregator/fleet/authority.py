@@ -7,12 +7,12 @@ It stands alone because it is the only room that knows `cryptography`. A folder 
     issued/      a copy of each certificate that was issued, by name; no private key
 
 Private keys of servers and clients are made here, written once to where the caller
-says, and not kept. Keys are ECDSA on P-256, signatures SHA-256, as RFC 8446 lists them
-for every TLS 1.3 implementation. A renewed authority keeps its key, so that what it
-issued stays valid for those who still have the old certificate of it.
+says, and not kept. Each step is safe to interrupt (``files``). Keys are ECDSA on P-256,
+signatures SHA-256, as RFC 8446 lists them for every TLS 1.3 implementation. A renewed
+authority keeps its key, so that what it issued stays valid for those who still have the
+old certificate of it.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from smtpfeeds_common.errors import FleetError
+
+from .files import finish_pair, locked, write_pair, write_whole
 
 CERTIFICATE: Final = "ca.pem"
 KEY: Final = "ca.key"
@@ -83,18 +85,16 @@ class Authority:
         Raises:
             FleetError: there is one already, or the folder cannot be written.
         """
-        if (folder / KEY).exists():
-            raise FleetError(
-                f"{folder} holds an authority already; `smtpfeeds fleet ca renew` gives it a new "
-                "certificate"
-            )
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _authority_certificate(name, key, days)
         with _writing(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / ISSUED).mkdir(exist_ok=True)
-            write_private(folder / KEY, _key_pem(key))
-            _replace(folder / CERTIFICATE, _pem(certificate))
+            with locked(folder):
+                finish_pair(folder / CERTIFICATE, folder / KEY, belong)
+                _refuse_existing(folder)
+                pair = (_pem(certificate), _key_pem(key))
+                write_pair(folder / CERTIFICATE, folder / KEY, pair)
         return cls(folder, certificate, key)
 
     @classmethod
@@ -105,6 +105,8 @@ class Authority:
             FleetError: there is none, or it cannot be read.
         """
         try:
+            with locked(folder):
+                finish_pair(folder / CERTIFICATE, folder / KEY, belong)
             key = serialization.load_pem_private_key((folder / KEY).read_bytes(), None)
             certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
         except FileNotFoundError as exc:
@@ -123,7 +125,7 @@ class Authority:
         """Give the authority a new certificate with its old key; what it issued stays valid."""
         self._certificate = _authority_certificate(_common_name(self._certificate), self._key, days)
         with _writing(self.folder):
-            _replace(self.folder / CERTIFICATE, _pem(self._certificate))
+            write_whole(self.folder / CERTIFICATE, _pem(self._certificate))
 
     @property
     def certificate(self) -> bytes:
@@ -167,8 +169,11 @@ class Authority:
             .add_extension(names, critical=False)
             .sign(self._key, hashes.SHA256())
         )
+        copy = self.folder / ISSUED / f"{name}.pem"
         with _writing(self.folder):
-            _replace(self.folder / ISSUED / f"{name}.pem", _pem(certificate))
+            if copy.exists() and (kind := validity(copy.read_bytes()).kind) != _kind(certificate):
+                raise FleetError(f"{name} has the certificate of a {kind}: choose another name")
+            write_whole(copy, _pem(certificate))
         return Issued(_pem(certificate), _key_pem(key), certificate.not_valid_after_utc)
 
 
@@ -202,13 +207,41 @@ def is_issued_by(certificate: bytes, authority: bytes) -> bool:
     return True
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, from the first octet on; never over another."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
+def belong(certificate: bytes, key: bytes) -> bool:
+    """Whether a certificate is of this private key; both PEM."""
+    try:
+        public = serialization.load_pem_private_key(key, None).public_key()
+        return x509.load_pem_x509_certificate(certificate).public_key() == public
+    except (ValueError, TypeError):
+        return False
+
+
+def write_issued(issued: Issued, certificate: Path, key: Path) -> None:
+    """Write a certificate and its key, for its owner alone; never over others.
+
+    Raises:
+        FleetError: one of the files is there, or they cannot be written.
+    """
+    try:
+        with locked(key.parent):
+            finish_pair(certificate, key, belong)
+            if certificate.exists() or key.exists():
+                raise FleetError(f"{certificate} or {key} is there: move them away first")
+            write_pair(certificate, key, (issued.certificate, issued.key))
+    except OSError as exc:
+        raise FleetError(f"cannot write into {key.parent}: {exc.strerror}") from exc
+
+
+def _refuse_existing(folder: Path) -> None:
+    if (folder / KEY).exists():
+        raise FleetError(
+            f"{folder} holds an authority already; `smtpfeeds fleet ca renew` gives it a new "
+            "certificate"
+        )
+    if (folder / CERTIFICATE).exists():
+        raise FleetError(
+            f"{folder / CERTIFICATE} is there without its key {KEY}: give another folder"
+        )
 
 
 @contextmanager
@@ -218,12 +251,6 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         raise FleetError(f"cannot write into {folder}: {exc}") from exc
-
-
-def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_bytes(content)
-    beside.replace(path)
 
 
 def _authority_certificate(

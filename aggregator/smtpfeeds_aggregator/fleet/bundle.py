@@ -17,7 +17,6 @@ made the same from the same input: no times, no owners.
 
 import gzip
 import io
-import os
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ import msgspec
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import FleetError
 from smtpfeeds_common.shipped import shipped_file
+
+from .files import PRIVATE, write_whole
 
 #: Where the unit file expects the settings.
 SETTINGS: Final = "/etc/smtpfeeds"
@@ -64,16 +65,9 @@ def write_bundle(bundle: SensorBundle, path: Path) -> None:
         FleetError: it cannot be written.
     """
     content = bundle_bytes(bundle)
-    beside = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        beside.unlink(missing_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(descriptor)
-        beside.replace(path)
+        write_whole(path, content, mode=PRIVATE)
     except OSError as exc:
         raise FleetError(f"cannot write the bundle {path}: {exc}") from exc
 

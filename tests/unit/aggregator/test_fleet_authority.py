@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import stat
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,10 @@ from smtpfeeds_aggregator.fleet.authority import (
     ISSUED,
     KEY,
     Authority,
+    belong,
     is_issued_by,
     validity,
+    write_issued,
 )
 from smtpfeeds_common.errors import FleetError
 
@@ -144,3 +149,88 @@ def test_both_ends_of_a_connection_accept_what_it_issues(
 def test_a_certificate_is_valid_for_clocks_a_little_behind(authority: Authority) -> None:
     issued = validity(authority.issue_client("sensor-1").certificate)
     assert issued.begins < datetime.now(UTC) - timedelta(minutes=30)
+
+
+class Killed(BaseException):
+    """The program ends here, and cleans nothing up."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> bool:
+    """Do something, and end before the step of that number that touches the disk."""
+    left = [step]
+
+    def before(real: Callable[..., object]) -> Callable[..., object]:
+        def touch(*args: object, **keywords: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return real(*args, **keywords)
+
+        return touch
+
+    with monkeypatch.context() as patched:
+        for owner, name in ((os, "open"), (os, "fsync"), (Path, "replace"), (Path, "unlink")):
+            patched.setattr(owner, name, before(getattr(owner, name)))
+        try:
+            act()
+        except Killed:
+            return True
+    return False
+
+
+def test_an_authority_is_whole_wherever_its_making_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made again, or there already: never a key without its certificate, never two keys."""
+    step = 0
+    while killed_at(monkeypatch, step, partial(Authority.create, tmp_path / f"{step}", "First")):
+        folder = tmp_path / f"{step}"
+        key = (folder / KEY).read_bytes() if (folder / KEY).exists() else None
+        try:
+            Authority.create(folder, "Second")
+        except FleetError:
+            assert (folder / KEY).read_bytes() == key, "what others may have is not replaced"
+        names = {one.name for one in Authority.load(folder).validities()}
+        assert names == {"Second" if key is None else "First"}
+        step += 1
+    assert step > 8
+
+
+def test_renewing_and_issuing_interrupted_leave_the_old_or_the_new(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = 0
+    while killed_at(monkeypatch, step, Authority.load(authority.folder).renew):
+        Authority.load(authority.folder)
+        step += 1
+    issued = authority.issue_server("broker", ["broker.example"])
+    more = 0
+    while True:
+        output = tmp_path / f"out-{more}"
+        output.mkdir()
+        certificate, key = output / "broker.pem", output / "broker.key"
+        act = partial(write_issued, issued, certificate, key)
+        if not killed_at(monkeypatch, more, act):
+            break
+        try:
+            write_issued(issued, certificate, key)
+        except FleetError:
+            assert certificate.exists(), "the interrupted run was completed"
+        assert belong(certificate.read_bytes(), key.read_bytes())
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+        more += 1
+    assert min(step, more) > 3
+
+
+def test_a_certificate_without_its_key_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / CERTIFICATE).write_bytes(b"an operator's own")
+    with pytest.raises(FleetError, match="without its key"):
+        Authority.create(tmp_path, "Example fleet")
+    assert (tmp_path / CERTIFICATE).read_bytes() == b"an operator's own"
+
+
+def test_a_server_and_a_sensor_never_share_a_name(authority: Authority) -> None:
+    """Both are the names of certificates that the broker trusts."""
+    authority.issue_server("broker", ["broker.example"])
+    with pytest.raises(FleetError, match="the certificate of a server: choose another name"):
+        authority.issue_client("broker")
