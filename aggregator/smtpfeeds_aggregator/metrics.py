@@ -109,6 +109,32 @@ class Metrics:
         )
         for result in PUBLISH_RESULTS:
             self.publish_runs.labels(result)
+        self.publish_failures = Gauge(
+            "smtpfeeds_publish_failures",
+            "Runs since the start that failed or were refused, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.publish_failed_at = Gauge(
+            "smtpfeeds_publish_last_failure_timestamp_seconds",
+            "When a run of this aggregator last failed or was refused; 0: never.",
+            registry=self.registry,
+        )
+        self.publish_process_id = Gauge(
+            "smtpfeeds_publish_process_id",
+            "Id of the process that publishes now; 0: none.",
+            registry=self.registry,
+        )
+        self.publish_process_started_at = Gauge(
+            "smtpfeeds_publish_process_start_timestamp_seconds",
+            "When the process that publishes now was started; 0: none.",
+            registry=self.registry,
+        )
+        self.publish_timeout = Gauge(
+            "smtpfeeds_publish_timeout_seconds",
+            "A process that publishes for longer is ended.",
+            registry=self.registry,
+        )
         self.publish_not_cleaned = Gauge(
             "smtpfeeds_publish_not_cleaned",
             "1 while files of past editions are not cleaned up after the last publication.",

@@ -110,13 +110,13 @@ class Service:
         ]
         if settings.feeds_dir:
             from .meaning.lists.in_use import ListSource
+            from .publish.process import ProcessRunner
             from .publish.service import PublishLoop
 
             lists = ListSource(settings)
             lists.load()
-            loop = PublishLoop(
-                settings, self._origins, clock, metrics, health, lists=lambda: lists.current
-            )
+            runner = ProcessRunner(settings, self._origins, lambda: lists.current, clock, metrics)
+            loop = PublishLoop(settings, runner, clock, metrics, health)
             parts += [again("lists", lists.run), again("publish", loop.run)]
         if settings.metrics_listen:
             from .metrics_http import MetricsServer

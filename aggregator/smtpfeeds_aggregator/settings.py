@@ -77,6 +77,14 @@ class AggregatorSettings:
         maximum=86_400,
         help="publish at every multiple of this since midnight UTC",
     )
+    publish_timeout_s: float = setting(
+        1800,
+        minimum=1,
+        maximum=86_400,
+        unit="seconds",
+        help="end a scheduled publication that takes longer; the last good feeds stay, and the "
+        "next multiple of publish_interval_s starts another",
+    )
     publish_non_global: bool = setting(
         False,
         help="also publish addresses that IANA's special-purpose registries keep off the Internet",

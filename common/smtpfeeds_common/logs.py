@@ -44,10 +44,9 @@ class TextFormatter(logging.Formatter):
         for key, value in getattr(record, "fields", {}).items():
             line += f" {key}={_quoted(value)}"
         line = line.replace("\n", "\\n")
-        if record.exc_info:
-            # Indented: what an exception quotes of a stranger's text begins no line of ours.
-            traceback = self.formatException(record.exc_info).splitlines()
-            line += "".join(f"\n  {_harmless(part)}" for part in traceback)
+        # Indented: what an exception quotes of a stranger's text begins no line of ours.
+        traceback = _traceback(self, record).splitlines()
+        line += "".join(f"\n  {_harmless(part)}" for part in traceback)
         return line
 
 
@@ -63,8 +62,8 @@ class JsonFormatter(logging.Formatter):
             "event": record.getMessage(),
             **getattr(record, "fields", {}),
         }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+        if traceback := _traceback(self, record):
+            entry["traceback"] = traceback
         return json.dumps(entry, default=str)
 
 
@@ -85,6 +84,13 @@ def configure(level: str = "info", form: str = "text") -> None:
     logging.getLogger("pika").setLevel(
         logging.WARNING if root.level == logging.DEBUG else logging.CRITICAL
     )
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """The traceback of a record; one of another process has it as text already."""
+    if record.exc_info:
+        return formatter.formatException(record.exc_info)
+    return record.exc_text or ""
 
 
 def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from ingest_support import Table, settings_of, until
 from ingest_support.fixtures import migrated_database
-from publish_support import Origins
+from publish_support import Origins, RunHere
 from servers.clock import SteppedClock
 from servers.postgres import PostgresServer
 from servers.processes import bound_to_parent, end
@@ -476,7 +476,8 @@ def test_editions_of_two_aggregators_are_one_for_each_point_of_the_grid(
         clock = DatabaseClock()
         with connect(settings, "test", autocommit=True) as connection:
             clock.take(read_clock(connection, clock.monotonic))
-        loops.append(PublishLoop(settings, Origins(), clock, Metrics(), Health()))
+        runner = RunHere(settings, Origins(), clock)
+        loops.append(PublishLoop(settings, runner, clock, Metrics(), Health()))
     stop = threading.Event()
     threads = [threading.Thread(target=loop.run, args=(stop,)) for loop in loops]
     for thread in threads:

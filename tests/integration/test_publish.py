@@ -25,7 +25,7 @@ import pytest
 
 from ingest_support import running, until
 from ingest_support.fixtures import migrated_database
-from publish_support import NOW, Info, Origins
+from publish_support import NOW, Info, Origins, RunHere
 from servers.postgres import PostgresServer, database_name
 from smtpfeeds_aggregator.clock.database import DatabaseClock
 from smtpfeeds_aggregator.health import Health
@@ -486,9 +486,9 @@ def test_something_else_in_the_feeds_place_is_not_touched(
 def publishing(
     settings: AggregatorSettings, origins: Origins | None = None, **options: Any
 ) -> PublishLoop:
-    return PublishLoop(
-        settings, origins or Origins(), DatabaseClock(), Metrics(), Health(), **options
-    )
+    clock = DatabaseClock()
+    runner = RunHere(settings, origins or Origins(), clock)
+    return PublishLoop(settings, runner, clock, Metrics(), Health(), **options)
 
 
 def runs(loop: PublishLoop, result: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ingest_support.fixtures import migrated_database
-from publish_support import Origins
+from publish_support import Origins, RunHere
 from servers.postgres import PostgresServer
 from smtpfeeds_aggregator.cli.publish import publish
 from smtpfeeds_aggregator.clock.database import DatabaseClock
@@ -20,6 +20,7 @@ from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.publish.sanity import SuspiciousFeeds
+from smtpfeeds_aggregator.publish.scheduled import connect_publisher
 from smtpfeeds_aggregator.publish.service import PublishLoop
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store.connection import Connection, connect
@@ -72,6 +73,17 @@ def status(config: Path) -> dict[str, object]:
         run("status", "--config", config, "--format", "json").output
     )
     return told
+
+
+def publishing(
+    settings: AggregatorSettings,
+    metrics: Metrics,
+    health: Health | None = None,
+    connect: Callable[[AggregatorSettings], Connection] = connect_publisher,
+) -> PublishLoop:
+    clock = DatabaseClock()
+    runner = RunHere(settings, Origins(), clock)
+    return PublishLoop(settings, runner, clock, metrics, health or Health(), connect=connect)
 
 
 def test_feed_that_became_empty_is_refused_until_forced(
@@ -148,7 +160,7 @@ def test_aggregator_counts_a_refusal_and_comes_back_at_the_next_moment(
     earlier = datetime.now(UTC) - timedelta(days=1)
     manifest.write_text(json.dumps({**told, "generated": f"{earlier:%Y-%m-%dT%H:%M:%SZ}"}))
     metrics, health = Metrics(), Health()
-    loop = PublishLoop(settings, Origins(), DatabaseClock(), metrics, health)
+    loop = publishing(settings, metrics, health)
     good, begun_s = current(settings), datetime.now(UTC).timestamp()
     again_s = loop.publish()
     assert begun_s < again_s
@@ -191,7 +203,7 @@ def test_failed_run_is_noted_when_the_database_is_away(
     def away(_: AggregatorSettings) -> Connection:
         raise DatabaseUnavailable("gone for a moment")
 
-    loop = PublishLoop(settings, Origins(), DatabaseClock(), Metrics(), Health(), connect=away)
+    loop = publishing(settings, Metrics(), connect=away)
     loop.publish()
     failure = status(config)["last_failure"]
     assert isinstance(failure, dict)
@@ -206,7 +218,7 @@ def test_generation_that_cannot_be_removed_is_shown_until_it_is(
 ) -> None:
     """An address that is excluded or forgotten is still served from there."""
     metrics = Metrics()
-    loop = PublishLoop(settings, Origins(), DatabaseClock(), metrics, Health())
+    loop = publishing(settings, metrics)
     rename = Path.rename
 
     def only_there(self: Path, target: Path) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from smtpfeeds_aggregator.clock.database import DatabaseClock
 from smtpfeeds_aggregator.names import clean_name
 from smtpfeeds_aggregator.publish.check import check_feed
 from smtpfeeds_aggregator.publish.chunks import FeedRows
@@ -15,7 +17,11 @@ from smtpfeeds_aggregator.publish.columns import Window
 from smtpfeeds_aggregator.publish.entries import Frame
 from smtpfeeds_aggregator.publish.files import FeedFile, files_of, write_files
 from smtpfeeds_aggregator.publish.judgements import NoLists, judge_window
+from smtpfeeds_aggregator.publish.once import Published
+from smtpfeeds_aggregator.publish.scheduled import publish_scheduled
 from smtpfeeds_aggregator.publish.snapshot import window_end, window_start
+from smtpfeeds_aggregator.publish.stopping import until
+from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.feeds import FEED_BY_NAME
 
@@ -69,6 +75,20 @@ class Origins:
 
     def name(self, asn: int) -> str | None:
         return clean_name(self.raw_names.get(asn, ""), has_country=False) or None
+
+
+class RunHere:
+    """Runs publications in the test's process, with a table that no file holds."""
+
+    def __init__(
+        self, settings: AggregatorSettings, origins: Origins, clock: DatabaseClock
+    ) -> None:
+        self._settings, self._origins, self._clock = settings, origins, clock
+
+    def run(self, unless_made_since: datetime, stop: threading.Event) -> Published | None:
+        return publish_scheduled(
+            self._settings, self._origins, NoLists(), self._clock, unless_made_since, until(stop)
+        )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from .options import database_options
 
 if TYPE_CHECKING:
     from ..publish.once import Published
+    from ..publish.status import Failure
     from ..settings import AggregatorSettings
 
 #: While another process publishes; its edition may lack what was changed meanwhile.
@@ -64,9 +65,9 @@ def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str
     try:
         published = _publish(settings, force=force, wait_s=wait_s)
     except PublishError as exc:
-        from ..publish.sanity import SuspiciousFeeds
+        from ..publish.failures import reason_of
 
-        StatusFile(feeds_dir).failed(exc.message, refused=isinstance(exc, SuspiciousFeeds))
+        StatusFile(feeds_dir).failed(exc.message, reason_of(exc))
         raise
     if form == "json":
         click.echo(
@@ -117,9 +118,11 @@ def _publish(settings: "AggregatorSettings", *, force: bool, wait_s: float) -> "
 def status(settings: "AggregatorSettings", form: str) -> None:
     """Show what is published, which host published it, what is left out, and when the next is due.
 
-    Where the last run failed, was refused, or could not clean up files of past editions, it says
-    why. It reads the feeds directory and needs no database; times are UTC. Exit code 1 if nothing
-    is published, or the last run failed or did not clean up.
+    While a publication runs, it shows since when, in which process, and its time limit. Where the
+    last run failed, was killed or refused, or could not clean up files of past editions, it says
+    why; it also shows the last failure before the present edition. It reads the feeds directory
+    and needs no database; times are UTC. Exit code 1 if nothing is published, or the last run
+    failed or did not clean up.
 
     \b
     Examples:
@@ -164,8 +167,9 @@ def _state(settings: "AggregatorSettings") -> dict[str, Any]:
     from ..publish.status import StatusFile
 
     directory = FeedsDirectory(_feeds_dir(settings))
-    noted, generated = StatusFile(directory.path).read(), directory.generated()
-    success, failure = noted.success, noted.failure
+    file = StatusFile(directory.path)
+    noted, running, generated = file.read(), file.read_running(), directory.generated()
+    success = noted.success
     interval_s = settings.publish_interval_s
     expires_s = None if generated is None else expiry(generated.timestamp(), interval_s)
     return {
@@ -180,13 +184,28 @@ def _state(settings: "AggregatorSettings") -> dict[str, Any]:
         "left_out": success and success.left_out,
         "not_written": (success and success.not_written) or None,
         "not_cleaned": success and success.not_cleaned,
-        "last_failure": failure
+        "running": running
         and {
-            "time": iso_utc(failure.time),
-            "by": failure.by,
-            "refused": failure.refused,
-            "reason": failure.reason,
+            "since": iso_utc(running.since),
+            "by": running.by,
+            "process_id": running.process_id,
+            "timeout_s": running.timeout_s,
         },
+        "timeout_s": settings.publish_timeout_s,
+        "last_failure": _failure(noted.failure),
+        "earlier_failure": _failure(noted.earlier_failure),
+    }
+
+
+def _failure(failure: "Failure | None") -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {
+        "time": iso_utc(failure.time),
+        "by": failure.by,
+        "refused": failure.refused,
+        "kind": failure.kind,
+        "reason": failure.reason,
     }
 
 
@@ -197,8 +216,13 @@ def _parts(value: Any) -> Iterator[str]:
     elif not isinstance(value, dict):
         yield str(value)
     elif "reason" in value:
-        kind = "refused" if value["refused"] else "failed"
+        kind = "refused" if value["refused"] else f"failed ({value['kind'].replace('_', ' ')})"
         yield f"{value['time']} by {value['by']}: {kind}: {value['reason']}"
+    elif "process_id" in value:
+        limit = (
+            "no time limit" if value["timeout_s"] is None else f"at most {value['timeout_s']:g} s"
+        )
+        yield f"since {value['since']} by {value['by']}, process {value['process_id']}, {limit}"
     else:
         for feed, counts in value.items():
             yield f"{feed}: {_counts(counts)}"

@@ -4,19 +4,23 @@ Until the switch nothing that is published changes. A later run repeats what fai
 it: origins that could not be written back still differ then.
 """
 
+import errno
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final, Protocol
 
 from smtpfeeds_common.errors import DatabaseError, PublishError
 from smtpfeeds_common.feeds import FEEDS
 from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
 from smtpfeeds_common.logs import fields
 
-from ..clock.database import DatabaseClock
+from ..clock.database import DatabaseClock, Reading
 from ..origin.lookup import DescribedLookup
 from ..settings import AggregatorSettings
 from ..store.asked import ALIVE_S
@@ -25,6 +29,7 @@ from ..store.publication import PublicationStore
 from .columns import Window
 from .continued import Continued
 from .edition import MANIFEST
+from .failures import DiskFull, LockLost
 from .generation import FeedsDirectory, Generation
 from .generation_writer import Content, GenerationWriter, edition_frame
 from .judgements import DatedLists, NoLists, judge_window
@@ -38,6 +43,25 @@ from .stopping import KeepGoing, PublishStopped, go_on, guarded
 from .withdrawn import Withdrawn
 
 logger = logging.getLogger(__name__)
+
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class PublicationClock(Protocol):
+    """Decides whether a publication may go by the database's clock: `DatabaseClock` does."""
+
+    @property
+    def monotonic(self) -> Callable[[], float]:
+        """The clock that readings are compared with."""
+        ...
+
+    def check_publication(self, reading: Reading, /) -> datetime:
+        """The time that a publication is made at.
+
+        Raises:
+            ClockInDoubt: nothing may be published.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +85,12 @@ def publish_once(
     connection: Connection,
     *,
     lists: DatedLists | None = None,
-    clock: DatabaseClock | None = None,
+    clock: PublicationClock | None = None,
     now: datetime | None = None,
     unless_made_since: datetime | None = None,
     keep_going: KeepGoing = go_on,
     force: bool = False,
+    timeout_s: float | None = None,
 ) -> Published | None:
     """Publish one generation of all feeds below ``settings.feeds_dir``.
 
@@ -79,12 +104,15 @@ def publish_once(
         unless_made_since: do nothing if what is published was made from then to now.
         keep_going: asked now and then; what it raises ends the run.
         force: also publish numbers that are far from those of the edition before.
+        timeout_s: when whoever called this ends it, for `smtpfeeds publish status`.
 
     Returns:
         None if another process is publishing this directory now, or has.
 
     Raises:
         SuspiciousFeeds: a feed fell or rose by more than is believed.
+        DiskFull: there is no space for the files.
+        LockLost: another may be publishing by now.
         PublishError: the directory cannot be written, or what was written is not right.
         ClockInDoubt: nothing may be published.
         DatabaseUnavailable: the database went away.
@@ -94,7 +122,7 @@ def publish_once(
     store = PublicationStore(connection)
     directory = FeedsDirectory(Path(settings.feeds_dir))
     clock = clock or DatabaseClock()
-    try:
+    with _disk_errors(directory):
         directory.check()
         key = directory.lock_key()
         if not store.try_lock(key):
@@ -106,15 +134,42 @@ def publish_once(
             run = _Publication(
                 settings, table, lists or NoLists(), store, directory, key, clock, at, keep_going
             )
-            return run.run(force=force)
+            with StatusFile(directory.path).running(timeout_s):
+                return run.run(force=force)
         finally:
             if not connection.closed:
                 store.unlock(key)
+
+
+def is_left_to_another(
+    directory: FeedsDirectory, store: PublicationStore, since: datetime, until: datetime
+) -> bool:
+    """Whether another process publishes the directory now, or has in that time.
+
+    It saves a process that would find out the same.
+
+    Raises:
+        PublishError: the directory cannot be used.
+    """
+    with _disk_errors(directory):
+        directory.check()
+        return _is_made_in(directory, since, until) or store.is_locked(directory.lock_key())
+
+
+@contextmanager
+def _disk_errors(directory: FeedsDirectory) -> Iterator[None]:
+    """Translate the system's errors.
+
+    Raises:
+        PublishError: one came.
+    """
+    try:
+        yield
     except OSError as exc:
-        raise PublishError(
-            f"cannot publish below {directory.path}: {exc}; the last good feeds stay. Check the "
-            "disk's space and the directory's rights"
-        ) from exc
+        text = f"cannot publish below {directory.path}: {exc}; the last good feeds stay. "
+        if exc.errno in _NO_SPACE:
+            raise DiskFull(f"{text}Free space there, or raise the quota") from exc
+        raise PublishError(f"{text}Check the disk and the directory's permissions") from exc
 
 
 def _is_made_in(directory: FeedsDirectory, since: datetime, until: datetime) -> bool:
@@ -134,7 +189,7 @@ class _Publication:
         store: PublicationStore,
         directory: FeedsDirectory,
         key: int,
-        clock: DatabaseClock,
+        clock: PublicationClock,
         now: datetime,
         keep_going: KeepGoing,
     ) -> None:
@@ -268,7 +323,7 @@ class _Publication:
         self._directory.sync(generation)
         self._clock.check_publication(self._store.read_clock(self._clock.monotonic))
         if not self._store.holds_lock(self._key):
-            raise PublishError(
+            raise LockLost(
                 f"lost the lock of {self._directory.path} while writing; nothing was published"
             )
         self._directory.switch(generation)

@@ -3,7 +3,8 @@
 The database's clock is the only one: it says when the grid's moments are, when an edition
 was made and when it expires, so aggregators whose own clocks differ agree on all three. A run
 that fails leaves the last good generation where it is, is counted and logged, and is tried
-again before the grid's next moment. Only a stop ends the loop.
+again before the grid's next moment. Only a stop ends the loop. Each run has a process of its own
+(``process``); the loop starts none where another aggregator publishes or has published.
 """
 
 import logging
@@ -19,17 +20,17 @@ from smtpfeeds_common.logs import fields
 from ..clock.database import ClockInDoubt, DatabaseClock
 from ..health import Health
 from ..metrics import Metrics
-from ..origin.lookup import CurrentLookup
 from ..settings import AggregatorSettings
-from ..store.connection import Connection, connect, discard
+from ..store.connection import Connection, discard
 from ..store.publication import PublicationStore
+from .failures import REASONS, PublishTimedOut, reason_of
 from .generation import FeedsDirectory
 from .grid import next_point, this_point
-from .judgements import DatedLists, NoLists
-from .once import Published, publish_once
+from .once import Published, is_left_to_another
 from .sanity import SuspiciousFeeds
+from .scheduled import Runner, connect_publisher
 from .status import StatusFile
-from .stopping import KeepGoing, PublishStopped, go_on, until
+from .stopping import PublishStopped
 
 logger = logging.getLogger(__name__)
 
@@ -49,24 +50,32 @@ class PublishLoop:
     def __init__(
         self,
         settings: AggregatorSettings,
-        origins: CurrentLookup,
+        runner: Runner,
         clock: DatabaseClock,
         metrics: Metrics,
         health: Health,
         *,
-        lists: Callable[[], DatedLists] = NoLists,
-        connect: Callable[[AggregatorSettings], Connection] | None = None,
+        connect: Callable[[AggregatorSettings], Connection] = connect_publisher,
     ) -> None:
-        """Make a loop; each run, good or bad, is in the metrics and the health."""
-        self._lists = lists
-        self._settings = settings
-        self._origins = origins
+        """Make a loop; each run, good or bad, is in the metrics and the health.
+
+        Args:
+            settings: where and when to publish.
+            runner: what runs each publication.
+            clock: judges the database's clock.
+            metrics: counts the runs.
+            health: shows why the last run failed.
+            connect: opens the connection that is asked whether a run is due.
+        """
+        self._settings, self._runner = settings, runner
         self._clock = clock
         self._metrics, self._health = metrics, health
-        self._connect = connect or _connect
+        self._connect = connect
         self._directory = FeedsDirectory(Path(settings.feeds_dir))
         self._status = StatusFile(self._directory.path)
         self._waits_for_clock = False
+        for reason in REASONS:
+            metrics.publish_failures.labels(reason)
 
     def run(self, stop: threading.Event) -> None:
         """Publish at every moment of the grid until stopped.
@@ -81,61 +90,56 @@ class PublishLoop:
                 due_s = min(due_s, self._next_point())
                 stop.wait(min(wait_s, _LOOK_S))
                 continue
-            due_s = self.publish(until(stop))
+            due_s = self.publish(stop)
 
-    def publish(self, keep_going: KeepGoing = go_on) -> float:
+    def publish(self, stop: threading.Event | None = None) -> float:
         """Publish once, unless another process has since the grid's last moment.
 
         Returns:
             When to call this again, by the database's clock (seconds since 1970).
         """
-        now_s = self._clock.now_s()
         try:
-            connection = self._connect(self._settings)
-            try:
-                store = PublicationStore(connection)
-                now = self._clock.check_publication(store.read_clock(self._clock.monotonic))
-                now_s = now.timestamp()
-                point = datetime.fromtimestamp(this_point(now_s, self._interval_s), UTC)
-                published = publish_once(
-                    self._settings,
-                    self._origins.current,
-                    connection,
-                    lists=self._lists(),
-                    clock=self._clock,
-                    unless_made_since=point,
-                    keep_going=keep_going,
-                )
-            finally:
-                discard(connection)
-            again_s = self._finish(published, point, now)
+            again_s = self._publish(stop or threading.Event())
         except PublishStopped as exc:
             logger.info(exc.message)
-            return now_s + RETRY_S
+            return self._clock.now_s() + RETRY_S
         except ClockInDoubt as exc:
             self._wait_for_clock(exc)
-            return now_s + DOUBT_S
-        except SuspiciousFeeds as exc:
-            return self._count_refusal(now_s, exc.message)
+            return self._clock.now_s() + DOUBT_S
+        except (SuspiciousFeeds, PublishTimedOut) as exc:
+            return self._count_refusal(exc)
         except SmtpfeedsError as exc:
-            return self._count_failure(now_s, exc.message)
+            return self._count_failure(exc, exc.message)
         except Exception as exc:
             # A fault of ours in publishing must not end ingest, which shares this process.
             logger.exception("publishing failed unexpectedly")
-            return self._count_failure(now_s, f"{type(exc).__name__}: {exc}")
+            return self._count_failure(exc, f"{type(exc).__name__}: {exc}")
         self._health.well("publish")
         self._waits_for_clock = False
         return again_s
 
-    def _finish(self, published: Published | None, point: datetime, now: datetime) -> float:
-        """Count what was published, here or by another; when there is more to do."""
-        if published is not None:
-            self._count(published)
-            return next_point(published.generated.timestamp(), self._interval_s)
+    def _publish(self, stop: threading.Event) -> float:
+        """Run a publication if one is due; when to call this again."""
+        connection = self._connect(self._settings)
+        try:
+            store = PublicationStore(connection)
+            now = self._clock.check_publication(store.read_clock(self._clock.monotonic))
+            point = datetime.fromtimestamp(this_point(now.timestamp(), self._interval_s), UTC)
+            left = is_left_to_another(self._directory, store, point, now)
+        finally:
+            discard(connection)
+        published = None if left else self._runner.run(point, stop)
+        if published is None:
+            return self._leave_to_another(point, now)
+        self._count(published)
+        return next_point(published.generated.timestamp(), self._interval_s)
+
+    def _leave_to_another(self, point: datetime, now: datetime) -> float:
+        """Another process publishes, or has; when to look again."""
         again_s = next_point(now.timestamp(), self._interval_s)
         generated = self._directory.generated()
         if generated is None or generated < point:
-            # Another process is about to publish, and may still die.
+            # It is about to publish, and may still die.
             return min(again_s, now.timestamp() + TAKE_OVER_S)
         self._metrics.publish_runs.labels("left to another").inc()
         noted = self._status.read().success
@@ -146,26 +150,34 @@ class PublishLoop:
     def _wait_for_clock(self, reason: ClockInDoubt) -> None:
         if not self._waits_for_clock:
             logger.warning("publishing waits", extra=fields(reason=reason.message))
-            self._status.failed(reason.message)
+            self._status.failed(reason.message, reason_of(reason))
         self._waits_for_clock = True
 
-    def _count_failure(self, now_s: float, reason: str) -> float:
+    def _count_failure(self, error: Exception, message: str) -> float:
         self._metrics.publish_runs.labels("failed").inc()
-        self._status.failed(reason)
-        self._health.trouble("publish", reason[:300])
+        self._note(error, message)
         logger.error(
             "publishing failed, the last good feeds stay; tried again within a minute",
-            extra=fields(error=reason),
+            extra=fields(reason=reason_of(error), error=message),
         )
+        now_s = self._clock.now_s()
         return min(now_s + RETRY_S, next_point(now_s, self._interval_s))
 
-    def _count_refusal(self, now_s: float, reason: str) -> float:
-        """Numbers that are not believed are looked at again at the grid's next moment."""
-        self._metrics.publish_runs.labels("refused").inc()
-        self._status.failed(reason, refused=True)
-        self._health.trouble("publish", reason[:300])
-        logger.error("publication refused", extra=fields(reason=reason))
-        return next_point(now_s, self._interval_s)
+    def _count_refusal(self, error: SuspiciousFeeds | PublishTimedOut) -> float:
+        """What would end in the same way now is tried again at the grid's next moment."""
+        timed_out = isinstance(error, PublishTimedOut)
+        self._metrics.publish_runs.labels("failed" if timed_out else "refused").inc()
+        self._note(error, error.message)
+        event = "publication took too long" if timed_out else "publication refused"
+        logger.error(event, extra=fields(reason=error.message))
+        return self._next_point()
+
+    def _note(self, error: Exception, message: str) -> None:
+        reason = reason_of(error)
+        self._metrics.publish_failures.labels(reason).inc()
+        self._metrics.publish_failed_at.set(self._clock.now_s())
+        self._status.failed(message, reason)
+        self._health.trouble("publish", message[:300])
 
     def _count(self, published: Published) -> None:
         metrics = self._metrics
@@ -200,9 +212,3 @@ class PublishLoop:
             return True
         age_s = self._clock.now_s() - generated.timestamp()
         return abs(age_s) > self._interval_s
-
-
-def _connect(settings: AggregatorSettings) -> Connection:
-    # It reads and sorts the whole window in one statement.
-    limit_s = 10 * settings.database_timeout_s
-    return connect(settings, "publish", autocommit=True, limit_s=limit_s)

@@ -1,13 +1,20 @@
-"""The outcomes of the last runs, in a file beside the published directory.
+"""The outcomes of the last runs, and the run of now, in files beside the published directory.
 
-All aggregators that publish a directory see the file, and `smtpfeeds publish status` reads it
+All aggregators that publish a directory see the files, and `smtpfeeds publish status` reads them
 when the database is away too. A file that cannot be written or read never fails a run.
+
+A run is under way while its process has the lock of its file (flock(2)), which the kernel frees
+however the process ends. So no note of a killed process stays.
 """
 
+import fcntl
 import logging
+import os
 import socket
+import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,6 +26,20 @@ from smtpfeeds_common.logs import fields
 logger = logging.getLogger(__name__)
 
 _FILE: Final = ".publish-status.json"
+_RUNNING: Final = ".publish-running.json"
+#: Who reads the file holds its lock for a moment.
+_TRIES: Final = 10
+_TRY_AGAIN_S: Final = 0.01
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A run that is under way."""
+
+    since: datetime
+    by: str
+    process_id: int
+    #: When its aggregator ends it; None: it may take as long as it does.
+    timeout_s: float | None
 
 
 class Success(msgspec.Struct, frozen=True):
@@ -45,6 +66,8 @@ class Failure(msgspec.Struct, frozen=True):
     reason: str
     #: Whether its numbers were not believed: it fails again until they are, or are forced.
     refused: bool
+    #: One word for the reason, as in the metrics (`failures.REASONS`).
+    kind: str = "other"
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -52,13 +75,16 @@ class Status(msgspec.Struct, frozen=True):
 
     success: Success | None = None
     failure: Failure | None = None
+    #: The last failure after which a run has published.
+    earlier_failure: Failure | None = None
 
 
 class StatusFile:
-    """The file of one directory."""
+    """The files of one directory."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / _FILE
+        self._running = directory / _RUNNING
 
     def read(self) -> Status:
         """What is noted; empty if there is no file, or it cannot be read."""
@@ -66,14 +92,45 @@ class StatusFile:
             return msgspec.json.decode(self._path.read_bytes(), type=Status)
         return Status()
 
+    def read_running(self) -> Running | None:
+        """The run of now; None if there is none, or it cannot be read."""
+        with suppress(OSError, msgspec.MsgspecError), self._running.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return msgspec.json.decode(file.read(), type=Running)
+        return None
+
+    @contextmanager
+    def running(self, timeout_s: float | None) -> Iterator[None]:
+        """Show that this process publishes; only the holder of the directory's lock calls it."""
+        descriptor = None
+        try:
+            descriptor = os.open(self._running, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            _lock(descriptor)
+            since = datetime.now(UTC)
+            note = Running(since, socket.gethostname(), os.getpid(), timeout_s)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, msgspec.json.encode(note), 0)
+        except OSError as exc:
+            logger.warning("running publication not noted", extra=fields(error=str(exc)))
+        try:
+            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
     def published(self, success: Success) -> None:
         """Note a run that published."""
-        self._write(Status(success))
+        before = self.read()
+        self._write(Status(success, None, before.failure or before.earlier_failure))
 
-    def failed(self, reason: str, *, refused: bool = False) -> None:
+    def failed(self, reason: str, kind: str = "other") -> None:
         """Note a run that failed; by this host's clock, because the database may be away."""
-        failure = Failure(datetime.now(UTC), socket.gethostname(), reason, refused)
-        self._write(Status(self.read().success, failure))
+        refused = kind == "refused"
+        failure = Failure(datetime.now(UTC), socket.gethostname(), reason, refused, kind)
+        before = self.read()
+        self._write(Status(before.success, failure, before.earlier_failure))
 
     def _write(self, status: Status) -> None:
         aside = self._path.with_name(f"{_FILE}-{uuid.uuid4().hex}")
@@ -86,3 +143,16 @@ class StatusFile:
                 raise
         except OSError as exc:
             logger.warning("publish status not noted", extra=fields(error=str(exc)))
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock of the file.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(_TRY_AGAIN_S)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -50,6 +50,10 @@ class PublicationStore:
         """Whether this session still has the lock."""
         return bool(self._value("holds_lock", key=key))
 
+    def is_locked(self, key: int) -> bool:
+        """Whether any session has the lock of a directory."""
+        return bool(self._value("is_locked", key=key))
+
     def store_lists(self, generation: str, ranges: Iterable[ListedRange]) -> bool:
         """Store the lists that were used, where they are not stored; whether they are others."""
         return store_lists(self._connection, generation, ranges)

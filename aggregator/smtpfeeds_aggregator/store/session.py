@@ -47,6 +47,8 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "transaction_timeout": "0",
     # What the server does where its client falls silent in the middle of a transaction.
     "idle_in_transaction_session_timeout": "60s",
+    # A killed client frees its locks also in the middle of a long statement.
+    "client_connection_check_interval": "2s",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",

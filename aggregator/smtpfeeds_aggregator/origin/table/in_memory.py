@@ -49,6 +49,11 @@ class OriginTable:
         self.generation = generation
         self.info = info
 
+    @property
+    def descriptor(self) -> int | None:
+        """The open file of the index, for a child process; None: it knows nothing."""
+        return None if self._index is None else self._index.descriptor
+
     def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
         """The origin ASN of each address, `None` where no announcement is known."""
         if self._index is None:

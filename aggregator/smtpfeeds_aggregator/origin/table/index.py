@@ -23,7 +23,9 @@ of the prefix they come from, so the prefix itself is the address, masked.
 
 import json
 import mmap
+import os
 import sys
+import weakref
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -76,6 +78,9 @@ class OriginIndex:
             self._map = mmap.mmap(file_number, 0, prot=mmap.PROT_READ)
         except (OSError, ValueError) as exc:
             raise OriginError(f"cannot map the origin index {name}: {exc}") from exc
+        #: The mapped file, for another process to map: it may have no name, or no longer.
+        self.descriptor = os.dup(file_number)
+        weakref.finalize(self, os.close, self.descriptor)
         header = _read_header(self._map, name)
         self.facts: dict[str, Any] = header["facts"]
         view = memoryview(self._map)

@@ -16,6 +16,15 @@ SELECT EXISTS (
       AND ((classid::bigint << 32) | objid::bigint) = %(key)s AND objsubid = 1
 );
 
+-- name: is_locked
+-- Whether any session has the lock; unlike an attempt to take it, this disturbs none.
+SELECT EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND ((classid::bigint << 32) | objid::bigint) = %(key)s AND objsubid = 1
+);
+
 -- name: now
 -- The clock by which last_seen was clamped at ingest.
 SELECT now();

@@ -1,0 +1,139 @@
+"""What the aggregator and the process that publishes for it say to each other.
+
+The job is one JSON object in an unnamed file, because the settings in it may hold passwords, which
+arguments and environment would show to others. Then both send one JSON object a line: the child
+its log, its questions about the clock and its result, on standard output; the aggregator its
+answers about the clock, on the child's standard input.
+"""
+
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ..clock.database import Reading
+from ..settings import AggregatorSettings
+from .once import Published
+
+#: A longer line is not sent by this program: the aggregator drops it.
+MAX_LINE_BYTES: Final = 1 << 20
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One publication."""
+
+    #: Of the aggregator; another version's process refuses the job.
+    version: str
+    settings: AggregatorSettings
+    #: Nothing is to be done if an edition was made from then to now.
+    unless_made_since: datetime
+    #: The lists in use, as their generation's file has them.
+    lists: list[dict[str, Any]]
+    lists_generation: str
+    #: Descriptor of the index of the origin table in use; None: there is no table.
+    origin_index: int | None
+
+
+class JobVersion(msgspec.Struct, frozen=True):
+    """Of a job of any version, what all versions have."""
+
+    version: str
+
+
+class Logged(msgspec.Struct, frozen=True, tag="log"):
+    """A line of the child's log."""
+
+    logger: str
+    level: int
+    created: float
+    event: str
+    fields: dict[str, Any]
+    traceback: str = ""
+
+
+class ClockQuestion(msgspec.Struct, frozen=True, tag="clock"):
+    """May a publication go by this reading of the database's clock?"""
+
+    reading: Reading
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The result: what was published; None if another process publishes or has published."""
+
+    published: "Edition | None"
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The error, as `failures` names it; one that is no `SmtpfeedsError` has no name."""
+
+    name: str
+    message: str
+
+
+FromChild = Logged | ClockQuestion | Done | Failed
+
+
+class ClockAnswer(msgspec.Struct, frozen=True):
+    """The time that counts, or why the clock is in doubt."""
+
+    now: datetime | None = None
+    doubt: str = ""
+
+
+class Edition(msgspec.Struct, frozen=True):
+    """`Published` as JSON can hold it."""
+
+    generation: str
+    generated: datetime
+    window_end: datetime
+    addresses: dict[str, int]
+    left_out: dict[str, dict[str, int]]
+    origins_changed: int
+    seconds: float
+    not_cleaned: str | None
+
+    @classmethod
+    def of(cls, published: Published) -> "Edition":
+        """In the child."""
+        return cls(
+            str(published.generation),
+            published.generated,
+            published.window_end,
+            published.addresses,
+            {feed: dict(counts) for feed, counts in published.left_out.items()},
+            published.origins_changed,
+            published.seconds,
+            published.not_cleaned,
+        )
+
+    def published(self) -> Published:
+        """In the aggregator."""
+        return Published(
+            Path(self.generation),
+            self.generated,
+            self.window_end,
+            self.addresses,
+            {feed: Counter(counts) for feed, counts in self.left_out.items()},
+            self.origins_changed,
+            self.seconds,
+            self.not_cleaned,
+        )
+
+
+_FROM_CHILD: Final[msgspec.json.Decoder[FromChild]] = msgspec.json.Decoder(FromChild)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """One line."""
+    return msgspec.json.encode(message, enc_hook=str) + b"\n"
+
+
+def decode_from_child(line: bytes) -> FromChild:
+    """What a line of the child says.
+
+    Raises:
+        msgspec.MsgspecError: nothing that this program knows.
+    """
+    return _FROM_CHILD.decode(line)
