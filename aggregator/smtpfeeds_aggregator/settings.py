@@ -4,7 +4,7 @@ The module is long because the list is: each setting stands with its default, bo
 splitting the class would only scatter them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,14 @@ class AggregatorSettings:
     )
     dsn_password_file: str = setting(
         "", help="a file whose first line is the database password, if the DSN contains none"
+    )
+    publish_dsn: str = setting(
+        "",
+        secret=True,
+        help="PostgreSQL for publishing, with a role of its own; empty: as in dsn",
+    )
+    publish_dsn_password_file: str = setting(
+        "", help="a file whose first line is the password of publish_dsn, if that contains none"
     )
     broker: tuple[str, ...] = setting(
         (),
@@ -416,6 +424,13 @@ class AggregatorSettings:
                     f"broker: address {number} of {len(self.broker)} is neither amqp://…, "
                     "amqps://… nor spool:DIR"
                 )
+
+    @property
+    def for_publishing(self) -> "AggregatorSettings":
+        """These settings with the database as the part that publishes uses it."""
+        if not self.publish_dsn:
+            return self
+        return replace(self, dsn=self.publish_dsn, dsn_password_file=self.publish_dsn_password_file)
 
 
 def load(file: Path | None, **flags: object) -> AggregatorSettings:

@@ -9,8 +9,9 @@ from smtpfeeds_common.config_option import as_option, check_as
 
 from .clock import accept_clock, clock
 from .dead_letters import dead_letters
-from .options import CONFIG, load
+from .options import CONFIG, DSN, load
 from .readers import reader
+from .roles import roles
 
 #: A statement of a step may build an index of a very large table, or wait for another `migrate`.
 _STEP_S: Final = 3600.0
@@ -40,10 +41,13 @@ def run(config: Path | None) -> None:
 
 @aggregator.command()
 @CONFIG
-def migrate(config: Path | None) -> None:
+@DSN
+def migrate(config: Path | None, dsn: str | None) -> None:
     """Update the database's schema for this program.
 
-    It is safe while aggregators run, also those of the previous version, and twice at once.
+    It is safe while aggregators run, also those of the previous version, and twice at once. The
+    roles of `aggregator roles` get what this version needs besides. A role that does not own the
+    tables can run it where nothing is to be done.
 
     \b
     Example:
@@ -51,9 +55,11 @@ def migrate(config: Path | None) -> None:
     """
     from ..store.connection import connect
     from ..store.migrations import migrate as apply
+    from ..store.roles import renew_grants
 
-    with connect(load(config), "migrate", autocommit=True, limit_s=_STEP_S) as connection:
+    with connect(load(config, dsn), "migrate", autocommit=True, limit_s=_STEP_S) as connection:
         done = apply(connection)
+        renew_grants(connection)
     for step in done:
         click.echo(f"applied {step.label}")
     if not done:
@@ -81,3 +87,4 @@ aggregator.add_command(clock)
 aggregator.add_command(accept_clock)
 aggregator.add_command(dead_letters)
 aggregator.add_command(reader)
+aggregator.add_command(roles)

@@ -22,7 +22,9 @@ from ..store.connection import connection_parameters
 from ..store.dsn import describe_dsn
 
 #: Settings whose files hold a secret.
-_SECRET_FILES: Final = ("dsn_password_file", "broker_password_file", "signing_key_file")
+_SECRET_FILES: Final = (
+    *("dsn_password_file", "publish_dsn_password_file", "broker_password_file", "signing_key_file"),
+)
 
 
 def check(settings: AggregatorSettings) -> Iterator[str]:
@@ -31,8 +33,7 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
     Raises:
         SettingsError: what is wrong, and what to do.
     """
-    where = connection_parameters(settings, "check")
-    yield f"dsn: {describe_dsn(where)}"
+    yield from _databases(settings)
     yield _broker(settings)
     if settings.feeds_dir:
         _check_writable("feeds_dir", Path(settings.feeds_dir))
@@ -57,6 +58,13 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
                     "another user: `--as smtpfeeds` checks as that user"
                 )
     yield "the settings are good"
+
+
+def _databases(settings: AggregatorSettings) -> Iterator[str]:
+    yield f"dsn: {describe_dsn(connection_parameters(settings, 'check'))}"
+    if settings.publish_dsn:
+        where = connection_parameters(settings.for_publishing, "check")
+        yield f"publish_dsn: {describe_dsn(where)}"
 
 
 def _public_key(file: str) -> str:

@@ -49,13 +49,13 @@ EXIT_CODES: Final = (
 )
 
 
-def load(config: Path | None) -> "AggregatorSettings":
+def load(config: Path | None, dsn: str | None = None) -> "AggregatorSettings":
     """Read the settings and set up the logs as they say."""
     from smtpfeeds_common import logs
 
     from .. import settings as aggregator_settings
 
-    settings = aggregator_settings.load(config_of(config, None))
+    settings = aggregator_settings.load(config_of(config, None, dsn), dsn=dsn)
     logs.configure(settings.log_level, settings.log_format)
     return settings
 

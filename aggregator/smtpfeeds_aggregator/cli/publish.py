@@ -98,7 +98,7 @@ def _publish(settings: "AggregatorSettings", *, force: bool, wait_s: float) -> "
     origins.load()
     lists.load()
     until_s = time.monotonic() + wait_s
-    with connected(settings, write=True, long=True) as connection:
+    with connected(settings.for_publishing, write=True, long=True) as connection:
         while True:
             published = publish_once(
                 settings, origins.current, connection, lists=lists.current, force=force

@@ -48,12 +48,12 @@ def add(
       smtpfeeds aggregator reader add analysts --write-settings /etc/smtpfeeds/query.toml \\
           --reader-dsn "host=db.example.net dbname=smtpfeeds user=analysts"
     """
-    from ..store.readers import let_read
+    from ..store.roles import RolePart, grant_part
 
     if (file is None) != (reader_dsn is None):
         raise SettingsError("--write-settings and --reader-dsn go together")
     with connected(settings, write=True) as connection:
-        let_read(connection, role)
+        grant_part(connection, RolePart.READ, role)
     click.echo(f"{role} may read, and write nothing")
     if file is not None and reader_dsn is not None:
         _write(file, reader_dsn)
@@ -70,10 +70,10 @@ def remove(settings: "AggregatorSettings", role: str) -> None:
     Example:
       smtpfeeds aggregator reader remove analysts
     """
-    from ..store.readers import forbid_reading
+    from ..store.roles import revoke_parts
 
     with connected(settings, write=True) as connection:
-        forbid_reading(connection, role)
+        revoke_parts(connection, role)
     click.echo(f"{role} may no longer read")
 
 

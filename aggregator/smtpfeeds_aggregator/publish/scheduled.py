@@ -56,4 +56,4 @@ def connect_publisher(settings: AggregatorSettings) -> Connection:
     """Open a connection for publishing."""
     # It reads and sorts the whole window in one statement.
     limit_s = 10 * settings.database_timeout_s
-    return connect(settings, "publish", autocommit=True, limit_s=limit_s)
+    return connect(settings.for_publishing, "publish", autocommit=True, limit_s=limit_s)

@@ -28,6 +28,8 @@ _BAD_DATA: Final = ("21", "22", "23")
 _CONFLICTS: Final = ("40001", "40P01")
 #: A line that already ended in punctuation needs no more of it.
 _PUNCTUATED: Final = re.compile("([.,:;?!]);(?= )")
+#: insufficient_privilege.
+_NO_PRIVILEGE: Final = "42501"
 #: query_canceled: by ``statement_timeout``, or by an administrator to whom it was too slow.
 _CANCELED: Final = "57014"
 
@@ -92,6 +94,11 @@ def translate(exc: psycopg.Error) -> DatabaseError:
     silent = _silence(exc)
     if silent is not None or state == _CANCELED:
         return DatabaseTimeout(f"the database takes too long: {silent or text}")
+    if state == _NO_PRIVILEGE:
+        return DatabaseUnavailable(
+            f"the database role may not do this: {text}; use the role that owns the tables, or "
+            "grant it with `smtpfeeds aggregator roles grant`"
+        )
     return DatabaseUnavailable(f"the database cannot be used now: {text or type(exc).__name__}")
 
 

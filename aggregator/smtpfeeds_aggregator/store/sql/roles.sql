@@ -1,0 +1,86 @@
+-- Privileges of the roles that ingest and publish. The owner of the tables has all of them; a role
+-- that reads is in readers.sql.
+
+-- part: privileges
+-- Each table and view with what a part does there; a table of which no part needs anything has ''.
+-- `ingest` is also maintenance and the watch on the clock. It begins no epoch and enrols no sensor of
+-- another epoch: of the columns of sensor it writes those that batches fill.
+privileges (name, ingest, publish) AS (VALUES
+    ('activity', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
+    ('applied_batch', 'SELECT, INSERT, DELETE', ''),
+    ('autonomous_system', 'SELECT, INSERT, UPDATE', 'SELECT, INSERT, UPDATE'),
+    ('database_clock', 'SELECT, UPDATE', 'SELECT'),
+    ('exclusion', '', 'SELECT'),
+    ('flood', 'SELECT, INSERT, UPDATE, DELETE', ''),
+    ('granted_role', '', ''),
+    ('listed_range', '', 'SELECT, INSERT, DELETE'),
+    ('lists_in_use', '', 'SELECT, INSERT, UPDATE'),
+    ('maintenance_round', 'SELECT, INSERT, UPDATE', ''),
+    ('observation', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT, UPDATE (asn)'),
+    ('origin_generation', '', 'SELECT, INSERT, UPDATE'),
+    ('past_epoch', '', ''),
+    ('prefix_admission', 'SELECT, INSERT, UPDATE, DELETE', ''),
+    ('prefix_overflow', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
+    ('publication_summary', '', 'SELECT, INSERT, UPDATE'),
+    ('refusal', 'SELECT, INSERT, UPDATE, DELETE', ''),
+    ('rotated_enrolment', '', 'SELECT'),
+    ('schema_migration', 'SELECT', 'SELECT'),
+    ('schema_step', 'SELECT', 'SELECT'),
+    ('sensor', 'SELECT, INSERT (name, heard_at, sealed_at, version, counters, spool_depth, drops, '
+        'addresses, new_left, new_left_at), UPDATE (heard_at, sealed_at, version, counters, '
+        'spool_depth, drops, addresses, new_left, new_left_at)', 'SELECT'),
+    ('sensor_overflow', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
+    ('sighting', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
+    ('spool', 'SELECT, INSERT, UPDATE, DELETE', ''),
+    ('spool_at_epoch_end', '', '')
+)
+
+-- part: tables
+-- Those tables, with their partitions: maintenance deletes in each by its own name.
+tables AS (
+    SELECT p.name, t.relid AS oid, p.ingest, p.publish
+    FROM privileges AS p
+    CROSS JOIN LATERAL (
+        SELECT to_regclass(p.name) AS relid
+        UNION SELECT relid FROM pg_partition_tree(to_regclass(p.name))
+    ) AS t
+    WHERE t.relid IS NOT NULL
+)
+
+-- name: named_tables
+WITH {{privileges}} SELECT name FROM privileges ORDER BY name;
+
+-- name: grants
+-- The statements that give a role what its part needs; the server quotes the names.
+WITH {{privileges}}, {{tables}}
+SELECT format('GRANT CONNECT, TEMPORARY ON DATABASE %%I TO %%I', current_database(), %(role)s::text)
+UNION ALL SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', current_schema(), %(role)s::text)
+UNION ALL SELECT format('GRANT %%s ON %%s TO %%I', wanted, oid::regclass, %(role)s::text)
+FROM (SELECT oid, CASE %(part)s WHEN 'ingest' THEN ingest ELSE publish END AS wanted FROM tables)
+    AS t
+WHERE wanted <> '';
+
+-- name: revokes
+-- The statements that take everything from a role again; to revoke a privilege on a table also
+-- revokes it on its columns.
+WITH {{privileges}}, {{tables}}
+SELECT format('REVOKE ALL ON %%s FROM %%I', oid::regclass, %(role)s::text) FROM tables
+UNION ALL SELECT format('REVOKE USAGE ON SCHEMA %%I FROM %%I', current_schema(), %(role)s::text)
+UNION ALL SELECT format(
+    'REVOKE CONNECT, TEMPORARY ON DATABASE %%I FROM %%I', current_database(), %(role)s::text
+);
+
+-- name: note_role
+INSERT INTO granted_role (role, part) VALUES (%(role)s, %(part)s) ON CONFLICT DO NOTHING;
+
+-- name: forget_role
+DELETE FROM granted_role WHERE role = %(role)s;
+
+-- name: roles
+-- Which roles have which part, and whether they still exist.
+SELECT g.part, g.role, g.granted_at, EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = g.role)
+FROM granted_role AS g ORDER BY g.part, g.role;
+
+-- name: owns_tables
+-- Whether this session may grant: as the owner, a member of it, or a superuser.
+SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('granted_role');
