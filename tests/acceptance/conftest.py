@@ -14,12 +14,12 @@ from smtpfeeds_deploy.simulation import made_up
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """Programs that are stopped at the end, each of its own accord."""
-    made = Site(tmp_path)
+    site = Site(tmp_path)
     try:
-        yield made
+        yield site
     finally:
-        print(made.logs())
-        stubborn = made.stop()
+        print(site.logs())
+        stubborn = site.stop()
     assert stubborn == [], f"had to be killed: {stubborn}"
 
 

@@ -31,7 +31,7 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> list[Block]:
     """All blocks that say where they are run."""
-    return [Block(*found.groups("")) for found in _BLOCK.finditer(page.read_text("utf-8"))]
+    return [Block(*match.groups("")) for match in _BLOCK.finditer(page.read_text("utf-8"))]
 
 
 @dataclass
@@ -87,9 +87,9 @@ class Place:
 
     def has_said(self, text: str) -> bool:
         """Whether what keeps running has logged this; it must still run."""
-        said = self.log.read_text(errors="replace")
-        assert all(process.poll() is None for process in self.running), said
-        return text in said
+        log = self.log.read_text(errors="replace")
+        assert all(process.poll() is None for process in self.running), log
+        return text in log
 
     def stop(self) -> None:
         for process in reversed(self.running):

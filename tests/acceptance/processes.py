@@ -18,16 +18,16 @@ class Process(NamedTuple):
 def descendants(pid: int) -> set[Process]:
     """All living processes below this one."""
     parents = {each: parent for each in _pids() if (parent := _parent(each)) is not None}
-    found: set[Process] = set()
+    processes: set[Process] = set()
     waiting = [pid]
     while waiting:
         parent = waiting.pop()
         for each in [child for child, its in parents.items() if its == parent]:
             process = _process(each)
             if process is not None:
-                found.add(process)
+                processes.add(process)
             waiting.append(each)
-    return found
+    return processes
 
 
 def still_there(processes: set[Process]) -> set[Process]:
@@ -37,8 +37,8 @@ def still_there(processes: set[Process]) -> set[Process]:
 
 def only(processes: set[Process], word: str) -> int:
     """The process id of the one whose command line holds this word."""
-    (found,) = [each.pid for each in processes if word in each.command]
-    return found
+    (pid,) = [each.pid for each in processes if word in each.command]
+    return pid
 
 
 def _pids() -> list[int]:

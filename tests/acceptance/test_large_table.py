@@ -53,9 +53,9 @@ class Table:
         ip = ip_address(text)
         for length in range(ip.max_prefixlen, -1, -1):
             shift = ip.max_prefixlen - length
-            found = self.lengths.get((ip.version, length), {}).get(int(ip) >> shift << shift)
-            if found is not None:
-                return found
+            asn = self.lengths.get((ip.version, length), {}).get(int(ip) >> shift << shift)
+            if asn is not None:
+                return asn
         return None
 
     def addresses(self, chance: random.Random) -> Iterator[str]:
@@ -75,9 +75,9 @@ class Table:
 def one_file(pattern: str) -> Path:
     folder = os.environ.get("SMTPFEEDS_ASN_DATA")
     assert folder, "name the folder of the large tables: make acceptance ASN_DATA=FOLDER"
-    found = sorted(path for path in Path(folder).glob(pattern) if "scaled" not in path.name)
-    assert found, f"no {pattern} in {folder}"
-    return found[-1]
+    paths = sorted(path for path in Path(folder).glob(pattern) if "scaled" not in path.name)
+    assert paths, f"no {pattern} in {folder}"
+    return paths[-1]
 
 
 @pytest.mark.large

@@ -335,7 +335,7 @@ def test_stop_during_the_start_is_heard(tmp_path: Path, made_up_origins: dict[st
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (["--smtp=127.0.0.1"], "lacks a port"),
         (["--smtp=127.0.0.1:0", "--trusted-proxy=10.0.0.1/8"], "is not a prefix"),
@@ -344,11 +344,11 @@ def test_stop_during_the_start_is_heard(tmp_path: Path, made_up_origins: dict[st
     ],
 )
 def test_wrong_use_is_exit_code_2_before_anything_is_made(
-    tmp_path: Path, wrong: list[str], said: str
+    tmp_path: Path, wrong: list[str], message: str
 ) -> None:
     ended = run_to_the_end(tmp_path / "site", *wrong)
     assert ended.returncode == 2
-    assert said in ended.stderr
+    assert message in ended.stderr
     assert not (tmp_path / "site").exists()
 
 

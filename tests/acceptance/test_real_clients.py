@@ -25,9 +25,9 @@ CLIENT = "127.0.0.1"
 
 def program(name: str) -> str:
     """A client program; server packages put theirs where ordinary users' PATH does not look."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
-    assert found, f"{name} is not installed: run deploy/setup/test-programs.sh as root"
-    return found
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+    assert path, f"{name} is not installed: run deploy/setup/test-programs.sh as root"
+    return path
 
 
 def run(*command: str, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
@@ -61,12 +61,12 @@ def sensor(site: Site) -> Target:
 def test_swaks_is_refused_at_data_and_is_a_greet_and_a_data_event(
     site: Site, sensor: Target
 ) -> None:
-    said = run(
+    result = run(
         program("swaks"), "--server", f"{sensor.host}:{sensor.port}", "--helo", "mail.example.net",
         "--from", "one@example.net", "--to", "two@example.org",
     )  # fmt: skip
-    assert said.returncode != 0
-    assert re.search(r"^<\*\* 554 ", said.stdout, re.MULTILINE), said.stdout
+    assert result.returncode != 0
+    assert re.search(r"^<\*\* 554 ", result.stdout, re.MULTILINE), result.stdout
     rows = landed(site)
     assert (rows["smtpgreet"].hits, rows["smtpdata"].hits) == (1, 1)
     assert rows["smtpgreet"].flags & Flags.FULL_HOST_NAME
@@ -74,11 +74,11 @@ def test_swaks_is_refused_at_data_and_is_a_greet_and_a_data_event(
 
 def test_swaks_that_quits_after_its_greet_is_a_greet_alone(site: Site, sensor: Target) -> None:
     for verb in ("EHLO", "HELO"):
-        said = run(
+        result = run(
             program("swaks"), "--server", f"{sensor.host}:{sensor.port}", "--quit-after", verb,
             "--to", "two@example.org", *(["--protocol", "SMTP"] if verb == "HELO" else []),
         )  # fmt: skip
-        assert said.returncode == 0, said.stdout
+        assert result.returncode == 0, result.stdout
     rows = landed(site)
     assert {feed: row.hits for feed, row in rows.items()} == {"smtpgreet": 2}
 
@@ -88,12 +88,12 @@ def test_each_of_nmaps_scripts_is_a_greet_and_reads_what_a_mail_server_says(
 ) -> None:
     """They greet with and without an argument and go as far as RCPT and VRFY, none to DATA."""
     scripts = ("smtp-commands", "smtp-enum-users", "smtp-open-relay", "smtp-ntlm-info")
-    said = run(
+    result = run(
         program("nmap"), "-Pn", "-n", "-sT", "-p", str(sensor.port),
         "--script", ",".join(f"+{script}" for script in scripts), sensor.host,
     )  # fmt: skip
-    assert re.search(r"smtp-commands: \S+, PIPELINING, SIZE \d+, 8BITMIME", said.stdout), (
-        said.stdout
+    assert re.search(r"smtp-commands: \S+, PIPELINING, SIZE \d+, 8BITMIME", result.stdout), (
+        result.stdout
     )
     rows = landed(site)
     assert rows["smtpgreet"].hits >= len(scripts)
@@ -107,11 +107,11 @@ def test_each_session_of_smtp_source_is_one_greet_and_one_data_event(
     """20 sessions of Postfix's load generator, 5 at once; no message is ever taken."""
     target = site.sensor(SENSOR, data_policy=policy)[0]
     # -A: go on when the reply is a refusal, as it always is here.
-    said = run(
+    result = run(
         program("smtp-source"), "-A", "-s", "5", "-m", "20", "-l", "1000",
         "-f", "one@example.net", "-t", "two@example.org", "-M", "mail.example.net",
         f"inet:{target.host}:{target.port}",
     )  # fmt: skip
-    assert said.returncode == 0, said.stderr
+    assert result.returncode == 0, result.stderr
     rows = landed(site)
     assert (rows["smtpgreet"].hits, rows["smtpdata"].hits) == (20, 20)

@@ -410,7 +410,7 @@ def rss_mb(pid: int) -> float:
 
 def speed(bench: Bench) -> None:
     rates: dict[str, list[float]] = {"limit": [], "one": [], "two": []}
-    found = []
+    rounds = []
     origins = OriginSource(AggregatorSettings(origin_table=str(bench.table)))
     origins.load()
     for number in range(ROUNDS):
@@ -418,8 +418,8 @@ def speed(bench: Bench) -> None:
         table = origins.current
         rows = sum(fold_of([raw], table).rows for raw in bodies)
         rates["limit"].append(limit(bench, bodies, table))
-        found.append(workers(bench, bodies, rows, 1))
-        rates["one"].append(found[-1].rows_per_s)
+        rounds.append(workers(bench, bodies, rows, 1))
+        rates["one"].append(rounds[-1].rows_per_s)
         rates["two"].append(workers(bench, bodies, rows, 2).rows_per_s)
         speeds = ", ".join(f"{name} {each[-1]:,.0f}" for name, each in rates.items())
         stage(f"round {number + 1}, rows/s: {speeds}")
@@ -430,8 +430,8 @@ def speed(bench: Bench) -> None:
         "ingest_rows_per_s_two": medians["two"],
         "ingest_vs_limit": median_ratio(rates["one"], rates["limit"]),
         "ingest_vs_limit_two": median_ratio(rates["two"], rates["limit"]),
-        "worker_cpu_us_per_row": statistics.median(each.worker_cpu_s for each in found) * 1e6,
-        "postgres_cpu_us_per_row": statistics.median(each.postgres_cpu_s for each in found) * 1e6,
+        "worker_cpu_us_per_row": statistics.median(each.worker_cpu_s for each in rounds) * 1e6,
+        "postgres_cpu_us_per_row": statistics.median(each.postgres_cpu_s for each in rounds) * 1e6,
     }
 
 
@@ -474,14 +474,14 @@ def latency(bench: Bench, rate: int = 1_000) -> None:
     dsn = bench.database()
     bench.clear_queue()
     replied: list[float] = []
-    found: list[float] = []
+    seen_at: list[float] = []
     stop = threading.Event()
     path = bench.folder / "s0.spool"
     spool = Spool(path, sensor="s0")
     with aggregator(bench.settings(dsn)):
         helpers = [
             bench.start(_deliver, bench, path, stop),
-            bench.start(_look, dsn, rate * SECONDS, found, stop),
+            bench.start(_look, dsn, rate * SECONDS, seen_at, stop),
         ]
         started = time.monotonic()
         for turn in range(SECONDS * 100):
@@ -500,8 +500,8 @@ def latency(bench: Bench, rate: int = 1_000) -> None:
         stop.set()
         helpers[0].join(30)
     spool.close()
-    assert len(found) == len(replied), f"{len(found)} of {len(replied)} were found"
-    spent = sorted(end - begin for begin, end in zip(replied, found, strict=True))
+    assert len(seen_at) == len(replied), f"{len(seen_at)} of {len(replied)} were found"
+    spent = sorted(end - begin for begin, end in zip(replied, seen_at, strict=True))
     bench.figures |= {
         "queryable_events": len(spent),
         "queryable_p50_s": spent[len(spent) // 2],
@@ -526,13 +526,13 @@ def _deliver(bench: Bench, path: Path, stop: threading.Event) -> None:
     sealer.close()
 
 
-def _look(dsn: str, total: int, found: list[float], stop: threading.Event) -> None:
+def _look(dsn: str, total: int, seen_at: list[float], stop: threading.Event) -> None:
     """Note when each event can be found; they become visible in order."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        while len(found) < total and not stop.is_set():
+        while len(seen_at) < total and not stop.is_set():
             row = connection.execute("SELECT count(*) FROM observation").fetchone()
             assert row is not None
-            found += [time.monotonic()] * (row[0] - len(found))
+            seen_at += [time.monotonic()] * (row[0] - len(seen_at))
             time.sleep(0.02)
 
 

@@ -67,8 +67,8 @@ def made_up(folder: Path) -> dict[str, Path]:
     table = rows(size(1_000_000, 6_000), size(250_000, 1_500))
     half = rows(size(600_000, 3_000), size(200_000, 1_000))
     paths = {"full": folder / "full.dat.gz", "other": folder / "other.dat.gz"}
-    for path, found in zip(paths.values(), (table, half), strict=True):
-        path.write_bytes(gzip.compress(table_text(found).encode(), 1))
+    for path, prefixes in zip(paths.values(), (table, half), strict=True):
+        path.write_bytes(gzip.compress(table_text(prefixes).encode(), 1))
     rib, names = folder / "rib.20261122.0600.gz", folder / "asn.txt"
     rib.write_bytes(gzip.compress(mrt.dump(table), 1))
     names.write_text("".join(f"{n} NET{n} - Network {n}, US\n" for n in range(2, 20_000)))
@@ -90,10 +90,10 @@ def addresses(table: OriginTable, count: int) -> list[bytes]:
     chance = random.Random(7)
     some = [chance.randbytes(4) for _ in range(count * 4)]
     known = [a for a, asn in zip(some, table.lookup_many(some), strict=True) if asn]
-    found = known[: count // 2]
-    found += some[: count - len(found)]
-    chance.shuffle(found)
-    return found
+    sample = known[: count // 2]
+    sample += some[: count - len(sample)]
+    chance.shuffle(sample)
+    return sample
 
 
 def convert(paths: dict[str, Path], folder: Path) -> dict[str, float]:
@@ -139,9 +139,9 @@ def lookups(table: OriginTable, paths: dict[str, Path]) -> dict[str, float]:
     def sorted_array() -> list[int]:
         return [asns[bisect_right(starts, number) - 1] for number in numbers]
 
-    found = table.lookup_many(asked)
-    assert found == [tree.lookup(text)[0] for text in texts], "all three agree"
-    assert found == [asn or None for asn in sorted_array()]
+    origins = table.lookup_many(asked)
+    assert origins == [tree.lookup(text)[0] for text in texts], "all three agree"
+    assert origins == [asn or None for asn in sorted_array()]
     ours = LOOKUPS / best(lambda: table.lookup_many(asked), 5)
     theirs, limit = LOOKUPS / best(bare_pyasn), LOOKUPS / best(sorted_array)
     chance = random.Random(8)
@@ -249,8 +249,8 @@ def reannotate(table: OriginTable, other: OriginTable) -> dict[str, float]:
     def work() -> None:
         changed.append(0)
         for at in range(0, ROWS, 5000):
-            found = table.lookup_many(sample[at : at + 5000])
-            changed[-1] += sum(map(int.__ne__, map(int, (asn or 0 for asn in found)),
+            origins = table.lookup_many(sample[at : at + 5000])
+            changed[-1] += sum(map(int.__ne__, map(int, (asn or 0 for asn in origins)),
                                    (asn or 0 for asn in stored[at : at + 5000])))  # fmt: skip
 
     spent = best(work)

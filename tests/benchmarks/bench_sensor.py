@@ -38,10 +38,10 @@ KINDS = ("sensor", "aiosmtpd", "stock", "smtp-sink")
 
 
 def program(name: str) -> str:
-    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/usr/lib/postfix/sbin")
-    if found is None:
+    path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/usr/lib/postfix/sbin")
+    if path is None:
         raise SystemExit(f"{name} is missing: run deploy/setup/test-programs.sh")
-    return found
+    return path
 
 
 def free_port() -> int:

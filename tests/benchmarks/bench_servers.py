@@ -59,11 +59,11 @@ def run_stock(port: int) -> None:
         noisy = False
 
         def buildProtocol(self, addr: object) -> protocol.Protocol:
-            made = smtp.ESMTP()
-            made.factory = self
-            made.host = b"bench.example"
-            made.delivery = Delivery()
-            return made
+            esmtp = smtp.ESMTP()
+            esmtp.factory = self
+            esmtp.host = b"bench.example"
+            esmtp.delivery = Delivery()
+            return esmtp
 
     reactor: Any = installed
     reactor.listenTCP(port, Factory(), backlog=1024, interface="127.0.0.1")

@@ -48,8 +48,8 @@ def cpu_s(pid: int) -> float:
 
 def written_bytes(pid: int) -> int:
     """What it has given to the disk."""
-    found = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
-    return int(found["write_bytes"])
+    counters = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(counters["write_bytes"])
 
 
 class MemoryGroup:
@@ -85,22 +85,22 @@ class MemoryGroup:
 def memory_group() -> Iterator[MemoryGroup | None]:
     """A memory cgroup, or None where none can be made."""
     name = f"smtpfeeds-bench-{os.getpid()}"
-    made = None
+    group = None
     for root, limit, highest in (
         ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
         ("/sys/fs/cgroup", "memory.max", "memory.peak"),
     ):
         try:
-            made = MemoryGroup(Path(root, name), limit, highest)
+            group = MemoryGroup(Path(root, name), limit, highest)
             break
         except OSError:
             if Path(root, name).exists():
                 Path(root, name).rmdir()
     try:
-        yield made
+        yield group
     finally:
-        if made is not None:
-            made.folder.rmdir()
+        if group is not None:
+            group.folder.rmdir()
 
 
 class Bench:

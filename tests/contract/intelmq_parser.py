@@ -21,15 +21,15 @@ def main() -> None:
     # The bot counts its messages in a Redis on this host: there is none, and it would try for long.
     Cache.set = lambda *_args, **_kwargs: None
     answer, *files = map(Path, sys.argv[1:])
-    told = []
+    events = []
     for file in files:
         bot = DataplaneParserBot("dataplane", settings=BotLibSettings)
         raw = base64.b64encode(file.read_bytes()).decode()
         queues = bot.process_message({"raw": raw, "feed.name": "smtpfeeds"})
         if queues.get("error"):
             sys.exit(f"{file}: the parser refuses {len(queues['error'])} lines")
-        told.append([dict(event) for event in queues["output"]])
-    answer.write_text(json.dumps(told, default=str))
+        events.append([dict(event) for event in queues["output"]])
+    answer.write_text(json.dumps(events, default=str))
 
 
 main()

@@ -44,11 +44,11 @@ def test_aggregator_accepts_what_the_schema_does_and_nothing_past_its_edges() ->
 
 def test_javascript_accepts_what_the_aggregator_does() -> None:
     """Among the edges: a name with a line feed behind it, which Python's `$` alone lets pass."""
-    made = [edge for edge in edges() if is_exact(edge.value)]
-    verdicts = javascript_accepts([edge.batch for edge in made])
-    differing = zip(made, verdicts, strict=True)
+    exact_edges = [edge for edge in edges() if is_exact(edge.value)]
+    verdicts = javascript_accepts([edge.batch for edge in exact_edges])
+    differing = zip(exact_edges, verdicts, strict=True)
     assert [str(edge) for edge, accepted in differing if accepted != edge.accepted] == []
-    assert any(edge.value == "smtpdata\n" for edge in made)
+    assert any(edge.value == "smtpdata\n" for edge in exact_edges)
 
 
 def test_python_reads_the_patterns_as_javascript_does() -> None:

@@ -218,8 +218,8 @@ def test_refusal_names_the_policy_for_a_person() -> None:
 
 def drained(content: bytes, line_end: bytes = b"\r\n", **rules: Any) -> Talk:
     talk = Talk(drain=True, **rules)
-    said = (GREETED + ENVELOPE + b"DATA\r\n").replace(b"\r\n", line_end)
-    assert talk.say(said) == [250, 250, 250, 354]
+    octets = (GREETED + ENVELOPE + b"DATA\r\n").replace(b"\r\n", line_end)
+    assert talk.say(octets) == [250, 250, 250, 354]
     talk.replies = talk.say(content)  # type: ignore[attr-defined]
     return talk
 
@@ -395,10 +395,10 @@ class TestStarttls:
 def test_no_reply_gives_away_what_the_sensor_is_made_of() -> None:
     for style in STYLES.values():
         persona = make_persona(style, hostname="mx.example", offer_tls=True)
-        said = b"".join(
+        replies = b"".join(
             value
             for name in type(persona).__dataclass_fields__
             if isinstance(value := getattr(persona, name), bytes)
         ).lower()
         for word in (b"twisted", b"python", b"smtpfeeds", b"sensor", b"honeypot"):
-            assert word not in said
+            assert word not in replies

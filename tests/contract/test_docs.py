@@ -56,7 +56,7 @@ def test_every_setting_has_a_line_of_help() -> None:
 def test_every_column_and_field_of_the_published_files_is_told_of() -> None:
     page = (ROOT / "docs" / "reference" / "feed-format.md").read_text(encoding="utf-8")
     frame = frame_of("smtpgreet")
-    told = manifest(
+    document = manifest(
         frame,
         [],
         not_written={},
@@ -66,31 +66,31 @@ def test_every_column_and_field_of_the_published_files_is_told_of() -> None:
         lists="none",
         base="generations/name/",
     )
-    fields = {*csv_format.COLUMNS, *told}
+    fields = {*csv_format.COLUMNS, *document}
     fields |= {field.encode_name for field in msgspec.structs.fields(ndjson_format.Row)}
     assert [name for name in sorted(fields) if not re.search(rf"\b{name}\b", page)] == []
 
 
 def test_no_list_of_commands_is_cut_short(reference: ModuleType) -> None:
     """At 80 columns every line of help is whole."""
-    for path, found in reference._walk(("smtpfeeds",), command, click.Context(command)):
-        if isinstance(found, click.Group):
-            context = click.Context(found, info_name=" ".join(path), terminal_width=80)
-            _, _, listed = found.get_help(context).partition("Commands:")
+    for path, leaf in reference._walk(("smtpfeeds",), command, click.Context(command)):
+        if isinstance(leaf, click.Group):
+            context = click.Context(leaf, info_name=" ".join(path), terminal_width=80)
+            _, _, listed = leaf.get_help(context).partition("Commands:")
             assert "..." not in listed, f"{' '.join(path)}: {listed}"
 
 
 def test_options_of_one_name_say_the_same(reference: ModuleType) -> None:
-    said: dict[str, set[str]] = {}
-    for path, found in reference._walk(("smtpfeeds",), command, click.Context(command)):
-        for option in found.params:
+    helps: dict[str, set[str]] = {}
+    for path, leaf in reference._walk(("smtpfeeds",), command, click.Context(command)):
+        for option in leaf.params:
             if option.name in {"config", "folder"} and path[1] not in {"up", "demo"}:
                 assert isinstance(option, click.Option)
                 words = (option.help or "").replace("SENSOR", "…").replace("AGGREGATOR", "…")
-                said.setdefault(option.name, set()).add(words)
+                helps.setdefault(option.name, set()).add(words)
             elif isinstance(option, click.Option) and option.name == "form":
                 assert option.help, path
-    assert {name: len(words) for name, words in said.items()} == {"config": 1, "folder": 1}
+    assert {name: len(words) for name, words in helps.items()} == {"config": 1, "folder": 1}
 
 
 def test_query_tells_its_exit_codes() -> None:

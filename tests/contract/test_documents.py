@@ -36,8 +36,10 @@ def write(
     folder: Path, seen: list[Seen], formats: tuple[str, ...] = ALL, **frame: Any
 ) -> dict[str, str]:
     about = replace(frame_of("smtpgreet"), **frame)
-    made, too_large = write_documents(folder, rows_of("smtpgreet", seen), about, formats, go_on)
-    assert sorted(file.name for file in made) == sorted(path.name for path in folder.iterdir())
+    documents, too_large = write_documents(
+        folder, rows_of("smtpgreet", seen), about, formats, go_on
+    )
+    assert sorted(file.name for file in documents) == sorted(path.name for path in folder.iterdir())
     return too_large
 
 
@@ -78,17 +80,17 @@ def test_stix_observes_and_indicates_nothing(folder: Path) -> None:
         *("identity", "marking-definition"),
     }
     assert len({each["id"] for each in objects}) == len(objects)
-    found = observed(objects)
-    assert len(found) == len(SEEN)
-    guesser = found["192.0.2.250"]
+    observables = observed(objects)
+    assert len(observables) == len(SEEN)
+    guesser = observables["192.0.2.250"]
     assert guesser["labels"] == ["smtpgreet", "password-guess"]
     assert guesser["number_observed"] == 999_999_999
     assert guesser["created"] == "2026-11-23T00:00:00.000Z"
     assert guesser["modified"] == "2026-11-23T10:58:30.000Z"
     assert guesser["last_observed"] == "2026-11-23T10:58:30Z"
-    assert min(each["number_observed"] for each in found.values()) >= 1
+    assert min(each["number_observed"] for each in observables.values()) >= 1
     known = {each["id"] for each in objects}
-    for each in found.values():
+    for each in observables.values():
         assert {*each["object_refs"], each["created_by_ref"]} <= known
         assert each["object_marking_refs"] == [
             "marking-definition--94868c89-83c2-464b-929b-a1a8aa3c8487"
@@ -102,9 +104,9 @@ def test_stix_identifier_holds_publisher_feed_address_and_day(
     before = observed(bundle(folder))["192.0.2.250"]
 
     def again(name: str, seen: Seen, **frame: Any) -> dict[str, Any]:
-        made = tmp_path_factory.mktemp(name)
-        write(made, [seen], ("stix",), **frame)
-        return observed(bundle(made))["192.0.2.250"]
+        folder = tmp_path_factory.mktemp(name)
+        write(folder, [seen], ("stix",), **frame)
+        return observed(bundle(folder))["192.0.2.250"]
 
     address = Seen("192.0.2.250", last_seen=NOW - timedelta(hours=2))
     same_day = again("same", address, generated=NOW + timedelta(hours=5))

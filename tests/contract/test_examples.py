@@ -43,7 +43,7 @@ def parse(words: list[str]) -> click.Command:
         if isinstance(command, click.Group):
             context = click.Context(command, parent=context)
     try:
-        made = command.make_context(command.name, list(words), parent=context)
+        context_of_words = command.make_context(command.name, list(words), parent=context)
     except click.exceptions.Exit:
         pass  # --help
     except click.BadParameter as exc:
@@ -51,7 +51,7 @@ def parse(words: list[str]) -> click.Command:
         if "does not exist" not in exc.message:
             raise
     else:
-        check_fields(command, made.params.get("fields"))
+        check_fields(command, context_of_words.params.get("fields"))
     return command
 
 

@@ -34,9 +34,9 @@ def feed(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def folder(feed: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp(feed)
-    make_feed(made, feed, hostile_rows(feed))
-    return made
+    folder = tmp_path_factory.mktemp(feed)
+    make_feed(folder, feed, hostile_rows(feed))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ class TestFrame:
         header = text.split("\n")[:68]
         assert "# ASN  |  ASname  |  ipaddr  |  lastseen  |  category" in header
         together = " ".join(line.lstrip("# ") for line in header)
-        for said in (
+        for sentence in (
             "2026-11-16 11:00 - 2026-11-23 11:00 (UTC)",
             feed,
             "Example Watch",
@@ -142,7 +142,7 @@ class TestFrame:
             "Dataplane.org",
             "DataPlane.org",
         ):
-            assert said in re.sub(r" +", " ", together), said
+            assert sentence in re.sub(r" +", " ", together), sentence
 
     def test_no_comment_has_an_address_or_a_quote(self, text: str) -> None:
         for line in text.split("\n"):
@@ -173,26 +173,26 @@ class TestFrame:
 def test_file_is_what_it_was(suffix: str, tmp_path: Path) -> None:
     """Golden files: a change of the layout is seen, and is a new version for consumers."""
     make_feed(tmp_path, "smtpgreet", hostile_rows("smtpgreet"))
-    made = (tmp_path / f"smtpgreet.{suffix}").read_text(encoding="utf-8")
-    assert made == (GOLDEN / f"smtpgreet.{suffix}").read_text(encoding="utf-8")
+    text = (tmp_path / f"smtpgreet.{suffix}").read_text(encoding="utf-8")
+    assert text == (GOLDEN / f"smtpgreet.{suffix}").read_text(encoding="utf-8")
 
 
 class TestConsumers:
     """What each consumer makes of a file is every row of it, and nothing else."""
 
     def test_intelmq(self, text: str, expected: dict[str, tuple[str, str]]) -> None:
-        found = {}
+        parsed = {}
         for line in map(str.strip, text.splitlines()):
             if not line or line.startswith("#"):
                 continue
             asn, name, address, seen, category = line.split("  |  ")
             assert category.strip() in {"smtpgreet", "smtpdata"}
             assert len(seen) == 19
-            found[address.strip()] = (asn.strip(), name.strip())
-        assert found == expected
+            parsed[address.strip()] = (asn.strip(), name.strip())
+        assert parsed == expected
 
     def test_cif(self, text: str, expected: dict[str, tuple[str, str]]) -> None:
-        found = {}
+        parsed = {}
         for line in text.splitlines():
             if line.startswith("#"):
                 continue
@@ -200,8 +200,8 @@ class TestConsumers:
             assert "eval(" not in line
             values = [value.strip() for value in re.split(r"\s*\|\s*", line)]
             assert len(values) == 5
-            found[values[2]] = (values[0], values[1])
-        assert found == expected
+            parsed[values[2]] = (values[0], values[1])
+        assert parsed == expected
 
     @pytest.mark.parametrize("consumer", ["misp", "n6"])
     def test_csv_with_a_pipe_as_delimiter(
@@ -209,41 +209,41 @@ class TestConsumers:
     ) -> None:
         """MISP lets quotes span lines; n6 stops at the first row without five fields."""
         lines = [line for line in text.splitlines() if not line.startswith("#")]
-        found = {}
+        parsed = {}
         for fields in csv.reader(lines, delimiter="|", strict=consumer == "n6"):
             assert len(fields) == 5
             asn, name, address, _, _ = map(str.strip, fields)
-            found[address] = (asn, name)
-        assert found == expected
+            parsed[address] = (asn, name)
+        assert parsed == expected
 
     def test_firehol(self, text: str, expected: dict[str, tuple[str, str]]) -> None:
-        found = set()
+        parsed = set()
         for line in text.splitlines():
             kept = line.split("#", 1)[0]
             if kept.strip():
-                found.add(kept.split("|")[2].strip())
-        assert found == set(expected)
+                parsed.add(kept.split("|")[2].strip())
+        assert parsed == set(expected)
 
     def test_yeti(self, text: str, expected: dict[str, tuple[str, str]]) -> None:
-        found = {line.split("|")[2].strip() for line in text.split("\n")[68:-5]}
-        assert found == set(expected)
+        parsed = {line.split("|")[2].strip() for line in text.split("\n")[68:-5]}
+        assert parsed == set(expected)
 
     @pytest.mark.parametrize("word", ["Dataplane.org", "DataPlane.org"])
     def test_maltrail(self, word: str, text: str, expected: dict[str, tuple[str, str]]) -> None:
         """It reads rows with a dot in them only: IPv4."""
         assert word in text
-        found = set()
+        parsed = set()
         for line in text.splitlines():
             if line.startswith("#") or "." not in line.split("|")[2]:
                 continue
-            found.add(line.split("|")[2].strip())
-        assert found == {address for address in expected if "." in address}
+            parsed.add(line.split("|")[2].strip())
+        assert parsed == {address for address in expected if "." in address}
 
     def test_nerd(self, text: str, expected: dict[str, tuple[str, str]]) -> None:
         """It takes the first address-looking token of every line, comments included."""
         token = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
-        found = [match[0] for line in text.splitlines() if (match := token.search(line))]
-        assert sorted(found) == sorted(address for address in expected if "." in address)
+        parsed = [match[0] for line in text.splitlines() if (match := token.search(line))]
+        assert sorted(parsed) == sorted(address for address in expected if "." in address)
 
     def test_page_that_shows_names(self, text: str) -> None:
         """No entity is left: what a page escapes, it shows as the name is."""

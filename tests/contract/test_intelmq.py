@@ -58,8 +58,8 @@ def parse(python: Path, folder: Path, *names: str) -> list[list[dict[str, Any]]]
     answer = folder / "answer.json"
     done = run(python, answer, *(folder / name for name in names))
     assert done.returncode == 0, done.stdout + done.stderr
-    told: list[list[dict[str, Any]]] = json.loads(answer.read_text())
-    return told
+    document: list[list[dict[str, Any]]] = json.loads(answer.read_text())
+    return document
 
 
 @pytest.mark.timeout(600)  # the environment is made by the first run

@@ -23,13 +23,13 @@ LOG = "connect from unknown[192.0.2.17]\nconnect from unknown[198.51.100.1]\n"
 def examples() -> list[str]:
     texts = [(DOCS / page).read_text(encoding="utf-8") for page in PAGES]
     for path in COMMANDS:
-        found: click.Command = main
+        leaf: click.Command = main
         for name in path:
-            assert isinstance(found, click.Group)
-            command = found.get_command(click.Context(found), name)
+            assert isinstance(leaf, click.Group)
+            command = leaf.get_command(click.Context(leaf), name)
             assert command is not None
-            found = command
-        texts.append(found.epilog or "")
+            leaf = command
+        texts.append(leaf.epilog or "")
     lines = [line.strip() for text in texts for line in text.splitlines()]
     # Hours are in the database alone.
     wanted = re.compile(r"(tail .*\| )?smtpfeeds (?!.*--by hour)[a-z]")

@@ -38,9 +38,9 @@ def test_stix2_writes_each_object_as_the_template_does(bundle: str) -> None:
     observations = [each for each in ours.values() if each["type"] == "observed-data"]
     assert len(observations) == len(SEEN)
     for observed in observations:
-        made = _made_by_the_library(ours, observed)
-        assert {each["id"]: json.loads(each.serialize()) for each in made} == {
-            each["id"]: ours[each["id"]] for each in made
+        by_library = _made_by_the_library(ours, observed)
+        assert {each["id"]: json.loads(each.serialize()) for each in by_library} == {
+            each["id"]: ours[each["id"]] for each in by_library
         }
 
 
@@ -83,12 +83,12 @@ def test_stix_validator_accepts_the_bundle(bundle: str) -> None:
     """Its one warning, of identifiers that are no UUIDv4, is accepted by name: ours follow from
     what they stand for."""
     options = stix2validator.ValidationOptions(version="2.1")
-    found: Any = stix2validator.validate_string(bundle, options)
-    assert found.is_valid
-    assert [str(warning) for warning in found.warnings if "{103}" not in str(warning)] == []
+    verdict: Any = stix2validator.validate_string(bundle, options)
+    assert verdict.is_valid
+    assert [str(warning) for warning in verdict.warnings if "{103}" not in str(warning)] == []
     strict = stix2validator.ValidationOptions(version="2.1", strict=True, disabled="uuid-check")
-    found = stix2validator.validate_string(bundle, strict)
-    assert found.is_valid
+    verdict = stix2validator.validate_string(bundle, strict)
+    assert verdict.is_valid
 
 
 def test_pymisp_loads_each_event_and_writes_it_as_we_do(tmp_path: Path) -> None:

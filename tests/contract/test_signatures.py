@@ -36,8 +36,8 @@ def smtpfeeds(*arguments: object) -> Result:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> tuple[Path, Path]:
-    made = smtpfeeds("publish", "keygen", tmp_path / "secret.key", tmp_path / "feeds.pub")
-    assert made.exit_code == 0, made.output
+    result = smtpfeeds("publish", "keygen", tmp_path / "secret.key", tmp_path / "feeds.pub")
+    assert result.exit_code == 0, result.output
     return tmp_path / "secret.key", tmp_path / "feeds.pub"
 
 

@@ -37,7 +37,7 @@ def statements(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def blocks_with_headers(text: str) -> list[tuple[str, Headers]]:
     """Each block that adds headers, by the words before it, and what they are."""
-    found: list[tuple[str, Headers]] = []
+    blocks: list[tuple[str, Headers]] = []
     open_blocks: list[tuple[str, Headers]] = [("", {})]
     for words, end in statements(text):
         if end == "{":
@@ -45,11 +45,11 @@ def blocks_with_headers(text: str) -> list[tuple[str, Headers]]:
         elif end == "}":
             block = open_blocks.pop()
             if block[1]:
-                found.append(block)
+                blocks.append(block)
         elif words and words[0] == "add_header":
             open_blocks[-1][1][words[1]] = words[2:]
     assert len(open_blocks) == 1, "a block is not closed"
-    return found
+    return blocks
 
 
 def wrong(text: str) -> list[str]:

@@ -160,17 +160,17 @@ class Gauge:
         self._dsn = dsn
         self._connection: psycopg.Connection | None = None
 
-    def missing(self, told: list[Told]) -> list[Told]:
+    def missing(self, delivered: list[Told]) -> list[Told]:
         """Those whose sighting is not as new as they are; all where nobody answers."""
-        columns = zip(*told, strict=True) if told else ([], [], [], [])
+        columns = zip(*delivered, strict=True) if delivered else ([], [], [], [])
         try:
             if self._connection is None:
                 self._connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=2)
             rows = self._connection.execute(_MISSING, [list(c) for c in columns]).fetchall()
         except psycopg.Error:
             self.close()
-            return told
-        return [told[number - 1] for (number,) in rows]
+            return delivered
+        return [delivered[number - 1] for (number,) in rows]
 
     def close(self) -> None:
         if self._connection is not None:

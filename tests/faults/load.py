@@ -168,8 +168,8 @@ class Load:
         self.entries.append(Entry(session.source, session.sensor, answered, unanswered))
         self.answered += len(answered)
         for event in answered:
-            told = (event.feed, session.source, session.sensor, event.when.lowest)
-            self.latest.append(told)
+            entry = (event.feed, session.source, session.sensor, event.when.lowest)
+            self.latest.append(entry)
         if session.trouble and not session.trouble.startswith(_CUT_OFF):
             self.odd.append(f"{session.kind} {session.source}: {session.trouble}")
 

@@ -283,20 +283,20 @@ class Pipeline:
         """Whether no spool holds anything undelivered and the queue is empty."""
         for sensor in SENSORS:
             for path in self.spools(sensor).glob(f"{sensor}*.spool"):
-                told = read_status(path)
-                if told.batches_waiting or any(told.rows.values()):
+                report = read_status(path)
+                if report.batches_waiting or any(report.rows.values()):
                     return False
         return self.brokers.empty()
 
     def complaints(self) -> list[str]:
         """Lines in the programs' logs that must never be there."""
-        said: list[str] = []
+        problems: list[str] = []
         for path in sorted((self.folder / "log").glob("*.log")):
             lines = path.read_text(errors="replace").splitlines()
             for number, line in enumerate(lines):
                 if any(word in line for word in _NEVER_SAID):
-                    said.append(f"{path.name}: " + "\n    ".join(lines[number : number + 30]))
-        return said
+                    problems.append(f"{path.name}: " + "\n    ".join(lines[number : number + 30]))
+        return problems
 
     def logs(self) -> str:
         """The end of every log."""

@@ -62,17 +62,19 @@ def published_disagreements(run: Run) -> list[str]:
     """After the load: what is published must be what is in the database."""
     wait_for_next(run)
     wait_for_next(run)  # the first may have begun before the last event came in
-    found = generation(run)
-    assert found is not None
+    published = generation(run)
+    assert published is not None
     recorded = read_all(run.pipeline.dsn())
-    said = []
+    disagreements = []
     for feed in FEED_NAMES:
         want = {key: row.hits for key, row in recorded.observations.items() if key[0] == feed}
-        rows = read_feed(found, feed)[f"{feed}.csv"]
+        rows = read_feed(published, feed)[f"{feed}.csv"]
         have = {key: row.recorded.hits for key, row in rows.items()}
         if have != want:
-            said.append(f"{feed}.csv: {len(have)} rows, {len(want)} in the database, or other hits")
-    return said
+            disagreements.append(
+                f"{feed}.csv: {len(have)} rows, {len(want)} in the database, or other hits"
+            )
+    return disagreements
 
 
 def _wait_for_a_publication(run: Run) -> None:

@@ -146,10 +146,10 @@ def _ranges(entries: Iterable[Entry], *, by_sensor: bool) -> dict[Key, Range]:
     return ranges
 
 
-def _judge_rows(table: str, ranges: Mapping[Key, Range], found: Mapping[Key, Row]) -> Verdict:
+def _judge_rows(table: str, ranges: Mapping[Key, Range], stored: Mapping[Key, Row]) -> Verdict:
     verdict = Verdict()
-    for key in sorted(ranges.keys() | found.keys()):
-        wanted, row = ranges.get(key), found.get(key)
+    for key in sorted(ranges.keys() | stored.keys()):
+        wanted, row = ranges.get(key), stored.get(key)
         name = f"{table} {' '.join(key)}"
         if wanted is None or not wanted.possible:
             if row is not None:
@@ -177,7 +177,9 @@ def _judge_row(verdict: Verdict, name: str, wanted: Range, row: Row) -> None:
             verdict.says.append(f"{name}: {what} seen {at_ms}, not within {bracket}")
 
 
-def _judge_activity(entries: Iterable[Entry], found: Mapping[tuple[int, str, str], int]) -> Verdict:
+def _judge_activity(
+    entries: Iterable[Entry], stored: Mapping[tuple[int, str, str], int]
+) -> Verdict:
     """An event whose bracket crosses an hour may be in either; in all none may be too many."""
     least: dict[tuple[int, str, str], int] = {}
     most: dict[tuple[int, str, str], int] = {}
@@ -195,15 +197,15 @@ def _judge_activity(entries: Iterable[Entry], found: Mapping[tuple[int, str, str
                 if sure and len(hours) == 1:
                     least[hour, *pair] = least.get((hour, *pair), 0) + 1
     verdict = Verdict()
-    for key in sorted(most.keys() | found.keys()):
-        have = found.get(key, 0)
+    for key in sorted(most.keys() | stored.keys()):
+        have = stored.get(key, 0)
         if not least.get(key, 0) <= have <= most.get(key, 0):
             low, high = least.get(key, 0), most.get(key, 0)
             verdict.says.append(f"activity {key}: {have} events, not {low} to {high}")
         if key not in most:
             verdict.invented += have
     for pair in sorted(total_most):
-        have = sum(n for (_, *rest), n in found.items() if tuple(rest) == pair)
+        have = sum(n for (_, *rest), n in stored.items() if tuple(rest) == pair)
         verdict.lost += max(0, total_least[pair] - have)
         verdict.twice += max(0, have - total_most[pair])
         if not total_least[pair] <= have <= total_most[pair]:

@@ -89,10 +89,10 @@ class Run:
         fault(self)
         self.faults += 1
         lasted_s = time.monotonic() - before
-        said = f"  {time.strftime('%H:%M:%S')} {fault.__name__}: lasted {lasted_s:.1f} s"
+        line = f"  {time.strftime('%H:%M:%S')} {fault.__name__}: lasted {lasted_s:.1f} s"
         if wait:
-            said += f", recovery {self.recovered():.1f} s"
-        print(said, flush=True)
+            line += f", recovery {self.recovered():.1f} s"
+        print(line, flush=True)
 
     def recovered(self) -> float:
         """Wait until all that was answered by now is in the database; the seconds it took."""
@@ -155,16 +155,16 @@ class Run:
         return verdict
 
     def _spool_losses(self) -> list[str]:
-        said = []
+        losses = []
         for path in self.spool_files():
             status = read_status(path)
             held = status.batches_too_large + status.batches_refused
             if status.drops or held:
-                said.append(f"{path.name}: {status.drops} drops, {held} batches held")
-        return said
+                losses.append(f"{path.name}: {status.drops} drops, {held} batches held")
+        return losses
 
     def spool_files(self) -> list[Path]:
-        found = [p for s in SENSORS for p in self.pipeline.spools(s).glob(f"{s}*.spool")]
-        if not found:
+        paths = [p for s in SENSORS for p in self.pipeline.spools(s).glob(f"{s}*.spool")]
+        if not paths:
             raise SpoolError("there are no spools")
-        return found
+        return paths

@@ -61,68 +61,68 @@ def test_what_was_cut_off_may_count_or_not(maybe: bool) -> None:
 
 
 def test_a_missing_row_is_lost() -> None:
-    found = truth(maybe=True)
-    observations = {k: row for k, row in found.observations.items() if k != (GREET, "192.0.2.1")}
-    verdict = judge(ENTRIES, dataclasses.replace(found, observations=observations))
+    counted = truth(maybe=True)
+    observations = {k: row for k, row in counted.observations.items() if k != (GREET, "192.0.2.1")}
+    verdict = judge(ENTRIES, dataclasses.replace(counted, observations=observations))
     assert (verdict.lost, verdict.twice, verdict.invented) == (2, 0, 0)
 
 
 def test_a_hit_too_few_is_lost_and_a_hit_too_many_counted_twice() -> None:
-    found = truth(maybe=True)
+    counted = truth(maybe=True)
     for hits, lost, twice in ((1, 1, 0), (3, 0, 1)):
         changed = {
-            **found.observations,
+            **counted.observations,
             (GREET, "192.0.2.1"): Row(hits, NOON + 5, NOON + 105),
         }
-        verdict = judge(ENTRIES, dataclasses.replace(found, observations=changed))
+        verdict = judge(ENTRIES, dataclasses.replace(counted, observations=changed))
         assert (verdict.lost, verdict.twice) == (lost, twice)
 
 
 def test_what_was_cut_off_does_not_count_twice() -> None:
-    found = truth(maybe=True)
-    changed = {**found.sightings, (GREET, "192.0.2.3", "s1"): Row(2, NOON + 700, NOON + 701)}
-    assert judge(ENTRIES, dataclasses.replace(found, sightings=changed)).twice == 1
+    counted = truth(maybe=True)
+    changed = {**counted.sightings, (GREET, "192.0.2.3", "s1"): Row(2, NOON + 700, NOON + 701)}
+    assert judge(ENTRIES, dataclasses.replace(counted, sightings=changed)).twice == 1
 
 
 def test_an_address_that_never_came_is_invented() -> None:
-    found = truth(maybe=False)
-    changed = {**found.observations, (GREET, "192.0.2.9"): Row(3, NOON, NOON)}
-    assert judge(ENTRIES, dataclasses.replace(found, observations=changed)).invented == 3
+    counted = truth(maybe=False)
+    changed = {**counted.observations, (GREET, "192.0.2.9"): Row(3, NOON, NOON)}
+    assert judge(ENTRIES, dataclasses.replace(counted, observations=changed)).invented == 3
 
 
 def test_a_sensor_that_did_not_see_it_is_invented() -> None:
-    found = truth(maybe=False)
-    changed = {**found.sightings, (GREET, "192.0.2.2", "s2"): Row(1, NOON, NOON)}
-    assert judge(ENTRIES, dataclasses.replace(found, sightings=changed)).invented == 1
+    counted = truth(maybe=False)
+    changed = {**counted.sightings, (GREET, "192.0.2.2", "s2"): Row(1, NOON, NOON)}
+    assert judge(ENTRIES, dataclasses.replace(counted, sightings=changed)).invented == 1
 
 
 @pytest.mark.parametrize(("events_an_hour", "lost", "twice"), [(1, 1, 0), (4, 0, 1)])
 def test_an_hour_that_counts_otherwise_is_seen(events_an_hour: int, lost: int, twice: int) -> None:
-    found = truth(maybe=True)
-    changed = {**found.activity, (NOON, GREET, "s1"): events_an_hour}
-    verdict = judge(ENTRIES, dataclasses.replace(found, activity=changed))
+    counted = truth(maybe=True)
+    changed = {**counted.activity, (NOON, GREET, "s1"): events_an_hour}
+    verdict = judge(ENTRIES, dataclasses.replace(counted, activity=changed))
     assert (verdict.lost, verdict.twice) == (lost, twice)
 
 
 def test_an_hour_in_which_nobody_came_is_invented() -> None:
-    found = truth(maybe=True)
-    changed = {**found.activity, (NOON + HOUR_MS, GREET, "s1"): 1}
-    assert judge(ENTRIES, dataclasses.replace(found, activity=changed)).invented == 1
+    counted = truth(maybe=True)
+    changed = {**counted.activity, (NOON + HOUR_MS, GREET, "s1"): 1}
+    assert judge(ENTRIES, dataclasses.replace(counted, activity=changed)).invented == 1
 
 
 def test_a_time_outside_of_the_clients_bracket_is_seen() -> None:
     """A data event raises the greet row's last time, so the greet's own time is wrong there."""
-    found = truth(maybe=False)
-    changed = {**found.sightings, (GREET, "192.0.2.1", "s1"): Row(1, NOON + 5, NOON + 5)}
-    verdict = judge(ENTRIES, dataclasses.replace(found, sightings=changed))
+    counted = truth(maybe=False)
+    changed = {**counted.sightings, (GREET, "192.0.2.1", "s1"): Row(1, NOON + 5, NOON + 5)}
+    verdict = judge(ENTRIES, dataclasses.replace(counted, sightings=changed))
     assert not verdict.good
     assert (verdict.lost, verdict.twice, verdict.invented) == (0, 0, 0)
 
 
 def test_data_without_greet_is_seen() -> None:
-    found = truth(maybe=True)
-    changed = {k: row for k, row in found.observations.items() if k != (GREET, "192.0.2.2")}
-    verdict = judge(ENTRIES, dataclasses.replace(found, observations=changed))
+    counted = truth(maybe=True)
+    changed = {k: row for k, row in counted.observations.items() if k != (GREET, "192.0.2.2")}
+    verdict = judge(ENTRIES, dataclasses.replace(counted, observations=changed))
     assert any("not in smtpgreet" in line for line in verdict.says)
 
 

@@ -223,10 +223,10 @@ class Table:
 
     def rows(self) -> dict[tuple[str, str], tuple[Any, ...]]:
         """(address, feed) → first seen, last seen, hits, flags, asn."""
-        found = self(
+        rows_in_table = self(
             "SELECT host(ip), feed, first_seen, last_seen, hits, flags, asn FROM observation"
         )
-        return {(row[0], row[1]): row[2:] for row in found}
+        return {(row[0], row[1]): row[2:] for row in rows_in_table}
 
     def hits(self) -> dict[tuple[str, str], int]:
         return {key: row[2] for key, row in self.rows().items()}
@@ -253,6 +253,6 @@ class Publisher:
 
 
 def folder_of(path: Path, name: str) -> Path:
-    made = path / name
-    made.mkdir(parents=True, exist_ok=True)
-    return made
+    folder = path / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -47,14 +47,14 @@ def published_schema() -> Json:
 def plain_batch(sensor: str = "s1", **more: Any) -> Json:
     """A good batch with a row of each kind, as JSON."""
     at = now_ms() - 1000
-    made = made_batch(
+    batch_of_rows = made_batch(
         Observation("smtpgreet", "192.0.2.1", at, at, 1),
         sensor=sensor,
         hours=[HourCount("smtpgreet", at, 1)],
         overflows=[PrefixOverflow("smtpgreet", "2001:db8::/64", at, at, 1)],
         **more,
     )
-    batch: Json = json.loads(encode(made))
+    batch: Json = json.loads(encode(batch_of_rows))
     return batch
 
 

@@ -23,17 +23,17 @@ def migrated_database(server: PostgresServer) -> str:
 @pytest.fixture
 def dsn(postgres: PostgresServer) -> Iterator[str]:
     """A database with the schema, on the newest PostgreSQL."""
-    made = migrated_database(postgres)
-    yield made
-    postgres.drop_database(made)
+    dsn = migrated_database(postgres)
+    yield dsn
+    postgres.drop_database(dsn)
 
 
 @pytest.fixture
 def every_dsn(every_postgres: PostgresServer) -> Iterator[str]:
     """A database with the schema, on each PostgreSQL that is here in turn."""
-    made = migrated_database(every_postgres)
-    yield made
-    every_postgres.drop_database(made)
+    dsn = migrated_database(every_postgres)
+    yield dsn
+    every_postgres.drop_database(dsn)
 
 
 @pytest.fixture

@@ -108,5 +108,5 @@ class Work(Generic[S]):
         return self.metrics.registry.get_sample_value(f"smtpfeeds_ingest_{name}")
 
     def counted(self, name: str, **labels: str) -> float:
-        found = self.metrics.registry.get_sample_value(f"smtpfeeds_ingest_{name}_total", labels)
-        return found or 0.0
+        value = self.metrics.registry.get_sample_value(f"smtpfeeds_ingest_{name}_total", labels)
+        return value or 0.0

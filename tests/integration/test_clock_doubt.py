@@ -64,9 +64,9 @@ def server(
     tmp_path_factory: pytest.TempPathFactory, the_clock: SteppedClock
 ) -> Iterator[PostgresServer]:
     """A PostgreSQL of this module, whose clock is stepped."""
-    made = PostgresServer(tmp_path_factory.mktemp("doubted"), clock=the_clock)
-    with made.private:
-        yield made
+    server = PostgresServer(tmp_path_factory.mktemp("doubted"), clock=the_clock)
+    with server.private:
+        yield server
 
 
 @pytest.fixture
@@ -78,10 +78,10 @@ def stepped(the_clock: SteppedClock) -> Iterator[SteppedClock]:
 
 @pytest.fixture
 def dsn(server: PostgresServer, stepped: SteppedClock) -> Iterator[str]:
-    made = migrated_database(server)
-    yield made
+    dsn = migrated_database(server)
+    yield dsn
     stepped.offset = timedelta(0)
-    server.drop_database(made)
+    server.drop_database(dsn)
 
 
 @pytest.fixture
@@ -306,8 +306,8 @@ def test_clock_earlier_than_the_newest_time_holds_a_start_until_it_is_accepted(
         until(lambda: counted(table) > 0, "it counts by the right clock")
         stepped.step(timedelta(hours=-2))
         site.wait_for("step", "earlier")
-        told = command("aggregator", "accept-clock", "--dsn", dsn, answers="y\n")
-        assert "accepted: the database's clock shows" in told
+        result = command("aggregator", "accept-clock", "--dsn", dsn, answers="y\n")
+        assert "accepted: the database's clock shows" in result
         site.wait_for()
         before = counted(table)
         until(lambda: counted(table) > before, "it counts by the accepted clock")

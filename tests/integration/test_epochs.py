@@ -50,15 +50,15 @@ TABLES = (
 
 @pytest.fixture
 def connection(dsn: str) -> Iterator[Connection]:
-    with connect(settings_of(dsn), "test", autocommit=True) as made:
-        yield made
+    with connect(settings_of(dsn), "test", autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture
 def store(dsn: str) -> Iterator[IngestStore]:
-    made = ingest_store(dsn, Bounds(one_in=1))
-    yield made
-    made.close()
+    store = ingest_store(dsn, Bounds(one_in=1))
+    yield store
+    store.close()
 
 
 # The simulation.

@@ -23,15 +23,15 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def dsn(postgres: PostgresServer) -> Iterator[str]:
-    made = migrated_database(postgres)
-    yield made
-    postgres.drop_database(made)
+    dsn = migrated_database(postgres)
+    yield dsn
+    postgres.drop_database(dsn)
 
 
 @pytest.fixture
 def connection(dsn: str) -> Iterator[Connection]:
-    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as made:
-        yield made
+    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -128,9 +128,9 @@ def is_taken(publisher: Publisher, batch: Batch) -> bool:
 
 @pytest.fixture
 def service(vhost: Vhost, dsn: str) -> Iterator[Service]:
-    with running(settings_of(dsn, vhost.url)) as made:
-        until(lambda: made._source.consuming, "the aggregator consumes")
-        yield made
+    with running(settings_of(dsn, vhost.url)) as service:
+        until(lambda: service._source.consuming, "the aggregator consumes")
+        yield service
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,9 @@ HOSTILE = {
 
 @pytest.fixture
 def service(vhost: Vhost, dsn: str) -> Iterator[Service]:
-    with running(settings_of(dsn, vhost.url)) as made:
-        until(lambda: made._source.consuming, "the aggregator consumes")
-        yield made
+    with running(settings_of(dsn, vhost.url)) as service:
+        until(lambda: service._source.consuming, "the aggregator consumes")
+        yield service
 
 
 @pytest.fixture
@@ -147,11 +147,11 @@ def test_dead_letters_with_hostile_properties_are_listed_put_back_and_dropped(
         plain = encoded.replace(S1, short(b"test-admin"))
         confirmed += publish_raw(vhost.url, "", REFUSED_QUEUE.encode(), plain, b"no batch")
     letters = DeadLetters(settings_of("", vhost.url))
-    found = letters.read(100)
-    assert len(found) == confirmed
-    assert all(letter.body == b"no batch" for letter in found)
-    done, _ = letters.requeue({found[0].id}, 100)
-    assert [letter.id for letter in done] == [found[0].id]
+    dead = letters.read(100)
+    assert len(dead) == confirmed
+    assert all(letter.body == b"no batch" for letter in dead)
+    done, _ = letters.requeue({dead[0].id}, 100)
+    assert [letter.id for letter in done] == [dead[0].id]
     until(lambda: left_in(vhost, REFUSED_QUEUE) == confirmed, "it is refused again")
     assert len(letters.drop(None, 100)) == confirmed
     assert left_in(vhost, REFUSED_QUEUE) == 0

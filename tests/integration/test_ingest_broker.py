@@ -47,16 +47,16 @@ def account_of(vhost: Vhost, name: str = "s1") -> str:
 
 @pytest.fixture
 def service(vhost: Vhost, dsn: str) -> Iterator[Service]:
-    with running(settings_of(dsn, vhost.url)) as made:
-        until(lambda: made._source.consuming, "the aggregator consumes")
-        yield made
+    with running(settings_of(dsn, vhost.url)) as service:
+        until(lambda: service._source.consuming, "the aggregator consumes")
+        yield service
 
 
 @pytest.fixture
 def s1(vhost: Vhost, service: Service) -> Iterator[Publisher]:
-    made = Publisher(account_of(vhost), "s1")
-    yield made
-    made.close()
+    publisher = Publisher(account_of(vhost), "s1")
+    yield publisher
+    publisher.close()
 
 
 def counted(service: Service, name: str, **labels: str) -> float:
@@ -67,15 +67,15 @@ def counted(service: Service, name: str, **labels: str) -> float:
 def refused(vhost: Vhost) -> list[tuple[dict[str, Any], bytes]]:
     connection = pika.BlockingConnection(pika.URLParameters(vhost.url))
     channel = connection.channel()
-    found = []
+    refusals = []
     while True:
         method, properties, body = channel.basic_get(REFUSED_QUEUE, auto_ack=True)
         if method is None:
             break
         assert properties is not None
-        found.append((properties.headers, body))
+        refusals.append((properties.headers, body))
     connection.close()
-    return found
+    return refusals
 
 
 def left_in(vhost: Vhost, queue: str) -> int:

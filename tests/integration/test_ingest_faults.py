@@ -21,9 +21,9 @@ from smtpfeeds_common.topology import EXCHANGE, QUEUE
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[PostgresServer]:
     """A PostgreSQL of the test's own, to break."""
-    made = PostgresServer(tmp_path, settings={"max_connections": "12"})
-    with made.private:
-        yield made
+    server = PostgresServer(tmp_path, settings={"max_connections": "12"})
+    with server.private:
+        yield server
 
 
 @pytest.fixture

@@ -64,10 +64,10 @@ def test_migrate_run_and_stop(database: str, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         reports = iter(lambda: listening.recv(8192), b"STOPPING=1")
         assert all(report.startswith(b"STATUS=") for report in reports)
-        said = process.communicate(timeout=60)[1]
+        result = process.communicate(timeout=60)[1]
     assert process.returncode == 0
-    assert len([line for line in said.splitlines() if " ready " in line]) == 1
-    assert "192.0.2.1" not in said, "no address is logged"
+    assert len([line for line in result.splitlines() if " ready " in line]) == 1
+    assert "192.0.2.1" not in result, "no address is logged"
 
 
 def test_settings_that_cannot_work_end_with_2_and_say_what_to_do(tmp_path: Path) -> None:

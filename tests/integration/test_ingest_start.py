@@ -81,11 +81,11 @@ def test_stop_ends_the_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
 
 def test_mistake_in_the_dsn_ends_with_what_is_wrong(dsn: str) -> None:
     """Waiting would not help: no such database, no such account."""
-    for wrong, said in (
+    for wrong, message in (
         (dsn + " dbname=nowhere", r'database "nowhere" does not exist; check dsn'),
         (dsn + " user=nobody-here", r"nobody-here.*check dsn"),
     ):
-        with pytest.raises(DatabaseRefused, match=said):
+        with pytest.raises(DatabaseRefused, match=message):
             wait_for_database(settings_of(wrong), Signals())
 
 

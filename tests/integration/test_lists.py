@@ -36,10 +36,10 @@ def misp_list(*entries: str, version: int = 20261120) -> bytes:
 
 @pytest.fixture
 def archive() -> Iterator[Archive]:
-    with serving() as made:
-        made.files[SHODAN] = text_list(*range(30))
-        made.files[MISP] = misp_list("9.9.9.0/28")
-        yield made
+    with serving() as archive:
+        archive.files[SHODAN] = text_list(*range(30))
+        archive.files[MISP] = misp_list("9.9.9.0/28")
+        yield archive
 
 
 @pytest.fixture

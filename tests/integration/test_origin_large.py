@@ -78,7 +78,7 @@ def test_random_addresses_agree_with_an_independent_reading(data: Path, real: Or
         for version, number in chance.sample(starts, 5000)
     ]
     asked = [number.to_bytes(4 if version == 4 else 16) for version, number in sample]
-    for (version, number), found in zip(sample, real.lookup_many(asked), strict=True):
+    for (version, number), origins in zip(sample, real.lookup_many(asked), strict=True):
         bits = 32 if version == 4 else 128
         expected = next(
             (
@@ -92,7 +92,7 @@ def test_random_addresses_agree_with_an_independent_reading(data: Path, real: Or
             ),
             None,
         )
-        assert found == expected
+        assert origins == expected
 
 
 def test_both_large_tables_know_the_known_answers(data: Path, real: OriginTable) -> None:
@@ -122,10 +122,10 @@ def test_ribs_convert_to_exactly_their_prefixes(
     from pyasn import mrtx
 
     path = data / "mrt" / name
-    found = read_source(path, max_bytes=1 << 40, progress=lambda _: None)
+    converted = read_source(path, max_bytes=1 << 40, progress=lambda _: None)
     mine = {
         f"{ip_network((start, length))}": asn
-        for table in (found.ipv4, found.ipv6)
+        for table in (converted.ipv4, converted.ipv6)
         for start, length, asn in table
         if length
     }
@@ -135,7 +135,7 @@ def test_ribs_convert_to_exactly_their_prefixes(
     }
     assert mine == theirs
     assert (sum(":" not in p for p in mine), sum(":" in p for p in mine)) == (ipv4, ipv6)
-    assert found.bad == 0
+    assert converted.bad == 0
 
 
 def small_settings(tmp_path: Path, **changes: object) -> AggregatorSettings:
@@ -211,7 +211,7 @@ def test_twenty_swaps_between_full_tables_under_load(
 ) -> None:
     """Every batch of look-ups agrees with one generation; how long each took is printed."""
     config = AggregatorSettings(origin_dir=str(tmp_path / "origins"))
-    made = [
+    generations = [
         refresh(config, source=data / name, force=True).generation
         for name in ("ipasn-20260822.dat.gz", "ipasn-scaled-1300k.dat.gz")
     ]
@@ -232,9 +232,9 @@ def test_twenty_swaps_between_full_tables_under_load(
         while not stop.is_set():
             begun = time.perf_counter()
             table = source.current
-            found = table.lookup_many(batch)
+            origins = table.lookup_many(batch)
             spent.append(time.perf_counter() - begun)
-            if answers.setdefault(table.generation, found) != found:
+            if answers.setdefault(table.generation, origins) != origins:
                 wrong.append(table.generation)
 
     worker = threading.Thread(target=ingest)
@@ -249,7 +249,7 @@ def test_twenty_swaps_between_full_tables_under_load(
         stop.set()
         worker.join()
     assert wrong == []
-    assert set(answers) == set(made)
+    assert set(answers) == set(generations)
     spent.sort()
     with capsys.disabled():
         print(

@@ -65,7 +65,7 @@ def config(tmp_path: Path, archive: Archive) -> AggregatorSettings:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_generation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a table in use, made once."""
     base = tmp_path_factory.mktemp("made")
     (base / "rib.20261121.0600.bz2").write_bytes(RIB)
@@ -75,9 +75,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def in_use(config: AggregatorSettings, made: Path) -> AggregatorSettings:
+def in_use(config: AggregatorSettings, first_generation: Path) -> AggregatorSettings:
     """Settings with a table in use, and a newer RIB in the archive."""
-    shutil.copytree(made, config.origin_dir, symlinks=True)
+    shutil.copytree(first_generation, config.origin_dir, symlinks=True)
     return config
 
 
@@ -115,8 +115,8 @@ def failure(config: AggregatorSettings) -> str:
 def test_a_rib_is_fetched_converted_checked_and_in_use(
     config: AggregatorSettings, archive: Archive
 ) -> None:
-    said: list[str] = []
-    outcome = again(config, progress=said.append)
+    progress: list[str] = []
+    outcome = again(config, progress=progress.append)
     table = loaded(config)
     assert table.generation == outcome.generation
     assert (table.info.prefixes_ipv4, table.info.prefixes_ipv6) == (399, 121)
@@ -132,7 +132,7 @@ def test_a_rib_is_fetched_converted_checked_and_in_use(
         77: "NET77 - Network 77, Inc.",
         78: "NET78 - Network 78, Inc.",
     }
-    assert any("writing the table" in line for line in said)
+    assert any("writing the table" in line for line in progress)
     agents = {headers["User-Agent"] for _, headers in archive.requests}
     assert len(agents) == 1
     assert next(iter(agents)).startswith("smtpfeeds/")
@@ -368,14 +368,16 @@ def test_rollback_goes_back_and_stays_back(config: AggregatorSettings, archive: 
 
 def test_three_generations_are_kept(tmp_path: Path) -> None:
     config = settings(tmp_path / "origins")
-    made = []
+    generations = []
     for number in range(5):
         table = tmp_path / "table.dat"
         table.write_text(table_text([*rows(), ("95.0.0.0/16", 100 + number)]))
         os.utime(table, (NOW.timestamp(), NOW.timestamp()))
-        made.append(refresh(config, source=table, now=NOW + timedelta(seconds=number)).generation)
+        generations.append(
+            refresh(config, source=table, now=NOW + timedelta(seconds=number)).generation
+        )
     directory = directory_of(config.origin_dir)
-    assert [generation.name for generation in directory.others()] == made[3:1:-1]
+    assert [generation.name for generation in directory.others()] == generations[3:1:-1]
     assert len(list((tmp_path / "origins" / "generations").iterdir())) == 3
 
 
@@ -509,10 +511,12 @@ KILLED = """
 """
 
 
-def test_kill_9_at_each_step_leaves_a_whole_table_in_use(tmp_path: Path, made: Path) -> None:
+def test_kill_9_at_each_step_leaves_a_whole_table_in_use(
+    tmp_path: Path, first_generation: Path
+) -> None:
     """Each child, sync, rename and link is where the process dies once."""
     source = tmp_path / "rib.20261122.0600.bz2"
-    before = answers(settings(made))
+    before = answers(settings(first_generation))
     source.write_bytes(LATER)
     generations, whole, step = set(), False, 0
     while not whole:
@@ -520,7 +524,7 @@ def test_kill_9_at_each_step_leaves_a_whole_table_in_use(tmp_path: Path, made: P
         assert step < 40
         directory = tmp_path / "origins"
         shutil.rmtree(directory, ignore_errors=True)
-        shutil.copytree(made, directory, symlinks=True)
+        shutil.copytree(first_generation, directory, symlinks=True)
         script = KILLED.format(
             tests=str(TESTS), step=step, directory=str(directory), source=str(source)
         )
@@ -533,9 +537,9 @@ def test_kill_9_at_each_step_leaves_a_whole_table_in_use(tmp_path: Path, made: P
         whole = "whole" in done.stdout
         assert whole or done.returncode == -signal.SIGKILL, done.stderr
         config = settings(directory)
-        generation, found = answers(config)
+        generation, origins = answers(config)
         generations.add(generation)
-        assert found == before[1]
+        assert origins == before[1]
         if step % 6 == 0:  # and the next refresh finds its way
             refresh(config, source=source, now=NOW + timedelta(seconds=1))
             assert leftovers(config) == []
@@ -651,12 +655,12 @@ def test_a_child_ends_with_its_parent() -> None:
 def test_two_generations_of_one_second_keep_their_order(tmp_path: Path) -> None:
     config = settings(tmp_path / "origins")
     table = tmp_path / "table.dat"
-    made = []
+    generations = []
     for number in range(3):
         table.write_text(table_text([*rows(), ("95.0.0.0/16", 100 + number // 2)]))
         os.utime(table, (NOW.timestamp(), NOW.timestamp()))
-        made.append(again(config, source=table, force=True).generation)
+        generations.append(again(config, source=table, force=True).generation)
     directory = directory_of(config.origin_dir)
     assert len(list((tmp_path / "origins" / "generations").iterdir())) == 3
-    assert loaded(config).generation == made[2]
-    assert [generation.name for generation in directory.others()] == made[1::-1]
+    assert loaded(config).generation == generations[2]
+    assert [generation.name for generation in directory.others()] == generations[1::-1]

@@ -129,9 +129,9 @@ def test_twenty_swaps_under_load_and_each_batch_agrees_with_one_generation(
     def ingest(worker: int) -> None:
         while not stop.is_set():
             table = source.current
-            found = table.lookup_many(PROBES)
-            expected = by_generation.setdefault(table.generation, found)
-            if found != expected or table.lookup_many(PROBES) != expected:
+            origins = table.lookup_many(PROBES)
+            expected = by_generation.setdefault(table.generation, origins)
+            if origins != expected or table.lookup_many(PROBES) != expected:
                 disagreed.append(table.generation)
             counts[worker] += 1
 

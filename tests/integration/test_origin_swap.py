@@ -84,13 +84,13 @@ class Ingest(threading.Thread):
 
 def agrees(feeds: Path, tables: dict[str, OriginTable]) -> int:
     """Check a published set against the one generation its manifest names; count its rows."""
-    told = json.loads((feeds / "manifest.json").read_text())["origin_generation"]
+    document = json.loads((feeds / "manifest.json").read_text())["origin_generation"]
     with (feeds / "smtpgreet.csv").open(newline="") as stream:
         lines = [line for line in stream if not line.startswith("#")]
     published = list(csv.reader(lines))[1:]
-    expected = tables[told].lookup_many([pack_address(row[2]) for row in published])
+    expected = tables[document].lookup_many([pack_address(row[2]) for row in published])
     for row, asn in zip(published, expected, strict=True):
-        assert row[0] == ("NA" if asn is None else str(asn)), (told, row)
+        assert row[0] == ("NA" if asn is None else str(asn)), (document, row)
     return len(published)
 
 

@@ -153,12 +153,12 @@ def test_locked_packages_are_all_that_an_extra_needs(extra: str) -> None:
 
 def locked_versions(extra: str) -> dict[str, set[str]]:
     """The locked versions by name: several where Python's version decides."""
-    found: dict[str, set[str]] = {}
+    versions: dict[str, set[str]] = {}
     for line in shipped_file(f"requirements/{extra}.txt").decode().splitlines():
         if "==" in line and not line.startswith(" "):
             name, _, rest = line.partition("==")
-            found.setdefault(name.strip(), set()).add(rest.split()[0])
-    return found
+            versions.setdefault(name.strip(), set()).add(rest.split()[0])
+    return versions
 
 
 def requirements_of(name: str, extras: set[str]) -> set[str]:

@@ -26,13 +26,13 @@ ARGUMENTS = (
 def pages(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[int], tuple[Path, list[SearchEntry]]]:
-    made: dict[int, tuple[Path, list[SearchEntry]]] = {}
+    page_of_size: dict[int, tuple[Path, list[SearchEntry]]] = {}
 
     def page(count: int) -> tuple[Path, list[SearchEntry]]:
-        if count not in made:
+        if count not in page_of_size:
             entries = search_entries(count)
-            made[count] = write_sample(tmp_path_factory.mktemp("page"), entries), entries
-        return made[count]
+            page_of_size[count] = write_sample(tmp_path_factory.mktemp("page"), entries), entries
+        return page_of_size[count]
 
     return page
 

@@ -58,11 +58,11 @@ def test_production_settings_are_durable_and_no_port_is_open(tmp_path: Path) -> 
         PrivatePostgres(tmp_path) as private,
         psycopg.connect(private.dsn) as connection,
     ):
-        found = [
+        values = [
             connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
             for name in ("fsync", "synchronous_commit", "full_page_writes", "listen_addresses")
         ]
-    assert found == [("on",), ("on",), ("on",), ("",)]
+    assert values == [("on",), ("on",), ("on",), ("",)]
 
 
 OURSELVES = pwd.getpwuid(os.geteuid()).pw_name
@@ -229,10 +229,10 @@ def test_cut_short_initdb_is_done_again(tmp_path: Path) -> None:
 @pytest.fixture
 def folder_for_all(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A folder that every user can reach; pytest's own are their owner's alone."""
-    made = Path("/var/tmp") / f"smtpfeeds-test-{os.getpid()}-{request.node.name}"
-    made.mkdir(mode=0o755)
-    yield made
-    shutil.rmtree(made)
+    folder = Path("/var/tmp") / f"smtpfeeds-test-{os.getpid()}-{request.node.name}"
+    folder.mkdir(mode=0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def test_without_user_namespaces_root_runs_it_as_another_user(folder_for_all: Path) -> None:

@@ -72,13 +72,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
     served = tmp_path / "served"
     write_edition(served / "generations" / GENERATION, ROWS)
     shutil.copy(served / "generations" / GENERATION / MANIFEST, served / MANIFEST)
-    made = Server(served)
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    server = Server(served)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield made
-    made.shutdown()
+    yield server
+    server.shutdown()
     thread.join()
-    made.server_close()
+    server.server_close()
 
 
 def entries(place: object, key: Signer | None = None, cache: Path | None = None) -> list[Any]:

@@ -31,8 +31,8 @@ LONG_AGO = NOW - 9 * HOUR
 
 @pytest.fixture
 def connection(dsn: str) -> Iterator[Connection]:
-    with connect(settings_of(dsn), "test", autocommit=True) as made:
-        yield made
+    with connect(settings_of(dsn), "test", autocommit=True) as connection:
+        yield connection
 
 
 def run(dsn: str, *arguments: str, answer: str | None = None) -> Result:

@@ -27,8 +27,8 @@ def sensor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorProcess]:
         personas={local: persona for local, (persona, _) in LOOKS.items()},
         tls="made",
         policy_url="https://example.org/why",
-    ) as made:
-        yield made
+    ) as sensor:
+        yield sensor
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

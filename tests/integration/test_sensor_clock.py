@@ -134,8 +134,8 @@ def test_everyone_is_answered_and_counted_once_at_the_right_time(
     sealed: list[Batch] = []
     with contextlib.closing(Sealer(sensor.spool)) as sealer:
         assert read_status(sensor.spool).undated > 0
-        while made := sealer.seal(Clock().read()):
-            sealed.append(decode(made.body).batch)
+        while new_file := sealer.seal(Clock().read()):
+            sealed.append(decode(new_file.body).batch)
     assert hits(sealed) == load.answered
     assert sum(hour.events for batch in sealed for hour in batch.hours) == sum(
         load.answered.values()

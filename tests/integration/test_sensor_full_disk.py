@@ -91,12 +91,12 @@ KINDS = [FileLimit, TinyDisk] if may_mount() else [FileLimit]
 
 @pytest.fixture(params=KINDS)
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    made: Disk = request.param(tmp_path)
-    yield made
-    process = made.sensor.process
+    disk: Disk = request.param(tmp_path)
+    yield disk
+    process = disk.sensor.process
     if process is not None and process.poll() is None:
-        made.sensor.kill()
-    made.close()
+        disk.sensor.kill()
+    disk.close()
 
 
 def greets(sensor: SensorProcess, copy: Path) -> dict[str, int]:
@@ -104,10 +104,10 @@ def greets(sensor: SensorProcess, copy: Path) -> dict[str, int]:
     for suffix in ("", "-wal"):
         shutil.copyfile(sensor.seen(Path(f"{sensor.spool}{suffix}")), f"{copy}{suffix}")
     with contextlib.closing(sqlite3.connect(copy)) as db:
-        found = db.execute("SELECT ip, hits FROM observation WHERE feed = 0").fetchall()
+        rows = db.execute("SELECT ip, hits FROM observation WHERE feed = 0").fetchall()
     for suffix in ("", "-wal", "-shm"):
         Path(f"{copy}{suffix}").unlink(missing_ok=True)
-    return {socket.inet_ntoa(ip): hits for ip, hits in found}
+    return {socket.inet_ntoa(ip): hits for ip, hits in rows}
 
 
 def greet(sensor: SensorProcess, source: str) -> None:

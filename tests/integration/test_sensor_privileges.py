@@ -64,12 +64,12 @@ def test_root_is_given_up_once_the_port_is_open(folder: Path, workers: int) -> N
         pids = processes(sensor)
         assert len(pids) == (1 if workers == 1 else 3)
         for pid in pids:
-            told = status(pid)
+            report = status(pid)
             # Real, effective, saved and for files; nothing to climb back by.
-            assert told["Uid"] == [str(USER.pw_uid)] * 4
-            assert told["Gid"] == [str(USER.pw_gid)] * 4
-            assert int(told["CapEff"][0], 16) == int(told["CapPrm"][0], 16) == 0
-            assert not is_root() or "0" not in told["Groups"]
+            assert report["Uid"] == [str(USER.pw_uid)] * 4
+            assert report["Gid"] == [str(USER.pw_gid)] * 4
+            assert int(report["CapEff"][0], 16) == int(report["CapPrm"][0], 16) == 0
+            assert not is_root() or "0" not in report["Groups"]
         for number in range(8):
             with Client(("127.0.0.1", port), f"127.0.9.{1 + number}") as client:
                 assert client.reply() == 220
@@ -84,9 +84,9 @@ def test_root_is_given_up_once_the_port_is_open(folder: Path, workers: int) -> N
 
 def test_user_that_is_not_there_is_refused_before_anything_is_made(folder: Path) -> None:
     sensor = SensorProcess(folder, user="nobody-of-this-name")
-    told = sensor.call("run")
-    assert told.returncode == 2
-    assert "this host has no user 'nobody-of-this-name'" in told.stderr
+    result = sensor.call("run")
+    assert result.returncode == 2
+    assert "this host has no user 'nobody-of-this-name'" in result.stderr
     assert not (folder / "spool").exists()
 
 
@@ -125,12 +125,12 @@ def test_check_is_done_as_the_user_that_the_sensor_will_be(folder: Path) -> None
     sensor = SensorProcess(
         folder, broker=["amqps://s1@192.0.2.1"], broker_password_file=str(secret)
     )
-    said = sensor.call("check-config")
-    assert said.returncode == 0
-    assert ("`--as smtpfeeds` checks as that user" in said.stderr) == is_root()
-    said = sensor.call("check-config", "--as", USER.pw_name)
-    assert said.returncode == (2 if is_root() else 0)
-    assert ("Permission denied" in said.stderr) == is_root()
-    said = sensor.call("check-config", "--as", "nobody-of-this-name")
-    assert said.returncode == 2
-    assert "--as: this host has no user" in said.stderr
+    result = sensor.call("check-config")
+    assert result.returncode == 0
+    assert ("`--as smtpfeeds` checks as that user" in result.stderr) == is_root()
+    result = sensor.call("check-config", "--as", USER.pw_name)
+    assert result.returncode == (2 if is_root() else 0)
+    assert ("Permission denied" in result.stderr) == is_root()
+    result = sensor.call("check-config", "--as", "nobody-of-this-name")
+    assert result.returncode == 2
+    assert "--as: this host has no user" in result.stderr

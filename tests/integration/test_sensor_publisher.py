@@ -39,10 +39,10 @@ def password_in(parameters: pika.URLParameters) -> str:
 
 @pytest.fixture
 def centre(vhost: Vhost) -> Iterator[Centre]:
-    made = Centre(vhost)
-    yield made
-    if made.connection.is_open:
-        made.connection.close()
+    centre = Centre(vhost)
+    yield centre
+    if centre.connection.is_open:
+        centre.connection.close()
 
 
 def link_to(
@@ -60,9 +60,9 @@ def link_to(
 
 @pytest.fixture
 def link(centre: Centre) -> Iterator[BrokerLink]:
-    made = link_to(centre.account())
-    yield made
-    made.close()
+    link = link_to(centre.account())
+    yield link
+    link.close()
 
 
 def test_batch_is_persistent_and_vouched_for(centre: Centre, link: BrokerLink) -> None:
@@ -288,10 +288,10 @@ def test_broker_restart_is_survived(own_vhost: Vhost, tmp_path: Path) -> None:
     got: dict[str, int] = {}
     numbers = set()
     while len(got) < 6:
-        made = decode(centre.take_events()[1]).batch
-        assert (made.spool, made.seq) not in numbers
-        numbers.add((made.spool, made.seq))
-        for row in made.observations:
+        batch = decode(centre.take_events()[1]).batch
+        assert (batch.spool, batch.seq) not in numbers
+        numbers.add((batch.spool, batch.seq))
+        for row in batch.observations:
             got[row.ip] = got.get(row.ip, 0) + row.hits
     assert set(got.values()) == {1}
     centre.connection.close()
@@ -331,10 +331,10 @@ def test_broker_that_blocks_publishers_gets_the_batch_when_it_blocks_no_more(
         hits: dict[str, int] = {}
         seen: set[tuple[UUID, int]] = set()
         while len(hits) < 4:
-            made = decode(centre.take_events()[1]).batch
-            if (made.spool, made.seq) not in seen:
-                seen.add((made.spool, made.seq))
-                hits |= {row.ip: hits.get(row.ip, 0) + row.hits for row in made.observations}
+            batch = decode(centre.take_events()[1]).batch
+            if (batch.spool, batch.seq) not in seen:
+                seen.add((batch.spool, batch.seq))
+                hits |= {row.ip: hits.get(row.ip, 0) + row.hits for row in batch.observations}
     assert hits == {f"127.0.8.{1 + number}": 1 for number in range(4)}
     assert "Traceback" not in sensor.log.read_text()
 
@@ -355,9 +355,9 @@ def test_workers_that_are_gone_are_delivered_all_the_same(centre: Centre, tmp_pa
             greet(sensor, f"127.0.7.{1 + number}")
         sensor.stop()
     with running(tmp_path, **sensor_with(tmp_path, centre.account())) as sensor:
-        found: set[str] = set()
-        while len(found) < 12:
-            found |= {row.ip for row in decode(centre.take_events()[1]).batch.observations}
+        addresses: set[str] = set()
+        while len(addresses) < 12:
+            addresses |= {row.ip for row in decode(centre.take_events()[1]).batch.observations}
         sensor.stop()
     status = json.loads(sensor.call("status", "--json").stdout.splitlines()[0])
     assert status["sensor"] == "s1"

@@ -43,8 +43,8 @@ def sensor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorProcess]:
         ignore=["198.51.100.0/24"],
         tls="made",
         state_interval_s=1.0,
-    ) as made:
-        yield made
+    ) as sensor:
+        yield sensor
 
 
 def proxied(sensor: SensorProcess, source: str, destination: str = "203.0.113.1") -> Client:
@@ -195,10 +195,10 @@ def test_starttls_with_a_certificate_made_at_start(sensor: SensorProcess) -> Non
         assert client.say(b"STARTTLS\r\n") == 220
         with wrapped(client) as secured:
             secured.sendall(b"DATA\r\nQUIT\r\n")
-            said = b""
+            reply = b""
             while piece := secured.recv(1000):
-                said += piece
-    assert [line[:3] for line in said.split(b"\r\n")[:-1]] == [b"503", b"221"]
+                reply += piece
+    assert [line[:3] for line in reply.split(b"\r\n")[:-1]] == [b"503", b"221"]
     assert sensor.rows()["smtpgreet", "192.0.2.50"][0] == 1
     assert sensor.rows()["smtpdata", "192.0.2.50"][0] == 1
 
@@ -215,9 +215,9 @@ def test_tls_handshake_that_fails_is_closed(sensor: SensorProcess) -> None:
 
 
 def test_status_without_the_sensors_help(sensor: SensorProcess) -> None:
-    told = sensor.call("status", "--json")
-    assert told.returncode == 0, told.stderr
-    status = json.loads(told.stdout)
+    result = sensor.call("status", "--json")
+    assert result.returncode == 0, result.stderr
+    status = json.loads(result.stdout)
     assert status["sensor"] == "s1"
     assert status["version"], "noted at the start: the first batch carries it"
     assert status["spool"] == str(sensor.spool)
@@ -230,21 +230,21 @@ def test_status_without_the_sensors_help(sensor: SensorProcess) -> None:
 
 
 def test_replay_says_how_many_and_since_when(sensor: SensorProcess) -> None:
-    told = sensor.call("replay", "--since", "2026-01-02T03:04:05")
-    assert told.stdout.startswith("0 batches sealed since 2026-01-02"), told.stderr
-    assert "03:04:05" in told.stdout
-    assert told.stdout.endswith(" will be delivered again\n")
-    told = sensor.call("replay", "--since", "yesterday")
-    assert told.returncode == 2
-    assert "yesterday" in told.stderr
-    assert "Traceback" not in told.stderr
+    result = sensor.call("replay", "--since", "2026-01-02T03:04:05")
+    assert result.stdout.startswith("0 batches sealed since 2026-01-02"), result.stderr
+    assert "03:04:05" in result.stdout
+    assert result.stdout.endswith(" will be delivered again\n")
+    result = sensor.call("replay", "--since", "yesterday")
+    assert result.returncode == 2
+    assert "yesterday" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_second_sensor_on_the_spool_is_refused(sensor: SensorProcess) -> None:
-    told = sensor.call("run")
-    assert told.returncode == 3
-    assert "in use by another sensor" in told.stderr
-    assert "Traceback" not in told.stderr
+    result = sensor.call("run")
+    assert result.returncode == 3
+    assert "in use by another sensor" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_clean_stop_says_421_and_keeps_the_spool(tmp_path: Path) -> None:
@@ -444,13 +444,13 @@ def test_workers_share_the_port_each_with_a_spool(tmp_path: Path) -> None:
                 assert client.reply() == 220
                 assert client.say(b"EHLO x\r\n") == 250
         assert sensor.stop() == 0
-        found: set[bytes] = set()
+        addresses: set[bytes] = set()
         for worker in (1, 2):
             sensor.settings["name"] = f"s1.{worker}"
             rows = sensor.query("SELECT ip FROM observation WHERE feed = 0")
             assert rows
-            found |= {row[0] for row in rows}
-        assert len(found) == 80
+            addresses |= {row[0] for row in rows}
+        assert len(addresses) == 80
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -568,9 +568,9 @@ def test_systemd_sockets_by_index(tmp_path: Path) -> None:
     for one in sockets:
         one.close()
     try:
-        told = sensor.spool.with_suffix(".listening")
-        wait_until(told.exists, limit_s=20, what="the sensor")
-        assert json.loads(told.read_text())["addresses"] == [places[1]]
+        listening = sensor.spool.with_suffix(".listening")
+        wait_until(listening.exists, limit_s=20, what="the sensor")
+        assert json.loads(listening.read_text())["addresses"] == [places[1]]
         host, _, port = places[1].rpartition(":")
         with Client((host, int(port))) as client:
             assert client.reply() == 220

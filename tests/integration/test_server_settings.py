@@ -116,10 +116,10 @@ def site(database: str, tmp_path: Path) -> Site:
 
 
 def site_in(folder: Path, dsn: str) -> Site:
-    made = Site(dsn, folder)
-    made.spools.mkdir()
+    site = Site(dsn, folder)
+    site.spools.mkdir()
     (folder / "out").mkdir()
-    return made
+    return site
 
 
 @pytest.fixture

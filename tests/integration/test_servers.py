@@ -152,8 +152,8 @@ def test_each_test_gets_an_empty_database_of_its_own(every_postgres: PostgresSer
     with psycopg.connect(one) as connection:
         connection.execute("CREATE TABLE sighting (ip inet)")
     with psycopg.connect(two) as connection:
-        found = connection.execute("SELECT to_regclass('sighting')").fetchone()
-        assert found == (None,)
+        row = connection.execute("SELECT to_regclass('sighting')").fetchone()
+        assert row == (None,)
     every_postgres.drop_database(one)
     copy = every_postgres.create_database(template=database_name(two))
     every_postgres.drop_database(two)
@@ -163,11 +163,11 @@ def test_each_test_gets_an_empty_database_of_its_own(every_postgres: PostgresSer
 def test_database_role_is_owner_and_no_superuser(every_database: str) -> None:
     with psycopg.connect(every_database) as connection:
         connection.execute("CREATE SCHEMA feeds")
-        found = connection.execute(
+        row = connection.execute(
             "SELECT rolsuper, current_setting('server_encoding'), current_setting('TimeZone') "
             "FROM pg_roles WHERE rolname = current_user"
         ).fetchone()
-    assert found == (False, "UTF8", "UTC")
+    assert row == (False, "UTF8", "UTC")
 
 
 def test_cut_database_connection_fails_and_the_next_one_works(

@@ -43,14 +43,14 @@ CLOCK = Clock()
 @pytest.fixture
 def store(dsn: str) -> Iterator[IngestStore]:
     settings = settings_of(dsn)
-    made = IngestStore(
+    store = IngestStore(
         lambda: connect(settings, "test", autocommit=True),
         clock=settled_clock(),
         retention=timedelta(days=30),
         bounds=Bounds(),
     )
-    yield made
-    made.close()
+    yield store
+    store.close()
 
 
 def hear(path: Path, *addresses: str) -> None:

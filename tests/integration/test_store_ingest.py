@@ -54,9 +54,9 @@ def store_of(dsn: str, per_prefix64: int = 64) -> IngestStore:
 
 @pytest.fixture
 def store(every_dsn: str) -> Iterator[IngestStore]:
-    made = store_of(every_dsn)
-    yield made
-    made.close()
+    store = store_of(every_dsn)
+    yield store
+    store.close()
 
 
 @pytest.fixture

@@ -64,9 +64,9 @@ def ingest_store(dsn: str) -> IngestStore:
 
 @pytest.fixture
 def store(every_dsn: str) -> Iterator[IngestStore]:
-    made = ingest_store(every_dsn)
-    yield made
-    made.close()
+    store = ingest_store(every_dsn)
+    yield store
+    store.close()
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def keeper(every_dsn: str) -> Iterator[MaintenanceStore]:
 
 @pytest.fixture
 def asked(every_dsn: str) -> Iterator[Table]:
-    made = Table(every_dsn)
-    yield made
-    made.connection.close()
+    asked = Table(every_dsn)
+    yield asked
+    asked.connection.close()
 
 
 def applied(asked: Table) -> list[str]:

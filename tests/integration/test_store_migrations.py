@@ -37,8 +37,8 @@ DESCRIBE = (
 
 @pytest.fixture
 def connection(every_database: str) -> Iterator[Connection]:
-    with connect(settings_of(every_database), "test", autocommit=True) as made:
-        yield made
+    with connect(settings_of(every_database), "test", autocommit=True) as connection:
+        yield connection
 
 
 def describe(connection: Connection) -> list[list[tuple[object, ...]]]:

@@ -335,5 +335,5 @@ def test_note_of_a_later_epoch_of_the_account_finds_its_event(database: str, tab
     for heard in (note, event, note):
         aggregator.hear([("s1", [heard])], day(START_MS))
     aggregator.connection.close()
-    found = table("SELECT sensor, hits, flags FROM sighting ORDER BY sensor")
-    assert found == [("s1@2", 1, 9), ("s2", 1, 1)]
+    rows = table("SELECT sensor, hits, flags FROM sighting ORDER BY sensor")
+    assert rows == [("s1@2", 1, 9), ("s2", 1, 1)]

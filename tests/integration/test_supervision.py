@@ -116,14 +116,14 @@ Make = Callable[[str], Supervised]
 
 @pytest.fixture
 def supervised() -> Iterator[Make]:
-    made: list[Supervised] = []
+    programs: list[Supervised] = []
 
     def make(what: str) -> Supervised:
-        made.append(Supervised(what))
-        return made[-1]
+        programs.append(Supervised(what))
+        return programs[-1]
 
     yield make
-    for each in made:
+    for each in programs:
         each.child.kill()
 
 

@@ -21,20 +21,20 @@ KNOWN = ("16.0.0.1=3333", "2400:100::1=15169")
 def rows(count4: int = 400, count6: int = 120, *, seed: int = 1) -> list[tuple[str, int]]:
     """Prefixes with origins, nested ones among them; the same for the same arguments."""
     chance = random.Random(seed)
-    found = {"16.0.0.0/16": 3333, "2400:100::/32": 15169}
-    while len(found) < count4:
+    prefixes = {"16.0.0.0/16": 3333, "2400:100::/32": 15169}
+    while len(prefixes) < count4:
         length = chance.choice([12, 16, 19, 20, 22, 23, 24])
         number = (chance.randrange(16, 96) << 24) | chance.getrandbits(24)
         net = IPv4Network((number >> (32 - length) << (32 - length), length))
         if not net.supernet_of(IPv4Network("16.0.0.0/16")) and number >> 16 != 0x1000:
-            found[str(net)] = chance.randrange(2, 20_000)
-    while len(found) < count4 + count6:
+            prefixes[str(net)] = chance.randrange(2, 20_000)
+    while len(prefixes) < count4 + count6:
         length = chance.choice([29, 32, 36, 40, 44, 48])
         number = (0x2A << 120) | (chance.getrandbits(24) << 96) | (chance.getrandbits(96))
-        found[str(IPv6Network((number >> (128 - length) << (128 - length), length)))] = (
+        prefixes[str(IPv6Network((number >> (128 - length) << (128 - length), length)))] = (
             chance.randrange(2, 20_000)
         )
-    return list(found.items())
+    return list(prefixes.items())
 
 
 def table_text(table: list[tuple[str, int]]) -> str:

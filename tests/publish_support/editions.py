@@ -24,7 +24,7 @@ GENERATION = "20261126T010000Z-0123abcd"
 
 def entry(address: str, feed: str = "smtpgreet", cls: Class = Class.PROBE, **changes: Any) -> Entry:
     """A row of a feed."""
-    made = Entry(
+    new_entry = Entry(
         asn=64496,
         name="EXAMPLE-NET, Inc",
         address=address,
@@ -40,7 +40,7 @@ def entry(address: str, feed: str = "smtpgreet", cls: Class = Class.PROBE, **cha
         days=0b11,
         new=True,
     )
-    return made._replace(**changes)
+    return new_entry._replace(**changes)
 
 
 def write_edition(

@@ -111,10 +111,10 @@ class SensorProcess:
         from smtpfeeds_common.addresses import format_address
         from smtpfeeds_common.feeds import FEED_NAMES
 
-        found = self.query("SELECT feed, ip, hits, flags, targets FROM observation")
+        stored = self.query("SELECT feed, ip, hits, flags, targets FROM observation")
         return {
             (FEED_NAMES[feed], format_address(ip)): (hits, flags, targets)
-            for feed, ip, hits, flags, targets in found
+            for feed, ip, hits, flags, targets in stored
         }
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:

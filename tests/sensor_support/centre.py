@@ -31,18 +31,18 @@ class Centre:
         )
 
     def take(self, limit_s: float = 60) -> tuple[pika.BasicProperties, bytes]:
-        found: list[tuple[pika.BasicProperties, bytes]] = []
+        messages: list[tuple[pika.BasicProperties, bytes]] = []
 
         def look() -> bool:
             method, properties, body = self.channel.basic_get(QUEUE, auto_ack=True)
             if method is not None:
                 assert properties is not None
                 assert body is not None
-                found.append((properties, body))
-            return bool(found)
+                messages.append((properties, body))
+            return bool(messages)
 
         wait_until(look, limit_s=limit_s, what="a batch in the queue")
-        return found[0]
+        return messages[0]
 
     def take_events(self, limit_s: float = 60) -> tuple[pika.BasicProperties, bytes]:
         while True:

@@ -31,12 +31,12 @@ class Talk:
 
     def say_in_turn(self, octets: bytes) -> list[int]:
         """The same of a client that waits for each reply; STARTTLS is followed by TLS."""
-        said = []
+        replies = []
         for line in octets.splitlines(keepends=True):
-            said += self.say(line)
+            replies += self.say(line)
             if self.dialogue.wants_tls:
                 self.dialogue.tls_started()
-        return said
+        return replies
 
     @property
     def events(self) -> int:

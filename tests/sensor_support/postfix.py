@@ -142,12 +142,12 @@ def postfix(sensor: tuple[str, int]) -> Iterator[Postfix]:
             stderr=console,
             start_new_session=True,
         )
-    made = Postfix(folder, port)
+    server = Postfix(folder, port)
     try:
-        wait_until(lambda: "daemon started" in made.log, limit_s=20, what="Postfix is up")
-        yield made
+        wait_until(lambda: "daemon started" in server.log, limit_s=20, what="Postfix is up")
+        yield server
     except BaseException:
-        print((folder / "console").read_text(), made.log, file=sys.stderr)
+        print((folder / "console").read_text(), server.log, file=sys.stderr)
         raise
     finally:
         # Under fakeroot the process that was started is not Postfix's master, but ends with it.

@@ -27,22 +27,22 @@ class Certificates:
     @classmethod
     def make(cls, folder: Path) -> Certificates:
         folder.mkdir(parents=True, exist_ok=True)
-        made = cls(folder / "authority.pem", folder / "server.pem", folder / "server.key")
+        certificates = cls(folder / "authority.pem", folder / "server.pem", folder / "server.key")
         authority_key = ec.generate_private_key(ec.SECP256R1())
         server_key = ec.generate_private_key(ec.SECP256R1())
         authority = _sign(_AUTHORITY, authority_key.public_key(), authority_key, authority=True)
         server = _sign(_SERVER, server_key.public_key(), authority_key, authority=False)
-        made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-        made.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
-        made.key.touch(0o600)
-        made.key.write_bytes(
+        certificates.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+        certificates.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
+        certificates.key.touch(0o600)
+        certificates.key.write_bytes(
             server_key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
                 serialization.NoEncryption(),
             )
         )
-        return made
+        return certificates
 
 
 def _sign(

@@ -124,9 +124,9 @@ class Vhost:
 @pytest.fixture
 def vhost(rabbitmq: RabbitNode) -> Iterator[Vhost]:
     """An empty virtual host of the shared broker, its url the administrator's."""
-    made = _add_vhost(rabbitmq)
-    yield made
-    rabbitmq.admin.delete_vhost(made.name)
+    vhost = _add_vhost(rabbitmq)
+    yield vhost
+    rabbitmq.admin.delete_vhost(vhost.name)
 
 
 @pytest.fixture
@@ -145,14 +145,14 @@ def _add_vhost(node: RabbitNode) -> Vhost:
 @pytest.fixture
 def cutting_proxy() -> Iterator[Callable[[Target], CuttingProxy]]:
     """A maker of proxies that are closed after the test."""
-    made: list[CuttingProxy] = []
+    proxies: list[CuttingProxy] = []
 
     def make(target: Target) -> CuttingProxy:
-        made.append(CuttingProxy(target))
-        return made[-1]
+        proxies.append(CuttingProxy(target))
+        return proxies[-1]
 
     yield make
-    for proxy in made:
+    for proxy in proxies:
         proxy.close()
 
 

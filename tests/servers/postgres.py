@@ -18,13 +18,13 @@ from smtpfeeds_deploy.single_host.postgres_cluster import SUPERUSER
 
 def installed() -> dict[str, Path]:
     """A name such as `embedded-18` or `system-15` for each PostgreSQL here, newest first."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for kind, binaries in (
         ("embedded", postgres_binaries.embedded()),
         ("system", postgres_binaries.of_the_system()),
     ):
-        found |= {f"{kind}-{each.major}": each.folder for each in binaries}
-    return found
+        folders |= {f"{kind}-{each.major}": each.folder for each in binaries}
+    return folders
 
 
 class PostgresServer:

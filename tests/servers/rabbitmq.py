@@ -222,12 +222,12 @@ class RabbitNode:
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of the node's log and console."""
-        found = []
+        tail = []
         for path in (*sorted(self._folder.glob("log/*.log")), self._console()):
             if path.exists():
                 text = path.read_text(errors="replace").splitlines()[-lines:]
-                found.append(f"--- {path.name}\n" + "\n".join(text))
-        return "\n".join(found)
+                tail.append(f"--- {path.name}\n" + "\n".join(text))
+        return "\n".join(tail)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -377,9 +377,9 @@ class RabbitCluster:
             for node in self.nodes:
                 if node.admin.answers():
                     name = node.admin.queue(vhost, queue).get("leader")
-                    found = [other for other in self.nodes if other.node_name == name]
-                    if found:
-                        return found[0]
+                    leaders = [other for other in self.nodes if other.node_name == name]
+                    if leaders:
+                        return leaders[0]
             time.sleep(0.2)
         msg = f"no leader is known for queue {queue} in {vhost}"
         raise ServerFailedError(msg)

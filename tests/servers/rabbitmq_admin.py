@@ -95,8 +95,8 @@ class RabbitAdmin:
         The counts lag by up to the statistics interval (5 s). Those of a passive declaration are
         fresher, and still those of statistics: 0 just after a broker's start. To be sure, consume.
         """
-        found: dict[str, Any] = self.call("GET", "queues", vhost, name)
-        return found
+        answer: dict[str, Any] = self.call("GET", "queues", vhost, name)
+        return answer
 
     def delete_queue(self, vhost: str, name: str) -> None:
         self.call("DELETE", "queues", vhost, name)
@@ -108,8 +108,8 @@ class RabbitAdmin:
         self.call("PUT", "policies", vhost, name, body=body)
 
     def connections(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.call("GET", "connections")
-        return found
+        answer: list[dict[str, Any]] = self.call("GET", "connections")
+        return answer
 
     def close_connections(self) -> int:
         """Close every client's connection, as an operator would; how many there were."""

@@ -116,10 +116,10 @@ class RawPublisher:
             payload = self._take(size + 1)[:-1]
             if kind != _METHOD:
                 continue
-            found = struct.unpack_from(">HH", payload)
-            if found == method:
+            received = struct.unpack_from(">HH", payload)
+            if received == method:
                 return payload[4:]
-            raise RefusedByBrokerError(f"channel {channel}: {found} {payload[4:200]!r}")
+            raise RefusedByBrokerError(f"channel {channel}: {received} {payload[4:200]!r}")
 
     def _take(self, octets: int) -> bytes:
         while len(self._read) < octets:

@@ -67,10 +67,10 @@ class Relays:
         task.add_done_callback(self._tasks.discard)
 
     def start(self, relay: Relay) -> asyncio.Server:
-        made = asyncio.run_coroutine_threadsafe(
+        started = asyncio.run_coroutine_threadsafe(
             asyncio.start_server(relay.carry, "127.0.0.1", 0), self._loop
         )
-        return made.result(_START_LIMIT_S)
+        return started.result(_START_LIMIT_S)
 
     def close(self, server: asyncio.Server) -> None:
         self._loop.call_soon_threadsafe(server.close)

@@ -122,8 +122,8 @@ def _mixture(results: Sequence[Result]) -> list[str]:
     hit = sum(r.classes[Class.MAIL_SERVER] for r in servers) / sum(r.clients for r in servers)
     false = sum(r.classes[Class.MAIL_SERVER] for r in engines) / sum(r.clients for r in engines)
     for strays in (1, 5, 20, 50):
-        found, wrong = strays * hit, (100 - strays) * false
-        precision = 100 * found / (found + wrong) if found + wrong else 0.0
+        right, wrong = strays * hit, (100 - strays) * false
+        precision = 100 * right / (right + wrong) if right + wrong else 0.0
         lines.append(f"| {strays} | {precision:.0f} |")
     return lines
 

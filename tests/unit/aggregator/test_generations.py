@@ -16,9 +16,9 @@ NOW = datetime(2026, 11, 23, 11, tzinfo=UTC)
 
 @pytest.fixture
 def generations(tmp_path: Path) -> Generations:
-    made = Generations(tmp_path / "root", tmp_path / "unfinished", public=True)
-    made.prepare()
-    return made
+    generations = Generations(tmp_path / "root", tmp_path / "unfinished", public=True)
+    generations.prepare()
+    return generations
 
 
 def put(generations: Generations, content: str, now: datetime = NOW) -> str:

@@ -14,14 +14,14 @@ def test_refused_rows_are_kept_within_a_bound_and_the_rest_counted() -> None:
     hostile = "\x00" * 64
     checked = check(delivery_of(made_batch(*(greet(hostile) for _ in range(15_000)))))
     body = refused_rows_body(checked)
-    told = json.loads(body)
+    document = json.loads(body)
     assert len(body) < 5 * 1024 * 1024
-    assert len(told["rows"]) + told["not_kept"] == 15_000
-    assert told["not_kept"] > 0
+    assert len(document["rows"]) + document["not_kept"] == 15_000
+    assert document["not_kept"] > 0
 
 
 def test_few_refused_rows_are_all_kept() -> None:
     checked = check(delivery_of(made_batch(greet("192.0.2.1"), greet("fe80::1%eth0"))))
-    told = json.loads(refused_rows_body(checked))
-    assert told["not_kept"] == 0
-    assert json.loads(told["rows"][0]["row"])["ip"] == "fe80::1%eth0"
+    document = json.loads(refused_rows_body(checked))
+    assert document["not_kept"] == 0
+    assert json.loads(document["rows"][0]["row"])["ip"] == "fe80::1%eth0"

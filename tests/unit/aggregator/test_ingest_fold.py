@@ -63,11 +63,11 @@ def _read(fields: list[bytes | None]) -> tuple[object, ...]:
 
 def test_rows_come_sorted_as_postgresql_sorts_them() -> None:
     """IPv4 before IPv6, then by number, then by the feed's and the sensor's name."""
-    made = folded(
+    fold_result = folded(
         made_batch(greet("2001:db8::1", AT), data("192.0.2.9", AT), greet("10.0.0.1", AT)),
         made_batch(greet("192.0.2.9", AT), greet("9.255.0.0", AT), sensor="a"),
     )
-    assert [row[:3] for row in unpack(made.copy)] == [
+    assert [row[:3] for row in unpack(fold_result.copy)] == [
         ("9.255.0.0", "smtpgreet", "a"),
         ("10.0.0.1", "smtpgreet", "s1"),
         ("192.0.2.9", "smtpdata", "s1"),
@@ -75,12 +75,12 @@ def test_rows_come_sorted_as_postgresql_sorts_them() -> None:
         ("192.0.2.9", "smtpgreet", "s1"),
         ("2001:db8::1", "smtpgreet", "s1"),
     ]
-    assert not made.one_sensor_each
-    assert made.has_ipv6
+    assert not fold_result.one_sensor_each
+    assert fold_result.has_ipv6
 
 
 def test_two_spellings_of_an_address_are_one_row() -> None:
-    made = folded(
+    fold_result = folded(
         made_batch(
             Observation("smtpgreet", "2001:DB8:0:0::1", AT, AT + 5, 2, 1, 1),
             Observation("smtpgreet", "2001:db8::1", AT - 5, AT, 3, 4, -(2**63)),
@@ -88,7 +88,7 @@ def test_two_spellings_of_an_address_are_one_row() -> None:
             greet("192.0.2.1", AT),
         )
     )
-    assert unpack(made.copy) == [
+    assert unpack(fold_result.copy) == [
         ("192.0.2.1", "smtpgreet", "s1", AT, AT, 2, 1, 0, 0, 0, 0, None),
         ("2001:db8::1", "smtpgreet", "s1", AT - 5, AT + 5, 5, 1, 5, 0, 1 - 2**63, 0, None),
     ]
@@ -134,9 +134,9 @@ DAYS_AND_BITS: list[tuple[list[Observation], list[int]]] = [
 @pytest.mark.parametrize(("rows", "stored"), DAYS_AND_BITS)
 def test_days_and_bits_are_relative_to_today(rows: list[Observation], stored: list[int]) -> None:
     assert TODAY == MONDAY // DAY_MS + 4
-    made = [fold([check(delivery_of(made_batch(*order)))], EMPTY, MONDAY // DAY_MS)
+    fold_results = [fold([check(delivery_of(made_batch(*order)))], EMPTY, MONDAY // DAY_MS)
             for order in (rows, rows[::-1])]  # fmt: skip
-    for one in made:
+    for one in fold_results:
         (row,) = unpack(one.copy)
         assert row[6:11] == tuple(stored)
         assert one.has_notes == (stored[0] == 0 and rows[0].hits == 0)
@@ -149,10 +149,10 @@ def test_note_moves_no_time_of_its_event() -> None:
 
 
 def test_origins_and_names_are_of_the_table_given() -> None:
-    made = folded(made_batch(greet("0.0.0.1"), greet("192.0.2.1")), origin=KnowsAllOrigins())
-    assert [row[-1] for row in unpack(made.copy)] == [None, 64_692]
-    assert made.names == {64_692: "AS 64692 known"}
-    assert made.annotated
+    fold_result = folded(made_batch(greet("0.0.0.1"), greet("192.0.2.1")), origin=KnowsAllOrigins())
+    assert [row[-1] for row in unpack(fold_result.copy)] == [None, 64_692]
+    assert fold_result.names == {64_692: "AS 64692 known"}
+    assert fold_result.annotated
     assert not folded(made_batch(greet("192.0.2.1"))).annotated
 
 
@@ -160,31 +160,31 @@ def test_hours_are_cut_summed_and_bounded() -> None:
     hour = AT - AT % 3_600_000
     counts = [HourCount("smtpgreet", hour + 5, 1), HourCount("smtpgreet", hour, 2)]
     huge = [HourCount("smtpdata", hour, 2**53)] * 600
-    made = folded(made_batch(hours=[*counts, *huge]))
-    assert [(row.feed, row.events) for row in made.hours] == [
+    fold_result = folded(made_batch(hours=[*counts, *huge]))
+    assert [(row.feed, row.events) for row in fold_result.hours] == [
         ("smtpdata", MAX_COUNT),
         ("smtpgreet", 3),
     ]
-    assert {row.hour for row in made.hours} == {utc(hour)}
+    assert {row.hour for row in fold_result.hours} == {utc(hour)}
 
 
 def test_newest_batch_of_a_sensor_says_its_state() -> None:
-    made = folded(
+    fold_result = folded(
         made_batch(
             sealed_ms=AT + 1, version="new", depth=5, drops=6, addresses=64, counters={"a": 1}
         ),
         made_batch(sealed_ms=AT, version="old"),
     )
-    ((name, sealed_at, version, counters, depth, drops, addresses),) = made.sensors
+    ((name, sealed_at, version, counters, depth, drops, addresses),) = fold_result.sensors
     assert (name, sealed_at, version) == ("s1", utc(AT + 1), "new")
     assert (counters, depth, drops, addresses) == ({"a": 1}, 5, 6, 64)
     assert folded(made_batch(addresses=2**53)).sensors[0].addresses == ADDRESSES_MAX
 
 
 def test_empty_batch_is_folded_to_no_row() -> None:
-    made = folded(made_batch())
-    assert (made.rows, made.oldest, unpack(made.copy)) == (0, None, [])
-    assert len(made.sensors) == 1
+    fold_result = folded(made_batch())
+    assert (fold_result.rows, fold_result.oldest, unpack(fold_result.copy)) == (0, None, [])
+    assert len(fold_result.sensors) == 1
 
 
 OVERFLOWS = [
@@ -208,8 +208,8 @@ def test_only_a_64_bit_ipv6_prefix_is_an_overflow(prefix: str, good: bool) -> No
 
 
 def with_spool(text: str) -> bytes:
-    made = made_batch()
-    return encode(made).replace(str(made.spool).encode(), text.encode())
+    batch = made_batch()
+    return encode(batch).replace(str(batch.spool).encode(), text.encode())
 
 
 REFUSED = [
@@ -311,7 +311,7 @@ def test_no_message_of_any_shape_raises_anything_but_wire_error(
         checked = check(delivery_of(json.dumps(body).encode(), "s1"))
     except WireError:
         return
-    made = fold([checked], EMPTY, TODAY)
-    assert ("192.0.2.77", "smtpgreet", "s1") in [row[:3] for row in unpack(made.copy)]
+    fold_result = fold([checked], EMPTY, TODAY)
+    assert ("192.0.2.77", "smtpgreet", "s1") in [row[:3] for row in unpack(fold_result.copy)]
     assert refused_rows_body(checked)
     assert len(checked.rows) + len(checked.refused) == len(rows) + 1

@@ -73,8 +73,8 @@ def test_next_collection_fills_while_the_store_is_busy() -> None:
     """Under load transactions grow to the bound, whatever the time is."""
     work = work_in_memory(ingest_wait_ms=1, ingest_batch_messages=10)
     work.handover.held = True
-    made = batches(20)
-    for number, batch in enumerate(made):
+    deliveries = batches(20)
+    for number, batch in enumerate(deliveries):
         work.time.after(number * 0.005, partial(work.source.put, batch))
     work.worker.collector.turn(work.stop)
     work.handover.held = False
@@ -107,8 +107,8 @@ def test_garbage_is_refused_and_its_neighbours_are_written() -> None:
 
 def test_culprit_is_found_batch_by_batch_with_its_repeats() -> None:
     work = work_in_memory(ingest_wait_ms=200)
-    made = batches(5)
-    work.source.put(*made, made[2], made[3])
+    batch = batches(5)
+    work.source.put(*batch, batch[2], batch[3])
     work.store.bad = {3}
     work.run_for(1)
     assert len(work.source.acknowledged) == 6
@@ -122,10 +122,10 @@ def test_culprit_is_found_batch_by_batch_with_its_repeats() -> None:
 def test_culprit_is_refused_by_a_delivery_that_can_be_acknowledged() -> None:
     """Of one from a session that is over nothing would be kept, and its repeat acknowledged."""
     work = work_in_memory(ingest_wait_ms=600)
-    (made,) = batches(1)
+    (batch,) = batches(1)
     work.store.bad = {1}
-    work.source.put(made)
-    work.time.after(0.3, lambda: redeliver(work, made))
+    work.source.put(batch)
+    work.time.after(0.3, lambda: redeliver(work, batch))
     work.run_for(1)
     ((delivery, _),) = work.source.refused
     assert work.source.is_current(delivery)
@@ -247,9 +247,9 @@ def test_deliveries_of_a_session_that_is_over_are_let_go() -> None:
 def test_batch_in_the_making_that_comes_again_is_acknowledged_by_its_second_delivery() -> None:
     """The first is of a session that is over; the second would wait for the broker's timeout."""
     work = work_in_memory(ingest_wait_ms=600)
-    (made,) = batches(1)
-    work.source.put(made)
-    work.time.after(0.3, lambda: redeliver(work, made))
+    (batch,) = batches(1)
+    work.source.put(batch)
+    work.time.after(0.3, lambda: redeliver(work, batch))
     work.run_for(1)
     assert len(work.store.known) == 1
     assert any(map(work.source.is_current, work.source.acknowledged))

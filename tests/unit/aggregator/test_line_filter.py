@@ -98,7 +98,7 @@ LOGS = st.lists(LINES, max_size=12).map("\n".join)
 
 def addresses_by_hand(line: str) -> set[bytes]:
     """The addresses of a line, word by word, by Python's ipaddress and string methods alone."""
-    found = set()
+    addresses = set()
     for word in line.split(" "):
         for candidate in _candidates(word):
             try:
@@ -106,9 +106,9 @@ def addresses_by_hand(line: str) -> set[bytes]:
             except ValueError:
                 continue
             mapped = getattr(address, "ipv4_mapped", None)
-            found.add((mapped or address).packed)
+            addresses.add((mapped or address).packed)
             break
-    return found
+    return addresses
 
 
 def _candidates(word: str) -> Iterator[str]:

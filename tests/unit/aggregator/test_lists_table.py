@@ -147,15 +147,15 @@ def test_every_entry_is_found_at_its_edges_and_nowhere_else(prefixes: list[list[
         end = prefix.start + (1 << (prefix.bits - prefix.length))
         for number in (prefix.start - 1, prefix.start, end - 1, end):
             if 0 <= number < 1 << prefix.bits:
-                found = table.find(number.to_bytes(prefix.bits // 8))
+                match = table.find(number.to_bytes(prefix.bits // 8))
                 expected = {
                     (p, name)
                     for p, name in entries
                     if p.bits == prefix.bits
                     and number >> (p.bits - p.length) == p.start >> (p.bits - p.length)
                 }
-                assert {(m.prefix, m.list.name) for m in found} == expected
-                lengths = [m.prefix.length for m in found]
+                assert {(m.prefix, m.list.name) for m in match} == expected
+                lengths = [m.prefix.length for m in match]
                 assert lengths == sorted(lengths, reverse=True)
 
 

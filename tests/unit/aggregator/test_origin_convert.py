@@ -39,13 +39,13 @@ def read(tmp_path: Path, content: bytes, max_bytes: int = 1 << 30) -> Converted:
 
 @pytest.mark.parametrize("pack", [bz2.compress, gzip.compress, bytes])
 def test_a_rib_converts_to_exactly_its_prefixes(tmp_path: Path, pack: object) -> None:
-    found = read(tmp_path, pack(WHOLE))  # type: ignore[operator]
-    counts = write_table(found, tmp_path / "out.gz", allow_reserved=False)
+    converted = read(tmp_path, pack(WHOLE))  # type: ignore[operator]
+    counts = write_table(converted, tmp_path / "out.gz", allow_reserved=False)
     text = "".join(read_parts(tmp_path / "out.gz", TableCounts()))
     lines = {line for line in text.splitlines() if line[0] != ";"}
     assert lines == {f"{prefix}\t{asn}" for prefix, asn in TABLE}
     assert (counts["read4"], counts["read6"], counts["bad_records"]) == (399, 121, 0)
-    assert found.time == datetime.fromtimestamp(mrt.AT, UTC)
+    assert converted.time == datetime.fromtimestamp(mrt.AT, UTC)
 
 
 def test_the_same_prefixes_make_the_same_bytes(tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_odd_but_lawful_records_are_read_as_pyasn_reads_them(tmp_path: Path) -> 
         ("21.4.0.0/16", [path(2, [3356, 6])], 5),  # the first record of a prefix counts
     ]
     whole = mrt.peer_index() + b"".join(mrt.rib(prefix, paths) for prefix, paths, _ in odd)
-    found = read(tmp_path, whole)
-    assert found.bad == 0
-    assert sorted(asn for _, _, asn in found.ipv4) == sorted([3356, 701, 15169, 2, 5])
+    converted = read(tmp_path, whole)
+    assert converted.bad == 0
+    assert sorted(asn for _, _, asn in converted.ipv4) == sorted([3356, 701, 15169, 2, 5])
 
 
 def test_what_a_table_should_not_hold_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -90,10 +90,10 @@ def test_what_a_table_should_not_hold_is_left_out_and_counted(tmp_path: Path) ->
 def test_each_broken_rib_is_refused_or_its_bad_record_counted(tmp_path: Path, kind: str) -> None:
     content = broken_ribs()[kind]
     if kind in ODD:
-        found = read(tmp_path, content)
-        assert (found.bad, found.records) == (1, len(TABLE))
-        assert found.unreadable == {ODD[kind]: 1}
-        assert found.first_bad == f"record {len(TABLE) + 2}"
+        converted = read(tmp_path, content)
+        assert (converted.bad, converted.records) == (1, len(TABLE))
+        assert converted.unreadable == {ODD[kind]: 1}
+        assert converted.first_bad == f"record {len(TABLE) + 2}"
     elif kind in SHORT:
         assert len(read(tmp_path, content).ipv4) < 60
     elif kind == "flipped":
@@ -132,5 +132,5 @@ def test_a_bomb_and_a_record_that_claims_the_world_are_refused(tmp_path: Path) -
 
 
 def test_a_pyasn_table_is_taken_in_place_of_a_rib(tmp_path: Path) -> None:
-    found = read(tmp_path, table_text(TABLE).encode())
-    assert (found.kind, len(found.ipv4), len(found.ipv6)) == ("table", 399, 121)
+    converted = read(tmp_path, table_text(TABLE).encode())
+    assert (converted.kind, len(converted.ipv4), len(converted.ipv6)) == ("table", 399, 121)

@@ -61,11 +61,11 @@ def expected(table: dict[tuple[int, int], int], number: int, bits: int) -> tuple
 
 
 def edges(table: dict[tuple[int, int], int], bits: int) -> list[int]:
-    found = {0, 2**bits - 1}
+    numbers = {0, 2**bits - 1}
     for start, length in table:
         end = start + (1 << (bits - length))
-        found |= {start - 1, start, end - 1, end}
-    return sorted(n for n in found if 0 <= n < 2**bits and n >> 32 != 0xFFFF)
+        numbers |= {start - 1, start, end - 1, end}
+    return sorted(n for n in numbers if 0 <= n < 2**bits and n >> 32 != 0xFFFF)
 
 
 @settings(max_examples=10, deadline=None)
@@ -76,22 +76,22 @@ def test_every_edge_of_every_prefix_has_the_most_specific_origin(
     """With the direct table and, as in small tables, without it."""
     index = build(ipv4, ipv6, direct_from=direct_from)
     asked: list[bytes] = []
-    told: list[int | None] = []
+    answers: list[int | None] = []
     for table, bits in ((ipv4, 32), (ipv6, 128)):
         for number in edges(table, bits):
             packed = number.to_bytes(bits // 8)
             most = expected(table, number, bits)
             asked.append(packed)
-            told.append(most[1] if most else None)
-            found = index.find(packed)
+            answers.append(most[1] if most else None)
+            match = index.find(packed)
             if most is None:
-                assert found is None
+                assert match is None
             else:
                 kind = IPv4Network if bits == 32 else IPv6Network
                 network = kind((number >> (bits - most[0]) << (bits - most[0]), most[0]))
-                assert found is not None
-                assert (found[0], kind(found[1])) == (most[1], network)
-    assert index.lookup_many(asked) == told
+                assert match is not None
+                assert (match[0], kind(match[1])) == (most[1], network)
+    assert index.lookup_many(asked) == answers
 
 
 def test_index_agrees_with_pyasn() -> None:

@@ -82,9 +82,9 @@ def test_compressed_file_that_was_written_wrong_is_refused(tmp_path: Path) -> No
         (b"", "it does not hold what was written"),
     ):
         path.write_bytes(octets)
-        found = replace(small, size=len(octets), sha256=hashlib.sha256(octets).hexdigest())
+        on_disk = replace(small, size=len(octets), sha256=hashlib.sha256(octets).hexdigest())
         with pytest.raises(PublishError, match=rf"^some\.txt\.gz: {message}"):
-            check_written(tmp_path, [plain, found])
+            check_written(tmp_path, [plain, on_disk])
 
 
 def test_small_file_is_read_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

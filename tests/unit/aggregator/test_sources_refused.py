@@ -53,10 +53,10 @@ class Connection:
 
 @pytest.fixture
 def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
-    made = Channel()
-    monkeypatch.setattr(broker, "connect", lambda *_: Connection(made))
+    channel = Channel()
+    monkeypatch.setattr(broker, "connect", lambda *_: Connection(channel))
     monkeypatch.setattr(broker, "declare_refused", lambda *_: None)
-    return made
+    return channel
 
 
 def publish(samples: list[Sample]) -> list[Delivery]:

@@ -105,9 +105,9 @@ def source_on(folder: Path) -> Iterator[Running]:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
-    made = Spool(tmp_path / "s1.spool", sensor="s1", boot=BOOT)
-    yield made
-    made.close()
+    spool = Spool(tmp_path / "s1.spool", sensor="s1", boot=BOOT)
+    yield spool
+    spool.close()
 
 
 def heard(spool: Spool, *ips: bytes) -> None:

@@ -45,9 +45,9 @@ MEANINGS: list[tuple[str, type[Exception]]] = [
 
 @pytest.mark.parametrize(("state", "meaning"), MEANINGS)
 def test_only_errors_of_the_data_blame_the_data(state: str, meaning: type[Exception]) -> None:
-    found = translate(errors.lookup(state)("said"))
-    assert type(found) is meaning
-    assert "said" in str(found)
+    error = translate(errors.lookup(state)("said"))
+    assert type(error) is meaning
+    assert "said" in str(error)
 
 
 def test_error_of_the_driver_without_a_state_is_told_by_its_class() -> None:
@@ -58,20 +58,20 @@ def test_error_of_the_driver_without_a_state_is_told_by_its_class() -> None:
 
 def test_dsn_goes_over_our_defaults_and_keeps_its_hosts() -> None:
     dsn = "postgresql://u@one,two/db?target_session_attrs=read-write&connect_timeout=3"
-    made = connection_parameters(settings_of(dsn), "test")
-    assert (made["host"], made["target_session_attrs"]) == ("one,two", "read-write")
-    assert (made["connect_timeout"], made["tcp_user_timeout"]) == ("3", "30000")
-    assert made["application_name"] == "smtpfeeds test"
+    parameters = connection_parameters(settings_of(dsn), "test")
+    assert (parameters["host"], parameters["target_session_attrs"]) == ("one,two", "read-write")
+    assert (parameters["connect_timeout"], parameters["tcp_user_timeout"]) == ("3", "30000")
+    assert parameters["application_name"] == "smtpfeeds test"
 
 
 def test_dsn_that_is_missing_or_no_dsn_is_said() -> None:
-    for dsn, said in (("", "missing"), ("nonsense", "not a libpq connection string")):
-        with pytest.raises(SettingsError, match=said):
+    for dsn, message in (("", "missing"), ("nonsense", "not a libpq connection string")):
+        with pytest.raises(SettingsError, match=message):
             connection_parameters(settings_of(dsn), "test")
 
 
 @pytest.mark.parametrize(
-    ("said", "line"),
+    ("message", "line"),
     [
         (
             "port 1 failed: Connection refused\n\tIs the server running on that host?\n",
@@ -86,5 +86,5 @@ def test_dsn_that_is_missing_or_no_dsn_is_said() -> None:
         ("", ""),
     ],
 )
-def test_error_of_several_lines_is_one_sentence_after_another(said: str, line: str) -> None:
-    assert one_line(psycopg.OperationalError(said)) == line
+def test_error_of_several_lines_is_one_sentence_after_another(message: str, line: str) -> None:
+    assert one_line(psycopg.OperationalError(message)) == line

@@ -100,15 +100,15 @@ def test_a_prefix_of_four_octets_is_not_an_ipv4_address() -> None:
 
 def test_matches_are_grouped_by_line() -> None:
     text = f"{V4} {V4}\nnothing\n{V6}\nlast {V4}".encode()
-    found = LineMatches(text, matcher(V4, V6), 100)
-    assert found.lines.tolist() == [0, 2, 3]
+    matches = LineMatches(text, matcher(V4, V6), 100)
+    assert matches.lines.tolist() == [0, 2, 3]
     v4, v6 = pack_address(V4), pack_address(V6)
-    assert list(found.pairs()) == [(0, v4), (2, v6), (3, v4)]
-    assert [text[begin:end] for begin, end in found.runs(found.lines)] == [
+    assert list(matches.pairs()) == [(0, v4), (2, v6), (3, v4)]
+    assert [text[begin:end] for begin, end in matches.runs(matches.lines)] == [
         f"{V4} {V4}\n".encode(),
         f"{V6}\nlast {V4}".encode(),
     ]
-    assert found.other_lines().tolist() == [1]
+    assert matches.other_lines().tolist() == [1]
 
 
 AROUND = [*"[]():.,%=-/ag \n\t\r<>\"';|\\n0", "21:03:05", "::", "IPv6:"]

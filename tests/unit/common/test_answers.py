@@ -116,8 +116,8 @@ def test_pipe_gets_every_column_whole_and_no_control_character() -> None:
 
 
 def table(width: int, *, colour: bool = False, shed: bool = True) -> tuple[list[str], list[str]]:
-    made = Table(COLUMNS, Look(width, colour=colour), shed=shed)
-    return list(made.lines([FIRST, SECOND])), [column.name for column in made.left_out]
+    new_table = Table(COLUMNS, Look(width, colour=colour), shed=shed)
+    return list(new_table.lines([FIRST, SECOND])), [column.name for column in new_table.left_out]
 
 
 def test_narrow_terminal_shortens_and_then_goes_without_the_least_important() -> None:

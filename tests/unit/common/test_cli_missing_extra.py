@@ -22,11 +22,11 @@ def test_package_that_is_missing_when_the_command_runs_is_named_with_its_extra(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     environ = {"SMTPFEEDS_AGGREGATOR_DSN": "host=/nowhere"}
-    said = CliRunner().invoke(main, command, env=environ)
-    assert said.exit_code == 3
-    assert f"`smtpfeeds {command[0]}` needs the package 'psycopg'" in said.output
-    assert how_to_install("aggregator") in said.output
-    assert "Traceback" not in said.output
+    result = CliRunner().invoke(main, command, env=environ)
+    assert result.exit_code == 3
+    assert f"`smtpfeeds {command[0]}` needs the package 'psycopg'" in result.output
+    assert how_to_install("aggregator") in result.output
+    assert "Traceback" not in result.output
 
 
 def test_wheel_is_named_where_pip_took_it_from(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_without_a_local_place_the_line_still_names_a_file(
 ) -> None:
     monkeypatch.setattr("smtpfeeds_common.extras._direct_url", lambda: noted)
     assert came_from(noted) is None
-    said = how_to_install("aggregator")
-    assert "./smtpfeeds-….whl[aggregator]" in said
-    assert "docs/how-to/two-hosts.md" in said
+    line = how_to_install("aggregator")
+    assert "./smtpfeeds-….whl[aggregator]" in line
+    assert "docs/how-to/two-hosts.md" in line
 
 
 def test_wheel_that_is_gone_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:

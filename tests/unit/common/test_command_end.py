@@ -65,9 +65,9 @@ def leaves(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
-            found = command.get_command(context, name)
-            assert found is not None
-            yield from leaves(found, *path, name)
+            leaf = command.get_command(context, name)
+            assert leaf is not None
+            yield from leaves(leaf, *path, name)
     else:
         yield path
 
@@ -120,9 +120,9 @@ def test_every_command_has_these_ends(
     command: click.Command = main
     for word in words:
         assert isinstance(command, click.Group)
-        found = command.get_command(click.Context(command), word)
-        assert found is not None
-        command = found
+        leaf = command.get_command(click.Context(command), word)
+        assert leaf is not None
+        command = leaf
 
     def fault(*_: object, **__: object) -> None:
         raise ZeroDivisionError

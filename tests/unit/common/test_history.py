@@ -111,16 +111,16 @@ def test_clamped_visits_are_of_the_day_of_the_clock(visits: list[Visit], today: 
     if newest <= today:
         assert clamped(row, today) == row
         return
-    made = clamped(row, today)
-    assert made.day == today
-    assert made.days == sum(1 << back for back in {today - day for day in known})
+    result = clamped(row, today)
+    assert result.day == today
+    assert result.days == sum(1 << back for back in {today - day for day in known})
     kept = [
         (min(day, today), flags, targets)
         for day, flags, targets in visits
         if newest // 7 - day // 7 < 2
     ]
-    assert made.flags_now == ored(kept, today // 7, 1)
-    assert recent_flags(made, today) == reduce(int.__or__, (visit[1] for visit in kept))
+    assert result.flags_now == ored(kept, today // 7, 1)
+    assert recent_flags(result, today) == reduce(int.__or__, (visit[1] for visit in kept))
 
 
 #: Stored columns, all flags, days of first_seen and last_seen, retention; days and flags then.

@@ -15,10 +15,10 @@ from smtpfeeds_common.logs import JsonFormatter, TextFormatter, configure, field
 
 
 def record(message: str, **values: object) -> logging.LogRecord:
-    made = logging.LogRecord("smtpfeeds_sensor.x", logging.WARNING, "f", 1, message, (), None)
-    made.created = 1_795_431_600.0
-    made.__dict__.update(fields(**values))
-    return made
+    log_record = logging.LogRecord("smtpfeeds_sensor.x", logging.WARNING, "f", 1, message, (), None)
+    log_record.created = 1_795_431_600.0
+    log_record.__dict__.update(fields(**values))
+    return log_record
 
 
 def test_text_is_one_line_with_quoted_values() -> None:
@@ -27,12 +27,12 @@ def test_text_is_one_line_with_quoted_values() -> None:
 
 
 def test_a_traceback_forges_no_line_and_no_colour() -> None:
-    made = record("part failed")
+    log_record = record("part failed")
     try:
         raise ValueError("bad: '\n2026-11-23T11:00:00Z info x: ready\x1b[31m'")
     except ValueError:
-        made.exc_info = sys.exc_info()
-    lines = TextFormatter().format(made).splitlines()
+        log_record.exc_info = sys.exc_info()
+    lines = TextFormatter().format(log_record).splitlines()
     assert all(line.startswith("  ") for line in lines[1:])
     assert "\x1b" not in "".join(lines)
 

@@ -51,7 +51,7 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('nmae = "x"', r"settings.toml: nmae: unknown setting 'nmae'; did you mean 'name'\?"),
         ('name = "x"\nzzzzzz = 1', "it is not a setting"),
@@ -69,8 +69,8 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
         ("", "the setting 'name' is missing"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         load(Example, program="example", file=write(tmp_path, text), environ={})
 
 

@@ -14,11 +14,11 @@ from smtpfeeds_common.signals import Signals
 def signals() -> Iterator[Signals]:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
-    made = Signals().install()
-    yield made
+    signals = Signals().install()
+    yield signals
     for number, handler in before.items():
         signal.signal(number, handler)
-    made.close()
+    signals.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

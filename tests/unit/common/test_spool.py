@@ -160,14 +160,14 @@ def test_committed_events_survive_kill_9(path: Path) -> None:
         [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    said = 0
+    committed = 0
     for line in process.stdout:
-        said = int(line)
-        if said == 200:
+        committed = int(line)
+        if committed == 200:
             os.kill(process.pid, signal.SIGKILL)
             break
     rest = process.stdout.read().split("\n")
-    said = max([said, *(int(line) for line in rest[:-1] if line)])
+    committed = max([committed, *(int(line) for line in rest[:-1] if line)])
     process.stdout.close()
     process.wait()
     spool = opened(path)
@@ -175,7 +175,7 @@ def test_committed_events_survive_kill_9(path: Path) -> None:
     kept = query(path, "SELECT count(*) FROM observation")[0][0]
     assert isinstance(kept, int)
     # One more may have been committed and not said any more.
-    assert said <= kept <= said + 1
+    assert committed <= kept <= committed + 1
 
 
 def test_second_sensor_on_one_spool_is_refused(path: Path) -> None:

@@ -99,9 +99,9 @@ class OfTheReal:
 
 @pytest.fixture(params=[OfTheFake, OfTheReal])
 def troubles(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Troubles]:
-    made: Troubles = request.param(tmp_path)
-    yield made
-    made.spool.close()
+    troubles: Troubles = request.param(tmp_path)
+    yield troubles
+    troubles.spool.close()
     shutil.rmtree(tmp_path)
 
 

@@ -24,15 +24,15 @@ CLIENT = "192.0.2.7"
 
 
 def session(*events: tuple[str, int, int], sensor: str = "one", target: str = "a:25") -> Session:
-    made = Session("scanner", CLIENT, sensor, target)
+    new_session = Session("scanner", CLIENT, sensor, target)
     for feed, sent_ms, answered_ms in events:
-        made.heard(feed, sent_ms, answered_ms)
-    return made
+        new_session.heard(feed, sent_ms, answered_ms)
+    return new_session
 
 
 def test_second_greet_of_a_connection_is_none() -> None:
-    made = session(("smtpgreet", 10, 20), ("smtpgreet", 30, 40))
-    assert expected_rows([made])["smtpgreet", CLIENT].hits == 1
+    new_session = session(("smtpgreet", 10, 20), ("smtpgreet", 30, 40))
+    assert expected_rows([new_session])["smtpgreet", CLIENT].hits == 1
 
 
 def test_visits_fold_to_the_earliest_and_the_latest_bracket() -> None:

@@ -9,7 +9,7 @@ from smtpfeeds_deploy.cli import up
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
         ("127.0.0.1", "lacks a port"),
         (":25", "lacks a host"),
@@ -21,11 +21,11 @@ from smtpfeeds_deploy.cli import up
     ],
 )
 def test_address_that_cannot_be_heard_on_is_wrong_use(
-    tmp_path: Path, address: str, said: str
+    tmp_path: Path, address: str, message: str
 ) -> None:
     """Exit code 2, at once: no PostgreSQL is started for it."""
     folder = tmp_path / "site"
     done = CliRunner().invoke(up, ["--dir", str(folder), "--smtp", address])
     assert done.exit_code == 2
-    assert said in done.output
+    assert message in done.output
     assert not folder.exists()

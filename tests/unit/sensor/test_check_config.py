@@ -12,10 +12,10 @@ from smtpfeeds_sensor.cli import sensor
 
 
 def check(folder: Path, **settings: Any) -> str:
-    made = SensorProcess(folder, **settings)
-    made.write_config()
+    process = SensorProcess(folder, **settings)
+    process.write_config()
     result = CliRunner().invoke(
-        sensor, ["check-config", "--config", str(made.config)], catch_exceptions=False
+        sensor, ["check-config", "--config", str(process.config)], catch_exceptions=False
     )
     assert result.exit_code == 0
     return result.output
@@ -64,7 +64,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, wrong: dict[str, Any], words: st
 
 
 def test_good_settings_open_nothing(tmp_path: Path) -> None:
-    said = check(
+    result = check(
         tmp_path,
         tls="made",
         personas={
@@ -76,11 +76,11 @@ def test_good_settings_open_nothing(tmp_path: Path) -> None:
         broker=["amqps://s1:secret@127.0.0.1:5671/feeds"],
         metrics_listen="127.0.0.1:0",
     )
-    assert "the settings are good" in said
+    assert "the settings are good" in result
     assert not (tmp_path / "spool").exists()
 
 
 def test_sockets_of_systemd_are_left_to_the_unit(tmp_path: Path) -> None:
-    said = check(tmp_path, listen=["systemd:0", "systemd:*"])
-    assert "only known in its unit" in said
-    assert "the settings are good" in said
+    result = check(tmp_path, listen=["systemd:0", "systemd:*"])
+    assert "only known in its unit" in result
+    assert "the settings are good" in result

@@ -59,10 +59,10 @@ class Set:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Set]:
-    made = Set(tmp_path / "s.spool")
-    yield made
-    made.delivery.close()
-    made.spool.close()
+    parts = Set(tmp_path / "s.spool")
+    yield parts
+    parts.delivery.close()
+    parts.spool.close()
 
 
 def test_confirmed_batch_is_forgotten(parts: Set) -> None:
@@ -320,29 +320,29 @@ def test_locked_spool_is_tried_again_soon(parts: Set) -> None:
 
 
 def test_bound_is_kept_without_a_deliverer(tmp_path: Path) -> None:
-    made = Set(tmp_path / "s.spool")
-    made.hear(3000)
-    bounds = type(made.spool.bounds)(max_bytes=20_000)
-    keeper = Housekeeping(made.path, bounds, made.count, made.clock)
+    parts = Set(tmp_path / "s.spool")
+    parts.hear(3000)
+    bounds = type(parts.spool.bounds)(max_bytes=20_000)
+    keeper = Housekeeping(parts.path, bounds, parts.count, parts.clock)
     keeper.step()
-    assert made.count["events_expired"] > 0
-    assert keeper.gauges()["spool_rows"] == read_status(made.path).rows["smtpgreet"] < 3000
-    made.spool.close()
+    assert parts.count["events_expired"] > 0
+    assert keeper.gauges()["spool_rows"] == read_status(parts.path).rows["smtpgreet"] < 3000
+    parts.spool.close()
 
 
 def test_housekeeping_says_its_trouble_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A disk may be full for days, and is looked at every five seconds."""
-    made = Set(tmp_path / "s.spool")
-    keeper = Housekeeping(made.path, made.spool.bounds, made.count, made.clock)
-    aside = made.path.rename(tmp_path / "aside")
+    parts = Set(tmp_path / "s.spool")
+    keeper = Housekeeping(parts.path, parts.spool.bounds, parts.count, parts.clock)
+    aside = parts.path.rename(tmp_path / "aside")
     for _ in range(3):
         keeper.step()
     assert caplog.text.count("spool not looked after") == 1
-    aside.rename(made.path)
+    aside.rename(parts.path)
     keeper.step()
-    made.path.rename(aside)
+    parts.path.rename(aside)
     keeper.step()
     assert caplog.text.count("spool not looked after") == 2
-    made.spool.close()
+    parts.spool.close()

@@ -79,5 +79,5 @@ def test_noop_vrfy_and_help_are_known() -> None:
 def test_content_needs_no_header_and_no_delivery() -> None:
     """With no delivery object the stock class raised in its default Received header."""
     dialogue = begun(drain=True)
-    said = b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\nno header\r\n.\r\n"
-    assert dialogue.receive(said).endswith(b"554 5.7.1 This host takes no mail\r\n")
+    octets = b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\nno header\r\n.\r\n"
+    assert dialogue.receive(octets).endswith(b"554 5.7.1 This host takes no mail\r\n")

@@ -46,9 +46,9 @@ def descriptor(reader: Reader) -> IReadDescriptor:
 
 @pytest.fixture
 def reactor() -> Iterator[SensorReactor]:
-    made = SensorReactor()
-    yield made
-    for left in made.removeAll():
+    reactor = SensorReactor()
+    yield reactor
+    for left in reactor.removeAll():
         if isinstance(left, Reader):
             left.close()
 

@@ -475,7 +475,7 @@ def test_ignored_network_is_answered_and_not_recorded() -> None:
 def test_accept_rate_and_scoped_addresses() -> None:
     parts = Set(limits=SourceLimits(per_source=9, per_second=2))
     listener = Listener(parts.reception, LOCAL)
-    made = [
+    connections = [
         listener.buildProtocol(cast("IAddress", address))
         for address in (
             IPv4Address("TCP", "198.51.100.1", 1),
@@ -483,7 +483,7 @@ def test_accept_rate_and_scoped_addresses() -> None:
             IPv4Address("TCP", "198.51.100.1", 1),
         )
     ]
-    assert [one is not None for one in made] == [True, True, False]
+    assert [one is not None for one in connections] == [True, True, False]
     assert parts.count["refused_rate"] == 1
 
 
