@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     Send = Callable[["Logged | ClockQuestion | Done | Failed"], None]
     from .messages import ClockAnswer, ClockQuestion, Done, Failed, Logged
 
-#: Ingest has the processor first.
-_NICENESS: Final = 10
+#: On a busy host ingest gets three times its share of the processor, and it still gets one.
+_NICENESS: Final = 5
 #: Added to what the kernel goes by when it chooses a process to end for its memory; 0 to 1000.
 _OOM_SCORE: Final = "500"
 #: The aggregator answers at once; it is stopped, or the host is, where it does not.

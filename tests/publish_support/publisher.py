@@ -1,0 +1,55 @@
+"""Publishes again and again, each time in a process of its own, as an aggregator does.
+
+`python publisher.py` with settings as JSON on standard input. It ends with the program that started
+it; a test kills it, or one of its processes. A publication that fails in another way than by a
+kill ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+
+import msgspec
+
+from smtpfeeds_aggregator.clock.database import DatabaseClock
+from smtpfeeds_aggregator.meaning.lists.table import ListTable
+from smtpfeeds_aggregator.metrics import Metrics
+from smtpfeeds_aggregator.origin import EMPTY, OriginTable
+from smtpfeeds_aggregator.publish.failures import PublishKilled
+from smtpfeeds_aggregator.publish.process import ProcessRunner
+from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_common.parent_process import end_with_parent
+
+#: Nothing was made from then on, so each publication is due.
+FAR_AHEAD = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+class NoTable:
+    """In place of a source of origins."""
+
+    current: OriginTable = EMPTY
+
+
+def runner_of(settings: AggregatorSettings) -> ProcessRunner:
+    """A runner without origins and lists."""
+    lists = ListTable((), "none")
+    return ProcessRunner(settings, NoTable(), lambda: lists, DatabaseClock(), Metrics())
+
+
+def main(parent: int) -> None:
+    end_with_parent(parent)
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=AggregatorSettings)
+    runner = runner_of(settings)
+    while True:
+        try:
+            runner.run(FAR_AHEAD, threading.Event())
+        except PublishKilled:
+            print("killed", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    assert os.getppid() != 0
+    main(int(sys.argv[1]))
