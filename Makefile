@@ -58,6 +58,10 @@ bench-small-host: setup test-programs ## a sensor's memory, CPU and writes at re
 bench-query: setup ## one address, ten thousand, a mail log; beside psql, awk, grep; BENCH_LARGE=1: 10 M rows
 	$(BENCH)/bench_query.py
 
+.PHONY: bench-publish
+bench-publish: setup test-programs ## a publication of a million entries beside a bare COPY; BENCH_LARGE=1: ten million
+	$(BENCH)/bench_publish.py
+
 .PHONY: faults
 faults: setup test-programs ## the long fault runs (about 50 minutes): kills and cuts under load
 	$(PYTEST) -s -m large tests/faults $(ARGS)

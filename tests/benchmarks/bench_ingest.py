@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pika
 import psycopg
@@ -89,6 +89,14 @@ POSTGRES = {
     "checkpoint_timeout": "15min",
     "wal_compression": "on",
 }
+
+
+class Waiting(Protocol):
+    """What sending batches and waiting for them needs of a benchmark."""
+
+    node: RabbitNode
+    deadline_s: float
+    failures: list[Exception]
 
 
 class Bench:
@@ -231,7 +239,7 @@ def body(sensor: str, spool: uuid.UUID, seq: int, rows: list[Observation]) -> by
     )
 
 
-def publish(bench: Bench, bodies: Iterator[bytes] | Sequence[bytes]) -> None:
+def publish(bench: Waiting, bodies: Iterator[bytes] | Sequence[bytes]) -> None:
     """As many sensors would: confirmed, each by its account."""
     channels = []
     for number in range(SENSORS):
@@ -285,7 +293,7 @@ def applied(connection: psycopg.Connection[Any]) -> int:
     return int(row[0])
 
 
-def wait_applied(bench: Bench, dsn: str, batches: int) -> float:
+def wait_applied(bench: Waiting, dsn: str, batches: int) -> float:
     """When the last batch was committed (monotonic); says every ten seconds how far it is."""
     say_at = time.monotonic() + 10
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -32,6 +32,9 @@ FIGURES = {
         "one_address_s", "one_address_floor_s", "one_address_vs_psql", "terms_10000_s",
         "filter_lines_per_s", "filter_vs_grep", "start_vs_python",
     },
+    "bench_publish.py": {
+        "text_vs_copy", "all_vs_copy", "peak_mb", "stix_s", "misp_s", "ingest_while_publishing",
+    },
     "bench_sensor.py": {
         "sensor_vs_aiosmtpd", "sensor_vs_smtp_sink", "sensor_vs_stock", "idle_connection_bytes",
         "spool_events_per_s", "sessions_per_s_2_workers",
