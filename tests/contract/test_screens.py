@@ -47,15 +47,17 @@ ANSWERS = [
 ]
 SENSORS = [
     {
-        "sensor": "sensor-1", "alive": True, "silent_since": None, "last_heard": TIME,
-        "version": "0.2.0", "epoch": 1, "events_24h": 120_345, "events": 9_876_543, "skew_s": -0.3,
-        "spool_depth": 0, "drops": 0, "past_bucket_24h": 0, "refused_24h": 0, "flood": None,
+        "sensor": "sensor-1", "state": "alive", "alive": True, "silent_since": None,
+        "last_heard": TIME, "version": "0.2.0", "epoch": 1, "events_24h": 120_345,
+        "events": 9_876_543, "skew_s": -0.3, "spool_depth": 0, "drops": 0, "past_bucket_24h": 0,
+        "refused_24h": 0, "flood": None,
     },
     {
-        "sensor": "a-sensor-with-a-name-that-is-as-long-as-names-may-be-in-this-00", "alive": False,
-        "silent_since": TIME, "last_heard": TIME, "version": "0.1.0", "epoch": 3, "events_24h": 0,
-        "events": 12, "skew_s": 3600.5, "spool_depth": 12, "drops": 4, "past_bucket_24h": 77,
-        "refused_24h": 5, "flood": "120/s not_a_batch",
+        "sensor": "a-sensor-with-a-name-that-is-as-long-as-names-may-be-in-this-00",
+        "state": "silent", "alive": False, "silent_since": TIME, "last_heard": TIME,
+        "version": "0.1.0", "epoch": 3, "events_24h": 0, "events": 12, "skew_s": 3600.5,
+        "spool_depth": 12, "drops": 4, "past_bucket_24h": 77, "refused_24h": 5,
+        "flood": "120/s not_a_batch",
     },
 ]  # fmt: skip
 

@@ -27,11 +27,13 @@ from ingest_support.storing import RETENTION, apply, ingest_store
 from smtpfeeds_aggregator.store.bounds import Bounds
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.epochs import EpochStore
+from smtpfeeds_aggregator.store.fleet import FleetStore
 from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_aggregator.store.maintenance import MaintenanceStore
-from smtpfeeds_aggregator.store.purge import PurgeStore, part_of_epoch
+from smtpfeeds_aggregator.store.purge import Part, Purged, PurgeStore, part_of_epoch
 from smtpfeeds_aggregator.store.rows import enrolment_of
 from smtpfeeds_common.cli import main
+from smtpfeeds_common.errors import DatabaseUnavailable
 from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow
 
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
@@ -395,9 +397,70 @@ def test_epochs_are_listed_with_their_times(dsn: str, store: IngestStore) -> Non
     assert (state["version"], state["last_heard"]) == (None, None), "heard of again"
 
 
+def test_forgotten_sensor_leaves_a_database_that_never_heard_it(
+    dsn: str, store: IngestStore, table: Table
+) -> None:
+    """Whatever its epochs; what others reported of the same addresses stays as it was."""
+    hours = [HourCount("smtpgreet", NOON_MS, 2)]
+    overflows = [PrefixOverflow("smtpgreet", "2001:db8:2::/64", NOON_MS, NOON_MS, 4)]
+    honest = made_batch(
+        greet("192.0.2.1", NOON_MS), sensor="honest", spool=SPOOLS["honest"][0], hours=hours
+    )
+    apply(store, honest)
+    before = tables_of(table)
+    for number, address in enumerate(("192.0.2.1", "192.0.2.2", "2001:db8::1"), 1):
+        row = greet(address, NOON_MS, hits=9)
+        spool = SPOOLS["stolen"][0]
+        batch = made_batch(
+            row, sensor="stolen", spool=spool, seq=number, hours=hours, overflows=overflows
+        )
+        apply(store, batch)
+        run(dsn, "sensors", "rotate", "stolen")
+    apply(store, made_batch(data("192.0.2.3", NOON_MS), sensor="stolen"))
+    table.run(
+        "INSERT INTO refusal (account, hour, reason, messages, octets, kept, kept_octets, detail)"
+        " VALUES ('stolen', now(), 'not_a_batch', 4, 400, 0, 0, '')"
+    )
+    refused = run(dsn, "sensors", "forget", "stolen", "--yes")
+    assert "was heard less than three minutes ago" in str(refused.exception)
+    table.run("UPDATE sensor SET heard_at = now() - interval '1 hour' WHERE name = 'stolen'")
+    done = run(dsn, "sensors", "forget", "stolen", "--yes")
+    assert done.exit_code == 0, done.output
+    assert "stolen is forgotten: 4 addresses rebuilt, 5 sightings deleted" in done.stdout
+    assert tables_of(table) == before
+    for name in ("past_epoch", "spool_at_epoch_end", "sensor_overflow", "refusal", "flood"):
+        assert table(f"SELECT * FROM {name}") == [], name
+    assert run(dsn, "sensors", "forget", "stolen", "--yes").exit_code == 1
+    # A sensor of that name is a new one.
+    assert apply(store, made_batch(greet("192.0.2.2"), sensor="stolen")).new_sensors == ("stolen",)
+
+
+def test_sensor_that_delivers_while_it_is_forgotten_is_not(
+    dsn: str, connection: Connection, store: IngestStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(store, made_batch(greet("192.0.2.1"), sensor="s1"))
+    purge = PurgeStore.purge
+    delivered = 0
+
+    def purge_while_it_delivers(self: PurgeStore, part: Part) -> Purged:
+        nonlocal delivered
+        apply(store, made_batch(greet("192.0.2.2"), sensor="s1"))
+        delivered += 1
+        return purge(self, part)
+
+    monkeypatch.setattr(PurgeStore, "purge", purge_while_it_delivers)
+    with pytest.raises(DatabaseUnavailable, match="delivers while it is being forgotten"):
+        FleetStore(connection).forget("s1")
+    assert delivered >= 3
+    monkeypatch.undo()
+    FleetStore(connection).forget("s1")
+    assert EpochStore(connection).epochs("s1") == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (("forget", "nobody"), 1, "no sensor 'nobody'"),
         (("rotate", "nobody"), 1, "no sensor 'nobody'"),
         (("epochs", "nobody"), 1, "no sensor 'nobody'"),
         (("purge", "nobody", "--epoch", "1"), 1, "no sensor 'nobody'"),

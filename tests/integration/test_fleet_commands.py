@@ -9,17 +9,23 @@ import tarfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
 from click.testing import CliRunner, Result
 from pika.exceptions import AMQPError
 
+from ingest_support import Table, greet, made_batch
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
+from ingest_support.storing import apply, ingest_store
 from servers.processes import wait_until
 from servers.rabbitmq import RabbitNode
-from smtpfeeds_aggregator.cli.fleet import CENTRE, CENTRE_RIGHTS, fleet
+from smtpfeeds_aggregator.cli.fleet import CENTRE_RIGHTS, fleet
+from smtpfeeds_aggregator.cli.fleet_accounts import CENTRE
+from smtpfeeds_aggregator.cli.sensors import sensors
 from smtpfeeds_aggregator.fleet.management import Management
+from smtpfeeds_aggregator.fleet.rights import SensorAccount, new_password
 from smtpfeeds_common import __version__
 from smtpfeeds_common.topology import EXCHANGE, routing_key
 
@@ -29,23 +35,41 @@ VHOST = "smtpfeeds-fleet-commands"
 
 
 class Fleet:
-    """The commands, with the options that say which broker."""
+    """The commands, with the options that say which broker and which database."""
 
-    def __init__(self, rabbitmq: RabbitNode, folder: Path) -> None:
-        self.rabbitmq, self.folder = rabbitmq, folder
+    def __init__(self, rabbitmq: RabbitNode, folder: Path, dsn: str) -> None:
+        self.rabbitmq, self.folder, self.dsn = rabbitmq, folder, dsn
         self.url = f"http://{rabbitmq.home.user}@{rabbitmq.host}:{rabbitmq.admin_port}"
         (folder / "management").write_text(rabbitmq.home.password + "\n")
+        self.ca = folder / "ca"
 
-    def run(self, command: str, *words: str, bundles: bool = False) -> Result:
+    def run(self, command: str, *words: str, bundles: bool = False, tls: bool = False) -> Result:
         options = ["--management", self.url, "--vhost", VHOST]
         options += ["--management-password-file", str(self.folder / "management")]
+        if command != "set-up":
+            options += ["--dsn", self.dsn]
+        if bundles or command in {"show", "check"}:
+            options += ["--ca-dir", str(self.ca)]
         if bundles:
-            broker = f"amqp://{self.rabbitmq.host}:{self.rabbitmq.port}/{VHOST}"
+            scheme, port = (
+                ("amqps", self.rabbitmq.tls_port) if tls else ("amqp", self.rabbitmq.port)
+            )
             package = self.folder / f"smtpfeeds-{__version__}-py3-none-any.whl"
             package.write_bytes(b"the wheel")
-            options += ["--broker", broker, "--output", str(self.folder)]
-            options += ["--package", str(package)]
+            options += ["--broker", f"{scheme}://{self.rabbitmq.host}:{port}/{VHOST}"]
+            options += ["--output", str(self.folder), "--package", str(package)]
         return CliRunner().invoke(fleet, [command, *options, *words])
+
+    def rows(self, command: str, *words: str) -> Any:
+        """The answer of a command as JSON."""
+        return json.loads(self.run(command, "--json", *words).stdout)
+
+    def faults(self, *words: str) -> set[tuple[str, str]]:
+        """What `check` finds: whose, and which."""
+        done = self.run("check", "--json", *words)
+        rows = json.loads(done.stdout)
+        assert done.exit_code == (1 if rows else 0), done.output
+        return {(row["name"], row["fault"]) for row in rows}
 
     def password(self, name: str) -> str:
         """What the bundle of a sensor says; its settings name the same account."""
@@ -70,8 +94,8 @@ class Fleet:
 
 
 @pytest.fixture
-def site(rabbitmq: RabbitNode, tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(rabbitmq, tmp_path)
+def site(rabbitmq: RabbitNode, tmp_path: Path, dsn: str) -> Iterator[Fleet]:
+    made = Fleet(rabbitmq, tmp_path, dsn)
     management = Management(made.url, rabbitmq.home.password, vhost=VHOST)
     management.add_vhost()
     yield made
@@ -95,10 +119,7 @@ def test_without_a_management_api_it_says_how_to_name_one() -> None:
     assert "--management and" in done.stderr
 
 
-def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(
-    site: Fleet,
-    dsn: str,
-) -> None:
+def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(site: Fleet) -> None:
     centre = site.folder / "centre"
     centre.write_text("[a password of its own]\n")
     for _ in range(2):
@@ -122,8 +143,7 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(
     publish(sensor, "acme-1")
 
     def listed(*words: str) -> dict[str, int]:
-        done = site.run("list", "--json", *words)
-        return {row["name"]: row["connections"] for row in json.loads(done.stdout)}
+        return {row["name"]: row["connections"] for row in site.rows("list", *words)}
 
     assert set(listed()) == {"acme-1", "acme-2", "acme-3", "other"}
     wait_until(
@@ -131,7 +151,7 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(
     )
     assert set(listed("--operator", "oth")) == {"other"}
 
-    done = site.run("rotate", "acme-1", "--dsn", dsn, bundles=True)
+    done = site.run("rotate", "acme-1", bundles=True)
     assert done.exit_code == 0, done.output
     second = site.password("acme-1")
     assert second != first
@@ -145,20 +165,123 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(
     # An account that was made and not limited, because that run broke off, is limited by the next.
     management = Management(site.url, site.rabbitmq.home.password, vhost=VHOST)
     site.rabbitmq.admin.call("DELETE", "user-limits", "acme-2", "max-connections")
-    assert management.workers("acme-2") is None
+    assert management.accounts()["acme-2"].workers is None
     assert site.run("enroll", "acme-2", "--workers", "3", bundles=True).exit_code == 0
-    assert management.workers("acme-2") == 3
-    assert site.run("rotate", "acme-2", "--dsn", dsn, bundles=True).exit_code == 0
-    assert management.workers("acme-2") == 3, "as many as before"
+    assert management.accounts()["acme-2"].workers == 3
+    assert site.run("rotate", "acme-2", bundles=True).exit_code == 0
+    assert management.accounts()["acme-2"].workers == 3, "as many as before"
     management.close()
 
-    assert site.run("revoke", "acme-1").stdout == "acme-1: revoked\n"
+    done = site.run("revoke", "acme-1")
+    assert (done.stdout, done.stderr) == ("acme-1: revoked\n", "")
     with pytest.raises(AMQPError):
         publish(again, "acme-1")
     with pytest.raises(AMQPError):
         site.connect("acme-1", second)
-    assert "acme-1" not in listed()
+    assert {row["name"]: row["state"] for row in site.rows("list")} == {
+        "acme-1": "revoked",
+        "acme-2": "enrolled",
+        "acme-3": "enrolled",
+        "other": "enrolled",
+    }
     aggregator.close()
+
+
+def test_what_is_known_of_a_sensor_is_shown_and_what_is_wrong_is_found(
+    site: Fleet, table: Table
+) -> None:
+    """Enrolled, heard, silent, revoked behind our back, retired, and back in a new epoch."""
+    assert site.run("enroll", "acme-1", "acme-2", bundles=True).exit_code == 0
+    assert site.faults() == set(), "an enrolled sensor is installed within a day"
+    table.run("UPDATE sensor SET enrolled_at = now() - interval '25 hours'")
+    assert site.faults() == {("acme-1", "not_heard"), ("acme-2", "not_heard")}
+    assert site.faults("--operator", "acme-2") == {("acme-2", "not_heard")}
+
+    store = ingest_store(site.dsn)
+    batch = made_batch(
+        greet("192.0.2.1", hits=3),
+        sensor="acme-1",
+        version="0.2.0",
+        depth=7,
+        drops=2,
+        addresses=16,
+        counters={"connections": 5, "refused": 0},
+    )
+    first = made_batch(sensor="acme-1", sealed_ms=batch.sealed_ms - 1_000)
+    assert apply(store, first).new_sensors == ("acme-1",), "it was enrolled, and never heard"
+    assert apply(store, batch).new_sensors == ()
+    store.close()
+    table.run(
+        "INSERT INTO refusal (account, hour, reason, messages, octets, kept, kept_octets, detail)"
+        " VALUES ('acme-1', date_trunc('hour', now()), 'not_a_batch', 4, 400, 0, 0, '')"
+    )
+    sensor = site.connect("acme-1", site.password("acme-1"))
+    card = site.rows("show", "acme-1")
+    assert (card["state"], card["version"], card["epoch"]) == ("alive", "0.2.0", 1)
+    assert (card["spool_depth"], card["drops"], card["addresses"]) == (7, 2, 16)
+    assert (card["last_client"], card["counters"]) == ("192.0.2.1", {"connections": 5})
+    assert (card["refused_24h"], card["refused"]) == (4, {"not_a_batch": 4})
+    assert (card["login"], card["rights"]) == ("password", [])
+    assert card["limits"] == {"connections": 5, "channels": 10}
+    assert card["first_heard"] <= card["last_heard"]
+    text = site.run("show", "acme-1").stdout
+    assert re.search(r"^last client +192\.0\.2\.1$", text, re.MULTILINE)
+    assert "retired" not in text, "a line of which nothing is known is left out"
+    assert site.run("show", "nobody").exit_code == 1
+
+    table.run("UPDATE sensor SET heard_at = now() - interval '1 hour', spool_depth = 90000")
+    admin = site.rabbitmq.admin
+    admin.call("DELETE", "topic-permissions", VHOST, "acme-1")
+    admin.call("DELETE", "user-limits", "acme-2", "max-channels")
+    by_hand = SensorAccount("by-hand", new_password())
+    management = Management(site.url, site.rabbitmq.home.password, vhost=VHOST)
+    assert list(management.put_sensors([by_hand])) == [1]
+    assert site.faults("--skew-s", "9999999") == {
+        *(("acme-1", fault) for fault in ("silent", "rights", "spool", "drops", "refused")),
+        *(("acme-2", fault) for fault in ("silent", "limits", "spool")),
+        ("by-hand", "no_row"),
+    }
+    assert ("acme-1", "skew") in site.faults()
+    # Enrolled again, each gets what it should have, and keeps its password.
+    assert site.run("enroll", "acme-1", "acme-2", "by-hand", bundles=True).exit_code == 0
+    left = site.faults("--skew-s", "9999999", "--drops", "2", "--spool-rows", "90000")
+    assert left == {("acme-1", "silent"), ("acme-2", "silent"), ("acme-1", "refused")}
+
+    # Its account is gone, and nobody said so.
+    admin.delete_user("acme-1")
+    assert ("acme-1", "no_account") in site.faults()
+    assert site.run("retire", "acme-1", "acme-2").stdout == "acme-1: retired\nacme-2: retired\n"
+    with pytest.raises(AMQPError):
+        publish(sensor, "acme-1")
+    assert site.faults() == set()
+    assert "silent" not in site.run("list").stdout
+    assert {row["name"]: row["state"] for row in site.rows("list")}["acme-1"] == "retired"
+    (listed,) = json.loads(sensors_of(site, "list"))
+    assert listed["sensor"] == "by-hand"
+    assert len(json.loads(sensors_of(site, "list", "--all"))) == 3
+    assert table.hits() == {("192.0.2.1", "smtpgreet"): 3}, "its past stays"
+    assert list(management.put_sensors([SensorAccount("acme-2", "stolen")])) == [1]
+    assert site.faults() == {("acme-2", "revoked_account")}
+    management.delete("acme-2")
+    management.close()
+
+    assert site.run("enroll", "acme-1", bundles=True).exit_code == 0
+    card = site.rows("show", "acme-1")
+    assert (card["state"], card["epoch"], card["retired"]) == ("enrolled", 2, None)
+    assert site.faults() == {("acme-1", "refused")}, "a day has not passed"
+
+
+def sensors_of(site: Fleet, *words: str) -> str:
+    return CliRunner().invoke(sensors, [*words, "--json", "--dsn", site.dsn]).stdout
+
+
+def test_an_account_is_revoked_although_the_database_is_away(site: Fleet) -> None:
+    assert site.run("enroll", "acme-1", bundles=True).exit_code == 0
+    site.dsn = "host=127.0.0.1 port=1 dbname=nobody"
+    done = site.run("revoke", "acme-1")
+    assert (done.exit_code, done.stdout) == (0, "acme-1: revoked\n")
+    assert "not noted in the database" in done.stderr
+    assert site.run("check").exit_code != 0
 
 
 def test_the_script_without_the_plugin_gives_the_centre_the_same_rights() -> None:

@@ -11,11 +11,14 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from servers.processes import wait_until
 from servers.rabbitmq import RabbitNode
-from smtpfeeds_aggregator.fleet.management import (
-    Management,
+from smtpfeeds_aggregator.fleet.management import Management
+from smtpfeeds_aggregator.fleet.rights import (
     SensorAccount,
+    limits,
     new_password,
     password_hash,
+    wrong_limits,
+    wrong_rights,
 )
 from smtpfeeds_common.errors import FleetError
 from smtpfeeds_common.topology import EXCHANGE, routing_key
@@ -149,10 +152,42 @@ def test_a_deleted_account_is_closed_at_once(rabbitmq: RabbitNode, management: M
     assert not management.exists("edge-1")
 
 
-def test_many_accounts_are_made_in_few_requests_with_progress(management: Management) -> None:
-    accounts = [SensorAccount(f"edge-{number}", new_password()) for number in range(300)]
+def test_many_accounts_are_made_in_few_requests_with_their_limits(management: Management) -> None:
+    accounts = [SensorAccount(f"edge-{number}", new_password(), 2) for number in range(300)]
     assert list(management.put_sensors(accounts)) == [250, 300]
+    made = management.accounts()
     assert len(management.sensors()) == 300
+    for account in accounts:
+        of = made[account.name]
+        bounds = {"max-connections": of.max_connections, "max-channels": of.max_channels}
+        assert bounds == limits(2)
+        assert (of.workers, of.has_password) == (2, True)
+        assert [*wrong_rights(of, VHOST), *wrong_limits(of)] == []
+
+
+def test_what_is_wrong_with_an_account_is_named_and_set_again(
+    rabbitmq: RabbitNode, management: Management
+) -> None:
+    account = SensorAccount("edge-1", new_password(), 3)
+    enroll(management, account)
+    admin = rabbitmq.admin
+    admin.call("PUT", "permissions", VHOST, "edge-1", body=ALL)
+    admin.call("PUT", "permissions", "/", "edge-1", body=ALL)
+    admin.call("DELETE", "topic-permissions", VHOST, "edge-1")
+    admin.call("DELETE", "user-limits", "edge-1", "max-connections")
+    admin.call("PUT", "user-limits", "edge-1", "max-channels", body={"value": -1})
+    made = management.accounts()["edge-1"]
+    assert list(wrong_rights(made, VHOST)) == [
+        f"other permissions in {VHOST} than to publish: configure .*, read .*, write .*",
+        "any routing key: it can publish under other sensors' names",
+        "permissions in the virtual host /",
+    ]
+    assert list(wrong_limits(made)) == ["no limit of connections", "no limit of channels"]
+    admin.call("DELETE", "permissions", "/", "edge-1")
+    management.put_rights([("edge-1", 3)])
+    made = management.accounts()["edge-1"]
+    assert [*wrong_rights(made, VHOST), *wrong_limits(made)] == []
+    connect(rabbitmq, account).close()
 
 
 def test_an_operators_own_accounts_are_not_the_fleets(

@@ -652,7 +652,8 @@ class TestSensors:
         assert (new["alive"], new["last_heard"]) == (False, None)
         assert run("sensors", "list", "--json").stdout == run("sensors", "--json").stdout
         head, row, *_ = run("sensors").stdout.splitlines()
-        assert row.split()[:2] == ["a-alive", "yes"]
+        assert row.split()[:3] == ["a-alive", "alive", "yes"]
+        assert [one["state"] for one in (alive, silent, new)] == ["alive", "silent", "enrolled"]
         assert "last heard UTC" in head
         # CSV says what is not known, and what is true, as the feeds' own does.
         rows = csv.DictReader(io.StringIO(run("sensors", "--format", "csv").stdout))
@@ -677,7 +678,7 @@ class TestSensors:
         assert (result.exit_code, result.stderr) == (1, "no sensor has reported yet\n")
         result = run("sensors", "--format", "csv")
         assert result.exit_code == 1
-        assert result.stdout.startswith("sensor,alive,silent_since,last_heard,")
+        assert result.stdout.startswith("sensor,state,alive,silent_since,last_heard,")
 
 
 def test_output_to_a_pipe_is_plain(dsn: str, connection: Connection) -> None:

@@ -1,9 +1,8 @@
 """`smtpfeeds fleet ca`: the private certificate authority that the fleet trusts."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -11,7 +10,8 @@ from smtpfeeds_common.answers import Form, format_options, write_records
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import FleetError
 
-_FOLDER: Final = "/etc/smtpfeeds/ca"
+from .fleet_options import ca_option
+
 _COLUMNS: Final = (
     Column("name", help="Whose certificate it is."),
     Column("kind", help="`authority`, `server` or `client`."),
@@ -20,17 +20,6 @@ _COLUMNS: Final = (
     Column("days_left", "integer", help="Whole days until it ends; negative once it has ended."),
     Column("fingerprint", help="SHA-256 of the certificate.", rank=2, least=12),
 )
-
-
-def _folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--ca-dir",
-        "ca_folder",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=_FOLDER,
-        show_default=True,
-        help="The authority's folder.",
-    )(command)
 
 
 @click.group("ca", short_help="Make, renew and show the certificate authority.")
@@ -43,7 +32,7 @@ def authority() -> None:
 
 @authority.command("init", short_help="Make an authority.")
 @click.option("--name", default="smtpfeeds", show_default=True, help="Its name.")
-@_folder_option
+@ca_option
 def init(ca_folder: Path, name: str) -> None:
     """Make an authority in a folder that has none.
 
@@ -60,7 +49,7 @@ def init(ca_folder: Path, name: str) -> None:
 
 
 @authority.command("renew", short_help="Give the authority a new certificate.")
-@_folder_option
+@ca_option
 def renew(ca_folder: Path) -> None:
     """Give the authority a new certificate with its old key.
 
@@ -85,7 +74,7 @@ def renew(ca_folder: Path) -> None:
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Write NAME.pem and NAME.key into this folder.",
 )
-@_folder_option
+@ca_option
 def server(ca_folder: Path, name: str, hosts: tuple[str, ...], output: Path) -> None:
     """Issue a certificate for the server NAME, such as the broker.
 
@@ -107,7 +96,7 @@ def server(ca_folder: Path, name: str, hosts: tuple[str, ...], output: Path) -> 
 
 @authority.command("show", short_help="Show the certificates and when they end.")
 @format_options(_COLUMNS)
-@_folder_option
+@ca_option
 def show(ca_folder: Path, form: Form) -> None:
     """Show the authority's certificate and those that it issued, and when they end.
 

@@ -3,14 +3,13 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from smtpfeeds_common.settings import read_secret
 
-if TYPE_CHECKING:
-    from ..fleet.management import SensorAccount
+CA_FOLDER: Final = "/etc/smtpfeeds/ca"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,8 +77,20 @@ def management_options(command: F) -> F:
     return with_management  # type: ignore[return-value] # the same command, with options
 
 
+def ca_option(command: F) -> F:
+    """Give a command the authority's folder, as ``ca_folder``."""
+    return click.option(
+        "--ca-dir",
+        "ca_folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=CA_FOLDER,
+        show_default=True,
+        help="The authority's folder.",
+    )(command)
+
+
 def bundle_options(command: F) -> F:
-    """Give a command what goes into bundles, as ``make_bundle``."""
+    """Give a command what goes into bundles, as ``bundles``."""
 
     @functools.wraps(command)
     def with_bundles(
@@ -88,31 +99,22 @@ def bundle_options(command: F) -> F:
         broker_ca: Path | None,
         package: Path,
         output: Path,
+        ca_folder: Path,
         **kwargs: Any,
     ) -> Any:
         from ..fleet.bundle import check_package
+        from ..fleet.bundles import Bundles
 
-        check_package(package)
+        bundles = Bundles(
+            output=output,
+            package=check_package(package),
+            brokers=brokers,
+            broker_ca=broker_ca.read_bytes() if broker_ca else None,
+            ca_folder=ca_folder,
+        )
+        return command(*args, bundles=bundles, **kwargs)
 
-        def make_bundle(account: "SensorAccount") -> Path:
-            from ..fleet.bundle import SensorBundle, write_bundle
-
-            path = output / f"{account.name}.tar.gz"
-            write_bundle(
-                SensorBundle(
-                    name=account.name,
-                    package=package,
-                    brokers=brokers,
-                    workers=account.workers,
-                    password=account.password,
-                    authority=broker_ca.read_bytes() if broker_ca else None,
-                ),
-                path,
-            )
-            return path
-
-        return command(*args, make_bundle=make_bundle, **kwargs)
-
+    with_bundles = ca_option(with_bundles)
     for option in (
         click.option(
             "--output",

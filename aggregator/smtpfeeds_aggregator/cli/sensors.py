@@ -1,27 +1,25 @@
-"""`smtpfeeds sensors`: who reports, who is refused or floods, and taking a sensor's part out."""
+"""`smtpfeeds sensors`: who reports, who is refused or floods, and the epochs of accounts."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from smtpfeeds_common.answers import Form, Limited, format_options, note, write_records
 from smtpfeeds_common.columns import Column
-from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.times import iso_utc
 
 from .database import connected
 from .options import EXIT_CODES, database_options, parsed_time
+from .sensors_removal import end_unknown, forget, purge, unknown
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
-    from ..store.epochs import Epoch
-    from ..store.purge import Part
     from ..store.reading import SensorState
 
 
-def _red_if_no(value: Any) -> str | None:
-    return None if value else "red"
+def state_colour(state: Any) -> str | None:
+    """Red: nobody hears a sensor that should be heard."""
+    return {"silent": "red", "enrolled": "yellow"}.get(state)
 
 
 def _red_if_any(value: Any) -> str | None:
@@ -30,8 +28,13 @@ def _red_if_any(value: Any) -> str | None:
 
 _SENSORS: Final = (
     Column("sensor", least=12),
-    Column("alive", "boolean", "a batch came in the last three minutes", colour=_red_if_no),
-    Column("silent_since", "time", "null while it is alive", rank=3),
+    Column(
+        "state",
+        help="alive, silent, enrolled (not heard yet), revoked, retired; unknown: never taken",
+        colour=state_colour,
+    ),
+    Column("alive", "boolean", "a batch came in the last three minutes", rank=10),
+    Column("silent_since", "time", "null while it is alive, and for one nobody waits for", rank=3),
     Column("last_heard", "time"),
     Column("version", rank=7),
     Column("epoch", "integer", "which of its account", rank=8),
@@ -67,35 +70,46 @@ _REFUSALS: Final = (
     Column("detail", help="what was wrong with the last one", least=12),
 )
 
+_ALL: Final = click.option("--all", "with_retired", is_flag=True, help="Retired sensors too.")
+
 
 @click.group(invoke_without_command=True, epilog=EXIT_CODES)
+@_ALL
 @format_options(_SENSORS)
 @database_options
 @click.pass_context
-def sensors(ctx: click.Context, settings: "AggregatorSettings", form: Form) -> None:
-    """List the sensors and their refused messages; rotate or purge a sensor.
+def sensors(
+    ctx: click.Context, settings: "AggregatorSettings", form: Form, *, with_retired: bool
+) -> None:
+    """List the sensors and their refused messages; rotate, purge or forget a sensor.
 
-    Alive: a batch came in the last three minutes. Skew: the sensor's clock minus the centre's at
+    State: alive, a batch came in the last three minutes; silent, none did; enrolled, it has an
+    account and was not heard yet; revoked; retired. Skew: the sensor's clock minus the centre's at
     the last batch, in seconds; delivery lowers it a little. Past bucket: events of new addresses
     past the number that is stored for a sensor. Flood: what an account sends too much of now, in
     messages per second. The list includes accounts whose messages were all refused. Times are UTC.
     """
     if ctx.invoked_subcommand is None:
-        _list_sensors(settings, form)
+        _list_sensors(settings, form, with_retired=with_retired)
+
+
+sensors.add_command(purge)
+sensors.add_command(forget)
 
 
 @sensors.command("list", epilog=EXIT_CODES, short_help="List the sensors.")
+@_ALL
 @format_options(_SENSORS)
 @database_options
-def sensors_list(settings: "AggregatorSettings", form: Form) -> None:
-    """List the sensors: alive, silent since, version, events, clock skew, refusals, floods.
+def sensors_list(settings: "AggregatorSettings", form: Form, *, with_retired: bool) -> None:
+    """List the sensors: state, silent since, version, events, clock skew, refusals, floods.
 
     \b
     Examples:
       smtpfeeds sensors list
-      smtpfeeds sensors list --fields sensor,alive,version --format csv
+      smtpfeeds sensors list --fields sensor,state,version --format csv
     """
-    _list_sensors(settings, form)
+    _list_sensors(settings, form, with_retired=with_retired)
 
 
 @sensors.command("epochs", epilog=EXIT_CODES, short_help="List the epochs of a sensor's account.")
@@ -115,7 +129,7 @@ def sensors_epochs(settings: "AggregatorSettings", name: str, form: Form) -> Non
 
     with connected(settings) as connection:
         epochs = EpochStore(connection).epochs(name)
-    write_records((epoch._asdict() for epoch in epochs), form, _unknown(name))
+    write_records((epoch._asdict() for epoch in epochs), form, unknown(name))
 
 
 @sensors.command("rotate", short_help="Begin a new epoch of a sensor's account.")
@@ -137,106 +151,11 @@ def sensors_rotate(settings: "AggregatorSettings", name: str) -> None:
     with connected(settings, write=True) as connection:
         store = EpochStore(connection)
         if not store.epochs(name):
-            _end_unknown(name)
+            end_unknown(name)
         epoch = store.rotate(
             name, waiting=lambda: click.echo("waiting for ingest to pause", err=True)
         )
     click.echo(f"{name}: epoch {epoch} begins; what was heard before is in epoch {epoch - 1}")
-
-
-@sensors.command("purge", short_help="Delete what a sensor reported.")
-@click.argument("name")
-@click.option(
-    "--epoch",
-    type=click.IntRange(min=1),
-    help="Everything reported in this epoch of the account; the epoch must be over.",
-)
-@click.option(
-    "--since",
-    help="Everything that the centre received at this time or later: 2026-11-23T11:00Z, or 7d, "
-    "12h.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@database_options
-def sensors_purge(
-    settings: "AggregatorSettings", name: str, epoch: int | None, since: str | None, *, yes: bool
-) -> None:
-    """Delete what a sensor reported in an epoch or since a time; rebuild the feeds without it.
-
-    A purge of an epoch is exact: afterwards the database is as if the epoch's batches had never
-    arrived, and `smtpfeeds sensor replay` on the sensor delivers its last day again with the new
-    password.
-
-    With --since, rows first reported since then are deleted. A row reported before and after stays
-    as one event, at the time of its first report, because later hits cannot be separated. Batches
-    still in the spool or at the broker arrive later: stop the sensor first.
-
-    Rows of other sensors do not change.
-
-    \b
-    Examples:
-      smtpfeeds sensors purge sensor-1 --epoch 2
-      smtpfeeds sensors purge sensor-1 --since 2026-11-23T11:00Z
-    """
-    from ..store.epochs import EpochStore
-    from ..store.purge import PurgeStore
-
-    if (epoch is None) == (since is None):
-        raise click.UsageError("give either --epoch or --since")
-    with connected(settings, write=True, long=True) as connection:
-        epochs = EpochStore(connection).epochs(name)
-        if not epochs:
-            _end_unknown(name)
-        store = PurgeStore(connection)
-        part, words = _part(name, epoch, since, epochs)
-        if part.since is not None and part.since < (recorded := store.heard_recorded_since()):
-            click.echo(
-                f"note: when the centre heard is recorded since {iso_utc(recorded)}; for what it "
-                "heard before, the time of the event decides",
-                err=True,
-            )
-        if not yes:
-            click.confirm(
-                f"Take out what {name} reported {words}: {store.touched(part)} addresses?",
-                abort=True,
-                err=True,
-            )
-        purged = store.purge(part)
-    click.echo(
-        f"{name}: {purged.addresses} addresses rebuilt, {purged.sightings_deleted} sightings "
-        f"deleted, {purged.sightings_cut} cut back, {purged.observations_deleted} rows left the "
-        f"feeds, {purged.hours_deleted} hour counts deleted"
-    )
-
-
-def _part(
-    name: str, epoch: int | None, since: str | None, epochs: "Sequence[Epoch]"
-) -> tuple["Part", str]:
-    """What is to be taken out, and how to say it."""
-    from ..store.purge import part_of_epoch, part_since
-
-    current = epochs[-1].epoch
-    if epoch is None:
-        time = parsed_time(since)
-        assert time is not None
-        return part_since(name, current, time), f"since {iso_utc(time)}"
-    if epoch > current:
-        raise SettingsError(f"{name} is in epoch {current}: see `smtpfeeds sensors epochs {name}`")
-    if epoch == current:
-        raise SettingsError(
-            f"epoch {epoch} of {name} is not over: end it with `smtpfeeds sensors rotate {name}`"
-        )
-    return part_of_epoch(name, epoch), f"in epoch {epoch}"
-
-
-def _unknown(name: str) -> str:
-    return f"there is no sensor {name!r}; `smtpfeeds sensors` lists them"
-
-
-def _end_unknown(name: str) -> NoReturn:
-    """End with exit code 1: the sensor is not known."""
-    click.echo(_unknown(name), err=True)
-    raise click.exceptions.Exit(1)
 
 
 @sensors.command("refusals", epilog=EXIT_CODES, short_help="Count refused messages.")
@@ -286,16 +205,18 @@ def sensors_refusals(
     cut.note()
 
 
-def _list_sensors(settings: "AggregatorSettings", form: Form) -> None:
+def _list_sensors(settings: "AggregatorSettings", form: Form, *, with_retired: bool) -> None:
     from ..store.reading import ReadingStore
 
     with connected(settings) as connection:
-        states = ReadingStore(connection).sensors()
+        every = ReadingStore(connection).sensors()
+    states = [state for state in every if with_retired or state.state != "retired"]
     records = [
         {
             "sensor": _account(state.name),
+            "state": state.state,
             "alive": bool(state.alive),
-            "silent_since": None if state.alive else state.heard_at,
+            "silent_since": state.heard_at if state.state == "silent" else None,
             "last_heard": state.heard_at,
             "version": state.version or None,
             "epoch": state.epoch,
@@ -306,7 +227,7 @@ def _list_sensors(settings: "AggregatorSettings", form: Form) -> None:
             "drops": state.drops,
             "past_bucket_24h": state.past_bucket_24h,
             "refused_24h": state.refused_24h,
-            "flood": _flood(state),
+            "flood": flood_of(state),
         }
         for state in states
     ]
@@ -321,12 +242,13 @@ def _list_sensors(settings: "AggregatorSettings", form: Form) -> None:
         if state.flood_since is not None:
             note(
                 f"{_account(state.name)} floods the queue since {iso_utc(state.flood_since)}: "
-                f"{_flood(state)}; others are delayed until it stops or is revoked, nothing is "
+                f"{flood_of(state)}; others are delayed until it stops or is revoked, nothing is "
                 "lost"
             )
 
 
-def _flood(state: "SensorState") -> str | None:
+def flood_of(state: "SensorState") -> str | None:
+    """What an account sends too much of now."""
     if state.flood_since is None:
         return None
     return f"{state.flood_messages_per_s:.0f}/s {state.flood_reason}"

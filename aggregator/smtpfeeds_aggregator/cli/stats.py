@@ -182,9 +182,9 @@ def _alive(connection: "Connection") -> "Alive":
     from ..query.overview import Alive
     from ..store.reading import ReadingStore
 
-    sensors = [one for one in ReadingStore(connection).sensors() if one.heard_at is not None]
-    silent = tuple(one.name for one in sensors if not one.alive)
-    return Alive(len(sensors) - len(silent), silent)
+    sensors = ReadingStore(connection).sensors()
+    silent = tuple(one.name for one in sensors if one.state == "silent")
+    return Alive(sum(one.state == "alive" for one in sensors), silent)
 
 
 def _counted_now(settings: "AggregatorSettings", connection: "Connection") -> "Summary":

@@ -146,9 +146,7 @@ class Authority:
 
     def validities(self) -> Iterator[Validity]:
         """The authority itself, then what it issued and a copy is kept of, by name."""
-        yield validity(self.certificate)
-        for file in sorted((self.folder / ISSUED).glob("*.pem")):
-            yield validity(file.read_bytes())
+        return validities(self.folder)
 
     def _issue(
         self, name: str, names: x509.SubjectAlternativeName, days: int, *, server: bool
@@ -205,6 +203,22 @@ def is_issued_by(certificate: bytes, authority: bytes) -> bool:
     except (InvalidSignature, ValueError, TypeError):
         return False
     return True
+
+
+def validities(folder: Path) -> Iterator[Validity]:
+    """The authority of a folder, then what it issued, by name; nothing where there is none.
+
+    Raises:
+        FleetError: a certificate cannot be read.
+    """
+    try:
+        yield validity((folder / CERTIFICATE).read_bytes())
+        for file in sorted((folder / ISSUED).glob("*.pem")):
+            yield validity(file.read_bytes())
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise FleetError(f"cannot read the certificates in {folder}: {exc.strerror}") from exc
 
 
 def belong(certificate: bytes, key: bytes) -> bool:

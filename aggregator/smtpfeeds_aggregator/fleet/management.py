@@ -10,10 +10,7 @@ https://www.rabbitmq.com/docs/http-api-reference
 https://www.rabbitmq.com/docs/passwords#computing-password-hash
 """
 
-import base64
-import hashlib
-import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -24,40 +21,27 @@ import urllib3
 
 from smtpfeeds_common.errors import FleetError, SettingsError
 from smtpfeeds_common.service_address import parse_address
-from smtpfeeds_common.topology import EXCHANGE, routing_key
+
+from .rights import (
+    ALGORITHM,
+    TAG,
+    BrokerAccount,
+    SensorAccount,
+    definitions,
+    limits,
+    password_hash,
+    rights,
+)
 
 #: An import of a thousand accounts takes a broker some seconds.
 _TIMEOUT: Final = urllib3.Timeout(connect=5, read=60)
 _ACCOUNTS_AT_ONCE: Final = 250
-#: 256 bits: nobody guesses it, and no dictionary holds it.
-PASSWORD_BYTES: Final = 32
-_SALT_BYTES: Final = 4
-_ALGORITHM: Final = "rabbit_password_hashing_sha256"
-_NOTHING: Final = "^$"
 _FORM: Final = (
     "the address of the management API is not of the form https://ACCOUNT@HOST:15671; its password "
     "stands in a file"
 )
 _PORTS: Final = {"http": 80, "https": 443}
-#: A sensor's worker has one connection with one channel. Two more are for a check and a
-#: replay beside it, and a connection that the broker has not noticed the end of is one more.
-_SPARE_CONNECTIONS: Final = 4
-_CHANNELS: Final = 2
-#: Tells our accounts from an operator's own.
-TAG: Final = "smtpfeeds-sensor"
 _NOT_FOUND: Final = 404
-
-
-@dataclass(frozen=True, slots=True)
-class SensorAccount:
-    """A sensor's account as it is made.
-
-    ``password`` is None for an account that shows a client certificate alone.
-    """
-
-    name: str
-    password: str | None
-    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +51,9 @@ class BrokerConnection:
     name: str
     account: str
     peer: str
-
-
-def new_password() -> str:
-    """A password that nobody guesses, without a character that an address must escape."""
-    return secrets.token_urlsafe(PASSWORD_BYTES)
-
-
-def password_hash(password: str, salt: bytes | None = None) -> str:
-    """What the broker keeps of a password: base64 of a salt and of SHA-256 over both."""
-    salt = secrets.token_bytes(_SALT_BYTES) if salt is None else salt
-    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+    is_tls: bool = False
+    #: How it logged in: ``PLAIN``, or ``EXTERNAL`` with a client certificate.
+    mechanism: str = ""
 
 
 class Management:
@@ -104,7 +80,7 @@ class Management:
             raise FleetError(_FORM)
         self._where = f"{address.scheme}://{address.host_port}"
         self._base = f"{self._where}{address.path}/api"
-        self._vhost = vhost
+        self.vhost = vhost
         self._headers = urllib3.make_headers(basic_auth=f"{address.account}:{password}")
         self._pool = urllib3.PoolManager(
             timeout=_TIMEOUT, retries=urllib3.Retry(2, redirect=0), ca_certs=ca_file
@@ -115,7 +91,7 @@ class Management:
         self._pool.clear()
 
     def put_sensors(self, accounts: Iterable[SensorAccount]) -> Iterator[int]:
-        """Make accounts, or give those that exist their password, rights and limits again.
+        """Create accounts, or give those that exist their password, rights and limits again.
 
         Yields:
             How many are done, after each request.
@@ -123,70 +99,59 @@ class Management:
         done = 0
         remaining = iter(accounts)
         while part := list(islice(remaining, _ACCOUNTS_AT_ONCE)):
-            self._request("POST", "definitions", body=self._definitions(part))
-            for account in part:
-                self.put_limits(account)
+            self._request("POST", "definitions", body=definitions(self.vhost, part))
             done += len(part)
             yield done
 
-    def _definitions(self, accounts: list[SensorAccount]) -> dict[str, Any]:
-        """Accounts and rights; an account may publish under its own key, and nothing else."""
-        return {
-            "users": [
-                {
-                    "name": account.name,
-                    "password_hash": ""
-                    if account.password is None
-                    else password_hash(account.password),
-                    "hashing_algorithm": _ALGORITHM,
-                    "tags": [TAG],
-                }
-                for account in accounts
-            ],
-            "permissions": [
-                {
-                    "user": account.name,
-                    "vhost": self._vhost,
-                    "configure": _NOTHING,
-                    "write": f"^{EXCHANGE}$",
-                    "read": _NOTHING,
-                }
-                for account in accounts
-            ],
-            "topic_permissions": [
-                {
-                    "user": account.name,
-                    "vhost": self._vhost,
-                    "exchange": EXCHANGE,
-                    "write": f"^{routing_key(account.name).replace('.', '[.]')}$",
-                    "read": _NOTHING,
-                }
-                for account in accounts
-            ],
-        }
+    def put_rights(self, accounts: Sequence[tuple[str, int]]) -> None:
+        """Give accounts that exist their rights and limits again; the password stays.
 
-    def put_limits(self, account: SensorAccount) -> None:
-        """Set how many connections and channels an account may have; the password stays.
-
-        Definitions of 3.10 carry no limits of accounts: a request for each.
+        Args:
+            accounts: the name of each, and for how many workers it is.
         """
-        connections = account.workers + _SPARE_CONNECTIONS
-        for name, value in (
-            ("max-connections", connections),
-            ("max-channels", connections * _CHANNELS),
-        ):
-            self._request("PUT", "user-limits", account.name, name, body={"value": value})
+        for start in range(0, len(accounts), _ACCOUNTS_AT_ONCE):
+            names = [name for name, _ in accounts[start : start + _ACCOUNTS_AT_ONCE]]
+            self._request("POST", "definitions", body=rights(self.vhost, names))
+        for name, workers in accounts:
+            for limit, value in limits(workers).items():
+                self._request("PUT", "user-limits", name, limit, body={"value": value})
 
-    def workers(self, name: str) -> int | None:
-        """For how many workers an account was made; None where it has no limit."""
-        rows = self._request("GET", "user-limits", name, missing=True) or []
-        most = next((row["value"].get("max-connections") for row in rows), None)
-        return None if most is None else max(1, int(most) - _SPARE_CONNECTIONS)
+    def accounts(self) -> dict[str, BrokerAccount]:
+        """All accounts of the broker by name, also those that are no sensor's."""
+        permissions: dict[str, dict[str, dict[str, str]]] = {}
+        for row in self._request("GET", "permissions"):
+            granted = {key: row[key] for key in ("configure", "write", "read")}
+            permissions.setdefault(row["user"], {})[row["vhost"]] = granted
+        topics: dict[str, dict[tuple[str, str], dict[str, str]]] = {}
+        for row in self._request("GET", "topic-permissions"):
+            granted = {key: row[key] for key in ("write", "read")}
+            topics.setdefault(row["user"], {})[row["vhost"], row["exchange"]] = granted
+        bounds = {row["user"]: row["value"] for row in self._request("GET", "user-limits")}
+        return {
+            user["name"]: BrokerAccount(
+                name=user["name"],
+                has_password=bool(user.get("password_hash")),
+                tags=tuple(_tags(user)),
+                permissions=permissions.get(user["name"], {}),
+                topics=topics.get(user["name"], {}),
+                max_connections=_bound(bounds.get(user["name"], {}), "max-connections"),
+                max_channels=_bound(bounds.get(user["name"], {}), "max-channels"),
+            )
+            for user in self._request("GET", "users")
+        }
 
     def sensors(self) -> list[str]:
         """The names of our accounts, sorted."""
         users = self._request("GET", "users")
         return sorted(user["name"] for user in users if TAG in _tags(user))
+
+    def mechanisms(self) -> set[str] | None:
+        """How a client may log in, such as ``PLAIN``; None where the broker does not say."""
+        nodes = self._request("GET", "nodes")
+        every = [node["auth_mechanisms"] for node in nodes if node.get("auth_mechanisms")]
+        if not every:
+            return None
+        return {one["name"] for one in every[0] if one.get("enabled")}
 
     def exists(self, name: str) -> bool:
         """Whether there is an account of this name, ours or not."""
@@ -214,7 +179,13 @@ class Management:
         path = ("connections",) if account is None else ("connections", "username", account)
         rows = self._request("GET", *path, missing=True) or []
         return [
-            BrokerConnection(row["name"], row.get("user", ""), str(row.get("peer_host", "")))
+            BrokerConnection(
+                row["name"],
+                row.get("user", ""),
+                str(row.get("peer_host", "")),
+                is_tls=row.get("ssl") is True,
+                mechanism=str(row.get("auth_mechanism", "")),
+            )
             for row in rows
         ]
 
@@ -224,13 +195,13 @@ class Management:
 
     def add_vhost(self) -> None:
         """Make the virtual host; one that is there stays as it is."""
-        self._request("PUT", "vhosts", self._vhost, body={})
+        self._request("PUT", "vhosts", self.vhost, body={})
 
     def put_account(self, name: str, password: str, rights: dict[str, str]) -> None:
         """Make an account that is not a sensor's, with its rights in the virtual host."""
-        body = {"password_hash": password_hash(password), "hashing_algorithm": _ALGORITHM}
+        body = {"password_hash": password_hash(password), "hashing_algorithm": ALGORITHM}
         self._request("PUT", "users", name, body={**body, "tags": ""})
-        self._request("PUT", "permissions", self._vhost, name, body=rights)
+        self._request("PUT", "permissions", self.vhost, name, body=rights)
 
     def _request(self, method: str, *path: str, body: Any = None, missing: bool = False) -> Any:
         """One request; what the broker answers as JSON, and an empty answer as ``{}``.
@@ -274,6 +245,12 @@ def _tags(user: dict[str, Any]) -> list[str]:
     """A list since RabbitMQ 3.9, before a text with commas."""
     tags = user.get("tags") or []
     return tags.split(",") if isinstance(tags, str) else list(tags)
+
+
+def _bound(limits_of: dict[str, Any], name: str) -> int | None:
+    """A negative limit is none."""
+    value = limits_of.get(name)
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def _reason(error: Exception) -> str:

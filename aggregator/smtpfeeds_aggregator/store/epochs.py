@@ -7,7 +7,7 @@ no rows; it takes as long as the running transactions of ingest.
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from psycopg import errors
 
@@ -20,6 +20,8 @@ from .sql import queries
 #: Ingest waits behind a rotation that waits: not for long at a time.
 _LOCK_WAIT: Final = "2s"
 _LOCK_TRIES: Final = 30
+
+T = TypeVar("T")
 
 
 class Epoch(NamedTuple):
@@ -59,24 +61,42 @@ class EpochStore:
         Raises:
             DatabaseUnavailable: ingest could not be waited for, or the connection broke.
         """
-        for _ in range(_LOCK_TRIES):
-            try:
-                with database_errors(), self._connection.transaction():
-                    return self._rotate(sensor)
-            except DatabaseUnavailable as exc:
-                if not isinstance(exc.__cause__, errors.LockNotAvailable):
-                    raise
-                waiting()
-        raise DatabaseUnavailable(
-            "another session keeps the table `spool` locked; find it in pg_stat_activity"
-        )
+        return while_ingest_pauses(self._connection, lambda: self._rotate(sensor), waiting)
 
     def _rotate(self, sensor: str) -> int:
         asked = {"sensor": sensor}
-        self._connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_WAIT,))
-        self._connection.execute(self._sql["lock_spools"])
         self._connection.execute(self._sql["note_applied"], asked)
         self._connection.execute(self._sql["note_epoch"], asked)
         row = self._connection.execute(self._sql["begin_epoch"], asked).fetchone()
         assert row is not None
         return int(row[0])
+
+
+def while_ingest_pauses(
+    connection: Connection, act: Callable[[], T], waiting: Callable[[], object]
+) -> T:
+    """Do something in a transaction while no transaction of ingest runs.
+
+    Args:
+        connection: in autocommit.
+        act: executes its statements on the same connection; where a lock is not available, all is
+            rolled back and it is called again.
+        waiting: called after each short wait for ingest that was not enough.
+
+    Raises:
+        DatabaseUnavailable: ingest could not be waited for, or the connection broke.
+    """
+    lock = queries("epochs.sql")["lock_spools"]
+    for _ in range(_LOCK_TRIES):
+        try:
+            with database_errors(), connection.transaction():
+                connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_WAIT,))
+                connection.execute(lock)
+                return act()
+        except DatabaseUnavailable as exc:
+            if not isinstance(exc.__cause__, errors.LockNotAvailable):
+                raise
+            waiting()
+    raise DatabaseUnavailable(
+        "another session keeps the table `spool` locked; find it in pg_stat_activity"
+    )

@@ -14,7 +14,7 @@ the prefix, and stays there.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from ipaddress import IPv6Network
 from typing import Any, Final, NamedTuple
@@ -63,6 +63,11 @@ class Purged:
     #: Rows of `observation` that nobody else saw.
     observations_deleted: int = 0
     hours_deleted: int = 0
+
+    def add(self, other: "Purged") -> None:
+        """Count another purge as well."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 class PurgeStore:

@@ -56,6 +56,26 @@ class SensorState(NamedTuple):
     flood_since: datetime | None
     flood_messages_per_s: float | None
     flood_reason: str | None
+    #: None: there is no row of it, or nobody said.
+    enrolled_at: datetime | None
+    first_heard_at: datetime | None
+    revoked_at: datetime | None
+    retired_at: datetime | None
+    #: When its current epoch began.
+    epoch_at: datetime | None
+
+    @property
+    def state(self) -> str:
+        """In one word: whether it is heard, and if not, why not."""
+        if self.epoch is None:
+            return "unknown"
+        if self.retired_at is not None:
+            return "retired"
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.heard_at is None:
+            return "enrolled"
+        return "alive" if self.alive else "silent"
 
 
 class RefusalRow(NamedTuple):

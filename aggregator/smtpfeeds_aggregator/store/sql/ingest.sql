@@ -239,12 +239,12 @@ ON CONFLICT (hour, feed, sensor) DO UPDATE SET
 -- name: upsert_sensors
 -- Last, because all batches of a sensor share this row: it is locked for a moment only.
 -- A time of sealing that lies in the future is a wrong clock's and gives way to any.
--- xmax is 0 in a row that was inserted now, not updated.
+-- An enrolled sensor has a row before it is heard; an aggregator of 0.1.0 writes heard_at alone.
 INSERT INTO sensor AS s (
-    name, heard_at, sealed_at, version, counters, spool_depth, drops, addresses,
+    name, first_heard_at, heard_at, sealed_at, version, counters, spool_depth, drops, addresses,
     new_left, new_left_at
 )
-SELECT name COLLATE "C", now(), sealed_at, version, counters, spool_depth, drops, addresses,
+SELECT name COLLATE "C", now(), now(), sealed_at, version, counters, spool_depth, drops, addresses,
     greatest(%(burst)s - new, 0), now()
 FROM unnest(
     %(names)s::text[], %(sealed_at)s::timestamptz[], %(versions)s::text[],
@@ -253,6 +253,7 @@ FROM unnest(
 ) AS asked (name, sealed_at, version, counters, spool_depth, drops, addresses, new)
 ORDER BY 1
 ON CONFLICT (name) DO UPDATE SET
+    first_heard_at = coalesce(s.first_heard_at, s.heard_at, now()),
     heard_at = greatest(s.heard_at, EXCLUDED.heard_at),
     sealed_at = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
         THEN s.sealed_at ELSE EXCLUDED.sealed_at END,
@@ -273,7 +274,7 @@ ON CONFLICT (name) DO UPDATE SET
         )
     )::bigint),
     new_left_at = now()
-RETURNING s.name, s.xmax = 0;
+RETURNING s.name, s.first_heard_at = now();
 
 -- name: check_deferred
 -- For a transaction that is rolled back: what a commit would check is checked now.

@@ -30,7 +30,11 @@ WITH refused AS (
 SELECT account.name, s.heard_at, s.heard_at >= now() - make_interval(secs => %(alive_s)s),
        coalesce(s.version, ''), s.epoch, coalesce(a.day, 0), coalesce(a.every, 0),
        date_part('epoch', s.sealed_at - s.heard_at), coalesce(s.spool_depth, 0),
-       coalesce(s.drops, 0), coalesce(o.hits, 0), coalesce(r.messages, 0), f.since, f.messages_per_s, f.reason
+       coalesce(s.drops, 0), coalesce(o.hits, 0), coalesce(r.messages, 0), f.since, f.messages_per_s, f.reason,
+       s.enrolled_at, s.first_heard_at, s.revoked_at, s.retired_at,
+       coalesce(
+           (SELECT max(p.ended_at) FROM past_epoch AS p WHERE p.sensor = s.name), s.enrolled_at
+       )
 FROM account
 LEFT JOIN sensor AS s ON s.name = account.name
 LEFT JOIN refused AS r ON r.account = account.name

@@ -1,0 +1,114 @@
+"""What several commands of `smtpfeeds fleet` do with accounts."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from smtpfeeds_common.answers import note
+from smtpfeeds_common.errors import FleetError, SettingsError
+from smtpfeeds_common.topology import check_sensor_name
+
+if TYPE_CHECKING:
+    from ..fleet.management import Management
+    from ..fleet.rights import BrokerAccount
+    from ..store.connection import Connection
+
+#: The aggregator's account.
+CENTRE: Final = "smtpfeeds-aggregator"
+#: The broker takes a connection off its list some seconds after it was closed.
+_LOOKS: Final = 8
+_LOOK_S: Final = 1.0
+#: A progress bar is shown for this many and more.
+_WORTH_A_BAR: Final = 20
+
+
+def check_name(name: str) -> str:
+    """Return the name.
+
+    Raises:
+        SettingsError: no sensor can have it.
+    """
+    check_sensor_name(name)
+    if name == CENTRE:
+        raise SettingsError(f"{CENTRE} is the aggregator's account")
+    return name
+
+
+def known(management: "Management", name: str) -> None:
+    """Check that a sensor has an account.
+
+    Raises:
+        FleetError: none has.
+    """
+    if name not in management.sensors():
+        raise FleetError(f"no sensor has the account {name}; `smtpfeeds fleet list` lists them")
+
+
+def refuse_others(accounts: "Mapping[str, BrokerAccount]", names: Iterable[str]) -> None:
+    """Refuse names of accounts that an operator created for something else.
+
+    Raises:
+        FleetError: the broker has such an account.
+    """
+    for name in names:
+        if name in accounts and not accounts[name].is_ours:
+            raise FleetError(
+                f"the account {name} of the broker is no sensor's: choose another name"
+            )
+
+
+def delete_account(management: "Management", name: str) -> None:
+    """Delete the account, then its connections; look until the broker lists none."""
+    management.delete(name)
+    for _ in range(_LOOKS):
+        if not management.close_connections(name):
+            return
+        time.sleep(_LOOK_S)
+    raise FleetError(f"{name} has no account any more, but the broker still lists its connections")
+
+
+def check_external(management: "Management") -> None:
+    """Check that the broker accepts client certificates.
+
+    Raises:
+        FleetError: it says that it does not.
+    """
+    mechanisms = management.mechanisms()
+    if mechanisms is not None and "EXTERNAL" not in mechanisms:
+        raise FleetError(
+            "the broker accepts no client certificates: enable rabbitmq_auth_mechanism_ssl and add "
+            "EXTERNAL to auth_mechanisms, as in docs/how-to/fleet.md"
+        )
+
+
+def begin_epochs(connection: "Connection", names: Sequence[str]) -> list[int]:
+    """Begin a new epoch of each of these sensors, which have a row; returns its number."""
+    from ..store.epochs import EpochStore
+
+    store = EpochStore(connection)
+    return [
+        store.rotate(name, waiting=lambda: note("waiting for ingest to pause")) for name in names
+    ]
+
+
+@contextmanager
+def progress(total: int, label: str) -> Iterator[Callable[[Iterable[int]], Iterator[int]]]:
+    """Show how many are done, on a terminal and where there are many.
+
+    Gives what passes an iteration of such numbers on.
+    """
+    if total < _WORTH_A_BAR or not sys.stderr.isatty():
+        yield iter
+        return
+    with click.progressbar(length=total, label=label, file=sys.stderr) as bar:
+
+        def show(numbers: Iterable[int]) -> Iterator[int]:
+            for done in numbers:
+                bar.update(done - bar.pos)
+                yield done
+
+        yield show

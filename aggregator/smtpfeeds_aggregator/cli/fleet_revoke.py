@@ -1,0 +1,93 @@
+"""`smtpfeeds fleet revoke` and `retire`: accounts that are deleted, and what is noted of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from smtpfeeds_common.answers import note
+from smtpfeeds_common.errors import FleetError, SmtpfeedsError
+
+from .database import connected
+from .fleet_accounts import check_name, delete_account, known, refuse_others
+from .fleet_options import management_options
+from .options import CONFIG, DSN, FOLDER, database_options, database_settings
+
+if TYPE_CHECKING:
+    from ..fleet.management import Management
+    from ..settings import AggregatorSettings
+
+
+@click.command("revoke", short_help="Delete accounts, and close their connections.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@management_options
+@CONFIG
+@DSN
+@FOLDER
+def revoke(
+    management: "Management",
+    names: tuple[str, ...],
+    config: Path | None,
+    dsn: str | None,
+    folder: Path | None,
+) -> None:
+    """Delete the account of each sensor NAME at once, and close its connections.
+
+    It needs no database: it is noted there if the database answers. What the sensor reported
+    stays; `smtpfeeds sensors purge` deletes it. A client certificate is worth nothing without its
+    account.
+
+    \b
+    Example:
+      smtpfeeds fleet revoke acme-berlin
+    """
+    from ..store.fleet import FleetStore
+
+    for name in names:
+        known(management, check_name(name))
+    for name in names:
+        delete_account(management, name)
+        click.echo(f"{name}: revoked")
+    try:
+        with (
+            database_settings(config, dsn, folder) as settings,
+            connected(settings, write=True) as connection,
+        ):
+            store = FleetStore(connection)
+            for name in names:
+                store.revoked(name)
+    except SmtpfeedsError as exc:
+        note(f"not noted in the database, so `fleet check` will miss the accounts: {exc.message}")
+
+
+@click.command("retire", short_help="Take sensors out of service; what they reported stays.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@management_options
+@database_options
+def retire(
+    settings: "AggregatorSettings", management: "Management", names: tuple[str, ...]
+) -> None:
+    """Revoke each sensor NAME, and expect nothing more of it.
+
+    What it reported stays in the database and, until it expires, in the feeds. The sensor is no
+    longer in the list of sensors (`smtpfeeds sensors --all` has it), not silent, and no fault of
+    `fleet check`. `fleet enroll` brings it back.
+
+    \b
+    Example:
+      smtpfeeds fleet retire acme-berlin
+    """
+    from ..store.epochs import EpochStore
+    from ..store.fleet import FleetStore
+
+    accounts = management.accounts()
+    refuse_others(accounts, [check_name(name) for name in names])
+    with connected(settings, write=True) as connection:
+        epochs, store = EpochStore(connection), FleetStore(connection)
+        for name in names:
+            if name not in accounts and not epochs.epochs(name):
+                raise FleetError(f"there is no sensor {name}; `smtpfeeds fleet list` lists them")
+        for name in names:
+            delete_account(management, name)
+            store.retired(name)
+            click.echo(f"{name}: retired")

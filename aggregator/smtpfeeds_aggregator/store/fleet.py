@@ -1,0 +1,118 @@
+"""The fleet in the database: which sensors are enrolled, revoked or retired.
+
+A sensor has a row from its enrolment on, so that one that never delivers is missed. What
+was reported stays when a sensor is revoked or retired; ``forget`` deletes it.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from smtpfeeds_common.errors import DatabaseUnavailable
+
+from .connection import Connection
+from .epochs import EpochStore, while_ingest_pauses
+from .errors import database_errors
+from .purge import Purged, PurgeStore, part_of_epoch
+from .rows import enrolment_of
+from .sql import queries
+
+#: A sensor that delivers all the time is heard again before it can be forgotten.
+_FORGET_TRIES: Final = 3
+
+
+class SensorDetail(NamedTuple):
+    """What a list of sensors has no room for."""
+
+    #: By name, since the sensor started.
+    counters: dict[str, int]
+    #: On how many it listens; 0: not known.
+    addresses: int
+    last_client: str | None
+    last_client_at: datetime | None
+    #: Messages of the last 24 hours that the centre refused, by reason.
+    refused: dict[str, int]
+
+
+class FleetStore:
+    """Notes what happens to sensors' accounts; one connection, in autocommit."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sql = queries("fleet.sql")
+
+    def enroll(self, names: Sequence[str]) -> None:
+        """Give sensors a row, or take back that they were revoked or retired."""
+        with database_errors():
+            self._connection.execute(self._sql["enroll"], {"names": list(names)})
+
+    def heard(self, names: Sequence[str]) -> list[str]:
+        """Which of these sensors were heard in their current epoch."""
+        rows = self._rows("heard", names=list(names))
+        return [name for (name,) in rows]
+
+    def revoked_of(self, names: Sequence[str]) -> list[str]:
+        """Which of these sensors were revoked or retired."""
+        rows = self._rows("revoked_of", names=list(names))
+        return [name for (name,) in rows]
+
+    def revoked(self, name: str) -> bool:
+        """Note that a sensor has no account any more. Returns False where it has no row."""
+        return self._run("revoked", name) > 0
+
+    def retired(self, name: str) -> None:
+        """Note that a sensor is out of service."""
+        self._run("retired", name)
+
+    def detail(self, name: str, epoch: int) -> SensorDetail:
+        """What is known of one sensor.
+
+        Args:
+            name: of a sensor with a row.
+            epoch: its current one.
+        """
+        rows = self._rows("counters", name=name)
+        counters, addresses = rows[0] if rows else ({}, 0)
+        enrolments = [enrolment_of(name, past) for past in range(1, epoch + 1)]
+        clients = self._rows("last_client", enrolments=enrolments)
+        client, seen = clients[0] if clients else (None, None)
+        return SensorDetail(
+            counters, addresses, client, seen, dict(self._rows("refused", name=name))
+        )
+
+    def forget(self, name: str, *, waiting: Callable[[], object] = lambda: None) -> Purged:
+        """Delete what a sensor reported in all its epochs, and the sensor itself.
+
+        Run again after an interruption, it does the rest.
+
+        Raises:
+            DatabaseUnavailable: the sensor delivers meanwhile.
+        """
+        epochs, purge = EpochStore(self._connection), PurgeStore(self._connection)
+        total = Purged()
+        for _ in range(_FORGET_TRIES):
+            current = epochs.rotate(name, waiting=waiting)
+            for epoch in range(1, current):
+                total.add(purge.purge(part_of_epoch(name, epoch)))
+            if while_ingest_pauses(self._connection, partial(self._forget, name), waiting):
+                return total
+        raise DatabaseUnavailable(
+            f"{name} delivers while it is being forgotten: revoke its account or stop it first"
+        )
+
+    def _forget(self, name: str) -> bool:
+        """Returns False where the sensor was heard since its last epoch ended."""
+        row = self._connection.execute(self._sql["heard_again"], {"name": name}).fetchone()
+        if row is not None and row[0]:
+            return False
+        self._connection.execute(self._sql["forget"], {"name": name})
+        return True
+
+    def _run(self, query: str, name: str) -> int:
+        with database_errors():
+            return self._connection.execute(self._sql[query], {"name": name}).rowcount
+
+    def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with database_errors():
+            return self._connection.execute(self._sql[query], parameters).fetchall()
