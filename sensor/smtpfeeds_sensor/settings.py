@@ -245,7 +245,11 @@ class SensorSettings:
         "",
         help="PEM file: the certificates that sign the broker's; empty: the system's certificates",
     )
-    broker_certificate_file: str = setting("", help="PEM file: a client certificate for the broker")
+    broker_certificate_file: str = setting(
+        "",
+        help="PEM file: a client certificate for the broker; without a password it is the login, "
+        "and its common name is the account",
+    )
     broker_key_file: str = setting("", help="PEM file: the client certificate's key")
     seal_interval_s: float = setting(
         1.0, unit="seconds", minimum=0.05, maximum=3600, help="how often a batch is sealed and sent"

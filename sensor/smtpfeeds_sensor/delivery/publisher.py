@@ -73,10 +73,11 @@ def _read_broker(settings: SensorSettings, address: ServiceAddress, password: st
             f"another; use the same name for both"
         )
     secret = password or address.password or ""
-    if not secret:
+    with_certificate = settings.broker_certificate_file and address.scheme == "amqps"
+    if not secret and not with_certificate:
         raise SettingsError(
             f"broker: no password for {name} at {address.host}; set broker_password_file, "
-            "or SMTPFEEDS_SENSOR_BROKER_PASSWORD"
+            "or SMTPFEEDS_SENSOR_BROKER_PASSWORD; or broker_certificate_file, at amqps://"
         )
     try:
         parameters = pika.URLParameters(address.without_account)
@@ -85,7 +86,12 @@ def _read_broker(settings: SensorSettings, address: ServiceAddress, password: st
         raise SettingsError(
             f"broker: {address}: the text after its question mark is not a list of pika's options"
         ) from None
-    parameters.credentials = pika.PlainCredentials(name, secret, erase_on_connect=False)
+    # Without a password the certificate is the login, and the account is its common name.
+    parameters.credentials = (
+        pika.PlainCredentials(name, secret, erase_on_connect=False)
+        if secret
+        else pika.credentials.ExternalCredentials()
+    )
     parameters.heartbeat = settings.heartbeat_s
     parameters.blocked_connection_timeout = settings.confirm_timeout_s
     parameters.socket_timeout = _CONNECT_S
