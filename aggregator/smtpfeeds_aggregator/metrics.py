@@ -9,6 +9,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from smtpfeeds_common.certificates import ExpiryNotes
+
 from .accounts import Flood, RefusedMessage
 
 _PREFIX: Final = "smtpfeeds_ingest_"
@@ -99,6 +101,13 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.certificates = ExpiryNotes()
+        self.certificate_expiry = Gauge(
+            "smtpfeeds_certificate_expiry_timestamp_seconds",
+            "When a certificate in use expires, in Unix time.",
+            ["certificate"],
+            registry=self.registry,
+        )
         self.published_at = Gauge(
             "smtpfeeds_publish_last_success_timestamp_seconds",
             "When this aggregator last published; 0: never.",
@@ -146,6 +155,12 @@ class Metrics:
             ["feed"],
             registry=self.registry,
         )
+
+    def note_certificate(self, name: str, expires_s: float | None) -> None:
+        """Show when a certificate in use expires; None: nothing is known of it."""
+        self.certificates.note(name, expires_s)
+        if expires_s is not None:
+            self.certificate_expiry.labels(name).set(expires_s)
 
     def note_refused(self, messages: Sequence[RefusedMessage]) -> None:
         """Count refused messages by account and reason; past a bound under no account's name."""

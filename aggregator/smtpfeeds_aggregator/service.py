@@ -20,6 +20,7 @@ from smtpfeeds_common.logs import fields
 from smtpfeeds_common.signals import Signals
 from smtpfeeds_common.systemd import is_notified, notify, watchdog_interval_s
 
+from .certificates import CertificateWatch
 from .clock.database import DatabaseClock
 from .clock_watch import ClockWatch
 from .health import Health
@@ -107,6 +108,7 @@ class Service:
             again("clock", ClockWatch(settings, clock, metrics, health).run),
             again("maintenance", Maintenance(settings, clock, metrics, health).run),
             again("origin", self._origins.run),
+            again("certificates", CertificateWatch(settings, metrics).run),
         ]
         if settings.feeds_dir:
             from .meaning.lists.in_use import ListSource

@@ -5,10 +5,11 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
+from smtpfeeds_common.certificates import iso_day
 from smtpfeeds_common.users import find_user, only_root_reads
 
 from .edge import listen
-from .process.configuration import SECRET_FILES, read_credentials
+from .process.configuration import SECRET_FILES, read_credentials, read_expiries
 from .process.descriptors import files_needed, hard_limit
 from .process.modules import import_used
 from .service import make_personas
@@ -34,6 +35,8 @@ def check_all(settings: SensorSettings) -> Iterator[str]:
     read_credentials(settings)
     yield from _about_sockets(settings, len(places))
     yield from _about_root(settings)
+    for name, expires_s in read_expiries(settings).items():
+        yield f"{name}: expires {iso_day(expires_s)}"
     if not settings.policy_url:
         yield "policy_url is empty: a refused sender cannot read why"
     if not settings.hostname and "." not in socket.getfqdn():

@@ -31,6 +31,9 @@ GAUGES: Final = {
     "broker_connected": "1 while connected to the broker",
     "broker_refusing": "1 while the broker refuses all that is published",
 }
+#: One for each certificate in use: `broker` is what the broker shows, the others are settings.
+CERTIFICATE_EXPIRY: Final = "certificate_expiry_timestamp_seconds"
+_EXPIRY: Final = "when a certificate expires, in Unix time"
 
 
 class MetricsServer:
@@ -41,6 +44,7 @@ class MetricsServer:
         listen: str,
         gauges: Callable[[], Mapping[str, float]],
         count: Mapping[str, int],
+        certificates: Callable[[], Mapping[str, float]],
         *,
         worker: int = 0,
     ) -> None:
@@ -51,7 +55,7 @@ class MetricsServer:
         """
         host, port = parse_host_port(listen, setting="metrics_listen")
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Sensor(gauges, count))
+        registry.register(_Sensor(gauges, count, certificates))
         try:
             self._server, self._thread = start_http_server(
                 port + max(0, worker - 1) if port else 0, host, registry
@@ -77,11 +81,20 @@ class MetricsServer:
 
 
 class _Sensor(Collector):
-    def __init__(self, gauges: Callable[[], Mapping[str, float]], count: Mapping[str, int]) -> None:
-        self._gauges, self._count = gauges, count
+    def __init__(
+        self,
+        gauges: Callable[[], Mapping[str, float]],
+        count: Mapping[str, int],
+        certificates: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self._gauges, self._count, self._certificates = gauges, count, certificates
 
     def collect(self) -> Iterator[Metric]:
         for name, value in list(self._count.items()):
             yield CounterMetricFamily(_PREFIX + name, COUNTERS[name], value=value)
         for name, number in self._gauges().items():
             yield GaugeMetricFamily(_PREFIX + name, GAUGES[name], value=number)
+        expiry = GaugeMetricFamily(_PREFIX + CERTIFICATE_EXPIRY, _EXPIRY, labels=["certificate"])
+        for certificate, expires_s in self._certificates().items():
+            expiry.add_metric([certificate], expires_s)
+        yield expiry

@@ -26,7 +26,7 @@ from .edge.listen import Opened, Place
 from .edge.poll import SensorReactor
 from .edge.reactor import Reactor
 from .edge.refused_by_kernel import RefusedByKernel
-from .process.configuration import Configuration
+from .process.configuration import LOOK_EVERY_S, Configuration
 from .process.descriptors import fit
 from .process.folder import make_folder
 from .process.modules import import_used
@@ -65,6 +65,7 @@ def run_sensor(stated: SensorSettings, read: Callable[[], SensorSettings]) -> No
             ready,
             Signals().install(),
             functools.partial(_reload_parent, configuration),
+            configuration.read_changed_files,
         )
     else:
         run_process(configuration, sets[0], ready)
@@ -132,6 +133,7 @@ def run_process(
     reload = functools.partial(_reload, configuration, service, worker)
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reload))
     service.start()
+    service.every(LOOK_EVERY_S, functools.partial(_look_at_files, configuration, service))
     # Once it runs: before that SIGTERM would end the process at once.
     reactor.callWhenRunning(reactor.callLater, 0, ready)
     reactor.run()
@@ -145,6 +147,11 @@ def _reload(configuration: Configuration, service: SensorService, worker: int) -
         service.take_over(configuration.settings, configuration.credentials)
     if not worker:
         notify("READY=1")
+
+
+def _look_at_files(configuration: Configuration, service: SensorService) -> None:
+    if configuration.read_changed_files():
+        service.take_over(configuration.settings, configuration.credentials)
 
 
 def _reload_parent(configuration: Configuration) -> bool:

@@ -13,13 +13,14 @@ raises goes on at its next turn.
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
 from smtpfeeds_common import __version__
+from smtpfeeds_common.certificates import ExpiryNotes
 from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import Spool
@@ -38,7 +39,7 @@ from .edge.listen import Opened, count_addresses
 from .edge.periodic import Periodic
 from .edge.reactor import Reactor
 from .edge.reception import Reception
-from .process.configuration import Credentials
+from .process.configuration import Credentials, read_expiries
 from .settings import SensorSettings, host_name, read_public_addresses
 from .smtp.dialogue import Rules
 from .smtp.personas import Personas
@@ -150,6 +151,7 @@ class SensorService:
         self._reported: dict[str, int] = {}
         self._metrics: MetricsServer | None = None
         self._doubt_logged_s: float | None = None
+        self._certificates = ExpiryNotes()
 
     def start(self) -> None:
         """Begin to accept."""
@@ -165,6 +167,8 @@ class SensorService:
         self._watch_clock()
         every(1.0, self._watch_clock, name="watch on clock")
         self._deliver()
+        self._note_certificates()
+        every(1.0, self._watch_certificates, name="watch on certificates")
         self._listen_for_metrics()
         every(1.0, self._watch_threads, name="watch on threads")
         every(1.0, _reap_orphans, name="orphans")
@@ -176,6 +180,10 @@ class SensorService:
             one.socket.close()  # Twisted has a copy
         self._reactor.addSystemEventTrigger("before", "shutdown", self.stop)
 
+    def every(self, interval_s: float, call: Callable[[], None]) -> None:
+        """Call something at an interval until the stop."""
+        self._periodic.every(interval_s, call, name="watch on files")
+
     def take_over(self, settings: SensorSettings, credentials: Credentials) -> None:
         """Go on with lists, certificates and passwords that were read again."""
         self.reception.trusted_proxies = Networks(settings.trusted_proxies)
@@ -183,6 +191,8 @@ class SensorService:
         self.reception.tls_context = credentials.tls
         for link in self._links:
             link.take_over(credentials.brokers)
+        self._settings = settings
+        self._note_certificates()
 
     def _deliver(self) -> None:
         """Begin to deliver; the first process also what other workers left."""
@@ -221,7 +231,11 @@ class SensorService:
             from .metrics import MetricsServer
 
             self._metrics = MetricsServer(
-                self._settings.metrics_listen, self._gauges, self.count, worker=self._worker
+                self._settings.metrics_listen,
+                self._gauges,
+                self.count,
+                lambda: self._certificates.all,
+                worker=self._worker,
             )
 
     # Periodic calls
@@ -248,6 +262,19 @@ class SensorService:
                 "clock in doubt; events are kept without a date, and nothing is sealed",
                 extra=fields(reason=doubt),
             )
+
+    def _note_certificates(self) -> None:
+        """Note when the certificates in files expire; those that change come by ``take_over``."""
+        for name, expires_s in read_expiries(self._settings).items():
+            self._certificates.note(name, expires_s)
+
+    def _watch_certificates(self) -> None:
+        """Log the certificates that soon expire, with those that brokers show."""
+        for link in self._links:
+            self._certificates.note("broker", link.certificate_expires_s)
+        utc_ms = self._clock.read().utc_ms
+        if utc_ms is not None:
+            self._certificates.warn(utc_ms / 1000, self._reactor.seconds())
 
     def _report_progress(self) -> None:
         """Report what was heard, where that has changed."""

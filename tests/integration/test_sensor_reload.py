@@ -72,7 +72,9 @@ def test_renewed_certificate_and_changed_lists_are_taken_over(tmp_path: Path, wo
 
 
 def test_worker_that_is_started_later_has_what_was_read_again(tmp_path: Path) -> None:
+    """By SIGHUP, and from files that change later, which needs no signal."""
     old, new = Certificates.make(tmp_path / "old"), Certificates.make(tmp_path / "new")
+    newest = Certificates.make(tmp_path / "newest")
     with running(
         tmp_path,
         workers=2,
@@ -92,6 +94,13 @@ def test_worker_that_is_started_later_has_what_was_read_again(tmp_path: Path) ->
         )
         for _ in range(4):
             assert certificate_of(sensor, new.authority)
+        for fresh, in_use in ((newest.certificate, new.certificate), (newest.key, new.key)):
+            shutil.copyfile(fresh, in_use)
+        # The parent and each worker, whether or not one looked between the two files.
+        good = "certificates and passwords read again changed="
+        wait_until(lambda: sensor.log.read_text().count(good) >= 3, limit_s=60, what="all look")
+        for _ in range(4):
+            assert certificate_of(sensor, newest.authority)
 
 
 def test_what_cannot_be_used_leaves_what_is_in_use(tmp_path: Path) -> None:

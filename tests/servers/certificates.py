@@ -25,13 +25,15 @@ class Certificates:
     key: Path
 
     @classmethod
-    def make(cls, folder: Path) -> Certificates:
+    def make(cls, folder: Path, valid: timedelta = timedelta(days=60)) -> Certificates:
         folder.mkdir(parents=True, exist_ok=True)
         certificates = cls(folder / "authority.pem", folder / "server.pem", folder / "server.key")
         authority_key = ec.generate_private_key(ec.SECP256R1())
         server_key = ec.generate_private_key(ec.SECP256R1())
-        authority = _sign(_AUTHORITY, authority_key.public_key(), authority_key, authority=True)
-        server = _sign(_SERVER, server_key.public_key(), authority_key, authority=False)
+        authority = _sign(
+            _AUTHORITY, authority_key.public_key(), authority_key, valid, authority=True
+        )
+        server = _sign(_SERVER, server_key.public_key(), authority_key, valid, authority=False)
         certificates.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
         certificates.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
         certificates.key.touch(0o600)
@@ -49,6 +51,7 @@ def _sign(
     subject: x509.Name,
     public_key: ec.EllipticCurvePublicKey,
     authority_key: ec.EllipticCurvePrivateKey,
+    valid: timedelta,
     *,
     authority: bool,
 ) -> x509.Certificate:
@@ -73,7 +76,7 @@ def _sign(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=2))
+        .not_valid_after(now + valid)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(

@@ -102,8 +102,6 @@ class RabbitHome:
 class RabbitNode:
     """One broker: start it, stop it, kill it, start it again on the same ports and data."""
 
-    host = "127.0.0.1"
-
     def __init__(
         self,
         home: RabbitHome,
@@ -113,6 +111,7 @@ class RabbitNode:
         settings: dict[str, str] | None = None,
         peers: tuple[str, ...] = (),
         channel_tick_ms: int = CHANNEL_TICK_MS,
+        host: str = "127.0.0.1",
     ) -> None:
         """Nothing is started yet.
 
@@ -123,8 +122,9 @@ class RabbitNode:
             settings: Further lines of rabbitmq.conf, such as `consumer_timeout`.
             peers: Erlang node names to form a cluster with.
             channel_tick_ms: How often channels look at `consumer_timeout`.
+            host: The one address that it listens on, for AMQP and administrators.
         """
-        self.home = home
+        self.home, self.host = home, host
         self.node_name = f"{name}@localhost"
         self.port, self.tls_port, self.admin_port = free_port(), free_port(), free_port()
         self._dist_port = free_port()
@@ -144,7 +144,8 @@ class RabbitNode:
     def url(self, vhost: str = "/", user: str | None = None, password: str | None = None) -> str:
         """An amqp:// address of this node; the administrator's account unless told otherwise."""
         who = f"{user or self.home.user}:{password or self.home.password}"
-        return f"amqp://{who}@{self.host}:{self.port}/{vhost.replace('/', '%2F')}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"amqp://{who}@{host}:{self.port}/{vhost.replace('/', '%2F')}"
 
     def launch(self) -> None:
         """Start the process, and do not wait."""
@@ -332,12 +333,17 @@ def running(
     certificates: Certificates | None = None,
     settings: dict[str, str] | None = None,
     channel_tick_ms: int = CHANNEL_TICK_MS,
+    host: str = "127.0.0.1",
 ) -> Iterator[RabbitNode]:
     """A broker with everything of its own in this folder, stopped at the end."""
     home = RabbitHome.make(folder)
     try:
         node = RabbitNode(
-            home, certificates=certificates, settings=settings, channel_tick_ms=channel_tick_ms
+            home,
+            certificates=certificates,
+            settings=settings,
+            channel_tick_ms=channel_tick_ms,
+            host=host,
         )
         try:
             node.start()

@@ -12,10 +12,12 @@ from getpass import getuser
 from pathlib import Path
 from typing import Final
 
+from smtpfeeds_common.certificates import iso_day
 from smtpfeeds_common.errors import ListsError, SettingsError
 from smtpfeeds_common.service_address import parse_brokers
 from smtpfeeds_common.users import only_root_reads
 
+from ..certificates import expiries
 from ..settings import AggregatorSettings
 from ..sources.broker import parameters
 from ..store.connection import connection_parameters
@@ -35,6 +37,7 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
     """
     yield from _databases(settings)
     yield _broker(settings)
+    yield from _certificates(settings)
     if settings.feeds_dir:
         _check_writable("feeds_dir", Path(settings.feeds_dir))
         yield f"feeds_dir: {settings.feeds_dir}, every {settings.publish_interval_s} s"
@@ -58,6 +61,11 @@ def check(settings: AggregatorSettings) -> Iterator[str]:
                     "another user: `--as smtpfeeds` checks as that user"
                 )
     yield "the settings are good"
+
+
+def _certificates(settings: AggregatorSettings) -> Iterator[str]:
+    for name, expires_s in expiries(settings).items():
+        yield f"{name}: expires {iso_day(expires_s)}"
 
 
 def _databases(settings: AggregatorSettings) -> Iterator[str]:

@@ -180,6 +180,7 @@ class AmqpSource:
 
     def _connect(self) -> None:
         self._connection = broker.connect(self._settings, "ingest")
+        self._metrics.note_certificate("broker", broker.certificate_expiry(self._connection))
         logger.info("broker connected", extra=fields(account=self._account))
 
     def _serve(self, stop: Event, helpers: list[Thread]) -> None:

@@ -18,6 +18,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from smtpfeeds_common import __version__
+from smtpfeeds_common.certificates import peer_expiry
 from smtpfeeds_common.errors import BrokerUnavailable, SettingsError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.service_address import ServiceAddress, parse_brokers
@@ -143,6 +144,15 @@ def connect(settings: AggregatorSettings, purpose: str) -> pika.BlockingConnecti
         except (AMQPError, AMQPConnectorException, OSError, ValueError) as exc:
             failures.append(f"{one.host}:{one.port}: {exc or type(exc).__name__}")
     raise BrokerUnavailable(f"no broker takes the connection: {'; '.join(failures)}")
+
+
+def certificate_expiry(connection: pika.BlockingConnection) -> float | None:
+    """When the certificate that the broker showed expires, in Unix time; None: not known.
+
+    pika does not hand out its socket. Where a later pika keeps it elsewhere only this is missing.
+    """
+    transport = getattr(getattr(connection, "_impl", None), "_transport", None)
+    return peer_expiry(getattr(transport, "_sock", None))
 
 
 def declare(connection: pika.BlockingConnection, queue: str) -> None:

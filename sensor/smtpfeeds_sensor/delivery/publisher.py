@@ -22,6 +22,7 @@ import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
+from smtpfeeds_common.certificates import peer_expiry
 from smtpfeeds_common.errors import (
     BatchTooLarge,
     BrokerError,
@@ -130,6 +131,8 @@ class BrokerLink:
         self._socket: socket.socket | None = None
         #: Why the broker takes nothing at the moment, in its own words; else nothing.
         self._blocked = ""
+        #: When the certificate expires that the broker showed last, in Unix time.
+        self.certificate_expires_s: float | None = None
 
     @classmethod
     def of_settings(cls, settings: SensorSettings) -> "BrokerLink":
@@ -176,6 +179,7 @@ class BrokerLink:
             connection = pika.BlockingConnection(parameters)
             self._connection = connection
             self._socket = _socket_of(connection)
+            self.certificate_expires_s = peer_expiry(self._socket)
             self._watch_blocking(connection)
             with self._watchdog():
                 self._channel = connection.channel()

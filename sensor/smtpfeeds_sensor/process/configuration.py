@@ -1,16 +1,22 @@
 """The settings and the secrets that they name: read before root is given up, and again at SIGHUP.
 
-A TLS key or a password that only root may read is read while the sensor is root. At SIGHUP it is
-no longer: then a file that only root may read keeps what is in use, and the log says so. Workers
+Certificates, keys and passwords are also read again when their files change: who renews a
+certificate need not know of the sensor. Each process looks for itself.
+
+A TLS key or a password that only root may read is read while the sensor is root. Later it is no
+longer: then a file that only root may read keeps what is in use, and the log says so. Workers
 inherit what their parent has read last, also those that are started again later.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from smtpfeeds_common.certificates import file_expiry
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.logs import fields
 
@@ -39,6 +45,12 @@ RELOADED: Final = frozenset(
 )
 #: Settings whose files hold a secret.
 SECRET_FILES: Final = ("tls_key", "broker_password_file", "broker_key_file")
+#: Settings whose files hold certificates.
+_CERTIFICATES: Final = ("broker_ca_file", "broker_certificate_file", "tls_certificate")
+#: How often a process looks whether a file has changed.
+LOOK_EVERY_S: Final = 2.0
+#: A certificate that is made at start lasts 397 days.
+_MAKE_AGAIN_S: Final = 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,40 @@ def read_credentials(settings: SensorSettings) -> Credentials:
         SettingsError: one of them cannot be used.
     """
     return Credentials(tls=_read_tls(settings), brokers=_read_brokers(settings))
+
+
+def read_expiries(settings: SensorSettings) -> dict[str, float]:
+    """When the certificates in files expire, by setting, in Unix time."""
+    found = {
+        name: file_expiry(path, authorities=name == "broker_ca_file")
+        for name, path in _files(settings).items()
+        if name in _CERTIFICATES
+    }
+    return {name: expires_s for name, expires_s in found.items() if expires_s is not None}
+
+
+def _files(settings: SensorSettings) -> dict[str, str]:
+    """The files of certificates and secrets that are used, by setting."""
+    named = {name: getattr(settings, name) for name in (*_CERTIFICATES, *SECRET_FILES)}
+    unused = set()
+    if settings.tls != "files":
+        unused |= {"tls_certificate", "tls_key"}
+    if not settings.broker:
+        unused |= {name for name in named if name.startswith("broker")}
+    return {name: path for name, path in named.items() if path and name not in unused}
+
+
+def _signatures(settings: SensorSettings) -> Mapping[str, tuple[int, int, int] | None]:
+    """What changes with a file's content, also where a symlink comes to lead to another."""
+    found: dict[str, tuple[int, int, int] | None] = {}
+    for name, path in _files(settings).items():
+        try:
+            state = Path(path).stat()
+        except OSError:
+            found[name] = None
+        else:
+            found[name] = (state.st_mtime_ns, state.st_ino, state.st_size)
+    return found
 
 
 def _read_tls(settings: SensorSettings) -> "TlsContext | None":
@@ -84,6 +130,7 @@ class Configuration:
         read: Callable[[], SensorSettings],
         *,
         stated: SensorSettings | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Read the credentials.
 
@@ -91,13 +138,17 @@ class Configuration:
             settings: those in use.
             read: reads the settings again.
             stated: as they were read, where those in use were fitted to this host.
+            monotonic: seconds that never go back.
 
         Raises:
             SettingsError: credentials cannot be used.
         """
+        self._seen = _signatures(settings)
         self.credentials = read_credentials(settings)
         self.settings = settings
         self._stated, self._read = stated or settings, read
+        self._monotonic = monotonic
+        self._looked_s = self._made_s = monotonic()
 
     def read_again(self) -> bool:
         """Read all of it again; whether something of it can be used."""
@@ -110,6 +161,7 @@ class Configuration:
             )
             return False
         settings = _take_over(self.settings, stated)
+        self._seen = _signatures(settings)
         credentials = self._credentials_again(settings)
         changed = _changed(self._stated, stated)
         if waiting := _changed(settings, stated) & changed:
@@ -120,6 +172,32 @@ class Configuration:
         logger.info(
             "settings and their files read again",
             extra=fields(changed=",".join(sorted(changed - waiting)) or "none"),
+        )
+        return True
+
+    def read_changed_files(self) -> bool:
+        """Read certificates and secrets again if a file has changed; whether there are new ones.
+
+        Before the time to look again it does nothing.
+        """
+        now_s = self._monotonic()
+        if now_s - self._looked_s < LOOK_EVERY_S:
+            return False
+        self._looked_s = now_s
+        if self.settings.tls == "made" and now_s - self._made_s >= _MAKE_AGAIN_S:
+            self._made_s = now_s
+            self.credentials = replace(self.credentials, tls=_read_tls(self.settings))
+            return True
+        seen = _signatures(self.settings)
+        changed = {name for name in seen if seen[name] != self._seen.get(name)}
+        if not changed:
+            return False
+        self._seen, before = seen, self.credentials
+        self.credentials = self._credentials_again(self.settings)
+        if self.credentials is before:
+            return False
+        logger.info(
+            "certificates and passwords read again", extra=fields(changed=",".join(sorted(changed)))
         )
         return True
 

@@ -64,6 +64,7 @@ def run_workers(
     on_ready: Callable[[], None],
     signals: Signals,
     read_again: Callable[[], bool],
+    look_at_files: Callable[[], object],
 ) -> None:
     """Run a worker for each set of sockets until a signal asks for the stop.
 
@@ -73,6 +74,8 @@ def run_workers(
         on_ready: called once all accept.
         signals: what the parent is asked.
         read_again: called at SIGHUP; where it returns true, SIGHUP goes on to the workers.
+        look_at_files: reads files that have changed, for workers that are started later; those
+            that run look for themselves.
 
     Raises:
         SpoolError: a worker could not start.
@@ -97,6 +100,7 @@ def run_workers(
         if signals.take_reload() and read_again():
             for worker in workers:
                 worker.send(signal.SIGHUP)
+        look_at_files()
         signals.wait(_LOOK_S)
     for worker in stop_all(workers, _STOP_S):
         logger.warning("worker did not stop in time; killed", extra=fields(worker=worker.name))

@@ -1,0 +1,51 @@
+"""When the certificates expire that the aggregator trusts and that it is shown.
+
+The files are read at each connection, so a renewed one needs no restart; this watch
+only looks, and warns. ``broker`` is the certificate that the broker showed last.
+"""
+
+import time
+from collections.abc import Mapping
+from threading import Event
+from typing import Final
+
+from smtpfeeds_common.certificates import file_expiry
+
+from .metrics import Metrics
+from .settings import AggregatorSettings
+from .store.dsn import parse_dsn
+
+_LOOK_EVERY_S: Final = 5.0
+
+
+def expiries(settings: AggregatorSettings) -> Mapping[str, float]:
+    """When the certificates in files expire, by setting, in Unix time."""
+    files: dict[str, str] = {}
+    if settings.broker_ca_file:
+        files["broker_ca_file"] = settings.broker_ca_file
+    for name in ("dsn", "publish_dsn"):
+        given = parse_dsn(getattr(settings, name))
+        for key in ("sslrootcert", "sslcert"):
+            # `system` is no file: the certificates of the operating system.
+            if given.get(key) and given[key] != "system":
+                files[f"{name} {key}"] = str(given[key])
+    found = {
+        name: file_expiry(path, authorities=not name.endswith("sslcert"))
+        for name, path in files.items()
+    }
+    return {name: expires_s for name, expires_s in found.items() if expires_s is not None}
+
+
+class CertificateWatch:
+    """Looks at the certificates in use until it is stopped."""
+
+    def __init__(self, settings: AggregatorSettings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+
+    def run(self, stop: Event) -> None:
+        """Look, and warn of what expires soon."""
+        while not stop.is_set():
+            for name, expires_s in expiries(self._settings).items():
+                self._metrics.note_certificate(name, expires_s)
+            self._metrics.certificates.warn(time.time(), time.monotonic())
+            stop.wait(_LOOK_EVERY_S)
