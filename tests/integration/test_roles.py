@@ -62,6 +62,7 @@ REFUSED = {
         "SELECT FROM publication_summary",
         "UPDATE sensor SET epoch = 7",
         "UPDATE sensor SET enrolled_at = now()",
+        "UPDATE sensor SET revoked_at = NULL",
         "DELETE FROM sensor",
         "INSERT INTO granted_role (role, part) VALUES ('me', 'publish')",
         "UPDATE schema_step SET oldest_writer = '9.9.9'",

@@ -3,8 +3,8 @@
 
 -- part: privileges
 -- Each table and view with what a part does there; a table of which no part needs anything has ''.
--- `ingest` is also maintenance and the watch on the clock. It begins no epoch and enrols no sensor of
--- another epoch: of the columns of sensor it writes those that batches fill.
+-- `ingest` is also maintenance and the watch on the clock. It begins no epoch and takes no
+-- sensor out of service: of the columns of sensor it writes those that batches fill.
 privileges (name, ingest, publish) AS (VALUES
     ('activity', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
     ('applied_batch', 'SELECT, INSERT, DELETE', ''),
@@ -26,9 +26,10 @@ privileges (name, ingest, publish) AS (VALUES
     ('rotated_enrolment', '', 'SELECT'),
     ('schema_migration', 'SELECT', 'SELECT'),
     ('schema_step', 'SELECT', 'SELECT'),
-    ('sensor', 'SELECT, INSERT (name, heard_at, sealed_at, version, counters, spool_depth, drops, '
-        'addresses, new_left, new_left_at), UPDATE (heard_at, sealed_at, version, counters, '
-        'spool_depth, drops, addresses, new_left, new_left_at)', 'SELECT'),
+    ('sensor', 'SELECT, INSERT (name, first_heard_at, heard_at, sealed_at, version, counters, '
+        'spool_depth, drops, addresses, new_left, new_left_at), UPDATE (first_heard_at, heard_at, '
+        'sealed_at, version, counters, spool_depth, drops, addresses, new_left, new_left_at)',
+        'SELECT'),
     ('sensor_overflow', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
     ('sighting', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
     ('spool', 'SELECT, INSERT, UPDATE, DELETE', ''),
