@@ -42,6 +42,7 @@ _FORM: Final = (
 )
 _PORTS: Final = {"http": 80, "https": 443}
 _NOT_FOUND: Final = 404
+_FAILED: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +164,18 @@ class Management:
         The account goes first: a connection that is closed cannot come again.
         """
         existed = self._request("DELETE", "users", name, missing=True) is not None
-        for connection in self.connections(name):
-            self._request("DELETE", "connections", connection.name, missing=True)
+        self.close_connections(name)
         return existed
 
     def close_connections(self, name: str) -> int:
-        """Close an account's connections; returns how many there were."""
+        """Close an account's connections; returns how many there were.
+
+        The broker closes some by itself when the account goes. It answers 404 or 500 for one that
+        ends just then: the next look tells whether it is gone.
+        """
         connections = self.connections(name)
         for connection in connections:
-            self._request("DELETE", "connections", connection.name, missing=True)
+            self._request("DELETE", "connections", connection.name, missing=True, ending=True)
         return len(connections)
 
     def connections(self, account: str | None = None) -> list[BrokerConnection]:
@@ -203,11 +207,19 @@ class Management:
         self._request("PUT", "users", name, body={**body, "tags": ""})
         self._request("PUT", "permissions", self.vhost, name, body=rights)
 
-    def _request(self, method: str, *path: str, body: Any = None, missing: bool = False) -> Any:
+    def _request(
+        self,
+        method: str,
+        *path: str,
+        body: Any = None,
+        missing: bool = False,
+        ending: bool = False,
+    ) -> Any:
         """One request; what the broker answers as JSON, and an empty answer as ``{}``.
 
         Args:
             missing: give None for what is not there.
+            ending: give None also where the broker fails, because it is about to be gone.
         """
         url = "/".join((self._base, *(quote(part, safe="") for part in path)))
         try:
@@ -223,6 +235,8 @@ class Management:
                 "plugin rabbitmq_management enabled?"
             ) from exc
         if missing and answer.status == _NOT_FOUND:
+            return None
+        if ending and answer.status == _FAILED:
             return None
         if answer.status >= 300:
             raise FleetError(self._refusal(method, path, answer.status, answer.data))
