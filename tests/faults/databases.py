@@ -24,11 +24,18 @@ _OBSERVATIONS = """
 SELECT feed, host(ip), hits, (extract(epoch FROM first_seen) * 1000)::bigint,
        (extract(epoch FROM last_seen) * 1000)::bigint FROM observation
 """
+#: By the sensor's own name: each epoch of its account has rows of its own.
 _SIGHTINGS = """
-SELECT feed, host(ip), sensor, hits, (extract(epoch FROM first_seen) * 1000)::bigint,
-       (extract(epoch FROM last_seen) * 1000)::bigint FROM sighting
+SELECT feed, host(ip), split_part(sensor, '@', 1), sum(hits)::bigint,
+       (extract(epoch FROM min(first_seen)) * 1000)::bigint,
+       (extract(epoch FROM max(last_seen)) * 1000)::bigint
+FROM sighting GROUP BY 1, 2, 3
 """
-_ACTIVITY = "SELECT (extract(epoch FROM hour) * 1000)::bigint, feed, sensor, events FROM activity"
+_ACTIVITY = """
+SELECT (extract(epoch FROM hour) * 1000)::bigint, feed, split_part(sensor, '@', 1),
+       sum(events)::bigint
+FROM activity GROUP BY 1, 2, 3
+"""
 _MISSING = """
 SELECT number FROM unnest(%s::text[], %s::inet[], %s::text[], %s::float8[])
        WITH ORDINALITY AS told (feed, ip, sensor, sent_ms, number)
