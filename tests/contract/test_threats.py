@@ -21,3 +21,13 @@ def test_the_page_of_threats_names_tests_that_exist() -> None:
         if name := function or alone:
             where = texts[file] if file else "".join(texts.values())
             assert f"def {name}(" in where, name
+
+
+def test_each_row_names_a_test_or_says_that_none_shows_it() -> None:
+    rows = [
+        line for line in PAGE.read_text().splitlines() if re.match(r"\| (?!---|it can|with)", line)
+    ]
+    assert len(rows) > 15
+    marked = ("*by design*", "*not tried*", "the same test")
+    bare = [row for row in rows if not NAMED.search(row) and not any(m in row for m in marked)]
+    assert bare == []

@@ -8,19 +8,34 @@ operator may, by the secret's file alone.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+import pika
+
+from ingest_support import Table, running, settings_of, until
 from sensor_support import SensorProcess
+from servers.certificates import Certificates
 from servers.processes import bound_to_parent
 from servers.rabbitmq import RabbitNode
+from smtpfeeds_aggregator.cli.fleet_accounts import CENTRE
 from smtpfeeds_aggregator.fleet.bundle import SETTINGS
+from smtpfeeds_aggregator.fleet.management import Management
 from smtpfeeds_common import __version__
+from smtpfeeds_common.spool import read_status
+from smtpfeeds_common.topology import QUEUE
+from smtpfeeds_deploy.simulation.simulate import Target
+
+from .databases import read_all
+from .load import Load
+from .reckoning import events, judge
 
 _PROGRAM = str(Path(sys.executable).parent / "smtpfeeds")
 _COMMAND_LIMIT_S = 120
@@ -84,9 +99,6 @@ def _end(command: subprocess.Popen[str]) -> str:
     return printed
 
 
-end_command = _end
-
-
 class BundledSensor:
     """A sensor as its bundle installs it, on a free port of loopback behind a trusted proxy."""
 
@@ -146,3 +158,107 @@ class BundledSensor:
 
     def _here(self, value: object) -> object:
         return value.replace(SETTINGS, str(self.folder)) if isinstance(value, str) else value
+
+
+class Fleet:
+    """Sensors from their bundles, an aggregator, and clients; all ended with the stack."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        node: RabbitNode,
+        certificates: Certificates,
+        dsn: str,
+        folder: Path,
+        *,
+        vhost: str,
+        sensors: int,
+        rate_per_s: float,
+    ) -> None:
+        seed = int(os.environ.get("FAULT_SEED", random.SystemRandom().randrange(1 << 32)))
+        print(f"\nseed {seed}", flush=True)
+        self.chance, self.dsn = random.Random(seed), dsn
+        self.commands = FleetCommands(node, vhost, dsn, folder / "centre")
+        secret = folder / "centre" / "broker-password"
+        secret.write_text("[the centre's]\n")
+        stack.callback(_remove, node, vhost)
+        self.commands.set_up(secret)
+        names = [f"edge-{number}" for number in range(1, sensors + 1)]
+        self.commands.enroll(names, certificates.authority)
+        settings = settings_of(
+            dsn,
+            f"amqps://{CENTRE}@{node.host}:{node.tls_port}/{vhost}",
+            broker_password_file=str(secret),
+            broker_ca_file=str(certificates.authority),
+        )
+        node.admin.permit(node.home.user, vhost, configure="^$", write="^$", read=".*")
+        self._queue = stack.enter_context(
+            pika.BlockingConnection(pika.URLParameters(node.url(vhost)))
+        )
+        self._aggregator = stack.enter_context(ExitStack())
+        self._aggregator.enter_context(running(settings))
+        self.sensors = []
+        for name in names:
+            self.sensors.append(BundledSensor(name, self.commands.bundles, folder / name))
+            stack.callback(self.sensors[-1].kill)
+        targets = [Target(*sensor.place, sensor.name) for sensor in self.sensors]
+        self.load = Load(targets, seed=seed, rate_per_s=rate_per_s)
+        self.load.start()
+        stack.callback(self.load.stop)
+
+    def rotate(self, *sensors: BundledSensor, restart: Callable[[], bool]) -> None:
+        """Rotate these accounts at one time, and install each new bundle."""
+        commands = [(each, self.commands.begin_rotation(each.name)) for each in sensors]
+        for each, command in commands:
+            _end(command)
+            each.install(restart=restart())
+
+    def settle(self) -> None:
+        """Stop the clients, let all that they did come in, and stop everything in that order."""
+        self.load.stop()
+        answered, _ = events(self.load.entries)
+        until(self._nothing_waits, "no spool holds anything", limit_s=120)
+        asked = "SELECT coalesce(sum(events), 0) FROM activity"
+        table = Table(self.dsn)
+        until(lambda: table.one(asked) >= answered, "all that was answered counts", limit_s=120)
+        table.connection.close()
+        assert [sensor.stop() for sensor in self.sensors] == [0] * len(self.sensors)
+        until(lambda: self._waiting() == 0, "the queue is empty", limit_s=120)
+        # What it has in hand is stored and acknowledged; else it is in the queue again.
+        self._aggregator.close()
+        assert self._waiting() == 0
+
+    def _waiting(self) -> int:
+        channel = self._queue.channel()
+        count = channel.queue_declare(QUEUE, passive=True).method.message_count
+        channel.close()
+        return int(count)
+
+    def _nothing_waits(self) -> bool:
+        for sensor in self.sensors:
+            report = read_status(sensor.process.spool)
+            if report.batches_waiting or any(report.rows.values()):
+                return False
+        return True
+
+    def assert_exact(self, rotations: int) -> None:
+        """What clients did is in the database, once; a restart may have cut some of them off."""
+        answered, unanswered = events(self.load.entries)
+        verdict = judge(self.load.entries, read_all(self.dsn))
+        losses = [read_status(sensor.process.spool) for sensor in self.sensors]
+        print(
+            f"{len(self.sensors)} sensors, {rotations} rotations, {answered} events answered, "
+            f"{unanswered} cut off: {verdict}",
+            flush=True,
+        )
+        assert verdict.good, str(verdict)
+        assert not any(each.drops or each.batches_refused for each in losses)
+
+
+def _remove(node: RabbitNode, vhost: str) -> None:
+    where = f"http://{node.home.user}@{node.host}:{node.admin_port}"
+    management = Management(where, node.home.password, vhost=vhost)
+    for name in [*management.sensors(), CENTRE]:
+        management.delete(name)
+    management.close()
+    node.admin.delete_vhost(vhost)
