@@ -296,7 +296,7 @@ def text_part(bench: Bench, folder: Path) -> dict[str, float]:
     """From the statement to the text files."""
     feeds, spent = read_rows(bench)
     begun = time.perf_counter()
-    vars(files)["PlainAndCompressed"] = _Plain
+    files.__dict__["PlainAndCompressed"] = _Plain
     for rows in feeds:
         frame = frame_of(rows.category)
         files.write_files(folder, files.files_of(frame.feed, frame, ("txt",)), rows.chunks())

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 import pika
+import pika.credentials
 import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
