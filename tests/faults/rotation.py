@@ -201,7 +201,7 @@ class Fleet:
         for name in names:
             self.sensors.append(BundledSensor(name, self.commands.bundles, folder / name))
             stack.callback(self.sensors[-1].kill)
-        targets = [Target(*sensor.place, sensor.name) for sensor in self.sensors]
+        targets = [Target(sensor.place[0], sensor.place[1], sensor.name) for sensor in self.sensors]
         self.load = Load(targets, seed=seed, rate_per_s=rate_per_s)
         self.load.start()
         stack.callback(self.load.stop)

@@ -36,8 +36,8 @@ class _Broker(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited name
+        """No line for each request."""
 
 
 @pytest.fixture
