@@ -221,6 +221,7 @@ def test_run_that_cannot_clean_up_has_published_and_the_next_one_cleans(
 
 
 def test_damaged_file_of_the_archive_is_named_when_it_has_to_be_cleaned(site: Site) -> None:
+    """And the archive goes on without it once an operator has removed it, as the message says."""
     site.observe("192.0.2.1", NOW - HOUR)
     site.publish(NOW)
     site.publish(NOW + DAY)
@@ -229,8 +230,14 @@ def test_damaged_file_of_the_archive_is_named_when_it_has_to_be_cleaned(site: Si
     octets[len(octets) // 2] ^= 1
     path.write_bytes(octets)
     ExclusionStore(site.connection).add(parse_network("192.0.2.1/32"), "asked", None)
-    with pytest.raises(PublishError, match=r"2026-11-23/smtpgreet\.ndjson\.gz in .* damaged"):
+    with pytest.raises(
+        PublishError, match=r"2026-11-23/smtpgreet\.ndjson\.gz is damaged .* or remove it"
+    ):
         publish_once(site.settings, Origins(), site.connection, now=NOW + DAY + HOUR)
+    path.unlink()
+    manifest = site.publish(NOW + DAY + HOUR)
+    archived = {name for name in manifest["files"] if name.startswith("archive/2026-11-23/")}
+    assert archived == {"archive/2026-11-23/smtpdata.ndjson.gz"}
 
 
 def test_formats_choose_and_nothing_else_is_written(site: Site) -> None:

@@ -91,6 +91,7 @@ def write_archive(
         for day in _days(before)
         if today - timedelta(days=days) < day.day < today
     ]
+    kept = [day for day in kept if day.files]
     kept.append(_archived(folder, files, now))
     kept.sort(key=lambda day: day.day, reverse=True)
     octets = msgspec.json.format(msgspec.json.encode(Index(VERSION, kept)), indent=2) + b"\n"
@@ -147,6 +148,10 @@ def _carried(
     entries = {}
     for name, file in day.files.items():
         path = f"{FOLDER}/{name}"
+        if not (before / path).exists():
+            # An operator has removed it, because it was damaged.
+            logger.warning("archive continues without a file", extra=fields(file=before / path))
+            continue
         entries[name] = (
             _cleaned(folder, before, path, file, withdrawn, keep_going)
             if withdrawn.is_new
@@ -181,7 +186,11 @@ def _cleaned(
                         inside.update(line)
                         output.write(line)
     except DAMAGED as exc:
-        raise PublishError(f"{name} in {before} is damaged: {exc}") from exc
+        raise PublishError(
+            f"{before / name} is damaged ({exc}), so addresses that are excluded now cannot be "
+            "taken out of it; the last good feeds stay. Replace it by an undamaged copy, or remove "
+            "it: the archive then continues without it"
+        ) from exc
     if not gone:
         target.unlink()
         return file
