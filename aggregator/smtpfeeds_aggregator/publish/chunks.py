@@ -25,8 +25,7 @@ from .judgements import Judgements
 
 CHUNK_ROWS: Final = 20_000
 _NEW_S: Final = int(NEW_FOR.total_seconds())
-_SECONDS: Final = tuple(f"{second:02}" for second in range(60))
-
+_DAY_S: Final = 86_400
 
 if TYPE_CHECKING:
     # What a type checker takes it for: an attribute that is only read.
@@ -224,17 +223,21 @@ def _ipv6_text(packed: bytes) -> str:
 
 
 def time_texts(seconds: Rows) -> list[str]:
-    """``2026-11-23 11:00:59`` for seconds since 1970-01-01: a week has few minutes."""
-    minutes, second = np.divmod(seconds, 60)
-    different, which = np.unique(minutes, return_inverse=True)
-    texts = [
-        text[:-2].replace("T", " ")
-        for text in np.datetime_as_string((different.astype(np.int64) * 60).astype("M8[s]"))
-    ]
+    """``2026-11-23 11:00:59`` for seconds since 1970-01-01, from tables of days and of seconds."""
+    day, second = np.divmod(seconds.astype(np.int64), _DAY_S)
+    days: list[int] = day.tolist()
+    dates = {each: f"{np.datetime64(each, 'D')} " for each in set(days)}
     return list(
         map(
             add,
-            map(texts.__getitem__, which.tolist()),
-            map(_SECONDS.__getitem__, second.tolist()),
+            map(dates.__getitem__, days),
+            map(_seconds_of_day().__getitem__, second.tolist()),
         )
     )
+
+
+@cache
+def _seconds_of_day() -> list[str]:
+    """``11:00:59`` for each second: 5 MB."""
+    two = [f"{number:02}" for number in range(60)]
+    return [f"{hour}:{minute}:{second}" for hour in two[:24] for minute in two for second in two]

@@ -8,15 +8,15 @@ it found (``EntryColumns``). So a row of an answer is written as a published one
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from itertools import groupby
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.feeds import Feed
 
 from ..meaning.classes import Judgement
 
+K = TypeVar("K")
 #: In every format that has room for it.
 NOTICE: Final = (
     "This is a record of observations and not a block list: an innocent mail client can be in it."
@@ -221,7 +221,31 @@ class Format(Protocol):
         ...
 
 
-@lru_cache(maxsize=1 << 12)
+def texts_of(values: Iterable[K], text: Callable[[K], str]) -> Iterator[str]:
+    """Each value's text; what repeats is made once.
+
+    Args:
+        values: read twice, so not an iterator.
+        text: makes one.
+    """
+    texts = {value: text(value) for value in set(values)}
+    return map(texts.__getitem__, values)
+
+
+def judgement_texts(
+    judgements: Sequence[Judgement], text: Callable[[Judgement], str]
+) -> Iterator[str]:
+    """The same for classes: most rows share the very object, and to hash its content takes long."""
+    numbers = list(map(id, judgements))
+    different = dict(zip(numbers, judgements, strict=True))
+    texts = {number: text(judgement) for number, judgement in different.items()}
+    return map(texts.__getitem__, numbers)
+
+
+#: A flag is compared as a plain number: to combine flags takes a hundred times as long.
+_TAGS: Final = tuple((int(flag), str(flag.name).lower()) for flag in Flags)
+
+
 def tags(flags: int) -> tuple[str, ...]:
     """The names of behaviours, such as ``bare_lf``; those of a newer sensor have none yet."""
-    return tuple(str(flag.name).lower() for flag in Flags if flags & flag)
+    return tuple(name for flag, name in _TAGS if flags & flag)

@@ -115,7 +115,13 @@ def judge_window(window: Window, sensors_alive: int, lists: ListLookup) -> Judge
     combined |= (sensors >= _SENSORS).astype(np.int64) << (_FLAG_BITS + _HITS_BITS)
     combined |= listed.astype(np.int64) << (_FLAG_BITS + _HITS_BITS + 1)
     kinds, which = np.unique(combined, return_inverse=True)
-    return Judgements(which, tuple(_judged(int(kind), sensors_alive, entries) for kind in kinds))
+    # Many combinations have one judgement.
+    judgements: dict[Judgement, int] = {}
+    numbers = [
+        judgements.setdefault(_judged(kind, sensors_alive, entries), len(judgements))
+        for kind in kinds.tolist()
+    ]
+    return Judgements(np.array(numbers or [0], np.intp)[which], tuple(judgements))
 
 
 def _both(window: Window, name: str) -> Rows:

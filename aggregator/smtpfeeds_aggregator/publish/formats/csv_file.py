@@ -1,6 +1,7 @@
 """The feed as CSV (RFC 4180 but for the line feed): the feed's five columns, then all others."""
 
 from functools import lru_cache
+from itertools import repeat
 from typing import Final
 
 from smtpfeeds_common.columns import FORMULA
@@ -8,15 +9,14 @@ from smtpfeeds_common.history import marks
 
 from ...meaning.classes import Judgement
 from ...names import NOT_KNOWN
-from ..entries import Columns, Counts, Frame, tags
+from ..entries import Columns, Counts, Frame, judgement_texts, tags, texts_of
 
 SUFFIX: Final = ".csv"
 COLUMNS: Final = (
     *("ASN", "ASname", "ipaddr", "lastseen", "category", "first_seen", "hits", "sensors", "tags"),
     *("class", "why", "actor", "days_seen", "days", "targets", "new"),
 )
-_NEW: Final = ("false", "true")
-_ROW: Final = "%s,%s,%s,%s,{category},%s,%d,%d,%s,%s,%d,%s,%d,%s\n"
+_NEW: Final = ("false\n", "true\n")
 
 
 def header(frame: Frame) -> str:  # noqa: ARG001 - every format takes it
@@ -25,27 +25,25 @@ def header(frame: Frame) -> str:  # noqa: ARG001 - every format takes it
 
 
 def rows(columns: Columns) -> list[str]:
-    """Rows."""
-    template = _ROW.format(category=columns.category)
-    names = {name: field(name) for name in set(columns.name)}
+    """Rows, each joined from texts that are made once for all rows that share them."""
     return list(
         map(
-            template.__mod__,
+            "".join,
             zip(
-                [asn or NOT_KNOWN for asn in columns.asn],
-                map(names.__getitem__, columns.name),
+                texts_of(list(zip(columns.asn, columns.name, strict=True)), _origin),
                 columns.address,
+                repeat(","),
                 columns.last_seen,
+                repeat(f",{columns.category},"),
                 columns.first_seen,
-                columns.hits,
-                columns.sensors,
-                map(_tags, columns.flags),
-                map(_judgement, columns.judgement),
-                map(int.bit_count, columns.days),
-                map(marks, columns.days),
-                columns.targets,
+                texts_of(columns.hits, ",{},".format),
+                texts_of(columns.sensors, "{},".format),
+                texts_of(columns.flags, _tags),
+                judgement_texts(columns.judgement, _judgement),
+                texts_of(columns.days, _days),
+                texts_of(columns.targets, "{},".format),
                 map(_NEW.__getitem__, columns.new),
-                strict=True,
+                strict=False,  # what repeats has no end
             ),
         )
     )
@@ -65,12 +63,20 @@ def field(text: str) -> str:
     return text
 
 
-@lru_cache(maxsize=1 << 12)
+def _origin(origin: tuple[int, str]) -> str:
+    asn, name = origin
+    return f"{asn or NOT_KNOWN},{field(name)},"
+
+
 def _tags(flags: int) -> str:
-    return " ".join(tags(flags))
+    return " ".join(tags(flags)) + ","
 
 
 @lru_cache(maxsize=1 << 12)
 def _judgement(judgement: Judgement) -> str:
     actor = NOT_KNOWN if judgement.actor is None else field(judgement.actor)
-    return f"{judgement.cls},{field(' '.join(judgement.why))},{actor}"
+    return f"{judgement.cls},{field(' '.join(judgement.why))},{actor},"
+
+
+def _days(days: int) -> str:
+    return f"{days.bit_count()},{marks(days)},"

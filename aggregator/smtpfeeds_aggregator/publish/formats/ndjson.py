@@ -5,6 +5,7 @@ a table stumble over it. What there is to know about the file is in the manifest
 """
 
 from functools import lru_cache
+from itertools import repeat
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -13,17 +14,10 @@ from smtpfeeds_common.history import marks
 
 from ...meaning.classes import Judgement
 from ...names import NOT_KNOWN
-from ..entries import Columns, Counts, Frame, tags
+from ..entries import Columns, Counts, Frame, judgement_texts, tags, texts_of
 
 SUFFIX: Final = ".ndjson"
-_NEW: Final = ("false", "true")
-_ROW: Final = (
-    '{{"ASN":%s,"ASname":%s,"ipaddr":"%s","lastseen":"%s","category":"{category}",'
-    '"first_seen":"%s","hits":%d,"sensors":%d,"tags":%s,%s,"days_seen":%d,"days":"%s",'
-    '"targets":%d,"new":%s}}\n'
-)
-
-
+_NEW: Final = ("false}\n", "true}\n")
 _ASN = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 _EVENTS = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _NUMBER = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -56,27 +50,25 @@ def header(frame: Frame) -> str:  # noqa: ARG001 - every format takes it
 
 
 def rows(columns: Columns) -> list[str]:
-    """Rows."""
-    template = _ROW.format(category=columns.category)
-    names = {name: _json(None if name == NOT_KNOWN else name) for name in set(columns.name)}
+    """Rows, each joined from texts that are made once for all rows that share them."""
     return list(
         map(
-            template.__mod__,
+            "".join,
             zip(
-                [asn or "null" for asn in columns.asn],
-                map(names.__getitem__, columns.name),
+                texts_of(list(zip(columns.asn, columns.name, strict=True)), _origin),
                 columns.address,
+                repeat('","lastseen":"'),
                 columns.last_seen,
+                repeat(f'","category":"{columns.category}","first_seen":"'),
                 columns.first_seen,
-                columns.hits,
-                columns.sensors,
-                map(_tags, columns.flags),
-                map(_judgement, columns.judgement),
-                map(int.bit_count, columns.days),
-                map(marks, columns.days),
-                columns.targets,
+                texts_of(columns.hits, '","hits":{},"sensors":'.format),
+                texts_of(columns.sensors, '{},"tags":'.format),
+                texts_of(columns.flags, _tags),
+                judgement_texts(columns.judgement, _judgement),
+                texts_of(columns.days, _days),
+                texts_of(columns.targets, '{},"new":'.format),
                 map(_NEW.__getitem__, columns.new),
-                strict=True,
+                strict=False,  # what repeats has no end
             ),
         )
     )
@@ -91,16 +83,27 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-@lru_cache(maxsize=1 << 12)
+def _origin(origin: tuple[int, str]) -> str:
+    asn, name = origin
+    shown = _json(None if name == NOT_KNOWN else name)
+    return f'{{"ASN":{asn or "null"},"ASname":{shown},"ipaddr":"'
+
+
 def _tags(flags: int) -> str:
-    return _json(tags(flags))
+    """Names of behaviours hold nothing that JSON escapes."""
+    names = '","'.join(tags(flags))
+    return f'["{names}"],' if names else "[],"
 
 
 @lru_cache(maxsize=1 << 12)
 def _judgement(judgement: Judgement) -> str:
     """Three members of the object."""
     members = {"class": judgement.cls, "why": judgement.why, "actor": judgement.actor}
-    return _json(members)[1:-1]
+    return _json(members)[1:-1] + ","
+
+
+def _days(days: int) -> str:
+    return f'"days_seen":{days.bit_count()},"days":"{marks(days)}","targets":'
 
 
 def iso(time: Any) -> str:

@@ -6,14 +6,16 @@ nothing here changes without the contract tests.
 """
 
 import re
+from itertools import repeat
 from typing import Final
 
 from ...names import NOT_KNOWN, clean_name
-from ..entries import NOTICE, Columns, Counts, Frame
+from ..entries import NOTICE, Columns, Counts, Frame, texts_of
 
 HEADER_LINES: Final = 68
 FOOTER_LINES: Final = 4
 SUFFIX: Final = ".txt"
+_ADDRESS_WIDTH: Final = 15
 _MAX_SETTING_CHARS: Final = 120
 
 _EVENTS: Final = {
@@ -24,17 +26,24 @@ _EVENTS: Final = {
 
 def rows(columns: Columns) -> list[str]:
     """Rows; an origin's two fields are padded once."""
-    origins = {
-        origin: f"{origin[0] or NOT_KNOWN:<11}  |  {origin[1]:<30}  |  "
-        for origin in set(zip(columns.asn, columns.name, strict=True))
-    }
-    end = f"  |  {columns.category}\n"
-    return [
-        origins[asn, name] + address.ljust(15) + "  |  " + last_seen + end
-        for asn, name, address, last_seen in zip(
-            columns.asn, columns.name, columns.address, columns.last_seen, strict=True
+    return list(
+        map(
+            "".join,
+            zip(
+                texts_of(list(zip(columns.asn, columns.name, strict=True)), _origin),
+                [address.ljust(_ADDRESS_WIDTH) for address in columns.address],
+                repeat("  |  "),
+                columns.last_seen,
+                repeat(f"  |  {columns.category}\n"),
+                strict=False,  # what repeats has no end
+            ),
         )
-    ]
+    )
+
+
+def _origin(origin: tuple[int, str]) -> str:
+    asn, name = origin
+    return f"{asn or NOT_KNOWN:<11}  |  {name:<30}  |  "
 
 
 def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
