@@ -14,10 +14,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import wraps
 from itertools import chain, islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
@@ -38,8 +37,7 @@ T = TypeVar("T")
 _NONE: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """In which format and with which fields an answer is printed."""
 
     format: str
@@ -218,8 +216,9 @@ def _write_csv(records: Iterable[Record], columns: Sequence[Column]) -> None:
     import csv
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(column.name for column in columns)
-    writer.writerows([csv_field(record[c.name]) for c in columns] for record in records)
+    names = [column.name for column in columns]
+    writer.writerow(names)
+    writer.writerows([csv_field(record[name]) for name in names] for record in records)
 
 
 def _json(record: Record, columns: Sequence[Column]) -> str:

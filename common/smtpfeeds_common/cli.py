@@ -8,21 +8,20 @@ and its line of help are in one table here.
 
 import importlib
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
 from . import __version__
 from .command_end import complain, end_at_once, ended_by_output, flush, unexpected, wrong_use
 from .errors import FAILED, SmtpfeedsError
+from .garbage import no_garbage
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Where a command lives, which extra installs what it needs, and what it does."""
 
     target: str
@@ -122,7 +121,8 @@ class LazyGroup(click.Group):
             return None
         module, _, attribute = entry.target.partition(":")
         try:
-            command = getattr(importlib.import_module(module), attribute)
+            with no_garbage():
+                command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as exc:
             _say_not_installed(cmd_name, exc)
             raise

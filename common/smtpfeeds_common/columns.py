@@ -5,9 +5,8 @@ schema in the reference and the completion of a shell all follow from them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from .errors import SettingsError
 from .printable import printable
@@ -32,8 +31,7 @@ _JSON_TYPES: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One column of a list."""
 
     #: Its name in JSON, in CSV and for ``--fields``.
@@ -73,7 +71,9 @@ def plain(value: Any) -> Any:
 
 def csv_field(value: Any) -> str:
     """A value in CSV: NA where nothing is known, and no text is a spreadsheet's formula."""
-    text = _text(value)
+    if value is None:
+        return NOT_KNOWN
+    text = value if type(value) is str else _text(value)
     return "'" + text if isinstance(value, str) and text.startswith(FORMULA) else text
 
 
@@ -84,8 +84,11 @@ def tsv_field(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
+    # The usual kinds first: an answer of ten thousand rows has a hundred thousand of them.
     if value is None:
         return NOT_KNOWN
+    if type(value) is int or type(value) is str:
+        return str(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):

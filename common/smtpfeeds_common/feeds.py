@@ -1,13 +1,11 @@
 """The two feeds: their names, and the event that each lists."""
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 FeedName = Literal["smtpgreet", "smtpdata"]
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(NamedTuple):
     """A public feed: its name, the event it lists, and a line on what that event is."""
 
     name: FeedName

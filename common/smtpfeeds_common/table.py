@@ -7,9 +7,8 @@ The first ``SAMPLE_ROWS`` records decide the widths; the rest is written as it c
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from .columns import Column, Record, cell
 
@@ -21,8 +20,7 @@ _BOLD: Final = "\x1b[1m"
 _END: Final = "\x1b[0m"
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """Where a table is written."""
 
     #: Columns of the terminal; None: a pipe or a file.
@@ -31,8 +29,7 @@ class Look:
     ellipsis: str = "…"
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """Which columns are shown, and how wide."""
 
     columns: tuple[Column, ...]

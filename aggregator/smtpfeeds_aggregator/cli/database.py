@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.garbage import no_garbage
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
@@ -29,8 +30,9 @@ def connected(
         write: the command writes; otherwise the server refuses what would.
         long: a statement may take as long as one of publishing.
     """
-    from ..store.connection import connect, discard
-    from ..store.migrations import check_schema
+    with no_garbage():
+        from ..store.connection import connect, discard
+        from ..store.migrations import check_schema
 
     if not settings.dsn:
         raise SettingsError(WHICH_DATABASE)

@@ -8,6 +8,7 @@ from smtpfeeds_common.answers import Form, format_options, note, write_records
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES
+from smtpfeeds_common.garbage import no_garbage
 from smtpfeeds_common.times import iso_utc
 
 from .entry_columns import class_colour
@@ -47,7 +48,6 @@ def feed_diff(before: str, after: str, feeds: tuple[str, ...], key: str | None, 
     BEFORE and AFTER are folders of feeds, generations, days of the archive, files or URLs; their
     manifests are verified, and with --key the signatures.
     """
-    from ..query.known import no_garbage
     from ..query.published.difference import counted, differences
 
     first, second = published(before, key), published(after, key)

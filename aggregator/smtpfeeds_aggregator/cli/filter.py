@@ -17,6 +17,7 @@ from smtpfeeds_common.columns import Column
 from smtpfeeds_common.command_end import complain
 from smtpfeeds_common.errors import SettingsError, SmtpfeedsError
 from smtpfeeds_common.feeds import FEED_NAMES
+from smtpfeeds_common.garbage import no_garbage
 
 from ..meaning.words import CLASSES
 from .entry_columns import class_colour
@@ -125,13 +126,14 @@ def filter_lines(
     """
     with _as_grep():
         _check(ipv6_prefix, form, delimiter, invert=invert, annotate=annotate, summary=summary)
-        from ..query.annotations import Annotations
-        from ..query.known import known_addresses, newest_first, no_garbage
-        from ..query.line_filter import LineFilter
-        from ..query.text_addresses import TextMatcher
+        with no_garbage():
+            from ..query.annotations import Annotations
+            from ..query.known import known_addresses, newest_first
+            from ..query.line_filter import LineFilter
+            from ..query.text_addresses import TextMatcher
 
-        with no_garbage(), source.entries(feeds or FEED_NAMES) as entries:
-            known = known_addresses(entries, classes)
+            with source.entries(feeds or FEED_NAMES) as entries:
+                known = known_addresses(entries, classes)
             order = known if ipv6_prefix == _IPV6_BITS else newest_first(known)
             matcher = TextMatcher(order, ipv6_prefix_bits=ipv6_prefix)
         counts = Counter[bytes]() if summary else None

@@ -20,6 +20,7 @@ from smtpfeeds_common.answers import (
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import PublishError, SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES
+from smtpfeeds_common.garbage import no_garbage
 
 from .options import EXIT_CODES
 from .source import Source, source_options
@@ -150,7 +151,6 @@ def _asking(
 
 def _of_files(source: Source) -> "Summary":
     from ..publish.statistics import summarise, window_of
-    from ..query.known import no_garbage
 
     published = source.published()
     feeds = [name for name in FEED_NAMES if name in published.feeds()]

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from smtpfeeds_common.addresses import IPv6_BYTES, pack_address
 
@@ -46,8 +46,7 @@ class Wanted:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(NamedTuple):
     """What a term stands for: ranges, and autonomous systems."""
 
     ranges: tuple[Range, ...] = ()

@@ -3,9 +3,7 @@
 Made of entries, wherever they come from. The memory it takes is that of the feed.
 """
 
-import gc
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from smtpfeeds_common.addresses import pack_address
@@ -62,20 +60,6 @@ def known_addresses(entries: Iterable[Entry], classes: Collection[str] = ()) -> 
 def newest_first(known: Mapping[bytes, Known]) -> list[bytes]:
     """The addresses, those seen last first: of an IPv6 prefix the first stands for it."""
     return sorted(known, key=lambda packed: known[packed].entry.last_seen, reverse=True)
-
-
-@contextmanager
-def no_garbage() -> Iterator[None]:
-    """No search for garbage while many objects are made that all stay.
-
-    It takes as long as the making. What is made is left out of later searches.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def _both(before: Known, entry: Entry) -> Known:

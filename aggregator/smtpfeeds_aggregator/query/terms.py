@@ -7,7 +7,7 @@ brackets, with a port. A prefix with host bits is taken as the prefix, with a hi
 import re
 import socket
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from smtpfeeds_common.addresses import IPv4_BYTES, IPv6_BYTES, format_address, pack_address
 from smtpfeeds_common.errors import AddressError, SettingsError
@@ -49,8 +49,7 @@ class Range:
         return low, low if self.is_single else _text(self.high)
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One term: a range, an ASN, or a word that may be a name."""
 
     text: str

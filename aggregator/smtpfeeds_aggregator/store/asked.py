@@ -4,7 +4,6 @@ They stand apart from what asks, so that published files are asked without the d
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -18,8 +17,7 @@ _MINUTE_S: Final = 60
 Bounds = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowFilter:
+class RowFilter(NamedTuple):
     """Which rows the server sends."""
 
     feeds: Sequence[str]

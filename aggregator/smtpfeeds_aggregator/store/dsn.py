@@ -11,12 +11,11 @@ import psycopg
 from psycopg import conninfo
 
 from smtpfeeds_common.errors import SettingsError
-from smtpfeeds_common.service_address import HOW_TO_ESCAPE
 
 _URL: Final = re.compile(r"postgres(?:ql)?://")
 _PORTS: Final = re.compile(r"[0-9]*(?:,[0-9]*)*")
 
-_NO_URL: Final = f"dsn: this is not a URL that PostgreSQL's library reads; {HOW_TO_ESCAPE}"
+_NO_URL: Final = "dsn: this is not a URL that PostgreSQL's library reads; "
 _NO_STRING: Final = (
     "dsn: this is not a libpq connection string, such as host=db.example dbname=smtpfeeds "
     "user=smtpfeeds, or a URL; a value with a space in it stands in single quotes, and in a value "
@@ -33,16 +32,24 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
             of it.
     """
     is_url = _URL.match(dsn)
-    wrong = (_NO_URL if is_url else _NO_STRING) + _OR_A_FILE
     if is_url and _is_ambiguous(dsn[is_url.end() :]):
-        raise SettingsError(wrong)
+        raise SettingsError(_wrong(is_url=True))
     try:
         given = conninfo.conninfo_to_dict(dsn)
     except (psycopg.Error, UnicodeError):
-        raise SettingsError(wrong) from None
+        raise SettingsError(_wrong(is_url=is_url is not None)) from None
     if not _PORTS.fullmatch(str(given.get("port", ""))):
-        raise SettingsError(wrong)
+        raise SettingsError(_wrong(is_url=is_url is not None))
     return given
+
+
+def _wrong(*, is_url: bool) -> str:
+    """What is wrong with a DSN that libpq cannot read."""
+    if not is_url:
+        return _NO_STRING + _OR_A_FILE
+    from smtpfeeds_common.service_address import HOW_TO_ESCAPE
+
+    return _NO_URL + HOW_TO_ESCAPE + _OR_A_FILE
 
 
 def _is_ambiguous(rest: str) -> bool:

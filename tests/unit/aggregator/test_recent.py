@@ -21,6 +21,19 @@ def stored(draw: st.DrawFn) -> Seen:
     last_back, age = draw(st.integers(0, 7)), draw(st.integers(0, 5) | st.integers(0, 400))
     last = NOW - timedelta(days=last_back)
     is_old = draw(st.booleans())
+    if draw(st.booleans()):
+        # As today's writers leave a row: bits relative to its last event, all of them of a week.
+        now, before = draw(bits), draw(bits)
+        return Seen(
+            "192.0.2.1",
+            last_seen=last,
+            first_seen=last - timedelta(days=age),
+            day=TODAY - last_back,
+            days=draw(st.integers(0, OLDER * 2 - 1)),
+            flags=draw(st.sampled_from((now, before, now | before, 0))),
+            flags_now=now,
+            flags_before=before,
+        )
     return Seen(
         "192.0.2.1",
         last_seen=last,

@@ -31,11 +31,14 @@ CROSS JOIN LATERAL (
       -- Not behaviours alone, which an aggregator of 0.1.0 stores without their event.
       AND (hits > 0 OR feed = 'smtpgreet' AND EXISTS (
           SELECT FROM observation AS d WHERE d.ip = every.ip AND d.feed = 'smtpdata' AND d.hits > 0
+          -- OFFSET keeps this a look-up by the key: hashed, it would read the whole table.
+          OFFSET 0
       ))
       AND (%(family)s::int IS NULL OR family(ip) = %(family)s)
       AND (%(sensor)s::text IS NULL OR EXISTS (
           SELECT FROM sighting
           WHERE ip = every.ip AND feed = every.feed AND split_part(sensor, '@', 1) = %(sensor)s
+          OFFSET 0
       ))
     ORDER BY ip, feed
     LIMIT %(rows)s

@@ -21,5 +21,5 @@ SELECT pg_backend_pid();
 -- the middle of a statement that its client is gone.
 SELECT set_config(wanted.name, wanted.value, false)
 FROM unnest(%(names)s::text[], %(values)s::text[]) AS wanted (name, value)
-JOIN pg_catalog.pg_settings AS known ON lower(known.name) = lower(wanted.name)
-WHERE known.name <> 'client_connection_check_interval' OR version() ~ 'linux';
+WHERE current_setting(wanted.name, true) IS NOT NULL
+  AND (wanted.name <> 'client_connection_check_interval' OR version() ~ 'linux');
