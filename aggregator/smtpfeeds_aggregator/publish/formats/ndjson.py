@@ -18,29 +18,29 @@ from ..entries import Columns, Counts, Frame, judgement_texts, tags, texts_of
 
 SUFFIX: Final = ".ndjson"
 _NEW: Final = ("false}\n", "true}\n")
-_ASN = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
-_EVENTS = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-_NUMBER = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+ORIGIN = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
+EVENTS = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+NUMBER = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, rename={"cls": "class"}):
     """One line; null where nothing is known. What a reader may expect, and what is read back."""
 
-    ASN: _ASN | None
+    ASN: ORIGIN | None
     ASname: str | None
     ipaddr: str
     lastseen: str
     category: str
     first_seen: str
-    hits: _EVENTS
-    sensors: _NUMBER
+    hits: EVENTS
+    sensors: NUMBER
     tags: tuple[str, ...]
     cls: str
     why: tuple[str, ...]
     actor: str | None
     days_seen: int
     days: str
-    targets: _NUMBER
+    targets: NUMBER
     new: bool
 
 

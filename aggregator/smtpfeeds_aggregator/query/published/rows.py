@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -37,6 +37,35 @@ _TIMES: Final = ("1970-01-01 00:00:00", "2106-01-01 00:00:00")
 _TIME_CHARS: Final = len(_TIMES[0])
 _read_time: Final = datetime.fromisoformat
 SUFFIXES: Final = (ndjson.SUFFIX, csv_file.SUFFIX)
+#: Rows of CSV that are converted at once.
+_ROWS_TOGETHER: Final = 1_000
+
+
+class _CsvRow(
+    msgspec.Struct,
+    array_like=True,
+    forbid_unknown_fields=True,
+    frozen=True,
+    gc=False,
+):
+    """A row of CSV, by its columns in their order; texts as they stand in the file."""
+
+    ASN: str
+    ASname: str
+    ipaddr: str
+    lastseen: str
+    category: str
+    first_seen: str
+    hits: ndjson.EVENTS
+    sensors: ndjson.NUMBER
+    tags: str
+    cls: str
+    why: str
+    actor: str
+    days_seen: int
+    days: str
+    targets: ndjson.NUMBER
+    new: bool
 
 
 def read_entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
@@ -65,8 +94,8 @@ def read_entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
             rows = _csv(lines)
         else:
             raise NotVerified(f"{name} is neither NDJSON nor CSV of a feed: only those are read")
-        for row in rows:
-            yield _entry(row)
+        for entry in rows:
+            yield entry
             number += 1
     except DAMAGED as exc:
         raise NotVerified(f"{name} cannot be decompressed: {exc}") from exc
@@ -84,26 +113,86 @@ def _lines(source: IO[bytes], name: str) -> Iterator[bytes]:
         yield line
 
 
-def _ndjson(lines: Iterable[bytes]) -> Iterator[ndjson.Row]:
-    return map(msgspec.json.Decoder(ndjson.Row).decode, lines)
+def _ndjson(lines: Iterable[bytes]) -> Iterator[Entry]:
+    return map(_of_ndjson, map(msgspec.json.Decoder(ndjson.Row).decode, lines))
 
 
-def _csv(lines: Iterable[bytes]) -> Iterator[ndjson.Row]:
-    text = (line.decode("ascii") for line in lines)
-    return map(_csv_row, csv.reader(text, strict=True))
+def _csv(lines: Iterable[bytes]) -> Iterator[Entry]:
+    reader = csv.reader((line.decode("ascii") for line in lines), strict=True)
+    for block in _blocks(reader):
+        try:
+            rows = msgspec.convert(block, list[_CsvRow], strict=False)
+        except msgspec.ValidationError:
+            # One by one: the rows before the wrong one are counted, and so its line is named.
+            yield from (_of_csv(msgspec.convert(row, _CsvRow, strict=False)) for row in block)
+        else:
+            yield from map(_of_csv, rows)
 
 
-def _csv_row(fields: list[str]) -> ndjson.Row:
-    values = dict(zip(csv_file.COLUMNS, fields, strict=True))
-    row = {
-        **values,
-        "ASN": None if values["ASN"] == NOT_KNOWN else values["ASN"],
-        "ASname": _text(values["ASname"]),
-        "tags": values["tags"].split(),
-        "why": (_text(values["why"]) or "").split(),
-        "actor": _text(values["actor"]),
-    }
-    return msgspec.convert(row, ndjson.Row, strict=False)
+def _blocks(reader: Iterator[list[str]]) -> Iterator[list[list[str]]]:
+    """Rows, many together; those before a row that cannot be read come before its error."""
+    block: list[list[str]] = []
+    try:
+        for row in reader:
+            block.append(row)
+            if len(block) == _ROWS_TOGETHER:
+                yield block
+                block = []
+    except (ValueError, csv.Error):
+        yield block
+        raise
+    yield block
+
+
+def _of_ndjson(row: ndjson.Row) -> Entry:
+    return _entry(
+        row.ASN,
+        _name(row.ASname),
+        row.ipaddr,
+        row.lastseen,
+        _category(row.category),
+        row.first_seen,
+        row.hits,
+        row.sensors,
+        _flags(row.tags),
+        row.targets,
+        _judgement(row.cls, row.why, row.actor),
+        _days(row.days),
+        row.new,
+    )
+
+
+def _of_csv(row: _CsvRow) -> Entry:
+    return _entry(
+        _asn(row.ASN),
+        _name(_text(row.ASname)),
+        row.ipaddr,
+        row.lastseen,
+        _category(row.category),
+        row.first_seen,
+        row.hits,
+        row.sensors,
+        _flags_of_text(row.tags),
+        row.targets,
+        _judgement_of_texts(row.cls, row.why, row.actor),
+        _days(row.days),
+        row.new,
+    )
+
+
+def _entry(
+    asn: int | None, name: str, address: str, last: str, category: str, first: str, *others: Any
+) -> Entry:
+    """An entry whose address and times can be read."""
+    pack_address(address)
+    _read_time(last)
+    _read_time(first)
+    if not (_TIMES[0] <= last < _TIMES[1] and _TIMES[0] <= first < _TIMES[1]):
+        raise ValueError(f"{last!r} and {first!r} are not times of a feed")
+    if not (len(last) == len(first) == _TIME_CHARS):
+        raise ValueError(f"{last!r} or {first!r} is not to the second")
+    family = 6 if ":" in address else 4
+    return Entry._make((asn, name, address, family, last, category, first, *others))
 
 
 def _text(field: str) -> str | None:
@@ -113,33 +202,35 @@ def _text(field: str) -> str | None:
     return field[1:] if field.startswith("'") and field[1:].startswith(FORMULA) else field
 
 
-def _entry(row: ndjson.Row) -> Entry:
-    pack_address(row.ipaddr)
-    last, first = row.lastseen, row.first_seen
-    _read_time(last)
-    _read_time(first)
-    if not (_TIMES[0] <= last < _TIMES[1] and _TIMES[0] <= first < _TIMES[1]):
-        raise ValueError(f"{last!r} and {first!r} are not times of a feed")
-    if not (len(last) == len(first) == _TIME_CHARS):
-        raise ValueError(f"{last!r} or {first!r} is not to the second")
-    if not (row.category + (row.ASname or "")).isprintable():
-        raise ValueError(f"{row.category!r} or {row.ASname!r} has a control character")
-    return Entry(
-        asn=row.ASN,
-        name=row.ASname or NOT_KNOWN,
-        address=row.ipaddr,
-        family=6 if ":" in row.ipaddr else 4,
-        last_seen=row.lastseen,
-        category=row.category,
-        first_seen=row.first_seen,
-        hits=row.hits,
-        sensors=row.sensors,
-        flags=_flags(row.tags),
-        targets=row.targets,
-        judgement=_judgement(row.cls, row.why, row.actor),
-        days=_days(row.days),
-        new=row.new,
-    )
+@lru_cache(maxsize=1 << 12)
+def _asn(text: str) -> int | None:
+    return None if text == NOT_KNOWN else msgspec.convert(text, ndjson.ORIGIN, strict=False)
+
+
+@lru_cache(maxsize=1 << 16)
+def _name(name: str | None) -> str:
+    return _printable(name) if name else NOT_KNOWN
+
+
+@lru_cache(maxsize=1 << 4)
+def _category(text: str) -> str:
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{text!r} has a control character")
+    return text
+
+
+@lru_cache(maxsize=1 << 12)
+def _flags_of_text(text: str) -> int:
+    return _flags(tuple(text.split()))
+
+
+@lru_cache(maxsize=1 << 12)
+def _judgement_of_texts(cls: str, why: str, actor: str) -> Judgement:
+    return _judgement(cls, tuple((_text(why) or "").split()), _text(actor))
 
 
 @lru_cache(maxsize=1 << 12)
