@@ -37,7 +37,7 @@ ADDRESSES = 200
 _FATES = ("process", "process", "publisher", "none")
 _LIMIT_S = 120.0
 #: All that the program may write.
-_LOGGED = {"killed", "removed what a dead run left"}
+_LOGGED = {"killed", "removed unfinished generations of an interrupted run"}
 
 
 def settings_of(dsn: str, folder: Path) -> AggregatorSettings:

@@ -112,7 +112,7 @@ def _days(before: Path | None) -> list[Day]:
         return msgspec.json.decode((before / INDEX).read_bytes(), type=Index).days
     except msgspec.MsgspecError as exc:
         # The generations that are kept still hold it.
-        logger.warning("archive starts again: its index is damaged", extra=fields(error=str(exc)))
+        logger.warning("archive begins again: its index is damaged", extra=fields(error=str(exc)))
         return []
 
 

@@ -209,7 +209,10 @@ class _Publication:
     def run(self, *, force: bool) -> Published:
         began = time.monotonic()
         if dead := self._directory.prepare():
-            logger.warning("removed what a dead run left", extra=fields(generations=dead))
+            logger.warning(
+                "removed unfinished generations of an interrupted run",
+                extra=fields(generations=dead),
+            )
         with self._directory.new_generation(self._now) as generation:
             stored = self._read_window()
             if not force:

@@ -243,7 +243,7 @@ class Follower:
             message = decode_from_child(line)
         except msgspec.MsgspecError:
             logger.warning(
-                "the publishing process sent what is no message: dropped",
+                "the publishing process sent an unreadable message: dropped",
                 extra=fields(bytes=len(line)),
             )
             return

@@ -1,4 +1,4 @@
-"""Compares a publication's numbers with those of the edition before: are they believed?
+"""Compares a publication's numbers with those of the previous edition, and refuses a sudden change.
 
 A database restored from an old dump, a purge of the wrong sensor or a sensor that counts
 everything twice makes files that are right in form. What settings or exclusions leave out is
@@ -24,7 +24,7 @@ _COMPARED: Final = timedelta(days=WINDOW_DAYS)
 
 
 class SuspiciousFeeds(PublishError):
-    """The numbers are too far from those of the edition before; nothing was published."""
+    """The numbers are too far from those of the previous edition; nothing was published."""
 
 
 class _Manifest(msgspec.Struct):
@@ -57,7 +57,7 @@ def check_change(
         reason = _suspicion(settings, _addresses(manifest, feed), addresses[feed])
         if reason:
             raise SuspiciousFeeds(
-                f"{feed}: {reason}; the last good feeds stay. If it is right, run "
+                f"{feed}: {reason}; the last good feeds stay. If the numbers are right, run "
                 "`smtpfeeds publish now --force`"
             )
 
@@ -73,16 +73,16 @@ def _suspicion(settings: AggregatorSettings, before: int, now: int) -> str:
     if max(before, now) < _MANY or not before:
         return ""
     if now == 0:
-        return f"no address, after {before} in the edition before"
+        return f"no address, after {before} in the previous edition"
     percent = 100 * (now - before) / before
     if -percent > settings.publish_max_drop_percent:
         return (
-            f"{now} addresses after {before}, a drop by {-percent:.0f} percent; believed are "
-            f"{settings.publish_max_drop_percent:g} (publish_max_drop_percent)"
+            f"{now} addresses after {before}, a drop of {-percent:.0f} percent; "
+            f"publish_max_drop_percent allows {settings.publish_max_drop_percent:g}"
         )
     if before >= _MANY and percent > settings.publish_max_rise_percent:
         return (
-            f"{now} addresses after {before}, a rise by {percent:.0f} percent; believed are "
-            f"{settings.publish_max_rise_percent:g} (publish_max_rise_percent)"
+            f"{now} addresses after {before}, a rise of {percent:.0f} percent; "
+            f"publish_max_rise_percent allows {settings.publish_max_rise_percent:g}"
         )
     return ""

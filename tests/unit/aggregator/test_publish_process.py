@@ -95,7 +95,7 @@ def test_what_is_no_message_is_dropped_within_a_bound(caplog: pytest.LogCaptureF
     assert follow(long) is None
     events = [record.message for record in caplog.records]
     assert "the publishing process sent too long a line: dropped" in events
-    assert events[-1] == "the publishing process sent what is no message: dropped"
+    assert events[-1] == "the publishing process sent an unreadable message: dropped"
 
 
 @pytest.mark.parametrize(
