@@ -9,7 +9,7 @@ import click
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import AddressError
 
-#: A longer line is no address.
+#: A longer line is not an address.
 _MAX_LINE: Final = 200
 _WRONG_USE: Final = 2
 

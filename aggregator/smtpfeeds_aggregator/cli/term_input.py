@@ -13,9 +13,9 @@ from ..query.terms import Term, parse_term
 
 #: Terms from a stream that are asked for together.
 TERMS_AT_ONCE: Final = 10_000
-#: Of a longer line no more is read: it is no term, unless it is a URL.
+#: Of a longer line no more is read: it is not a term, unless it is a URL.
 _LINE_BYTES_MAX: Final = 4_096
-#: Lines that are no term are named, so many of them.
+#: Lines that are not terms are named, so many of them.
 _NAMED: Final = 20
 _WRONG_USE: Final = 2
 
@@ -24,7 +24,7 @@ def read_terms(arguments: tuple[str, ...], file: Path | None = None) -> Iterator
     """The terms; from a stream, a line that is none is named on stderr and passed over.
 
     Raises:
-        SettingsError: an argument is no term.
+        SettingsError: an argument is not a term.
         click.exceptions.Exit: none of the lines is one.
     """
     if file is not None:

@@ -262,7 +262,7 @@ class DatasetDirectory:
         if not isinstance(manifest.get("generation"), str) or not isinstance(
             manifest.get("sha256"), dict
         ):
-            raise self.kind.error(f"{path / MANIFEST} is no manifest of an {self.kind.noun}")
+            raise self.kind.error(f"{path / MANIFEST} is not the manifest of an {self.kind.noun}")
         return Generation(self.kind, path, manifest)
 
 

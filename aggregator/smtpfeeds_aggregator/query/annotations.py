@@ -62,7 +62,7 @@ class Annotations:
         for name in self._names:
             field = _BETWEEN.join(tsv_field(record[name]) for record in records)
             fields.append(csv_file.field(field) if self._delimiter == "," else field)
-        # A delimiter of the command line may have octets that are no UTF-8.
+        # A delimiter of the command line may have octets that are not UTF-8.
         return "".join(self._delimiter + field for field in fields).encode(errors="surrogateescape")
 
 

@@ -13,7 +13,7 @@ from smtpfeeds_common.addresses import IPv4_BYTES, IPv6_BYTES, format_address, p
 from smtpfeeds_common.errors import AddressError, SettingsError
 
 MAX_ASN: Final = 2**32 - 1
-#: A longer text is no term, unless it is a URL.
+#: A longer text is not a term, unless it is a URL.
 MAX_TEXT: Final = 200
 _ASN: Final = re.compile(r"(?:AS)?([0-9]{1,10})", re.IGNORECASE | re.ASCII)
 _DOT: Final = re.compile(r"\[\.\]|\(\.\)|\{\.\}|\[dot\]|\(dot\)", re.IGNORECASE)
@@ -133,7 +133,7 @@ def _looks_like_a_word(text: str) -> bool:
     """Whether it can be a name: with a letter that no address has, or without digits."""
     if ":" in text or len(text) < 2 or not text.isprintable() or _QUAD.match(text):
         return False
-    if "\ufffd" in text:  # octets that are no UTF-8: a file of something else
+    if "\ufffd" in text:  # octets that are not UTF-8: a file of something else
         return False
     has_digit = any(char.isdigit() for char in text)
     return bool(_LETTER.search(text)) or (not has_digit and any(map(str.isalpha, text)))

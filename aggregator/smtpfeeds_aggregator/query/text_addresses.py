@@ -41,7 +41,7 @@ _IN_ADDRESS: Final = b"0123456789abcdefABCDEF:.[]()"
 _DOT: Final = rb"(?:\.|\[\.\]|\(\.\))"
 _COLON: Final = rb"(?::|\[:\])"
 _OCTET: Final = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-#: An escape of JSON is no part of a word: before an address it is white space.
+#: An escape of JSON is not part of a word: before an address it is white space.
 _ESCAPE: Final = rb"(?<=\\[nrt])"
 _IPV4: Final = (
     rb"(?:" + _ESCAPE + rb"|(?<![0-9A-Za-z_%])(?<![0-9A-Za-z_]\.)"
@@ -184,7 +184,7 @@ class TextMatcher:
 def _address_at(text: bytes, place: int) -> Match | None:
     """The address that covers a place."""
     before = text[max(0, place - _AROUND) : place]
-    # "IPv" may stand before an address, and is no part of what may be in one.
+    # "IPv" may stand before an address, and is not part of what may be in one.
     start = place - (len(before) - len(before.rstrip(_IN_ADDRESS))) - len(b"IPv")
     for match in addresses_in(text, max(0, start), place + _AROUND):
         if match.end > place:
