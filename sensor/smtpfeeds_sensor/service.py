@@ -38,6 +38,7 @@ from .edge.limits import Deadlines, Networks, SourceLimits
 from .edge.listen import Opened, count_addresses
 from .edge.periodic import Periodic
 from .edge.reactor import Reactor
+from .edge.reading import read_with_erasure
 from .edge.reception import Reception
 from .process.configuration import Credentials, read_expiries
 from .settings import SensorSettings, host_name, read_public_addresses
@@ -174,9 +175,8 @@ class SensorService:
         every(1.0, _reap_orphans, name="orphans")
         for one in self._opened:
             factory = Listener(self.reception, one.local)
-            self._ports.append(
-                self._reactor.adoptStreamPort(one.socket.fileno(), one.socket.family, factory)
-            )
+            port = self._reactor.adoptStreamPort(one.socket.fileno(), one.socket.family, factory)
+            self._ports.append(read_with_erasure(port))
             one.socket.close()  # Twisted has a copy
         self._reactor.addSystemEventTrigger("before", "shutdown", self.stop)
 

@@ -10,6 +10,7 @@ from zope.interface import implementer
 from smtpfeeds_common.addresses import pack_address
 
 from ..smtp.dialogue import OPEN, Dialogue
+from ..smtp.erase import Octets, erase
 from ..smtp.personas import Persona
 from .connection import Connection, State
 from .ending import be_over, close, reply, say_stopping, say_too_slow
@@ -73,7 +74,7 @@ def _arrive(connection: Connection) -> None:
 # Waiting for a PROXY header
 
 
-def _read_header(connection: Connection, octets: bytes) -> None:
+def _read_header(connection: Connection, octets: Octets) -> None:
     assert connection.header is not None
     reception = connection.reception
     try:
@@ -94,6 +95,7 @@ def _read_header(connection: Connection, octets: bytes) -> None:
     _begin(connection, header.destination or connection.local)
     if rest:
         connection.state.octets(connection, rest)
+        erase(rest)
 
 
 def _give_up_on_header(connection: Connection) -> None:
@@ -160,7 +162,7 @@ def _refuse(connection: Connection, counter: str, persona: Persona) -> None:
 # Waiting for its banner
 
 
-def _hear_early(connection: Connection, octets: bytes) -> None:
+def _hear_early(connection: Connection, octets: Octets) -> None:
     """It did not wait: its replies do, and so does the end or the handshake behind them."""
     dialogue = connection.dialogue
     assert dialogue is not None

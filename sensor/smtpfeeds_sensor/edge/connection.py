@@ -32,6 +32,7 @@ from zope.interface import implementer
 from smtpfeeds_common.spool import Event
 
 from ..smtp.dialogue import Dialogue
+from ..smtp.erase import Octets
 from .proxy_header import ProxyHeaderReader
 from .reception import Reception
 from .sending import Sender
@@ -41,7 +42,7 @@ def nothing(connection: "Connection") -> None:
     """The event changes nothing in this state, or cannot come in it."""
 
 
-def throw_away(connection: "Connection", octets: bytes) -> None:
+def throw_away(connection: "Connection", octets: Octets) -> None:
     """Nobody reads what arrives in this state."""
 
 
@@ -49,7 +50,7 @@ class State(NamedTuple):
     """What each event does to a connection in this state."""
 
     #: Octets arrive.
-    octets: "Callable[[Connection, bytes], None]" = throw_away
+    octets: "Callable[[Connection, Octets], None]" = throw_away
     #: The delay before the banner is over.
     banner_due: "Callable[[Connection], None]" = nothing
     #: Its events are in the spool, or kept in memory where that cannot be written.
@@ -129,9 +130,13 @@ class Connection(Sender):
         reception.deadlines.add(self, self._began + first)
         self.state.arrived(self)
 
-    def dataReceived(self, data: bytes) -> None:
-        """Twisted's hook: octets from the client."""
-        self.state.octets(self, data)
+    def dataReceived(self, data: Octets) -> None:
+        """Twisted's hook: octets from the client; a view of a buffer is overwritten after use."""
+        try:
+            self.state.octets(self, data)
+        finally:
+            if isinstance(data, memoryview):
+                data[:] = bytearray(len(data))
 
     def banner_due(self) -> None:
         """The delay before the banner is over."""
@@ -174,6 +179,7 @@ class Connection(Sender):
             reception.in_tls -= 1
         if self.dialogue is not None:
             reception.limits.leave(self.ip)
+            self.dialogue.forget()
             flags = self.dialogue.flags
             for event in self.events:
                 if flags != event.flags:

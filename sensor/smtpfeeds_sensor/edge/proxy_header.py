@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import AddressError
 
+from ..smtp.erase import Octets, erase
+
 _V1_START: Final = b"PROXY "
 _V1_LONGEST: Final = 107
 _V2_START: Final = b"\r\n\r\n\0\r\nQUIT\n"
@@ -45,7 +47,7 @@ class ProxyHeaderReader:
 
     def __init__(self) -> None:
         #: The start of a header that is not whole yet.
-        self._held = b""
+        self._held = bytearray()
         #: A version 2 header whose addresses are known, and how much of it is still to come.
         self._header: ProxyHeader | None = None
         self._left = 0
@@ -55,33 +57,37 @@ class ProxyHeaderReader:
         """Whether any octet has arrived."""
         return bool(self._held) or self._header is not None
 
-    def feed(self, octets: bytes) -> tuple[ProxyHeader, bytes] | None:
+    def feed(self, arrived: Octets) -> tuple[ProxyHeader, bytearray] | None:
         """Take what arrived.
 
         Returns:
-            The header and the octets of the client behind it, or None while more is needed.
+            The header and a copy of the client's octets behind it, or None while more is needed.
 
         Raises:
             NotAProxyHeader: it is none.
         """
-        if self._header is None:
-            octets, self._held = self._held + octets, b""
-            self._header, self._left = _read(octets)
+        octets = bytearray().join((self._held, arrived))
+        self._held = bytearray()
+        try:
             if self._header is None:
-                self._held = octets
+                self._header, self._left = _read(octets)
+                if self._header is None:
+                    self._held = octets[:]
+                    return None
+            if len(octets) < self._left:
+                self._left -= len(octets)
                 return None
-        if len(octets) < self._left:
-            self._left -= len(octets)
-            return None
-        return self._header, octets[self._left :]
+            return self._header, octets[self._left :]
+        finally:
+            erase(octets)
 
 
-def _read(octets: bytes) -> tuple[ProxyHeader | None, int]:
+def _read(octets: bytearray) -> tuple[ProxyHeader | None, int]:
     """A header as far as it names the client, or None; and its size."""
     return _read_v1(octets) if octets[:1] == b"P" else _read_v2(octets)
 
 
-def _read_v1(octets: bytes) -> tuple[ProxyHeader | None, int]:
+def _read_v1(octets: bytearray) -> tuple[ProxyHeader | None, int]:
     if not _V1_START.startswith(octets[: len(_V1_START)]):
         raise NotAProxyHeader
     end = octets.find(b"\n", 0, _V1_LONGEST)
@@ -92,7 +98,7 @@ def _read_v1(octets: bytes) -> tuple[ProxyHeader | None, int]:
     words = octets[:end].removesuffix(b"\r").split(b" ")
     if words[1] == b"UNKNOWN":
         return ProxyHeader(None, None), end + 1
-    if len(words) != 6 or words[1] not in {b"TCP4", b"TCP6"}:
+    if len(words) != 6 or bytes(words[1]) not in {b"TCP4", b"TCP6"}:
         raise NotAProxyHeader
     if not all(_is_port(word) for word in words[4:]):
         raise NotAProxyHeader
@@ -100,7 +106,7 @@ def _read_v1(octets: bytes) -> tuple[ProxyHeader | None, int]:
     return ProxyHeader(_v1_address(words[2], colon), _v1_address(words[3], colon)), end + 1
 
 
-def _v1_address(word: bytes, colon: bool) -> bytes:  # noqa: FBT001 - the family, TCP4 or TCP6
+def _v1_address(word: bytearray, colon: bool) -> bytes:  # noqa: FBT001 - the family, TCP4 or TCP6
     try:
         text = word.decode("ascii")
         packed = pack_address(text)
@@ -111,11 +117,11 @@ def _v1_address(word: bytes, colon: bool) -> bytes:  # noqa: FBT001 - the family
     return packed
 
 
-def _is_port(word: bytes) -> bool:
+def _is_port(word: bytearray) -> bool:
     return word.isdigit() and len(word) <= 5 and int(word) <= 65_535
 
 
-def _read_v2(octets: bytes) -> tuple[ProxyHeader | None, int]:
+def _read_v2(octets: bytearray) -> tuple[ProxyHeader | None, int]:
     if not _V2_START.startswith(octets[: len(_V2_START)]):
         raise NotAProxyHeader
     if len(octets) < _V2_FIXED:
@@ -138,8 +144,8 @@ def _read_v2(octets: bytes) -> tuple[ProxyHeader | None, int]:
     )
 
 
-def _unmapped(packed: bytes) -> bytes:
+def _unmapped(packed: bytearray) -> bytes:
     """An IPv4-mapped address is the IPv4 address."""
     if len(packed) == 4:
-        return packed
+        return bytes(packed)
     return pack_address(socket.inet_ntop(socket.AF_INET6, packed))

@@ -3,6 +3,7 @@
 from typing import Final
 
 from ..smtp.dialogue import CLOSE, DATA, GREET, OPEN, Dialogue
+from ..smtp.erase import Octets
 from .connection import Connection, State
 from .ending import (
     abort,
@@ -22,7 +23,7 @@ _FEEDS: Final = ((GREET, 0, "greets"), (DATA, 1, "datas"))
 MAX_HELD_BYTES: Final = 16_384
 
 
-def receive(connection: Connection, dialogue: Dialogue, octets: bytes) -> bytes:
+def receive(connection: Connection, dialogue: Dialogue, octets: Octets) -> bytes:
     """Give the dialogue what arrived; what deserves a reply, and content, keep it from idleness."""
     replies = dialogue.receive(octets)
     if replies or dialogue.reads_content:
@@ -30,7 +31,7 @@ def receive(connection: Connection, dialogue: Dialogue, octets: bytes) -> bytes:
     return replies
 
 
-def _talk(connection: Connection, octets: bytes) -> None:
+def _talk(connection: Connection, octets: Octets) -> None:
     dialogue = connection.dialogue
     assert dialogue is not None
     replies = receive(connection, dialogue, octets)
@@ -44,7 +45,7 @@ def _talk(connection: Connection, octets: bytes) -> None:
         _go_on_after_reply(connection, dialogue)
 
 
-def _talk_and_hold(connection: Connection, octets: bytes) -> None:
+def _talk_and_hold(connection: Connection, octets: Octets) -> None:
     dialogue = connection.dialogue
     assert dialogue is not None
     replies = receive(connection, dialogue, octets)

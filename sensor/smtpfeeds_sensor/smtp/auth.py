@@ -2,11 +2,15 @@
 
 RFC 4954 and, for LOGIN, what clients do. Every attempt is refused once its last
 response is there. A response is never held: of each line two octets are looked
-at, which say whether it cancels (``*``), is empty, or is one.
+at, which say whether it cancels (``*``), is empty, or is one. An argument is read
+in place: it may hold a login.
 """
 
+import re
 import zlib
-from typing import Final
+from typing import Final, NamedTuple
+
+from .erase import erase
 
 #: The mechanisms that are offered, and how many responses each takes.
 OFFERED: Final = {b"PLAIN": 1, b"LOGIN": 2}
@@ -28,6 +32,10 @@ _KNOWN: Final = (
     b"ANONYMOUS",
 )
 _BITS: Final = {name: 1 << (32 + at) for at, name in enumerate(_KNOWN)}
+_KNOWN_NAME: Final = re.compile(rb"(?:%s)\Z" % b"|".join(_KNOWN), re.IGNORECASE)
+_WORDS: Final = re.compile(rb"\s*(\S+)\s*")
+#: No response yet, as far as it is one.
+_EMPTY_RESPONSE: Final = re.compile(rb"=\s*\Z")
 #: Base64 of NTLM's first message, as far as it is always the same.
 _NTLM_FIRST: Final = b"TlRMTVNTUAABAAAA"
 
@@ -36,20 +44,50 @@ _NTLM_FIRST: Final = b"TlRMTVNTUAABAAAA"
 MORE, GIVEN, EMPTY, CANCELLED, TOO_LONG = range(5)
 
 
-def mechanism_bit(name: bytes) -> int:
-    """A bit for a mechanism, to know one that is tried again."""
-    return _BITS.get(name) or 1 << (zlib.crc32(name) % 32)
+class Attempt(NamedTuple):
+    """What AUTH's argument shows."""
+
+    #: The mechanism's name if it is a known one; else empty.
+    mechanism: bytes
+    #: A bit for the mechanism, to know one that is tried again.
+    bit: int
+    #: Whether an initial response came with it, be it an empty one (``=``).
+    given: bool
+    #: Whether that response is more than an empty one.
+    responds: bool
+    #: It begins NTLM, and goes no further. NTLM's first message carries no login: scanners send it
+    #: because the reply to it names the host and its domain ([MS-NLMP] section 2.2.1.1; the base64
+    #: of ``NTLMSSP``, NUL, and type 1).
+    asks_for_the_host: bool
 
 
-def asks_for_the_host(words: list[bytes]) -> bool:
-    """Whether AUTH's argument begins NTLM, and goes no further.
+def read_attempt(argument: bytearray) -> Attempt | None:
+    """What AUTH's argument shows, or None where it is empty."""
+    words = _WORDS.match(argument)
+    if words is None:
+        return None
+    name = memoryview(argument)[words.start(1) : words.end(1)]
+    known = _KNOWN_NAME.match(name)
+    mechanism = known[0].upper() if known else b""
+    given = words.end() < len(argument)
+    empty = given and _EMPTY_RESPONSE.match(argument, words.end()) is not None
+    return Attempt(
+        mechanism,
+        _BITS.get(mechanism) or 1 << (_hash(argument[words.start(1) : words.end(1)]) % 32),
+        given=given,
+        responds=given and not empty,
+        asks_for_the_host=mechanism == b"NTLM"
+        and (not given or empty or argument.startswith(_NTLM_FIRST, words.end())),
+    )
 
-    NTLM's first message carries no login: scanners send it because the reply to it names the host
-    and its domain ([MS-NLMP] section 2.2.1.1; the base64 of ``NTLMSSP``, NUL, and type 1).
-    """
-    if not words or words[0].upper() != b"NTLM":
-        return False
-    return len(words) == 1 or words[1].startswith(_NTLM_FIRST) or words[1].rstrip() == b"="
+
+def _hash(name: bytearray) -> int:
+    """A number for a mechanism without a bit of its own; the name is a copy, and erased."""
+    upper = name.upper()
+    number = zlib.crc32(upper)
+    erase(name)
+    erase(upper)
+    return number
 
 
 class Responses:
@@ -73,7 +111,7 @@ class Responses:
         """Octets held of a line."""
         return len(self._begins)
 
-    def skip(self, octets: bytes, at: int) -> tuple[int, int]:
+    def skip(self, octets: bytearray, at: int) -> tuple[int, int]:
         """Skip from ``at`` on, up to the end of one line.
 
         Returns:
@@ -82,7 +120,7 @@ class Responses:
         stop = octets.find(b"\n", at)
         end = len(octets) if stop < 0 else stop
         if len(self._begins) < 2:
-            self._begins += octets[at : min(end, at + 2)][: 2 - len(self._begins)]
+            self._begins += bytes(octets[at : min(end, at + 2 - len(self._begins))])
         self._left -= end - at
         if self._left < 0:
             return TOO_LONG, end

@@ -1,8 +1,8 @@
 """What the arguments of HELO, EHLO, MAIL and RCPT show of their sender, as behaviours.
 
 Pure: an argument in, bits of ``smtpfeeds_common.behaviours.Flags`` out. What a
-verb alone shows, or its place in a session, the dialogue notes itself. Nothing
-of an argument outlives the call. RFC 5321 sections 4.1.1.1 to 4.1.1.3 and
+verb alone shows, or its place in a session, the dialogue notes itself. Arguments
+are read in place: no copy of them is made (``erase``). RFC 5321 sections 4.1.1.1 to 4.1.1.3 and
 4.1.2; clients that are laxer than it are part of what is noted.
 """
 
@@ -29,38 +29,44 @@ _RELAY_PROBE: Final = int(Flags.RELAY_PROBE)
 _ROUTED: Final = int(Flags.ROUTED_RECIPIENT)
 
 #: Outside the domain of a recipient: another host, or a route to it.
-_ROUTES: Final = frozenset(b"%!@:")
+_ROUTES: Final = re.compile(rb"[%!@:]")
 #: Before a path: with a colon and no blanks it is as RFC 5321 has it.
-_KEYWORD: Final = re.compile(rb"(?:FROM|TO)(?:([ \t]*:[ \t]*)|[ \t]+)", re.IGNORECASE)
+_KEYWORD: Final = re.compile(rb"\s*(?:FROM|TO)(?:([ \t]*:[ \t]*)|[ \t]+)", re.IGNORECASE)
+_OPEN, _CLOSE = b"[]"
+_WORD: Final = re.compile(rb"\S+")
+_BLANKS: Final = re.compile(rb"\s*")
+_SIZE_GIVEN: Final = re.compile(rb" SIZE=", re.IGNORECASE)
+_BODY_GIVEN: Final = re.compile(rb" BODY=", re.IGNORECASE)
 
 
 class Path(NamedTuple):
-    """The path of MAIL or RCPT."""
+    """Where the path of MAIL or RCPT is in their argument."""
 
     #: Without its brackets.
-    text: bytes
-    #: What stands behind it: parameters.
-    rest: bytes
+    start: int
+    end: int
+    #: What stands behind it begins here: parameters.
+    rest: int
     bracketed: bool
     #: A blank before it, no brackets, or no keyword.
     loose: bool
 
 
-def greet_behaviours(argument: bytes, names: SensorNames) -> int:
+def greet_behaviours(argument: bytearray, names: SensorNames) -> int:
     """What a greet's argument is; one bit at least."""
-    words = argument.split(None, 1)
-    if not words:
+    match = _WORD.search(argument)
+    if match is None:
         return _NO_ARGUMENT
-    word = words[0]
+    word = memoryview(argument)[match.start() : match.end()]
     bits = _NAMED_SENSOR if names.is_named_by(word) else 0
     if is_full_host_name(word):
         return bits | _FULL_HOST_NAME
-    if word[:1] == b"[" and word[-1:] == b"]" and read_address(word) is not None:
+    if word[0] == _OPEN and word[-1] == _CLOSE and read_address(word) is not None:
         return bits | _ADDRESS_LITERAL
     return bits or _SHORT_NAME
 
 
-def mail_behaviours(argument: bytes, names: SensorNames, offered: int) -> int:
+def mail_behaviours(argument: bytearray, names: SensorNames, offered: int) -> int:
     """What MAIL's argument shows.
 
     Args:
@@ -70,50 +76,49 @@ def mail_behaviours(argument: bytes, names: SensorNames, offered: int) -> int:
     """
     path = read_path(argument, b"FROM:")
     bits = _LOOSE_PATH if path.loose else 0
-    if path.text:
+    if path.start < path.end:
         bits |= _SENDER
     elif path.bracketed:
         bits |= _NULL_SENDER
-    if path.rest and offered:
-        parameters = path.rest.upper()
-        if (offered & SIZE and b" SIZE=" in parameters) or (
-            offered & EIGHT_BIT and b" BODY=" in parameters
-        ):
-            bits |= _EXTENSION
+    if path.rest < len(argument) and (
+        (offered & SIZE and _SIZE_GIVEN.search(argument, path.rest))
+        or (offered & EIGHT_BIT and _BODY_GIVEN.search(argument, path.rest))
+    ):
+        bits |= _EXTENSION
     if names.found_in(argument):
         bits |= _RELAY_PROBE
     return bits
 
 
-def rcpt_behaviours(argument: bytes, names: SensorNames) -> int:
+def rcpt_behaviours(argument: bytearray, names: SensorNames) -> int:
     """What RCPT's argument shows.
 
     The domain of the last mailbox is not looked at: mail to ``postmaster@[192.0.2.1]`` strayed.
     """
     path = read_path(argument, b"TO:")
     bits = _LOOSE_PATH if path.loose else 0
-    outside, at, domain = path.text.rpartition(b"@")
-    if not at:
-        outside = domain
-    if not _ROUTES.isdisjoint(outside):
+    at = argument.rfind(b"@", path.start, path.end)
+    outside = memoryview(argument)[path.start : at if at >= 0 else path.end]
+    if _ROUTES.search(outside):
         bits |= _ROUTED
-    if outside and names.found_in(outside):
+    if names.found_in(outside):
         bits |= _RELAY_PROBE
     return bits
 
 
-def read_path(argument: bytes, keyword: bytes) -> Path:
+def read_path(argument: bytearray, keyword: bytes) -> Path:
     """The path behind ``FROM:`` or ``TO:``, as loosely as clients write it."""
-    at, loose = len(keyword), False
-    if argument[: at + 1] != keyword + b"<":
-        argument = argument.lstrip()
-        match = _KEYWORD.match(argument)
-        at = match.end() if match else 0
-        loose = match is None or match[1] != b":"
-    if argument[at : at + 1] != b"<":
-        text, _, rest = argument[at:].partition(b" ")
-        return Path(text, b" " + rest, bracketed=False, loose=bool(argument))
+    at, length, loose = len(keyword), len(argument), False
+    if not argument.startswith(keyword) or not argument.startswith(b"<", at):
+        match = _KEYWORD.match(argument) or _BLANKS.match(argument)
+        assert match is not None
+        at = match.end()
+        loose = match.re is _BLANKS or match[1] != b":"
+    if not argument.startswith(b"<", at):
+        blank = argument.find(b" ", at)
+        end = blank if blank >= 0 else length
+        return Path(at, end, end, bracketed=False, loose=not argument.isspace() and length > 0)
     end = argument.find(b">", at)
     if end < 0:
-        return Path(argument[at + 1 :], b"", bracketed=True, loose=True)
-    return Path(argument[at + 1 : end], argument[end + 1 :], bracketed=True, loose=loose)
+        return Path(at + 1, length, length, bracketed=True, loose=True)
+    return Path(at + 1, end, end + 1, bracketed=True, loose=loose)

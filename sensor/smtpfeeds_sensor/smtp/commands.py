@@ -5,16 +5,18 @@ envelope and the behaviours are kept here; how octets become commands, and what
 is no command, is the dialogue's (``dialogue``). RFC 5321 section 4.1.1, RFC
 3030 (BDAT), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
 
-No sender, recipient, argument or content outlives the call that read it.
+No sender, recipient, argument or content outlives the call that read it; the
+argument is the dialogue's copy, which the dialogue erases after the call.
 """
 
+import re
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from smtpfeeds_common.behaviours import Flags
 
-from .auth import OFFERED, Responses, asks_for_the_host, mechanism_bit
+from .auth import OFFERED, Attempt, Responses, read_attempt
 from .behaviours import greet_behaviours, mail_behaviours, rcpt_behaviours
 from .content import Content
 from .names import SensorNames
@@ -53,7 +55,9 @@ COMMAND, CONTENT, RESPONSE, LONG_LINE, CHUNK, WAIT_TLS, CLOSED = range(7)
 _MAIL, _RCPT, _NULL = 1, 2, 4
 _COMPLETE: Final = _MAIL | _RCPT
 #: Stands for an argument that is not looked at: no name, no address, not nothing.
-_UNREADABLE: Final = b"?"
+_UNREADABLE: Final = bytearray(b"?")
+#: BDAT's size, as a word of its own.
+_SIZE: Final = re.compile(rb"([0-9]{1,20})[0-9]*(?: |\Z)")
 #: What was refused last, so that a line that is no verb is its sender's not listening.
 NO_REFUSAL, DATA_REFUSED, AUTH_REFUSED = range(3)
 
@@ -138,7 +142,7 @@ class Commands:
 
     # Events
 
-    def hear_greet(self, argument: bytes) -> None:
+    def hear_greet(self, argument: bytearray) -> None:
         """A HELO or EHLO: the first is the event, each one's argument is a behaviour."""
         self.flags |= greet_behaviours(argument, self._names)
         if self._greeted:
@@ -171,7 +175,7 @@ class Commands:
 
     # Commands
 
-    def _helo(self, argument: bytes) -> bytes:
+    def _helo(self, argument: bytearray) -> bytes:
         self._count["verb_helo"] += 1
         self.flags |= _HELO
         self.hear_greet(argument)
@@ -179,7 +183,7 @@ class Commands:
         self._offered = 0
         return self.persona.helo
 
-    def _ehlo(self, argument: bytes) -> bytes:
+    def _ehlo(self, argument: bytearray) -> bytes:
         self._count["verb_ehlo"] += 1
         self.hear_greet(argument)
         self._reset()
@@ -194,7 +198,7 @@ class Commands:
         self._envelope = 0
         self._refused = NO_REFUSAL
 
-    def _mail(self, argument: bytes) -> bytes:
+    def _mail(self, argument: bytearray) -> bytes:
         self._count["verb_mail"] += 1
         bits = mail_behaviours(argument, self._names, self._offered)
         self._envelope = _MAIL | _NULL if bits & _NULL_SENDER else _MAIL
@@ -206,7 +210,7 @@ class Commands:
         self._refused = NO_REFUSAL
         return self.persona.mail_ok
 
-    def _rcpt(self, argument: bytes) -> bytes:
+    def _rcpt(self, argument: bytearray) -> bytes:
         self._count["verb_rcpt"] += 1
         bits = rcpt_behaviours(argument, self._names)
         self._envelope |= _RCPT
@@ -218,7 +222,7 @@ class Commands:
         self.flags |= bits
         return self.persona.rcpt_ok
 
-    def _data(self, _argument: bytes) -> bytes:
+    def _data(self, _argument: bytearray) -> bytes:
         self._count["verb_data"] += 1
         self.hear_data()
         envelope, self._envelopes = self._envelope, 0
@@ -244,16 +248,16 @@ class Commands:
         )
         return self.persona.go_ahead
 
-    def _bdat(self, argument: bytes) -> bytes:
+    def _bdat(self, argument: bytearray) -> bytes:
         self._count["verb_bdat"] += 1
         self.hear_data()
         self._envelopes = 0
         self.flags |= _UNOFFERED
         if self._envelope & _COMPLETE == _COMPLETE:
             self.flags |= _MESSAGE
-        size = argument.split(b" ", 1)[0]
         # Twenty digits are past every bound; Python would take its time over a thousand.
-        announced = int(size[:20]) if size.isdigit() else 0
+        size = _SIZE.match(argument)
+        announced = int(size[1]) if size else 0
         if announced > self._content_left:
             return self.end("limit_content", self.persona.not_implemented, LINGER)
         self._content_left -= announced
@@ -261,54 +265,55 @@ class Commands:
             self._mode, self._left = CHUNK, announced
         return self.persona.not_implemented
 
-    def _rset(self, _argument: bytes) -> bytes:
+    def _rset(self, _argument: bytearray) -> bytes:
         self._count["verb_rset"] += 1
         self._reset()
         return self.persona.ok
 
-    def _noop(self, _argument: bytes) -> bytes:
+    def _noop(self, _argument: bytearray) -> bytes:
         self._count["verb_noop"] += 1
         return self.persona.ok
 
-    def _help(self, _argument: bytes) -> bytes:
+    def _help(self, _argument: bytearray) -> bytes:
         self._count["verb_help"] += 1
         return self.persona.help
 
-    def _vrfy(self, _argument: bytes) -> bytes:
+    def _vrfy(self, _argument: bytearray) -> bytes:
         self._count["verb_vrfy"] += 1
         self.flags |= _PROBED_USERS
         return self.persona.vrfy
 
-    def _expn(self, _argument: bytes) -> bytes:
+    def _expn(self, _argument: bytearray) -> bytes:
         self._count["verb_expn"] += 1
         self.flags |= _PROBED_USERS
         return self.persona.not_implemented
 
-    def _auth(self, argument: bytes) -> bytes:
+    def _auth(self, argument: bytearray) -> bytes:
         """Of the argument the mechanism is looked at, and whether something follows it."""
         self._count["verb_auth"] += 1
-        words = argument.split(None, 1)
+        attempt = read_attempt(argument)
         persona = self.persona
         if not self._offered & AUTH:
             self.flags |= _UNOFFERED
-        if not asks_for_the_host(words):
+        if attempt is None:
             self.flags |= _AUTH
-            if len(words) > 1 and words[1].rstrip() != b"=":
-                self.flags |= _AUTH_RESPONSE
-        if words:
-            self._note_mechanism(words[0].upper())
+        else:
+            self._note_attempt(attempt)
         if not persona.offers & AUTH:
             self._refused = AUTH_REFUSED
             return persona.not_implemented
-        if not words:
+        if attempt is None:
             return persona.auth_syntax
-        return self._begin_auth(words[0].upper(), given=len(words) - 1)
+        return self._begin_auth(attempt.mechanism, given=int(attempt.given))
 
-    def _note_mechanism(self, mechanism: bytes) -> None:
-        bit = mechanism_bit(mechanism)
-        if self._mechanisms & bit:
+    def _note_attempt(self, attempt: Attempt) -> None:
+        if not attempt.asks_for_the_host:
+            self.flags |= _AUTH
+            if attempt.responds:
+                self.flags |= _AUTH_RESPONSE
+        if self._mechanisms & attempt.bit:
             self.flags |= _AUTH_AGAIN
-        self._mechanisms |= bit
+        self._mechanisms |= attempt.bit
 
     def _begin_auth(self, mechanism: bytes, *, given: int) -> bytes:
         awaited = OFFERED.get(mechanism, 0) - given
@@ -331,7 +336,7 @@ class Commands:
         self._refused = AUTH_REFUSED
         return self.persona.auth_failed
 
-    def _starttls(self, _argument: bytes) -> bytes:
+    def _starttls(self, _argument: bytearray) -> bytes:
         self._count["verb_starttls"] += 1
         self.flags |= _STARTTLS_EXTENSION if self._offered & STARTTLS else _STARTTLS_UNOFFERED
         if not self._rules.offer_tls:
@@ -353,7 +358,7 @@ class Commands:
         self._offered = 0
         self._reset()
 
-    def _quit(self, _argument: bytes) -> bytes:
+    def _quit(self, _argument: bytearray) -> bytes:
         self.flags |= _QUIT
         return self.end("verb_quit", self.persona.quit)
 
@@ -381,7 +386,7 @@ class Commands:
     }
 
 
-Handler = Callable[[Commands, bytes], bytes]
+Handler = Callable[[Commands, bytearray], bytes]
 
 GREETS: Final = frozenset(Commands.VERBS[verb] for verb in (b"HELO", b"EHLO"))
 #: Verbs behind which others may follow in one group (RFC 2920 section 3.1).

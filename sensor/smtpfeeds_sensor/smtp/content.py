@@ -3,8 +3,8 @@
 Pure, and apart from the dialogue because neither where content ends nor what is
 found in it may depend on how it was cut into pieces. Up to four octets that may
 begin an end are held until the next piece, and as many as may begin one of the
-sensor's names, where these are searched for. Base64 and quoted-printable text is
-not decoded. RFC 5321 sections 4.1.1.4 and 4.5.2; a bare LF, or LF CR,
+sensor's names, where these are searched for; then they are erased. Base64 and
+quoted-printable text is not decoded. RFC 5321 sections 4.1.1.4 and 4.5.2; a bare LF, or LF CR,
 ends a line (2.3.8 forbids it) only for a client whose DATA command ended by one
 itself, so nobody's content can be taken for commands.
 """
@@ -12,6 +12,7 @@ itself, so nobody's content can be taken for commands.
 import re
 from typing import Final
 
+from .erase import erase
 from .names import BEFORE, BEHIND, SensorNames
 
 _END_CRLF: Final = b"\r\n.\r\n"
@@ -42,65 +43,74 @@ class Content:
         self._by_lf, self._names = by_lf, names
         self._at_start = True
         #: The last octets that were searched, in lower case: a name may go on in the next piece.
-        self._tail = b""
+        self._tail = bytearray()
         #: Whether one of the names was found.
         self.names_sensor = False
         #: Octets that may still come; its end is not content.
         self.left = limit_bytes
-        #: Octets to put before the next piece.
-        self.held = b""
+        #: Octets to put before the next piece; the dialogue erases them.
+        self.held = bytearray()
 
-    def skip(self, octets: bytes, at: int) -> tuple[int, int]:
+    def skip(self, octets: bytearray, at: int) -> tuple[int, int]:
         """Skip from ``at`` on.
 
         Returns:
             MORE, ENDED or TOO_MUCH; and where commands go on, if it ended.
         """
         end = len(octets)
-        self.held = b""
+        self.held = bytearray()
         if self._at_start:
             starts = _STARTS_LF if self._by_lf else _STARTS_CRLF
             for dot in starts:
                 if octets.startswith(dot, at):
                     return ENDED, at + len(dot)
-            if any(dot.startswith(octets[at:]) for dot in starts):
+            if end - at < len(starts[-1]) and any(dot.startswith(octets[at:]) for dot in starts):
                 self.held = octets[at:]
                 return MORE, end
             self._at_start = False
         ends_at, goes_on_at = self._find_dot(octets, at)
         before = (ends_at if ends_at >= 0 else max(at, end - _TAIL)) - at
         if self._names is not None:
-            self._search(
-                octets[at : at + min(before, self.left)],
-                is_last=before <= self.left and ends_at >= 0,
-            )
+            piece = octets[at : at + min(before, self.left)]
+            self._search(piece, is_last=before <= self.left and ends_at >= 0)
+            erase(piece)
         if before > self.left:
+            self.forget()
             return TOO_MUCH, end
         self.left -= before
         if ends_at >= 0:
+            self.forget()
             return ENDED, goes_on_at
         self.held = octets[at + before :]
         return MORE, end
 
-    def _find_dot(self, octets: bytes, at: int) -> tuple[int, int]:
+    def _find_dot(self, octets: bytearray, at: int) -> tuple[int, int]:
         if not self._by_lf:
             ends_at = octets.find(_END_CRLF, at)
             return ends_at, ends_at + len(_END_CRLF)
         match = _END_LF.search(octets, at)
         return match.span() if match else (-1, -1)
 
-    def _search(self, piece: bytes, *, is_last: bool) -> None:
+    def _search(self, piece: bytearray, *, is_last: bool) -> None:
         names = self._names
         assert names is not None
         decided = max(0, len(self._tail) - BEHIND)
-        text = self._tail + piece.lower()
-        if is_last:
-            text += b"\r\n"  # its end stands alone
+        lower = piece.lower()
+        # Its end stands alone.
+        text = bytearray().join((self._tail, lower, b"\r\n" if is_last else b""))
         if names.found_outside_mailboxes(text, decided, len(text) - (0 if is_last else BEHIND)):
             self.names_sensor = True
-            self._names, self._tail = None, b""
+            self._names, tail = None, bytearray()
         else:
-            self._tail = text[-(names.longest + BEHIND + BEFORE) :]
+            tail = text[-(names.longest + BEHIND + BEFORE) :]
+        self.forget()
+        self._tail = tail
+        erase(lower)
+        erase(text)
+
+    def forget(self) -> None:
+        """Erase what is held for the search."""
+        erase(self._tail)
 
     @property
     def held_bytes(self) -> int:

@@ -15,9 +15,11 @@ from that.
 What is held is at most one line; of content, as many octets as may begin its
 end or one of the sensor's names; what is answered is bounded by
 ``max_commands`` times the longest reply. No sender, recipient, argument or
-content outlives the call that read it.
+content outlives the call that read it: the dialogue works on a copy of what
+arrived, and overwrites it, and every copy of a part of it, with zeros.
 """
 
+import re
 from collections.abc import Callable, MutableMapping
 from typing import Final
 
@@ -45,6 +47,7 @@ from .commands import (
     Rules,
 )
 from .content import ENDED, TOO_MUCH, Content
+from .erase import Octets, erase
 from .lines import TLS_HELLO, begins_junk, is_clean, is_junk, split_verb
 from .names import SensorNames
 from .personas import PIPELINING, Persona
@@ -65,6 +68,10 @@ _UNHEEDING: Final = int(Flags.UNHEEDING)
 _MAX_BAD_LINES: Final = 3
 #: Octets of one over-long line that are skipped, until the connection ends.
 _MAX_SKIPPED_LINE: Final = 65_536
+_CR: Final = ord(b"\r")
+_VERB: Final = re.compile(rb"(?:%s)\Z" % b"|".join(Commands.VERBS), re.IGNORECASE)
+#: A command as nearly all clients write it; only a verb's name is ever copied out of it.
+_COMMAND: Final = re.compile(rb"(%s)(?: |\Z)" % b"|".join(Commands.VERBS))
 
 
 class Dialogue(Commands):
@@ -91,7 +98,7 @@ class Dialogue(Commands):
         """
         super().__init__(persona, rules, count, names, tls_free)
         #: A line, or an end of content, that is not whole yet.
-        self._rest = b""
+        self._rest = bytearray()
         self._commands = self._unknown = self._bad = 0
         #: The last command, or None where the last line was none.
         self._previous: Handler | None = None
@@ -120,13 +127,32 @@ class Dialogue(Commands):
         heard, self.heard = self.heard, 0
         return heard
 
-    def receive(self, octets: bytes) -> bytes:
+    def receive(self, arrived: Octets) -> bytes:
         """Take what arrived; give the replies.
 
         Look at ``heard``, ``closing`` and ``wants_tls`` afterwards.
         """
         if self._rest:
-            octets, self._rest = self._rest + octets, b""
+            octets = self._rest + arrived
+            self._forget_rest()
+        else:
+            octets = bytearray(arrived)
+        replies = self._read(octets)
+        erase(octets)
+        return replies
+
+    def forget(self) -> None:
+        """Erase what is held: the connection is gone."""
+        self._forget_rest()
+        if isinstance(self._reading, Content):
+            self._reading.forget()
+
+    def _forget_rest(self) -> None:
+        if self._rest:
+            erase(self._rest)
+            self._rest = bytearray()
+
+    def _read(self, octets: bytearray) -> bytes:
         replies = b""
         at, end = 0, len(octets)
         while at < end:
@@ -135,7 +161,7 @@ class Dialogue(Commands):
                 if stop >= 0:
                     if replies or self.owes_reply:
                         self._note_impatience()
-                    replies += self._command_line(octets[at:stop])
+                    replies += self._command_line(octets, at, stop)
                     at = stop + 1
                     continue
                 reply, at = self._without_line_end(octets, at, end)
@@ -156,7 +182,7 @@ class Dialogue(Commands):
         elif self._mode in {CONTENT, RESPONSE}:
             self.flags |= _UNHEEDING
 
-    def _other_octets(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
+    def _other_octets(self, octets: bytearray, at: int, end: int) -> tuple[bytes, int]:
         """Octets that are no commands."""
         if self._mode == CONTENT:
             return self._skip_content(octets, at)
@@ -172,49 +198,69 @@ class Dialogue(Commands):
     def tls_started(self) -> None:
         """The state is as at connect, but what was heard stays heard (RFC 3207 4.2)."""
         super().tls_started()
-        self._rest = b""
+        self._forget_rest()
         self._previous = None
 
     def end(self, counter: str, reply: bytes, how: int = CLOSE) -> bytes:
         """Nothing is looked at from here on."""
-        self._rest = b""
+        self.forget()
         return super().end(counter, reply, how)
 
     # One line in command state
 
-    def _command_line(self, line: bytes) -> bytes:
-        bare_lf = line[-1:] != b"\r"
+    def _command_line(self, octets: bytearray, at: int, stop: int) -> bytes:
+        bare_lf = stop == at or octets[stop - 1] != _CR
         if not bare_lf:
-            line = line[:-1]
+            stop -= 1
         if self._commands >= self._rules.max_commands:
             return self._too_many_commands()
         self._commands += 1
-        verb, _, argument = line.partition(b" ")
-        handler = self.VERBS.get(verb)
-        if handler is None or not is_clean(line):
-            return self._odd_line(line, bare_lf=bare_lf)
-        return self._run(handler, argument, bare_lf=bare_lf)
+        command = _COMMAND.match(octets, at, stop)
+        if command is not None:
+            argument = octets[command.end() : stop]
+            if is_clean(argument):
+                return self._run(self.VERBS[command[1]], argument, bare_lf=bare_lf)
+            erase(argument)
+        line = octets[at:stop]
+        reply = self._odd_line(line, bare_lf=bare_lf)
+        erase(line)
+        return reply
 
-    def _run(self, handler: Handler, argument: bytes, *, bare_lf: bool) -> bytes:
+    def _run(self, handler: Handler, argument: bytearray, *, bare_lf: bool) -> bytes:
+        """Run a command; its argument is a copy, and erased."""
         self._note_line_end(bare_lf=bare_lf)
         self._previous = handler
         if self._refused == AUTH_REFUSED:
             self._refused = NO_REFUSAL
-        return handler(self, argument)
+        reply = handler(self, argument)
+        if argument:
+            erase(argument)
+        return reply
 
-    def _odd_line(self, line: bytes, *, bare_lf: bool) -> bytes:
+    def _odd_line(self, line: bytearray, *, bare_lf: bool) -> bytes:
         """Any line that is not plainly a command."""
         verb, argument = split_verb(line)
-        handler = self.VERBS.get(verb.upper())
+        handler = self._handler(verb)
+        upper = verb.isupper()
+        is_word = bool(verb)
+        erase(verb)
         self._previous = None
-        if handler is None:
-            return self._no_command(line, verb)
-        if not verb.isupper():
-            self.flags |= _LOWER_CASE
-        if is_clean(line):
+        if handler is not None and is_clean(line):
+            if not upper:
+                self.flags |= _LOWER_CASE
             return self._run(handler, argument, bare_lf=bare_lf)
+        erase(argument)
+        if handler is None:
+            return self._no_command(line, is_word=is_word)
+        if not upper:
+            self.flags |= _LOWER_CASE
         self._note_line_end(bare_lf=bare_lf)
         return self._bad_line(handler)
+
+    def _handler(self, word: bytearray) -> Handler | None:
+        """The handler of a word that is a verb in any case; no other word is copied."""
+        verb = _VERB.match(word)
+        return self.VERBS[verb[0].upper()] if verb else None
 
     def _note_line_end(self, *, bare_lf: bool) -> None:
         self._line_by_lf = bare_lf
@@ -222,7 +268,7 @@ class Dialogue(Commands):
             self.flags |= _BARE_LF
             self._count["bare_lf"] += 1
 
-    def _without_line_end(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
+    def _without_line_end(self, octets: bytearray, at: int, end: int) -> tuple[bytes, int]:
         """No line end within the longest line: wait for it, or judge at once what can be."""
         if self._commands >= self._rules.max_commands:
             return self._too_many_commands(), end
@@ -231,31 +277,39 @@ class Dialogue(Commands):
             return self._begin_long_line(octets[at : at + longest]), at + longest
         begins = octets[at:]
         if begins_junk(begins):
-            return self._junk(begins), end
+            reply = self._junk(begins)
+            erase(begins)
+            return reply, end
         self._rest = begins
         return b"", end
 
-    def _begin_long_line(self, begins: bytes) -> bytes:
+    def _begin_long_line(self, begins: bytearray) -> bytes:
         self._commands += 1
         self._previous = None
-        verb, _ = split_verb(begins)
-        handler = self.VERBS.get(verb.upper())
+        verb, argument = split_verb(begins)
+        handler = self._handler(verb)
+        upper = verb.isupper()
+        erase(verb)
+        erase(argument)
         if handler is None and is_junk(begins):
-            return self._junk(begins)
-        if handler is not None and not verb.isupper():
-            self.flags |= _LOWER_CASE
-        self._mode, self._left = LONG_LINE, _MAX_SKIPPED_LINE
-        return self._bad_line(handler)
+            reply = self._junk(begins)
+        else:
+            if handler is not None and not upper:
+                self.flags |= _LOWER_CASE
+            self._mode, self._left = LONG_LINE, _MAX_SKIPPED_LINE
+            reply = self._bad_line(handler)
+        erase(begins)
+        return reply
 
     # Lines that are no commands
 
     def _too_many_commands(self) -> bytes:
         return self.end("limit_commands", self.persona.too_many_errors)
 
-    def _no_command(self, line: bytes, verb: bytes) -> bytes:
+    def _no_command(self, line: bytearray, *, is_word: bool) -> bytes:
         if is_junk(line):
             return self._junk(line)
-        if verb and not is_clean(line):
+        if is_word and not is_clean(line):
             return self._bad_line(None)
         return self._unknown_line()
 
@@ -265,7 +319,7 @@ class Dialogue(Commands):
             self.flags |= _UNHEEDING
         return self._refused == DATA_REFUSED
 
-    def _junk(self, line: bytes) -> bytes:
+    def _junk(self, line: bytearray) -> bytes:
         """Not SMTP: nothing from here on is looked at."""
         if self._note_unheeding():
             return self._unheeded_content()
@@ -302,7 +356,7 @@ class Dialogue(Commands):
 
     # Octets that are skipped
 
-    def _skip_content(self, octets: bytes, at: int) -> tuple[bytes, int]:
+    def _skip_content(self, octets: bytearray, at: int) -> tuple[bytes, int]:
         content = self._reading
         assert isinstance(content, Content)
         outcome, at = content.skip(octets, at)
@@ -317,7 +371,7 @@ class Dialogue(Commands):
         self._rest = content.held
         return b"", at
 
-    def _skip_response(self, octets: bytes, at: int) -> tuple[bytes, int]:
+    def _skip_response(self, octets: bytearray, at: int) -> tuple[bytes, int]:
         responses = self._reading
         assert isinstance(responses, Responses)
         outcome, at = responses.skip(octets, at)
@@ -335,7 +389,7 @@ class Dialogue(Commands):
         self._mode, self._reading = COMMAND, None
         return self.persona.auth_cancelled if outcome == CANCELLED else self.fail_auth(), at
 
-    def _skip_line(self, octets: bytes, at: int, end: int) -> tuple[bytes, int]:
+    def _skip_line(self, octets: bytearray, at: int, end: int) -> tuple[bytes, int]:
         stop = octets.find(b"\n", at) + 1
         self._left -= (stop or end) - at
         if self._left < 0:

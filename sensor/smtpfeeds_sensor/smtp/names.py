@@ -6,19 +6,22 @@ an address dotted, with dashes, reversed, as a hexadecimal or a decimal number,
 and IPv6 short or in full. A name counts only between boundaries: ``192.0.2.1``
 is not in ``192.0.2.10``, nor ``mx.example`` in ``mx.example.org``.
 
-Pure. The forms of an address are written once, when they are first needed.
+Pure. The forms of an address are written once, when they are first needed. A
+text is searched in place; where it holds a form it is copied, and the copy erased.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
 from smtpfeeds_common.addresses import IPv4_BYTES, format_address, pack_address
 from smtpfeeds_common.errors import AddressError
 
+from .erase import Octets, erase
 from .lines import is_full_host_name
 
+_NOTHING: Final = re.compile(rb"(?!)")
 _DIGITS: Final = frozenset(b"0123456789")
 _HEX: Final = frozenset(b"0123456789abcdef")
 _WORD: Final = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyz")
@@ -29,6 +32,10 @@ _LONGEST_ADDRESS: Final = 63
 #: Octets before and behind a form that decide whether it stands alone, or in a mailbox.
 BEFORE: Final = len(b"@[ipv6:")
 BEHIND: Final = 2
+#: What can be an address or a literal; nothing else is copied to be read as one.
+_MAY_BE_ADDRESS: Final = re.compile(
+    rb"(?=.{2,52}\Z)(\[(?:ipv6:)?)?([0-9][0-9.]*|[0-9a-f]*:[0-9a-f:.]*)(\]?)\Z", re.IGNORECASE
+)
 
 
 class Form(NamedTuple):
@@ -40,7 +47,7 @@ class Form(NamedTuple):
     #: Separators of its parts: with a part of a number or word beyond, it is part of a longer name.
     separators: bytes = b""
 
-    def stands_alone(self, text: bytes, start: int, end: int) -> bool:
+    def stands_alone(self, text: bytearray, start: int, end: int) -> bool:
         """Whether nothing at ``text[start:end]``'s sides makes it part of something longer."""
         word = self.word
         if end < len(text):
@@ -55,13 +62,21 @@ class Form(NamedTuple):
         if text[start - 1] not in self.separators or start < 2:
             return True
         # A tag is no part of an address: "[IPv6:2001:db8::1]".
-        return text[start - 2] not in word or text[:start].endswith(_IPV6_TAG)
+        return text[start - 2] not in word or text.endswith(_IPV6_TAG, 0, start)
 
 
 class SensorNames:
     """The address that a client dialled, and the banner's name where that is a full host name."""
 
-    __slots__ = ("_address", "_any_form", "_forms", "_host", "longest")
+    __slots__ = (
+        "_address",
+        "_any_form",
+        "_any_spelling",
+        "_forms",
+        "_greets_as_host",
+        "_host",
+        "longest",
+    )
 
     def __init__(self, address: bytes, hostname: str) -> None:
         """Begin.
@@ -73,23 +88,30 @@ class SensorNames:
         self._address = address
         host = hostname.lower().rstrip(".").encode("ascii", "replace")
         self._host = host if is_full_host_name(host) else b""
+        self._greets_as_host = re.compile(re.escape(self._host) + rb"\.*\Z", re.IGNORECASE)
         self._forms: tuple[Form, ...] = ()
-        #: Any of the forms, asked for first: nearly no client names the sensor.
-        self._any_form: re.Pattern[bytes] | None = None
+        #: Any of the forms, in lower case and in any case; asked for first: nearly no client names
+        #: the sensor.
+        self._any_form = self._any_spelling = _NOTHING
         #: Octets of the longest form.
         self.longest = max(len(host), _LONGEST_ADDRESS)
 
-    def is_named_by(self, word: bytes) -> bool:
+    def is_named_by(self, word: memoryview) -> bool:
         """Whether a greet's argument is one of the names, bare or as an address literal."""
-        word = word.lower()
-        if self._host and word.rstrip(b".") == self._host:
+        if self._host and self._greets_as_host.match(word):
             return True
-        looks_like_one = word[:1] == b"[" or word[:1].isdigit() or b":" in word
-        return looks_like_one and read_address(word) == self._address
+        return read_address(word) == self._address
 
-    def found_in(self, text: bytes) -> bool:
+    def found_in(self, text: Octets) -> bool:
         """Whether a text holds a name, in any form."""
-        return self._search(text.lower(), 0, len(text), _anywhere)
+        if not self.forms or not self._any_spelling.search(text):
+            return False
+        copy = bytearray(text)
+        lower = copy.lower()
+        erase(copy)
+        found = self._search(lower, 0, len(lower), _anywhere)
+        erase(lower)
+        return found
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -98,9 +120,10 @@ class SensorNames:
             host = (Form(self._host, _HOST, b"."),) if self._host else ()
             self._forms = _address_forms(self._address) + host
             self._any_form = re.compile(b"|".join(re.escape(form.text) for form in self._forms))
+            self._any_spelling = _any_of(form.text for form in self._forms)
         return self._forms
 
-    def found_outside_mailboxes(self, text: bytes, after: int, until: int) -> bool:
+    def found_outside_mailboxes(self, text: bytearray, after: int, until: int) -> bool:
         """Whether a text holds a name that is no mailbox's domain.
 
         A message to ``postmaster@[192.0.2.1]`` names its recipient in its headers.
@@ -113,10 +136,9 @@ class SensorNames:
         return self._search(text, after, until, _outside_mailbox)
 
     def _search(
-        self, text: bytes, after: int, until: int, place: Callable[[bytes, int], bool]
+        self, text: bytearray, after: int, until: int, place: Callable[[bytearray, int], bool]
     ) -> bool:
         forms = self.forms
-        assert self._any_form is not None
         if self._any_form.search(text) is None:
             return False
         for form in forms:
@@ -129,23 +151,45 @@ class SensorNames:
         return False
 
 
-def _anywhere(text: bytes, start: int) -> bool:  # noqa: ARG001 - as every place
+def _any_of(texts: Iterable[bytes]) -> re.Pattern[bytes]:
+    """A pattern for any of the texts, in lower or upper case.
+
+    It begins with all first octets as one set, and says behind it which of them it was: the search
+    then skips to these octets, which it does with neither alternatives nor IGNORECASE.
+    """
+    sorted_texts = sorted(set(texts))
+    firsts = b"".join(_in_any_case(first) for first in {text[:1] for text in sorted_texts})
+    rests = b"|".join(
+        b"(?<=[%s])%s" % (_in_any_case(text[:1]), _spelt_in_any_case(text[1:]))
+        for text in sorted_texts
+    )
+    return re.compile(b"[%s](?:%s)" % (firsts, rests))
+
+
+def _in_any_case(octet: bytes) -> bytes:
+    return octet.lower() + octet.upper() if octet.isalpha() else re.escape(octet)
+
+
+def _spelt_in_any_case(text: bytes) -> bytes:
+    return b"".join(b"[%s]" % _in_any_case(text[at : at + 1]) for at in range(len(text)))
+
+
+def _anywhere(text: bytearray, start: int) -> bool:  # noqa: ARG001 - as every place
     return True
 
 
-def _outside_mailbox(text: bytes, start: int) -> bool:
+def _outside_mailbox(text: bytearray, start: int) -> bool:
     before = text[max(0, start - BEFORE) : start].removesuffix(_IPV6_TAG).removesuffix(b"[")
     return not before.endswith(b"@")
 
 
-def read_address(word: bytes) -> bytes | None:
+def read_address(word: memoryview) -> bytes | None:
     """A packed address from its text, bare or as a literal: ``[192.0.2.1]``, ``[IPv6:::1]``."""
-    if word[:1] == b"[" and word[-1:] == b"]":
-        word = word[1:-1]
-        if word[: len(_IPV6_TAG)].lower() == _IPV6_TAG:
-            word = word[len(_IPV6_TAG) :]
+    match = _MAY_BE_ADDRESS.match(word)
+    if match is None or bool(match[1]) != bool(match[3]):
+        return None
     try:
-        return pack_address(word.decode("ascii", "replace"))
+        return pack_address(match[2].decode("ascii"))
     except AddressError:
         return None
 

@@ -22,7 +22,8 @@ def read(*pieces: bytes) -> tuple[ProxyHeader, bytes] | None:
     reader = ProxyHeaderReader()
     for piece in pieces[:-1]:
         assert reader.feed(piece) is None
-    return reader.feed(pieces[-1])
+    whole = reader.feed(pieces[-1])
+    return (whole[0], bytes(whole[1])) if whole else None
 
 
 GOOD = [

@@ -1,0 +1,42 @@
+"""How octets arrive: into one buffer of the process, which the connection overwrites.
+
+Twisted reads into a new ``bytes`` object each time. That cannot be overwritten, so a message's
+text would stay in freed memory for as long as shorter reads use its beginning only. The protocol
+gets a view that is good for the call alone. Apart from the connection because it replaces a
+method of Twisted's transport.
+"""
+
+from typing import Any, Final
+
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.tcp import Server
+
+#: What is read at once, as Twisted does.
+_READ_BYTES: Final = 65_536
+#: One for the process: a read is done with before the next begins.
+_arrived: Final = bytearray(_READ_BYTES)
+_view: Final = memoryview(_arrived)
+
+
+class ErasingServer(Server):
+    """Twisted's side of an accepted connection."""
+
+    def doRead(self) -> Any:
+        """Twisted's hook: octets can be read."""
+        try:
+            size = self.socket.recv_into(_arrived)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not size:
+            return CONNECTION_DONE
+        protocol: Any = self.protocol
+        protocol.dataReceived(_view[:size])
+        return None
+
+
+def read_with_erasure(port: Any) -> Any:
+    """The same listening port, whose connections are read in this way."""
+    port.transport = ErasingServer
+    return port
