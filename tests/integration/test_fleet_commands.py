@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import stat
 import tarfile
 import tomllib
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ from pika.exceptions import AMQPError
 from ingest_support import Table, greet, made_batch
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from ingest_support.storing import apply, ingest_store
+from sensor_support import running
+from sensor_support.centre import Centre
+from servers.certificates import Certificates
+from servers.fixtures import Vhost
 from servers.processes import wait_until
 from servers.rabbitmq import RabbitNode
 from smtpfeeds_aggregator.cli.fleet import CENTRE_RIGHTS, fleet
@@ -27,7 +32,11 @@ from smtpfeeds_aggregator.cli.sensors import sensors
 from smtpfeeds_aggregator.fleet.management import Management
 from smtpfeeds_aggregator.fleet.rights import SensorAccount, new_password
 from smtpfeeds_common import __version__
+from smtpfeeds_common.errors import BrokerRefused
 from smtpfeeds_common.topology import EXCHANGE, routing_key
+from smtpfeeds_common.wire import decode
+from smtpfeeds_sensor.delivery.publisher import BrokerLink
+from smtpfeeds_sensor.settings import SensorSettings
 
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
 
@@ -269,6 +278,103 @@ def test_what_is_known_of_a_sensor_is_shown_and_what_is_wrong_is_found(
     card = site.rows("show", "acme-1")
     assert (card["state"], card["epoch"], card["retired"]) == ("enrolled", 2, None)
     assert site.faults() == {("acme-1", "refused")}, "a day has not passed"
+
+
+def unpack(site: Fleet, name: str, to: Path) -> dict[str, Any]:
+    """Unpack a bundle into a folder as its install script does; the sensor's settings."""
+    to.mkdir()
+    with tarfile.open(site.folder / f"{name}.tar.gz") as tar:
+        for member in tar.getmembers():
+            if member.isfile() and member.name.count("/") == 1:
+                file = tar.extractfile(member)
+                assert file is not None
+                (to / member.name.rpartition("/")[2]).write_bytes(file.read())
+    return tomllib.loads((to / "sensor.toml").read_text().replace("/etc/smtpfeeds", str(to)))
+
+
+def test_sensors_with_client_certificates_deliver_until_they_are_revoked(
+    site: Fleet, certificates: Certificates, tmp_path: Path
+) -> None:
+    """Real TLS, `EXTERNAL`, and real sensors with what is in their bundles."""
+    site.ca = certificates.fleet
+    words = ("--certificate", "--broker-ca", str(certificates.authority))
+    refused = site.run("enroll", "tls-1", *words, bundles=True)
+    assert "a client certificate needs TLS" in str(refused.exception)
+    assert site.rows("list", "--operator", "tls-") == []
+    assert site.run("enroll", "tls-1", *words, bundles=True, tls=True).exit_code == 0
+    node = site.rabbitmq
+    node.admin.permit(node.home.user, VHOST, configure=".*", write=".*", read=".*")
+    centre = Centre(Vhost(node, VHOST, node.url(VHOST)))
+    centre.declare_queue()
+    host = tmp_path / "host"
+    settings = unpack(site, "tls-1", host)
+    assert not (host / "broker-password").exists()
+    assert stat.S_IMODE((site.folder / "tls-1.tar.gz").stat().st_mode) == 0o600
+    key = (host / "broker.key").read_bytes()
+    kept = [path.read_bytes() for path in site.ca.rglob("*.*")]
+    assert not any(key in content for content in kept), "the key is in the bundle alone"
+
+    settings |= {"listen": ["127.0.0.1:0"], "seal_interval_s": 0.1}
+    with running(tmp_path / "sensor", **settings) as sensor:
+        with sensor.connect() as client:
+            client.reply()
+            assert client.say(b"EHLO client.example\r\n") == 250
+        properties, body = centre.take_events()
+        assert (properties.user_id, decode(body).batch.sensor) == ("tls-1", "tls-1")
+
+        management = Management(site.url, node.home.password, vhost=VHOST)
+        # A list of one account's connections does not say how they logged in.
+        wait_until(
+            lambda: (
+                [
+                    (one.is_tls, one.mechanism)
+                    for one in management.connections()
+                    if one.account == "tls-1"
+                ]
+                == [(True, "EXTERNAL")]
+            ),
+            limit_s=60,
+            what="the connection is listed",
+        )
+        card = site.rows("show", "tls-1")
+        assert (card["login"], card["rights"]) == ("certificate", [])
+        assert card["certificate_expires"] is not None
+        assert site.faults() == set()
+        due = site.faults("--certificate-days", "3650")
+        assert {fault for _, fault in due} == {"certificate_expires"}
+
+        # The name is all that the broker knows of a certificate: without its account it is nothing.
+        assert site.run("revoke", "tls-1").exit_code == 0
+        link = BrokerLink.of_settings(SensorSettings(**loaded(settings)))
+        with pytest.raises(BrokerRefused, match="tls-1"):
+            link.open()
+        again = site.run("enroll", "tls-1", *words, bundles=True, tls=True)
+        assert "works again with a new account" in str(again.exception)
+        with_password = site.run("enroll", "tls-1", bundles=True)
+        assert "works again with a new account" in str(with_password.exception)
+
+        # Sure that nobody else has the key: the sensor goes on with its old certificate.
+        done = site.run("enroll", "tls-1", "--reuse-name", *words, bundles=True, tls=True)
+        assert done.exit_code == 0, done.output
+        link.open()
+        link.close()
+        done = site.run("rotate", "tls-1", *words[1:], bundles=True, tls=True)
+        assert done.exit_code == 0, done.output
+        assert "the certificate from before works until" in done.stderr
+        renewed = unpack(site, "tls-1", tmp_path / "renewed")
+        assert Path(renewed["broker_key_file"]).read_bytes() != key
+        link = BrokerLink.of_settings(SensorSettings(**loaded(renewed)))
+        link.open()
+        link.close()
+        management.close()
+        centre.connection.close()
+
+
+def loaded(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a file as the program's own."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
 
 
 def sensors_of(site: Fleet, *words: str) -> str:

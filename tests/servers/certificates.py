@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from smtpfeeds_aggregator.fleet.authority import Authority
+
 _AUTHORITY = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "smtpfeeds test authority")])
 _SERVER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
 
@@ -23,11 +25,21 @@ class Certificates:
     authority: Path
     certificate: Path
     key: Path
+    #: Folder of the fleet's own authority: a broker trusts its client certificates.
+    fleet: Path
+    #: Both authorities in one file, for a server that checks clients.
+    trusted: Path
 
     @classmethod
     def make(cls, folder: Path, valid: timedelta = timedelta(days=60)) -> Certificates:
         folder.mkdir(parents=True, exist_ok=True)
-        certificates = cls(folder / "authority.pem", folder / "server.pem", folder / "server.key")
+        certificates = cls(
+            folder / "authority.pem",
+            folder / "server.pem",
+            folder / "server.key",
+            folder / "fleet",
+            folder / "trusted.pem",
+        )
         authority_key = ec.generate_private_key(ec.SECP256R1())
         server_key = ec.generate_private_key(ec.SECP256R1())
         authority = _sign(
@@ -36,6 +48,8 @@ class Certificates:
         server = _sign(_SERVER, server_key.public_key(), authority_key, valid, authority=False)
         certificates.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
         certificates.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
+        fleet = Authority.create(certificates.fleet, "smtpfeeds test fleet")
+        certificates.trusted.write_bytes(certificates.authority.read_bytes() + fleet.certificate)
         certificates.key.touch(0o600)
         certificates.key.write_bytes(
             server_key.private_bytes(

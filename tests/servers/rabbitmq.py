@@ -255,7 +255,9 @@ class RabbitNode:
 
     def _write_configuration(self) -> None:
         (self._folder / "log").mkdir(parents=True, exist_ok=True)
-        (self._folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (self._folder / "enabled_plugins").write_text(
+            "[rabbitmq_management,rabbitmq_auth_mechanism_ssl].\n"
+        )
         (self._folder / "advanced.config").write_text(
             f"[{{rabbit, [{{channel_tick_interval, {self._channel_tick_ms}}}]}}].\n"
         )
@@ -283,10 +285,16 @@ class RabbitNode:
             return {}
         return {
             "listeners.ssl.local": f"{self.host}:{self.tls_port}",
-            "ssl_options.cacertfile": str(self._certificates.authority),
+            "ssl_options.cacertfile": str(self._certificates.trusted),
             "ssl_options.certfile": str(self._certificates.certificate),
             "ssl_options.keyfile": str(self._certificates.key),
-            "ssl_options.verify": "verify_none",
+            # A client may show a certificate, and log in with it; one that shows none may not.
+            "ssl_options.verify": "verify_peer",
+            "ssl_options.fail_if_no_peer_cert": "false",
+            "auth_mechanisms.1": "PLAIN",
+            "auth_mechanisms.2": "AMQPLAIN",
+            "auth_mechanisms.3": "EXTERNAL",
+            "ssl_cert_login_from": "common_name",
         }
 
     def _cluster_settings(self) -> dict[str, str]:
