@@ -19,6 +19,9 @@ from .identifiers import identifier
 #: An event's uuid in its file's name.
 SUFFIX: Final = ".json"
 
+# Python 3.14 reads an annotation in its class, where a field hides a type of the same name.
+_Date = date
+
 
 class Organisation(msgspec.Struct, frozen=True):
     """Who publishes."""
@@ -51,17 +54,21 @@ class Attribute(msgspec.Struct, gc=False):
     type: str = "ip-src"
 
 
+_Attribute = Attribute
+_Tag = Tag
+
+
 class Event(msgspec.Struct):
     """Addresses of one feed and day; of a day with many there are several."""
 
     uuid: str
     info: str
-    date: date
+    date: _Date
     timestamp: str
     publish_timestamp: str
     Orgc: Organisation
-    Attribute: list[Attribute]
-    Tag: list[Tag]
+    Attribute: list[_Attribute]
+    Tag: list[_Tag]
     analysis: str = "2"
     extends_uuid: str = ""
     protected: bool = False
@@ -69,19 +76,22 @@ class Event(msgspec.Struct):
     threat_level_id: str = "4"
 
 
+_Event = Event
+
+
 class EventFile(msgspec.Struct):
     """The file of an event."""
 
-    Event: Event
+    Event: _Event
 
 
 class Listed(msgspec.Struct, frozen=True):
     """An event in the manifest."""
 
     Orgc: Organisation
-    Tag: list[Tag]
+    Tag: list[_Tag]
     info: str
-    date: date
+    date: _Date
     analysis: int
     threat_level_id: int
     timestamp: int
