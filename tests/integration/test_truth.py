@@ -27,7 +27,7 @@ def test_known_clients_get_the_classes_that_are_right_for_them() -> None:
     }
     text = page(results, date(2026, 1, 2))
     assert "wrote this page on 2026-01-02. 10 clients of 5 kinds" in text
-    assert "Engines that are called `mail-server`: 0 of 2 (0 to 66 %)" in text
+    assert "Engines with the class `mail-server`: 0 of 2 (0 to 66 %)" in text
 
 
 def test_interval_is_wilsons() -> None:
