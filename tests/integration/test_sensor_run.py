@@ -506,7 +506,11 @@ def listeners(pid: int) -> int:
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
         if line.split()[3] == "0A"
     }
-    held = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    held = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        # The program may close one of its files between the two steps.
+        with contextlib.suppress(FileNotFoundError):
+            held.append(str(entry.readlink()))
     return sum(link.removeprefix("socket:[").removesuffix("]") in listening for link in held)
 
 
