@@ -7,8 +7,9 @@ files come from the generation whose manifest was read.
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
+from errno import ELOOP
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
@@ -193,11 +194,15 @@ def _of_path(path: Path, key: PublicKey | None, now: datetime) -> Published:
         file = None if path.is_dir() else path.name
         folder = path if file is None else path.parent
         current = folder / CURRENT
-        folder = (current if current.is_symlink() else folder).resolve()
+        folder = current if current.is_symlink() else folder
+        # From Python 3.13 on resolve() accepts links in a circle; the system does not.
+        with suppress(FileNotFoundError):
+            folder.stat()
+        folder = folder.resolve()
     except OSError as exc:
+        if exc.errno == ELOOP:
+            raise SettingsError(f"--from: {path} is a link that leads back to itself") from exc
         raise SettingsError(f"--from: cannot read {path}: {exc.strerror}") from exc
-    except RuntimeError as exc:  # pathlib's word for links in a circle
-        raise SettingsError(f"--from: {path} is a link that leads back to itself") from exc
     for root, below in ((folder, ""), (folder.parent.parent, f"archive/{folder.name}/")):
         if (root / MANIFEST).is_file():
             return Published(here := _Folder(root), _edition(here, key, now), below, file)
