@@ -20,9 +20,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ingest_support.fixtures import migrated_database
+from origin_support import world
 from publish_support import Info, Origins
 from servers.postgres import PostgresServer, database_name
 from smtpfeeds_aggregator.cli.database import connected
+from smtpfeeds_aggregator.origin.acquire.refresh import refresh
 from smtpfeeds_aggregator.publish.formats import csv_file as csv_format
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.query import feed as feed_now
@@ -310,6 +312,30 @@ class TestQuery:
         assert "published   no: 9.9.9.0/24 is excluded: ours\n" in run("query", "9.9.9.9").stdout
         assert run("query", "203.0.113.7").exit_code == 1
 
+    def test_card_names_the_prefix_that_is_announced(
+        self, run: Run, connection: Connection, tmp_path: Path
+    ) -> None:
+        origins = world.settings(tmp_path / "origins")
+        table = tmp_path / "table.dat"
+        table.write_text(world.table_text([*world.rows(), ("9.9.8.0/23", 19281)]))
+        refresh(origins, source=table, now=datetime.now(UTC))
+        config = tmp_path / "aggregator.toml"
+        config.write_text(f"origin_dir = {origins.origin_dir!r}\n")
+        see(connection, "9.9.9.9")
+        see(connection, "9.9.9.10")
+        connection.execute("TRUNCATE observation")
+        fold(connection)
+        connection.execute("UPDATE observation SET asn = 19281 WHERE ip = '9.9.9.9'")
+        connection.execute("UPDATE observation SET asn = 3333 WHERE ip = '9.9.9.10'")
+        ask = ("--config", str(config))
+        assert "origin      AS19281, announces 9.9.8.0/23\n" in run("query", "9.9.9.9", *ask).stdout
+        # The table has another origin by now: its prefix is not this one's.
+        assert "origin      AS3333\n" in run("query", "9.9.9.10", *ask).stdout
+        (tmp_path / "origins" / "current").resolve().joinpath("origin.index").write_bytes(b"x")
+        damaged = run("query", "9.9.9.9", *ask)
+        assert "origin      AS19281\n" in damaged.stdout
+        assert "note: the announced prefix is not shown: " in damaged.stderr
+
     def test_nothing_found_is_said_and_exit_code_1(self, run: Run) -> None:
         result = run("query", "203.0.113.7")
         assert (result.exit_code, result.stdout) == (1, "")
@@ -496,6 +522,15 @@ class TestFeed:
         (day,) = (path for path in (tmp_path / "feeds" / "archive").iterdir() if path.is_dir())
         assert run("feed", "diff", str(day), str(tmp_path / "feeds")).exit_code == 1
         assert run("query", "192.0.2.1", "--count", "--from", str(day)).stdout == "1\n"
+        card = run("query", "198.51.100.1", *published).stdout
+        for words in (
+            "198.51.100.1\norigin      AS64496 EXAMPLE-AS, Inc\n",
+            "sensors     published files do not name them\n",
+            "lists       published files name an actor, not the lists\n",
+            "published   yes, in smtpgreet, made 20",
+        ):
+            assert words in card
+        assert run("query", "203.0.113.7", *published).exit_code == 1
 
     def test_statistics_are_made_by_a_publication(
         self,

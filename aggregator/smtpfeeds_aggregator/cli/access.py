@@ -16,16 +16,22 @@ from .database import WHICH_DATABASE
 _PREFIX: Final = "SMTPFEEDS_AGGREGATOR_"
 _DSN: Final = f"{_PREFIX}DSN"
 #: The kinds of those that need no more check than that.
-_PLAIN: Final = {"dsn": str, "dsn_password_file": str, "publish_non_global": bool}
+_PLAIN: Final = {
+    "dsn": str,
+    "dsn_password_file": str,
+    "publish_non_global": bool,
+    "origin_dir": str,
+}
 
 
 class Access(NamedTuple):
-    """Which database, how long a statement may take, and what is not published."""
+    """Which database, how long a statement may take, what is not published, and the origins."""
 
     dsn: str
     dsn_password_file: str = ""
     database_timeout_s: float = 60
     publish_non_global: bool = False
+    origin_dir: str = ""
 
 
 def read_access(config: Path | None, dsn: str | None) -> Access:

@@ -1,4 +1,8 @@
-"""All that is known of one address, for a person: what `query ADDRESS` prints."""
+"""All that is known of one address, for a person: what `query ADDRESS` prints.
+
+From the database it names sensors, lists and exclusions; published files do not hold them, and
+the card from these says so.
+"""
 
 import os
 import sys
@@ -10,6 +14,7 @@ import click
 
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.answers import NOTHING_FOUND, look, note
+from smtpfeeds_common.errors import OriginError
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.history import marks
 from smtpfeeds_common.table import paint
@@ -24,7 +29,9 @@ from ..query.terms import Term
 from .entry_columns import class_colour
 
 if TYPE_CHECKING:
+    from ..query.published.places import Published
     from ..store.asking import AskingStore, SensorSighting
+    from .access import Access
 
 #: Where the values begin.
 _INDENT: Final = 11
@@ -35,39 +42,90 @@ _WIDTH_IN_A_PIPE: Final = 100
 Line = tuple[str, str]
 
 
-def show_card(store: "AskingStore", asker: Asker, term: Term, *, publish_non_global: bool) -> None:
+def show_card(store: "AskingStore", asker: Asker, term: Term, access: "Access") -> None:
     """Write it; ends the command with exit code 1 where nothing of the address is stored."""
-    assert term.range is not None
-    ip = term.range.bounds[0]
+    rows = _rows(asker, term)
+    ip = rows[0].ip
+    published = _published(store, ip, rows, publish_non_global=access.publish_non_global)
+    _write(
+        ip,
+        [
+            *_origin(rows[0], _prefix(access.origin_dir, rows[0]), store.origin_in_use()),
+            *_what_it_did(rows),
+            *_sensors(store.sensors_of(ip)),
+            *_lists(rows[0], datetime.fromtimestamp(store.moment.now_s, UTC).date()),
+            *published,
+        ],
+    )
+
+
+def show_published_card(files: "Published", asker: Asker, term: Term) -> None:
+    """Write what published files hold of an address; exit code 1 where it is not in them."""
+    rows = _rows(asker, term)
+    edition = files.edition
+    made = f", made {iso_utc(edition.generated)}" if edition else ""
+    feeds = " and ".join(sorted((row.feed for row in rows), reverse=True))
+    _write(
+        rows[0].ip,
+        [
+            *_origin(rows[0], None, None),
+            *_what_it_did(rows),
+            ("sensors", "published files do not name them"),
+            ("lists", "published files name an actor, not the lists"),
+            ("published", f"yes, in {feeds}{made}"),
+        ],
+    )
+
+
+def _rows(asker: Asker, term: Term) -> list[FeedRow]:
     rows = [row for _, row in asker.rows([term])]
     if not rows:
         note(f"not seen: {term.text}")
         raise click.exceptions.Exit(NOTHING_FOUND)
-    shown = look()
-    lines: list[Line] = [
-        *_origin(store, rows[0]),
-        *_class(rows[0], colour=shown.colour),
-        *_times(rows),
-        *_feeds(rows),
-        *_sensors(store.sensors_of(ip)),
-        *_lists(rows[0], datetime.fromtimestamp(store.moment.now_s, UTC).date()),
-        *_published(store, ip, rows, publish_non_global=publish_non_global),
-    ]
-    text = "\n".join([ip, *_wrapped(lines, shown.width or _WIDTH_IN_A_PIPE)])
+    return rows
+
+
+def _write(ip: str, lines: list[Line]) -> None:
+    text = "\n".join([ip, *_wrapped(lines, look().width or _WIDTH_IN_A_PIPE)])
     sys.stdout.write(text + os.linesep)
 
 
-def _origin(store: "AskingStore", row: FeedRow) -> Iterator[Line]:
+def _what_it_did(rows: list[FeedRow]) -> Iterator[Line]:
+    yield from _class(rows[0], colour=look().colour)
+    yield from _times(rows)
+    yield from _feeds(rows)
+
+
+def _prefix(origin_dir: str, row: FeedRow) -> str | None:
+    """The prefix that is announced, where this host's table gives the same origin; else None."""
+    if not origin_dir or row.asn is None:
+        return None
+    from ..origin.generation import directory_of, open_table
+
+    try:
+        generation = directory_of(origin_dir).current()
+        table = None if generation is None else open_table(generation)
+    except OriginError as exc:
+        note(f"note: the announced prefix is not shown: {exc.message}")
+        return None
+    if table is None or table.lookup(row.packed) != row.asn:
+        return None
+    return table.prefix(row.packed)
+
+
+def _origin(
+    row: FeedRow, prefix: str | None, table: tuple[str, datetime | None] | None
+) -> Iterator[Line]:
     if row.asn is None:
         yield "origin", "none is known"
         return
     name = f" {row.name}" if row.name else ""
-    table = store.origin_in_use()
+    announced = f", announces {prefix}" if prefix else ""
     by = ""
     if table is not None:
         generation, time = table
         by = f", by table {generation}" + (f" of {iso_utc(time)}" if time else "")
-    yield "origin", f"AS{row.asn}{name}{by}"
+    yield "origin", f"AS{row.asn}{name}{announced}{by}"
 
 
 def _class(row: FeedRow, *, colour: bool) -> Iterator[Line]:

@@ -37,6 +37,7 @@ from .term_input import TERMS_AT_ONCE, read_terms
 
 if TYPE_CHECKING:
     from ..query.find import Asker, Wanted
+    from ..query.published.places import Published
     from ..query.rows import FeedRow
     from ..query.summary import Summary
     from ..query.terms import Term
@@ -129,7 +130,7 @@ def query(
     from_stream = file is not None or terms == ("-",)
     _check_use(terms, file, per, sort, everything=everything)
     wanted = _wanted(**filters)
-    with _asker(access, wanted, published_in, key) as (store, asker):
+    with _asker(access, wanted, published_in, key) as (store, files, asker):
         if from_stream:
             _answer_stream(asker, file, form, limit, count=count)
             return
@@ -137,15 +138,16 @@ def query(
         _note_hints(asked)
         if store is not None:
             _note_crowded(store, asked, wanted, everything=everything)
-        is_plain = store is not None and form.is_table and form.fields is None and not count
+        is_plain = form.is_table and form.fields is None and not count
         if is_plain and len(asked) == 1 and (per, sort, limit) == (None, None, None):
             only = asked[0].range
             if only is not None and only.is_single:
-                from .card import show_card
+                from .card import show_card, show_published_card
 
-                assert store is not None
-                assert access is not None
-                show_card(store, asker, asked[0], publish_non_global=access.publish_non_global)
+                if files is not None:
+                    show_published_card(files, asker, asked[0])
+                elif store is not None and access is not None:
+                    show_card(store, asker, asked[0], access)
                 return
         _answer(asker, asked, form, per, sort, limit, count=count)
 
@@ -153,8 +155,8 @@ def query(
 @contextmanager
 def _asker(
     access: "Access | None", wanted: "Wanted", published_in: str | None, key: str | None
-) -> "Iterator[tuple[AskingStore | None, Asker]]":
-    """What answers: the database and its store, or published files without one."""
+) -> "Iterator[tuple[AskingStore | None, Published | None, Asker]]":
+    """What is asked, the database's store or published files, and what answers."""
     if published_in is not None:
         if wanted.stored.sensor is not None:
             raise SettingsError("published files do not say what a sensor saw: leave --sensor out")
@@ -162,7 +164,7 @@ def _asker(
 
         published = look_up(published_in, key)
         feeds = [name for name in wanted.stored.feeds if name in published.feeds()]
-        yield None, PublishedAsker(published.entries(feeds), wanted)
+        yield None, published, PublishedAsker(published.entries(feeds), wanted)
         return
     check_key(published_in, key)
     assert access is not None
@@ -171,7 +173,7 @@ def _asker(
         from ..store.asking import AskingStore
 
         store = AskingStore(connection)
-        yield store, Asker(store, wanted)
+        yield store, None, Asker(store, wanted)
     nothing_is_left()
 
 
