@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import stat
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -272,3 +273,48 @@ def test_formats_choose_and_nothing_else_is_written(site: Site) -> None:
     assert noted.not_written == manifest["not_written"]
     with pytest.raises(SettingsError, match="`txt` cannot be left out"):
         AggregatorSettings(formats=("csv",))
+
+
+def test_file_that_did_not_change_is_the_one_of_the_edition_before(site: Site) -> None:
+    def files() -> dict[str, tuple[int, int]]:
+        paths = {name: site.feeds / name for name in ("smtpgreet.csv.gz", "smtpgreet.txt")}
+        return {name: (path.stat().st_ino, path.stat().st_mtime_ns) for name, path in paths.items()}
+
+    site.observe("9.9.9.9", NOW - DAY)
+    site.publish(NOW)
+    first = files()
+    site.publish(NOW + HOUR)
+    second = files()
+    assert second["smtpgreet.csv.gz"] == first["smtpgreet.csv.gz"]
+    assert second["smtpgreet.txt"] != first["smtpgreet.txt"], "it says when it was made"
+    site.observe("9.9.9.10", NOW)
+    site.publish(NOW + 2 * HOUR)
+    third = files()
+    assert third["smtpgreet.csv.gz"] != second["smtpgreet.csv.gz"]
+    # What is on the disk decides, not what the edition before was: a damaged file is not kept.
+    damaged = (site.feeds / "smtpgreet.csv.gz").resolve()
+    damaged.chmod(0o644)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    site.publish(NOW + 3 * HOUR)
+    assert files()["smtpgreet.csv.gz"] != third["smtpgreet.csv.gz"]
+    # The edition before the last change is whole, and shares nothing with what came after it.
+    oldest = min((site.feeds / "generations").iterdir())
+    open_edition(oldest, None, now=NOW).verify_all()
+
+
+def test_file_system_without_hard_links_gets_a_file_of_each_edition(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def refuse(old: Path, new: Path) -> None:
+        if new.suffix == ".link":
+            raise PermissionError(1, "Operation not permitted")
+        link(old, new)
+
+    monkeypatch.setattr("smtpfeeds_aggregator.publish.unchanged.os.link", refuse)
+    site.observe("9.9.9.9", NOW - DAY)
+    site.publish(NOW)
+    first = (site.feeds / "smtpgreet.csv").stat().st_ino
+    site.publish(NOW + HOUR)
+    assert (site.feeds / "smtpgreet.csv").stat().st_ino != first

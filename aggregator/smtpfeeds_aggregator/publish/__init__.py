@@ -7,6 +7,6 @@ once, generation_writer    one publication from the window to the switch, and it
 sanity, failures, status    whether its numbers are believed; why it failed; the last runs
 snapshot, columns, judgements, chunks, entries    the window, judged, as rows
 files, formats/, check, manifest                  what is written, and read back
-generation, layout                                the folder that is served
+generation, layout, unchanged                     the folder that is served; what did not change
 page/        a page for people
 """

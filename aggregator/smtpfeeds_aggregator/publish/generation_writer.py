@@ -32,6 +32,7 @@ from .signing import Signer, trusted_comment
 from .snapshot import window_end, window_start
 from .statistics import Hours
 from .stopping import KeepGoing, each_guarded
+from .unchanged import share_unchanged
 from .written import Written, write_whole
 
 
@@ -77,6 +78,7 @@ class GenerationWriter:
         settings: AggregatorSettings,
         frame: Frame,
         signer: Signer | None,
+        before: Path | None,
         keep_going: KeepGoing,
     ) -> None:
         """Write nothing yet.
@@ -85,10 +87,11 @@ class GenerationWriter:
             settings: which formats, and with which counts.
             frame: of the edition.
             signer: signs manifest and SHA256SUMS, where there is a key.
+            before: the generation that is published now; unchanged files are links to its own.
             keep_going: asked now and then.
         """
         self._settings, self._frame = settings, frame
-        self._signer, self._keep_going = signer, keep_going
+        self._signer, self._before, self._keep_going = signer, before, keep_going
         self._public_key = None if signer is None else signer.public_key
         #: By name, what is not written, and why.
         self.not_written: dict[str, str] = {}
@@ -115,6 +118,7 @@ class GenerationWriter:
         beside = self._write_page(folder, content, files)
         listing = self._manifest(generation, content, files, continued.changes_since)
         beside += self._write_signed(generation, MANIFEST, listing)
+        share_unchanged(folder, self._before, files + beside, self._keep_going)
         self._write_signed(generation, SUMS, _sums(files + beside))
 
     def _rows(self, feed: str, content: Content) -> FeedRows:

@@ -222,10 +222,11 @@ class _Publication:
                 window = with_origins(stored, self._table, self._keep_going)
             names = self._names(window)
             excluded = list(self._store.exclusions())
+            before = self._directory.current()
             continued = Continued(
                 self._settings,
                 self._directory.path,
-                self._directory.current(),
+                before,
                 self._now,
                 Withdrawn(self._directory.path, excluded),
                 self._keep_going,
@@ -233,7 +234,9 @@ class _Publication:
             left_out = LeftOut.by_settings(self._settings, excluded)
             published, left_out_counts = left_out.apply(window)
             content = self._content(published, names, left_out_counts)
-            writer = GenerationWriter(self._settings, self._frame, self._signer, self._keep_going)
+            writer = GenerationWriter(
+                self._settings, self._frame, self._signer, before, self._keep_going
+            )
             writer.write(generation, content, continued)
             summary = self._summarise(content)
             self._switch(generation)
