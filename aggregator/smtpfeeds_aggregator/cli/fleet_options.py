@@ -98,12 +98,14 @@ def bundle_options(command: F) -> F:
         brokers: tuple[str, ...],
         broker_ca: Path | None,
         package: Path,
+        wheels: Path | None,
         output: Path,
         ca_folder: Path,
         **kwargs: Any,
     ) -> Any:
         from ..fleet.bundle import check_package
         from ..fleet.bundles import Bundles
+        from ..fleet.wheels import locked_wheels
 
         bundles = Bundles(
             output=output,
@@ -111,6 +113,7 @@ def bundle_options(command: F) -> F:
             brokers=brokers,
             broker_ca=broker_ca.read_bytes() if broker_ca else None,
             ca_folder=ca_folder,
+            wheels=locked_wheels(wheels) if wheels else (),
         )
         return command(*args, bundles=bundles, **kwargs)
 
@@ -121,6 +124,12 @@ def bundle_options(command: F) -> F:
             required=True,
             type=click.Path(path_type=Path, file_okay=False),
             help="Write NAME.tar.gz into this folder, for its owner alone.",
+        ),
+        click.option(
+            "--wheels",
+            type=click.Path(path_type=Path, file_okay=False, exists=True),
+            help="Put the wheels of this folder into each bundle, for hosts that reach no package "
+            "index: the locked packages, for the hosts' Python and processor.",
         ),
         click.option(
             "--package",

@@ -205,10 +205,27 @@ echo "2 of 4: the programs in $PROGRAMS"
     --no-deps --force-reinstall "$here/package/{package}"
 
 echo "3 of 4: settings and secret in $SETTINGS"
-for file in sensor.toml broker-password broker.pem broker.key ca.pem; do
-    [ ! -f "$here/$file" ] || install -o root -g smtpfeeds -m 640 "$here/$file" "$SETTINGS/$file"
+put() {{
+    install -o root -g smtpfeeds -m 640 "$here/$1" "$SETTINGS/$2"
+}}
+for file in broker-password broker.pem broker.key ca.pem; do
+    [ ! -f "$here/$file" ] || put "$file" "$file"
 done
+# Settings that were changed on this host stay; .sensor.toml.installed is what a bundle brought.
+if [ -f "$SETTINGS/sensor.toml" ] && ! cmp -s "$SETTINGS/sensor.toml" "$here/sensor.toml" &&
+    ! cmp -s "$SETTINGS/sensor.toml" "$SETTINGS/.sensor.toml.installed"; then
+    put sensor.toml sensor.toml.new
+    echo "note: $SETTINGS/sensor.toml was changed on this host, and stays;" \
+        "the settings of this bundle are in sensor.toml.new: take over what you need"
+else
+    put sensor.toml sensor.toml
+    put sensor.toml .sensor.toml.installed
+fi
 "$PROGRAMS/bin/smtpfeeds" sensor check-config --config "$SETTINGS/sensor.toml"
+# A secret of another kind, of a bundle before this one, opens nothing any more.
+for file in broker-password broker.pem broker.key; do
+    [ -f "$here/$file" ] || rm -f "$SETTINGS/$file"
+done
 
 echo "4 of 4: the service smtpfeeds-sensor"
 install -m 644 "$here/smtpfeeds-sensor.service" /etc/systemd/system/smtpfeeds-sensor.service

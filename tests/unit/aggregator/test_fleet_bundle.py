@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -20,6 +23,7 @@ from smtpfeeds_aggregator.fleet.bundle import (
     sensor_settings,
     write_bundle,
 )
+from smtpfeeds_aggregator.fleet.wheels import locked_wheels
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import FleetError
 from smtpfeeds_sensor import settings as sensor
@@ -149,3 +153,107 @@ def test_only_the_wheel_of_this_version_is_a_package() -> None:
     for name in ("smtpfeeds-0.0.1-py3-none-any.whl", f"smtpfeeds-{__version__}.tar.gz", "x.whl"):
         with pytest.raises(FleetError, match="is not the wheel of smtpfeeds"):
             check_package(Path(name))
+
+
+#: In place of programs that change the host; `install` runs without owners.
+_STUBS = {
+    "id": "echo 0",
+    "systemctl": "true",
+    "systemd-sysusers": "true",
+    "install": """
+for word do
+    shift
+    case $word in -o|-g) skip=1;; *) [ -n "$skip" ] || set -- "$@" "$word"; skip=;; esac
+done
+exec /usr/bin/install "$@"
+""",
+}
+
+
+class Host:
+    """A folder in which a bundle's install script runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.settings = folder, folder / "etc"
+        for name in ("bin", "programs/bin", "lib", "units"):
+            (folder / name).mkdir(parents=True)
+        for name, text in _STUBS.items():
+            self._program(folder / "bin" / name, text)
+        for name in ("python", "pip", "smtpfeeds"):
+            self._program(folder / "programs" / "bin" / name, "true")
+
+    def install(self, bundle: SensorBundle) -> str:
+        """Unpack a bundle and run its script; what it prints."""
+        unpacked = self.folder / "unpacked"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        with tarfile.open(fileobj=io.BytesIO(bundle_bytes(bundle))) as tar:
+            filters = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(unpacked, **filters)  # type: ignore[arg-type]
+        script = unpacked / f"smtpfeeds-{bundle.name}" / "install.sh"
+        text = script.read_text()
+        for place, here in (
+            ("=/etc/smtpfeeds", f"={self.settings}"),
+            ("=/opt/smtpfeeds", f"={self.folder}/programs"),
+            ("/usr/lib/sysusers.d", f"{self.folder}/lib"),
+            ("/etc/systemd/system", f"{self.folder}/units"),
+        ):
+            assert place in text
+            text = text.replace(place, here)
+        script.write_text(text)
+        done = subprocess.run(
+            ["sh", str(script)],
+            env={"PATH": f"{self.folder}/bin:{os.environ['PATH']}"},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout
+
+    def files(self) -> set[str]:
+        return {path.name for path in self.settings.iterdir()}
+
+    def _program(self, path: Path, text: str) -> None:
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+
+def test_installed_again_changed_settings_stay_and_old_secrets_go(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.install(BUNDLE)
+    toml = host.settings / "sensor.toml"
+    first = toml.read_text()
+    assert host.files() == {"sensor.toml", ".sensor.toml.installed", "broker-password", "ca.pem"}
+    assert toml.stat().st_mode & 0o777 == 0o640
+    # What nobody changed is replaced.
+    assert "note:" not in host.install(replace(BUNDLE, workers=2, password="second"))
+    assert toml.read_text() != first
+    assert (host.settings / "broker-password").read_text() == "second\n"
+    toml.write_text("# ours\n" + toml.read_text())
+    ours = toml.read_text()
+    certificate = replace(BUNDLE, password=None, certificate=b"certificate", key=b"key")
+    printed = host.install(certificate)
+    assert f"note: {toml} was changed on this host, and stays" in printed
+    assert toml.read_text() == ours
+    assert "broker_key_file" in (host.settings / "sensor.toml.new").read_text()
+    assert host.files() >= {"broker.pem", "broker.key"}
+    assert "broker-password" not in host.files()
+
+
+def test_wheels_are_the_locked_ones_and_all_of_them(tmp_path: Path) -> None:
+    first, second = tmp_path / "one-1-py3-none-any.whl", tmp_path / "two-2-cp311-cp311-any.whl"
+    first.write_bytes(b"one")
+    hashes = [hashlib.sha256(octets).hexdigest() for octets in (b"one", b"two", b"win")]
+    lock = (
+        f"one==1 \\\n    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{hashes[0]}\n"
+        f"two==2 \\\n    --hash=sha256:{hashes[1]}\n"
+        f"win==3 ; sys_platform == 'win32' \\\n    --hash=sha256:{hashes[2]}\n"
+    )
+    with pytest.raises(FleetError, match=r"has no wheel of two==2: fetch it with"):
+        locked_wheels(tmp_path, lock)
+    second.write_bytes(b"two")
+    assert locked_wheels(tmp_path, lock) == (first, second)
+    second.write_bytes(b"another's")
+    with pytest.raises(FleetError, match=r"two-2-cp311-cp311-any\.whl is not a wheel that"):
+        locked_wheels(tmp_path, lock)
+    with pytest.raises(FleetError, match=r"has no wheel of attrs==.*twisted=="):
+        locked_wheels(tmp_path / "none")
