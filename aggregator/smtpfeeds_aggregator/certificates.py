@@ -29,11 +29,11 @@ def expiries(settings: AggregatorSettings) -> Mapping[str, float]:
             # `system` is no file: the certificates of the operating system.
             if given.get(key) and given[key] != "system":
                 files[f"{name} {key}"] = str(given[key])
-    found = {
+    ends = {
         name: file_expiry(path, authorities=not name.endswith("sslcert"))
         for name, path in files.items()
     }
-    return {name: expires_s for name, expires_s in found.items() if expires_s is not None}
+    return {name: expires_s for name, expires_s in ends.items() if expires_s is not None}
 
 
 class CertificateWatch:

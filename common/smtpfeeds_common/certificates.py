@@ -36,10 +36,10 @@ def expiries(pem: str) -> list[float]:
     Raises:
         ValueError: there is none, or one cannot be read.
     """
-    found = [_expiry(ssl.PEM_cert_to_DER_cert(text)) for text in _PEM.findall(pem)]
-    if not found:
+    ends = [_expiry(ssl.PEM_cert_to_DER_cert(text)) for text in _PEM.findall(pem)]
+    if not ends:
         raise ValueError("no certificate in PEM")
-    return found
+    return ends
 
 
 def file_expiry(path: str, *, authorities: bool = False) -> float | None:
@@ -51,10 +51,10 @@ def file_expiry(path: str, *, authorities: bool = False) -> float | None:
             the first is the one that is shown, and the others are its chain.
     """
     try:
-        found = expiries(Path(path).read_text("ascii", "replace"))
+        ends = expiries(Path(path).read_text("ascii", "replace"))
     except (OSError, ValueError):
         return None
-    return max(found) if authorities else found[0]
+    return max(ends) if authorities else ends[0]
 
 
 def peer_expiry(connection: object) -> float | None:

@@ -330,7 +330,7 @@ def documents_part(bench: Bench, folder: Path) -> dict[str, float]:
 
 def rounds(bench: Bench) -> dict[str, float]:
     """Publications, each beside the bare statement."""
-    found: dict[str, list[float]] = {}
+    measured: dict[str, list[float]] = {}
     if not SHORT:
         bench.settle("default")
     for number in range(ROUNDS):
@@ -340,17 +340,17 @@ def rounds(bench: Bench) -> dict[str, float]:
         figures["all"], _ = bench.publish("all", *ALL)
         figures["default"], figures["peak"] = bench.publish("default")
         for name, value in figures.items():
-            found.setdefault(name, []).append(value)
+            measured.setdefault(name, []).append(value)
         stage(", ".join(f"{name} {value:.1f}" for name, value in figures.items()))
-    medians = {name: statistics.median(values) for name, values in found.items()}
+    medians = {name: statistics.median(values) for name, values in measured.items()}
     return {
         "copy_s": medians["copy"],
-        "text_vs_copy": median_ratio(found["text"], found["copy"]),
-        "text_publication_vs_copy": median_ratio(found["text_publication"], found["copy"]),
-        "all_vs_copy": median_ratio(found["all"], found["copy"]),
+        "text_vs_copy": median_ratio(measured["text"], measured["copy"]),
+        "text_publication_vs_copy": median_ratio(measured["text_publication"], measured["copy"]),
+        "all_vs_copy": median_ratio(measured["all"], measured["copy"]),
         "all_s": medians["all"],
         "publication_s": medians["default"],
-        "peak_mb": max(found["peak"]),
+        "peak_mb": max(measured["peak"]),
     }
 
 

@@ -94,10 +94,10 @@ def test_options_of_one_name_say_the_same(reference: ModuleType) -> None:
 
 
 def test_query_tells_its_exit_codes() -> None:
-    found = command.get_command(click.Context(command), "query")
-    assert found is not None
-    told = found.get_help(click.Context(found, terminal_width=100))
-    assert "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 no answer" in told
+    leaf = command.get_command(click.Context(command), "query")
+    assert leaf is not None
+    help_text = leaf.get_help(click.Context(leaf, terminal_width=100))
+    assert "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 no answer" in help_text
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

@@ -63,14 +63,14 @@ def broker(rabbitmq: RabbitNode) -> Iterator[Broker]:
     rabbitmq.admin.add_vhost(OTHER_VHOST)
     management.put_account(CENTRE, passwords[CENTRE], CENTRE_RIGHTS)
     assert list(management.put_sensors([SensorAccount(SENSOR, passwords[SENSOR])])) == [1]
-    made = Broker(rabbitmq, management, passwords)
-    with made.connect(CENTRE) as connection:
+    accounts_of_broker = Broker(rabbitmq, management, passwords)
+    with accounts_of_broker.connect(CENTRE) as connection:
         channel = connection.channel()
         channel.exchange_declare(EXCHANGE, "topic", durable=True)
         for queue in (QUEUE, REFUSED_QUEUE):
             channel.queue_declare(queue, durable=True)
         channel.queue_bind(QUEUE, EXCHANGE, BINDING_KEY)
-    yield made
+    yield accounts_of_broker
     for name in passwords:
         management.delete(name)
     management.close()

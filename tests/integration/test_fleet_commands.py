@@ -104,10 +104,10 @@ class Fleet:
 
 @pytest.fixture
 def site(rabbitmq: RabbitNode, tmp_path: Path, dsn: str) -> Iterator[Fleet]:
-    made = Fleet(rabbitmq, tmp_path, dsn)
-    management = Management(made.url, rabbitmq.home.password, vhost=VHOST)
+    site = Fleet(rabbitmq, tmp_path, dsn)
+    management = Management(site.url, rabbitmq.home.password, vhost=VHOST)
     management.add_vhost()
-    yield made
+    yield site
     for name in [*management.sensors(), CENTRE]:
         management.delete(name)
     management.close()
@@ -402,7 +402,7 @@ def test_the_script_without_the_plugin_gives_the_centre_the_same_rights() -> Non
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("enroll", "Berlin"), "1 to 63 of a-z"),
         (("enroll", CENTRE), "the aggregator's account"),
@@ -412,11 +412,11 @@ def test_the_script_without_the_plugin_gives_the_centre_the_same_rights() -> Non
     ],
 )
 def test_what_would_harm_another_account_is_refused(
-    site: Fleet, words: tuple[str, ...], said: str
+    site: Fleet, words: tuple[str, ...], message: str
 ) -> None:
     command, *rest = words
     rest = [word.format(admin=site.rabbitmq.home.user) for word in rest]
     done = site.run(command, *rest, bundles=command == "enroll")
     assert done.exit_code != 0
-    assert said in f"{done.output}{done.exception}"
+    assert message in f"{done.output}{done.exception}"
     assert list(site.folder.glob("*.tar.gz")) == []

@@ -155,10 +155,10 @@ def test_a_deleted_account_is_closed_at_once(rabbitmq: RabbitNode, management: M
 def test_many_accounts_are_made_in_few_requests_with_their_limits(management: Management) -> None:
     accounts = [SensorAccount(f"edge-{number}", new_password(), 2) for number in range(300)]
     assert list(management.put_sensors(accounts)) == [250, 300]
-    made = management.accounts()
+    stored = management.accounts()
     assert len(management.sensors()) == 300
     for account in accounts:
-        of = made[account.name]
+        of = stored[account.name]
         bounds = {"max-connections": of.max_connections, "max-channels": of.max_channels}
         assert bounds == limits(2)
         assert (of.workers, of.has_password) == (2, True)
@@ -176,17 +176,17 @@ def test_what_is_wrong_with_an_account_is_named_and_set_again(
     admin.call("DELETE", "topic-permissions", VHOST, "edge-1")
     admin.call("DELETE", "user-limits", "edge-1", "max-connections")
     admin.call("PUT", "user-limits", "edge-1", "max-channels", body={"value": -1})
-    made = management.accounts()["edge-1"]
-    assert list(wrong_rights(made, VHOST)) == [
+    stored = management.accounts()["edge-1"]
+    assert list(wrong_rights(stored, VHOST)) == [
         f"other permissions in {VHOST} than to publish: configure .*, read .*, write .*",
         "any routing key: it can publish under other sensors' names",
         "permissions in the virtual host /",
     ]
-    assert list(wrong_limits(made)) == ["no limit of connections", "no limit of channels"]
+    assert list(wrong_limits(stored)) == ["no limit of connections", "no limit of channels"]
     admin.call("DELETE", "permissions", "/", "edge-1")
     management.put_rights([("edge-1", 3)])
-    made = management.accounts()["edge-1"]
-    assert [*wrong_rights(made, VHOST), *wrong_limits(made)] == []
+    stored = management.accounts()["edge-1"]
+    assert [*wrong_rights(stored, VHOST), *wrong_limits(stored)] == []
     connect(rabbitmq, account).close()
 
 

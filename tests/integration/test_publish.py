@@ -49,9 +49,9 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture(scope="module")
 def template(postgres: PostgresServer) -> Iterator[str]:
-    made = migrated_database(postgres)
-    yield database_name(made)
-    postgres.drop_database(made)
+    dsn = migrated_database(postgres)
+    yield database_name(dsn)
+    postgres.drop_database(dsn)
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def settings(
 
 @pytest.fixture
 def connection(settings: AggregatorSettings) -> Iterator[Connection]:
-    with connect(settings, "test", autocommit=True) as made:
-        yield made
+    with connect(settings, "test", autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -114,8 +114,8 @@ def rows(path: Path) -> list[list[str]]:
 
 
 def stored_asns(connection: Connection) -> dict[str, int | None]:
-    found = connection.execute("SELECT DISTINCT host(ip), asn FROM observation").fetchall()
-    return dict(found)
+    rows = connection.execute("SELECT DISTINCT host(ip), asn FROM observation").fetchall()
+    return dict(rows)
 
 
 def test_window_becomes_files_of_every_format(
@@ -230,21 +230,21 @@ def test_manifest_tells_what_the_files_hold(
 ) -> None:
     observe(connection, "192.0.2.9")
     publish_once(settings, Origins({"192.0.2.9": 64496}), connection, now=NOW)
-    told = json.loads((feeds / "manifest.json").read_text())
-    assert told["generated"] == "2026-11-23T10:59:30Z"
-    assert told["expires"] == "2026-11-23T12:00:00Z"  # one moment of the grid missed
-    assert told["window"] == {"start": "2026-11-16T11:00:00Z", "end": "2026-11-23T11:00:00Z"}
-    assert told["origin_generation"] == "table-1"
-    assert set(told["files"]) == {
+    document = json.loads((feeds / "manifest.json").read_text())
+    assert document["generated"] == "2026-11-23T10:59:30Z"
+    assert document["expires"] == "2026-11-23T12:00:00Z"  # one moment of the grid missed
+    assert document["window"] == {"start": "2026-11-16T11:00:00Z", "end": "2026-11-23T11:00:00Z"}
+    assert document["origin_generation"] == "table-1"
+    assert set(document["files"]) == {
         name
         for name in files_below(feeds / "current")
         if name.startswith(("smtp", "misp/", "archive/"))
     }
-    for name, file in told["files"].items():
+    for name, file in document["files"].items():
         assert file["sha256"] == sha256((feeds / name).read_bytes()).hexdigest()
-        assert file["sha256"] == sha256((feeds / told["base"] / name).read_bytes()).hexdigest()
-    assert told["files"]["smtpgreet.txt"]["addresses"] == 1
-    assert told["files"]["smtpgreet-ipv6.txt"]["addresses"] == 0
+        assert file["sha256"] == sha256((feeds / document["base"] / name).read_bytes()).hexdigest()
+    assert document["files"]["smtpgreet.txt"]["addresses"] == 1
+    assert document["files"]["smtpgreet-ipv6.txt"]["addresses"] == 0
 
 
 def test_window_begins_seven_days_before_the_next_minute(
@@ -281,8 +281,8 @@ def test_what_is_not_routable_or_excluded_is_left_out_and_counted(
     strict = replace(settings, publish_non_global=False)
     publish_once(strict, Origins(), connection, now=NOW)
     assert [row[2] for row in rows(feeds / "smtpgreet.txt")] == ["8.8.8.8", "2a00:1450::1"]
-    told = json.loads((feeds / "manifest.json").read_text())
-    assert told["left_out"] == {
+    document = json.loads((feeds / "manifest.json").read_text())
+    assert document["left_out"] == {
         "smtpgreet": {"not_global": 3, "excluded": 1},
         "smtpdata": {"not_global": 0, "excluded": 0},
     }
@@ -526,12 +526,12 @@ class TestLoop:
     def test_failure_is_counted_and_the_loop_goes_on(self, settings: AggregatorSettings) -> None:
         calls = 0
 
-        def flaky(told: AggregatorSettings) -> Connection:
+        def flaky(service_settings: AggregatorSettings) -> Connection:
             nonlocal calls
             calls += 1
             if calls == 1:
                 raise DatabaseUnavailable("gone for a moment")
-            return connect(told, "publish", autocommit=True)
+            return connect(service_settings, "publish", autocommit=True)
 
         loop = publishing(settings, connect=flaky)
         begun_s = time.time()
@@ -636,8 +636,8 @@ def test_aggregator_tells_of_its_publications_in_metrics_and_health(
     spools.mkdir()
     feeds.mkdir(parents=True)
     (feeds / "in the way").touch()
-    told = replace(settings, broker=(f"spool:{spools}",), publish_interval_s=1)
-    with running(told) as service:
+    service_settings = replace(settings, broker=(f"spool:{spools}",), publish_interval_s=1)
+    with running(service_settings) as service:
 
         def count(result: str) -> float:
             name, labels = "smtpfeeds_publish_runs", {"result": result}
@@ -658,10 +658,10 @@ def test_part_that_moves_batches_and_ends_unasked_ends_the_program_as_failed(
 ) -> None:
     """A service manager starts it again only if it says so."""
     monkeypatch.setattr(IngestWorker, "store", lambda *_: None)
-    made = Service(replace(settings, broker=(f"spool:{tmp_path}",)))
-    made.start()
-    made._watch()
-    assert made.finish()
+    service = Service(replace(settings, broker=(f"spool:{tmp_path}",)))
+    service.start()
+    service._watch()
+    assert service.finish()
 
 
 def test_publishing_that_fails_is_run_again_and_ingest_goes_on(

@@ -74,7 +74,7 @@ class Site:
     def archived(self) -> dict[str, set[str]]:
         """Addresses of smtpgreet by day."""
         index = json.loads((self.feeds / "archive" / "index.json").read_text())
-        found = {}
+        addresses = {}
         for day in index["days"]:
             assert set(day["files"]) == {
                 f"{day['day']}/{feed}.ndjson.gz" for feed in ("smtpgreet", "smtpdata")
@@ -82,8 +82,8 @@ class Site:
             path = self.feeds / "archive" / day["day"] / "smtpgreet.ndjson.gz"
             rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
             assert len(rows) == day["files"][f"{day['day']}/smtpgreet.ndjson.gz"]["addresses"]
-            found[day["day"]] = {row["ipaddr"] for row in rows}
-        return found
+            addresses[day["day"]] = {row["ipaddr"] for row in rows}
+        return addresses
 
     def not_cleaned(self) -> str | None:
         noted = StatusFile(self.feeds.parent).read().success

@@ -36,8 +36,8 @@ def settings(postgres: PostgresServer, tmp_path: Path) -> Iterator[AggregatorSet
 
 @pytest.fixture
 def connection(settings: AggregatorSettings) -> Iterator[Connection]:
-    with connect(settings, "test", autocommit=True) as made:
-        yield made
+    with connect(settings, "test", autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -69,10 +69,10 @@ def run(*arguments: str | Path) -> Result:
 
 
 def status(config: Path) -> dict[str, object]:
-    told: dict[str, object] = json.loads(
+    document: dict[str, object] = json.loads(
         run("status", "--config", config, "--format", "json").output
     )
-    return told
+    return document
 
 
 def publishing(
@@ -156,9 +156,9 @@ def test_aggregator_counts_a_refusal_and_comes_back_at_the_next_moment(
     publish_once(settings, Origins(), connection)
     connection.execute("DELETE FROM observation")
     manifest = Path(settings.feeds_dir) / "feeds/manifest.json"
-    told = json.loads(manifest.read_text())
+    document = json.loads(manifest.read_text())
     earlier = datetime.now(UTC) - timedelta(days=1)
-    manifest.write_text(json.dumps({**told, "generated": f"{earlier:%Y-%m-%dT%H:%M:%SZ}"}))
+    manifest.write_text(json.dumps({**document, "generated": f"{earlier:%Y-%m-%dT%H:%M:%SZ}"}))
     metrics, health = Metrics(), Health()
     loop = publishing(settings, metrics, health)
     good, begun_s = current(settings), datetime.now(UTC).timestamp()
@@ -178,19 +178,19 @@ def test_status_tells_who_published_what_and_when_the_next_is_due(
     assert nothing.exit_code == 1
     observe(connection, 3)
     connection.execute("INSERT INTO exclusion (prefix, reason) VALUES ('192.0.2.1/32', 'asked')")
-    made = run("now", "--config", config, "--format", "json")
-    assert made.exit_code == 0, made.output
-    told = status(config)
-    assert told["generation"] == json.loads(made.output)["generation"] == current(settings).name
-    assert told["addresses"] == {"smtpgreet": 2, "smtpdata": 0}
-    assert told["left_out"] == {
+    result = run("now", "--config", config, "--format", "json")
+    assert result.exit_code == 0, result.output
+    report = status(config)
+    assert report["generation"] == json.loads(result.output)["generation"] == current(settings).name
+    assert report["addresses"] == {"smtpgreet": 2, "smtpdata": 0}
+    assert report["left_out"] == {
         "smtpgreet": {"not_global": 0, "excluded": 1},
         "smtpdata": {"not_global": 0, "excluded": 0},
     }
-    assert told["published_by"]
+    assert report["published_by"]
     manifest = json.loads((Path(settings.feeds_dir) / "feeds/manifest.json").read_text())
     assert manifest["list_generation"] not in {None, "none"}, "the lists in use are used"
-    assert str(told["published"]) < str(told["next"]) <= str(told["expires"])
+    assert str(report["published"]) < str(report["next"]) <= str(report["expires"])
     served = {path.name for path in Path(settings.feeds_dir, "feeds").iterdir()}
     assert not [name for name in served if "status" in name]
 
@@ -238,13 +238,13 @@ def test_generation_that_cannot_be_removed_is_shown_until_it_is(
     connection.execute("INSERT INTO exclusion (prefix, reason) VALUES ('192.0.2.1/32', 'asked')")
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", only_there)
-        made = run("now", "--config", config)
+        result = run("now", "--config", config)
         loop.publish()
     reason = (
         "addresses that are excluded now may still be in files of past editions: "
         f"cannot remove {old} in {Path(settings.feeds_dir, 'feeds/generations')}"
     )
-    assert (made.exit_code, f"not cleaned up: {reason}; the next " in made.output) == (0, True)
+    assert (result.exit_code, f"not cleaned up: {reason}; the next " in result.output) == (0, True)
     shown = run("status", "--config", config, "--format", "json")
     assert (shown.exit_code, json.loads(shown.stdout)["not_cleaned"]) == (1, reason)
     assert metric() == 1

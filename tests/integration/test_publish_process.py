@@ -67,8 +67,8 @@ def settings(postgres: PostgresServer, tmp_path: Path) -> Iterator[AggregatorSet
 
 @pytest.fixture
 def connection(settings: AggregatorSettings) -> Iterator[Connection]:
-    with connect(settings, "test", autocommit=True) as made:
-        yield made
+    with connect(settings, "test", autocommit=True) as connection:
+        yield connection
 
 
 def observe(connection: Connection, addresses: int) -> None:

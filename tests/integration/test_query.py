@@ -49,22 +49,22 @@ Run = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def template(postgres: PostgresServer) -> Iterator[str]:
-    made = migrated_database(postgres)
-    yield database_name(made)
-    postgres.drop_database(made)
+    dsn = migrated_database(postgres)
+    yield database_name(dsn)
+    postgres.drop_database(dsn)
 
 
 @pytest.fixture
 def dsn(postgres: PostgresServer, template: str) -> Iterator[str]:
-    made = postgres.create_database(template=template)
-    yield made
-    postgres.drop_database(made)
+    dsn = postgres.create_database(template=template)
+    yield dsn
+    postgres.drop_database(dsn)
 
 
 @pytest.fixture
 def connection(dsn: str) -> Iterator[Connection]:
-    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as made:
-        yield made
+    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -692,8 +692,8 @@ class TestSensors:
         assert "last heard UTC" in head
         # CSV says what is not known, and what is true, as the feeds' own does.
         rows = csv.DictReader(io.StringIO(run("sensors", "--format", "csv").stdout))
-        told = [(row["alive"], row["last_heard"], row["version"]) for row in rows][1:]
-        assert told == [("false", iso_utc(NOW - DAY), "0.0.9"), ("false", "NA", "NA")]
+        answers = [(row["alive"], row["last_heard"], row["version"]) for row in rows][1:]
+        assert answers == [("false", iso_utc(NOW - DAY), "0.0.9"), ("false", "NA", "NA")]
 
     def test_absurd_counts_of_one_sensor_hide_no_other(
         self, run: Run, connection: Connection

@@ -27,12 +27,12 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def dsn(postgres: PostgresServer) -> Iterator[str]:
-    made = migrated_database(postgres)
-    with connect(AggregatorSettings(dsn=made), "test", autocommit=True) as connection:
+    dsn = migrated_database(postgres)
+    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as connection:
         for row in ROWS:
             connection.execute("INSERT INTO prefix_overflow VALUES (%s, %s, %s, %s, %s, %s)", row)
-    yield made
-    postgres.drop_database(made)
+    yield dsn
+    postgres.drop_database(dsn)
 
 
 @pytest.fixture

@@ -36,18 +36,18 @@ ACTOR = "scan-co"
 
 @pytest.fixture(scope="module")
 def dsn(postgres: PostgresServer) -> Iterator[str]:
-    made = migrated_database(postgres)
-    yield made
-    postgres.drop_database(made)
+    dsn = migrated_database(postgres)
+    yield dsn
+    postgres.drop_database(dsn)
 
 
 @pytest.fixture(scope="module")
 def connection(dsn: str) -> Iterator[Connection]:
-    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as made:
-        fill(made)
+    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as connection:
+        fill(connection)
         table = lists()
-        store_lists(made, table.generation, table.ranges())
-        yield made
+        store_lists(connection, table.generation, table.ranges())
+        yield connection
 
 
 def lists() -> ListTable:
@@ -184,11 +184,11 @@ def test_any_mixture_of_terms_gives_what_a_loop_gives(
         if place is not None:
             expected[row.ip, row.feed] = (place, row)
     asker = Asker(store, wanted)
-    found = list(asker.rows(terms))
-    assert len(found) == len(expected)
-    assert {(row.ip, row.feed): (place, row) for place, row in found} == expected
-    assert [place for place, _ in found] == sorted(place for place, _ in found)
-    missing = asker.not_seen(terms, {place for place, _ in found})
+    placed = list(asker.rows(terms))
+    assert len(placed) == len(expected)
+    assert {(row.ip, row.feed): (place, row) for place, row in placed} == expected
+    assert [place for place, _ in placed] == sorted(place for place, _ in placed)
+    missing = asker.not_seen(terms, {place for place, _ in placed})
     unseen = [each for each in terms if not any(belongs(row, each) for row in candidates)]
     assert missing == unseen
     answers = [(each.text, summary.addresses) for each, summary in asker.answers(terms)]

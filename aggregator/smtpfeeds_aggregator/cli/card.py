@@ -63,7 +63,7 @@ def show_published_card(files: "Published", asker: Asker, term: Term) -> None:
     """Write what published files hold of an address; exit code 1 where it is not in them."""
     rows = _rows(asker, term)
     edition = files.edition
-    made = f", made {iso_utc(edition.generated)}" if edition else ""
+    edition_time = f", made {iso_utc(edition.generated)}" if edition else ""
     feeds = " and ".join(sorted((row.feed for row in rows), reverse=True))
     _write(
         rows[0].ip,
@@ -72,7 +72,7 @@ def show_published_card(files: "Published", asker: Asker, term: Term) -> None:
             *_what_it_did(rows),
             ("sensors", "published files do not name them"),
             ("lists", "published files name an actor, not the lists"),
-            ("published", f"yes, in {feeds}{made}"),
+            ("published", f"yes, in {feeds}{edition_time}"),
         ],
     )
 

@@ -217,7 +217,7 @@ def check(
     from ..fleet.faults import Thresholds, faults
 
     fleet = _fleet(settings, management, ca_folder)
-    found = faults(
+    problems = faults(
         fleet.reports,
         fleet.certificates,
         datetime.now(UTC),
@@ -226,7 +226,7 @@ def check(
     )
     records = [
         {"name": one.name, "fault": one.fault, "detail": one.detail}
-        for one in found
+        for one in problems
         if one.name.startswith(operator)
     ]
     if not records:

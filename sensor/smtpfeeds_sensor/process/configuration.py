@@ -73,12 +73,12 @@ def read_credentials(settings: SensorSettings) -> Credentials:
 
 def read_expiries(settings: SensorSettings) -> dict[str, float]:
     """When the certificates in files expire, by setting, in Unix time."""
-    found = {
+    ends = {
         name: file_expiry(path, authorities=name == "broker_ca_file")
         for name, path in _files(settings).items()
         if name in _CERTIFICATES
     }
-    return {name: expires_s for name, expires_s in found.items() if expires_s is not None}
+    return {name: expires_s for name, expires_s in ends.items() if expires_s is not None}
 
 
 def _files(settings: SensorSettings) -> dict[str, str]:
@@ -94,15 +94,15 @@ def _files(settings: SensorSettings) -> dict[str, str]:
 
 def _signatures(settings: SensorSettings) -> Mapping[str, tuple[int, int, int] | None]:
     """What changes with a file's content, also where a symlink comes to lead to another."""
-    found: dict[str, tuple[int, int, int] | None] = {}
+    signatures: dict[str, tuple[int, int, int] | None] = {}
     for name, path in _files(settings).items():
         try:
             state = Path(path).stat()
         except OSError:
-            found[name] = None
+            signatures[name] = None
         else:
-            found[name] = (state.st_mtime_ns, state.st_ino, state.st_size)
-    return found
+            signatures[name] = (state.st_mtime_ns, state.st_ino, state.st_size)
+    return signatures
 
 
 def _read_tls(settings: SensorSettings) -> "TlsContext | None":

@@ -109,9 +109,9 @@ class SensorNames:
         copy = bytearray(text)
         lower = copy.lower()
         erase(copy)
-        found = self._search(lower, 0, len(lower), _anywhere)
+        named = self._search(lower, 0, len(lower), _anywhere)
         erase(lower)
-        return found
+        return named
 
     @property
     def forms(self) -> tuple[Form, ...]:

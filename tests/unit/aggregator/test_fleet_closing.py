@@ -46,9 +46,9 @@ def management() -> Iterator[Management]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Broker)
     thread = Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    made = Management(f"http://admin@127.0.0.1:{server.server_port}", "secret", vhost="v")
-    yield made
-    made.close()
+    management = Management(f"http://admin@127.0.0.1:{server.server_port}", "secret", vhost="v")
+    yield management
+    management.close()
     server.shutdown()
     thread.join()
     server.server_close()

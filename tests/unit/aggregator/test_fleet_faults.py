@@ -75,7 +75,7 @@ NEW = row(alive=None, heard_at=None, epoch_at=NOW - DAY)
 
 
 @pytest.mark.parametrize(
-    ("state", "of", "connected", "found"),
+    ("state", "of", "connected", "expected"),
     [
         (ROW, ACCOUNT, True, set()),
         (SILENT, ACCOUNT, False, {"silent"}),
@@ -126,15 +126,15 @@ NEW = row(alive=None, heard_at=None, epoch_at=NOW - DAY)
     ],
 )
 def test_each_state_of_a_sensor(
-    state: SensorState | None, of: BrokerAccount | None, connected: bool, found: set[str]
+    state: SensorState | None, of: BrokerAccount | None, connected: bool, expected: set[str]
 ) -> None:
     report = SensorReport(
         name="s1", row=state, account=of, connections=(CONNECTION,) if connected else ()
     )
     every = list(faults([report], [], NOW, VHOST, Thresholds()))
-    assert {one.fault for one in every} == found
+    assert {one.fault for one in every} == expected
     assert all(one.name == "s1" and one.detail for one in every)
-    assert found <= FAULTS.keys()
+    assert expected <= FAULTS.keys()
 
 
 def test_certificates_are_faults_before_they_end_and_after() -> None:
