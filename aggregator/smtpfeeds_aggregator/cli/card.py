@@ -23,7 +23,6 @@ from smtpfeeds_common.times import iso_utc, row_time
 from ..meaning.listings import is_fresh
 from ..meaning.words import CLASSES, REASONS
 from ..query.find import Asker
-from ..query.not_published import why_not_published
 from ..query.rows import FeedRow
 from ..query.terms import Term
 from .entry_columns import class_colour
@@ -195,6 +194,9 @@ def _lists(row: FeedRow, today: date) -> Iterator[Line]:
 def _published(
     store: "AskingStore", ip: str, rows: list[FeedRow], *, publish_non_global: bool
 ) -> Iterator[Line]:
+    # It needs the database's package, which a card of published files does without.
+    from ..query.not_published import why_not_published
+
     reason = why_not_published(
         pack_address(ip), store.exclusions_of(ip), publish_non_global=publish_non_global
     )
