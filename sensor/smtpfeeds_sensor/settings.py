@@ -1,7 +1,8 @@
 """The sensor's settings: one frozen dataclass, from which the reference page is made.
 
 Every bound the sensor keeps is here with its default. What several settings
-must agree on is checked by ``check``, which opens and starts nothing.
+must agree on is checked by ``check``, which opens and starts nothing. The module
+is long because the list is: each setting stands with its default, bounds and help.
 """
 
 import os

@@ -345,10 +345,10 @@ BESIDE = [(b"1", b""), (b"", b"7")]
 def test_form_of_a_name_is_found_between_boundaries(address: bytes, form: bytes) -> None:
     names = SensorNames(address, "mx.example")
     for before, behind in AROUND:
-        assert names.found_in(before + form + behind), (before, behind)
-        assert names.found_in(b"test " + before + form + behind + b" test"), (before, behind)
+        assert names.occur_in(before + form + behind), (before, behind)
+        assert names.occur_in(b"test " + before + form + behind + b" test"), (before, behind)
     for before, behind in BESIDE:
-        assert not names.found_in(before + form + behind), (before, behind)
+        assert not names.occur_in(before + form + behind), (before, behind)
 
 
 @pytest.mark.parametrize(
@@ -369,16 +369,16 @@ def test_form_of_a_name_is_found_between_boundaries(address: bytes, form: bytes)
     ],
 )
 def test_part_of_a_longer_name_is_none(text: bytes) -> None:
-    assert not SensorNames(V4, "mx.example").found_in(b"x " + text + b" y")
+    assert not SensorNames(V4, "mx.example").occur_in(b"x " + text + b" y")
 
 
 @pytest.mark.parametrize("text", [b"2001:db8::10:25:1", b"1:2001:db8::10:25", b"2001:db8::10:2"])
 def test_part_of_a_longer_ipv6_address_is_none(text: bytes) -> None:
-    assert not SensorNames(V6, "mx.example").found_in(b"x " + text + b" y")
+    assert not SensorNames(V6, "mx.example").occur_in(b"x " + text + b" y")
 
 
 def test_ipv6_literal_with_its_tag() -> None:
-    assert SensorNames(V6, "mx.example").found_in(b"<a@[IPv6:2001:db8::10:25]>")
+    assert SensorNames(V6, "mx.example").occur_in(b"<a@[IPv6:2001:db8::10:25]>")
     assert flags_of(b"EHLO [IPv6:2001:DB8:0::10:25]\r\n", names=SensorNames(V6, "x.example")) == (
         Flags.NAMED_SENSOR | Flags.ADDRESS_LITERAL
     )

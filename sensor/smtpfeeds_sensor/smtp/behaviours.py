@@ -85,7 +85,7 @@ def mail_behaviours(argument: bytearray, names: SensorNames, offered: int) -> in
         or (offered & EIGHT_BIT and _BODY_GIVEN.search(argument, path.rest))
     ):
         bits |= _EXTENSION
-    if names.found_in(argument):
+    if names.occur_in(argument):
         bits |= _RELAY_PROBE
     return bits
 
@@ -101,7 +101,7 @@ def rcpt_behaviours(argument: bytearray, names: SensorNames) -> int:
     outside = memoryview(argument)[path.start : at if at >= 0 else path.end]
     if _ROUTES.search(outside):
         bits |= _ROUTED
-    if names.found_in(outside):
+    if names.occur_in(outside):
         bits |= _RELAY_PROBE
     return bits
 

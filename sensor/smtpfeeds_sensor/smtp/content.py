@@ -98,7 +98,7 @@ class Content:
         lower = piece.lower()
         # Its end stands alone.
         text = bytearray().join((self._tail, lower, b"\r\n" if is_last else b""))
-        if names.found_outside_mailboxes(text, decided, len(text) - (0 if is_last else BEHIND)):
+        if names.occur_outside_mailboxes(text, decided, len(text) - (0 if is_last else BEHIND)):
             self.names_sensor = True
             self._names, tail = None, bytearray()
         else:

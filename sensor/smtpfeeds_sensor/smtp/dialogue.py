@@ -48,7 +48,7 @@ from .commands import (
 )
 from .content import ENDED, TOO_MUCH, Content
 from .erase import Octets, erase
-from .lines import TLS_HELLO, begins_junk, is_clean, is_junk, split_verb
+from .lines import TLS_HELLO, begins_junk, is_clean, is_junk
 from .names import SensorNames
 from .personas import PIPELINING, Persona
 
@@ -69,9 +69,14 @@ _MAX_BAD_LINES: Final = 3
 #: Octets of one over-long line that are skipped, until the connection ends.
 _MAX_SKIPPED_LINE: Final = 65_536
 _CR: Final = ord(b"\r")
-_VERB: Final = re.compile(rb"(?:%s)\Z" % b"|".join(Commands.VERBS), re.IGNORECASE)
+_VERBS: Final = b"|".join(Commands.VERBS)
 #: A command as nearly all clients write it; only a verb's name is ever copied out of it.
-_COMMAND: Final = re.compile(rb"(%s)(?: |\Z)" % b"|".join(Commands.VERBS))
+_COMMAND: Final = re.compile(rb"(%s)(?: |\Z)" % _VERBS)
+#: A command in any case, and its argument without the blanks around it. Real clients send blanks,
+#: tabs and CR (from lines that end by LF CR) before the verb, blanks and tabs behind it.
+_ODD_COMMAND: Final = re.compile(
+    rb"[ \t\r]*(%s)(?!\S)\s*((?:.*\S)?)" % _VERBS, re.IGNORECASE | re.DOTALL
+)
 
 
 class Dialogue(Commands):
@@ -239,28 +244,21 @@ class Dialogue(Commands):
 
     def _odd_line(self, line: bytearray, *, bare_lf: bool) -> bytes:
         """Any line that is not plainly a command."""
-        verb, argument = split_verb(line)
-        handler = self._handler(verb)
-        upper = verb.isupper()
-        is_word = bool(verb)
-        erase(verb)
         self._previous = None
-        if handler is not None and is_clean(line):
-            if not upper:
-                self.flags |= _LOWER_CASE
-            return self._run(handler, argument, bare_lf=bare_lf)
-        erase(argument)
-        if handler is None:
-            return self._no_command(line, is_word=is_word)
-        if not upper:
-            self.flags |= _LOWER_CASE
+        command = _ODD_COMMAND.match(line)
+        if command is None:
+            return self._no_command(line)
+        handler = self._odd_handler(command)
+        if is_clean(line):
+            return self._run(handler, line[command.start(2) : command.end(2)], bare_lf=bare_lf)
         self._note_line_end(bare_lf=bare_lf)
         return self._bad_line(handler)
 
-    def _handler(self, word: bytearray) -> Handler | None:
-        """The handler of a word that is a verb in any case; no other word is copied."""
-        verb = _VERB.match(word)
-        return self.VERBS[verb[0].upper()] if verb else None
+    def _odd_handler(self, command: re.Match[bytes]) -> Handler:
+        verb = command[1]
+        if not verb.isupper():
+            self.flags |= _LOWER_CASE
+        return self.VERBS[verb.upper()]
 
     def _note_line_end(self, *, bare_lf: bool) -> None:
         self._line_by_lf = bare_lf
@@ -286,18 +284,12 @@ class Dialogue(Commands):
     def _begin_long_line(self, begins: bytearray) -> bytes:
         self._commands += 1
         self._previous = None
-        verb, argument = split_verb(begins)
-        handler = self._handler(verb)
-        upper = verb.isupper()
-        erase(verb)
-        erase(argument)
-        if handler is None and is_junk(begins):
+        command = _ODD_COMMAND.match(begins)
+        if command is None and is_junk(begins):
             reply = self._junk(begins)
         else:
-            if handler is not None and not upper:
-                self.flags |= _LOWER_CASE
             self._mode, self._left = LONG_LINE, _MAX_SKIPPED_LINE
-            reply = self._bad_line(handler)
+            reply = self._bad_line(None if command is None else self._odd_handler(command))
         erase(begins)
         return reply
 
@@ -306,10 +298,10 @@ class Dialogue(Commands):
     def _too_many_commands(self) -> bytes:
         return self.end("limit_commands", self.persona.too_many_errors)
 
-    def _no_command(self, line: bytearray, *, is_word: bool) -> bytes:
+    def _no_command(self, line: bytearray) -> bytes:
         if is_junk(line):
             return self._junk(line)
-        if is_word and not is_clean(line):
+        if not is_clean(line):
             return self._bad_line(None)
         return self._unknown_line()
 

@@ -16,25 +16,11 @@ _HTTP: Final = re.compile(rb"(?:%s)(?=\s|\Z)" % b"|".join(_HTTP_VERBS), re.IGNOR
 _HEADER_LINE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*[ \t]*:")
 #: The first octet behind what may stand before a verb; CR is there where lines end by LF CR.
 _FIRST: Final = re.compile(rb"[^ \t\r]")
-#: A first word, and what follows it without the blanks around it.
-_WORDS: Final = re.compile(rb"[ \t\r]*([A-Za-z]\S*)\s*((?:.*\S)?)", re.DOTALL)
 #: At least two labels, the last not a number.
 _HOST_NAME: Final = re.compile(
     rb"(?=.{4,255}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)+"
     rb"[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])\.?\Z"
 )
-
-
-def split_verb(line: bytearray) -> tuple[bytearray, bytearray]:
-    """Copies of a line's first word as it is spelt, and of what follows it; blanks around both go.
-
-    Blanks, tabs and CR (from lines that end by LF CR) may stand before the word, blanks and tabs
-    behind it: real clients send all of these.
-    """
-    match = _WORDS.match(line)
-    if match is None:
-        return bytearray(), bytearray()
-    return line[match.start(1) : match.end(1)], line[match.start(2) : match.end(2)]
 
 
 def is_junk(line: bytearray) -> bool:

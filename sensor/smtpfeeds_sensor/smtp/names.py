@@ -102,7 +102,7 @@ class SensorNames:
             return True
         return read_address(word) == self._address
 
-    def found_in(self, text: Octets) -> bool:
+    def occur_in(self, text: Octets) -> bool:
         """Whether a text holds a name, in any form."""
         if not self.forms or not self._any_spelling.search(text):
             return False
@@ -123,7 +123,7 @@ class SensorNames:
             self._any_spelling = _any_of(form.text for form in self._forms)
         return self._forms
 
-    def found_outside_mailboxes(self, text: bytearray, after: int, until: int) -> bool:
+    def occur_outside_mailboxes(self, text: bytearray, after: int, until: int) -> bool:
         """Whether a text holds a name that is no mailbox's domain.
 
         A message to ``postmaster@[192.0.2.1]`` names its recipient in its headers.

@@ -15,7 +15,7 @@ from smtpfeeds_common.addresses import format_address, pack_address
 V4, V6 = "192.0.2.1", "2001:db8::1"
 
 
-def found_in(text: str) -> list[str]:
+def occur_in(text: str) -> list[str]:
     return [format_address(match.packed) for match in addresses_in(text.encode())]
 
 
@@ -71,8 +71,8 @@ def found_in(text: str) -> list[str]:
     ],
 )
 def test_what_is_an_address(text: str, expected: list[str]) -> None:
-    assert found_in(text) == expected
-    assert found_in(f"before {text} behind") == expected
+    assert occur_in(text) == expected
+    assert occur_in(f"before {text} behind") == expected
 
 
 def matcher(*addresses: str, bits: int = 128) -> TextMatcher:
