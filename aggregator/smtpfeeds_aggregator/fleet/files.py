@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ..datasets.generations import sync_directory
+
 PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
 
@@ -20,7 +22,7 @@ def write_whole(path: Path, content: bytes, *, mode: int = _PUBLIC) -> None:
     """Write a file, or replace it; with these permissions from the first octet on."""
     _stage(path, content, mode)
     _beside(path).replace(path)
-    _sync_folder(path.parent)
+    sync_directory(path.parent)
 
 
 def write_pair(certificate: Path, key: Path, contents: tuple[bytes, bytes]) -> None:
@@ -35,9 +37,9 @@ def write_pair(certificate: Path, key: Path, contents: tuple[bytes, bytes]) -> N
     _stage(key, contents[1], PRIVATE)
     _beside(key).replace(key)
     # The certificate is never on the disk without its key.
-    _sync_folder(key.parent)
+    sync_directory(key.parent)
     _beside(certificate).replace(certificate)
-    _sync_folder(certificate.parent)
+    sync_directory(certificate.parent)
 
 
 def finish_pair(certificate: Path, key: Path, belong: Callable[[bytes, bytes], bool]) -> None:
@@ -47,7 +49,7 @@ def finish_pair(certificate: Path, key: Path, belong: Callable[[bytes, bytes], b
         return
     if belong(staged.read_bytes(), key.read_bytes()):
         staged.replace(certificate)
-        _sync_folder(certificate.parent)
+        sync_directory(certificate.parent)
 
 
 @contextmanager
@@ -73,11 +75,3 @@ def _stage(path: Path, content: bytes, mode: int) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
