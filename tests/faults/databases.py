@@ -38,13 +38,13 @@ FROM activity GROUP BY 1, 2, 3
 """
 _MISSING = """
 SELECT number FROM unnest(%s::text[], %s::inet[], %s::text[], %s::float8[])
-       WITH ORDINALITY AS told (feed, ip, sensor, sent_ms, number)
+       WITH ORDINALITY AS delivered (feed, ip, sensor, sent_ms, number)
 LEFT JOIN sighting USING (ip, feed, sensor)
 WHERE last_seen IS NULL OR last_seen < to_timestamp(floor(sent_ms) / 1000 - 0.001)
 """
 
-#: A feed, an address, a sensor, and when its client sent it (ms).
-Told = tuple[str, str, str, int]
+#: A feed, an address, a sensor, and when its client sent the event (ms).
+Delivered = tuple[str, str, str, int]
 
 
 class Database(PrivatePostgres):
@@ -167,8 +167,8 @@ class Gauge:
         self._dsn = dsn
         self._connection: psycopg.Connection | None = None
 
-    def missing(self, delivered: list[Told]) -> list[Told]:
-        """Those whose sighting is not as new as they are; all where nobody answers."""
+    def missing(self, delivered: list[Delivered]) -> list[Delivered]:
+        """Those whose sighting is missing or older; all of them if the database does not answer."""
         columns = zip(*delivered, strict=True) if delivered else ([], [], [], [])
         try:
             if self._connection is None:

@@ -260,7 +260,7 @@ class Pipeline:
         deadline = time.monotonic() + limit_s
         while not condition():
             if time.monotonic() > deadline:
-                msg = f"waited {limit_s:g} s in vain until {what}\n{self.logs()}"
+                msg = f"after {limit_s:g} s this is still not true: {what}\n{self.logs()}"
                 raise ServerFailedError(msg)
             self.tend()
             time.sleep(0.05)

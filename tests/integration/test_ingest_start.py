@@ -1,4 +1,4 @@
-"""An aggregator that starts while what it needs is away, or is told wrong where it is."""
+"""An aggregator that starts while what it needs is away, or has the wrong address for it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Waiting:
 
     def __init__(self, dsn: str) -> None:
         self.signals = Signals()
-        self.found: list[bool] = []
+        self.results: list[bool] = []
         self.thread = threading.Thread(target=self._run, args=(dsn,), daemon=True)
         self.thread.start()
 
     def _run(self, dsn: str) -> None:
-        self.found.append(wait_for_database(settings_of(dsn, database_timeout_s=1), self.signals))
+        self.results.append(wait_for_database(settings_of(dsn, database_timeout_s=1), self.signals))
 
     def end(self) -> bool:
         self.thread.join(20)
         assert not self.thread.is_alive()
-        return self.found[0]
+        return self.results[0]
 
 
 def test_database_that_is_away_is_waited_for_and_said_once(

@@ -78,6 +78,6 @@ def wait_until(condition: Callable[[], bool], *, limit_s: float, what: str) -> N
     deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
-            msg = f"waited {limit_s:g} s in vain until {what}"
+            msg = f"after {limit_s:g} s this is still not true: {what}"
             raise ServerFailedError(msg)
         time.sleep(0.05)

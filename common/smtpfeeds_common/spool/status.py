@@ -158,7 +158,7 @@ def find_spools(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX))
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise SpoolError(
-            f"there is no folder of spools {folder}; the sensor creates it at its `spool_dir`"
+            f"the folder {folder} does not exist; a sensor creates it for its spool (`spool_dir`)"
         ) from exc
     except OSError as exc:
         raise SpoolError(f"cannot read the folder of spools {folder}: {exc.strerror}") from exc

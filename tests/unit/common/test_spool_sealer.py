@@ -155,7 +155,7 @@ def test_no_spool_yet_says_so(path: Path) -> None:
         Sealer(path)
     with pytest.raises(SpoolError, match="no spool"):
         replay(path, 0)
-    with pytest.raises(SpoolError, match="no folder"):
+    with pytest.raises(SpoolError, match="does not exist; a sensor creates it"):
         find_spools(path.parent / "none")
 
 

@@ -42,7 +42,7 @@ class Site:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_full, self.now_s, self.freed_s = True, 0.0, 20.0
         self.started: list[str] = []
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.home = Home(folder)
         monkeypatch.setattr(Home, "is_full", property(lambda _: self.is_full))
         monkeypatch.setattr(
@@ -53,7 +53,7 @@ class Site:
             self.home,
             Wanted(smtp=("127.0.0.1:0",)),
             signals=cast("Signals", self),
-            life=cast("Life", SimpleNamespace(say=self.said.append)),
+            life=cast("Life", SimpleNamespace(say=self.messages.append)),
         )
         self.host._server = cast("Child", Stub("PostgreSQL", self.started, self.start_server))
         for name in ("migration", "sensor", "aggregator"):
@@ -81,8 +81,8 @@ def test_sensor_is_started_before_the_database_that_has_no_room(
     site.host._start()
     assert site.started == ["sensor", "PostgreSQL", "migration", "aggregator"]
     assert site.now_s >= site.freed_s
-    assert sum("trying again" in each for each in site.said) == 6
-    assert "the sensor answers meanwhile" in site.said
+    assert sum("trying again" in each for each in site.messages) == 6
+    assert "the sensor answers meanwhile" in site.messages
 
 
 def test_start_that_fails_for_another_reason_is_given_up(
