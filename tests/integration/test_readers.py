@@ -30,18 +30,19 @@ def test_reader_asks_and_writes_nothing(
             "INSERT INTO observation (ip, feed, first_seen, last_seen, hits)"
             " VALUES ('192.0.2.1', 'smtpgreet', now(), now(), 1)"
         )
-    reader = ("aggregator", "reader")
-    none = run(*reader, "add", role, "--dsn", database)
+    roles = ("aggregator", "roles")
+    grant = (*roles, "grant", "read")
+    none = run(*grant, role, "--dsn", database)
     assert (none.exit_code, "has no role" in none.stderr) == (2, True)
-    assert run(*reader, "add", "smtpfeeds", "--dsn", database).exit_code == 2
+    assert run(*grant, "smtpfeeds", "--dsn", database).exit_code == 2
     with psycopg.connect(postgres.superuser_dsn(), autocommit=True) as administrator:
         administrator.execute('CREATE ROLE "an ""analyst""" LOGIN')
         try:
             theirs = postgres.private.dsn_for(database_name(database), user=role)
             assert run("query", "192.0.2.1", "--dsn", theirs).exit_code == 3
             file = tmp_path / "query.toml"
-            words = ("--write-settings", str(file), "--reader-dsn", theirs)
-            assert run(*reader, "add", role, "--dsn", database, *words).exit_code == 0
+            words = ("--write-settings", str(file), "--role-dsn", theirs)
+            assert run(*grant, role, "--dsn", database, *words).exit_code == 0
             assert file.stat().st_mode & 0o007 == 0
             asked = run("query", "192.0.2.1", "--config", str(file), "--json")
             assert [row["ipaddr"] for row in json.loads(asked.stdout)] == ["192.0.2.1"]
@@ -55,8 +56,8 @@ def test_reader_asks_and_writes_nothing(
             refused = run("exclude", "add", "192.0.2.0/24", "--why", "x", "--config", str(file))
             assert refused.exit_code == 3
             # Written once: a file of the operator's is not replaced.
-            assert run(*reader, "add", role, "--dsn", database, *words).exit_code == 2
-            assert run(*reader, "remove", role, "--dsn", database).exit_code == 0
+            assert run(*grant, role, "--dsn", database, *words).exit_code == 2
+            assert run(*roles, "revoke", role, "--dsn", database).exit_code == 0
             assert run("query", "192.0.2.1", "--config", str(file)).exit_code == 3
         finally:
             administrator.execute(f"DROP DATABASE {database_name(database)} WITH (FORCE)".encode())

@@ -10,7 +10,6 @@ from smtpfeeds_common.config_option import as_option, check_as
 from .clock import accept_clock, clock
 from .dead_letters import dead_letters
 from .options import CONFIG, DSN, load
-from .readers import reader
 from .roles import roles
 
 #: A statement of a step may build an index of a very large table, or wait for another `migrate`.
@@ -86,5 +85,4 @@ def check_config(config: Path | None, as_user: str) -> None:
 aggregator.add_command(clock)
 aggregator.add_command(accept_clock)
 aggregator.add_command(dead_letters)
-aggregator.add_command(reader)
 aggregator.add_command(roles)

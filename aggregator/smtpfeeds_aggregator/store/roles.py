@@ -1,12 +1,12 @@
 """Database roles with the privileges of one part of smtpfeeds, and no others.
 
-Who owns the tables can do everything and runs `migrate`. The parts are:
+The owner of the tables can do everything and runs `migrate`. The parts are:
 
     ingest     stores batches, retires old rows, watches the clock
     publish    reads what is published, writes back origins, lists and the last summary
     read       reads all tables
 
-The roles are recorded, so that `migrate` grants what a later version needs besides.
+The roles are recorded, so that `migrate` also grants what a later version needs.
 """
 
 from datetime import datetime
@@ -98,7 +98,7 @@ def granted_roles(connection: Connection) -> list[GrantedRole]:
 
 
 def _check(connection: Connection, role: str) -> None:
-    row = connection.execute(queries("readers.sql")["role_exists"], {"role": role}).fetchone()
+    row = connection.execute(queries("roles.sql")["role_exists"], {"role": role}).fetchone()
     assert row is not None
     exists, owner, database = row
     if role == owner:

@@ -1,8 +1,5 @@
 -- An account that may read everything and write nothing, for analysts.
 
--- name: role_exists
-SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %(role)s), current_user, current_database();
-
 -- name: grants
 -- The statements that let a role read, what is made later too; the server quotes the names.
 SELECT format('GRANT CONNECT ON DATABASE %%I TO %%I', current_database(), %(role)s::text)

@@ -62,14 +62,17 @@ FROM (SELECT oid, CASE %(part)s WHEN 'ingest' THEN ingest ELSE publish END AS wa
 WHERE wanted <> '';
 
 -- name: revokes
--- The statements that take everything from a role again; to revoke a privilege on a table also
--- revokes it on its columns.
+-- The statements that revoke everything of a role. REVOKE on a table includes its columns.
 WITH {{privileges}}, {{tables}}
 SELECT format('REVOKE ALL ON %%s FROM %%I', oid::regclass, %(role)s::text) FROM tables
 UNION ALL SELECT format('REVOKE USAGE ON SCHEMA %%I FROM %%I', current_schema(), %(role)s::text)
 UNION ALL SELECT format(
     'REVOKE CONNECT, TEMPORARY ON DATABASE %%I FROM %%I', current_database(), %(role)s::text
 );
+
+-- name: role_exists
+-- Whether the role exists; which role this session has, and in which database.
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %(role)s), current_user, current_database();
 
 -- name: note_role
 INSERT INTO granted_role (role, part) VALUES (%(role)s, %(part)s) ON CONFLICT DO NOTHING;
