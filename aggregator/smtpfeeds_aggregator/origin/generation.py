@@ -46,7 +46,7 @@ def open_table(generation: Generation) -> OriginTable:
 
 
 def open_index(path: Path) -> OriginTable:
-    """Map an index file whose bytes are known to be right.
+    """Map an index file; its header and its size are checked, its other bytes are not.
 
     Raises:
         OriginError: of another version or machine.

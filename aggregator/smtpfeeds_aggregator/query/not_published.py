@@ -1,17 +1,19 @@
 """Why an address is not in the published feeds. Pure."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.times import iso_utc
 
-from ..store.asking import Exclusion
+if TYPE_CHECKING:
+    from ..store.asking import Exclusion
 
 
 def why_not_published(
-    packed: bytes, exclusions: Sequence[Exclusion], *, publish_non_global: bool
+    packed: bytes, exclusions: "Sequence[Exclusion]", *, publish_non_global: bool
 ) -> str:
-    """The reason in words; empty where its place or an exclusion is none."""
+    """The reason in words; empty where neither the address nor an exclusion gives one."""
     if not publish_non_global:
         from ..special_purpose import NOT_GLOBAL, not_global
 

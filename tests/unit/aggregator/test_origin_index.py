@@ -149,6 +149,20 @@ def test_an_index_that_is_cut_or_foreign_is_refused(tmp_path: Path) -> None:
             OriginIndex(stream.fileno(), name="cut")
 
 
+def test_a_prefix_longer_than_its_address_is_damage(tmp_path: Path) -> None:
+    """An index is also read where its SHA-256 was not checked."""
+    sections, _ = compile_sections([(0x10000000, 8, 5)], [(0x2001 << 112, 16, 6)], {})
+    sections = dict(sections)
+    for name in ("length4", "length6"):
+        sections[name] = bytes([200] * len(memoryview(sections[name])))
+    with (tmp_path / "index").open("w+b") as out:
+        write_index(out, sections, FACTS)
+        index = OriginIndex(out.fileno(), name="damaged")
+    for packed in (bytes([16, 0, 0, 1]), bytes([0x20, 1] + [0] * 14)):
+        with pytest.raises(OriginError, match="is damaged"):
+            index.find(packed)
+
+
 def test_an_index_whose_writer_died_is_no_index(tmp_path: Path) -> None:
     """The header is written last."""
     sections, _ = compile_sections([(0x10000000, 8, 5)], [], {})

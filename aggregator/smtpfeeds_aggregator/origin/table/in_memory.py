@@ -64,9 +64,13 @@ class OriginTable:
         """The origin ASN of one address."""
         return self.lookup_many([packed])[0]
 
+    def find(self, packed: bytes) -> tuple[int, str] | None:
+        """The origin ASN of one address, and the announced prefix that it comes from."""
+        return self._index.find(packed) if self._index else None
+
     def prefix(self, packed: bytes) -> str | None:
         """The announced prefix that an address's origin comes from."""
-        answer = self._index.find(packed) if self._index else None
+        answer = self.find(packed)
         return answer[1] if answer else None
 
     def name(self, asn: int) -> str | None:

@@ -115,13 +115,19 @@ class OriginIndex:
         return [next(short) if len(a) == 4 else next(long) for a in addresses]
 
     def find(self, packed: bytes) -> tuple[int, str] | None:
-        """The origin ASN and the announced prefix of one packed address."""
+        """The origin ASN and the announced prefix of one packed address.
+
+        Raises:
+            OriginError: the index is damaged there.
+        """
         if len(packed) == 16 and packed.startswith(_MAPPED):
             packed = packed[12:]
         asn, length = self._find4(packed) if len(packed) == 4 else self._find6(packed)
         if asn == NONE:
             return None
         bits = len(packed) * 8
+        if length > bits:
+            raise OriginError(f"the origin index is damaged: it has a prefix of {length} bits")
         network = int.from_bytes(packed) >> (bits - length) << (bits - length)
         return asn, f"{format_address(network.to_bytes(len(packed)))}/{length}"
 
