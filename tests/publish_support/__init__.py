@@ -20,7 +20,7 @@ from smtpfeeds_aggregator.publish.judgements import NoLists, judge_window
 from smtpfeeds_aggregator.publish.once import Published
 from smtpfeeds_aggregator.publish.scheduled import publish_scheduled
 from smtpfeeds_aggregator.publish.snapshot import window_end, window_start
-from smtpfeeds_aggregator.publish.stopping import until
+from smtpfeeds_aggregator.publish.stopping import PublishStopped
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.feeds import FEED_BY_NAME
@@ -86,8 +86,12 @@ class RunHere:
         self._settings, self._origins, self._clock = settings, origins, clock
 
     def run(self, unless_made_since: datetime, stop: threading.Event) -> Published | None:
+        def keep_going() -> None:
+            if stop.is_set():
+                raise PublishStopped
+
         return publish_scheduled(
-            self._settings, self._origins, NoLists(), self._clock, unless_made_since, until(stop)
+            self._settings, self._origins, NoLists(), self._clock, unless_made_since, keep_going
         )
 
 

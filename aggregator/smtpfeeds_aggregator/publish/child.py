@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     Send = Callable[["Logged | ClockQuestion | Done | Failed"], None]
     from .messages import ClockAnswer, ClockQuestion, Done, Failed, Logged
 
-#: On a busy host ingest gets three times its share of the processor, and it still gets one.
+#: On a busy host ingest gets three times as much processor time as publishing.
 _NICENESS: Final = 5
-#: Added to what the kernel goes by when it chooses a process to end for its memory; 0 to 1000.
+#: The kernel adds it to a process's score when it chooses one to kill for its memory; 0 to 1000.
 _OOM_SCORE: Final = "500"
-#: The aggregator answers at once; it is stopped, or the host is, where it does not.
+#: The aggregator answers at once, unless it or its host is suspended.
 _ANSWER_LIMIT_S: Final = 60.0
 
 
 class Parent:
-    """The aggregator, as its child sees it."""
+    """The aggregator: messages to it, answers from it."""
 
     def __init__(self, output: int) -> None:
         self._output = output
@@ -142,7 +142,7 @@ def main(arguments: list[str]) -> int:
     parent_pid, job_file = map(int, arguments)
     end_with_parent(parent_pid)
     _give_way()
-    # What a library prints must not be read as a message.
+    # The aggregator must not read what a library prints as a message.
     output = os.dup(1)
     os.dup2(2, 1)
     parent = Parent(output)
@@ -150,7 +150,7 @@ def main(arguments: list[str]) -> int:
     from smtpfeeds_common.errors import SmtpfeedsError
 
     from .failures import name_of
-    from .messages import Done, Edition, Failed
+    from .messages import Done, Failed
 
     try:
         published = _publish(parent, job_file)
@@ -161,7 +161,7 @@ def main(arguments: list[str]) -> int:
         logging.getLogger(__name__).exception("publishing failed unexpectedly")
         parent.send(Failed("", f"{type(exc).__name__}: {exc}"))
         return 1
-    parent.send(Done(None if published is None else Edition.of(published)))
+    parent.send(Done(published))
     return 0
 
 
@@ -171,7 +171,7 @@ def _publish(parent: Parent, job_file: int) -> "Published | None":
     from .scheduled import publish_scheduled
     from .stopping import PublishStopped
 
-    # The aggregator itself gets what a terminal sends, and says what becomes of its child.
+    # A terminal sends these to the aggregator too, which decides when its child ends.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signals = Signals().install(stop=(signal.SIGTERM,), reload=())

@@ -4,7 +4,6 @@ The rows of both feeds come first, then what goes on from the edition before, th
 last the manifest and SHA256SUMS, which name all that is there and are signed.
 """
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +44,7 @@ class Content:
     #: Cleaned AS names.
     names: dict[int, str]
     #: How many addresses of each feed are not published, by reason.
-    left_out: dict[str, Counter[str]]
+    left_out: dict[str, dict[str, int]]
     #: Events by hour and feed.
     hours: Hours
     #: The origin table, where there is one, and the lists of scanners and mailers.

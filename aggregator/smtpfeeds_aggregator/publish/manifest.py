@@ -1,6 +1,5 @@
 """The manifest beside the feeds: its times, what each file holds, and what was left out."""
 
-from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +19,7 @@ def manifest(
     files: list[Written],
     *,
     not_written: dict[str, str],
-    left_out: dict[str, Counter[str]],
+    left_out: dict[str, dict[str, int]],
     classes: dict[str, dict[str, int]],
     origin: str | None,
     lists: str,
@@ -58,10 +57,7 @@ def manifest(
         "origin_generation": origin,
         "list_generation": lists,
         "special_purpose_registries": AS_OF,
-        "left_out": {
-            feed: {"not_global": counts["not_global"], "excluded": counts["excluded"]}
-            for feed, counts in left_out.items()
-        },
+        "left_out": left_out,
         "classes": classes,
         "not_written": not_written,
         "files": {file.name: _entry(file) for file in files},

@@ -1,4 +1,4 @@
-"""What the aggregator and the process that publishes for it say to each other.
+"""The messages between the aggregator and its publishing process.
 
 The job is one JSON object in an unnamed file, because the settings in it may hold passwords, which
 arguments and environment would show to others. Then both send one JSON object a line: the child
@@ -6,9 +6,7 @@ its log, its questions about the clock and its result, on standard output; the a
 answers about the clock, on the child's standard input.
 """
 
-from collections import Counter
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -62,7 +60,7 @@ class ClockQuestion(msgspec.Struct, frozen=True, tag="clock"):
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """The result: what was published; None if another process publishes or has published."""
 
-    published: "Edition | None"
+    published: Published | None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -82,47 +80,14 @@ class ClockAnswer(msgspec.Struct, frozen=True):
     doubt: str = ""
 
 
-class Edition(msgspec.Struct, frozen=True):
-    """`Published` as JSON can hold it."""
-
-    generation: str
-    generated: datetime
-    window_end: datetime
-    addresses: dict[str, int]
-    left_out: dict[str, dict[str, int]]
-    origins_changed: int
-    seconds: float
-    not_cleaned: str | None
-
-    @classmethod
-    def of(cls, published: Published) -> "Edition":
-        """In the child."""
-        return cls(
-            str(published.generation),
-            published.generated,
-            published.window_end,
-            published.addresses,
-            {feed: dict(counts) for feed, counts in published.left_out.items()},
-            published.origins_changed,
-            published.seconds,
-            published.not_cleaned,
-        )
-
-    def published(self) -> Published:
-        """In the aggregator."""
-        return Published(
-            Path(self.generation),
-            self.generated,
-            self.window_end,
-            self.addresses,
-            {feed: Counter(counts) for feed, counts in self.left_out.items()},
-            self.origins_changed,
-            self.seconds,
-            self.not_cleaned,
-        )
+def _from_text(kind: type[Any], value: Any) -> Any:
+    """A value of a type that JSON does not have, as `encode` wrote it: a path."""
+    return kind(value)
 
 
-_FROM_CHILD: Final[msgspec.json.Decoder[FromChild]] = msgspec.json.Decoder(FromChild)
+_FROM_CHILD: Final[msgspec.json.Decoder[FromChild]] = msgspec.json.Decoder(
+    FromChild, dec_hook=_from_text
+)
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -131,9 +96,9 @@ def encode(message: msgspec.Struct) -> bytes:
 
 
 def decode_from_child(line: bytes) -> FromChild:
-    """What a line of the child says.
+    """Read a line of the child.
 
     Raises:
-        msgspec.MsgspecError: nothing that this program knows.
+        msgspec.MsgspecError: it is no message that this program knows.
     """
     return _FROM_CHILD.decode(line)

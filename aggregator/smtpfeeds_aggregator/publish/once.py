@@ -7,7 +7,6 @@ it: origins that could not be written back still differ then.
 import errno
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ class Published:
     generated: datetime
     window_end: datetime
     addresses: dict[str, int]
-    left_out: dict[str, Counter[str]]
+    left_out: dict[str, dict[str, int]]
     origins_changed: int
     seconds: float
     #: What is not cleaned up after publishing, and why.
@@ -104,7 +103,7 @@ def publish_once(
         unless_made_since: do nothing if what is published was made from then to now.
         keep_going: asked now and then; what it raises ends the run.
         force: also publish numbers that are far from those of the edition before.
-        timeout_s: when whoever called this ends it, for `smtpfeeds publish status`.
+        timeout_s: the caller's time limit, which `smtpfeeds publish status` shows.
 
     Returns:
         None if another process is publishing this directory now, or has.
@@ -257,7 +256,7 @@ class _Publication:
             outcome.generated,
             generation.name,
             outcome.addresses,
-            {feed: dict(counts) for feed, counts in left_out_counts.items()},
+            left_out_counts,
             outcome.seconds,
             writer.not_written,
             not_cleaned,
@@ -289,7 +288,7 @@ class _Publication:
         return {asn: name for asn, name in names if name}
 
     def _content(
-        self, window: Window, names: dict[int, str], left_out: dict[str, Counter[str]]
+        self, window: Window, names: dict[int, str], left_out: dict[str, dict[str, int]]
     ) -> Content:
         lists = self._lists.on(self._now.date())
         return Content(

@@ -1,8 +1,9 @@
 """Runs each publication in a process of its own: started, followed, ended in time.
 
 Ingest shares no interpreter with it, the memory that it took goes back to the system, and its
-crash is a failed run. The process uses the very origin table and lists that ingest uses: it maps
-the same file, and gets the lists with its job. ``child`` is its program, ``messages`` what it says.
+crash is a failed run. The process uses the origin table and the lists that ingest uses: it maps
+the same file, and gets the lists with its job. ``child`` is its program, ``messages`` has what
+both send.
 
 The process is in one of three states:
 
@@ -67,7 +68,7 @@ GRACE_S: Final = 3.0
 #: A process that is killed ends at once, unless the disk that it waits for does not answer.
 _GONE_S: Final = 5.0
 _LOOK_S: Final = 0.2
-#: Of what the process writes to standard error, which only a fault of the interpreter does.
+#: Kept of standard error, to which only a fault of the interpreter writes.
 _MAX_STDERR: Final = 2_000
 #: Not for the child: it reports to nobody, and has its settings from the job.
 _NOT_INHERITED: Final = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "SMTPFEEDS_AGGREGATOR_")
@@ -106,7 +107,7 @@ class ProcessRunner:
 
         Raises:
             PublishTimedOut: it took longer than the time limit.
-            PublishKilled: another ended it.
+            PublishKilled: a signal from outside ended it.
             SmtpfeedsError: what the process itself raised.
         """
         with self._process(unless_made_since) as process:
@@ -146,17 +147,17 @@ class ProcessRunner:
 
 
 class Limits:
-    """When a process is to end, and why."""
+    """When a process must end, and why."""
 
     def __init__(self, stop: threading.Event, timeout_s: float, grace_s: float) -> None:
         self._stop, self._timeout_s, self._grace_s = stop, timeout_s, grace_s
         self._began_s = time.monotonic()
         self._asked_s: float | None = None
-        #: Why it is to end; None: it may go on.
+        #: Why it must end; None: it may go on.
         self.reason: PublishError | None = None
 
     def apply(self, process: "subprocess.Popen[bytes]") -> bool:
-        """Send what is due; whether it has been killed."""
+        """Send the signal that is due; whether that was SIGKILL."""
         now_s = time.monotonic()
         if self.reason is None:
             self.reason = self._due(now_s)
@@ -183,7 +184,7 @@ class Limits:
 
 
 class Follower:
-    """Reads what a process says until it ends, and answers it."""
+    """Reads the messages of a process until it ends, and answers them."""
 
     def __init__(
         self, process: "subprocess.Popen[bytes]", clock: DatabaseClock, limits: Limits
@@ -203,7 +204,7 @@ class Follower:
             logger.warning("the publishing process reports", extra=fields(stderr=errors))
         end = self._end
         if isinstance(end, Done):
-            return None if end.published is None else end.published.published()
+            return end.published
         if self._limits.reason is not None:
             raise self._limits.reason
         if end is not None:
@@ -264,12 +265,12 @@ class Follower:
         except ClockInDoubt as exc:
             answer = ClockAnswer(doubt=exc.message)
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended: its end says why
+        with contextlib.suppress(OSError):  # it has ended: `result` says why
             self._process.stdin.write(encode(answer))
 
 
 def _ended_early(code: int | None, errors: str) -> SmtpfeedsError:
-    """Why there is no result of a process that nobody here ended."""
+    """The error for a process that sent no result, and that the aggregator did not end."""
     if code == -signal.SIGTERM:  # before it handles the signal
         return PublishStopped()
     if code is not None and code < 0:

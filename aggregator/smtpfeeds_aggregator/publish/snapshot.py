@@ -1,6 +1,5 @@
 """The window of a publication: its times, what is left out of it, and where it comes from."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -53,15 +52,15 @@ class LeftOut:
         not_routable = AddressRanges(()) if settings.publish_non_global else not_global()
         return cls(not_routable, AddressRanges(map(ip_network, excluded)))
 
-    def apply(self, window: Window) -> tuple[Window, dict[str, Counter[str]]]:
+    def apply(self, window: Window) -> tuple[Window, dict[str, dict[str, int]]]:
         """What is published of a window, and how many addresses of each feed are not, and why."""
         reserved = in_ranges(window, self.not_global)
         excluded = in_ranges(window, self.excluded) & ~reserved
-        counts: dict[str, Counter[str]] = {
-            feed.name: Counter(
-                not_global=int(reserved[columns.address].sum()),
-                excluded=int(excluded[columns.address].sum()),
-            )
+        counts: dict[str, dict[str, int]] = {
+            feed.name: {
+                "not_global": int(reserved[columns.address].sum()),
+                "excluded": int(excluded[columns.address].sum()),
+            }
             for feed, columns in zip(FEEDS, window.feeds, strict=True)
         }
         gone = reserved | excluded

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _FILE: Final = ".publish-status.json"
 _RUNNING: Final = ".publish-running.json"
-#: Who reads the file holds its lock for a moment.
+#: A reader holds the lock of the file for a moment.
 _TRIES: Final = 10
 _TRY_AGAIN_S: Final = 0.01
 
@@ -38,7 +38,7 @@ class Running(msgspec.Struct, frozen=True):
     since: datetime
     by: str
     process_id: int
-    #: When its aggregator ends it; None: it may take as long as it does.
+    #: When its aggregator ends it; None: it has no time limit.
     timeout_s: float | None
 
 
@@ -65,6 +65,7 @@ class Failure(msgspec.Struct, frozen=True):
     by: str
     reason: str
     #: Whether its numbers were not believed: it fails again until they are, or are forced.
+    #: The kind says it too, but version 0.1.0 reads this field, and writes no kind.
     refused: bool
     #: One word for the reason, as in the metrics (`failures.REASONS`).
     kind: str = "other"

@@ -4,7 +4,6 @@ Every part calls a `KeepGoing` now and then. Before the switch nothing is lost b
 ending; after it the next run does what is left to do.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -21,16 +20,6 @@ class PublishStopped(PublishError):
 
 def go_on() -> None:
     """Never stops."""
-
-
-def until(stop: threading.Event) -> KeepGoing:
-    """Goes on until an event is set."""
-
-    def keep_going() -> None:
-        if stop.is_set():
-            raise PublishStopped
-
-    return keep_going
 
 
 def guarded(items: Iterable[T], keep_going: KeepGoing) -> Iterator[T]:
