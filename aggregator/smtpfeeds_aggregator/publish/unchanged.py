@@ -3,6 +3,11 @@
 The disk holds it once, and its time of change stays, and with it what a web server makes of that:
 Last-Modified and ETag say when the content changed. Nothing changes a published file in place, so
 two editions may share one. A file system without hard links keeps a file for each.
+
+The octets on the disk are compared, not the hashes of two manifests: a file that was damaged after
+it was published must not be published again. That reads little, because files of different sizes
+are not read, and the others only up to the first block that differs: the one with the time of the
+edition, in files that have it.
 """
 
 import filecmp
@@ -20,41 +25,36 @@ _SUFFIX: Final = ".link"
 
 def share_unchanged(
     folder: Path, before: Path | None, files: Iterable[Written], keep_going: KeepGoing
-) -> list[str]:
-    """Link files that are the same in both folders; what else fails leaves a file as it is.
+) -> None:
+    """Link the files that are the same in both folders; a file that cannot be linked stays.
 
     Args:
         folder: of the generation that is written.
         before: of the published one; None: there is none.
         files: what was written, and read back.
         keep_going: asked before each.
-
-    Returns:
-        The names of those that are linked now.
     """
     if before is None:
-        return []
-    names = [file.name for file in each_guarded(files, keep_going)]
-    return [
-        name for name in names if _is_same(folder, before, name) and _link(folder, before, name)
-    ]
+        return
+    for file in each_guarded(files, keep_going):
+        if _is_same(folder, before, file.name):
+            _link(folder, before, file.name)
 
 
 def _is_same(folder: Path, before: Path, name: str) -> bool:
     """Whether both have these octets, in two files."""
     old, new = before / name, folder / name
     try:
-        # Of MISP's closed days it is one file already; renaming that onto itself does nothing.
+        # MISP's closed days and the archive's past ones are links already: nothing to compare.
         return not (old.is_symlink() or old.samefile(new)) and filecmp.cmp(old, new, shallow=False)
     except OSError:
         return False  # it is new, or the old one cannot be read
 
 
-def _link(folder: Path, before: Path, name: str) -> bool:
+def _link(folder: Path, before: Path, name: str) -> None:
     aside = folder / f"{name}{_SUFFIX}"
     try:
         os.link(before / name, aside)
     except OSError:
-        return False  # no hard links here, or too many of this file
+        return  # no hard links here, or too many of this file
     aside.replace(folder / name)
-    return True

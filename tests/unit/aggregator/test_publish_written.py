@@ -11,7 +11,8 @@ import pytest
 from publish_support import hostile_rows, make_feed
 from smtpfeeds_aggregator.publish import written as written_module
 from smtpfeeds_aggregator.publish.check import check_feed
-from smtpfeeds_aggregator.publish.stopping import KeepGoing
+from smtpfeeds_aggregator.publish.stopping import KeepGoing, PublishStopped
+from smtpfeeds_aggregator.publish.unchanged import share_unchanged
 from smtpfeeds_aggregator.publish.written import (
     PlainAndCompressed,
     Written,
@@ -129,3 +130,23 @@ def test_file_that_lacks_an_entry_is_refused(tmp_path: Path) -> None:
     pieces = [("a\n", 1), ("b\n", 2)]
     with pytest.raises(PublishError, match="one: 2 entries on disk, 3 written"):
         write_checked(tmp_path, "one", "smtpgreet", pieces, lambda file: len(file.readlines()))
+
+
+def test_stop_ends_the_comparison_with_the_edition_before(tmp_path: Path) -> None:
+    """At the next file, not after all of them."""
+    before, folder = tmp_path / "before", tmp_path / "now"
+    for each in (before, folder):
+        each.mkdir()
+        files = [write_whole(each, name, b"as before") for name in ("one", "two", "three")]
+    asked = 0
+
+    def stop_at_the_second() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise PublishStopped
+
+    with pytest.raises(PublishStopped):
+        share_unchanged(folder, before, files, stop_at_the_second)
+    shared = [file.name for file in files if (folder / file.name).samefile(before / file.name)]
+    assert shared == ["one"]
