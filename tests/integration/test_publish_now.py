@@ -208,6 +208,13 @@ def test_failed_run_is_noted_when_the_database_is_away(
     failure = status(config)["last_failure"]
     assert isinstance(failure, dict)
     assert (failure["refused"], failure["reason"]) == (False, "gone for a moment")
+    nobody = "host=/nowhere dbname=smtpfeeds"
+    config.write_text(config.read_text().replace(settings.dsn, nobody))
+    by_hand = run("now", "--config", config)
+    assert isinstance(by_hand.exception, DatabaseUnavailable)
+    failure = status(config)["last_failure"]
+    assert isinstance(failure, dict)
+    assert (failure["kind"], failure["reason"]) == ("database", by_hand.exception.message)
 
 
 def test_generation_that_cannot_be_removed_is_shown_until_it_is(

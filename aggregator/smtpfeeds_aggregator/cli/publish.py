@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from smtpfeeds_common import logs
-from smtpfeeds_common.errors import PublishError, SettingsError
+from smtpfeeds_common.errors import PublishError, SettingsError, SmtpfeedsError
 from smtpfeeds_common.times import iso_utc
 
 from .database import connected
@@ -64,7 +64,7 @@ def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str
     logs.configure("warning", settings.log_format)
     try:
         published = _publish(settings, force=force, wait_s=wait_s)
-    except PublishError as exc:
+    except SmtpfeedsError as exc:
         from ..publish.failures import reason_of
 
         StatusFile(feeds_dir).failed(exc.message, reason_of(exc))
