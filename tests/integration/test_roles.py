@@ -117,7 +117,7 @@ def roles(postgres: PostgresServer, dsn: str) -> Iterator[Roles]:
     with psycopg.connect(postgres.superuser_dsn(), autocommit=True) as administrator:
         for name in names.values():
             administrator.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-        # As where PostgreSQL is set up strictly: nobody may connect who was not granted it.
+        # A strict setup: only roles with the privilege may connect.
         administrator.execute(
             sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database))
         )
@@ -243,8 +243,8 @@ def test_migrate_renews_what_roles_may_and_revoke_takes_it(roles: Roles, table: 
     assert {row["part"] for row in json.loads(listed.stdout)} == {"ingest", "read"}
 
 
-def test_every_table_says_what_each_part_may_do_there(table: Table) -> None:
-    """A new table is a question to whoever adds it: which part needs what?"""
+def test_each_table_has_its_privileges_for_each_part(table: Table) -> None:
+    """A new table fails this test until `roles.sql` lists what each part may do there."""
     named = [name for (name,) in table(queries("roles.sql")["named_tables"])]
     there = table(
         "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'v', 'p')"

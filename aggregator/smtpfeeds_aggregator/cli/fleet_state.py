@@ -143,8 +143,8 @@ def show(
     from ..store.fleet import FleetStore
 
     check_name(name)
-    every = _fleet(settings, management, ca_folder).reports
-    report = next((one for one in every if one.name == name), None)
+    reports = _fleet(settings, management, ca_folder).reports
+    report = next((each for each in reports if each.name == name), None)
     if report is None:
         note(f"there is no sensor {name!r}; `smtpfeeds fleet list` lists them")
         raise click.exceptions.Exit(1)
@@ -169,6 +169,7 @@ def show(
     type=click.IntRange(0),
     default=20_000,
     show_default=True,
+    # Four full batches: a sensor that delivers as fast as it hears has fewer.
     help="More rows than this in a spool are a fault.",
 )
 @click.option(
@@ -225,9 +226,9 @@ def check(
         Thresholds(certificate_days, spool_rows, drops, skew_s),
     )
     records = [
-        {"name": one.name, "fault": one.fault, "detail": one.detail}
-        for one in problems
-        if one.name.startswith(operator)
+        {"name": each.name, "fault": each.fault, "detail": each.detail}
+        for each in problems
+        if each.name.startswith(operator)
     ]
     if not records:
         if form.format == "json":
@@ -243,7 +244,8 @@ def _fleet(
     from ..fleet.state import reports
     from ..store.reading import ReadingStore
 
-    # The database first: what is enrolled meanwhile has an account without a row, not the reverse.
+    # The database first: a sensor that is enrolled meanwhile has an account without a row, not the
+    # reverse.
     with connected(settings) as connection:
         states = ReadingStore(connection).sensors()
     certificates = [] if ca_folder is None else _certificates(ca_folder)
@@ -313,6 +315,6 @@ def _card(report: "SensorReport", detail: "SensorDetail | None", vhost: str) -> 
 
 
 def _known(form: Form, record: dict[str, Any]) -> Form:
-    """A card without the lines of which nothing is known."""
+    """The form without the lines that have no value."""
     names = [column.name for column in _CARD if record[column.name] not in (None, [], {})]
     return Form(form.format, tuple(column for column in form.columns if column.name in names))

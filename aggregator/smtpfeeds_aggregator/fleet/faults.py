@@ -1,64 +1,64 @@
 """What is wrong with a fleet: the rules of `smtpfeeds fleet check`. Pure.
 
 Each fault has a short name that does not change, for monitoring, and a sentence for the
-person who reads the alarm. A retired sensor has no faults unless somebody uses its name.
+person who reads the alarm. A retired sensor has no faults unless its account is in use.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from smtpfeeds_common.times import iso_utc
 
-from .authority import WARN_DAYS, Validity
+from .authority import Validity
 from .rights import wrong_limits, wrong_rights
 from .state import SensorReport
 
-#: An enrolled sensor is installed within a day, or nobody will.
+#: A sensor is usually installed on the day of its enrolment.
 _NOT_HEARD: Final = timedelta(days=1)
-#: All names, and what each says; the reference and the help are made from it.
-FAULTS: Final = {
-    "silent": "no batch came in the last three minutes",
-    "not_heard": "enrolled more than a day ago, and not heard yet",
-    "no_row": "an account at the broker that the database does not know",
-    "no_account": "no account at the broker, and neither revoked nor retired",
-    "revoked_account": "revoked or retired, and the broker has its account",
-    "revoked_connection": "revoked, retired or unknown, and connected",
-    "rights": "the account's permissions are not those of a sensor",
-    "limits": "the account's bounds are not those of a sensor",
-    "certificate_expired": "a certificate has expired",
-    "certificate_expires": "a certificate expires soon",
-    "spool": "many rows wait in its spool",
-    "drops": "its spool was full, and events were dropped",
-    "skew": "its clock differs from the centre's",
-    "refused": "messages of the last 24 hours were refused",
-    "flood": "it sends too much now",
-}
+#: The names; docs/how-to/fleet.md says what each means.
+FaultName: TypeAlias = Literal[
+    "silent",
+    "not_heard",
+    "no_row",
+    "no_account",
+    "revoked_account",
+    "revoked_connection",
+    "rights",
+    "limits",
+    "certificate_expired",
+    "certificate_expires",
+    "spool",
+    "drops",
+    "skew",
+    "refused",
+    "flood",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From where on something is a fault."""
+    """The bounds; past each of them is a fault. `fleet check` has the defaults."""
 
-    certificate_days: int = WARN_DAYS
-    #: Four full batches: a sensor that keeps up leaves none behind.
-    spool_rows: int = 20_000
-    drops: int = 0
-    skew_s: float = 60.0
+    certificate_days: int
+    spool_rows: int
+    drops: int
+    skew_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault of one sensor, or of a certificate that is no sensor's."""
+    """One fault of one sensor, or of another certificate."""
 
+    #: Of the sensor or the certificate.
     name: str
-    fault: str
+    fault: FaultName
     detail: str
 
 
 def faults(
-    every: Iterable[SensorReport],
+    sensors: Iterable[SensorReport],
     certificates: Iterable[Validity],
     now: datetime,
     vhost: str,
@@ -67,59 +67,59 @@ def faults(
     """All faults, by sensor; then those of certificates.
 
     Args:
-        every: the sensors.
-        certificates: what the authority issued, and its own.
+        sensors: what is known of each.
+        certificates: the authority's, and those that it issued.
         now: UTC.
-        vhost: of the sensors.
-        thresholds: from where on something is a fault.
+        vhost: the sensors' virtual host.
+        thresholds: the bounds.
     """
     unused = set()
-    for report in every:
+    for report in sensors:
         if report.state in {"revoked", "retired"} or report.account is None:
             unused.add(report.name)
-        for fault, detail in _of_sensor(report, now, vhost, thresholds):
+        for fault, detail in _sensor_faults(report, now, vhost, thresholds):
             yield Fault(report.name, fault, detail)
-    for one in certificates:
-        if one.kind != "client" or one.name not in unused:
-            yield from _of_certificate(one, now, thresholds)
+    for certificate in certificates:
+        if certificate.kind != "client" or certificate.name not in unused:
+            yield from _certificate_faults(certificate, now, thresholds)
 
 
-def _of_sensor(
+def _sensor_faults(
     report: SensorReport, now: datetime, vhost: str, thresholds: Thresholds
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[FaultName, str]]:
     if report.state in {"revoked", "retired"}:
-        yield from _of_revoked(report)
+        yield from _revoked_faults(report)
         return
-    yield from _of_account(report, vhost)
-    yield from _of_row(report, now, thresholds)
+    yield from _account_faults(report, vhost)
+    yield from _row_faults(report, now, thresholds)
 
 
-def _of_revoked(report: SensorReport) -> Iterator[tuple[str, str]]:
+def _revoked_faults(report: SensorReport) -> Iterator[tuple[FaultName, str]]:
     if report.account is not None:
         yield "revoked_account", f"it is {report.state}; `smtpfeeds fleet revoke {report.name}`"
     if report.connections:
         yield "revoked_connection", f"it is {report.state}; connected from {_peers(report)}"
 
 
-def _of_account(report: SensorReport, vhost: str) -> Iterator[tuple[str, str]]:
-    again = f"`smtpfeeds fleet enroll {report.name}` sets it again"
+def _account_faults(report: SensorReport, vhost: str) -> Iterator[tuple[FaultName, str]]:
+    repair = f"`smtpfeeds fleet enroll {report.name}` sets it again"
     if report.account is None:
         if report.row is not None:
-            yield "no_account", f"{again}; or retire it"
+            yield "no_account", f"{repair}; or retire it"
         if report.connections:
             yield "revoked_connection", f"it has no account; connected from {_peers(report)}"
         return
     if report.row is None:
-        yield "no_row", again
+        yield "no_row", repair
     if wrong := "; ".join(wrong_rights(report.account, vhost)):
-        yield "rights", f"{wrong}; {again}"
+        yield "rights", f"{wrong}; {repair}"
     if wrong := "; ".join(wrong_limits(report.account)):
-        yield "limits", f"{wrong}; {again}"
+        yield "limits", f"{wrong}; {repair}"
 
 
-def _of_row(
+def _row_faults(
     report: SensorReport, now: datetime, thresholds: Thresholds
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[FaultName, str]]:
     row = report.row
     if row is None:
         return
@@ -132,26 +132,26 @@ def _of_row(
     if row.drops > thresholds.drops:
         yield "drops", f"{row.drops} events since its spool was created"
     if row.skew_s is not None and abs(row.skew_s) > thresholds.skew_s:
-        yield "skew", f"its clock is {abs(row.skew_s):.0f} s {_way(row.skew_s)}"
+        yield "skew", f"its clock is {abs(row.skew_s):.0f} s {_direction(row.skew_s)}"
     if row.refused_24h:
         yield "refused", f"{row.refused_24h} messages; `smtpfeeds sensors refusals {row.name}`"
     if row.flood_since is not None:
         yield "flood", f"since {iso_utc(row.flood_since)}, {row.flood_messages_per_s:.0f}/s"
 
 
-def _of_certificate(
+def _certificate_faults(
     certificate: Validity, now: datetime, thresholds: Thresholds
 ) -> Iterator[Fault]:
-    what = f"the {certificate.kind}'s, {iso_utc(certificate.ends)}"
+    detail = f"the {certificate.kind}'s, {iso_utc(certificate.ends)}"
     if certificate.ends <= now:
-        yield Fault(certificate.name, "certificate_expired", what)
+        yield Fault(certificate.name, "certificate_expired", detail)
     elif certificate.ends_within(now, thresholds.certificate_days):
-        yield Fault(certificate.name, "certificate_expires", what)
+        yield Fault(certificate.name, "certificate_expires", detail)
 
 
 def _peers(report: SensorReport) -> str:
     return ", ".join(report.peers)
 
 
-def _way(seconds: float) -> str:
+def _direction(seconds: float) -> str:
     return "ahead" if seconds > 0 else "behind"

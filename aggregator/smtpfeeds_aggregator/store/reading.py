@@ -56,7 +56,7 @@ class SensorState(NamedTuple):
     flood_since: datetime | None
     flood_messages_per_s: float | None
     flood_reason: str | None
-    #: None: there is no row of it, or nobody said.
+    #: None: the sensor has no row, or this has not happened.
     enrolled_at: datetime | None
     first_heard_at: datetime | None
     revoked_at: datetime | None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from smtpfeeds_aggregator.cli.fleet_state import check
 from smtpfeeds_aggregator.fleet.authority import Validity
-from smtpfeeds_aggregator.fleet.faults import FAULTS, Thresholds, faults
+from smtpfeeds_aggregator.fleet.faults import FaultName, Thresholds, faults
 from smtpfeeds_aggregator.fleet.management import BrokerConnection
 from smtpfeeds_aggregator.fleet.rights import (
     TAG,
@@ -26,6 +27,10 @@ from smtpfeeds_common.topology import EXCHANGE
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 VHOST = "smtpfeeds"
+#: By name, of the command's options.
+DEFAULTS: dict[str, Any] = {str(option.name): option.default for option in check.params}
+THRESHOLDS = Thresholds(**{field.name: DEFAULTS[field.name] for field in fields(Thresholds)})
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "fleet.md"
 ROW = SensorState(
     name="s1",
     heard_at=NOW,
@@ -75,13 +80,13 @@ NEW = row(alive=None, heard_at=None, epoch_at=NOW - DAY)
 
 
 @pytest.mark.parametrize(
-    ("state", "of", "connected", "expected"),
+    ("sensor_row", "broker_account", "connected", "expected"),
     [
         (ROW, ACCOUNT, True, set()),
         (SILENT, ACCOUNT, False, {"silent"}),
         (NEW, ACCOUNT, False, set()),
         (row(alive=None, heard_at=None, epoch_at=NOW - 2 * DAY), ACCOUNT, False, {"not_heard"}),
-        # A rotation begins anew: the old enrolment says nothing.
+        # The day counts from the rotation, not from the enrolment.
         (NEW._replace(enrolled_at=NOW - 99 * DAY), ACCOUNT, False, set()),
         (None, ACCOUNT, True, {"no_row"}),
         (ROW, None, False, {"no_account"}),
@@ -126,15 +131,20 @@ NEW = row(alive=None, heard_at=None, epoch_at=NOW - DAY)
     ],
 )
 def test_each_state_of_a_sensor(
-    state: SensorState | None, of: BrokerAccount | None, connected: bool, expected: set[str]
+    sensor_row: SensorState | None,
+    broker_account: BrokerAccount | None,
+    connected: bool,
+    expected: set[FaultName],
 ) -> None:
     report = SensorReport(
-        name="s1", row=state, account=of, connections=(CONNECTION,) if connected else ()
+        name="s1",
+        row=sensor_row,
+        account=broker_account,
+        connections=(CONNECTION,) if connected else (),
     )
-    every = list(faults([report], [], NOW, VHOST, Thresholds()))
-    assert {one.fault for one in every} == expected
-    assert all(one.name == "s1" and one.detail for one in every)
-    assert expected <= FAULTS.keys()
+    results = list(faults([report], [], NOW, VHOST, THRESHOLDS))
+    assert {result.fault for result in results} == expected
+    assert all(result.name == "s1" and result.detail for result in results)
 
 
 def test_certificates_are_faults_before_they_end_and_after() -> None:
@@ -148,12 +158,13 @@ def test_certificates_are_faults_before_they_end_and_after() -> None:
         ends("s1", "client", -1),
         ends("s2", "client", -1),
     ]
-    every = list(faults([retired], certificates, NOW, VHOST, Thresholds()))
-    assert [(one.name, one.fault) for one in every] == [
+    results = list(faults([retired], certificates, NOW, VHOST, THRESHOLDS))
+    assert [(result.name, result.fault) for result in results] == [
         ("broker", "certificate_expires"),
         ("s1", "certificate_expired"),
     ]
-    assert list(faults([], certificates[:2], NOW, VHOST, Thresholds(certificate_days=7))) == []
+    within_a_week = replace(THRESHOLDS, certificate_days=7)
+    assert list(faults([], certificates[:2], NOW, VHOST, within_a_week)) == []
 
 
 def test_every_source_of_a_sensor_is_joined_and_no_other_account_is_one() -> None:
@@ -171,14 +182,16 @@ def test_every_source_of_a_sensor_is_joined_and_no_other_account_is_one() -> Non
         replace(CONNECTION, account="gone"),
     ]
     states = [ROW, row(name="script"), row(name="local"), refused_only]
-    every = {one.name: one for one in reports(states, accounts, connections, [])}
-    assert list(every) == ["gone", "local", "s1", "s2", "script"]
-    assert (every["s1"].peers, every["s1"].login) == (["192.0.2.1"], "password")
-    assert (every["s2"].state, every["local"].login) == ("unknown", None)
-    assert every["script"].account is accounts["script"]
+    by_name = {report.name: report for report in reports(states, accounts, connections, [])}
+    assert list(by_name) == ["gone", "local", "s1", "s2", "script"]
+    assert (by_name["s1"].peers, by_name["s1"].login) == (["192.0.2.1"], "password")
+    assert (by_name["s2"].state, by_name["local"].login) == ("unknown", None)
+    assert by_name["script"].account is accounts["script"]
 
 
-def test_the_help_names_every_fault() -> None:
+def test_help_and_page_name_every_fault() -> None:
     assert check.help is not None
     listed = check.help.split("The faults:")[1].split(".")[0]
-    assert {name.strip() for name in listed.split(",")} == set(FAULTS)
+    assert {name.strip() for name in listed.split(",")} == set(get_args(FaultName))
+    page = PAGE.read_text()
+    assert [name for name in get_args(FaultName) if f"`{name}`" not in page] == []

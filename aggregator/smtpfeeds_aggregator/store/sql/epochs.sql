@@ -1,4 +1,4 @@
--- Epochs of sensors' accounts: asked, and ended.
+-- Epochs of sensors' accounts: list them, and end one.
 
 -- name: current_epoch
 SELECT epoch FROM sensor WHERE name = %(sensor)s;
@@ -36,7 +36,7 @@ LEFT JOIN past_epoch AS p ON p.sensor = s.name AND p.epoch = s.epoch - 1
 WHERE s.name = %(sensor)s;
 
 -- name: begin_epoch
--- What the last epoch said of the sensor itself goes: it is heard of again.
+-- Resets what the sensor reported about itself: its next batch sets it again.
 UPDATE sensor SET epoch = epoch + 1, heard_at = NULL, sealed_at = NULL, version = '',
     counters = '{}', spool_depth = 0, drops = 0, addresses = 0, new_left = NULL, new_left_at = NULL
 WHERE name = %(sensor)s

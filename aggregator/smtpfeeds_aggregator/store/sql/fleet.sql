@@ -19,7 +19,7 @@ WHERE name = ANY(%(names)s) AND (revoked_at IS NOT NULL OR retired_at IS NOT NUL
 UPDATE sensor SET revoked_at = coalesce(revoked_at, now()) WHERE name = %(name)s;
 
 -- name: retired
--- A sensor that nobody has a row of was enrolled before rows were made, and never heard.
+-- A sensor without a row has an account, and the centre never heard it.
 INSERT INTO sensor AS s (name, revoked_at, retired_at) VALUES (%(name)s, now(), now())
 ON CONFLICT (name) DO UPDATE SET
     revoked_at = coalesce(s.revoked_at, now()), retired_at = coalesce(s.retired_at, now());
@@ -36,7 +36,7 @@ WHERE account = %(name)s AND hour >= now() - interval '24 hours'
 GROUP BY reason ORDER BY 2 DESC, 1;
 
 -- name: counters
--- What a sensor said of itself with its newest batch.
+-- What a sensor reported about itself with its newest batch.
 SELECT counters, addresses FROM sensor WHERE name = %(name)s;
 
 -- name: heard_again
