@@ -1,11 +1,11 @@
 """The settings and the secrets that they name: read before root is given up, and again at SIGHUP.
 
-Certificates, keys and passwords are also read again when their files change: who renews a
-certificate need not know of the sensor. Each process looks for itself.
+Certificates, keys and passwords are also read again when their files change: a program that renews
+a certificate does not have to signal the sensor. Each process checks the files for itself.
 
-A TLS key or a password that only root may read is read while the sensor is root. Later it is no
-longer: then a file that only root may read keeps what is in use, and the log says so. Workers
-inherit what their parent has read last, also those that are started again later.
+The sensor reads a TLS key or a password that only root may read while it is root. Later it cannot:
+then it keeps what is in use, and the log says so. Workers inherit what their parent read last, also
+those that are started later.
 """
 
 import logging
@@ -47,7 +47,7 @@ RELOADED: Final = frozenset(
 SECRET_FILES: Final = ("tls_key", "broker_password_file", "broker_key_file")
 #: Settings whose files hold certificates.
 _CERTIFICATES: Final = ("broker_ca_file", "broker_certificate_file", "tls_certificate")
-#: How often a process looks whether a file has changed.
+#: How often a process checks whether a file has changed.
 LOOK_EVERY_S: Final = 2.0
 #: A certificate that is made at start lasts 397 days.
 _MAKE_AGAIN_S: Final = 365 * 86_400.0
@@ -92,16 +92,20 @@ def _files(settings: SensorSettings) -> dict[str, str]:
     return {name: path for name, path in named.items() if path and name not in unused}
 
 
-def _signatures(settings: SensorSettings) -> Mapping[str, tuple[int, int, int] | None]:
-    """What changes with a file's content, also where a symlink comes to lead to another."""
-    signatures: dict[str, tuple[int, int, int] | None] = {}
+def _signatures(settings: SensorSettings) -> Mapping[str, tuple[int, ...] | None]:
+    """What changes with a file's content or permissions, or when a symlink names another file.
+
+    Permissions count: a file that was renewed unreadable is read once its owner is set.
+    """
+    signatures: dict[str, tuple[int, ...] | None] = {}
     for name, path in _files(settings).items():
         try:
             state = Path(path).stat()
         except OSError:
             signatures[name] = None
         else:
-            signatures[name] = (state.st_mtime_ns, state.st_ino, state.st_size)
+            content = (state.st_mtime_ns, state.st_ino, state.st_size)
+            signatures[name] = (*content, state.st_mode, state.st_uid, state.st_gid)
     return signatures
 
 
