@@ -38,14 +38,16 @@ def check_name(name: str) -> str:
     return name
 
 
-def known(management: "Management", name: str) -> None:
-    """Check that a sensor has an account.
+def refuse_unknown(management: "Management", names: Iterable[str]) -> None:
+    """Refuse names of sensors that have no account.
 
     Raises:
-        FleetError: none has.
+        FleetError: one of them has none.
     """
-    if name not in management.sensors():
-        raise FleetError(f"no sensor has the account {name}; `smtpfeeds fleet list` lists them")
+    sensors = set(management.sensors())
+    for name in names:
+        if name not in sensors:
+            raise FleetError(f"no sensor has the account {name}; `smtpfeeds fleet list` lists them")
 
 
 def refuse_others(accounts: "Mapping[str, BrokerAccount]", names: Iterable[str]) -> None:

@@ -14,9 +14,9 @@ from .fleet_accounts import (
     check_external,
     check_name,
     delete_account,
-    known,
     progress,
     refuse_others,
+    refuse_unknown,
 )
 from .fleet_options import bundle_options, management_options
 from .options import database_options
@@ -93,7 +93,7 @@ def enroll(
         store = FleetStore(connection)
         if not reuse_name:
             bundles.refuse_valid_certificates(store.revoked_of(missing))
-        # First: an account without its bundle would be one whose password nobody has.
+        # Bundles first: the password of an account without a bundle would be lost.
         accounts = []
         with progress(len(missing), "bundles") as show:
             for number in show(range(1, len(missing) + 1)):
@@ -169,7 +169,7 @@ def rotate(
         check_external(management)
     with connected(settings, write=True) as connection:
         if not EpochStore(connection).epochs(name):
-            known(management, name)
+            refuse_unknown(management, [name])
         store = FleetStore(connection)
         bundles.note_valid_certificate(name)
         account = bundles.create(

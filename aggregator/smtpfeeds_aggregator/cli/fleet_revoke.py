@@ -9,7 +9,7 @@ from smtpfeeds_common.answers import note
 from smtpfeeds_common.errors import FleetError, SmtpfeedsError
 
 from .database import connected
-from .fleet_accounts import check_name, delete_account, known, refuse_others
+from .fleet_accounts import check_name, delete_account, refuse_others, refuse_unknown
 from .fleet_options import management_options
 from .options import CONFIG, DSN, FOLDER, database_options, database_settings
 
@@ -34,7 +34,7 @@ def revoke(
     """Delete the account of each sensor NAME at once, and close its connections.
 
     It needs no database: it is noted there if the database answers. What the sensor reported
-    stays; `smtpfeeds sensors purge` deletes it. A client certificate is worth nothing without its
+    stays; `smtpfeeds sensors purge` deletes it. A client certificate cannot log in without its
     account.
 
     \b
@@ -43,8 +43,7 @@ def revoke(
     """
     from ..store.fleet import FleetStore
 
-    for name in names:
-        known(management, check_name(name))
+    refuse_unknown(management, [check_name(name) for name in names])
     for name in names:
         delete_account(management, name)
         click.echo(f"{name}: revoked")
