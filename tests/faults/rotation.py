@@ -39,6 +39,8 @@ from .reckoning import events, judge
 
 _PROGRAM = str(Path(sys.executable).parent / "smtpfeeds")
 _COMMAND_LIMIT_S = 120
+#: A run with fewer answered events proves nothing.
+_FEWEST_EVENTS = 60
 
 
 class FleetCommands:
@@ -135,6 +137,11 @@ class BundledSensor:
             assert self.process.stop() == 0
             self.process.start()
 
+    @property
+    def pid(self) -> int:
+        assert self.process.process is not None
+        return self.process.process.pid
+
     def stop(self) -> int:
         return self.process.stop()
 
@@ -161,7 +168,10 @@ class BundledSensor:
 
 
 class Fleet:
-    """Sensors from their bundles, an aggregator, and clients; all ended with the stack."""
+    """Sensors from their bundles, an aggregator, and clients whose events arrive.
+
+    The stack ends all of them.
+    """
 
     def __init__(
         self,
@@ -205,6 +215,9 @@ class Fleet:
         self.load = Load(targets, seed=seed, rate_per_s=rate_per_s)
         self.load.start()
         stack.callback(self.load.stop)
+        table = Table(dsn)
+        stack.callback(table.connection.close)
+        until(lambda: table.one("SELECT count(*) FROM sighting") > 20, "events come")
 
     def rotate(self, *sensors: BundledSensor, restart: Callable[[], bool]) -> None:
         """Rotate these accounts at one time, and install each new bundle."""
@@ -252,6 +265,7 @@ class Fleet:
             flush=True,
         )
         assert verdict.good, str(verdict)
+        assert answered > _FEWEST_EVENTS, "the load was too small to prove anything"
         assert not any(each.drops or each.batches_refused for each in losses)
 
 
