@@ -1,7 +1,7 @@
-"""When the certificates expire that the aggregator trusts and that it is shown.
+"""Watches when the certificates in use expire: those in files, and the broker's.
 
 The files are read at each connection, so a renewed one needs no restart; this watch
-only looks, and warns. ``broker`` is the certificate that the broker showed last.
+only reads the dates, and warns. ``broker`` is the certificate that the broker showed last.
 """
 
 import time

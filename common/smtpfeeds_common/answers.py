@@ -137,7 +137,7 @@ def write_record(record: Record, form: Form) -> None:
 
 
 class Limited:
-    """At most so many rows of an answer, and a note where there are more."""
+    """At most this many rows of an answer, and a note if there are more."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
@@ -150,7 +150,7 @@ class Limited:
         self.is_more = self._limit is not None and next(rest, _NONE) is not _NONE
 
     def note(self) -> None:
-        """Say where the answer is cut, if it is; the rows have been written."""
+        """Write a note if the answer is cut; call it after the rows were written."""
         if self.is_more:
             note(f"there is more: --limit {self._limit} cuts it here")
 

@@ -1,7 +1,7 @@
-"""When certificates expire: read from PEM files and from a peer, shown, and warned of.
+"""Reads from PEM files and from a peer when certificates expire, and warns before.
 
-Of a certificate only the end of its validity is read (RFC 5280, section 4.1): the few
-fields before it are skipped by their lengths. It stands alone because a sensor without
+It reads only the end of a certificate's validity (RFC 5280, section 4.1), and skips the few
+fields before it by their lengths. It stands alone because a sensor without
 STARTTLS has no library that reads certificates, and Python's ``ssl`` reads none that
 is not in use.
 """
@@ -18,9 +18,9 @@ from .logs import fields
 
 logger = logging.getLogger(__name__)
 
-#: From so long before its end a certificate is warned of,
+#: The log warns of a certificate from this long before its end,
 WARN_BEFORE_S: Final = 14 * 86_400
-#: once in so long.
+#: once in this time.
 WARN_EVERY_S: Final = 86_400
 
 _PEM: Final = re.compile(
@@ -69,12 +69,12 @@ def peer_expiry(connection: object) -> float | None:
 
 
 def iso_day(expires_s: float) -> str:
-    """The UTC day of it."""
+    """The UTC day on which it expires."""
     return datetime.fromtimestamp(expires_s, UTC).date().isoformat()
 
 
 class ExpiryNotes:
-    """What is known of the certificates in use, by name; every call from any thread."""
+    """When the certificates in use expire, by name; safe to call from any thread."""
 
     def __init__(self) -> None:
         self._expires_s: dict[str, float] = {}
@@ -87,7 +87,7 @@ class ExpiryNotes:
         return dict(self._expires_s)
 
     def note(self, name: str, expires_s: float | None) -> None:
-        """This certificate is in use; None: nothing is known of it."""
+        """Note when a certificate in use expires; None: not known, nothing changes."""
         if expires_s is not None:
             self._expires_s[name] = expires_s
 

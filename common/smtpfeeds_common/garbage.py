@@ -1,7 +1,7 @@
-"""Python's search for garbage, put off while many objects are made that all stay.
+"""Pauses Python's garbage collection while a program creates many objects that all stay.
 
-A search looks at everything that was made until then, so that a program's imports, or a feed
-that is read into memory, take a tenth to half as long again. Nothing in them is garbage.
+A collection looks at every object so far, so a program's imports, or a feed that is read into
+memory, would take a tenth to a half longer. Nothing in them is garbage.
 """
 
 import gc
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_garbage() -> Iterator[None]:
-    """No search for garbage inside; what is made is left out of later searches."""
+    """Collect no garbage in the block; later collections leave out what it created."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,7 @@
 """Text from elsewhere on its way to a terminal.
 
-It stands alone: tables, messages and logs all write what strangers chose, such as a name in
-a feed or a server's words, and none of it may move the cursor or change colours.
+It stands alone: tables, messages and logs all write text that others chose, such as a name in
+a feed or a server's reply, and none of it may move the cursor or change colours.
 """
 
 

@@ -47,7 +47,7 @@ class SensorSettings:
         unit="connections",
         minimum=1,
         maximum=65_535,
-        help="length of the length of the kernel's queue for each listener",
+        help="length of the kernel's queue for each listener",
     )
     user: str = setting(
         "", help="when started as root, become this user once the listeners are open"
@@ -159,7 +159,7 @@ class SensorSettings:
         unit="connections",
         minimum=1,
         maximum=1_000_000,
-        help="connections connections in TLS at once; more get 454",
+        help="connections in TLS at once; more get 454",
     )
     max_line_bytes: int = setting(
         2048,

@@ -77,7 +77,7 @@ class Publisher:
         self._program = self._start()
 
     def kill_process(self) -> bool:
-        """Kill the process of the publication of now, where there is one."""
+        """Kill the process of the running publication, if there is one."""
         for process in descendants(self._program.pid):
             os.kill(process.pid, signal.SIGKILL)
             return True
@@ -92,13 +92,13 @@ class Publisher:
         self._program = self._start()
 
     def check(self) -> None:
-        """It is still there, and says nothing of a publication that failed."""
+        """Check that the program still runs; it ends when a publication fails."""
         if self._program.poll() is not None:
             code = self._program.returncode
             raise ServerFailedError(f"the publisher ended ({code}): {self._log().read_text()}")
 
     def end(self) -> str:
-        """End it; what it wrote."""
+        """End it; returns its log."""
         self._program.kill()
         self._program.wait()
         return self._log().read_text()

@@ -226,7 +226,7 @@ def test_asks_first_and_no_means_no(dsn: str, table: Table) -> None:
     result = run(dsn, "purge", "bad", "--since", "3h", answer="n\n")
     assert result.exit_code == 1
     assert "4 addresses?" in result.stderr
-    assert "when the centre heard is recorded since" in result.stderr
+    assert "the centre records since" in result.stderr
     assert observations(table) == before
 
 

@@ -1,8 +1,8 @@
 """The few settings that a question needs, read without all others.
 
 `query` answers in a tenth of a second: converting and checking every setting of the
-aggregator would take as long again. What is not as plain as usual is read with all
-others, and refused as they are. `smtpfeeds aggregator check-config` checks them.
+aggregator would take as long again. A file with any other value is read like that of all
+commands, and refused as there. `smtpfeeds aggregator check-config` checks them.
 """
 
 import os

@@ -101,7 +101,7 @@ def begin_epochs(connection: "Connection", names: Sequence[str]) -> list[int]:
 def progress(total: int, label: str) -> Iterator[Callable[[Iterable[int]], Iterator[int]]]:
     """Show how many are done, on a terminal and where there are many.
 
-    Gives what passes an iteration of such numbers on.
+    Yields a function that passes such numbers on and shows each.
     """
     if total < _WORTH_A_BAR or not sys.stderr.isatty():
         yield iter

@@ -79,7 +79,10 @@ _NAMED: Final = 20
     "--min-hits", type=click.IntRange(min=0), default=0, help="At least this many events."
 )
 @click.option(
-    "--min-sensors", type=click.IntRange(min=0), default=0, help="Seen by at least so many."
+    "--min-sensors",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Seen by at least this many sensors.",
 )
 @click.option("--family", type=click.Choice(["4", "6"]), help="Only IPv4, or only IPv6.")
 @click.option(

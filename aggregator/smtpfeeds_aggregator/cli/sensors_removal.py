@@ -65,13 +65,13 @@ def purge(
         part, words = _part(name, epoch, since, epochs)
         if part.since is not None and part.since < (recorded := store.heard_recorded_since()):
             click.echo(
-                f"note: when the centre heard is recorded since {iso_utc(recorded)}; for what it "
-                "heard before, the time of the event decides",
+                f"note: the centre records since {iso_utc(recorded)} when it hears of an event; "
+                "for earlier ones the time of the event counts",
                 err=True,
             )
         if not yes:
             click.confirm(
-                f"Take out what {name} reported {words}: {store.touched(part)} addresses?",
+                f"Delete what {name} reported {words}: {store.touched(part)} addresses?",
                 abort=True,
                 err=True,
             )
@@ -82,7 +82,7 @@ def purge(
 def _part(
     name: str, epoch: int | None, since: str | None, epochs: "Sequence[Epoch]"
 ) -> tuple["Part", str]:
-    """What is to be taken out, and how to say it."""
+    """What to delete, and the words for it."""
     from ..store.purge import part_of_epoch, part_since
 
     current = epochs[-1].epoch

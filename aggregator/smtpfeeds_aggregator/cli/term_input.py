@@ -13,15 +13,15 @@ from ..query.terms import Term, parse_term
 
 #: Terms from a stream that are asked for together.
 TERMS_AT_ONCE: Final = 10_000
-#: Of a longer line no more is read: it is not a term, unless it is a URL.
+#: The rest of a longer line is not read: it is not a term, unless it is a URL.
 _LINE_BYTES_MAX: Final = 4_096
-#: Lines that are not terms are named, so many of them.
+#: At most this many of the lines that are not terms are shown.
 _NAMED: Final = 20
 _WRONG_USE: Final = 2
 
 
 def read_terms(arguments: tuple[str, ...], file: Path | None = None) -> Iterator[Term]:
-    """The terms; from a stream, a line that is none is named on stderr and passed over.
+    """The terms; a line of a stream that is not a term is shown on stderr and skipped.
 
     Raises:
         SettingsError: an argument is not a term.

@@ -6,8 +6,8 @@ It stands alone because it is the only room that knows `cryptography`. A folder 
     ca.key       its private key, for its owner alone; it never leaves this folder
     issued/      a copy of each certificate that was issued, by name; no private key
 
-Private keys of servers and clients are made here, written once to where the caller
-says, and not kept. Each step is safe to interrupt (``files``). Keys are ECDSA on P-256,
+Private keys of servers and clients are created here, written once to where the caller
+wants them, and not kept. Each step is safe to interrupt (``files``). Keys are ECDSA on P-256,
 signatures SHA-256, as RFC 8446 lists them for every TLS 1.3 implementation. A renewed
 authority keeps its key, so that what it issued stays valid for those who still have the
 old certificate of it.
@@ -206,7 +206,7 @@ def is_issued_by(certificate: bytes, authority: bytes) -> bool:
 
 
 def validities(folder: Path) -> Iterator[Validity]:
-    """The authority of a folder, then what it issued, by name; nothing where there is none.
+    """The authority of a folder, then what it issued, by name; nothing if it has no authority.
 
     Raises:
         FleetError: a certificate cannot be read.

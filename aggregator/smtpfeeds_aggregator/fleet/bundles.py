@@ -1,4 +1,4 @@
-"""Bundles for many sensors: the secret of each, made here, and one file for its host.
+"""Bundles for many sensors: creates the secret of each, and one file for its host.
 
 A private key or a password is in the bundle and nowhere else: the broker keeps a hash, and
 the authority a copy of the certificate.

@@ -19,14 +19,14 @@ _PUBLIC: Final = 0o644
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = _PUBLIC) -> None:
-    """Write a file, or replace it; with these permissions from the first octet on."""
+    """Write or replace a file, which has these permissions from the start."""
     _stage(path, content, mode)
     _beside(path).replace(path)
     sync_directory(path.parent)
 
 
 def write_pair(certificate: Path, key: Path, contents: tuple[bytes, bytes]) -> None:
-    """Write a certificate and its key, of which neither is there; call it in ``locked``.
+    """Write a certificate and its key, which must not exist yet; call it in ``locked``.
 
     Args:
         certificate: where the first of the contents goes.
@@ -36,7 +36,7 @@ def write_pair(certificate: Path, key: Path, contents: tuple[bytes, bytes]) -> N
     _stage(certificate, contents[0], _PUBLIC)
     _stage(key, contents[1], PRIVATE)
     _beside(key).replace(key)
-    # The certificate is never on the disk without its key.
+    # The key is on the disk before its certificate.
     sync_directory(key.parent)
     _beside(certificate).replace(certificate)
     sync_directory(certificate.parent)
@@ -54,7 +54,7 @@ def finish_pair(certificate: Path, key: Path, belong: Callable[[bytes, bytes], b
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other programs of ours out of a folder meanwhile."""
+    """Hold the lock of a folder, for which other commands of ours wait."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -171,7 +171,7 @@ class Management:
         """Close an account's connections; returns how many there were.
 
         The broker closes some by itself when the account goes. It answers 404 or 500 for one that
-        ends just then: the next look tells whether it is gone.
+        ends just then; the next request for the list shows whether it is gone.
         """
         connections = self.connections(name)
         for connection in connections:
@@ -218,8 +218,8 @@ class Management:
         """One request; what the broker answers as JSON, and an empty answer as ``{}``.
 
         Args:
-            missing: give None for what is not there.
-            ending: give None also where the broker fails, because it is about to be gone.
+            missing: return None if it does not exist.
+            ending: return None also if the broker fails, because the connection is just ending.
         """
         url = "/".join((self._base, *(quote(part, safe="") for part in path)))
         try:

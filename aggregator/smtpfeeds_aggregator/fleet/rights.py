@@ -66,14 +66,14 @@ class BrokerAccount:
 
     @property
     def workers(self) -> int | None:
-        """For how many workers it was created; None where it has no bound."""
+        """The number of workers that it was created for; None if it has no bound."""
         if self.max_connections is None:
             return None
         return max(1, self.max_connections - SPARE_CONNECTIONS)
 
 
 def new_password() -> str:
-    """A password that nobody guesses, without a character that an address must escape."""
+    """A random password, without characters that a URL must escape."""
     return secrets.token_urlsafe(PASSWORD_BYTES)
 
 
@@ -89,7 +89,7 @@ def permission() -> dict[str, str]:
 
 
 def topic_permission(name: str) -> dict[str, str]:
-    """With which routing key it may publish: its own."""
+    """The routing key that it may publish with: its own."""
     return {"write": f"^{routing_key(name).replace('.', '[.]')}$", "read": _NOTHING}
 
 
@@ -148,7 +148,7 @@ def wrong_rights(account: BrokerAccount, vhost: str) -> Iterator[str]:
 
 
 def wrong_limits(account: BrokerAccount) -> Iterator[str]:
-    """Bounds that it does not have."""
+    """How its limits differ from those of a sensor."""
     if account.max_connections is None:
         yield "no limit of connections"
     if account.max_channels is None:

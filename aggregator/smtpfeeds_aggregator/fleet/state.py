@@ -53,7 +53,7 @@ def reports(
     """All sensors by name.
 
     Args:
-        states: the database's sensors; an account that was only ever refused is none of them.
+        states: the database's sensors; without accounts whose messages were all refused.
         accounts: all of the broker by name, also those that are no sensor's.
         connections: all of the broker.
         certificates: what the authority issued.

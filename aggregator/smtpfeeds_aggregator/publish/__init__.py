@@ -1,10 +1,10 @@
 """From the database to files that are served.
 
 service      the loop on the time grid (``grid``), with retries, metrics and health
-process, child, messages    a process for each run of it: followed, its program, what both say
+process, child, messages    a process for each run: its supervision, its program, their messages
 scheduled    one run of the loop, in that process
 once, generation_writer    one publication from the window to the switch, and its files
-sanity, failures, status    whether its numbers are believed; why it failed; the last runs
+sanity, failures, status    whether its numbers are plausible; why it failed; the last runs
 snapshot, columns, judgements, chunks, entries    the window, judged, as rows
 files, formats/, check, manifest                  what is written, and read back
 generation, layout, unchanged                     the folder that is served; what did not change

@@ -52,7 +52,7 @@ class Parent:
         threading.Thread(target=self._read, name="parent", daemon=True).start()
 
     def send(self, message: "Logged | ClockQuestion | Done | Failed") -> None:
-        """Send one message; ends this process where nobody reads it."""
+        """Send one message; ends this process if nobody reads it."""
         from .messages import encode
 
         line = memoryview(encode(message))

@@ -79,10 +79,10 @@ class Continued:
         The next run repeats what fails here; the edition is published all the same.
 
         Args:
-            prune: removes all but so many generations.
+            prune: removes all but this many generations.
 
         Returns:
-            What is not done, and why; None where all is.
+            What is not done, and why; None if everything is.
         """
         is_new = self._withdrawn.is_new
         kept = 1 if is_new else self._settings.generations_kept
@@ -163,7 +163,7 @@ class Continued:
 
 
 def _failures(step: Callable[[], None]) -> list[str]:
-    """Take a step, and give what fails."""
+    """Take a step; returns what failed."""
     try:
         step()
     except (OSError, PublishError) as exc:

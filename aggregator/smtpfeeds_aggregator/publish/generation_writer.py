@@ -47,13 +47,13 @@ class Content:
     left_out: dict[str, dict[str, int]]
     #: Events by hour and feed.
     hours: Hours
-    #: The origin table, where there is one, and the lists of scanners and mailers.
+    #: The origin table, if there is one, and the lists of scanners and mailers.
     origin_generation: str | None
     list_generation: str
 
 
 def edition_frame(settings: AggregatorSettings, now: datetime) -> Frame:
-    """What all files of an edition that is made now say of it; of the first feed."""
+    """What all files of an edition made now state about it; for the first feed."""
     end = window_end(now)
     stale = expiry(now.timestamp(), settings.publish_interval_s)
     return Frame(
@@ -85,7 +85,7 @@ class GenerationWriter:
         Args:
             settings: which formats, and with which counts.
             frame: of the edition.
-            signer: signs manifest and SHA256SUMS, where there is a key.
+            signer: signs manifest and SHA256SUMS, if there is a key.
             before: the generation that is published now; unchanged files are links to its own.
             keep_going: asked now and then.
         """

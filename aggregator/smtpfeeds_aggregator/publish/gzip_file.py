@@ -30,7 +30,7 @@ class Target(Protocol):
 def compressed(target: Target) -> IO[bytes]:
     """A file that compresses what is written to it; closing it leaves the target open.
 
-    No time and no name is in it: the same octets make the same file.
+    It contains no time and no name, so the same octets give the same file.
     """
     stream = igzip.IGzipFile(  # type: ignore[no-untyped-call] # isal's
         filename="", mode="wb", compresslevel=_LEVEL, fileobj=target, mtime=0
@@ -39,6 +39,6 @@ def compressed(target: Target) -> IO[bytes]:
 
 
 def decompressed(source: Path | IO[bytes]) -> IO[bytes]:
-    """What a compressed file holds; reading raises one of `DAMAGED`."""
+    """The content of a compressed file; reading raises one of `DAMAGED`."""
     stream: IO[bytes] = igzip.open(source, "rb")  # type: ignore[no-untyped-call] # isal's
     return stream

@@ -15,7 +15,7 @@ from ..clock.database import Reading
 from ..settings import AggregatorSettings
 from .once import Published
 
-#: A longer line is not sent by this program: the aggregator drops it.
+#: The program sends no longer line; the aggregator drops one.
 MAX_LINE_BYTES: Final = 1 << 20
 
 
@@ -25,7 +25,7 @@ class Job(msgspec.Struct, frozen=True):
     #: Of the aggregator; another version's process refuses the job.
     version: str
     settings: AggregatorSettings
-    #: Nothing is to be done if an edition was made from then to now.
+    #: Publish nothing if an edition was made since then.
     unless_made_since: datetime
     #: The lists in use, as their generation's file has them.
     lists: list[dict[str, Any]]
@@ -35,7 +35,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class JobVersion(msgspec.Struct, frozen=True):
-    """Of a job of any version, what all versions have."""
+    """The part of a job that every version has."""
 
     version: str
 
@@ -52,7 +52,7 @@ class Logged(msgspec.Struct, frozen=True, tag="log"):
 
 
 class ClockQuestion(msgspec.Struct, frozen=True, tag="clock"):
-    """May a publication go by this reading of the database's clock?"""
+    """May a publication use this reading of the database's clock?"""
 
     reading: Reading
 

@@ -47,7 +47,7 @@ _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class PublicationClock(Protocol):
-    """Decides whether a publication may go by the database's clock: `DatabaseClock` does."""
+    """Decides whether a publication may use the database's clock: `DatabaseClock` does."""
 
     @property
     def monotonic(self) -> Callable[[], float]:
@@ -145,7 +145,7 @@ def is_left_to_another(
 ) -> bool:
     """Whether another process publishes the directory now, or has in that time.
 
-    It saves a process that would find out the same.
+    Then no process has to be started to find that out.
 
     Raises:
         PublishError: the directory cannot be used.
@@ -160,7 +160,7 @@ def _disk_errors(directory: FeedsDirectory) -> Iterator[None]:
     """Translate the system's errors.
 
     Raises:
-        PublishError: one came.
+        PublishError: the system reported an error.
     """
     try:
         yield

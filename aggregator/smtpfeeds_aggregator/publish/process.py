@@ -1,4 +1,4 @@
-"""Runs each publication in a process of its own: started, followed, ended in time.
+"""Runs each publication in a process of its own, reads its messages, and ends it in time.
 
 Ingest shares no interpreter with it, the memory that it took goes back to the system, and its
 crash is a failed run. The process uses the origin table and the lists that ingest uses: it maps

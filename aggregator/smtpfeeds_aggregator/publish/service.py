@@ -164,7 +164,7 @@ class PublishLoop:
         return min(now_s + RETRY_S, next_point(now_s, self._interval_s))
 
     def _count_refusal(self, error: SuspiciousFeeds | PublishTimedOut) -> float:
-        """What would end in the same way now is tried again at the grid's next moment."""
+        """Count a run that would end in the same way now; returns the grid's next moment."""
         timed_out = isinstance(error, PublishTimedOut)
         self._metrics.publish_runs.labels("failed" if timed_out else "refused").inc()
         self._note(error, error.message)

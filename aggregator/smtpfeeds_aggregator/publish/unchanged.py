@@ -1,7 +1,7 @@
-"""A file that is octet for octet that of the edition before becomes a hard link to it.
+"""Replaces a file that has not changed since the previous edition by a hard link to it.
 
-The disk holds it once, and its time of change stays, and with it what a web server makes of that:
-Last-Modified and ETag say when the content changed. Nothing changes a published file in place, so
+The disk holds it once, and its modification time stays, so the Last-Modified and ETag that a web
+server derives from it show when the content changed. Nothing changes a published file in place, so
 two editions may share one. A file system without hard links keeps a file for each.
 
 The octets on the disk are compared, not the hashes of two manifests: a file that was damaged after
@@ -42,7 +42,7 @@ def share_unchanged(
 
 
 def _is_same(folder: Path, before: Path, name: str) -> bool:
-    """Whether both have these octets, in two files."""
+    """Whether the contents are equal, in two separate files."""
     old, new = before / name, folder / name
     try:
         # MISP's closed days and the archive's past ones are links already: nothing to compare.

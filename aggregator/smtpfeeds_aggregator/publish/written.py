@@ -29,7 +29,7 @@ class Written:
     sha256: str
     #: None for a file of no single feed.
     feed: str | None = None
-    #: How many addresses it lists, and of how many origins; None where it lists none.
+    #: How many addresses it lists, and of how many origins; None if it lists none.
     addresses: int | None = None
     asns: int | None = None
 
@@ -49,12 +49,12 @@ class HashedFile:
         return self._target.write(octets)
 
     def flush(self) -> None:
-        """Hand on what the file holds back."""
+        """Flush the file."""
         self._target.flush()
 
     @property
     def sha256(self) -> str:
-        """Of what was written."""
+        """The hash of what was written."""
         return self._hash.hexdigest()
 
 
@@ -116,7 +116,7 @@ def check_written(folder: Path, written: Sequence[Written], keep_going: KeepGoin
 
 
 def check_compressed(folder: Path, file: Written, inside: str, keep_going: KeepGoing) -> None:
-    """Read a compressed file back, and what it holds.
+    """Read a compressed file back, and check the file and its content.
 
     Args:
         folder: of the generation.

@@ -110,9 +110,9 @@ def _parse_other(text: str) -> Term:
 
 
 def refanged(text: str) -> str:
-    """A term without what stands around an address, and with its dots and colons.
+    """A term without quotes and brackets around it, and with its real dots and colons.
 
-    Of a longer one than ``MAX_TEXT``, such as a URL, the host; nothing where it has none.
+    The host of one longer than ``MAX_TEXT``, such as a URL; empty if it has none.
     """
     plain = text.strip().strip("\"'<>,;").strip()
     is_long = len(plain) > MAX_TEXT

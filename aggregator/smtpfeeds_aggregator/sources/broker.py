@@ -149,7 +149,7 @@ def connect(settings: AggregatorSettings, purpose: str) -> pika.BlockingConnecti
 def certificate_expiry(connection: pika.BlockingConnection) -> float | None:
     """When the certificate that the broker showed expires, in Unix time; None: not known.
 
-    pika does not hand out its socket. Where a later pika keeps it elsewhere only this is missing.
+    pika has no public name for its socket. If a later pika renames it, only this time is missing.
     """
     transport = getattr(getattr(connection, "_impl", None), "_transport", None)
     return peer_expiry(getattr(transport, "_sock", None))

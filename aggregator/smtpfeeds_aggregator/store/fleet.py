@@ -23,11 +23,11 @@ _FORGET_TRIES: Final = 3
 
 
 class SensorDetail(NamedTuple):
-    """What a list of sensors has no room for."""
+    """The details of one sensor, beside those in the list of sensors."""
 
     #: By name, since the sensor started.
     counters: dict[str, int]
-    #: On how many it listens; 0: not known.
+    #: The number of addresses that it listens on; 0: not known.
     addresses: int
     last_client: str | None
     last_client_at: datetime | None
@@ -43,7 +43,7 @@ class FleetStore:
         self._sql = queries("fleet.sql")
 
     def enroll(self, names: Sequence[str]) -> None:
-        """Give sensors a row, or take back that they were revoked or retired."""
+        """Give sensors a row, and clear that they were revoked or retired."""
         with database_errors():
             self._connection.execute(self._sql["enroll"], {"names": list(names)})
 
@@ -58,7 +58,7 @@ class FleetStore:
         return [name for (name,) in rows]
 
     def revoked(self, name: str) -> bool:
-        """Note that a sensor has no account any more. Returns False where it has no row."""
+        """Note that a sensor has no account any more. Returns False if it has no row."""
         return self._run("revoked", name) > 0
 
     def retired(self, name: str) -> None:
@@ -84,7 +84,7 @@ class FleetStore:
     def forget(self, name: str, *, waiting: Callable[[], object] = lambda: None) -> Purged:
         """Delete what a sensor reported in all its epochs, and the sensor itself.
 
-        Run again after an interruption, it does the rest.
+        After an interruption, call it again: it completes the rest.
 
         Raises:
             DatabaseUnavailable: the sensor delivers meanwhile.
@@ -102,7 +102,7 @@ class FleetStore:
         )
 
     def _forget(self, name: str) -> bool:
-        """Returns False where the sensor was heard since its last epoch ended."""
+        """Returns False if the sensor was heard since its last epoch ended."""
         row = self._connection.execute(self._sql["heard_again"], {"name": name}).fetchone()
         if row is not None and row[0]:
             return False

@@ -36,7 +36,7 @@ _PIECE_BYTES: Final = 1 << 18
 _CONNECT_S: Final = 10.0
 _STALL_S: Final = 30.0
 _REDIRECTS: Final = 5
-#: A connection that breaks is tried once more; an answer is an answer.
+#: A connection that breaks is tried once more; an answer is never asked for again.
 _TRIES: Final = urllib3.Retry(
     total=2, connect=1, read=1, redirect=0, status=0, other=0, respect_retry_after_header=False
 )
@@ -59,7 +59,7 @@ class _NoRoom(Exception):
 def cache_folder() -> Path | None:
     """Where fetched files are kept: below XDG_CACHE_HOME, or `.cache` of the home directory.
 
-    None where this user has no home directory.
+    None if this user has no home directory.
     """
     named = os.environ.get("XDG_CACHE_HOME", "")
     try:
@@ -173,7 +173,7 @@ class Remote:
         return stream
 
     def _begin(self, place: Path | None) -> tuple[Path | None, IO[bytes]]:
-        """Where the body is written: beside its place, or where nothing is kept."""
+        """The file for the body: beside its place, or a temporary one if nothing is kept."""
         if place is not None:
             with suppress(OSError):
                 place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ def default_remote() -> Remote:
 
 @contextmanager
 def _at_most(limit_s: float, url: str) -> Iterator[None]:
-    """End what is done inside after so long: each octet of a slow server resets other limits."""
+    """Limit the time of the block: each octet of a slow server resets the other limits."""
 
     def give_up(*_: Any) -> None:
         raise DatasetError(f"{url} was not whole after {limit_s:g} s")
@@ -240,10 +240,10 @@ def _request(url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
 
 
 def _redirected(url: str, place: str, location: str) -> str:
-    """Where a server leads.
+    """The address that a server redirects to.
 
     Raises:
-        DatasetError: out of https, or to something that is not on the web.
+        DatasetError: it leaves https, or is not a web address.
     """
     try:
         target = urljoin(place, location)
@@ -257,7 +257,7 @@ def _redirected(url: str, place: str, location: str) -> str:
 
 
 def _copy(response: urllib3.BaseHTTPResponse, url: str, stream: IO[bytes], max_bytes: int) -> int:
-    """Write the body; how many octets it has."""
+    """Write the body; returns its number of octets."""
     size = 0
     for piece in response.stream(_PIECE_BYTES, decode_content=False):
         size += len(piece)
@@ -298,7 +298,7 @@ def _verified(place: Path, sha256: str) -> IO[bytes] | None:
 
 
 def _kept(place: Path, url: str) -> _Kept | None:
-    """The copy that is kept of a URL, where it is the one that the ETag was given for.
+    """The copy that is kept of a URL, if it is the one that its ETag belongs to.
 
     Other commands write and remove copies at the same time; what is open here stays.
     """

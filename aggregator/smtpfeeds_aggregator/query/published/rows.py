@@ -1,7 +1,7 @@
 """Entries from the rows of a published file, NDJSON or CSV, plain or compressed.
 
-Every field is checked: address and times can be read, and a text moves no cursor. An
-unknown tag, of a later version, is passed over. A file with an unknown class is refused,
+Every field is checked: address and times can be read, and no text has control characters. An
+unknown tag, of a later version, is skipped. A file with an unknown class is refused,
 because an answer by class would be wrong.
 """
 
@@ -30,7 +30,7 @@ from ...publish.gzip_file import DAMAGED, decompressed
 FILE_BYTES_MAX: Final = 1 << 30
 _GZIP: Final = b"\x1f\x8b"
 _FLAGS: Final = {str(flag.name).lower(): int(flag) for flag in Flags}
-#: A line of NDJSON is a few hundred octets; no more is read of another file.
+#: A line of NDJSON has a few hundred octets; a longer one is read in pieces, and refused.
 _ROW_BYTES_MAX: Final = 1 << 16
 #: From the first to before the second.
 _TIMES: Final = ("1970-01-01 00:00:00", "2106-01-01 00:00:00")
