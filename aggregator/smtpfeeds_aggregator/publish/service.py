@@ -84,10 +84,10 @@ class PublishLoop:
         """
         due_s = self._clock.now_s() if self._is_stale() else self._next_point()
         while not stop.is_set():
+            # A clock that was set back must not make this wait for a day.
+            due_s = min(due_s, self._next_point())
             wait_s = due_s - self._clock.now_s()
             if wait_s > 0:
-                # A clock that was set back must not make this wait for a day.
-                due_s = min(due_s, self._next_point())
                 stop.wait(min(wait_s, _LOOK_S))
                 continue
             due_s = self.publish(stop)
