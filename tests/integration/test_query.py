@@ -432,6 +432,9 @@ def test_ranges_are_index_ranges_whatever_the_table_holds(connection: Connection
     assert ">= t.low)" in text
     assert "ROW(" not in text
     assert "Seq Scan on observation" not in text
+    # A hashed subquery reads every row of smtpdata, by an index or not; OFFSET 0 prevents it.
+    assert "hashed SubPlan" not in text
+    assert "Index Cond: ((ip = every.ip) AND (feed = 'smtpdata'::text))" in text
 
 
 class TestDatabaseChoice:
