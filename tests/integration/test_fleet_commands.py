@@ -256,7 +256,7 @@ def test_what_is_known_of_a_sensor_is_shown_and_what_is_wrong_is_found(
     left = site.faults("--skew-s", "9999999", "--drops", "2", "--spool-rows", "90000")
     assert left == {("acme-1", "silent"), ("acme-2", "silent"), ("acme-1", "refused")}
 
-    # Its account is gone, and nobody said so.
+    # Its account was deleted at the broker, without `fleet revoke`.
     admin.delete_user("acme-1")
     assert ("acme-1", "no_account") in site.faults()
     assert site.run("retire", "acme-1", "acme-2").stdout == "acme-1: retired\nacme-2: retired\n"

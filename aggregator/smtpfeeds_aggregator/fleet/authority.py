@@ -157,7 +157,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         purpose = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         now = datetime.now(UTC)
-        # No certificate outlives the one that vouches for it.
+        # A certificate is of no use after its authority's has expired.
         ends = min(now + timedelta(days=days), self._certificate.not_valid_after_utc)
         certificate = (
             _builder(_subject(name), key.public_key(), self._certificate, now, ends)

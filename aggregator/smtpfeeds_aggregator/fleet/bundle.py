@@ -5,14 +5,14 @@ A gzipped tar with one folder:
     install.sh                 what is done on the host, step by step
     sensor.toml                the sensor's settings
     broker-password            or broker.pem and broker.key, a client certificate
-    ca.pem                     the authority that vouches for the broker, if it is the fleet's own
+    ca.pem                     the authority of the broker's certificate, if it is the fleet's own
     smtpfeeds-sensor.service   with smtpfeeds.sysusers
     requirements.txt           the locked packages of a sensor
     package/                   the wheel of smtpfeeds itself
     wheels/                    on request: every other package as a file
 
-Nothing of it but the secret is secret; the secret is the sensor's alone. The tar is
-made the same from the same input: no times, no owners.
+Only broker-password or broker.key is secret, and no other sensor has the same. The same input
+gives the same octets: the tar has no times and no owners.
 """
 
 import gzip

@@ -68,7 +68,7 @@ class Management:
                 ``administrator``.
             password: the account's.
             vhost: the virtual host of the sensors.
-            ca_file: PEM file of the authority that vouches for the server.
+            ca_file: PEM file of the authority of the server's certificate.
 
         Raises:
             FleetError: the address cannot be used.
@@ -154,10 +154,6 @@ class Management:
             return None
         return {one["name"] for one in every[0] if one.get("enabled")}
 
-    def exists(self, name: str) -> bool:
-        """Whether there is an account of this name, ours or not."""
-        return self._request("GET", "users", name, missing=True) is not None
-
     def delete(self, name: str) -> bool:
         """Delete an account and close its connections. Returns False where there was none.
 
@@ -192,10 +188,6 @@ class Management:
             )
             for row in rows
         ]
-
-    def version(self) -> str:
-        """The broker's version."""
-        return str(self._request("GET", "overview")["rabbitmq_version"])
 
     def add_vhost(self) -> None:
         """Make the virtual host; one that is there stays as it is."""

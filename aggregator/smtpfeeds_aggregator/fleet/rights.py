@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from smtpfeeds_common.topology import EXCHANGE, routing_key
 
-#: 256 bits: nobody guesses it, and no dictionary holds it.
+#: 256 bits: too many to guess.
 PASSWORD_BYTES: Final = 32
 _SALT_BYTES: Final = 4
 ALGORITHM: Final = "rabbit_password_hashing_sha256"

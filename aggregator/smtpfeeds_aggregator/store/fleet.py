@@ -1,7 +1,7 @@
 """The fleet in the database: which sensors are enrolled, revoked or retired.
 
-A sensor has a row from its enrolment on, so that one that never delivers is missed. What
-was reported stays when a sensor is revoked or retired; ``forget`` deletes it.
+A sensor has a row from its enrolment on, so that `fleet check` reports one that never delivers.
+What it reported stays when it is revoked or retired; ``forget`` deletes it.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class SensorDetail(NamedTuple):
 
 
 class FleetStore:
-    """Notes what happens to sensors' accounts; one connection, in autocommit."""
+    """Records the state of sensors' accounts; one connection, in autocommit."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -57,9 +57,9 @@ class FleetStore:
         rows = self._rows("revoked_of", names=list(names))
         return [name for (name,) in rows]
 
-    def revoked(self, name: str) -> bool:
-        """Note that a sensor has no account any more. Returns False if it has no row."""
-        return self._run("revoked", name) > 0
+    def revoked(self, name: str) -> None:
+        """Note that a sensor has no account any more; without a row there is nothing to note."""
+        self._run("revoked", name)
 
     def retired(self, name: str) -> None:
         """Note that a sensor is out of service."""
@@ -109,9 +109,9 @@ class FleetStore:
         self._connection.execute(self._sql["forget"], {"name": name})
         return True
 
-    def _run(self, query: str, name: str) -> int:
+    def _run(self, query: str, name: str) -> None:
         with database_errors():
-            return self._connection.execute(self._sql[query], {"name": name}).rowcount
+            self._connection.execute(self._sql[query], {"name": name})
 
     def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with database_errors():

@@ -71,7 +71,7 @@ def test_no_certificate_ends_after_its_authority(tmp_path: Path) -> None:
     assert issued.ends == validity(short.certificate).ends
 
 
-def test_a_renewed_authority_still_vouches_for_what_it_issued(authority: Authority) -> None:
+def test_certificates_stay_valid_after_their_authority_is_renewed(authority: Authority) -> None:
     old = authority.certificate
     issued = authority.issue_client("sensor-1")
     authority.renew(days=5_000)
@@ -83,7 +83,7 @@ def test_a_renewed_authority_still_vouches_for_what_it_issued(authority: Authori
     assert is_issued_by(fresh.certificate, old)
 
 
-def test_another_authority_vouches_for_nothing_of_this_one(
+def test_certificates_are_not_valid_for_another_authority(
     authority: Authority, tmp_path: Path
 ) -> None:
     stranger = Authority.create(tmp_path / "other", "Example fleet")

@@ -1,8 +1,5 @@
 -- Epochs of sensors' accounts: list them, and end one.
 
--- name: current_epoch
-SELECT epoch FROM sensor WHERE name = %(sensor)s;
-
 -- name: epochs
 -- All epochs of a sensor, the current one last, which has no end.
 SELECT epoch, began_at, ended_at, purged_at FROM past_epoch WHERE sensor = %(sensor)s
