@@ -17,3 +17,8 @@ def iso_utc(time: datetime) -> str:
 def row_time(seconds: float) -> str:
     """A time since 1970-01-01 UTC as a row of a feed has it: ``2026-11-23 15:24:31``."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def row_seconds(text: str) -> int:
+    """The seconds since 1970-01-01 UTC of a time as a row of a feed has it."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())

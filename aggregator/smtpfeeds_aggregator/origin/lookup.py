@@ -53,12 +53,3 @@ class DescribedLookup(OriginLookup, Protocol):
     def info(self) -> TableDescription:
         """Where it came from, when, and how large it is."""
         ...
-
-
-class CurrentLookup(Protocol):
-    """Holds the table that is current: `OriginSource` does."""
-
-    @property
-    def current(self) -> DescribedLookup:
-        """The newest table that could be loaded."""
-        ...

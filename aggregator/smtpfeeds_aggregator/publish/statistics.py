@@ -20,6 +20,7 @@ from smtpfeeds_common.addresses import (
 )
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
+from smtpfeeds_common.times import row_seconds
 
 from ..meaning.classes import Class, Judgement
 from ..names import NOT_KNOWN, short_name
@@ -277,15 +278,11 @@ def _columns(entries: Mapping[bytes, Entry], places: Mapping[bytes, int]) -> Fee
 
     return FeedColumns(
         column("intp", (places[packed] for packed, _ in held)),
-        column("u4", (_seconds(row.last_seen) for row in rows)),
-        column("u4", (_seconds(row.first_seen) for row in rows)),
+        column("u4", (row_seconds(row.last_seen) for row in rows)),
+        column("u4", (row_seconds(row.first_seen) for row in rows)),
         column("i8", (row.hits for row in rows)),
         column("u4", (row.flags for row in rows)),
         column("u1", (row.days for row in rows)),
         column("u4", (row.sensors for row in rows)),
         column("u4", (row.targets for row in rows)),
     )
-
-
-def _seconds(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())

@@ -34,7 +34,6 @@ from .bogons import PrefixFilter
 
 #: A RIB record of a collector with 1,000 peers has some 200 kB.
 MAX_RECORD_BYTES: Final = 16 << 20
-HEADER_BYTES: Final = 12
 _TABLE_DUMPS: Final = {12, 13}
 #: Subtypes of TABLE_DUMP_V2 (RFC 6396 section 4.3, RFC 8050 section 4).
 _READ_SUBTYPES: Final = {1, 2, 4}

@@ -138,10 +138,6 @@ class OriginIndex:
             return None
         return str(self._name_text[self._name_at[at] : self._name_at[at + 1]], "utf-8")
 
-    def name_count(self) -> int:
-        """How many AS names there are."""
-        return len(self._name_asn)
-
     def starts6(self, count: int) -> list[bytes]:
         """Up to `count` first addresses of IPv6 ranges that have an origin, evenly spread."""
         starts, asns = self._start6, self._asn6

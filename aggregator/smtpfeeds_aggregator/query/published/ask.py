@@ -5,10 +5,10 @@ All rows are held, in the order of addresses; a term finds its rows by bisection
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from smtpfeeds_common.addresses import pack_address, sort_key
+from smtpfeeds_common.times import row_seconds
 
 from ...names import NOT_KNOWN
 from ...publish.entries import Entry
@@ -87,8 +87,8 @@ def _row(entry: Entry) -> FeedRow:
         ip=entry.address,
         packed=pack_address(entry.address),
         feed=entry.category,
-        first_s=_seconds(entry.first_seen),
-        last_s=_seconds(entry.last_seen),
+        first_s=row_seconds(entry.first_seen),
+        last_s=row_seconds(entry.last_seen),
         hits=entry.hits,
         sensors=entry.sensors,
         targets=entry.targets,
@@ -100,7 +100,3 @@ def _row(entry: Entry) -> FeedRow:
         judgement=entry.judgement,
         entries=[],
     )
-
-
-def _seconds(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
