@@ -163,12 +163,3 @@ def test_answers_in_the_reference_are_json_schemas() -> None:
     assert "smtpfeeds query: a term" in page["$defs"]
     for name, schema in page["$defs"].items():
         assert set(schema["required"]) == set(schema["properties"]), name
-
-
-def test_every_command_shows_an_example() -> None:
-    without = [
-        " ".join(path)
-        for path, command in walk(("smtpfeeds",), main, click.Context(main))
-        if not isinstance(command, click.Group) and not examples_of(help_of(command))
-    ]
-    assert without == []
