@@ -1,4 +1,4 @@
-"""What every benchmark says: which stage runs, under which load, and the figures at the end."""
+"""What every benchmark prints: the stage that runs, the load, and the figures at the end."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def stage(what: str) -> None:
-    """Say on stderr what begins now, and the load of the host: figures of a busy one say less."""
+    """Print on stderr what begins now, and the host's load: figures of a busy host mean less."""
     print(
         f"{time.strftime('%H:%M:%S')} load {os.getloadavg()[0]:.1f}: {what}",
         file=sys.stderr,

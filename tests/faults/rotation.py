@@ -109,7 +109,7 @@ class BundledSensor:
         folder.mkdir(parents=True)
         self._unpack()
         settings = tomllib.loads((folder / "sensor.toml").read_text())
-        # The paths of a host are those of this folder; what is heard comes by a proxy.
+        # Paths of a host become paths of this folder; clients come through a proxy.
         settings = {key: self._here(value) for key, value in settings.items()}
         self.process = SensorProcess(
             folder,
@@ -227,7 +227,7 @@ class Fleet:
             each.install(restart=restart())
 
     def settle(self) -> None:
-        """Stop the clients, let all that they did come in, and stop everything in that order."""
+        """Stop the clients, wait until all their events are stored, then stop everything."""
         self.load.stop()
         answered, _ = events(self.load.entries)
         until(self._nothing_waits, "no spool holds anything", limit_s=120)
@@ -255,7 +255,7 @@ class Fleet:
         return True
 
     def assert_exact(self, rotations: int) -> None:
-        """What clients did is in the database, once; a restart may have cut some of them off."""
+        """The database has each client's event once; a restart may have cut some clients off."""
         answered, unanswered = events(self.load.entries)
         verdict = judge(self.load.entries, read_all(self.dsn))
         losses = [read_status(sensor.process.spool) for sensor in self.sensors]

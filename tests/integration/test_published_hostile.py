@@ -1,4 +1,4 @@
-"""Published files and servers that are not what they should be: refused, within bounds."""
+"""Damaged or hostile published files and servers are refused, within bounds."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_redirects_stay_on_the_web_and_are_few(serve: Serve, location: str, word
 def test_no_redirect_leaves_https(
     serve: Serve, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even to come back: who answers in between could send the reader anywhere."""
+    """Nor one that returns to https: the server in between could send the reader anywhere."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
     places: list[str] = []
     plain = serve(lambda handler: handler.reply(302, Location=places[0]))

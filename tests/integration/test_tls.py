@@ -121,7 +121,7 @@ def _shown(sensor: SensorProcess) -> dict[str, float]:
 
 
 def _metrics_port(sensor: SensorProcess) -> int:
-    """The port of [::1] where it listens and no SMTP client is answered."""
+    """The port of [::1] on which it listens, other than the one for SMTP."""
     assert sensor.process is not None
     proc = Path(f"/proc/{sensor.process.pid}")
     sockets = {str(each.readlink()) for each in (proc / "fd").iterdir()}

@@ -67,7 +67,7 @@ class OriginSource:
         self._take(table, seen)
 
     def run(self, stop: threading.Event) -> None:
-        """Notice new tables, and make them on schedule, until told to stop; raises for none."""
+        """Notice new tables, and refresh them on schedule, until the stop, whatever fails."""
         while not stop.wait(self._settings.origin_watch_s):
             try:
                 self.look_again(stop)

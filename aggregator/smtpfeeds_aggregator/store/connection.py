@@ -81,7 +81,7 @@ def connect(
         settings: has the DSN and the password's file.
         purpose: what the server shows in ``pg_stat_activity`` after ``smtpfeeds``.
         autocommit: each statement a transaction of its own.
-        limit_s: how long a statement may take, here and in the server; None: as long as it does.
+        limit_s: how long a statement may take, here and in the server; None: no limit.
         read_only: the server refuses whatever would write.
 
     Raises:

@@ -84,7 +84,7 @@ def begin_session(
 
     Args:
         connection: nothing was set in it yet.
-        statement_timeout_s: how long a statement may take in the server; None: as long as it does.
+        statement_timeout_s: how long a statement may take in the server; None: no limit.
         read_only: the server is to refuse whatever would write.
         open_another: opens a second connection in the same way.
 

@@ -1,4 +1,4 @@
-"""The settings of a question: those of all commands, read faster."""
+"""The settings that `query` needs, read faster than all settings."""
 
 from __future__ import annotations
 

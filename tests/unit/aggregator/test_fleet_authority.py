@@ -152,11 +152,11 @@ def test_a_certificate_is_valid_for_clocks_a_little_behind(authority: Authority)
 
 
 class Killed(BaseException):
-    """The program ends here, and cleans nothing up."""
+    """The program ends here without cleaning up."""
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> bool:
-    """Do something, and end before the step of that number that touches the disk."""
+    """Call the action, and end before the given step that touches the disk."""
     left = [step]
 
     def before(real: Callable[..., object]) -> Callable[..., object]:

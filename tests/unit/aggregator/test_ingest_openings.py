@@ -1,4 +1,4 @@
-"""An account names openings of its spool within a bound; others are not touched by it."""
+"""The number of openings that an account names is bounded; other accounts are not affected."""
 
 from __future__ import annotations
 

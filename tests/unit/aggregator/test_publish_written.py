@@ -1,4 +1,4 @@
-"""Files are read back after they were written: no octet on disk may be another."""
+"""Files are read back after they were written: every octet on disk must be right."""
 
 import gzip
 import hashlib
