@@ -597,7 +597,7 @@ class TestLoop:
             stop.set()
             thread.join(20)
 
-    def test_told_to_stop_it_does_not_finish_first(
+    def test_stopped_run_does_not_finish_first(
         self, settings: AggregatorSettings, connection: Connection, feeds: Path
     ) -> None:
         """A run under way ends before the switch, is no failure, and leaves nothing behind."""

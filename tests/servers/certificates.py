@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -102,3 +103,14 @@ def _sign(
     if not authority:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(authority_key, hashes.SHA256())
+
+
+def is_issued_by(certificate: bytes, authority: bytes) -> bool:
+    """Whether an authority's key signed a certificate; both PEM."""
+    try:
+        x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(
+            x509.load_pem_x509_certificate(authority)
+        )
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -192,17 +191,6 @@ def validity(pem: bytes) -> Validity:
         certificate.not_valid_after_utc,
         certificate.fingerprint(hashes.SHA256()).hex(),
     )
-
-
-def is_issued_by(certificate: bytes, authority: bytes) -> bool:
-    """Whether an authority's key signed a certificate; both PEM."""
-    try:
-        x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(
-            x509.load_pem_x509_certificate(authority)
-        )
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True
 
 
 def validities(folder: Path) -> Iterator[Validity]:

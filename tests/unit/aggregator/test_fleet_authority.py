@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from servers.certificates import is_issued_by
 from smtpfeeds_aggregator.fleet.authority import (
     CERTIFICATE,
     ISSUED,
     KEY,
     Authority,
     belong,
-    is_issued_by,
     validity,
     write_issued,
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
+from servers.certificates import is_issued_by
 from smtpfeeds_aggregator.cli.fleet import fleet
-from smtpfeeds_aggregator.fleet.authority import is_issued_by
 from smtpfeeds_common.errors import FleetError
 
 
