@@ -22,7 +22,7 @@ from smtpfeeds_deploy.simulation import proxy_header
 from smtpfeeds_deploy.simulation.clients import KINDS, Client
 from smtpfeeds_deploy.simulation.ledger import Bracket, Heard, Session
 from smtpfeeds_deploy.simulation.simulate import Target
-from smtpfeeds_deploy.simulation.talk import ClientTrouble, Talk, now_ms
+from smtpfeeds_deploy.simulation.talk import ClientTrouble, ClosedBySensor, Talk, now_ms
 
 from .reckoning import Entry
 
@@ -51,8 +51,6 @@ _WEIGHTS = {
 _REGULARS, _REGULARS_SHARE = 40, 0.3
 #: Answered events that are remembered for those who wait until they are in the database.
 _LATEST = 20_000
-#: What a client may meet while a sensor is killed: the rest is a wrong answer.
-_CUT_OFF = ("cannot connect", "closed by the sensor")
 
 
 class NotingTalk(Talk):
@@ -79,7 +77,7 @@ def feeds_attempted(sent: bytes) -> list[str]:
 
 
 class Load:
-    """Clients at a steady rate until told to stop; a thread."""
+    """Clients at a steady rate, in a thread, until they are stopped."""
 
     def __init__(
         self,
@@ -143,10 +141,12 @@ class Load:
             talk.send(header)
             talk.sent.clear()
             await KINDS[kind](Client(talk, session, now_ms, began))
+        except ClosedBySensor:
+            pass  # it may have been killed
         except ClientTrouble as exc:
-            session.trouble = exc.message
-        except (OSError, TimeoutError) as exc:
-            session.trouble = f"cannot connect: {str(exc) or 'no answer in time'}"
+            self.odd.append(f"{kind} {source}: {exc.message}")
+        except (OSError, TimeoutError):
+            # No sensor is there: one that was killed comes back.
             await asyncio.sleep(0.02)
         finally:
             talk.close()
@@ -170,8 +170,6 @@ class Load:
         for event in answered:
             entry = (event.feed, session.source, session.sensor, event.when.lowest)
             self.latest.append(entry)
-        if session.trouble and not session.trouble.startswith(_CUT_OFF):
-            self.odd.append(f"{session.kind} {session.source}: {session.trouble}")
 
     def _header(self, source: str) -> bytes:
         self._number += 1

@@ -30,6 +30,10 @@ class ClientTrouble(SingleHostError):
     """A simulated client was answered otherwise than it must be."""
 
 
+class ClosedBySensor(ClientTrouble):
+    """The sensor closed the connection instead of sending a reply."""
+
+
 class Talk(asyncio.Protocol):
     """A connection to a sensor, as a client has it."""
 
@@ -90,7 +94,8 @@ class Talk(asyncio.Protocol):
         """Read one whole reply, of one or several lines; its code.
 
         Raises:
-            ClientTrouble: closed, or nothing came within the limit.
+            ClosedBySensor: it is closed.
+            ClientTrouble: nothing came within the limit, or what is no reply.
         """
         while True:
             line = await self._line()
@@ -102,7 +107,7 @@ class Talk(asyncio.Protocol):
     async def _line(self) -> bytes:
         while (end := self._unread.find(b"\n")) < 0:
             if self.closed:
-                raise ClientTrouble("the sensor closed the connection in place of a reply")
+                raise ClosedBySensor
             await self._wait("no reply")
         line = bytes(self._unread[:end])
         del self._unread[: end + 1]
