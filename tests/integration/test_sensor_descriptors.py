@@ -4,15 +4,16 @@ import resource
 import subprocess
 from pathlib import Path
 
-from sensor_support import Client, SensorProcess, running, started
+from sensor_support import Client, SensorProcess, is_root, running, started
 from servers.processes import wait_until
 
 
 def limited(sensor: SensorProcess, soft: int, hard: int) -> SensorProcess:
     """The same, with these limits on open files from its start, and no right to pass them."""
     sensor.within = ["prlimit", f"--nofile={soft}:{hard}", "--"]
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] > hard:
-        # For root: the kernel lets it raise the hard limit, unless it has lost that right.
+    if is_root():
+        # The kernel lets root raise the hard limit, unless it has lost that right. Others do not
+        # have it, and may not give it up.
         sensor.within += [
             "setpriv",
             "--bounding-set=-sys_resource",
