@@ -21,11 +21,11 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest_support import DAY_MS, HOUR_MS, Table, data, greet, made_batch, now_ms, settings_of
-from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
+from ingest_support import DAY_MS, HOUR_MS, Table, data, greet, made_batch, now_ms
+from ingest_support.fixtures import connection, dsn, table  # noqa: F401 - fixtures
 from ingest_support.storing import RETENTION, apply, ingest_store
 from smtpfeeds_aggregator.store.bounds import Bounds
-from smtpfeeds_aggregator.store.connection import Connection, connect
+from smtpfeeds_aggregator.store.connection import Connection
 from smtpfeeds_aggregator.store.epochs import EpochStore
 from smtpfeeds_aggregator.store.fleet import FleetStore
 from smtpfeeds_aggregator.store.ingest import IngestStore
@@ -48,12 +48,6 @@ TABLES = (
     *("observation", "sighting", "activity", "prefix_overflow", "prefix_admission", "sensor"),
     *("spool", "applied_batch", "past_epoch", "spool_at_epoch_end"),
 )
-
-
-@pytest.fixture
-def connection(dsn: str) -> Iterator[Connection]:
-    with connect(settings_of(dsn), "test", autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

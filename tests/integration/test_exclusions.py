@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from click.testing import CliRunner, Result
 
-from ingest_support.fixtures import migrated_database
-from servers.postgres import PostgresServer
+from ingest_support.fixtures import Run, connection, dsn, run  # noqa: F401 - fixtures
 from smtpfeeds_aggregator.settings import AggregatorSettings
-from smtpfeeds_aggregator.store.connection import Connection, connect
+from smtpfeeds_aggregator.store.connection import Connection
 from smtpfeeds_aggregator.store.exclusions import SLICE_ADDRESSES, ExclusionStore
 from smtpfeeds_common.addresses import parse_network
-from smtpfeeds_common.cli import main
+
+# ruff: noqa: F811 - fixtures are imported by name and asked for by name
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def dsn(postgres: PostgresServer) -> Iterator[str]:
-    dsn = migrated_database(postgres)
-    yield dsn
-    postgres.drop_database(dsn)
-
-
-@pytest.fixture
-def connection(dsn: str) -> Iterator[Connection]:
-    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def run(dsn: str) -> Run:
-    def call(*args: str, **kwargs: object) -> Result:
-        env = {"SMTPFEEDS_AGGREGATOR_DSN": dsn}
-        return CliRunner().invoke(main, args, env=env, **kwargs)  # type: ignore[arg-type]
-
-    return call
 
 
 def see(connection: Connection, *ips: str) -> None:

@@ -24,9 +24,8 @@ from typing import Any
 import pytest
 
 from ingest_support import running, until
-from ingest_support.fixtures import migrated_database
+from ingest_support.fixtures import dsn  # noqa: F401 - fixtures
 from publish_support import NOW, Info, Origins, RunHere
-from servers.postgres import PostgresServer, database_name
 from smtpfeeds_aggregator.clock.database import DatabaseClock
 from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.ingest.worker import IngestWorker
@@ -44,25 +43,16 @@ from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.publication import PublicationStore
 from smtpfeeds_common.errors import DatabaseUnavailable, PublishError
 
+# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+
 MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture(scope="module")
-def template(postgres: PostgresServer) -> Iterator[str]:
-    dsn = migrated_database(postgres)
-    yield database_name(dsn)
-    postgres.drop_database(dsn)
-
-
 @pytest.fixture
-def settings(
-    postgres: PostgresServer, template: str, tmp_path: Path
-) -> Iterator[AggregatorSettings]:
-    dsn = postgres.create_database(template=template)
-    yield AggregatorSettings(
+def settings(dsn: str, tmp_path: Path) -> AggregatorSettings:
+    return AggregatorSettings(
         dsn=dsn, feeds_dir=str(tmp_path / "www"), publish_non_global=True, generations_kept=2
     )
-    postgres.drop_database(dsn)
 
 
 @pytest.fixture

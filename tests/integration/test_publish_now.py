@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from ingest_support.fixtures import migrated_database
+from ingest_support.fixtures import dsn  # noqa: F401 - fixtures
 from publish_support import Origins, RunHere
-from servers.postgres import PostgresServer
 from smtpfeeds_aggregator.cli.publish import publish
 from smtpfeeds_aggregator.clock.database import DatabaseClock
 from smtpfeeds_aggregator.health import Health
@@ -26,12 +25,12 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_common.errors import DatabaseUnavailable
 
+# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+
 
 @pytest.fixture
-def settings(postgres: PostgresServer, tmp_path: Path) -> Iterator[AggregatorSettings]:
-    dsn = migrated_database(postgres)
-    yield AggregatorSettings(dsn=dsn, feeds_dir=str(tmp_path / "www"), publish_non_global=True)
-    postgres.drop_database(dsn)
+def settings(dsn: str, tmp_path: Path) -> AggregatorSettings:
+    return AggregatorSettings(dsn=dsn, feeds_dir=str(tmp_path / "www"), publish_non_global=True)
 
 
 @pytest.fixture

@@ -27,9 +27,8 @@ import pytest
 from click.testing import CliRunner
 
 from ingest_support import until
-from ingest_support.fixtures import migrated_database
+from ingest_support.fixtures import dsn  # noqa: F401 - fixtures
 from publish_support import Origins
-from servers.postgres import PostgresServer
 from smtpfeeds_aggregator.cli.publish import publish
 from smtpfeeds_aggregator.clock.database import ClockInDoubt, DatabaseClock, Reading
 from smtpfeeds_aggregator.health import Health
@@ -50,6 +49,8 @@ from smtpfeeds_aggregator.store.errors import DatabaseRefused
 from smtpfeeds_aggregator.store.publication import PublicationStore
 from smtpfeeds_common.errors import SmtpfeedsError
 
+# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 #: Nothing was made from then on.
 FAR_AHEAD = datetime(2100, 1, 1, tzinfo=UTC)
@@ -57,12 +58,10 @@ NO_LISTS = ListTable((), "none")
 
 
 @pytest.fixture
-def settings(postgres: PostgresServer, tmp_path: Path) -> Iterator[AggregatorSettings]:
-    dsn = migrated_database(postgres)
-    yield AggregatorSettings(
+def settings(dsn: str, tmp_path: Path) -> AggregatorSettings:
+    return AggregatorSettings(
         dsn=dsn, feeds_dir=str(tmp_path / "www"), publish_non_global=True, formats=("txt", "csv")
     )
-    postgres.drop_database(dsn)
 
 
 @pytest.fixture

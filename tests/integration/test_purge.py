@@ -5,17 +5,16 @@ Epochs, which go exactly, are in test_epochs.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner, Result
 
-from ingest_support import DAY_MS, Table, greet, made_batch, now_ms, settings_of
-from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
+from ingest_support import DAY_MS, Table, greet, made_batch, now_ms
+from ingest_support.fixtures import connection, dsn, table  # noqa: F401 - fixtures
 from ingest_support.storing import apply, ingest_store
 from smtpfeeds_aggregator.store import purge
-from smtpfeeds_aggregator.store.connection import Connection, connect
+from smtpfeeds_aggregator.store.connection import Connection
 from smtpfeeds_aggregator.store.purge import PurgeStore, part_since
 from smtpfeeds_common.cli import main
 from smtpfeeds_common.wire import HourCount, Observation, PrefixOverflow
@@ -27,12 +26,6 @@ HOUR = timedelta(hours=1)
 #: Sensor `bad` is not to be trusted since then.
 BAD = NOW - 3 * HOUR
 LONG_AGO = NOW - 9 * HOUR
-
-
-@pytest.fixture
-def connection(dsn: str) -> Iterator[Connection]:
-    with connect(settings_of(dsn), "test", autocommit=True) as connection:
-        yield connection
 
 
 def run(dsn: str, *arguments: str, answer: str | None = None) -> Result:

@@ -12,17 +12,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from ingest_support.fixtures import migrated_database
+from ingest_support.fixtures import Run, connection, dsn, run  # noqa: F401 - fixtures
 from origin_support import world
 from publish_support import Info, Origins
-from servers.postgres import PostgresServer, database_name
+from servers.postgres import database_name
 from smtpfeeds_aggregator.cli.database import connected
 from smtpfeeds_aggregator.origin.acquire.refresh import refresh
 from smtpfeeds_aggregator.publish.formats import csv_file as csv_format
@@ -39,41 +38,12 @@ from smtpfeeds_common.cli import main
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.times import iso_utc
 
+# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def template(postgres: PostgresServer) -> Iterator[str]:
-    dsn = migrated_database(postgres)
-    yield database_name(dsn)
-    postgres.drop_database(dsn)
-
-
-@pytest.fixture
-def dsn(postgres: PostgresServer, template: str) -> Iterator[str]:
-    dsn = postgres.create_database(template=template)
-    yield dsn
-    postgres.drop_database(dsn)
-
-
-@pytest.fixture
-def connection(dsn: str) -> Iterator[Connection]:
-    with connect(AggregatorSettings(dsn=dsn), "test", autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def run(dsn: str) -> Run:
-    def call(*args: str, **kwargs: object) -> Result:
-        env = {"SMTPFEEDS_AGGREGATOR_DSN": dsn}
-        return CliRunner().invoke(main, args, env=env, **kwargs)  # type: ignore[arg-type]
-
-    return call
 
 
 def see(
