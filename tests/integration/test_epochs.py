@@ -361,18 +361,33 @@ def test_rotation_waits_for_transactions_under_way_and_takes_no_batch_of_the_nex
 def test_sensor_counts_once_in_what_is_asked_and_published_whatever_its_epochs(
     dsn: str, store: IngestStore
 ) -> None:
-    for _ in range(3):
+    """It cannot have more targets than addresses either, whatever bits it reports."""
+    for bits in (0b1111, 0b11111, -1):
         hours = [HourCount("smtpgreet", now_ms(), 2)]
-        apply(store, made_batch(greet("8.8.8.8"), data("8.8.8.8"), sensor="s1", hours=hours))
+        rows = greet("8.8.8.8", targets=bits), data("8.8.8.8", targets=1)
+        apply(store, made_batch(*rows, sensor="s1", hours=hours))
         run(dsn, "sensors", "rotate", "s1")
-    apply(store, made_batch(greet("8.8.8.8"), sensor="s2"))
+    # It reports its number of addresses in its next epoch, and the other sensor none.
+    apply(store, made_batch(greet("8.8.8.9", targets=1), sensor="s1", addresses=2))
+    apply(store, made_batch(greet("8.8.8.8", targets=0b101), sensor="s2"))
     (state, _) = json.loads(run(dsn, "sensors", "--json").stdout)
     assert (state["sensor"], state["epoch"], state["events"]) == ("s1", 4, 6)
     for command in (("query", "8.8.8.8"), ("feed", "show", "smtpgreet")):
-        rows = json.loads(run(dsn, *command, "--json").stdout)
-        counted = {row["category"]: row["sensors"] for row in rows}
-        assert counted["smtpgreet"] == 2, command
-        assert counted.get("smtpdata", 1) == 1, command
+        answer = run(dsn, *command, "--json")
+        assert answer.exit_code == 0, answer.output
+        rows = json.loads(answer.stdout)
+        counted = {
+            row["category"]: (row["sensors"], row["targets"], row["ipaddr"])
+            for row in rows
+            if row["ipaddr"] == "8.8.8.8"
+        }
+        # Four lie in the step that begins at three.
+        targets = 4 if command[0] == "query" else 3
+        assert counted["smtpgreet"] == (2, targets, "8.8.8.8"), command
+        assert counted.get("smtpdata", (1, 1, "8.8.8.8")) == (1, 1, "8.8.8.8"), command
+    card = run(dsn, "query", "8.8.8.8").stdout
+    assert "s1: 3 greet, 3 data, at 2 of its 2 addresses lately" in card
+    assert "s2: 1 greet, at 2 addresses lately" in card
 
 
 def test_epochs_are_listed_with_their_times(dsn: str, store: IngestStore) -> None:

@@ -53,16 +53,18 @@ LEFT JOIN LATERAL (
 CROSS JOIN LATERAL (
     -- A sensor counts once, whatever the epochs of its account.
     SELECT count(*) FILTER (WHERE feed = o.feed) AS sensors,
-           coalesce(sum(bit_count(targets::bit(64))) FILTER (WHERE feed = o.feed), 0)::bigint
-               AS targets,
+           coalesce(sum(
+               targets_count(bits, (SELECT addresses FROM sensor WHERE name = seen.sensor))
+           ) FILTER (WHERE feed = o.feed), 0) AS targets,
            count(*) FILTER (WHERE feed = o.feed AND is_recent) AS recent,
            count(*) FILTER (WHERE feed <> o.feed AND is_recent) AS recent_other
     FROM (
-        SELECT feed, bool_or(last_seen >= %(window)s) AS is_recent,
+        SELECT feed, split_part(sensor, '@', 1) AS sensor,
+               bool_or(last_seen >= %(window)s) AS is_recent,
                bit_or(recent_bits(
-                       targets, targets_now, targets_before, day, last_seen, %(week)s
-                   )) AS targets
-        FROM sighting WHERE ip = o.ip GROUP BY feed, split_part(sensor, '@', 1)
+                   targets, targets_now, targets_before, day, last_seen, %(week)s
+               )) AS bits
+        FROM sighting WHERE ip = o.ip GROUP BY 1, 2
     ) AS seen
 ) AS s
 LEFT JOIN LATERAL (
@@ -117,9 +119,9 @@ ORDER BY t.place;
 -- Which sensors saw an address, and how many of their addresses it came to lately.
 SELECT split_part(s.sensor, '@', 1), s.feed, least(sum(s.hits), 4611686018427387903)::bigint,
        min(s.first_seen), max(s.last_seen),
-       least(bit_count(bit_or(recent_bits(
+       targets_count(bit_or(recent_bits(
            s.targets, s.targets_now, s.targets_before, s.day, s.last_seen, %(week)s
-       ))::bit(64)), nullif(max(n.addresses), 0))::int,
+       )), max(n.addresses)),
        coalesce(max(n.addresses), 0)
 FROM sighting AS s LEFT JOIN sensor AS n ON n.name = split_part(s.sensor, '@', 1)
 WHERE s.ip = %(ip)s::inet

@@ -38,7 +38,8 @@ ORDER BY prefix;
 -- name: copy_window
 -- The window in rows of one length, for columns: no NULL, an address as two numbers. In no
 -- order: it is sorted afterwards, and the shorter this snapshot is open the more updates stay
--- HOT. Targets count in this epoch week and the one before. Of some addresses only, where asked.
+-- HOT. Targets count in this epoch week and the one before, and never more than the sensors have.
+-- Of some addresses only, where asked.
 COPY (
     SELECT family(o.ip) = 6,
            o.feed = 'smtpdata',
@@ -54,29 +55,29 @@ COPY (
     FROM observation AS o
     LEFT JOIN (
         -- A sensor counts once, also in the window in which its account began a new epoch.
-        SELECT ip, feed, count(*) AS sensors, sum(bit_count(targets::bit(64)))::bigint AS targets
+        SELECT ip, feed, count(*) AS sensors, sum(targets) AS targets
         FROM (
-            SELECT ip, feed,
-                   recent_bits(
-                       targets, targets_now, targets_before, day, last_seen, %(week)s
-                   ) AS targets
-            FROM sighting
-            WHERE last_seen >= %(since)s AND sensor <> ALL(ARRAY(
+            SELECT v.ip, v.feed,
+                   targets_count(recent_bits(
+                       v.targets, v.targets_now, v.targets_before, v.day, v.last_seen, %(week)s
+                   ), n.addresses) AS targets
+            FROM sighting AS v LEFT JOIN sensor AS n ON n.name = split_part(v.sensor, '@', 1)
+            WHERE v.last_seen >= %(since)s AND v.sensor <> ALL(ARRAY(
                 SELECT enrolment FROM rotated_enrolment WHERE rotated_at >= %(since)s
             ))
-              AND (%(only)s::inet[] IS NULL OR ip = ANY(%(only)s::inet[]))
+              AND (%(only)s::inet[] IS NULL OR v.ip = ANY(%(only)s::inet[]))
             UNION ALL
-            SELECT ip, feed,
-                   bit_or(recent_bits(
-                       targets, targets_now, targets_before, day, last_seen, %(week)s
-                   ))
-            FROM sighting
+            SELECT v.ip, v.feed,
+                   targets_count(bit_or(recent_bits(
+                       v.targets, v.targets_now, v.targets_before, v.day, v.last_seen, %(week)s
+                   )), max(n.addresses))
+            FROM sighting AS v LEFT JOIN sensor AS n ON n.name = split_part(v.sensor, '@', 1)
             WHERE EXISTS (SELECT FROM rotated_enrolment WHERE rotated_at >= %(since)s)
-              AND last_seen >= %(since)s AND sensor = ANY(ARRAY(
+              AND v.last_seen >= %(since)s AND v.sensor = ANY(ARRAY(
                 SELECT enrolment FROM rotated_enrolment WHERE rotated_at >= %(since)s
             ))
-              AND (%(only)s::inet[] IS NULL OR ip = ANY(%(only)s::inet[]))
-            GROUP BY ip, feed, split_part(sensor, '@', 1)
+              AND (%(only)s::inet[] IS NULL OR v.ip = ANY(%(only)s::inet[]))
+            GROUP BY v.ip, v.feed, split_part(v.sensor, '@', 1)
         ) AS seen
         GROUP BY ip, feed
     ) AS s USING (ip, feed)
