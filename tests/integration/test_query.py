@@ -735,7 +735,9 @@ def test_ctrl_c_ends_a_question_that_waits_without_a_traceback(
     waiting = (
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
     )
-    program = [sys.executable, "-m", "smtpfeeds_common.cli", "query", "192.0.2.1", "--dsn", dsn]
+    # Tests that run in the background of a shell start with the signal ignored, and so would this.
+    program = ["env", "--default-signal=INT", "--"]
+    program += [sys.executable, "-m", "smtpfeeds_common.cli", "query", "192.0.2.1", "--dsn", dsn]
     with (
         connect(AggregatorSettings(dsn=dsn), "watch", autocommit=True) as watch,
         connection.transaction(),
