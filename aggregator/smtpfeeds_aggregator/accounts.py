@@ -1,10 +1,10 @@
-"""What accounts at the broker send: reasons of refusals, and who sends too much. Pure.
+"""Counts what each broker account sends, and names the accounts that send too much. Pure.
 
-An account shares one queue with all others, so a flood of it delays them until the
-account is revoked. It is named within seconds by what this counts: messages, octets
-and refusals of each account over the last ten seconds, as this aggregator sees them.
+All accounts share one queue, so a flood from one delays the others until an operator
+revokes it. `AccountWatch` names that account within seconds: it counts each account's
+messages, octets and refusals over the last ten seconds, as this aggregator sees them.
 
-It stands alone because the source counts here, the store writes what it counted,
+It stands alone because the source counts with it and the store writes the counts,
 and neither imports the other.
 """
 
@@ -18,34 +18,34 @@ from typing import Final, NamedTuple
 
 
 class RefusalCode(StrEnum):
-    """Why a message was refused; by these few the refusals of an account are counted."""
+    """Why a message was refused; an account's refusals are counted by code."""
 
-    #: It carries no ``user_id``: the broker vouches for no account.
+    #: It carries no ``user_id``, so the broker does not say which account sent it.
     NO_ACCOUNT = "no_account"
-    #: It is not a batch of a schema version that is known here.
+    #: It is not a batch of a schema version that this aggregator knows.
     NOT_A_BATCH = "not_a_batch"
-    #: It has more octets than are read.
+    #: It has more octets than the aggregator reads.
     TOO_LARGE = "too_large"
-    #: The batch names another sensor than the account.
+    #: The batch names a sensor other than the account.
     OTHER_SENSOR = "other_sensor"
-    #: The account has named too many openings of its spool today.
+    #: The account has named too many spool openings today.
     OPENINGS = "openings"
-    #: Some rows of a batch; the others are stored.
+    #: Some rows of a batch were refused; the others are stored.
     ROWS = "rows"
     #: The database refuses the data of the batch.
     DATABASE = "database"
-    #: Reading it failed by a fault of ours.
+    #: A bug in this program stopped it from reading the message.
     FAULT = "fault"
 
 
 class RefusedMessage(NamedTuple):
-    """One refused message, as it is counted."""
+    """A refused message, as `RefusalCode` counts it."""
 
-    #: Empty: nobody vouches for one.
+    #: Empty when the broker names no account.
     account: str
     code: RefusalCode
     octets: int
-    #: What is wrong with it, for a person.
+    #: What is wrong with it, for the operator.
     detail: str
 
 
@@ -56,22 +56,22 @@ class Flood(NamedTuple):
     messages_per_s: float
     octets_per_s: float
     refused_per_s: float
-    #: The commonest code of its refused messages, where those are too many; else
+    #: The most frequent refusal code when too many messages were refused; otherwise
     #: ``messages`` or ``octets``.
     reason: str
 
 
-#: Seconds that rates are a mean of.
+#: Rates are means over this window.
 WINDOW_S: Final = 10
-#: Refused messages a second that are a flood: an honest sensor sends none.
+#: This many refused messages a second are a flood: an honest sensor sends none.
 REFUSED_PER_S: Final = 1.0
-#: Accounts that are told apart at one time; more are counted under no name.
+#: Accounts counted by name in one second; all further ones count under the empty name.
 _ACCOUNTS_MAX: Final = 10_000
 
 
 @dataclass(slots=True)
 class _Sent:
-    """What an account sent in a second."""
+    """What an account sent in one second."""
 
     messages: int = 0
     octets: int = 0
@@ -79,7 +79,7 @@ class _Sent:
 
 
 class AccountWatch:
-    """Counts what each account sends; every call from any thread."""
+    """Counts what each account sends; thread-safe."""
 
     def __init__(
         self,
@@ -88,12 +88,12 @@ class AccountWatch:
         octets_per_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing was sent yet.
+        """Start with nothing counted.
 
         Args:
-            messages_per_s: more than that is a flood.
-            octets_per_s: so is more than that.
-            clock: seconds that never go back.
+            messages_per_s: a higher rate is a flood.
+            octets_per_s: a higher rate is a flood.
+            clock: gives monotonic seconds.
         """
         self._messages_per_s, self._octets_per_s = messages_per_s, octets_per_s
         self._clock = clock
@@ -102,19 +102,19 @@ class AccountWatch:
         self._seconds: dict[int, dict[str, _Sent]] = {}
 
     def delivered(self, account: str | None, octets: int) -> None:
-        """A message of this account came."""
+        """Count a message from this account."""
         with self._lock:
             sent = self._sent(account)
             sent.messages += 1
             sent.octets += octets
 
     def refused(self, account: str | None, code: RefusalCode) -> None:
-        """A message of this account was refused."""
+        """Count a refused message from this account."""
         with self._lock:
             self._sent(account).refused[code] += 1
 
     def floods(self) -> list[Flood]:
-        """The accounts that send too much now, the worst first."""
+        """Return the accounts that send too much now, most octets first."""
         with self._lock:
             self._forget()
             total: dict[str, _Sent] = {}

@@ -1,7 +1,7 @@
-"""Sets of addresses given as prefixes: what is excluded, what is not publicly routable.
+"""Sets of addresses given as prefixes, such as excluded or not publicly routable ones.
 
-Packed addresses of one length compare like the numbers they are, so a set is a
-sorted list of boundaries for each length, and a look-up one bisection.
+Packed addresses of one length sort like integers, so a set is a sorted list of
+boundaries for each length, and a look-up is one bisection.
 """
 
 from bisect import bisect_right
@@ -15,7 +15,7 @@ _Span = tuple[int, int]
 
 
 class AddressRanges:
-    """The addresses of some prefixes, without those of some others."""
+    """The addresses in the prefixes `inside`, without those in `outside`."""
 
     def __init__(self, inside: Iterable[Network], outside: Iterable[Network] = ()) -> None:
         inside, outside = list(inside), list(outside)
@@ -29,7 +29,7 @@ class AddressRanges:
     def boundaries(self, octets: int) -> list[bytes]:
         """Where membership changes for addresses of 4 or 16 octets, sorted.
 
-        At even places it begins, at odd ones it ends; the end of the whole space is left out.
+        It begins at even indexes and ends at odd ones; the end of the whole space is left out.
         """
         return self._boundaries[octets]
 
@@ -38,12 +38,12 @@ class AddressRanges:
         return bisect_right(self._boundaries[len(packed)], packed) % 2 == 1
 
     def __bool__(self) -> bool:
-        """Whether there is any address in the set."""
+        """Whether the set has any address."""
         return any(self._boundaries.values())
 
 
 def _spans(networks: list[Network], length: int) -> list[_Span]:
-    """First address and the one after the last, of the networks of one family."""
+    """Return the first address and the one after the last, for networks of one family."""
     return sorted(
         (int(network.network_address), int(network.broadcast_address) + 1)
         for network in networks
@@ -62,7 +62,7 @@ def _merged(spans: list[_Span]) -> list[_Span]:
 
 
 def _boundaries(inside: list[_Span], outside: list[_Span], length: int) -> list[bytes]:
-    """Where membership changes, in order: at even places it begins, at odd ones it ends."""
+    """Where membership changes, in order: it begins at even indexes and ends at odd ones."""
     boundaries: list[int] = []
     for start, end in inside:
         at = start
@@ -74,5 +74,5 @@ def _boundaries(inside: list[_Span], outside: list[_Span], length: int) -> list[
             at = hole_end
         if at < end:
             boundaries += (at, end)
-    # The end of the whole space does not fit the length, and nothing lies behind it.
+    # The end of the whole space does not fit into `length` octets, and nothing follows it.
     return [bound.to_bytes(length) for bound in boundaries if bound < 1 << (8 * length)]

@@ -1,7 +1,7 @@
 """Watches when the certificates in use expire: those in files, and the broker's.
 
-The files are read at each connection, so a renewed one needs no restart; this watch
-only reads the dates, and warns. ``broker`` is the certificate that the broker showed last.
+Each connection reads the files again, so a renewed certificate needs no restart; this
+watch only reads the dates and warns. ``broker`` is the certificate that the broker sent last.
 """
 
 import time
@@ -19,14 +19,14 @@ _LOOK_EVERY_S: Final = 5.0
 
 
 def expiries(settings: AggregatorSettings) -> Mapping[str, float]:
-    """When the certificates in files expire, by setting, in Unix time."""
+    """Return when the certificates in files expire, in Unix time, by setting."""
     files: dict[str, str] = {}
     if settings.broker_ca_file:
         files["broker_ca_file"] = settings.broker_ca_file
     for name in ("dsn", "publish_dsn"):
         given = parse_dsn(getattr(settings, name))
         for key in ("sslrootcert", "sslcert"):
-            # `system` is no file: the certificates of the operating system.
+            # `system` names the operating system's certificates, not a file.
             if given.get(key) and given[key] != "system":
                 files[f"{name} {key}"] = str(given[key])
     ends = {
@@ -37,13 +37,13 @@ def expiries(settings: AggregatorSettings) -> Mapping[str, float]:
 
 
 class CertificateWatch:
-    """Looks at the certificates in use until it is stopped."""
+    """Checks the certificates in use until it is stopped."""
 
     def __init__(self, settings: AggregatorSettings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
 
     def run(self, stop: Event) -> None:
-        """Look, and warn of what expires soon."""
+        """Warn of certificates that expire soon, until `stop` is set."""
         while not stop.is_set():
             for name, expires_s in expiries(self._settings).items():
                 self._metrics.note_certificate(name, expires_s)

@@ -1,7 +1,7 @@
-"""The clock thread: looks at the database's clock, raises the alarm, notes the newest time.
+"""The clock thread: checks the database's clock, alerts operators, records the newest time.
 
-Every transaction of ingest looks for itself, too; this thread sees a step while nothing comes
-in, and tells people.
+Each ingest transaction checks the clock too; this thread notices a step while no batches
+arrive, and reports it in the log, the metrics and the health.
 """
 
 import logging
@@ -22,7 +22,7 @@ from .store.connection import Connection, connect, discard
 logger = logging.getLogger(__name__)
 
 _LOOK_S: Final = 2.0
-#: Much shorter than any span that matters, and long enough to cost nothing.
+#: Much shorter than any retention or window, and rare enough to cost nothing.
 NOTE_EVERY_S: Final = 60.0
 _SILENCE_S: Final = 600.0
 
@@ -41,7 +41,7 @@ class ClockWatch:
         self._has_looked = False
 
     def run(self, stop: Event) -> None:
-        """Look every two seconds."""
+        """Check the clock every two seconds until `stop` is set."""
         while not stop.is_set():
             self._health.beat("clock", within_s=_SILENCE_S)
             try:
@@ -82,10 +82,10 @@ class ClockWatch:
             logger.warning("clock beyond doubt", extra=fields())
 
     def _record(self, store: ClockStore, state: ClockState, *, recorded: bool) -> None:
-        """For the next start, and for `smtpfeeds aggregator clock`."""
+        """Record the state for the next start and for `smtpfeeds aggregator clock`."""
         reasons = {doubt.reason for doubt in state.doubts}
         if state.doubts:
-            # What is unconfirmed yet must not be lost with this process either.
+            # The doubt that sensors have yet to confirm must survive this process too.
             reasons |= {"sensors"} if state.unconfirmed else set()
             store.record_doubt(self._id, sorted(reasons), _text(state), state.sensors_ahead_s)
         elif recorded and not state.unconfirmed:

@@ -1,4 +1,4 @@
-"""Whether each part of the aggregator works: what `/health` and the watchdog go by."""
+"""Whether each part of the aggregator works, for `/health` and the watchdog."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Health:
-    """The troubles that parts report, and the parts that report nothing any more."""
+    """The troubles that parts report, and the parts that no longer report; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -15,22 +15,22 @@ class Health:
         self._beats: dict[str, tuple[float, float]] = {}
 
     def beat(self, part: str, *, within_s: float) -> None:
-        """This part is alive, and calls this again within the time."""
+        """Report that this part is alive; it calls again within the time or counts as stuck."""
         with self._lock:
             self._beats[part] = (self._clock(), within_s)
 
     def trouble(self, part: str, reason: str) -> None:
-        """This part cannot do its work now."""
+        """Report that this part cannot do its work now."""
         with self._lock:
             self._troubles[part] = reason
 
     def well(self, part: str) -> None:
-        """This part can do its work."""
+        """Report that this part can do its work."""
         with self._lock:
             self._troubles.pop(part, None)
 
     def problems(self) -> list[str]:
-        """What is wrong now, one line a part; empty where all is well."""
+        """Return what is wrong now, one line for each trouble and each silent part."""
         with self._lock:
             now = self._clock()
             silent = [
@@ -41,7 +41,7 @@ class Health:
             return [f"{part}: {why}" for part, why in sorted(self._troubles.items())] + silent
 
     def stuck(self) -> list[str]:
-        """Parts that are silent: the watchdog restarts the program for them."""
+        """Return the silent parts; while there are any, the watchdog restarts the program."""
         with self._lock:
             now = self._clock()
             return [part for part, (at, within_s) in self._beats.items() if now - at > within_s]

@@ -1,10 +1,10 @@
-"""The maintenance thread: compacts applied batches, retires old rows.
+"""The maintenance thread: compacts applied batches and deletes old rows.
 
-Any aggregator does it, one at a time, by an advisory lock that is given back
-after each round. Retention is due once a day, whichever aggregator did it last,
-and rests between slices, so that ingest and queries have the database to
-themselves most of the time. While the database's clock is in doubt nothing is
-done, and for an hour after the start and after a doubt nothing is deleted by age.
+Any aggregator may do it; an advisory lock, released after each round, lets one
+work at a time. Retention runs once a day across all aggregators. It pauses between
+slices, so that ingest and queries have the database to themselves most of the time.
+Maintenance does nothing while the database's clock is in doubt, and deletes nothing
+by age for an hour after the start and after a doubt.
 """
 
 import logging
@@ -26,15 +26,15 @@ from .store.maintenance import MaintenanceStore
 logger = logging.getLogger(__name__)
 
 _COMPACT_EVERY_S: Final = 10.0
-#: Applied batches of a spool that are worth a compaction.
+#: A spool is compacted once it has this many applied batches.
 _WORTH_BATCHES: Final = 32
 _SPOOLS_A_ROUND: Final = 1_000
-#: Between two slices of retention.
+#: Pause between two slices of retention.
 _REST_S: Final = 0.02
 
 
 class Maintenance:
-    """Does what keeps the tables small, until it is stopped."""
+    """Keeps the tables small until it is stopped."""
 
     def __init__(
         self, settings: AggregatorSettings, clock: DatabaseClock, metrics: Metrics, health: Health
@@ -44,7 +44,7 @@ class Maintenance:
         self._connection: Connection | None = None
 
     def run(self, stop: Event) -> None:
-        """Rounds, each with what is due."""
+        """Do what is due, about every ten seconds, until `stop` is set."""
         while not stop.is_set():
             self._health.beat("maintenance", within_s=3600)
             try:
@@ -53,7 +53,7 @@ class Maintenance:
                 logger.info("maintenance waits", extra=fields(reason=exc.message[:300]))
                 self._disconnect()
             except Exception:
-                # A fault of ours in one round is no reason to keep everything for ever.
+                # A bug in one round must not end maintenance: the tables would grow for ever.
                 logger.exception("maintenance failed; it goes on with the next round")
                 self._disconnect()
             stop.wait(_COMPACT_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
@@ -83,11 +83,11 @@ class Maintenance:
                 store.unlock()
 
     def _retire_when_due(self, store: MaintenanceStore, stop: Event) -> None:
-        """Delete by age, as far as the clock allows it."""
+        """Delete rows by age, as long as the clock is settled."""
         now = self._clock.deletes_from()
         if now is None or not store.retention_due(now):
             return
-        # A quiet spool's few batches are compacted once a day.
+        # Spools with fewer batches than `_WORTH_BATCHES` are compacted once a day.
         self._metrics.compacted.inc(store.compact(batches=1, spools=100 * _SPOOLS_A_ROUND))
         total = 0
         for table, rows in store.retire(now):

@@ -1,7 +1,7 @@
-"""What the aggregator counts, for Prometheus.
+"""The aggregator's metrics for Prometheus.
 
-The only module that imports prometheus_client. Each aggregator has a registry
-of its own, so nothing is global and tests do not meet.
+The only module that imports prometheus_client. Each aggregator has its own
+registry, so nothing is global and tests do not share counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from smtpfeeds_common.certificates import ExpiryNotes
 from .accounts import Flood, RefusedMessage
 
 _PREFIX: Final = "smtpfeeds_ingest_"
-#: What a run of the publisher comes to. Refused: its numbers are not believed; the last: another
+#: Results of a publisher's run. Refused: its numbers are implausible. Left to another: another
 #: process published.
 PUBLISH_RESULTS: Final = ("published", "failed", "refused", "left to another")
-#: Accounts with metrics of their own; the others are counted together.
+#: Accounts with their own metrics; the others count under `OTHER_ACCOUNTS`.
 _ACCOUNTS_MAX: Final = 1_000
 OTHER_ACCOUNTS: Final = "(others)"
 #: Seconds from a batch's sealing to its commit.
@@ -26,7 +26,7 @@ _TIME_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 
 
 class Metrics:
-    """Counters and gauges; each says in its help what it is and in its name its unit."""
+    """Counters and gauges; the help says what each counts, the name has its unit."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -157,19 +157,19 @@ class Metrics:
         )
 
     def note_certificate(self, name: str, expires_s: float | None) -> None:
-        """Show when a certificate in use expires; None: nothing is known of it."""
+        """Show when a certificate in use expires; None when that is not known."""
         self.certificates.note(name, expires_s)
         if expires_s is not None:
             self.certificate_expiry.labels(name).set(expires_s)
 
     def note_refused(self, messages: Sequence[RefusedMessage]) -> None:
-        """Count refused messages by account and reason; past a bound under no account's name."""
+        """Count refused messages by account and reason."""
         for message in messages:
             account = self._named(message.account)
             self.refused_of_account.labels(account, str(message.code)).inc()
 
     def note_past_bucket(self, rows: Mapping[str, int]) -> None:
-        """Count rows that were counted under their accounts."""
+        """Count rows that are stored under their account for lack of room in its bucket."""
         for account, number in rows.items():
             self.past_bucket.labels(self._named(account)).inc(number)
 
@@ -180,14 +180,14 @@ class Metrics:
         return account
 
     def note_floods(self, floods: Sequence[Flood]) -> None:
-        """Show which accounts flood now, and no others."""
+        """Show only the accounts that flood now."""
         self.account_flooding.clear()
         for flood in floods[:_ACCOUNTS_MAX]:
             self.account_flooding.labels(flood.account, flood.reason).set(flood.messages_per_s)
 
     @property
     def published_s(self) -> float:
-        """Unix time of the last publication; 0: none yet."""
+        """Unix time of the last publication; 0 before the first."""
         name = "smtpfeeds_publish_last_success_timestamp_seconds"
         return self.registry.get_sample_value(name) or 0.0
 
@@ -201,5 +201,5 @@ class Metrics:
         return Histogram(_PREFIX + name, about, buckets=buckets, registry=self.registry)
 
     def render(self) -> bytes:
-        """The text that Prometheus reads."""
+        """Return the text that Prometheus scrapes."""
         return generate_latest(self.registry)

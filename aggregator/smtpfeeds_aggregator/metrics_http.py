@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus and `/health` for a load balancer, on one small HTTP server."""
+"""A small HTTP server: `/metrics` for Prometheus and `/health` for a load balancer."""
 
 import logging
 import socket
@@ -17,9 +17,9 @@ from .metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-#: A client that sends nothing is let go after this.
+#: The server disconnects a client that sends nothing for this long.
 _CLIENT_TIMEOUT_S = 10.0
-#: Between two looks whether to stop, and after an accept that failed.
+#: How often the server checks whether to stop; also the wait after an accept that failed.
 _LOOK_S = 0.25
 
 
@@ -33,7 +33,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        """Answer one of two paths."""
+        """Answer `/metrics` and `/health`."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self._answer(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics.render())
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - inherited name
-        """Say nothing of every request."""
+        """Do not log requests."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -60,7 +60,7 @@ class _Server(ThreadingHTTPServer):
     timeout = _LOOK_S
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept; where nothing can be opened, not again at once."""
+        """Accept a client; wait after a failure, so that a lack of descriptors uses no CPU."""
         try:
             return super().get_request()
         except OSError:
@@ -68,7 +68,7 @@ class _Server(ThreadingHTTPServer):
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """A client that went away is no event."""
+        """Log a lost client at debug level only."""
         logger.debug("metrics client lost")
 
 
@@ -77,13 +77,13 @@ class _Server6(_Server):
 
 
 class MetricsServer:
-    """Serves in a thread of its own until closed."""
+    """Serves metrics and health until it is stopped."""
 
     def __init__(self, listen: str, metrics: Metrics, health: Health) -> None:
         """Bind.
 
         Raises:
-            SettingsError: not HOST:PORT, or it cannot be bound.
+            SettingsError: `listen` is not HOST:PORT, or the server cannot listen there.
         """
         where = parse_host_port(listen, setting="metrics_listen")
         serve = _Server6 if ":" in where.host else _Server
@@ -97,7 +97,7 @@ class MetricsServer:
         logger.info("metrics served", extra=fields(listen=HostPort(where.host, self.port)))
 
     def run(self, stop: Event) -> None:
-        """Serve until it is asked to stop."""
+        """Serve until `stop` is set."""
         while not stop.is_set():
             self._server.handle_request()
         self._server.server_close()

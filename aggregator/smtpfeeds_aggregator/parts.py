@@ -1,10 +1,9 @@
-"""The aggregator's threads: each is watched, and none ends unnoticed.
+"""The aggregator's threads, each watched so that none ends unnoticed.
 
-A part that moves batches shares its state with the others: when it fails the program ends, the
-service manager starts it again, and what was not acknowledged comes again. A part that does
-something every so often (publishing, maintenance, origin tables, the metrics' server) is run
-again after a wait that doubles, and reported to the health meanwhile: a fault in one of these must
-not end ingest.
+Parts that move batches share their state: when one fails the program ends, the service
+manager restarts it, and the source delivers what was not acknowledged again. A part that works
+beside them (publishing, maintenance, origin tables, the metrics' server) runs again after a wait
+that doubles, and `Health` shows the trouble meanwhile: a fault in one of these must not end ingest.
 """
 
 import logging
@@ -24,7 +23,7 @@ _LONGEST_WAIT_S: Final = 60.0
 
 
 class Part:
-    """A thread that runs until it is asked to stop."""
+    """A thread that runs until it is stopped."""
 
     def __init__(
         self,
@@ -35,20 +34,20 @@ class Part:
         runs_again: bool = False,
         backoff: Backoff | None = None,
     ) -> None:
-        """Nothing runs yet.
+        """Prepare the thread; `start` runs it.
 
         Args:
-            name: names the thread, in the log and in the health.
-            run: runs until the event is set.
-            health: where a part that failed and runs again is reported.
-            runs_again: it is run again when it fails; else ``failed`` is set.
+            name: the thread's name in the log and in the health.
+            run: returns once the event is set.
+            health: shows the trouble of a part that failed and runs again.
+            runs_again: run the part again when it fails; otherwise set ``failed``.
             backoff: the waits before it runs again.
         """
         self.name = name
         self.stop = Event()
-        #: The program stops: this part may end when one before it has.
+        #: The program is stopping, so this part may end when an earlier one has ended.
         self.may_end = False
-        #: It ended without being asked to, for good.
+        #: It ended before it was stopped, and does not run again.
         self.failed = False
         self._run, self._health, self._runs_again = run, health, runs_again
         self._backoff = backoff or Backoff(_LONGEST_WAIT_S)
@@ -56,22 +55,22 @@ class Part:
         self._troubled_s: float | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether its thread runs."""
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
     def look(self) -> None:
-        """Report it well again once it has run for a while; called by the watch."""
+        """Clear its trouble once it has run for a while; `Service` calls this often."""
         if self._troubled_s is not None and time.monotonic() - self._troubled_s > STEADY_S:
             self._troubled_s = None
             self._health.well(self._in_health)
 
     def end(self, limit_s: float) -> None:
-        """Ask it to stop, and wait for so long."""
+        """Stop the thread and wait for it, at most `limit_s`."""
         self.stop.set()
         self._thread.join(limit_s)
         if self._thread.is_alive():

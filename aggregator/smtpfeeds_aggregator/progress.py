@@ -1,4 +1,4 @@
-"""How it goes, for `systemctl status` and `smtpfeeds up`: publication, last client, troubles."""
+"""Reports publication, last client and troubles to `systemctl status` and `smtpfeeds up`."""
 
 import time
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from .health import Health
 from .ingest.last_client import LastClientNote
 from .metrics import Metrics
 
-#: At most so often, and only what has changed.
+#: Shortest time between two reports.
 _EVERY_S: Final = 1.0
-#: Of a trouble: a datagram must stay small.
+#: Bounds on the troubles in a report, because it must fit into one datagram.
 _TROUBLES_MAX: Final = 4
 _TROUBLE_LENGTH: Final = 200
 
 
 class Progress:
-    """Reports to those that are notified."""
+    """Sends a report to the service manager when it has changed."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Progress:
         self._reported_s = float("-inf")
 
     def report(self) -> None:
-        """Report what has changed; to be called several times a second."""
+        """Report if anything has changed; call it several times a second."""
         if self._clock() - self._reported_s < _EVERY_S:
             return
         values = self.values()
@@ -43,7 +43,7 @@ class Progress:
             notify_progress(_status(values), values)
 
     def values(self) -> dict[str, Any]:
-        """What is reported."""
+        """Return the values of a report."""
         newest = self._clients.newest
         return {
             "published_s": self._metrics.published_s,
@@ -55,7 +55,7 @@ class Progress:
 
 
 def _status(values: dict[str, Any]) -> str:
-    """The line for `systemctl status`: no client is in it."""
+    """Return the line for `systemctl status`, which names no client."""
     if values["troubles"]:
         return "; ".join(values["troubles"])
     if values["published_s"]:

@@ -1,8 +1,8 @@
-"""Joins the aggregator's parts, one thread each; starts them and stops them in order.
+"""Builds the aggregator's parts, one thread each; starts and stops them in order.
 
-The source's thread moves messages; ``collect`` and ``store`` are the ingest
-worker; beside them the publisher, the origin tables' watch, maintenance and the
-metrics' server. ``parts`` says what happens when one of them fails.
+The source's thread moves messages; ``collect`` and ``store`` are the ingest worker.
+The publisher, the watch of the origin tables, maintenance and the metrics' server run
+beside them. `parts` describes what happens when one of them fails.
 """
 
 import gc
@@ -42,15 +42,15 @@ from .store.refusals import RefusalStore
 
 logger = logging.getLogger(__name__)
 
-#: A part that does not end in so long when asked to is left behind: what it had in
-#: hand was not acknowledged. Service managers wait for at least ten seconds.
+#: The program ends without a part that takes longer to stop: its batches are not
+#: acknowledged, so nothing is lost. Service managers wait for at least ten seconds.
 _STOP_LIMIT_S: Final = 8.0
 _TICK_S: Final = 0.2
 _GC_THRESHOLD: Final = (100_000, 20, 50)
 
 
 class Service:
-    """One aggregator."""
+    """An aggregator."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class Service:
         signals: Signals | None = None,
         clock: DatabaseClock | None = None,
     ) -> None:
-        """Build all parts; nothing runs yet. ``signals`` ends ``run``.
+        """Build all parts; `start` runs them, and `signals` ends `run`.
 
         Raises:
-            SettingsError, DatabaseError, DatasetError: what is missing.
+            SettingsError, DatabaseError, DatasetError: something is missing or wrong.
         """
         self._settings = settings
         self.metrics, self.health = Metrics(), Health()
@@ -98,7 +98,7 @@ class Service:
         self._parts = self._make_parts(worker)
 
     def _make_parts(self, worker: IngestWorker) -> list[Part]:
-        """In the order in which they stop: first what takes in, last what acknowledges."""
+        """Return the parts in stop order: what takes in batches first, then what acknowledges."""
         settings, clock, metrics, health = self._settings, self._clock, self.metrics, self.health
         once, again = partial(Part, health=health), partial(Part, health=health, runs_again=True)
         parts = [
@@ -128,7 +128,7 @@ class Service:
         return parts
 
     def run(self) -> int:
-        """Run until a signal asks for the stop. Returns the exit code."""
+        """Run until a signal stops the program or a part fails. Returns the exit code."""
         self.start()
         self._watch()
         notify("STOPPING=1")
@@ -139,16 +139,16 @@ class Service:
 
     def start(self) -> None:
         """Start every part."""
-        # A collection is tens of thousands of small objects, all of them freed by the
-        # count of their references: looking for cycles among them that often finds none
-        # and costs a fifth of the fold.
+        # A collection has tens of thousands of small objects without cycles. The default
+        # threshold has the garbage collector scan them so often that it costs a fifth of
+        # the fold, and it finds nothing.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLD)
         for part in self._parts:
             part.start()
 
     def finish(self) -> bool:
-        """Stop every part, in order; what is in hand is finished. Whether one had failed."""
+        """Stop every part, in order, and let it finish its work. Returns whether one failed."""
         deadline = time.monotonic() + _STOP_LIMIT_S
         for part in self._parts:
             part.may_end = True
@@ -157,11 +157,11 @@ class Service:
         return any(part.failed for part in self._parts)
 
     def stop(self) -> None:
-        """End ``run``; from any thread."""
+        """End `run`; thread-safe."""
         self._signals.ask_to_stop()
 
     def _watch(self) -> None:
-        """Say ready once, keep the watchdog fed, and notice a part that ended."""
+        """Notify ready once and the watchdog regularly; return on a stop or when a part ends."""
         ready = False
         interval_s = watchdog_interval_s()
         fed_s = 0.0
@@ -181,7 +181,7 @@ class Service:
             for part in self._parts:
                 part.look()
                 if not part.alive:
-                    part.failed = True  # also one that ended without an error: it was not asked to
+                    part.failed = True  # even without an error: nothing has stopped it
                     return
             if self._signals.take_reload():
                 logger.info(

@@ -1,10 +1,10 @@
-"""What is not of the public Internet: a dated copy of IANA's special-purpose registries.
+"""Addresses outside the public Internet: a dated copy of IANA's special-purpose registries.
 
-The one copy: feeds leave these addresses out, origin tables and lists these prefixes.
-Copied by hand from the IPv4 and IPv6 Special-Purpose Address Registries (RFC
-6890), the multicast registries, and the IPv6 address space registry, as they
-stood on ``AS_OF``. Python's ``is_global`` follows the interpreter's age, lets
-multicast through and lacks the newer reservations, so it is not asked.
+Feeds leave out these addresses, origin tables and lists these prefixes; this is the
+project's only copy. It was copied by hand from the IPv4 and IPv6 Special-Purpose Address
+Registries (RFC 6890), the multicast registries and the IPv6 address space registry, as
+of ``AS_OF``. Python's ``is_global`` is no substitute: it depends on the interpreter's
+version, accepts multicast and lacks the newer reservations.
 
 "Globally reachable: N/A" (Teredo, 6to4 and its relay anycast) counts as not
 routable: such an address names a tunnel, not the host behind it. ASNs follow the AS number
@@ -16,8 +16,7 @@ from typing import Final
 
 from .address_ranges import AddressRanges
 
-#: State of the registries ("last updated" of the IPv6 one) that this copy follows; what they
-#: took in later is not here yet.
+#: "Last updated" of the IPv6 registry that this copy follows; later additions are missing here.
 AS_OF: Final = "2025-10-09"
 
 #: Not globally reachable, with the registry's name and its document.
@@ -37,9 +36,9 @@ NOT_GLOBAL: Final = {
     "203.0.113.0/24": "documentation (TEST-NET-3), RFC 5737",
     "224.0.0.0/4": "multicast, RFC 5771",
     "240.0.0.0/4": "reserved, RFC 1112, and limited broadcast, RFC 8190",
-    # Outside 2000::/3 nothing is global unicast: loopback, mapped, discard-only (100::/64),
+    # Only 2000::/3 is global unicast. These three hold loopback, mapped, discard-only (100::/64),
     # dummy prefix (100:0:0:1::/64), local-use translation (64:ff9b:1::/48), segment routing
-    # (5f00::/16), unique local, link local, multicast and what the IETF keeps in reserve.
+    # (5f00::/16), unique local, link local, multicast and addresses that the IETF reserves.
     "::/3": "reserved by the IETF, RFC 4291, and all special prefixes in it",
     "4000::/2": "reserved by the IETF, RFC 4291, with segment routing SIDs, RFC 9602",
     "8000::/1": "reserved by the IETF, unique and link local, multicast, RFC 4291, RFC 4193",
@@ -65,11 +64,11 @@ GLOBAL_WITHIN: Final = {
 
 
 def not_global() -> AddressRanges:
-    """The set of addresses that are left out of the published feeds."""
+    """Return the addresses that published feeds leave out."""
     return AddressRanges(map(ip_network, NOT_GLOBAL), map(ip_network, GLOBAL_WITHIN))
 
 
-#: First and last ASN of each block that announces nothing on the public Internet.
+#: First and last ASN of each block that may not announce prefixes on the public Internet.
 RESERVED_ASNS: Final = (
     (0, 0),  # RFC 7607
     (23456, 23456),  # AS_TRANS, RFC 6793

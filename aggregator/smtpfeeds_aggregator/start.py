@@ -1,8 +1,8 @@
 """The start of `smtpfeeds aggregator run`: waits for the database, then runs the service.
 
-It waits for a database that is away, and logs that once. A database that refuses the
-DSN, or whose schema is not this program's, is a mistake: the program ends and says what
-to do. The source waits for the broker, all the time and not only at the start.
+It waits while the database is unavailable, and logs each reason once. A database that
+refuses the DSN or has another schema is a mistake of configuration: the program ends with a
+message that says what to do. The source waits for the broker, at the start and later.
 """
 
 import logging
@@ -24,20 +24,20 @@ from .store.migrations import check_schema
 logger = logging.getLogger(__name__)
 
 _LONGEST_RETRY_S: Final = 5.0
-#: Different reasons of one wait that are logged.
+#: At most this many different reasons are logged for one wait.
 _LOGGED_REASONS: Final = 10
-#: Longer than a try (several hosts, each with its time to connect) and the wait after it.
+#: Longer than an attempt (several hosts, each with its connect timeout) and the wait after it.
 _EXTEND: Final = "EXTEND_TIMEOUT_USEC=120000000"
 
 
 def run(settings: AggregatorSettings) -> int:
-    """Run until SIGTERM or SIGINT, also while it still waits. Returns the exit code.
+    """Run until SIGTERM or SIGINT, which also end the wait. Returns the exit code.
 
     Raises:
-        SettingsError, DatabaseError, OriginError: what is wrong.
+        SettingsError, DatabaseError, OriginError: the program cannot start.
     """
     if settings.broker and not settings.broker[0].startswith("spool:"):
-        # Now, and not after the wait for a database that may be away for long.
+        # Check them now: the wait for the database may be long.
         parse_brokers(settings.broker)
     signals = Signals().install()
     if not wait_for_database(settings, signals):
@@ -46,11 +46,11 @@ def run(settings: AggregatorSettings) -> int:
 
 
 def wait_for_database(settings: AggregatorSettings, signals: Signals) -> bool:
-    """Wait until the database can be asked and has this program's schema; False when stopped.
+    """Wait until the database answers and has this program's schema; False when stopped.
 
     Raises:
-        SettingsError: no DSN, or it cannot be read.
-        DatabaseRefused: the server does not take the account, or has no such database.
+        SettingsError: there is no DSN, or it cannot be parsed.
+        DatabaseRefused: the server refuses the account, or does not have the database.
         SchemaMismatch: the schema is missing, older or newer.
     """
     logged: set[str] = set()
@@ -61,7 +61,7 @@ def wait_for_database(settings: AggregatorSettings, signals: Signals) -> bool:
         except DatabaseRefused:
             raise
         except DatabaseUnavailable as exc:
-            # Each reason once: behind a proxy two of them may alternate for hours.
+            # Log each reason once: behind a proxy two of them may alternate for hours.
             if exc.message not in logged and len(logged) < _LOGGED_REASONS:
                 logged.add(exc.message)
                 logger.warning("waiting for the database", extra=fields(reason=exc.message[:300]))

@@ -1,9 +1,9 @@
-"""Whether the database's clock can be believed: pure, readings and times are passed in.
+"""Decides whether the database's clock is right. Pure: callers pass readings and times in.
 
-    offsets   the clock against a monotonic one: has it moved
-    sensors   the clock against the times at which sensors sealed their batches
-    database  both, and the newest time noted in the database: is it in doubt, and what may be done
+    offsets   compares the clock with a monotonic one: has it moved?
+    sensors   compares the clock with the times at which sensors sealed their batches
+    database  combines both with the newest time recorded in the database: is the clock in doubt?
 
-The database has one clock for all aggregators. By it rows are clamped, expired, deleted and
-published; a wrong one would do that to the wrong rows.
+All aggregators use the database's clock to clamp, expire, delete and publish rows; a wrong clock
+would expire, delete or publish the wrong ones.
 """

@@ -1,17 +1,17 @@
-"""Decides whether the database's clock is in doubt, and what may be done by it.
+"""Decides whether the database's clock is in doubt, and what transactions may do by it.
 
 It is in doubt for one of three reasons:
 
-* ``step``: within the last ten minutes it has moved by more than a minute against a
-  monotonic clock;
-* ``earlier``: it is earlier, by more than a minute, than the newest time noted in the database;
+* ``step``: it has moved by more than a minute against a monotonic clock within the last ten
+  minutes;
+* ``earlier``: it is more than a minute earlier than the newest time recorded in the database;
 * ``sensors``: it differs by more than an hour from the median sealing time of recent batches
   of at least three sensors.
 
-While it is in doubt nothing is acknowledged, deleted, expired or published. For an hour after a
-start, and after a doubt, nothing is deleted, and only rows expire that are older than the
-retention before the newest noted time: time synchronisation has an hour to correct a clock that
-was wrong from the start, and meanwhile everything else goes on.
+While it is in doubt the aggregator acknowledges, deletes, expires and publishes nothing. For an
+hour after a start, and after a doubt, it deletes nothing and counts the retention from the newest
+recorded time. That gives time synchronisation an hour to correct a clock that was wrong from the
+start, while all other work continues.
 """
 
 import threading
@@ -34,16 +34,16 @@ REASONS: Final[tuple[Reason, ...]] = ("step", "earlier", "sensors")
 class ClockLimits:
     """How far clocks may differ, and for how long they are watched; all in seconds."""
 
-    #: Servers with synchronised clocks, and a failover between them, stay well within it.
+    #: Synchronised servers, and a failover between them, differ by much less.
     step_s: float = 60.0
     steady_s: float = 600.0
-    #: No deletion for so long after a start and after a doubt.
+    #: Nothing is deleted for this long after a start and after a doubt.
     settle_s: float = 3600.0
     sensors_differ_s: float = 3600.0
     sensors_min: int = 3
-    #: Backlogs of a broker that was away are delivered within it, or are no fresh batches.
+    #: A broker that was unavailable delivers its backlog within this time.
     sensors_steady_s: float = 180.0
-    #: A reading of the database's clock is good for so long.
+    #: No deletion relies on an older reading of the database's clock.
     reading_good_s: float = 60.0
 
 
@@ -52,27 +52,27 @@ class ClockInDoubt(DatabaseUnavailable):
 
 
 class Doubt(NamedTuple):
-    """A reason to doubt the clock, in a word and in a sentence."""
+    """A reason to doubt the clock, as a word and as a sentence."""
 
     reason: Reason
     detail: str
 
 
 class Record(NamedTuple):
-    """The row of the database about its clock."""
+    """The database's row about its clock."""
 
-    #: The newest time at which the clock was beyond doubt, and had been for an hour.
+    #: The newest time at which the clock was settled (without a doubt for an hour).
     noted: datetime
     #: How often an operator has accepted the clock.
     acceptances: int
-    #: By how much the sensors' clocks were ahead when it was accepted; None: by nothing.
+    #: How far the sensors' clocks were ahead when an operator accepted it; None: they agreed.
     accepted_ahead_s: float | None
-    #: Reasons that an aggregator has recorded, and not taken back.
+    #: Doubts that aggregators have recorded and not withdrawn.
     doubts: tuple[str, ...] = ()
 
 
 class Reading(NamedTuple):
-    """One look at the database's clock, between two at the monotonic one."""
+    """A reading of the database's clock, between two of the monotonic one."""
 
     before_s: float
     after_s: float
@@ -81,40 +81,40 @@ class Reading(NamedTuple):
 
 
 class Times(NamedTuple):
-    """What a transaction may go by."""
+    """The times that a transaction may use."""
 
     #: The database's clock in this transaction.
     now: datetime
-    #: The retention counts back from here; not later than now.
+    #: The retention counts back from this time, which is not later than `now`.
     expires_from: datetime
 
 
 class ClockState(NamedTuple):
-    """For alarms, and for the record in the database."""
+    """The state of the clock, for alerts and for the record in the database."""
 
     doubts: tuple[Doubt, ...]
-    #: Why nothing is published, though batches are counted; empty: no such reason.
+    #: Why nothing is published although batches are counted; empty if it is published.
     unconfirmed: str
-    #: Beyond doubt for an hour.
+    #: No doubt for an hour.
     settled: bool
-    #: By how much the sensors' clocks are ahead; 0: they agree, or are too few.
+    #: How far the sensors' clocks are ahead; 0 when they agree or are too few.
     sensors_ahead_s: float
 
 
 def monotonic_s() -> float:
-    """A clock that nobody sets, and that goes on while the host sleeps."""
+    """Read a clock that nobody sets and that counts while the host is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class DatabaseClock:
-    """The database's clock as one aggregator sees it; for all of its threads."""
+    """The database's clock as one aggregator sees it; thread-safe."""
 
     def __init__(
         self,
         limits: ClockLimits | None = None,
         monotonic: Callable[[], float] = monotonic_s,
     ) -> None:
-        """Nothing was read yet."""
+        """Start without a reading."""
         self._limits = limits = limits or ClockLimits()
         self.monotonic = monotonic
         self._lock = threading.Lock()
@@ -125,7 +125,7 @@ class DatabaseClock:
             steady_s=limits.sensors_steady_s,
         )
         self._reading: Reading | None = None
-        #: A doubt of an earlier run ends when the clock was steady from here on.
+        #: An earlier run's doubt ends once the clock has been steady for `steady_s` since then.
         self._step_seen_s: float | None = None
         self._unconfirmed = False
         self._doubts: tuple[Doubt, ...] = ()
@@ -136,17 +136,17 @@ class DatabaseClock:
     # What threads report.
 
     def sealed(self, sensor: str, sealed_ms: int) -> None:
-        """A batch of a sensor came."""
+        """Note when a sensor sealed a batch that has arrived now."""
         with self._lock:
             self._sensors.sealed(sensor, sealed_ms / 1000, self.monotonic())
 
     def idle(self) -> None:
-        """The source has nothing to deliver."""
+        """Note that the source has nothing to deliver."""
         with self._lock:
             self._sensors.idle(self.monotonic())
 
     def take(self, reading: Reading) -> ClockState:
-        """Take a reading, and say what follows."""
+        """Take a reading and return the state that follows from it."""
         with self._lock:
             self._take(reading)
             return self._state()
@@ -154,7 +154,7 @@ class DatabaseClock:
     # What threads ask.
 
     def check(self, reading: Reading) -> Times:
-        """Take a reading within a transaction, and say what the transaction may go by.
+        """Take a reading within a transaction and return the times that it may use.
 
         Raises:
             ClockInDoubt: the transaction must not be committed.
@@ -166,7 +166,7 @@ class DatabaseClock:
             return Times(reading.now, reading.now if settled else self._noted(reading))
 
     def check_publication(self, reading: Reading) -> datetime:
-        """Take a reading; the time that a publication is made at.
+        """Take a reading and return the time of the publication.
 
         Raises:
             ClockInDoubt: nothing may be published.
@@ -179,7 +179,7 @@ class DatabaseClock:
             return reading.now
 
     def deletes_from(self) -> datetime | None:
-        """The retention counts back from here in a deletion; None: nothing may be deleted now."""
+        """Return the time that a deletion's retention counts back from; None: delete nothing."""
         with self._lock:
             reading = self._reading
             if reading is None or not self._is_settled():
@@ -189,18 +189,18 @@ class DatabaseClock:
             return reading.now
 
     def now_s(self) -> float:
-        """About what the database's clock shows (seconds since 1970); this host's, unread."""
+        """Estimate the database's clock, in Unix time; this host's clock before any reading."""
         with self._lock:
             if self._reading is None:
                 return time.time()
             return self.monotonic() + _offset_s(self._reading)
 
     def state(self) -> ClockState:
-        """What is known now."""
+        """Return the state by the last reading."""
         with self._lock:
             return self._state()
 
-    # With the lock.
+    # Call these with the lock held.
 
     def _take(self, reading: Reading) -> None:
         first, self._reading = self._reading is None, reading
@@ -251,7 +251,7 @@ class DatabaseClock:
 
     def _sensors_differ(self, reading: Reading) -> Doubt | None:
         if not self._doubts:
-            # Meanwhile nothing is taken from the source: silence says nothing.
+            # During a doubt no batch is taken from the source, so silence means nothing then.
             self._sensors.drop_silent(reading.after_s)
         verdict = self._sensors.verdict(
             _offset_s(reading), reading.record.accepted_ahead_s, reading.after_s
@@ -298,7 +298,7 @@ _UNCONFIRMED: Final = (
 
 
 def message(doubts: tuple[Doubt, ...]) -> str:
-    """What an operator reads of a clock in doubt."""
+    """Return the message for an operator about a clock in doubt."""
     details = "; ".join(f"{doubt.detail} ({doubt.reason})" for doubt in doubts)
     return (
         f"the database's clock is in doubt: {details}. Nothing is acknowledged, deleted, expired "
@@ -308,7 +308,7 @@ def message(doubts: tuple[Doubt, ...]) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in its largest unit: ``40 days``, ``2 hours``, ``75 s``."""
+    """Format a length of time in its largest unit: ``40 days``, ``2 hours``, ``75 s``."""
     for unit, length_s in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if abs(seconds) >= 2 * length_s:
             return f"{seconds / length_s:,.0f} {unit}"
@@ -324,5 +324,5 @@ def _text(time: datetime) -> str:
 
 
 def retention_from(times: Times, retention: timedelta) -> timedelta:
-    """The retention as it counts back from ``times.now``: longer while no row may expire by it."""
+    """Return the retention that counts back from ``times.now``; longer until the clock settles."""
     return retention + (times.now - times.expires_from)

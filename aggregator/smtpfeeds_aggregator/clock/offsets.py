@@ -1,15 +1,15 @@
-"""How far the database's clock is ahead of a monotonic one, and whether that has changed.
+"""Measures whether the database's clock has moved against a monotonic one.
 
-A reading of the database's clock lies between two readings of the monotonic one, before the
-question and after the answer; so each gives a lower and an upper bound of the offset, and a slow
-answer says little, but nothing wrong.
+The monotonic clock is read before the query and after its answer, so each reading of the
+database's clock gives a lower and an upper bound of the offset. A slow answer widens the bounds,
+but they stay right.
 """
 
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-#: Spans in a window; readings that are closer to each other share one.
+#: A window is divided into this many spans; readings within one span are combined.
 _SPANS: Final = 60
 
 
@@ -18,21 +18,21 @@ class _Span:
     """Bounds of the offset over a short time."""
 
     began_s: float
-    #: The offset may have been within the bounds until then.
+    #: The bounds hold until this monotonic time.
     held_s: float
     low_s: float
     high_s: float
 
 
 class Offsets:
-    """The offsets of the last minutes."""
+    """The offsets within the window."""
 
     def __init__(self, *, window_s: float, step_s: float) -> None:
-        """No reading yet.
+        """Start without a reading.
 
         Args:
-            window_s: the clock is steady when it has not moved for so long.
-            step_s: it has moved when its offset has changed by more than this.
+            window_s: the clock is steady when it has not moved for this long.
+            step_s: the clock has moved when its offset changes by more than this.
         """
         self._window_s, self._step_s = window_s, step_s
         self._span_s = window_s / _SPANS
@@ -52,12 +52,12 @@ class Offsets:
             self._spans.append(_Span(after_s, after_s, low_s, high_s))
 
     def moved_s(self) -> float:
-        """How far the clock has moved within the window; 0: less than a step."""
+        """Return how far the clock has moved within the window; 0 for less than a step."""
         if not self._spans:
             return 0.0
         moved_s = max(span.low_s for span in self._spans) - min(span.high_s for span in self._spans)
         return moved_s if moved_s > self._step_s else 0.0
 
     def clear(self) -> None:
-        """Forget all readings: the clock is right as it is."""
+        """Forget all readings, because an operator accepted the clock."""
         self._spans.clear()

@@ -1,41 +1,41 @@
-"""What the sensors' clocks say of the database's: the times at which batches were sealed.
+"""Compares the database's clock with the times at which sensors sealed their batches.
 
-A batch is sealed before it is received, so a sealing time later than the database's clock shows
-at once that the two differ. An earlier one shows it only where the batch was not on its way for
-long: a broker may hold batches for weeks. A batch counts as fresh where the source was idle
-shortly before it came, and a sensor's clock counts as behind where fresh batches of it have been
-behind by the same for some minutes.
+A sensor seals a batch before the aggregator receives it, so a sealing time later than the
+database's clock shows at once that the two differ. An earlier one shows that only if the batch
+was delivered at once: a broker may hold batches for weeks. A batch counts as fresh if the source
+was idle shortly before it arrived. A sensor's clock counts as behind if its fresh batches have
+been behind by the same time for some minutes.
 """
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-#: Sensors that are watched; a majority is a majority among them.
+#: Sensors that are watched; further ones have no vote.
 _SENSORS_MAX: Final = 10_000
-#: A sensor that was not heard for so long has no vote; it sends a batch each minute.
+#: A sensor votes for this long after its last batch; it sends one each minute.
 _RECENT_S: Final = 600.0
-#: A source that was idle so lately holds no backlog.
+#: A source that was idle within this time holds no backlog.
 _IDLE_S: Final = 60.0
-#: Sealing times of one sensor keep the same distance to a clock, give or take this.
+#: A sensor's sealing times keep the same distance to a clock within this.
 _JITTER_S: Final = 60.0
-#: The silent are dropped, and the rest is compared again, at most this often.
+#: Shortest time between two comparisons, and between two removals of silent sensors.
 _LOOK_S: Final = 1.0
 
 
 class Verdict(NamedTuple):
-    """What the sensors come to."""
+    """What the sensors' votes give."""
 
     sensors: int
-    #: The median of the sensors' clocks, less the database's; 0: it is not far off.
+    #: The median of the sensors' clocks, less the database's; 0 within the limit.
     ahead_s: float
 
 
 @dataclass(slots=True)
 class _Sensor:
     heard_s: float
-    #: Sealing time (seconds since 1970) less the monotonic time at which the batch came.
+    #: Sealing time (Unix time) less the monotonic time at which the batch arrived.
     lead_s: float
-    #: Since when fresh batches have kept this lead; None: the last was not fresh.
+    #: Since when fresh batches have kept this lead; None if the last was not fresh.
     steady_since_s: float | None
 
 
@@ -43,26 +43,26 @@ class SensorClocks:
     """The sealing times of recent batches, by sensor."""
 
     def __init__(self, *, limit_s: float, sensors_min: int, steady_s: float) -> None:
-        """No batch yet.
+        """Start without a batch.
 
         Args:
-            limit_s: a clock is far off when it differs by more than this.
-            sensors_min: fewer sensors come to nothing.
-            steady_s: a sensor's clock counts as behind when it was so for this long.
+            limit_s: a clock that differs by more is wrong.
+            sensors_min: fewer sensors give no verdict.
+            steady_s: a sensor's clock counts as behind after it was so for this long.
         """
         self._limit_s, self._sensors_min, self._steady_s = limit_s, sensors_min, steady_s
         self._sensors: dict[str, _Sensor] = {}
         self._idle_s: float | None = None
         self._dropped_s = 0.0
-        #: The last verdict, by what it was asked for.
+        #: The last verdict, after the arguments that gave it.
         self._last: tuple[float, float | None, float, Verdict] | None = None
 
     def idle(self, at_s: float) -> None:
-        """The source has nothing to deliver: what comes next was not waiting there."""
+        """Note that the source has nothing to deliver, so the next batch is fresh."""
         self._idle_s = at_s
 
     def sealed(self, sensor: str, sealed_s: float, at_s: float) -> None:
-        """A batch came; all of the account that the broker vouches for."""
+        """Note a batch; `sensor` is the account that the broker vouches for."""
         fresh = self._idle_s is not None and at_s - self._idle_s <= _IDLE_S
         lead_s = sealed_s - at_s
         known = self._sensors.get(sensor)
@@ -74,7 +74,7 @@ class SensorClocks:
         self._sensors[sensor] = _Sensor(at_s, lead_s, steady_since_s)
 
     def drop_silent(self, at_s: float) -> None:
-        """Take the vote from sensors that were not heard lately."""
+        """Drop sensors that have sent nothing lately, so that they do not vote."""
         if at_s - self._dropped_s < _LOOK_S:
             return
         self._dropped_s = at_s
@@ -85,11 +85,11 @@ class SensorClocks:
         }
 
     def verdict(self, offset_s: float, accepted_ahead_s: float | None, at_s: float) -> Verdict:
-        """Compare with the database's clock.
+        """Compare the sensors' clocks with the database's.
 
         Args:
             offset_s: the database's clock less the monotonic one.
-            accepted_ahead_s: what an operator accepted: as good as no difference.
+            accepted_ahead_s: a difference that an operator accepted; it counts as none.
             at_s: the monotonic time.
         """
         if self._last is not None:
@@ -113,7 +113,7 @@ class SensorClocks:
             return Verdict(len(votes), 0.0)
         votes.sort()
         low_s, high_s = votes[(len(votes) - 1) // 2], votes[len(votes) // 2]
-        # Of an even number both in the middle must be off on the same side: half is no majority.
+        # Of an even number both middle votes must be off on the same side: half is no majority.
         agreed_s = min(low_s, high_s, key=abs) if low_s * high_s > 0 else 0.0
         return Verdict(len(votes), agreed_s)
 

@@ -1,13 +1,13 @@
-"""Work on a data set in a child process: started, followed, ended in time.
+"""Runs work on a data set in a child process, within a time limit.
 
-A separate process, because a download has no time limit of its own, and a parser can hold the
-interpreter lock or fail in C: none of that may reach ingest. A module of the data set's room
-is the program of the child: it calls `serve` with its commands. Progress, result and error
-go to standard output, one JSON object a line.
+A download has no time limit of its own, and a parser can hold the interpreter lock or crash in
+C; in a child process none of that reaches ingest. The child runs a module of the data set's
+package, which calls `serve` with its commands. It writes progress, result and error to standard
+output, one JSON object a line.
 
     python -P -m MODULE COMMAND ARGUMENTS-AS-JSON
 
-The child ends when its standard input does: when the parent is gone.
+The child ends when its standard input closes, because the parent has ended then.
 """
 
 import json
@@ -24,9 +24,9 @@ from typing import Any, Final
 
 from smtpfeeds_common.errors import DatasetError
 
-#: How often a waiting parent looks whether it is to stop.
+#: How often a waiting parent checks whether it must stop.
 _LOOK_S: Final = 0.5
-#: Of what a child writes to stderr this much is kept for the message.
+#: The end of a child's stderr that is kept for the message, in octets.
 _MAX_STDERR: Final = 2_000
 
 Progress = Callable[[str], None]
@@ -35,10 +35,10 @@ Command = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class ChildProgram:
-    """The program of a room's children, and the words of its errors."""
+    """A child's program, and the noun and class of its errors."""
 
     module: str
-    #: What the children make: "origin table".
+    #: What a child makes: "origin table".
     noun: str
     error: type[DatasetError]
 
@@ -52,16 +52,16 @@ class ChildProgram:
         stop: threading.Event | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Run one command and give its result.
+        """Run one command and return its result.
 
         Raises:
-            DatasetError: it failed, died, took longer than `timeout_s`, or was stopped.
+            DatasetError: the child failed, crashed, took longer than `timeout_s` or was stopped.
         """
         environ = {k: v for k, v in os.environ.items() if k != "PYTHONOPTIMIZE"}
         try:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", self.module, command, json.dumps(arguments)],
-                # Never written to: its end tells the child that this process is gone.
+                # Nothing is written to it: it closes when this process ends, and so the child ends.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -92,7 +92,7 @@ class ChildProgram:
         stop: threading.Event | None,
         progress: Progress | None,
     ) -> tuple[dict[str, Any], str]:
-        """Read both pipes until they end; the last message and the tail of stderr."""
+        """Read both pipes until they end; return the last message and the end of stderr."""
         assert child.stdout is not None
         assert child.stderr is not None
         buffers = {child.stdout: b"", child.stderr: b""}
@@ -146,12 +146,12 @@ def report(**message: Any) -> None:
 
 
 def report_progress(text: str) -> None:
-    """In a child: say how far it is."""
+    """In a child: send progress to the parent."""
     report(progress=text)
 
 
 def fetch_file(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Fetch one file; arguments as of `fetch.fetch`."""
+    """Fetch one file; `arguments` are those of `fetch.fetch`."""
     from .fetch import fetch
 
     target = Path(arguments.pop("target"))
@@ -160,7 +160,7 @@ def fetch_file(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve(commands: Mapping[str, Command], noun: str) -> int:
-    """The main function of a child: run one command; its result or error is the last line."""
+    """Run one command as a child's main function; the last line is its result or error."""
     if sys.flags.optimize:
         report(error="python -O takes away the checks of pyasn's readers: start without it")
         return 2
@@ -178,7 +178,7 @@ def serve(commands: Mapping[str, Command], noun: str) -> int:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone: two must never write the same file."""
+    """End this process when its parent ends: two must never write the same file."""
     while os.read(0, 1024):
         pass
     os._exit(3)

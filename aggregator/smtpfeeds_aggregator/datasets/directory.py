@@ -1,13 +1,13 @@
 """The folder of one data set: generations with a manifest, one current; a lock; a status.
 
     DIR/current -> generations/20261123T061500Z-2518d6efcace-117e44bfd736
-    DIR/generations/…/manifest.json, and the data's files with their SHA-256 in it
-    DIR/incoming/        what is being fetched and made
+    DIR/generations/…/manifest.json beside the data's files, with their SHA-256
+    DIR/incoming/        files that a refresh is fetching and making
     DIR/status.json      last attempt, success and failure; what was rolled back
-    DIR/lock             held by the one refresh or rollback at a time
+    DIR/lock             held by a refresh or a rollback, one at a time
 
-`generations` holds what is on disk together; here is what a data set needs beyond that.
-The last three generations are kept.
+`generations` switches and prunes generations; this module adds the manifest, the lock and the
+status. It keeps the last three generations.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One generation on disk."""
+    """A generation on disk."""
 
     kind: Kind
     path: Path
@@ -59,10 +59,10 @@ class Generation:
         return str(self.manifest["generation"])
 
     def check(self, name: str) -> Path:
-        """Give a file of it, whose bytes are what the manifest says.
+        """Check a file against the manifest's SHA-256 and return its path.
 
         Raises:
-            DatasetError: they are not.
+            DatasetError: the file is damaged.
         """
         path = self.path / name
         if sha256_of(path, self.kind.error) != self.manifest["sha256"].get(name):
@@ -74,7 +74,7 @@ class Generation:
 
 
 class DatasetDirectory:
-    """The generations of one data set; every error is the kind's."""
+    """The generations of one data set; every error is of the kind's class."""
 
     def __init__(self, kind: Kind, directory: Path) -> None:
         self.kind = kind
@@ -85,10 +85,10 @@ class DatasetDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other refreshes and rollbacks out; makes the directory.
+        """Keep other refreshes and rollbacks out; creates the directory.
 
         Raises:
-            DatasetError: one is at work already, or the directory cannot be made.
+            DatasetError: another one is running, or the directory cannot be created.
         """
         self._prepare()
         path = self.directory / "lock"
@@ -107,13 +107,13 @@ class DatasetDirectory:
 
     @contextlib.contextmanager
     def refreshing(self, now: datetime, *, scheduled: bool) -> Iterator[Path]:
-        """Hold the lock, give an empty folder to make a generation in, and note how it went.
+        """Hold the lock, yield an empty folder for a new generation, and record the result.
 
         Args:
-            scheduled: this attempt counts for the schedule; what is brought by hand does not.
+            scheduled: this attempt counts for the schedule; an import by hand does not.
 
         Raises:
-            DatasetError: the reason is in the status, and the current generation stays.
+            DatasetError: it failed; the status has the reason, and the current generation stays.
         """
         with self.locked():
             if scheduled:
@@ -132,27 +132,27 @@ class DatasetDirectory:
             self.note(last_success=iso_utc(now), **({"failures": 0} if scheduled else {}))
 
     def target(self) -> str | None:
-        """What `current` names; changes whenever another generation is put in use."""
+        """Return what `current` names; it changes with each switch to another generation."""
         current = self._generations.current()
         return None if current is None else current.name
 
     def current(self) -> Generation | None:
-        """The generation in use.
+        """Return the generation in use.
 
         Raises:
-            DatasetError: what `current` names is not there.
+            DatasetError: what `current` names is missing or damaged.
         """
         path = self._generations.current()
         return None if path is None else self._read(path)
 
     def readable_current(self) -> Generation | None:
-        """The generation in use; `None` also where it cannot be read."""
+        """Return the generation in use; `None` if it cannot be read."""
         with contextlib.suppress(DatasetError):
             return self.current()
         return None
 
     def others(self) -> list[Generation]:
-        """The whole generations besides the current one, newest first."""
+        """Return the readable generations besides the current one, newest first."""
         current, others = self.target(), []
         for name in self._generations.names():
             if name != current:
@@ -161,11 +161,11 @@ class DatasetDirectory:
         return others
 
     def put(self, partial: Path, manifest: dict[str, Any], now: datetime) -> Generation:
-        """Take a finished generation in, and make it current.
+        """Add a finished generation and make it current.
 
         Args:
-            partial: the folder that `refreshing` gave.
-            manifest: `generation`, its stable name, and `sha256` of each file are in it.
+            partial: the folder that `refreshing` yields.
+            manifest: has `generation`, the stable name, and `sha256` of each file.
 
         Raises:
             DatasetError: it cannot be written; the current one stays.
@@ -185,12 +185,12 @@ class DatasetDirectory:
         return Generation(self.kind, final, manifest)
 
     def roll_back(self) -> Generation:
-        """Put the newest generation that is older than the current one in use.
+        """Switch to the newest generation that is older than the current one.
 
-        The one that is left is not taken again by a refresh: see `refuse_rolled_back`.
+        A refresh does not take the abandoned one again: see `refuse_rolled_back`.
 
         Raises:
-            DatasetError: there is none that is whole.
+            DatasetError: there is no undamaged older one.
         """
         with self.locked():
             left = self.readable_current()
@@ -208,7 +208,7 @@ class DatasetDirectory:
         """Refuse the generation that was rolled back.
 
         Raises:
-            DatasetError: this is it.
+            DatasetError: `name` is that generation.
         """
         if self.status().get("rolled_back") == name:
             raise self.kind.error(
@@ -216,14 +216,14 @@ class DatasetDirectory:
             )
 
     def status(self) -> dict[str, Any]:
-        """The notes on the refreshes."""
+        """Return the status of the refreshes; empty if it cannot be read."""
         try:
             return read_json(self._status, self.kind.error)
         except DatasetError:
             return {}
 
     def note(self, **changes: Any) -> None:
-        """Note something of the refreshes; a full disk costs the note alone."""
+        """Record changes in the status; on a full disk only this record is lost."""
         with contextlib.suppress(OSError):
             aside = self._status.with_suffix(".new")
             write_json(aside, self.status() | changes)
@@ -241,7 +241,7 @@ class DatasetDirectory:
     def _older(self) -> Generation:
         left = self.target() or ""
         for generation in self.others():
-            # The same content, put in use twice, is nothing to go back to.
+            # The same content, put in use twice, does not count as an older generation.
             again = left.endswith(generation.name)
             if not left or (generation.path.name < left and not again):
                 for name in generation.manifest["sha256"]:
@@ -267,10 +267,10 @@ class DatasetDirectory:
 
 
 def sha256_of(path: Path, error: type[DatasetError]) -> str:
-    """The SHA-256 of a file, as hexadecimal digits; the interpreter lock is free meanwhile.
+    """Return a file's SHA-256 in hexadecimal; other threads run meanwhile.
 
     Raises:
-        DatasetError: it cannot be read.
+        DatasetError: the file cannot be read.
     """
     try:
         with path.open("rb") as stream:
@@ -283,7 +283,7 @@ def read_json(path: Path, error: type[DatasetError]) -> dict[str, Any]:
     """Read a manifest or a status.
 
     Raises:
-        DatasetError: it is not there, or damaged.
+        DatasetError: it is missing or damaged.
     """
     try:
         with path.open("rb") as stream:

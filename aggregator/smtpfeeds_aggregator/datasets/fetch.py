@@ -1,10 +1,9 @@
-"""Fetch one file over HTTPS: bounded, conditional, resumable. Runs in a child process.
+"""Fetches one file over HTTPS: bounded, conditional, resumable. Runs in a child process.
 
-The child is ended at the overall limit, whatever the other side does; within it a
-read that stalls ends, redirects are few and never leave HTTPS, and neither
-headers nor body can exceed their bound. A piece that was fetched stays beside the
-file with what identifies it (RFC 9110 section 13.1.5, If-Range), so the next try
-takes up where this one ended; a server that knows no ranges starts again.
+The parent ends the child at the overall time limit. A read that stalls fails earlier,
+redirects are few and never leave HTTPS, and headers and body have bounds. A partial
+file stays beside the target with its validator (RFC 9110 section 13.1.5, If-Range), so
+that the next attempt resumes it; without support for ranges the server sends all again.
 """
 
 import errno
@@ -29,13 +28,13 @@ _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 
 
 def check_url(url: str, *, allow_http: bool, http_setting: str) -> None:
-    """Refuse what is not HTTPS; plain HTTP goes to this host itself, or where a setting allows it.
+    """Refuse any URL but HTTPS; allow plain HTTP to this host, or where a setting allows it.
 
     Args:
         http_setting: the setting that `allow_http` comes from, for the message.
 
     Raises:
-        DatasetError: another scheme.
+        DatasetError: the URL has another scheme.
     """
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.hostname:
@@ -78,7 +77,7 @@ def fetch(
     validators: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Fetch a file to `target`, which appears only when it is whole.
+    """Fetch a file to `target`, which appears only when it is complete.
 
     Args:
         validators: `etag` and `last_modified` of the copy that is already here.
@@ -87,7 +86,7 @@ def fetch(
         `unchanged`, and the new copy's `etag`, `last_modified` and `bytes`.
 
     Raises:
-        DatasetError: it could not be had whole; what was had is kept for the next try.
+        DatasetError: the fetch failed; the partial file stays for the next attempt.
     """
     check_url(url, allow_http=allow_http, http_setting=http_setting)
     part = target.with_name(target.name + ".part")
@@ -112,13 +111,13 @@ def fetch(
         raise DatasetError(f"{url} could not be fetched: {_reason(exc)}") from exc
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            # What is fetched would keep the disk full, and be too much again next time.
+            # The partial file would keep the disk full, and the next attempt would fail too.
             _forget(part)
         raise DatasetError(f"{url} could not be fetched to {target}: {_reason(exc)}") from exc
 
 
 def _conditions(begun: Mapping[str, Any], validators: Mapping[str, str]) -> dict[str, str]:
-    """What is wanted: the rest of a piece, or the file if it is not the known one."""
+    """Return headers that ask for the rest of a partial file, or for the file if it changed."""
     if begun:
         return {"Range": f"bytes={begun['have']}-", "If-Range": begun["validator"]}
     names = {"etag": "If-None-Match", "last_modified": "If-Modified-Since"}
@@ -145,7 +144,7 @@ def _save(
     max_bytes: int,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Write the body beside the target; take its name once it is whole."""
+    """Write the body to `part`, and rename it to the target once it is complete."""
     start, total = _extent(response, url, begun)
     if total is not None and total > max_bytes:
         raise DatasetError(
@@ -153,7 +152,7 @@ def _save(
         )
     etag = response.headers.get("ETag") or ""
     modified = response.headers.get("Last-Modified") or ""
-    # A weak validator does not promise the same bytes: no resuming on it (RFC 9110, 13.1.5).
+    # A weak validator does not promise the same bytes, so it cannot resume (RFC 9110, 13.1.5).
     validator = etag if etag and not etag.startswith("W/") else modified
     if not start:
         _note(part, {"url": url, "validator": validator})
@@ -180,7 +179,7 @@ def _save(
 
 
 def _extent(response: Any, url: str, begun: dict[str, Any]) -> tuple[int, int | None]:
-    """Where the body begins in the file, and how long the file is if the server says."""
+    """Return where the body begins in the file, and the file's length if the server sends it."""
     if response.status == 206:
         match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         if not begun or not match or int(match[1]) != begun["have"]:
@@ -201,7 +200,7 @@ def _note(part: Path, what: dict[str, str]) -> None:
 
 
 def _begun(part: Path, url: str) -> dict[str, Any]:
-    """What is here of an earlier try; nothing if it is not known to be of this file."""
+    """Return the partial file of an earlier attempt; empty if it may be of another file."""
     try:
         noted = json.loads(_note_path(part).read_text(encoding="utf-8"))
         have = part.stat().st_size

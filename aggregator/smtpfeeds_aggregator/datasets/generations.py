@@ -1,14 +1,13 @@
-"""Finished generations side by side, and one symlink that says which is current.
+"""Finished generations side by side, and a symlink to the current one.
 
     ROOT/current -> generations/20261123T110000Z-1f0c9a2e
     ROOT/generations/20261123T110000Z-1f0c9a2e/...
-    UNFINISHED/...            what is being written or removed, on the same file system
+    UNFINISHED/...            generations being written or removed, on the same file system
 
-A generation is written aside, put on disk, renamed whole, and never changes afterwards;
-`current` is switched by one rename. Whatever moment a process dies at, `current` names a
-whole generation, and all that is in `generations` is whole. Names begin with a time and sort
-in the order in which they were given. One process at a time calls what writes here: the
-callers have locks of their own.
+A generation is written in UNFINISHED, synced to disk and moved by one rename, and never changes
+afterwards; another rename switches `current`. So `current` always names a complete generation,
+whenever a process dies, and `generations` has complete ones only. Names begin with a time and
+sort by age. Only one process may write at a time: the callers hold a lock.
 """
 
 import os
@@ -32,12 +31,12 @@ class Generations:
     """The generations below one directory."""
 
     def __init__(self, root: Path, unfinished: Path, *, public: bool = False) -> None:
-        """Make nothing yet.
+        """Name the directories; `prepare` creates them.
 
         Args:
-            root: where `current` and `generations` are.
+            root: the directory of `current` and `generations`.
             unfinished: where generations are written; on the file system of `root`.
-            public: every user may read what is in `root`, whatever the umask says.
+            public: make files readable for every user, whatever the umask is.
         """
         self.root = root
         self.unfinished = unfinished
@@ -46,10 +45,10 @@ class Generations:
         self._public = public
 
     def prepare(self) -> None:
-        """Make the directories that are missing.
+        """Create the directories that are missing.
 
         Raises:
-            OSError: they cannot be made; the file's name is in it.
+            OSError: one cannot be created; the error has its name.
         """
         for folder in (self.root, self._folder, self.unfinished):
             if not folder.is_dir():
@@ -59,7 +58,7 @@ class Generations:
 
     @contextmanager
     def new(self, name: str) -> Iterator[Path]:
-        """A directory to write a generation into; removed unless `add` took it."""
+        """Yield a directory to write a generation into; remove it unless `add` moved it."""
         partial = self.unfinished / name
         partial.mkdir()
         try:
@@ -68,10 +67,10 @@ class Generations:
             shutil.rmtree(partial, ignore_errors=True)
 
     def next_stamp(self, now: datetime) -> str:
-        """The time that a new generation's name begins with.
+        """Return the time that a new generation's name begins with.
 
-        It is a second later than the newest that is here where the clock shows no later time:
-        the names tell the order.
+        It is at least a second later than the newest generation's, even if the clock is not,
+        because names sort by age.
         """
         at = now.astimezone(UTC)
         for name in self.names()[:1]:
@@ -81,14 +80,14 @@ class Generations:
         return at.strftime(_STAMP)
 
     def sync(self, partial: Path) -> None:
-        """Put a finished directory on disk, which may take long; `add` does it too."""
+        """Sync a finished directory to disk, which may take long; `add` does it too."""
         for folder, _, files in os.walk(partial, topdown=False):
             for file in files:
                 self._sync(Path(folder, file), _PUBLIC_FILE)
             self._sync(Path(folder), _PUBLIC_DIRECTORY)
 
     def add(self, partial: Path, name: str) -> Path:
-        """Put a finished directory on disk and give it its place; it is not current yet.
+        """Sync a finished directory to disk and move it to `generations`; not current yet.
 
         Args:
             partial: a directory in `unfinished`.
@@ -112,14 +111,14 @@ class Generations:
         sync_directory(self.root)
 
     def current(self) -> Path | None:
-        """The current generation's directory, by its own name; None if there is none yet."""
+        """Return the current generation's directory, without the symlink; None if there is none."""
         try:
             return self._folder / self._link.readlink().name
         except OSError:
             return None
 
     def names(self) -> list[str]:
-        """All generations, the newest first."""
+        """Return the names of all generations, newest first."""
         try:
             return sorted(
                 (path.name for path in self._folder.iterdir() if path.is_dir()), reverse=True
@@ -128,20 +127,20 @@ class Generations:
             return []
 
     def path(self, name: str) -> Path:
-        """A generation's directory."""
+        """Return a generation's directory."""
         return self._folder / name
 
     def prune(self, kept: int) -> list[str]:
-        """Keep the current generation and the newest others, so many in all.
+        """Keep the current generation and the newest others, `kept` in all.
 
         Returns:
-            The names of those that should be gone, and cannot be moved away.
+            The names of older generations that could not be moved away.
         """
         current = self.current()
         others = [name for name in self.names() if current is None or name != current.name]
         stuck = []
         for name in others[max(kept - 1, 0) :]:
-            # Out of sight by one rename first: a reader meets a whole generation or none.
+            # Move it by one rename first: a reader sees a complete generation or none.
             doomed = self.unfinished / name
             try:
                 (self._folder / name).rename(doomed)
@@ -153,9 +152,9 @@ class Generations:
         return stuck
 
     def clean(self) -> int:
-        """Remove what a process that died left unfinished; returns how many directories went.
+        """Remove unfinished directories of a process that died; returns how many.
 
-        Files in `unfinished` stay: they are the caller's.
+        Files in `unfinished` stay: they belong to the caller.
         """
         removed = 0
         for path in self.unfinished.iterdir():
@@ -177,7 +176,7 @@ class Generations:
 
 
 def sync_directory(path: Path) -> None:
-    """Put a directory's entries on disk."""
+    """Sync a directory's entries to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

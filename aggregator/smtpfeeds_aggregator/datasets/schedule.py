@@ -1,15 +1,15 @@
-"""When the next refresh of a data set is due. Pure: notes of the last attempts in, a time out."""
+"""When the next refresh of a data set is due. Pure: it takes the status and returns a time."""
 
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-#: A schedule never asks more often, whatever the setting says.
+#: The shortest interval, whatever the setting is.
 MIN_INTERVAL_S: Final = 3600
-#: After a failure: again after this, twice as long after each further one.
+#: The wait after a failure; it doubles with each further one.
 _RETRY_S: Final = 3600
-#: The first refresh of a program that has just begun lets the rest begin first.
+#: A program that has just started waits this long, so that its other parts start first.
 _FIRST_S: Final = 60
 
 
@@ -20,15 +20,15 @@ class Schedule:
     directory: str
     #: 0: never.
     interval_s: float
-    #: Up to so much later, so that not every host asks at the same moment.
+    #: A random delay up to this, so that not all hosts fetch at the same time.
     jitter_s: float
 
     def next_refresh(self, status: dict[str, Any], begun: datetime) -> datetime | None:
-        """When the next one is due: all programs of one directory come to the same answer.
+        """Return when the next refresh is due, the same for all programs that share a directory.
 
         Args:
-            status: `last_attempt` and `failures`, as `DatasetDirectory.status` has them.
-            begun: when this program began; the first refresh is a while after it.
+            status: `last_attempt` and `failures` of `DatasetDirectory.status`.
+            begun: when this program started; its first refresh is at least a minute later.
         """
         if not self.interval_s or not self.directory:
             return None
@@ -39,13 +39,13 @@ class Schedule:
             return first
         failures = int(status.get("failures") or 0)
         wait = min(interval, _RETRY_S * 2 ** min(failures - 1, 10)) if failures else interval
-        # The same for all who share the directory, another after each attempt.
+        # The seed gives all programs of the directory the same delay, and each attempt another.
         jitter = random.Random(f"{self.directory}{last}").random()  # noqa: S311 - no secret
         return max(first, last + timedelta(seconds=wait + jitter * self.jitter_s))
 
 
 def parse_time(text: object) -> datetime | None:
-    """A time as a status or manifest notes it; `None` where it is none."""
+    """Parse a time from a status or manifest; `None` if it is not one."""
     try:
         return datetime.fromisoformat(str(text))
     except ValueError:
