@@ -52,7 +52,7 @@ def test_every_setting_has_a_line_of_help() -> None:
             assert field.metadata["about"].help, f"{cls.__name__}.{field.name}"
 
 
-def test_every_column_and_field_of_the_published_files_is_told_of() -> None:
+def test_every_column_and_field_of_the_published_files_is_documented() -> None:
     page = (ROOT / "docs" / "reference" / "feed-format.md").read_text(encoding="utf-8")
     frame = frame_of("smtpgreet")
     document = manifest(
@@ -92,22 +92,52 @@ def test_options_of_one_name_say_the_same(reference: ModuleType) -> None:
     assert {name: len(words) for name, words in helps.items()} == {"config": 1, "folder": 1}
 
 
-def test_query_tells_its_exit_codes() -> None:
+def test_help_of_query_lists_its_exit_codes() -> None:
     leaf = command.get_command(click.Context(command), "query")
     assert leaf is not None
     help_text = leaf.get_help(click.Context(leaf, terminal_width=100))
     assert "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 no answer" in help_text
 
 
-def test_every_link_between_pages_leads_somewhere() -> None:
+def _links(page: Path) -> list[tuple[Path, str]]:
+    """The file or folder that each link of a page leads to, and the heading in it."""
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    return [
+        ((page.parent / target).resolve() if target else page, heading)
+        for target, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", text)
+    ]
+
+
+def _headings(page: Path) -> set[str]:
+    """The names by which links reach the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_link_between_pages_leads_to_a_file_and_a_heading() -> None:
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
     broken = [
-        f"{page.relative_to(ROOT)}: {target}"
+        f"{page.relative_to(ROOT)}: {target} {heading}"
         for page in pages
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-        if not (page.parent / target).exists()
+        for target, heading in _links(page)
+        if not target.exists() or (heading and heading not in _headings(target))
     ]
     assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    waiting = [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page.is_dir():
+            waiting += page.glob("*.md")
+        elif page.suffix == ".md" and page not in reached:
+            reached.add(page)
+            waiting += [target for target, _ in _links(page)]
+    assert set((ROOT / "docs").rglob("*.md")) - reached == set()
 
 
 def test_licences_name_every_locked_package_and_the_extras_that_install_it() -> None:
