@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import random
 import signal
 import socket
 import ssl
@@ -45,7 +46,8 @@ def privileged_port() -> int:
     """One that only root may open, where this is root."""
     if not is_root():
         return free_port()
-    for port in range(1023, 600, -1):
+    # At random: tests of another checkout may run at the same time.
+    for port in random.sample(range(600, 1024), 424):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

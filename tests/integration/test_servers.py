@@ -55,6 +55,11 @@ def first_body(url: str, limit_s: float = 30) -> bytes | None:
             time.sleep(0.2)
 
 
+def test_port_is_given_once() -> None:
+    """Four of one broker, all free until it listens: two alike would keep it from starting."""
+    assert len({free_port() for _ in range(500)}) == 500
+
+
 def test_confirmed_message_is_consumed_from_a_quorum_queue(vhost: Vhost) -> None:
     with connect(vhost.url) as connection:
         channel = connection.channel()

@@ -20,6 +20,8 @@ from smtpfeeds_common.supervision import Child
 # Under Linux's default ephemeral range (32768-60999), so that no client socket takes a port
 # between our choosing it and the server's binding it.
 _PORTS = range(20_000, 32_000)
+#: What was given already: a server that is still starting does not listen yet.
+_given: set[int] = set()
 
 
 class NoReport:
@@ -37,15 +39,18 @@ class ServerFailedError(RuntimeError):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nothing listens now."""
+    """A TCP port of 127.0.0.1 on which nothing listens now, and another one at each call."""
     while True:
         port = random.choice(_PORTS)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
 
 
