@@ -13,12 +13,11 @@ from servers.rabbitmq_admin import AdminError
 from smtpfeeds_common.topology import QUEUE
 
 from .brokers import VHOST, Brokers
-from .pipeline import SENSORS
 from .run import Run
 
 
 def kill_sensor(run: Run) -> None:
-    run.pipeline.kill(run.chance.choice(SENSORS))
+    run.pipeline.kill(run.chance.choice(run.pipeline.sensors))
 
 
 def kill_worker(run: Run) -> None:
@@ -91,7 +90,7 @@ def delete_queue(run: Run) -> None:
 
 def replay(run: Run) -> None:
     """`smtpfeeds sensor replay` of all that was confirmed."""
-    for sensor in SENSORS:
+    for sensor in run.pipeline.sensors:
         config = str(run.pipeline.folder / f"{sensor}.toml")
         run.pipeline.run("replay", "sensor", "replay", "--config", config, "--since", "2h")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 
+from smtpfeeds_common.history import DAYS_MAX
 from smtpfeeds_deploy.single_host.postgres import PrivatePostgres, connection_string
 from smtpfeeds_deploy.single_host.postgres_cluster import SUPERUSER, environment
 from smtpfeeds_deploy.single_host.postgres_sockets import PORT
@@ -20,16 +21,23 @@ from smtpfeeds_deploy.single_host.postgres_sockets import PORT
 from .reckoning import Recorded, Row
 
 _SETTINGS = {"max_connections": "60", "full_page_writes": "on", "max_wal_senders": "5"}
+#: Behaviours as one number and by weeks, and days as a reader takes them, relative to today.
 _OBSERVATIONS = """
 SELECT feed, host(ip), hits, (extract(epoch FROM first_seen) * 1000)::bigint,
-       (extract(epoch FROM last_seen) * 1000)::bigint FROM observation
+       (extract(epoch FROM last_seen) * 1000)::bigint, flags,
+       recent_bits(flags, flags_now, flags_before, day, last_seen, today / 7), NULL,
+       row_days(days, day, first_seen, last_seen, today), today
+FROM observation, utc_day(now()) AS today
 """
 #: By the sensor's own name: each epoch of its account has rows of its own.
 _SIGHTINGS = """
 SELECT feed, host(ip), split_part(sensor, '@', 1), sum(hits)::bigint,
        (extract(epoch FROM min(first_seen)) * 1000)::bigint,
-       (extract(epoch FROM max(last_seen)) * 1000)::bigint
-FROM sighting GROUP BY 1, 2, 3
+       (extract(epoch FROM max(last_seen)) * 1000)::bigint, bit_or(flags),
+       bit_or(recent_bits(flags, flags_now, flags_before, day, last_seen, today / 7)),
+       bit_or(recent_bits(targets, targets_now, targets_before, day, last_seen, today / 7)),
+       bit_or(row_days(days, day, first_seen, last_seen, today)), today
+FROM sighting, utc_day(now()) AS today GROUP BY 1, 2, 3, today
 """
 _ACTIVITY = """
 SELECT (extract(epoch FROM hour) * 1000)::bigint, feed, split_part(sensor, '@', 1),
@@ -146,11 +154,11 @@ def read_all(dsn: str) -> Recorded:
     with psycopg.connect(dsn, connect_timeout=5) as connection:
         return Recorded(
             observations={
-                (feed, ip): Row(*rest)
+                (feed, ip): _row(*rest)
                 for feed, ip, *rest in connection.execute(_OBSERVATIONS).fetchall()
             },
             sightings={
-                (feed, ip, sensor): Row(*rest)
+                (feed, ip, sensor): _row(*rest)
                 for feed, ip, sensor, *rest in connection.execute(_SIGHTINGS).fetchall()
             },
             activity={
@@ -158,6 +166,22 @@ def read_all(dsn: str) -> Recorded:
                 for hour, feed, sensor, events in connection.execute(_ACTIVITY).fetchall()
             },
         )
+
+
+def _row(
+    hits: int,
+    first_ms: int,
+    last_ms: int,
+    flags: int,
+    recent_flags: int,
+    targets: int | None,
+    days: int,
+    today: int,
+) -> Row:
+    """A row as selected: targets are signed there, and days relative to today."""
+    seen = frozenset(today - back for back in range(DAYS_MAX) if days >> back & 1)
+    hit = None if targets is None else targets % (1 << 64)
+    return Row(hits, first_ms, last_ms, flags, recent_flags, hit, seen)
 
 
 class Gauge:

@@ -2,7 +2,8 @@
 
 In a thread with an event loop of its own, at a steady rate. What a client sent is taken from the
 octets it wrote, what was answered from the replies it read: a client that was cut off in between
-is entered as one that may count.
+is entered as one that may count. What it shows of itself is known from its kind (`shown`), and to
+which of the sensor's addresses it came from what its proxy says.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from smtpfeeds_deploy.simulation.simulate import Target
 from smtpfeeds_deploy.simulation.talk import ClientTrouble, ClosedBySensor, Talk, now_ms
 
 from .reckoning import Entry
+from .shown import BY_KIND, target_of
 
 PARALLEL = 24
 _CONNECT_LIMIT_S = 10.0
@@ -49,6 +51,10 @@ _WEIGHTS = {
 }
 #: Who comes again and again, of whom so many.
 _REGULARS, _REGULARS_SHARE = 40, 0.3
+#: The sensor's addresses that clients come to, behind a proxy.
+_DIALLED = {4: [f"192.0.2.{n}" for n in range(1, 9)], 6: [f"2001:db8::{n}" for n in range(1, 9)]}
+#: Until a sensor that was killed answers again.
+_LAST_VISIT_LIMIT_S = 60.0
 #: Answered events that are remembered for those who wait until they are in the database.
 _LATEST = 20_000
 
@@ -112,6 +118,26 @@ class Load:
         self._stop.set()
         self._thread.join()
 
+    def begin_last_visits(self) -> threading.Thread:
+        """One client more at each sensor, after all others: what those showed is stored with it.
+
+        Returns:
+            The thread in which they come.
+        """
+        thread = threading.Thread(
+            target=lambda: asyncio.run(self._last_visits()), name="last visits", daemon=True
+        )
+        thread.start()
+        return thread
+
+    async def _last_visits(self) -> None:
+        until = time.monotonic() + _LAST_VISIT_LIMIT_S
+        for target in self._targets:
+            while not await self._visit("scanner", target):
+                if time.monotonic() > until:
+                    self.odd.append(f"{target.sensor} answers nobody")
+                    break
+
     def _run(self) -> None:
         asyncio.run(self._all())
 
@@ -126,21 +152,23 @@ class Load:
             self._next_at = max(self._next_at + 1 / self.rate_per_s, now - 1)
             if self._next_at > now:
                 await asyncio.sleep(self._next_at - now)
-            await self._visit()
+            kind = self._chance.choices([*_WEIGHTS], [*_WEIGHTS.values()])[0]
+            await self._visit(kind, self._chance.choice(self._targets))
 
-    async def _visit(self) -> None:
-        kind = self._chance.choices([*_WEIGHTS], [*_WEIGHTS.values()])[0]
-        target = self._chance.choice(self._targets)
+    async def _visit(self, kind: str, target: Target) -> bool:
+        """One client, from its first octet to its entry; whether an event was answered."""
         regular = self._chance.random() < _REGULARS_SHARE
         source = self._chance.choice(self._regulars) if regular else self._address()
-        session = Session(kind, source, target.sensor, "")
-        began, talk = now_ms(), NotingTalk()
+        dialled = self._chance.choice(_DIALLED[6 if ":" in source else 4])
+        session = Session(kind, source, target.sensor, dialled)
+        began, talk, is_whole = now_ms(), NotingTalk(), False
         try:
             await self._connect(talk, target)
-            header = self._header(source)
+            header = self._header(source, dialled)
             talk.send(header)
             talk.sent.clear()
             await KINDS[kind](Client(talk, session, now_ms, began))
+            is_whole = True
         except ClosedBySensor:
             pass  # it may have been killed
         except ClientTrouble as exc:
@@ -150,7 +178,13 @@ class Load:
             await asyncio.sleep(0.02)
         finally:
             talk.close()
-        self._enter(session, bytes(talk.sent), began)
+        # The loop closes a socket in its next round, where nothing is left to be sent.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        ended = now_ms() if is_whole and talk.closed else None
+        entry = self._entry(session, bytes(talk.sent), began, ended)
+        self._enter(entry)
+        return bool(entry.answered)
 
     async def _connect(self, talk: NotingTalk, target: Target) -> None:
         loop = asyncio.get_running_loop()
@@ -159,23 +193,35 @@ class Load:
         )
         await asyncio.wait_for(connecting, _CONNECT_LIMIT_S)
 
-    def _enter(self, session: Session, sent: bytes, began: int) -> None:
+    def _entry(self, session: Session, sent: bytes, began: int, ended: int | None) -> Entry:
         # A hasty client never looks at its answer.
         answered = () if session.kind == "hasty" else tuple(session.events)
         known = {event.feed for event in answered}
         when = Bracket(began, now_ms() + _LATE_MS)
         unanswered = tuple(Heard(feed, when) for feed in feeds_attempted(sent) if feed not in known)
-        self.entries.append(Entry(session.source, session.sensor, answered, unanswered))
-        self.answered += len(answered)
-        for event in answered:
-            entry = (event.feed, session.source, session.sensor, event.when.lowest)
-            self.latest.append(entry)
+        shown = BY_KIND[session.kind]
+        return Entry(
+            session.source,
+            session.sensor,
+            answered,
+            unanswered,
+            target=target_of(session.target),
+            flags=shown.whole,
+            answered_flags=shown.answered,
+            began_ms=began,
+            ended_ms=ended,
+        )
 
-    def _header(self, source: str) -> bytes:
+    def _enter(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.answered += len(entry.answered)
+        for event in entry.answered:
+            self.latest.append((event.feed, entry.source, entry.sensor, event.when.lowest))
+
+    def _header(self, source: str, dialled: str) -> bytes:
         self._number += 1
         version = proxy_header.version_2 if self._number % 2 else proxy_header.version_1
-        destination = "2001:db8::1" if ":" in source else "192.0.2.1"
-        return version(source, destination, 1024 + self._number % 60_000, 25)
+        return version(source, dialled, 1024 + self._number % 60_000, 25)
 
     def _address(self) -> str:
         """From the benchmark's prefix (RFC 2544), or of a documentation /64 of its own."""

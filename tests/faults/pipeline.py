@@ -33,6 +33,8 @@ RESTART_S = 0.5
 READY_LIMIT_S = 90.0
 SENSORS = ("s1", "s2")
 AGGREGATORS = ("a1", "a2")
+#: Of a host that needs no broker: the sensor, and the aggregator that reads its spool.
+SPOOL_SENSOR, SPOOL_AGGREGATOR = "s3", "a3"
 #: What no program may ever say, whatever is broken around it.
 _NEVER_SAID = ("Traceback", "part failed", "delivery failed")
 
@@ -44,6 +46,8 @@ class Shape:
     cluster: bool = False
     #: Without a broker: one aggregator reads the sensors' spools.
     single_host: bool = False
+    #: Beside the broker's sensors one whose spool is read by an aggregator of its own.
+    spool_too: bool = False
     standby: bool = False
     publishing: bool = False
     #: Wires that can be cut: sensors to broker, aggregators to broker, aggregators to database.
@@ -64,6 +68,8 @@ class Pipeline:
         self.ended: list[str] = []
         self._restart_at: dict[str, float] = {}
         self._killed: set[str] = set()
+        #: When each program was killed (ms).
+        self.kills: dict[str, list[int]] = {}
         self._down: set[str] = set()
         self._stack = ExitStack()
         self.brokers: Carrier = (
@@ -71,7 +77,11 @@ class Pipeline:
             if shape.single_host
             else Brokers(folder / "rabbitmq", cluster=shape.cluster)
         )
-        self.aggregators = AGGREGATORS[:1] if shape.single_host else AGGREGATORS
+        self.aggregators: tuple[str, ...] = AGGREGATORS[:1] if shape.single_host else AGGREGATORS
+        self.sensors: tuple[str, ...] = SENSORS
+        if shape.spool_too:
+            self.aggregators += (SPOOL_AGGREGATOR,)
+            self.sensors += (SPOOL_SENSOR,)
         base = shape.database_folder or folder
         self.databases = [Database(base / "one")]
         if shape.standby:
@@ -107,7 +117,7 @@ class Pipeline:
         self._stack.callback(self._stop_programs)
         self._write_settings()
         self.run("migrate", "aggregator", "migrate", "--config", str(self._file("a1")))
-        for name in (*self.aggregators, *SENSORS):
+        for name in (*self.aggregators, *self.sensors):
             self._start_program(name)
         self.wait(lambda: all(map(_is_ready, self.programs.values())), "all programs are ready")
 
@@ -134,8 +144,11 @@ class Pipeline:
             # So that none is removed while it is compared.
             common["generations_kept"] = 30
         for name in self.aggregators:
-            self._write(name, {"dsn": self._dsn(), "broker": self._broker(AGGREGATOR), **common})
-        for name in SENSORS:
+            broker = self._broker(AGGREGATOR)
+            if name == SPOOL_AGGREGATOR:
+                broker = [f"spool:{self.spools(SPOOL_SENSOR)}"]
+            self._write(name, {"dsn": self._dsn(), "broker": broker, **common})
+        for name in self.sensors:
             port = free_port()
             self.targets.append(Target("127.0.0.1", port, name))
             self._write(name, self._sensor_settings(name, port))
@@ -147,7 +160,7 @@ class Pipeline:
             "hostname": "mail.example.org",
             "trusted_proxies": ["127.0.0.0/8"],
             "spool_dir": str(self.spools(name)),
-            "broker": self._broker(name),
+            "broker": [] if name == SPOOL_SENSOR else self._broker(name),
             # A minute is right on the Internet; here it would be most of the run.
             "backoff_max_s": 2,
             "confirm_timeout_s": 5,
@@ -178,7 +191,7 @@ class Pipeline:
     # Programs
 
     def _start_program(self, name: str) -> None:
-        kind = "sensor" if name in SENSORS else "aggregator"
+        kind = "sensor" if name in self.sensors else "aggregator"
         arguments = (kind, "run", "--config", str(self._file(name)))
         # One for each run: a run decides by itself when the next one begins.
         self.programs[name] = self._program(name, *arguments)
@@ -206,6 +219,7 @@ class Pipeline:
         program = self.programs[name]
         if program.pid is not None:
             self._killed.add(name)
+            self.kills.setdefault(name, []).append(time.time_ns() // 1_000_000)
             os.kill(program.pid, signal.SIGKILL)
 
     def signal(self, name: str, number: signal.Signals) -> None:
@@ -281,7 +295,7 @@ class Pipeline:
 
     def nothing_waits(self) -> bool:
         """Whether no spool holds anything undelivered and the queue is empty."""
-        for sensor in SENSORS:
+        for sensor in self.sensors:
             for path in self.spools(sensor).glob(f"{sensor}*.spool"):
                 report = read_status(path)
                 if report.batches_waiting or any(report.rows.values()):

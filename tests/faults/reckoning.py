@@ -3,14 +3,19 @@
 Under faults a client may be cut off between its verb and the answer: then nobody can know whether
 it was heard. So every number has a least (what clients saw answered) and a most (what they sent).
 Between the two all is well; below it something was lost, above it something was counted twice, and
-what nobody sent is invented. Times are held to the same rule.
+what nobody sent is invented. Times are held to the same rule, and so are sets: behaviours, days,
+and which of a sensor's addresses were hit. There at least is what was stored before an answer left,
+and at most all that clients did. A behaviour that shows later is stored with the next event that
+its sensor answers, or lost where that is killed before. So behaviours are exact where all clients
+of a row ended before an answer to somebody who came later, with no kill in between.
 
 Pure: entries and recorded rows in, a verdict out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +23,7 @@ from smtpfeeds_common.feeds import DATA, GREET
 from smtpfeeds_deploy.simulation.ledger import Bracket, Heard, data_without_greet
 
 HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
 _SHOWN = 20
 _NOWHERE = Bracket(0, 0)
 
@@ -35,6 +41,14 @@ class Entry:
     answered: tuple[Heard, ...] = ()
     #: Sent, and cut off before the answer: may count.
     unanswered: tuple[Heard, ...] = ()
+    #: The bit of the sensor's address that it came to.
+    target: int = 0
+    #: All that it shows of itself by its end, and what was stored before its events were answered.
+    flags: int = 0
+    answered_flags: Mapping[str, int] = field(default_factory=dict)
+    began_ms: int = 0
+    #: It had done all that its kind does, and both ends were closed. None: it was cut off.
+    ended_ms: int | None = None
 
 
 class Row(NamedTuple):
@@ -43,6 +57,13 @@ class Row(NamedTuple):
     hits: int
     first_ms: int
     last_ms: int
+    #: As one number, and by the weeks that a class reads.
+    flags: int
+    recent_flags: int
+    #: None: the table does not have them.
+    targets: int | None
+    #: UTC days since 1970-01-01.
+    days: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +87,10 @@ class Range:
     #: Of the data events, which raise the greet row's last_seen too.
     sure_last: list[Bracket] = field(default_factory=list)
     possible_last: list[Bracket] = field(default_factory=list)
+    sure_flags: int = 0
+    possible_flags: int = 0
+    sure_targets: int = 0
+    possible_targets: int = 0
 
     def first(self) -> Bracket:
         """Between which two instants the first of the events was."""
@@ -81,6 +106,16 @@ class Range:
         sure, possible = self.sure + self.sure_last, self.possible + self.possible_last
         lowest = max(b.lowest for b in sure) if sure else min(b.lowest for b in possible)
         return Bracket(lowest, max(b.highest for b in possible))
+
+    def sure_days(self) -> frozenset[int]:
+        """Days on which it was seen: of events that cannot have been on another."""
+        sure = self.sure + self.sure_last
+        return frozenset(_day(b.lowest) for b in sure if _day(b.lowest) == _day(b.highest))
+
+    def possible_days(self) -> frozenset[int]:
+        """Days on which it may have been seen."""
+        possible = self.possible + self.possible_last
+        return frozenset(d for b in possible for d in range(_day(b.lowest), _day(b.highest) + 1))
 
 
 @dataclass(slots=True)
@@ -102,12 +137,22 @@ class Verdict:
         return "\n  ".join([head, *self.says[:_SHOWN], *([f"and {rest} more"] if rest > 0 else [])])
 
 
-def judge(entries: Iterable[Entry], recorded: Recorded) -> Verdict:
-    """Compare; the greatest disagreement of the three tables is what counts."""
+def judge(
+    entries: Iterable[Entry], recorded: Recorded, kills: Mapping[str, Sequence[int]] | None = None
+) -> Verdict:
+    """Compare; the greatest disagreement of the three tables is what counts.
+
+    Args:
+        entries: what clients did.
+        recorded: what the database says.
+        kills: when each sensor was killed (ms), in their order.
+    """
     entries = list(entries)
+    whole = whole_entries(entries, kills or {})
+    ranges = [_ranges(entries, whole, by_sensor=by_sensor) for by_sensor in (False, True)]
     parts = [
-        _judge_rows("observation", _ranges(entries, by_sensor=False), recorded.observations),
-        _judge_rows("sighting", _ranges(entries, by_sensor=True), recorded.sightings),
+        _judge_rows("observation", ranges[0], recorded.observations),
+        _judge_rows("sighting", ranges[1], recorded.sightings),
         _judge_activity(entries, recorded.activity),
     ]
     says = [line for part in parts for line in part.says]
@@ -120,24 +165,59 @@ def judge(entries: Iterable[Entry], recorded: Recorded) -> Verdict:
     )
 
 
+def whole_entries(entries: Iterable[Entry], kills: Mapping[str, Sequence[int]]) -> set[int]:
+    """The places of entries all of whose behaviours are stored.
+
+    Their sensor answered somebody who came after their end, and was not killed in between.
+    """
+    entries = list(entries)
+    #: By sensor and how many kills came before: when the last whom it answered then came.
+    latest: dict[tuple[str, int], int] = {}
+    for entry in entries:
+        if entry.answered:
+            of_sensor = kills.get(entry.sensor, ())
+            life = bisect_left(of_sensor, entry.began_ms)
+            if life == bisect_right(of_sensor, entry.answered[0].when.highest):
+                key = (entry.sensor, life)
+                latest[key] = max(latest.get(key, 0), entry.began_ms)
+    whole = set()
+    for place, entry in enumerate(entries):
+        of_sensor = kills.get(entry.sensor, ())
+        life = bisect_left(of_sensor, entry.began_ms)
+        if (
+            entry.ended_ms is not None
+            and not entry.unanswered
+            and life == bisect_right(of_sensor, entry.ended_ms)
+            and latest.get((entry.sensor, life), 0) > entry.ended_ms
+        ):
+            whole.add(place)
+    return whole
+
+
 def events(entries: Iterable[Entry]) -> tuple[int, int]:
     """How many events were answered, and how many were sent and not answered."""
     entries = list(entries)
     return sum(len(e.answered) for e in entries), sum(len(e.unanswered) for e in entries)
 
 
-def _ranges(entries: Iterable[Entry], *, by_sensor: bool) -> dict[Key, Range]:
+def _ranges(entries: Iterable[Entry], whole: set[int], *, by_sensor: bool) -> dict[Key, Range]:
     ranges: dict[Key, Range] = {}
-    for entry in entries:
+    for place, entry in enumerate(entries):
         tail = (entry.source, entry.sensor) if by_sensor else (entry.source,)
         for event in entry.answered:
             row = ranges.setdefault((event.feed, *tail), Range())
             row.least += 1
             row.sure.append(event.when)
+            row.sure_targets |= entry.target
+            row.sure_flags |= entry.answered_flags.get(event.feed, 0)
+            if place in whole:
+                row.sure_flags |= entry.flags
         for event in entry.answered + entry.unanswered:
             row = ranges.setdefault((event.feed, *tail), Range())
             row.most += 1
             row.possible.append(event.when)
+            row.possible_targets |= entry.target
+            row.possible_flags |= entry.flags
             if event.feed == DATA.name:
                 greet = ranges.setdefault((GREET.name, *tail), Range())
                 greet.possible_last.append(event.when)
@@ -175,6 +255,20 @@ def _judge_row(verdict: Verdict, name: str, wanted: Range, row: Row) -> None:
     ):
         if not bracket.lowest <= at_ms <= bracket.highest:
             verdict.says.append(f"{name}: {what} seen {at_ms}, not within {bracket}")
+    for what, have, least, most in (
+        ("flags", row.flags, wanted.sure_flags, wanted.possible_flags),
+        ("flags of both weeks", row.recent_flags, wanted.sure_flags, wanted.possible_flags),
+        ("targets", row.targets, wanted.sure_targets, wanted.possible_targets),
+    ):
+        if have is not None and (least & ~have or have & ~most):
+            verdict.says.append(
+                f"{name}: {what} without {least & ~have:#x}, and with {have & ~most:#x} too many"
+            )
+    if not wanted.sure_days() <= row.days <= wanted.possible_days():
+        verdict.says.append(
+            f"{name}: on days {sorted(row.days)}, not {sorted(wanted.sure_days())}"
+            f" to {sorted(wanted.possible_days())}"
+        )
 
 
 def _judge_activity(
@@ -213,6 +307,10 @@ def _judge_activity(
                 f"activity {pair}: {have} in all, not {total_least[pair]} to {total_most[pair]}"
             )
     return verdict
+
+
+def _day(at_ms: int) -> int:
+    return at_ms // DAY_MS
 
 
 def _hour(at_ms: int) -> int:

@@ -19,7 +19,7 @@ from smtpfeeds_common.spool import read_status
 
 from .databases import Gauge, read_all
 from .load import Load
-from .pipeline import SENSORS, Pipeline
+from .pipeline import Pipeline
 from .reckoning import Verdict, events, judge
 
 RECOVERY_LIMIT_S = 120.0
@@ -114,6 +114,8 @@ class Run:
     def finish(self) -> tuple[Result, Verdict]:
         """Stop the clients, let everything come in, compare."""
         self.load.stop()
+        last_visits = self.load.begin_last_visits()
+        self.pipeline.wait(lambda: not last_visits.is_alive(), "the last visits are over", 90)
         verdict = self._settle()
         verdict.says += (
             self.late + self.load.odd + self.pipeline.complaints() + self._spool_losses()
@@ -149,7 +151,7 @@ class Run:
         pipeline.wait(nothing_waits, "nothing waits", RECOVERY_LIMIT_S + 10)
         late = time.monotonic() > deadline
         pipeline.sleep(_QUIET_S)
-        verdict = judge(self.load.entries, read_all(pipeline.dsn()))
+        verdict = judge(self.load.entries, read_all(pipeline.dsn()), pipeline.kills)
         if late:
             verdict.says.append(f"something still waits after {RECOVERY_LIMIT_S:g} s")
         return verdict
@@ -164,7 +166,9 @@ class Run:
         return losses
 
     def spool_files(self) -> list[Path]:
-        paths = [p for s in SENSORS for p in self.pipeline.spools(s).glob(f"{s}*.spool")]
+        paths = [
+            p for s in self.pipeline.sensors for p in self.pipeline.spools(s).glob(f"{s}*.spool")
+        ]
         if not paths:
             raise SpoolError("there are no spools")
         return paths

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from faults import breaking
+from faults.pipeline import Shape
 from faults.run import Run
 
 
@@ -14,8 +15,12 @@ from faults.run import Run
 def test_what_clients_were_answered_counts_once_through_kills_of_everything(
     begin: Callable[..., Run],
 ) -> None:
-    """kill -9 of sensor, worker, broker and database under load: none lost, twice or invented."""
-    run = begin("a few of each")
+    """kill -9 of sensor, worker, broker and database under load: none lost, twice or invented.
+
+    Through RabbitMQ, and through a spool that is read on its host; behaviours, days and targets are
+    compared too.
+    """
+    run = begin("a few of each", Shape(spool_too=True))
     kills = [breaking.kill_sensor, breaking.kill_worker, breaking.kill_database] * 2
     run.chance.shuffle(kills)
     kills.insert(run.chance.randrange(len(kills)), breaking.kill_broker)

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
-from faults.load import feeds_attempted
-from faults.reckoning import HOUR_MS, Entry, Key, Recorded, Row, events, judge
+from faults.load import _WEIGHTS, feeds_attempted
+from faults.reckoning import (
+    DAY_MS,
+    HOUR_MS,
+    Entry,
+    Key,
+    Recorded,
+    Row,
+    events,
+    judge,
+    whole_entries,
+)
+from faults.shown import BY_KIND, target_of
+from smtpfeeds_common.behaviours import Flags
+from smtpfeeds_deploy.simulation.clients import KINDS
 from smtpfeeds_deploy.simulation.ledger import Bracket, Heard
 
 NOON = 1_795_435_200_000
@@ -16,6 +30,12 @@ GREET, DATA = "smtpgreet", "smtpdata"
 
 def heard(feed: str, at_ms: int = NOON, width_ms: int = 10) -> Heard:
     return Heard(feed, Bracket(at_ms, at_ms + width_ms))
+
+
+def row(hits: int, first_ms: int, last_ms: int) -> Row:
+    """Of clients that show nothing of themselves, on the day of its times."""
+    days = frozenset(range(first_ms // DAY_MS, last_ms // DAY_MS + 1))
+    return Row(hits, first_ms, last_ms, 0, 0, 0, days)
 
 
 ENTRIES = [
@@ -32,19 +52,19 @@ def truth(*, maybe: bool) -> Recorded:
     """What a database says in which all that may count does, or does not."""
     one, two, three = "192.0.2.1", "192.0.2.2", "192.0.2.3"
     sightings: dict[Key, Row] = {
-        (GREET, one, "s1"): Row(1, NOON + 5, NOON + 55),
-        (DATA, one, "s1"): Row(1, NOON + 55, NOON + 55),
-        (GREET, one, "s2"): Row(1, NOON + 105, NOON + 105),
-        (GREET, two, "s1"): Row(1, NOON + 5, NOON + 700 if maybe else NOON + 5),
+        (GREET, one, "s1"): row(1, NOON + 5, NOON + 55),
+        (DATA, one, "s1"): row(1, NOON + 55, NOON + 55),
+        (GREET, one, "s2"): row(1, NOON + 105, NOON + 105),
+        (GREET, two, "s1"): row(1, NOON + 5, NOON + 700 if maybe else NOON + 5),
     }
     observations: dict[Key, Row] = {
-        (GREET, one): Row(2, NOON + 5, NOON + 105),
-        (DATA, one): Row(1, NOON + 55, NOON + 55),
+        (GREET, one): row(2, NOON + 5, NOON + 105),
+        (DATA, one): row(1, NOON + 55, NOON + 55),
         (GREET, two): sightings[GREET, two, "s1"],
     }
     if maybe:
         for feed, ip in ((DATA, two), (GREET, three)):
-            observations[feed, ip] = sightings[feed, ip, "s1"] = Row(1, NOON + 700, NOON + 700)
+            observations[feed, ip] = sightings[feed, ip, "s1"] = row(1, NOON + 700, NOON + 700)
     activity = {
         (NOON, GREET, "s1"): 2 + maybe,
         (NOON, DATA, "s1"): 1 + maybe,
@@ -72,7 +92,7 @@ def test_a_hit_too_few_is_lost_and_a_hit_too_many_counted_twice() -> None:
     for hits, lost, twice in ((1, 1, 0), (3, 0, 1)):
         changed = {
             **counted.observations,
-            (GREET, "192.0.2.1"): Row(hits, NOON + 5, NOON + 105),
+            (GREET, "192.0.2.1"): row(hits, NOON + 5, NOON + 105),
         }
         verdict = judge(ENTRIES, dataclasses.replace(counted, observations=changed))
         assert (verdict.lost, verdict.twice) == (lost, twice)
@@ -80,19 +100,19 @@ def test_a_hit_too_few_is_lost_and_a_hit_too_many_counted_twice() -> None:
 
 def test_what_was_cut_off_does_not_count_twice() -> None:
     counted = truth(maybe=True)
-    changed = {**counted.sightings, (GREET, "192.0.2.3", "s1"): Row(2, NOON + 700, NOON + 701)}
+    changed = {**counted.sightings, (GREET, "192.0.2.3", "s1"): row(2, NOON + 700, NOON + 701)}
     assert judge(ENTRIES, dataclasses.replace(counted, sightings=changed)).twice == 1
 
 
 def test_an_address_that_never_came_is_invented() -> None:
     counted = truth(maybe=False)
-    changed = {**counted.observations, (GREET, "192.0.2.9"): Row(3, NOON, NOON)}
+    changed = {**counted.observations, (GREET, "192.0.2.9"): row(3, NOON, NOON)}
     assert judge(ENTRIES, dataclasses.replace(counted, observations=changed)).invented == 3
 
 
 def test_a_sensor_that_did_not_see_it_is_invented() -> None:
     counted = truth(maybe=False)
-    changed = {**counted.sightings, (GREET, "192.0.2.2", "s2"): Row(1, NOON, NOON)}
+    changed = {**counted.sightings, (GREET, "192.0.2.2", "s2"): row(1, NOON, NOON)}
     assert judge(ENTRIES, dataclasses.replace(counted, sightings=changed)).invented == 1
 
 
@@ -113,7 +133,7 @@ def test_an_hour_in_which_nobody_came_is_invented() -> None:
 def test_a_time_outside_of_the_clients_bracket_is_seen() -> None:
     """A data event raises the greet row's last time, so the greet's own time is wrong there."""
     counted = truth(maybe=False)
-    changed = {**counted.sightings, (GREET, "192.0.2.1", "s1"): Row(1, NOON + 5, NOON + 5)}
+    changed = {**counted.sightings, (GREET, "192.0.2.1", "s1"): row(1, NOON + 5, NOON + 5)}
     verdict = judge(ENTRIES, dataclasses.replace(counted, sightings=changed))
     assert not verdict.good
     assert (verdict.lost, verdict.twice, verdict.invented) == (0, 0, 0)
@@ -140,3 +160,118 @@ def test_data_without_greet_is_seen() -> None:
 )
 def test_what_was_sent_tells_what_may_count(sent: bytes, feeds: list[str]) -> None:
     assert feeds_attempted(sent) == feeds
+
+
+# Behaviours, days and targets.
+
+_SHOWN = BY_KIND["mailer"]
+_SOURCE, _LATER = "192.0.2.1", "192.0.2.2"
+_HERE = target_of("192.0.2.7")
+
+
+def mailer(at_ms: int = NOON, *, ended: bool = True, source: str = _SOURCE) -> Entry:
+    """A delivery that took a second."""
+    return Entry(
+        source,
+        "s1",
+        (heard(GREET, at_ms + 10), heard(DATA, at_ms + 500)),
+        target=_HERE,
+        flags=_SHOWN.whole,
+        answered_flags=_SHOWN.answered,
+        began_ms=at_ms,
+        ended_ms=at_ms + 1000 if ended else None,
+    )
+
+
+#: One that ended, and one who came later and of whom that is not known.
+VISITS = [mailer(), mailer(NOON + 2000, ended=False, source=_LATER)]
+
+
+def stored(changed: Key = (), **changes: Any) -> Recorded:
+    """What a database says of them, but for one row."""
+    sightings: dict[Key, Row] = {}
+    for source, at_ms in ((_SOURCE, NOON), (_LATER, NOON + 2000)):
+        days = frozenset({NOON // DAY_MS})
+        sightings |= {
+            (feed, source, "s1"): Row(
+                1, at_ms + offset, at_ms + 505, _SHOWN.whole, _SHOWN.whole, _HERE, days
+            )
+            for feed, offset in ((GREET, 15), (DATA, 505))
+        }
+    if changed:
+        sightings[changed] = sightings[changed]._replace(**changes)
+    observations = {key[:2]: each._replace(targets=None) for key, each in sightings.items()}
+    return Recorded(observations, sightings, {(NOON, GREET, "s1"): 2, (NOON, DATA, "s1"): 2})
+
+
+KEY = (GREET, _SOURCE, "s1")
+LATER_KEY = (GREET, _LATER, "s1")
+
+
+def test_what_a_client_did_is_exact_once_its_sensor_answered_somebody_later() -> None:
+    assert whole_entries(VISITS, {}) == {0}
+    assert whole_entries(VISITS, {"s2": [NOON + 1500]}) == {0}
+    # Killed in between, or in the middle of either: its last behaviours may be lost.
+    for killed_ms in (NOON + 700, NOON + 1000, NOON + 1500, NOON + 2000, NOON + 2015):
+        assert whole_entries(VISITS, {"s1": [killed_ms]}) == set()
+    assert whole_entries(VISITS, {"s1": [NOON - 1, NOON + 2600]}) == {0}
+    assert judge(VISITS, stored()).good
+
+
+@pytest.mark.parametrize("feed", [GREET, DATA])
+@pytest.mark.parametrize("column", ["flags", "recent_flags"])
+def test_a_behaviour_that_was_dropped_or_made_up_is_seen(feed: str, column: str) -> None:
+    for flags in (_SHOWN.whole & ~Flags.QUIT, _SHOWN.whole | Flags.BARE_LF, Flags(0)):
+        verdict = judge(VISITS, stored((feed, _SOURCE, "s1"), **{column: int(flags)}))
+        assert not verdict.good
+        assert any(feed in line and "flags" in line for line in verdict.says), str(verdict)
+
+
+def test_behaviours_of_one_that_was_cut_off_lie_between_what_was_answered_and_what_it_did() -> None:
+    for flags, good in (
+        (_SHOWN.answered[GREET], True),
+        (_SHOWN.whole, True),
+        (Flags(0), False),
+        (_SHOWN.whole | Flags.AUTH, False),
+    ):
+        recorded = stored(LATER_KEY, flags=int(flags), recent_flags=int(flags))
+        assert judge(VISITS, recorded).good is good, flags
+    # The same of one that ended shortly before its sensor was killed.
+    recorded = stored(KEY, flags=int(_SHOWN.answered[GREET]))
+    assert not judge(VISITS, recorded).good
+    assert judge(VISITS, recorded, {"s1": [NOON + 1500]}).good
+
+
+@pytest.mark.parametrize("later", [-1, 1])
+def test_a_day_that_moved_or_was_added_is_seen(later: int) -> None:
+    today = NOON // DAY_MS
+    for days in ({today + later}, {today, today + later}, set()):
+        verdict = judge(VISITS, stored(KEY, days=frozenset(days)))
+        assert any("on days" in line for line in verdict.says), str(verdict)
+
+
+def test_an_event_about_midnight_is_on_either_day() -> None:
+    midnight = NOON + 12 * HOUR_MS
+    entry = Entry(_SOURCE, "s1", (Heard(GREET, Bracket(midnight - 5, midnight + 5)),))
+    before, after = midnight // DAY_MS - 1, midnight // DAY_MS
+    for at_ms, days, good in (
+        (midnight - 1, {before}, True),
+        (midnight + 1, {after}, True),
+        (midnight + 1, {after + 1}, False),
+    ):
+        one = Row(1, at_ms, at_ms, 0, 0, 0, frozenset(days))
+        rows: dict[Key, Row] = {(GREET, _SOURCE): one}
+        sightings: dict[Key, Row] = {KEY: one}
+        hour = at_ms - at_ms % HOUR_MS
+        recorded = Recorded(rows, sightings, {(hour, GREET, "s1"): 1})
+        assert judge([entry], recorded).good is good, at_ms
+
+
+@pytest.mark.parametrize("targets", [0, _HERE << 1 | _HERE, target_of("192.0.2.8")])
+def test_a_target_that_was_dropped_or_made_up_is_seen(targets: int) -> None:
+    verdict = judge(VISITS, stored(KEY, targets=targets))
+    assert any("targets" in line for line in verdict.says), str(verdict)
+
+
+def test_every_kind_of_the_load_says_what_it_shows() -> None:
+    assert set(_WEIGHTS) == set(BY_KIND) <= set(KINDS)
