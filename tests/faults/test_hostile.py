@@ -56,10 +56,10 @@ def aggregator(folder: Path, name: str, dsn: str, broker: str) -> Iterator[Aggre
             bound_to_parent([PROGRAM, "aggregator", "run", "--config", str(config)]), stderr=stream
         )
     try:
-        until(lambda: " ready " in log.read_text(), f"{name} is ready", limit_s=60)
+        until(lambda: " ready " in log.read_text(), f"{name} is ready")
         yield Aggregator(process, log)
     finally:
-        end(process, limit_s=20)
+        end(process, limit_s=60)
 
 
 def account(vhost: Vhost, name: str) -> str:

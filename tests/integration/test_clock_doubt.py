@@ -419,7 +419,7 @@ def program(config: Path, log: Path, clock: SteppedClock) -> Iterator[None]:
     try:
         yield
     finally:
-        end(process, limit_s=20)
+        end(process, limit_s=60)
     assert process.returncode == 0, log.read_text()
 
 

@@ -155,9 +155,7 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(site: Fleet) -> None:
         return {row["name"]: row["connections"] for row in site.rows("list", *words)}
 
     assert set(listed()) == {"acme-1", "acme-2", "acme-3", "other"}
-    wait_until(
-        lambda: listed("--operator", "acme-")["acme-1"] == 1, limit_s=60, what="it is listed"
-    )
+    wait_until(lambda: listed("--operator", "acme-")["acme-1"] == 1, what="it is listed")
     assert set(listed("--operator", "oth")) == {"other"}
 
     done = site.run("rotate", "acme-1", bundles=True)
@@ -333,7 +331,6 @@ def test_sensors_with_client_certificates_deliver_until_they_are_revoked(
                 ]
                 == [(True, "EXTERNAL")]
             ),
-            limit_s=60,
             what="the connection is listed",
         )
         card = site.rows("show", "tls-1")

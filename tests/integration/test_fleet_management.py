@@ -142,7 +142,7 @@ def test_a_deleted_account_is_closed_at_once(rabbitmq: RabbitNode, management: M
     account = SensorAccount("edge-1", new_password())
     enroll(management, account)
     connection = connect(rabbitmq, account)
-    wait_until(lambda: bool(management.connections("edge-1")), limit_s=30, what="it is listed")
+    wait_until(lambda: bool(management.connections("edge-1")), what="it is listed")
     assert management.delete("edge-1")
     with pytest.raises(AMQPError):
         connection.process_data_events(time_limit=30)

@@ -167,7 +167,7 @@ def test_account_that_floods_is_named_while_it_does_and_the_honest_one_loses_not
         "account floods" in record.message and "mallory" in str(record.__dict__)
         for record in caplog.records
     )
-    until(lambda: left(vhost) == 0, "the queue is empty", limit_s=60)
+    until(lambda: left(vhost) == 0, "the queue is empty")
     assert_nothing_is_lost(table)
     counted = dict(table("SELECT account, sum(messages)::int FROM refusal GROUP BY 1"))
     if reason == "not_a_batch":
@@ -209,7 +209,7 @@ def test_flood_that_fills_the_queue_delays_until_the_account_is_revoked(
             while waiting:
                 if is_taken(honest, waiting[0]):
                     waiting.pop(0)
-            until(lambda: left(vhost) == 0, "the queue is empty", limit_s=60)
+            until(lambda: left(vhost) == 0, "the queue is empty")
             until(lambda: len(table.hits()) == BATCHES + 1, "all are counted")
     assert_nothing_is_lost(table)
     honest.close()

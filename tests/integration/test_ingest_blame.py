@@ -40,7 +40,7 @@ PARTITION = Path(__file__).parents[2] / "deploy/postgresql/partition.sql"
 def work(dsn: str) -> Iterator[Work[IngestStore]]:
     settings = settings_of(dsn)
     store = IngestStore(
-        lambda: connect(settings, "test", autocommit=True, limit_s=20),
+        lambda: connect(settings, "test", autocommit=True, limit_s=60),
         clock=settled_clock(),
         retention=timedelta(days=30),
         bounds=Bounds(),

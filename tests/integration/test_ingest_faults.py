@@ -64,7 +64,7 @@ def test_database_restarted_and_its_sessions_ended_under_load(
         until(lambda: bool(service.health.problems()), "the absence is noticed")
         server.private.start()
         publish(publisher, spool, 61, 80)
-        until(lambda: hits(dsn) == 80, "all 80 count", limit_s=40)
+        until(lambda: hits(dsn) == 80, "all 80 count")
         until(lambda: service.health.problems() == [], "all is well again")
     assert hits(dsn) == 80
     publisher.close()
@@ -88,7 +88,7 @@ def test_long_absence_leaves_the_queue_to_others_and_ends(
         until(lambda: not service._source.consuming, "the consumer is cancelled")
         until(lambda: _ready_in(vhost) == 25, "the broker has all of it back")
         server.private.start()
-        until(lambda: hits(dsn) == 30, "all count", limit_s=40)
+        until(lambda: hits(dsn) == 30, "all count")
         until(lambda: service._source.consuming, "it consumes again")
     publisher.close()
 
@@ -120,7 +120,7 @@ def test_network_cut_to_the_database_in_the_middle_of_a_load(
                 proxy.forward()
             else:
                 proxy.cut()
-        until(lambda: hits(dsn) == 100, "all 100 count", limit_s=40)
+        until(lambda: hits(dsn) == 100, "all 100 count")
     publisher.close()
     postgres.drop_database(dsn)
 
@@ -144,7 +144,7 @@ def test_server_out_of_connections_is_waited_for(
         until(lambda: sample(service, "holding") == 1, "it waits")
         for table in taken:
             table.connection.close()
-        until(lambda: hits(dsn) == 10, "all 10 count", limit_s=40)
+        until(lambda: hits(dsn) == 10, "all 10 count")
     publisher.close()
 
 
@@ -165,11 +165,11 @@ def test_database_that_stays_connected_and_never_answers_is_given_up(
         until(lambda: hits(dsn) == 10, "ten count")
         proxy.blackhole()
         publish(publisher, spool, 11, 40)
-        until(lambda: sample(service, "timeouts_total") > 0, "the silence is noticed", limit_s=10)
-        until(lambda: sample(service, "holding") == 1, "it waits", limit_s=10)
+        until(lambda: sample(service, "timeouts_total") > 0, "the silence is noticed")
+        until(lambda: sample(service, "holding") == 1, "it waits")
         publish(publisher, spool, 41, 50)
         proxy.forward()  # the old connection goes on, deaf: nobody is told of its end
-        until(lambda: hits(dsn) == 50, "all 50 count", limit_s=30)
+        until(lambda: hits(dsn) == 50, "all 50 count")
         until(lambda: service.health.problems() == [], "all is well again")
     assert hits(dsn) == 50
     publisher.close()
@@ -198,7 +198,7 @@ def test_slow_database_is_given_less_at_a_time_and_gets_on(
         spool = uuid.uuid4()
         for seq in range(1, 11):
             publisher.publish(made_batch(greet(f"192.0.2.{seq}"), spool=spool, seq=seq))
-        until(lambda: hits(dsn) == 10, "all 10 count", limit_s=30)
+        until(lambda: hits(dsn) == 10, "all 10 count")
         until(lambda: service.health.problems() == [], "all is well again")
         assert sample(service, "timeouts_total") >= 1
     assert hits(dsn) == 10
@@ -218,7 +218,7 @@ def test_table_locked_beyond_the_limit_is_waited_for(
             other.run("LOCK TABLE sighting IN ACCESS EXCLUSIVE MODE")
             publish(publisher, uuid.uuid4(), 1, 5)
             until(lambda: sample(service, "holding") == 1, "it waits")
-        until(lambda: hits(dsn) == 5, "all 5 count", limit_s=30)
+        until(lambda: hits(dsn) == 5, "all 5 count")
     assert hits(dsn) == 5
     other.connection.close()
     publisher.close()

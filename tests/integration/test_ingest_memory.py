@@ -65,7 +65,7 @@ def test_octets_in_hand_are_bounded_while_the_database_is_busy(
                 publisher.publish(large_batch(spool, seq))
             until(lambda: hand.prefetch == 4, "it takes few at a time")
         counted = {("192.0.2.1", "smtpgreet"): 30}
-        until(lambda: table.hits() == counted, "all are counted", limit_s=60)
+        until(lambda: table.hits() == counted, "all are counted")
         publisher.publish(made_batch(greet("192.0.2.1"), spool=spool, seq=31))
         until(lambda: hand.prefetch == 100, "it takes many again")
     # What was in hand as it began again, and what it may take then: each within the bound.

@@ -85,7 +85,7 @@ def test_killed_postmaster_is_seen_and_started_again(private: PrivatePostgres) -
     assert pid is not None
     assert private.poll() is None
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: private.poll() == -signal.SIGKILL, limit_s=30, what="the end is seen")
+    wait_until(lambda: private.poll() == -signal.SIGKILL, what="the end is seen")
     assert private.pid is None
     private.start()
     assert private.dsn == dsn
@@ -163,9 +163,7 @@ def test_server_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
         assert owner.stdout is not None
         owner.stdout.readline()
         owner.kill()
-    wait_until(
-        lambda: servers_in(data_folder(tmp_path)) == [], limit_s=15, what="the server is gone"
-    )
+    wait_until(lambda: servers_in(data_folder(tmp_path)) == [], what="the server is gone")
 
 
 def test_second_owner_is_refused_and_the_first_goes_on(
@@ -192,7 +190,7 @@ def test_path_too_long_for_a_socket_gets_a_short_folder_that_goes_with_the_stop(
         assert remembered(private.dsn), "a refused second owner leaves the first one's socket"
         assert private.pid is not None
         os.kill(private.pid, signal.SIGKILL)
-        wait_until(lambda: private.poll() is not None, limit_s=30, what="the end is seen")
+        wait_until(lambda: private.poll() is not None, what="the end is seen")
         private.start()
         assert private.socket_path.parent == sockets, "a restart keeps the connection string"
     finally:

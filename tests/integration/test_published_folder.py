@@ -130,7 +130,7 @@ def first_layout(dsn: str, tmp_path: Path) -> Path:
     try:
         until((folder / "feeds" / "manifest.json").exists, "0.1.0 has published", 60)
     finally:
-        end(program, limit_s=20)
+        end(program, limit_s=60)
     return folder
 
 
@@ -228,7 +228,7 @@ def test_first_version_refuses_the_new_layout_and_leaves_it_alone(
         until(lambda: "is not a symlink made by smtpfeeds" in log.read_text(), "it refuses", 60)
         assert program.poll() is None, "it goes on with everything else"
     finally:
-        end(program, limit_s=20)
+        end(program, limit_s=60)
     assert (first_layout / "feeds" / "manifest.json").read_bytes() == before
 
 

@@ -87,7 +87,6 @@ def test_clients_closed_for_lack_of_files_are_counted(tmp_path: Path) -> None:
             assert after.reply() == 220
         wait_until(
             lambda: sensor.counters()["refused_files"] == closed,
-            limit_s=20,
             what="they are counted",
         )
         assert "no file can be opened any more" in sensor.log.read_text()

@@ -56,7 +56,7 @@ class Witness(SensorProcess):
         file = self.folder / "memory"
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGUSR2)
-        wait_until(file.exists, limit_s=60, what="the sensor's memory is written")
+        wait_until(file.exists, what="the sensor's memory is written")
         octets = file.read_bytes()
         file.unlink()
         return octets
@@ -148,7 +148,6 @@ def test_memory_and_files_hold_nothing_that_a_client_sent(tmp_path: Path, tls: s
                     # A line that is not whole is held, and is seen: so the others would be.
                     wait_until(
                         lambda: "half a line, 400 octets" in markers.places_in(sensor.memory()),
-                        limit_s=60,
                         what="the line that is held is in the memory",
                     )
                 client.socket.shutdown(socket.SHUT_WR)

@@ -31,7 +31,7 @@ def test_no_argument_and_no_content_is_found_in_any_file(tmp_path: Path, policy:
             client.send(BODY if policy == "drain" else b"unknown the-text\r\n")
             client.reply()
         both = {("smtpgreet", "127.0.0.1"), ("smtpdata", "127.0.0.1")}
-        wait_until(lambda: set(sensor.rows()) == both, limit_s=10, what="both events are stored")
+        wait_until(lambda: set(sensor.rows()) == both, what="both events are stored")
         assert _found(tmp_path) == []
         assert sensor.stop() == 0
     assert _found(tmp_path) == []

@@ -114,7 +114,7 @@ def test_secrets_that_only_root_may_read_are_read_before_root_is_given_up(folder
                 context = ssl.create_default_context(cafile=str(certificates.authority))
                 context.wrap_socket(client.socket, server_hostname="localhost").close()
             sensor.process.send_signal(signal.SIGHUP)
-            wait_until(lambda: "files read again" in sensor.log.read_text(), limit_s=20, what="it")
+            wait_until(lambda: "files read again" in sensor.log.read_text(), what="it")
         assert ("cannot be read again" in sensor.log.read_text()) == is_root()
         assert sensor.stop() == 0
 

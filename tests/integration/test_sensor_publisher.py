@@ -270,7 +270,7 @@ def test_broker_restart_is_survived(own_vhost: Vhost, tmp_path: Path) -> None:
     centre.connection.close()
     with running(tmp_path, **sensor_with(tmp_path, account, backoff_max_s=2.0)) as sensor:
         greet(sensor, "127.0.0.1")
-        wait_until(lambda: not sensor.rows(), limit_s=10, what="the first batch")
+        wait_until(lambda: not sensor.rows(), what="the first batch")
         # Else the queue may be lost with the node, and that is not what this is about.
         own_vhost.node.settle()
         own_vhost.node.kill()
@@ -280,7 +280,6 @@ def test_broker_restart_is_survived(own_vhost: Vhost, tmp_path: Path) -> None:
         own_vhost.node.start()
         wait_until(
             lambda: read_status(sensor.spool).batches_waiting == 0 and not sensor.rows(),
-            limit_s=60,
             what="the rest",
         )
         assert sensor.stop() == 0
@@ -315,7 +314,6 @@ def test_broker_that_blocks_publishers_gets_the_batch_when_it_blocks_no_more(
                 time.sleep(0.5)
             wait_until(
                 lambda: "the broker blocks all publishers" in sensor.log.read_text(),
-                limit_s=10,
                 what="the sensor says why nothing goes out",
             )
             greet(sensor, "127.0.8.4")
@@ -324,7 +322,6 @@ def test_broker_that_blocks_publishers_gets_the_batch_when_it_blocks_no_more(
             node.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
         wait_until(
             lambda: read_status(sensor.spool).batches_waiting == 0 and not sensor.rows(),
-            limit_s=20,
             what="what was held has gone out",
         )
         assert sensor.stop() == 0

@@ -19,7 +19,7 @@ def hang_up(sensor: SensorProcess, line: str, *, times: int = 1) -> None:
     assert sensor.process is not None
     before = sensor.log.read_text().count(line)
     sensor.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: sensor.log.read_text().count(line) >= before + times, limit_s=20, what=line)
+    wait_until(lambda: sensor.log.read_text().count(line) >= before + times, what=line)
 
 
 def certificate_of(sensor: SensorProcess, authority: Path) -> bytes | None:
@@ -89,16 +89,14 @@ def test_worker_that_is_started_later_has_what_was_read_again(tmp_path: Path) ->
         task = Path(f"/proc/{sensor.process.pid}/task/{sensor.process.pid}/children")
         for worker in task.read_text().split():
             os.kill(int(worker), signal.SIGKILL)
-        wait_until(
-            lambda: sensor.log.read_text().count("worker is back") == 2, limit_s=20, what="they"
-        )
+        wait_until(lambda: sensor.log.read_text().count("worker is back") == 2, what="they")
         for _ in range(4):
             assert certificate_of(sensor, new.authority)
         for fresh, in_use in ((newest.certificate, new.certificate), (newest.key, new.key)):
             shutil.copyfile(fresh, in_use)
         # The parent and each worker, whether or not one looked between the two files.
         good = "certificates and passwords read again changed="
-        wait_until(lambda: sensor.log.read_text().count(good) >= 3, limit_s=60, what="all look")
+        wait_until(lambda: sensor.log.read_text().count(good) >= 3, what="all look")
         for _ in range(4):
             assert certificate_of(sensor, newest.authority)
 

@@ -86,7 +86,6 @@ def test_session_is_in_the_spool_when_it_is_answered(sensor: SensorProcess) -> N
         lambda: all(
             sensor.rows()[feed, "192.0.2.1"][1] & Flags.QUIT for feed in ("smtpgreet", "smtpdata")
         ),
-        limit_s=10,
         what="the notes",
     )
     assert [sensor.rows()[feed, "192.0.2.1"][0] for feed in ("smtpgreet", "smtpdata")] == [1, 1]
@@ -178,11 +177,10 @@ def test_client_gone_before_its_answer_still_counts(sensor: SensorProcess) -> No
         client = proxied(sensor, f"192.0.2.{100 + number}")
         client.send(b"EHLO x\r\n")
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        wait_until(client.was_read, limit_s=10, what="the greeting is read")
+        wait_until(client.was_read, what="the greeting is read")
         client.close()
     wait_until(
         lambda: all(("smtpgreet", f"192.0.2.{100 + n}") in sensor.rows() for n in range(20)),
-        limit_s=30,
         what="the greets",
     )
 
@@ -280,7 +278,7 @@ def test_limits_per_source_and_in_all(tmp_path: Path) -> None:
             with sensor.connect(0, "127.0.0.9") as now:
                 return now.reply() == 220
 
-        wait_until(is_let_in, limit_s=10, what="there is room again")
+        wait_until(is_let_in, what="there is room again")
         for client in held:
             client.close()
         sensor.stop()
@@ -436,9 +434,7 @@ def test_workers_share_the_port_each_with_a_spool(tmp_path: Path) -> None:
         workers = children(sensor.process.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        wait_until(
-            lambda: "worker is back" in sensor.log.read_text(), limit_s=20, what="its return"
-        )
+        wait_until(lambda: "worker is back" in sensor.log.read_text(), what="its return")
         for number in range(40):
             with sensor.connect(0, f"127.0.6.{1 + number}") as client:
                 assert client.reply() == 220
@@ -469,7 +465,7 @@ def test_child_that_the_sensor_did_not_start_is_reaped_and_ends_nothing(
         assert len(before) == its_own + 1
         (orphan,) = (each for each in before if b"sleep" in command_of(each))
         os.kill(orphan, signal.SIGKILL)
-        wait_until(lambda: len(children(pid)) == its_own, limit_s=20, what="it is reaped")
+        wait_until(lambda: len(children(pid)) == its_own, what="it is reaped")
         with sensor.connect() as client:
             assert client.reply() == 220
         assert set(children(pid)) < set(before)
@@ -541,7 +537,6 @@ def test_files_certificate_metrics_and_notify(tmp_path: Path) -> None:
             wait_until(
                 # With TLS 1.3 the client is done first.
                 lambda: b"tls_handshakes_total 1.0" in urllib.request.urlopen(address).read(),
-                limit_s=10,
                 what="the handshake is counted",
             )
             text = urllib.request.urlopen(address, timeout=5).read()
@@ -573,7 +568,7 @@ def test_systemd_sockets_by_index(tmp_path: Path) -> None:
         one.close()
     try:
         listening = sensor.spool.with_suffix(".listening")
-        wait_until(listening.exists, limit_s=20, what="the sensor")
+        wait_until(listening.exists, what="the sensor")
         assert json.loads(listening.read_text())["addresses"] == [places[1]]
         host, _, port = places[1].rpartition(":")
         with Client((host, int(port))) as client:
@@ -653,7 +648,7 @@ def test_file_that_cannot_be_written_is_survived(tmp_path: Path) -> None:
         assert sensor.log.read_text().count("kept in memory") == 1
         db.execute("COMMIT")
         db.close()
-        wait_until(lambda: len(sensor.rows()) == 51, limit_s=30, what="the events in the file")
+        wait_until(lambda: len(sensor.rows()) == 51, what="the events in the file")
         assert "spool written again" in sensor.log.read_text()
         assert sensor.stop() == 0
 

@@ -264,7 +264,7 @@ def test_killed_test_run_leaves_no_server_behind(tmp_path: Path) -> None:
         pids = [int(word) for word in starter.stdout.readline().split()]
         assert len(pids) == 3
         starter.send_signal(signal.SIGKILL)
-    wait_until(lambda: not any(_runs(pid) for pid in pids), limit_s=60, what="the servers are gone")
+    wait_until(lambda: not any(_runs(pid) for pid in pids), what="the servers are gone")
 
 
 def _runs(pid: int) -> bool:

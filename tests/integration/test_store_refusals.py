@@ -29,7 +29,7 @@ def store(dsn: str, table: Table) -> Iterator[RefusalStore]:
     store = RefusalStore(lambda: connect(settings_of(dsn), "test", autocommit=True))
     # Counts are by the hour: no test begins in the last seconds of one.
     left = "SELECT now() < date_trunc('hour', now()) + interval '59 minutes 40 seconds'"
-    until(lambda: bool(table.one(left)), "the next hour begins", limit_s=60)
+    until(lambda: bool(table.one(left)), "the next hour begins")
     yield store
     store.close()
 

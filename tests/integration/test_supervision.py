@@ -104,7 +104,7 @@ class Supervised:
             self.child.look()
             return self.child.state is state
 
-        wait_until(reached, limit_s=30, what=f"it is {state}")
+        wait_until(reached, what=f"it is {state}")
 
     def run(self) -> None:
         self.child.start()
@@ -191,7 +191,7 @@ def test_what_a_child_started_ends_with_it(supervised: Make) -> None:
     grandchild = int(it.runs[0].lines[0])
     it.runs[0].end()
     it.until(State.BACKING_OFF)
-    wait_until(lambda: not runs(grandchild), limit_s=10, what="the grandchild's end")
+    wait_until(lambda: not runs(grandchild), what="the grandchild's end")
 
 
 def runs(pid: int) -> bool:

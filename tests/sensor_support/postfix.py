@@ -144,7 +144,7 @@ def postfix(sensor: tuple[str, int]) -> Iterator[Postfix]:
         )
     server = Postfix(folder, port)
     try:
-        wait_until(lambda: "daemon started" in server.log, limit_s=20, what="Postfix is up")
+        wait_until(lambda: "daemon started" in server.log, what="Postfix is up")
         yield server
     except BaseException:
         print((folder / "console").read_text(), server.log, file=sys.stderr)

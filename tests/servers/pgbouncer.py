@@ -79,9 +79,7 @@ class Pooler:
             )
         socket = self._folder / f".s.PGSQL.{_PORT}"
         process = self._process
-        wait_until(
-            lambda: socket.exists() or process.poll() is not None, limit_s=20, what="it listens"
-        )
+        wait_until(lambda: socket.exists() or process.poll() is not None, what="it listens")
         if process.poll() is not None:
             raise ServerFailedError(log.read_text())
         return self

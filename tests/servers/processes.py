@@ -20,6 +20,8 @@ from smtpfeeds_common.supervision import Child
 # Under Linux's default ephemeral range (32768-60999), so that no client socket takes a port
 # between our choosing it and the server's binding it.
 _PORTS = range(20_000, 32_000)
+#: No promise of a program: it only ends a wait for what never comes. A loaded machine is slow.
+HANG_LIMIT_S = 60.0
 #: What was given already: a server that is still starting does not listen yet.
 _given: set[int] = set()
 
@@ -74,7 +76,7 @@ def end(process: subprocess.Popen[bytes], *, limit_s: float) -> None:
     process.wait()
 
 
-def wait_until(condition: Callable[[], bool], *, limit_s: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], *, what: str, limit_s: float = HANG_LIMIT_S) -> None:
     """Poll until the condition holds.
 
     Raises:

@@ -61,7 +61,7 @@ class Epmd:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        wait_until(self._listens, limit_s=10, what="epmd listens")
+        wait_until(self._listens, what="epmd listens")
 
     def _listens(self) -> bool:
         if self._process.poll() is not None:
