@@ -207,8 +207,11 @@ _CLASSES_LIMITS: Final = """\
   survey no longer uses may still be on a list: entries past their age no longer decide, and stay as
   `listed-old:…`.
 - A relay tester learns from the class `relay-test` that a sensor saw its test.
-- Addresses change owners. Behaviours are kept for as long as the address has a row, so an old visit of
-  a previous owner can decide a class until the address was not seen for the retention.
+- Addresses change owners. Behaviours count until the end of the next epoch week and no longer, so for
+  at most two weeks a visit of the previous owner can decide a class.
+- `query` at the database judges each row when you ask, with the lists of the last publication. So an
+  address that came after the publication has its class and actor at once. Lists that were refreshed
+  since then count from the next publication on, and before the first publication nothing is listed.
 - Sensors do not decode base64 and quoted-printable content, so they miss a relay test that hides its
   mark there.
 - Only sensors that delay their banner measure `early_talker`; without `banner_delayed` it is unknown

@@ -23,6 +23,8 @@ from origin_support import world
 from publish_support import Info, Origins
 from servers.postgres import database_name
 from smtpfeeds_aggregator.cli.database import connected
+from smtpfeeds_aggregator.meaning.lists.model import AddressList, parse_prefix
+from smtpfeeds_aggregator.meaning.lists.table import ListTable
 from smtpfeeds_aggregator.origin.acquire.refresh import refresh
 from smtpfeeds_aggregator.publish.formats import csv_file as csv_format
 from smtpfeeds_aggregator.publish.once import publish_once
@@ -88,6 +90,44 @@ def seen(connection: Connection) -> None:
     entry = ListedEntry("scanner", "scan-co", f"{NOW:%Y-%m-%d}", False, "scans", "198.51.100.0/28")
     listed = ListedRange(pack_address("198.51.100.0"), pack_address("198.51.100.15"), (entry,))
     assert store_lists(connection, "one", [listed])
+
+
+def test_address_that_came_after_a_publication_has_the_class_and_actor_of_its_lists(
+    run: Run, connection: Connection, dsn: str, tmp_path: Path
+) -> None:
+    settings = AggregatorSettings(dsn=dsn, feeds_dir=str(tmp_path / "www"), publish_non_global=True)
+
+    def publish(generation: str, prefix: str) -> None:
+        listed = AddressList(
+            "scans", "scanner", "scan-co", "", "test", NOW.date(), "stated", (parse_prefix(prefix),)
+        )
+        publish_once(
+            settings, Origins(), connection, lists=ListTable([listed], generation), now=NOW
+        )
+
+    def judged(ip: str) -> tuple[str, list[str], str | None]:
+        (row,) = json.loads(run("query", ip, "--json").stdout)
+        return row["class"], row["why"], row["actor"]
+
+    survey = ("survey", ["listed:scan-co"], "scan-co")
+    see(connection, "198.51.100.1")
+    fold(connection)
+    assert judged("198.51.100.1") == ("probe", ["greet"], None), "no lists were published yet"
+    publish("one", "198.51.100.0/28")
+    see(connection, "198.51.100.2")
+    see(connection, "198.51.100.77")
+    connection.execute("TRUNCATE observation")
+    fold(connection)
+    assert judged("198.51.100.1") == judged("198.51.100.2") == survey
+    assert found(run("query", "--all", "--actor", "scan-co", "--json")) == [
+        ("198.51.100.1", "smtpgreet"),
+        ("198.51.100.2", "smtpgreet"),
+    ]
+    assert "actor       scan-co\n" in run("query", "198.51.100.2").stdout
+    assert judged("198.51.100.77") == ("probe", ["greet"], None)
+    publish("two", "198.51.100.64/28")
+    assert judged("198.51.100.2") == ("probe", ["greet"], None)
+    assert judged("198.51.100.77") == survey
 
 
 def found(result: Result) -> list[tuple[str, str]]:
