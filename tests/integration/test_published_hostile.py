@@ -153,6 +153,7 @@ def test_a_row_with_an_odd_field_is_refused_by_every_command(
         ("feed", "show", "smtpgreet", "--format", "ndjson"),
         ("stats",),
         ("filter", "--annotate", log),
+        ("filter", log),
     ):
         done = run(*words, "--from", place)
         assert done.exit_code == (2 if words[0] == "filter" else 1), done.output
@@ -169,6 +170,8 @@ def test_csv_has_the_same_rules(tmp_path: Path) -> None:
         place.write_text(f"{head}\n{row.replace(good, odd, 1)}\n")
         with pytest.raises(NotVerified, match="line 2: this is not a row of a feed"):
             entries(place, Remote(None))
+        with pytest.raises(NotVerified, match="line 2: this is not a row of a feed"):
+            open_published(str(place), None, now=NOW).addresses(FEED_NAMES)
 
 
 def test_what_is_decompressed_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -527,6 +527,8 @@ class TestFeed:
             (("query", "--file", str(terms), "--since", "7d", "--format", "csv"), 6),
             (("query", "--since", "7d", "--all", "--new", "--count"), 1),
             (("filter", "--annotate", str(log)), 2),
+            (("filter", str(log)), 2),
+            (("filter", "--feed", "smtpdata", "--invert", str(log)), 2),
             (("filter", "--summary", "--format", "json", str(log)), 4),
         ):
             stored = run(*command, "--config", str(config))
@@ -612,7 +614,12 @@ class TestFeed:
         assert watched.exit_code == 130
         assert watched.stdout.startswith("\x1b[H\x1b[Jedition of ")
 
-    def test_show_leaves_out_what_is_not_published(self, run: Run) -> None:
+    def test_show_leaves_out_what_is_not_published(self, run: Run, tmp_path: Path) -> None:
+        log = tmp_path / "mail.log"
+        log.write_text("192.0.2.1\n2001:db8::5\n")
+        filtered = run("filter", str(log))
+        assert (filtered.exit_code, filtered.stdout) == (1, "")
+        assert "the feeds hold no such address at all" in filtered.stderr
         result = run("feed", "show", "smtpgreet")
         assert result.exit_code == 1
         assert "smtpgreet is empty; left out: 3 not publicly routable" in result.stderr

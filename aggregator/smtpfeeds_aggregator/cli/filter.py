@@ -6,7 +6,7 @@ It ends as grep does: 0 where a line matched, 1 where none did, 2 where somethin
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,8 +24,10 @@ from .entry_columns import class_colour
 from .source import Source, source_options
 
 if TYPE_CHECKING:
+    from ..query.address_set import AddressSet
     from ..query.known import Known
     from ..query.line_filter import LineFilter
+    from ..query.text_addresses import TextMatcher
 
 _MATCHED: Final = 0
 _NO_MATCH: Final = 1
@@ -126,28 +128,57 @@ def filter_lines(
     """
     with _as_grep():
         _check(ipv6_prefix, form, delimiter, invert=invert, annotate=annotate, summary=summary)
-        with no_garbage():
-            from ..query.annotations import Annotations
-            from ..query.known import known_addresses, newest_first
-            from ..query.line_filter import LineFilter
-            from ..query.text_addresses import TextMatcher
-
-            with source.entries(feeds or FEED_NAMES) as entries:
-                known = known_addresses(entries, classes)
-            order = known if ipv6_prefix == _IPV6_BITS else newest_first(known)
-            matcher = TextMatcher(order, ipv6_prefix_bits=ipv6_prefix)
+        feeds = feeds or FEED_NAMES
+        known: Mapping[bytes, Known] = {}
         counts = Counter[bytes]() if summary else None
-        add = Annotations(known, _added(form), delimiter).line if annotate else None
+        add = None
+        with no_garbage():
+            from ..query.line_filter import LineFilter
+
+            if annotate or summary or classes:
+                known = _known(source, feeds, classes)
+                matcher = _matcher_of(known, ipv6_prefix)
+            else:
+                matcher = _matcher(source.addresses(feeds), ipv6_prefix)
+            if annotate:
+                from ..query.annotations import Annotations
+
+                add = Annotations(known, _added(form), delimiter).line
         lines = LineFilter(matcher, invert=invert, annotate=add, counts=counts)
         failed = _pass_files(files or (_STDIN,), lines, is_quiet=summary)
         if lines.long_lines:
             note(f"note: {lines.long_lines} lines are longer than 1 MiB: no more was searched")
-        if not known:
+        if not matcher:
             note("note: the feeds hold no such address at all")
         if counts is not None:
             _write_summary(counts, known, lines, form, limit)
     matched = lines.matching < lines.lines if invert else lines.matching > 0
     raise click.exceptions.Exit(_WRONG if failed else _MATCHED if matched else _NO_MATCH)
+
+
+def _known(
+    source: Source, feeds: Sequence[str], classes: Collection[str]
+) -> "Mapping[bytes, Known]":
+    """What is known of each address."""
+    from ..query.known import known_addresses
+
+    with source.entries(feeds) as entries:
+        return known_addresses(entries, classes)
+
+
+def _matcher_of(known: "Mapping[bytes, Known]", ipv6_prefix: int) -> "TextMatcher":
+    """Finds them; of an IPv6 prefix the newest stands for it."""
+    from ..query.address_set import AddressSet
+    from ..query.known import newest_first
+
+    order = known if ipv6_prefix == _IPV6_BITS else newest_first(known)
+    return _matcher(AddressSet.of(order), ipv6_prefix)
+
+
+def _matcher(addresses: "AddressSet", ipv6_prefix: int) -> "TextMatcher":
+    from ..query.text_addresses import TextMatcher
+
+    return TextMatcher(addresses, ipv6_prefix_bits=ipv6_prefix)
 
 
 @contextmanager

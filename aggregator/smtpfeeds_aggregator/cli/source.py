@@ -21,6 +21,7 @@ from .options import CONFIG, DSN, FOLDER, database_settings, refuse_database
 
 if TYPE_CHECKING:
     from ..publish.entries import Entry
+    from ..query.address_set import AddressSet
     from ..query.published.places import Published
     from ..settings import AggregatorSettings
     from ..store.connection import Connection
@@ -61,6 +62,16 @@ class Source(NamedTuple):
             now = FeedNow(settings, PublicationStore(connection), Wanted(feed=feeds[0]))
             yield now.every_feed(feeds)
 
+    def addresses(self, feeds: Sequence[str]) -> "AddressSet":
+        """The addresses of those rows alone."""
+        if self.is_published:
+            return self.published().addresses(feeds)
+        from ..query.stored_addresses import stored_addresses
+        from ..store.publication import PublicationStore
+
+        with self.connected() as (settings, connection):
+            return stored_addresses(settings, PublicationStore(connection), feeds)
+
     @contextmanager
     def connected(self) -> "Iterator[tuple[AggregatorSettings, Connection]]":
         """The settings and the database; a statement may take as long as one of publishing."""
@@ -73,11 +84,14 @@ class Source(NamedTuple):
 
 def published(place: str, key: str | None) -> "Published":
     """Look up a place and verify its manifest; an edition that has expired is noted."""
-    from ..publish.signing import PublicKey
     from ..query.published.places import open_published, past_words
 
     now = datetime.now(UTC)
-    public = None if key is None else PublicKey.parse(key)
+    public = None
+    if key is not None:
+        from ..publish.signing import PublicKey
+
+        public = PublicKey.parse(key)
     files = open_published(place, public, now=now)
     if files.edition is None:
         note(f"note: there is no manifest beside {place}: nothing of it is verified")

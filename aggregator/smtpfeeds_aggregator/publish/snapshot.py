@@ -52,10 +52,17 @@ class LeftOut:
         not_routable = AddressRanges(()) if settings.publish_non_global else not_global()
         return cls(not_routable, AddressRanges(map(ip_network, excluded)))
 
+    def of_addresses(self, ipv4: Any, high: Any, low: Any) -> Mask:
+        """Which addresses are not published; IPv6 ones by their upper and lower 64 bits."""
+        return in_ranges(self.not_global, ipv4, high, low) | in_ranges(
+            self.excluded, ipv4, high, low
+        )
+
     def apply(self, window: Window) -> tuple[Window, dict[str, dict[str, int]]]:
         """What is published of a window, and how many addresses of each feed are not, and why."""
-        reserved = in_ranges(window, self.not_global)
-        excluded = in_ranges(window, self.excluded) & ~reserved
+        columns4, columns6 = window.ipv4, (window.high, window.low)
+        reserved = in_ranges(self.not_global, columns4, *columns6)
+        excluded = in_ranges(self.excluded, columns4, *columns6) & ~reserved
         counts: dict[str, dict[str, int]] = {
             feed.name: {
                 "not_global": int(reserved[columns.address].sum()),
@@ -67,20 +74,28 @@ class LeftOut:
         return (window.select(~gone) if gone.any() else window), counts
 
 
-def in_ranges(window: Window, ranges: AddressRanges) -> Mask:
-    """Which addresses of a window are in a set."""
+def in_ranges(ranges: AddressRanges, ipv4: Any, high: Any, low: Any) -> Mask:
+    """Which addresses are in a set.
+
+    Args:
+        ranges: the set.
+        ipv4: IPv4 addresses as numbers.
+        high: the upper 64 bits of IPv6 addresses.
+        low: their lower 64 bits.
+    """
     four = np.array([int.from_bytes(bound) for bound in ranges.boundaries(4)], dtype=np.uint32)
-    in4 = np.searchsorted(four, window.ipv4, side="right") % 2 == 1
+    in4 = np.searchsorted(four, ipv4, side="right") % 2 == 1
     bounds6 = ranges.boundaries(16)
-    in6 = np.zeros(len(window.low), bool)
+    in6 = np.zeros(len(low), bool)
     for start, end in zip(bounds6[::2], [*bounds6[1::2], None][: len(bounds6[::2])], strict=True):
-        in6 |= _at_or_after(window, start) & (True if end is None else ~_at_or_after(window, end))
+        is_before_end = True if end is None else ~_at_or_after(high, low, end)
+        in6 |= _at_or_after(high, low, start) & is_before_end
     return np.concatenate((in4, in6))
 
 
-def _at_or_after(window: Window, packed: bytes) -> Any:
-    high, low = (np.uint64(int.from_bytes(part)) for part in (packed[:8], packed[8:]))
-    return (window.high > high) | ((window.high == high) & (window.low >= low))
+def _at_or_after(high: Any, low: Any, packed: bytes) -> Any:
+    bound_high, bound_low = (np.uint64(int.from_bytes(part)) for part in (packed[:8], packed[8:]))
+    return (high > bound_high) | ((high == bound_high) & (low >= bound_low))
 
 
 def with_origins(window: Window, table: OriginLookup, keep_going: KeepGoing = go_on) -> Window:

@@ -11,14 +11,16 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from smtpfeeds_common.errors import NotVerified
 from smtpfeeds_common.times import iso_utc
 
 from ..datasets.generations import CURRENT
 from .edition import MANIFEST, SIGNATURE, SUMS, Edition, FileRecord, read_edition
-from .signing import PublicKey
+
+if TYPE_CHECKING:
+    from .signing import PublicKey
 
 #: A manifest or a list of hashes is smaller, whatever is published.
 _MAX_OCTETS: Final = 64 << 20
@@ -27,7 +29,7 @@ _MAX_OCTETS: Final = 64 << 20
 def check_manifest(
     body: bytes,
     signature: bytes | None,
-    key: PublicKey | None,
+    key: "PublicKey | None",
     *,
     now: datetime,
     newest: datetime | None = None,
@@ -80,7 +82,7 @@ class VerifiedFolder:
 
     path: Path
     edition: Edition
-    _key: PublicKey | None
+    _key: "PublicKey | None"
 
     def verify(self, name: str) -> Path:
         """Verify one file, and say where it is.
@@ -132,7 +134,7 @@ class VerifiedFolder:
 
 def open_edition(
     folder: Path,
-    key: PublicKey | None,
+    key: "PublicKey | None",
     *,
     now: datetime,
     newest: datetime | None = None,
@@ -163,7 +165,7 @@ def open_edition(
 
 def open_edition_of(
     file: Path,
-    key: PublicKey | None,
+    key: "PublicKey | None",
     *,
     now: datetime,
     newest: datetime | None = None,

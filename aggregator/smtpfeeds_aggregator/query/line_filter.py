@@ -52,10 +52,10 @@ class LineFilter:
         if block.is_rest:
             return self._rest(block)
         text = block.octets
-        self.lines += text.count(b"\n") + (not text.endswith(b"\n"))
         if len(text) > LINE_BYTES_MAX:
             self.long_lines += _longer(text)
         matches = LineMatches(text, self._matcher, SEARCHED_BYTES)
+        self.lines += len(matches.ends)
         self.matching += len(matches.lines)
         is_matching = len(matches.lines) > 0
         self._open_matches, self._is_open = (), block.is_open

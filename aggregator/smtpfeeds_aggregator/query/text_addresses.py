@@ -20,7 +20,7 @@ The rule (docs/reference/addresses-in-text.md has it as a table):
 
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,7 +28,8 @@ import numpy as np
 from smtpfeeds_common.addresses import IPv4_BYTES, pack_address
 from smtpfeeds_common.errors import AddressError
 
-from .plain_quads import Numbers, Octets, Places, PlainQuads
+from .address_set import AddressSet
+from .plain_quads import PADDING, Numbers, Octets, Places, PlainQuads
 
 #: Octets around a place that hold the whole of any address and its neighbours.
 _AROUND: Final = 96
@@ -120,30 +121,31 @@ def _pack_ipv6(text: bytes) -> bytes | None:
 class TextMatcher:
     """A set of addresses to be found in text."""
 
-    def __init__(self, addresses: Iterable[bytes], *, ipv6_prefix_bits: int = 128) -> None:
+    def __init__(self, addresses: AddressSet, *, ipv6_prefix_bits: int = 128) -> None:
         """Take the set.
 
         Args:
-            addresses: packed, 4 or 16 octets each.
+            addresses: what is looked for; the first of an IPv6 prefix stands for it.
             ipv6_prefix_bits: how many bits of an IPv6 address must be the same, as
                 clients change the rest; a multiple of 8.
         """
         self._ipv6_octets = ipv6_prefix_bits // 8
-        #: By key (the address, or the octets of an IPv6 one that count): the addresses.
-        self.by_key: dict[bytes, bytes] = {}
-        for packed in addresses:
-            self.by_key.setdefault(self._key(packed), packed)
-        self._quads = PlainQuads(
-            int.from_bytes(key) for key in self.by_key if len(key) == IPv4_BYTES
-        )
+        #: By the octets of an IPv6 address that count: the address.
+        self._ipv6: dict[bytes, bytes] = {}
+        for packed in addresses.ipv6:
+            self._ipv6.setdefault(packed[: self._ipv6_octets], packed)
+        self._quads = PlainQuads(addresses.quads)
+        self._is_any = bool(addresses)
 
-    def _key(self, packed: bytes) -> bytes:
-        # A /32 of IPv6 would have four octets too: keep it apart from an IPv4 address.
-        return packed if len(packed) == IPv4_BYTES else b"6" + packed[: self._ipv6_octets]
+    def __bool__(self) -> bool:
+        """Whether any address is looked for."""
+        return self._is_any
 
     def lookup(self, packed: bytes) -> bytes | None:
         """The address of the set that this one stands for, if it is in the set."""
-        return self.by_key.get(self._key(packed))
+        if len(packed) == IPv4_BYTES:
+            return packed if packed in self._quads else None
+        return self._ipv6.get(packed[: self._ipv6_octets])
 
     def search(self, text: bytes) -> list[Match]:
         """Every address of the set in a block of whole lines, by its place."""
@@ -158,10 +160,11 @@ class TextMatcher:
 
     def find(self, text: bytes) -> Matches:
         """The same, plain dotted quads as columns."""
-        octets = np.frombuffer(text, dtype=np.uint8)
+        padded = np.frombuffer(b"".join((PADDING, text, PADDING)), dtype=np.uint8)
+        octets = padded[len(PADDING) : -len(PADDING)]
         dots = np.flatnonzero(octets == ord("."))
         colons = np.flatnonzero(octets == ord(":"))
-        quads = self._quads.find(octets, dots)
+        quads = self._quads.find(padded, dots)
         places = (
             quads.doubtful,
             _bracketed(octets, dots),
@@ -170,7 +173,7 @@ class TextMatcher:
         )
         others: list[Match] = []
         judged_to = 0
-        for place in np.unique(np.concatenate(places)).tolist():
+        for place in sorted(set(np.concatenate(places).tolist())):
             if place < judged_to:
                 continue
             match = _address_at(text, place)

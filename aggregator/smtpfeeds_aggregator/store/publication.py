@@ -5,7 +5,7 @@ snapshot stays open while files are written, and the session's advisory lock
 outlives them all.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
@@ -100,6 +100,18 @@ class PublicationStore:
             cursor.copy(self._sql["copy_window"], parameters) as copy,
         ):
             yield copy
+
+    def addresses(self, feeds: Collection[str], since: datetime) -> tuple[bytes, bytes]:
+        """The addresses of feeds that were last seen since a time, packed one behind the other.
+
+        IPv4 ones of four octets, then IPv6 ones of sixteen; one in both feeds comes twice.
+        """
+        with database_errors(), self._connection.cursor(binary=True) as cursor:
+            cursor.execute(self._sql["addresses_of_window"], {"feeds": list(feeds), "since": since})
+            packed: dict[int, list[bytes]] = {4: [], 6: []}
+            for family, addresses in cursor:
+                packed[family].append(addresses)
+        return b"".join(packed[4]), b"".join(packed[6])
 
     def events_by_hour(self, since: datetime) -> list[tuple[datetime, str, int]]:
         """Events of each feed and hour, from the hour of a time on."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from publish_support.editions import entry, write_edition
 from smtpfeeds_aggregator.meaning.classes import Class
+from smtpfeeds_aggregator.query.address_set import AddressSet
 from smtpfeeds_aggregator.query.annotations import Annotations
 from smtpfeeds_aggregator.query.known import known_addresses
 from smtpfeeds_aggregator.query.line_blocks import (
@@ -31,7 +32,7 @@ from smtpfeeds_common.columns import Column
 
 SET = [ipaddress.ip_address("192.0.2.0") + n for n in range(0, 16, 2)]
 SET += [ipaddress.ip_address("2001:db8::") + n for n in range(0, 16, 2)]
-MATCHER = TextMatcher(address.packed for address in SET)
+MATCHER = TextMatcher(AddressSet.of(address.packed for address in SET))
 
 
 def passed(pieces: Iterable[bytes], lines: LineFilter) -> bytes:
@@ -177,7 +178,7 @@ FIELDS = [Column(name) for name in ("ipaddr", "class", "feeds", "lastseen", "ASN
 
 def annotated(text: bytes, delimiter: str = "\t") -> bytes:
     add = Annotations(KNOWN, FIELDS, delimiter).line
-    return passed([text], LineFilter(TextMatcher(KNOWN), annotate=add))
+    return passed([text], LineFilter(TextMatcher(AddressSet.of(KNOWN)), annotate=add))
 
 
 def test_columns_are_added_before_the_line_ends() -> None:
@@ -237,7 +238,8 @@ def test_columns_of_a_long_line_stand_at_its_end() -> None:
     pieces = [text[at : at + (1 << 19)] for at in range(0, len(text), 1 << 19)]
     for end in ([], [b"\n"]):
         add = Annotations(KNOWN, FIELDS[:2]).line
-        written = passed([*pieces, *end], LineFilter(TextMatcher(KNOWN), annotate=add))
+        lines = LineFilter(TextMatcher(AddressSet.of(KNOWN)), annotate=add)
+        written = passed([*pieces, *end], lines)
         assert written == text + b"\t192.0.2.2\tpassword-guess\n"
 
 

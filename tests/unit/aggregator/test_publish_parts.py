@@ -247,4 +247,4 @@ def test_a_window_is_in_the_same_ranges_as_its_addresses(
     window = window_of(Seen(str(ip)) for ip in addresses)
     ranges = AddressRanges(inside, outside)
     expected = [packed in ranges for packed in window.packed(0, len(window))]
-    assert in_ranges(window, ranges).tolist() == expected
+    assert in_ranges(ranges, window.ipv4, window.high, window.low).tolist() == expected

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from smtpfeeds_aggregator.query.address_set import AddressSet
 from smtpfeeds_aggregator.query.line_matches import LineMatches
 from smtpfeeds_aggregator.query.text_addresses import TextMatcher, addresses_in
 from smtpfeeds_common.addresses import format_address, pack_address
@@ -76,7 +77,7 @@ def test_what_is_an_address(text: str, expected: list[str]) -> None:
 
 
 def matcher(*addresses: str, bits: int = 128) -> TextMatcher:
-    return TextMatcher(map(pack_address, addresses), ipv6_prefix_bits=bits)
+    return TextMatcher(AddressSet.of(map(pack_address, addresses)), ipv6_prefix_bits=bits)
 
 
 def test_only_addresses_of_the_set_match() -> None:
@@ -111,6 +112,17 @@ def test_matches_are_grouped_by_line() -> None:
     assert matches.other_lines().tolist() == [1]
 
 
+@pytest.mark.parametrize("octet", [0, 1, 2, 3])
+def test_another_character_is_not_read_as_a_digit(octet: int) -> None:
+    """By its distance from 0 a letter or a colon would be a number, such as 72 for x."""
+    for code in {*range(0x20, 0x7F), 0x80, 0xFF} - set(b"0123456789"):
+        parts, known = [b"9"] * 4, [9] * 4
+        parts[octet], known[octet] = bytes([code]), (code - ord("0")) % 256
+        text = b" " + b".".join(parts) + b" "
+        quad = ".".join(map(str, known))
+        assert matcher(quad).search(text) == [], (text, quad)
+
+
 AROUND = [*"[]():.,%=-/ag \n\t\r<>\"';|\\n0", "21:03:05", "::", "IPv6:"]
 NUMBERS = ["0", "1", "2", "9", "10", "99", "100", "192", "255", "256"]
 QUADS = st.lists(
@@ -131,7 +143,7 @@ PIECES = st.one_of(
 TEXTS = st.lists(PIECES, max_size=12).map("".join)
 SET = [ipaddress.ip_address("192.0.2.0") + n for n in range(0, 16, 2)]
 SET += [ipaddress.ip_address("2001:db8::") + n for n in range(0, 16, 2)]
-HALF = TextMatcher(address.packed for address in SET)
+HALF = TextMatcher(AddressSet.of(address.packed for address in SET))
 
 
 @given(TEXTS)

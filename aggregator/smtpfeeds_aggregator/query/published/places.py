@@ -7,7 +7,7 @@ files come from the generation whose manifest was read.
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from errno import ELOOP
 from pathlib import Path
@@ -21,11 +21,12 @@ from smtpfeeds_common.times import iso_utc
 from ...datasets.generations import CURRENT
 from ...publish.edition import MANIFEST, SIGNATURE, Edition, read_edition, sha256_of
 from ...publish.entries import Entry
-from ...publish.signing import PublicKey
 from ...publish.verify import check_manifest, record_of
 from .rows import FILE_BYTES_MAX, SUFFIXES, read_entries
 
 if TYPE_CHECKING:
+    from ...publish.signing import PublicKey
+    from ..address_set import AddressSet
     from .remote import Remote
 
 _MANIFEST_BYTES_MAX: Final = 64 << 20
@@ -123,10 +124,33 @@ class Published:
         Raises:
             NotVerified: a file is missing, or is not what the manifest says.
         """
+        for name in self._names(feeds):
+            with self._verified(name) as stream:
+                every = read_entries(stream, name)
+                if self._file is None:
+                    yield from every
+                else:
+                    yield from (entry for entry in every if entry.category in feeds)
+
+    def addresses(self, feeds: Sequence[str]) -> "AddressSet":
+        """The addresses of those rows.
+
+        Raises:
+            NotVerified: as `entries`.
+        """
+        from ..address_set import AddressSet
+        from .addresses import read_addresses
+
+        parts = []
+        for name in self._names(feeds):
+            with self._verified(name) as stream:
+                parts.append(read_addresses(stream, name, feeds if self._file else None))
+        return AddressSet.union(parts)
+
+    def _names(self, feeds: Sequence[str]) -> Iterator[str]:
+        """The files with the rows of feeds."""
         if self._file is not None:
-            wanted = set(feeds)
-            every = self._rows(self._below + self._file)
-            yield from (entry for entry in every if entry.category in wanted)
+            yield self._below + self._file
             return
         for feed in feeds:
             name = self._named(feed)
@@ -134,7 +158,7 @@ class Published:
                 raise NotVerified(
                     f"{self.name} has no NDJSON and no CSV of {feed}; those two can be read"
                 )
-            yield from self._rows(name)
+            yield name
 
     def _named(self, feed: str) -> str | None:
         """The file with the rows of a feed, by the manifest."""
@@ -142,7 +166,9 @@ class Published:
         names = (self._below + feed + suffix + end for suffix in SUFFIXES for end in _COMPRESSED)
         return next((name for name in names if name in self.edition.files), None)
 
-    def _rows(self, name: str) -> Iterator[Entry]:
+    @contextmanager
+    def _verified(self, name: str) -> Iterator[IO[bytes]]:
+        """A file, open; it is what the manifest says, where there is one."""
         record = None if self.edition is None else record_of(self.edition, name)
         if record is not None and record.bytes > FILE_BYTES_MAX:
             raise NotVerified(f"{name} has {record.bytes} octets; {FILE_BYTES_MAX} are read")
@@ -158,11 +184,11 @@ class Published:
                 raise NotVerified(
                     f"{name} of {self._root.name} is not what {MANIFEST} says: another SHA-256"
                 )
-            yield from read_entries(stream, name)
+            yield stream
 
 
 def open_published(
-    place: str, key: PublicKey | None, *, now: datetime, remote: "Remote | None" = None
+    place: str, key: "PublicKey | None", *, now: datetime, remote: "Remote | None" = None
 ) -> Published:
     """Look up what a text names, and verify its manifest.
 
@@ -187,7 +213,7 @@ def _default_remote() -> "Remote":
     return default_remote()
 
 
-def _of_path(path: Path, key: PublicKey | None, now: datetime) -> Published:
+def _of_path(path: Path, key: "PublicKey | None", now: datetime) -> Published:
     try:
         if not path.exists():
             raise SettingsError(f"--from: there is no {path}")
@@ -213,7 +239,7 @@ def _of_path(path: Path, key: PublicKey | None, now: datetime) -> Published:
     return Published(_Folder(folder), None, "", file)
 
 
-def _of_url(url: str, key: PublicKey | None, now: datetime, remote: "Remote") -> Published:
+def _of_url(url: str, key: "PublicKey | None", now: datetime, remote: "Remote") -> Published:
     try:
         parts = urlsplit(url)
     except ValueError as exc:
@@ -240,7 +266,7 @@ def _is_file(name: str) -> bool:
     return name.removesuffix(".gz").endswith(SUFFIXES)
 
 
-def _edition(root: _Root, key: PublicKey | None, now: datetime) -> Edition:
+def _edition(root: _Root, key: "PublicKey | None", now: datetime) -> Edition:
     """The verified manifest; on a server it may be replaced between it and its signature."""
     try:
         edition = _verified(root, key, now)
@@ -252,7 +278,7 @@ def _edition(root: _Root, key: PublicKey | None, now: datetime) -> Edition:
     return edition
 
 
-def _verified(root: _Root, key: PublicKey | None, now: datetime) -> Edition:
+def _verified(root: _Root, key: "PublicKey | None", now: datetime) -> Edition:
     body = _octets(root, MANIFEST, _MANIFEST_BYTES_MAX)
     if body is None:
         raise NotVerified(f"{root.name} has no {MANIFEST}: no feeds are published there")

@@ -78,11 +78,7 @@ def read_entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
     Raises:
         NotVerified: it holds something else.
     """
-    if not stream.seekable():
-        raise NotVerified(f"{name} is a pipe: give a file")
-    magic = stream.read(len(_GZIP))
-    stream.seek(0)
-    source = decompressed(stream) if magic == _GZIP else stream
+    source = open_rows(stream, name)
     number = 0
     try:
         lines = _lines(source, name)
@@ -101,6 +97,20 @@ def read_entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
         raise NotVerified(f"{name} cannot be decompressed: {exc}") from exc
     except (ValueError, AddressError, csv.Error) as exc:
         raise NotVerified(f"{name}, line {number + 1}: this is not a row of a feed: {exc}") from exc
+
+
+def open_rows(stream: IO[bytes], name: str) -> IO[bytes]:
+    """The content of a file, plain or compressed, from its beginning.
+
+    Raises:
+        NotVerified: it cannot be read twice.
+    """
+    if not stream.seekable():
+        raise NotVerified(f"{name} is a pipe: give a file")
+    stream.seek(0)
+    magic = stream.read(len(_GZIP))
+    stream.seek(0)
+    return decompressed(stream) if magic == _GZIP else stream
 
 
 def _lines(source: IO[bytes], name: str) -> Iterator[bytes]:
