@@ -1,8 +1,8 @@
-"""From deliveries to rows, each batch exactly once.
+"""Turns deliveries into rows, each batch exactly once.
 
     source → collect (check, fold) → handover → write → store
 
-``collect`` and ``write`` are the two threads of ``worker``. What is no batch goes to
-``refusals``; while the database accepts nothing, ``hold`` has every batch wait; and
-``known_good`` is the batch by which the two are told apart.
+``collect`` and ``write`` are the two threads of ``worker``. ``refusals`` refuses bad
+messages; ``hold`` makes all batches wait while the database accepts nothing. To tell a bad
+batch from a database in trouble, ingest tries the batch of ``known_good``.
 """

@@ -1,8 +1,8 @@
-"""Checks a message before anything of it reaches the database. Pure.
+"""Checks a message before any of it reaches the database. Pure.
 
 The broker vouches for the account that published (``user_id``), and a batch names
-its sensor: both must be the same. Every address is packed here, once. A row whose
-address cannot be packed is returned beside its batch, and its neighbours stay.
+its sensor: the two must be equal. Each address is packed here, once. A row whose
+address cannot be packed is refused alone; the other rows of its batch stay.
 """
 
 from typing import Final, NamedTuple
@@ -16,37 +16,37 @@ from smtpfeeds_common.wire import Batch, Observation, PrefixOverflow, RefusedRow
 from ..sources import Delivery
 from ..store.rows import BatchKey
 
-#: Longest ``version`` and name of a counter that is stored.
+#: Characters stored of a ``version`` and of a counter's name; longer ones are cut.
 _TEXT_MAX: Final = 64
-#: Counters of a sensor that are stored.
+#: Counters stored of a sensor; more are dropped.
 _COUNTERS_MAX: Final = 128
 
 
 class CheckedBatch(NamedTuple):
-    """A batch that can be stored, and its rows that cannot."""
+    """A batch that can be stored, and those of its rows that cannot."""
 
     key: BatchKey
     batch: Batch
-    #: Parallel to ``observations``: the packed address.
+    #: Each observation with its packed address.
     rows: list[tuple[bytes, Observation]]
-    #: The packed prefix of each overflow.
+    #: Each overflow with its packed prefix.
     overflows: list[tuple[bytes, PrefixOverflow]]
     refused: list[RefusedRow]
     delivery: Delivery
 
     @property
     def size(self) -> int:
-        """Rows of all kinds, also those that are refused: what a batch costs in memory."""
+        """Rows of all kinds, refused ones too, as a measure of the batch's memory."""
         return (
             len(self.rows) + len(self.batch.hours) + len(self.batch.overflows) + len(self.refused)
         )
 
 
 def check(delivery: Delivery) -> CheckedBatch:
-    """Read a delivery.
+    """Decode and check a delivery.
 
     Raises:
-        WireError: it is not a batch of the account that sent it.
+        WireError: it is not a batch from the account that sent it.
     """
     if delivery.problem is not None:
         raise delivery.problem
@@ -111,11 +111,11 @@ def _refuse(kind: str, row: Observation | PrefixOverflow, reason: str) -> Refuse
 
 
 def printable(text: str) -> str:
-    """A sensor's text without control characters: PostgreSQL takes no NUL, a terminal no escape."""
+    """Cut a sensor's text and drop control characters: NUL harms PostgreSQL, ESC a terminal."""
     return "".join(char for char in text[:_TEXT_MAX] if char.isprintable())
 
 
 def stored_counters(counters: dict[str, int]) -> dict[str, int]:
-    """A sensor's counters, with printable names, at most so many as are stored."""
+    """Return the counters that are stored, with printable names."""
     named = {printable(name): count for name, count in counters.items()}
     return dict(sorted(named.items())[:_COUNTERS_MAX])

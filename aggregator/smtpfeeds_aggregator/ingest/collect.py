@@ -1,8 +1,8 @@
-"""The first thread of ingest: from deliveries to folded collections.
+"""The first thread of ingest: turns deliveries into folded collections.
 
 It gathers deliveries up to N messages, M rows of all kinds, 16 MiB or T
 milliseconds, checks and folds them, and hands them to the thread that writes.
-What is not a batch, or not its sender's, is refused here; the others go on.
+It refuses messages that are not a batch, or not from the sensor that they name.
 """
 
 import logging
@@ -33,14 +33,14 @@ from .refusals import describe, refuse, refuse_batch
 
 logger = logging.getLogger(__name__)
 
-#: Octets of a collection's messages; batches as sensors send them reach the bound of rows first.
+#: Octets of a collection's messages; sensors' batches usually reach the bound of rows first.
 _COLLECTION_BYTES: Final = 16 * 1024 * 1024
-#: Past its time a collection goes on filling while another is written; seconds between checks.
+#: Interval of checks whether the writer is still busy, while a collection past its time grows.
 _STILL_BUSY_S: Final = 0.02
 
 
 class _TimedOrigin:
-    """An origin table that notes how long its look-ups took."""
+    """An origin table that measures how long its look-ups take."""
 
     def __init__(self, table: OriginLookup) -> None:
         self._table = table
@@ -59,7 +59,7 @@ class _TimedOrigin:
 
 
 class _Gathered:
-    """The batches of a collection, and how near they are to its bounds."""
+    """The batches of a collection, with its bounds."""
 
     def __init__(self, settings: AggregatorSettings, monotonic: Callable[[], float]) -> None:
         self._settings, self._monotonic = settings, monotonic
@@ -87,7 +87,7 @@ class _Gathered:
         return self._monotonic() >= self._deadline_s
 
     def wait_s(self) -> float:
-        """How long to wait for the next delivery."""
+        """Return how long to wait for the next delivery."""
         if not self.batches:
             return TICK_S
         return max(self._deadline_s - self._monotonic(), _STILL_BUSY_S)
@@ -114,7 +114,7 @@ class Collector:
         self._openings = Openings(monotonic=monotonic)
 
     def run(self, stop: Event) -> None:
-        """Gather, check, fold, hand over until stopped; then finish what is in hand."""
+        """Process collections until stopped; the one in work is finished."""
         try:
             while not stop.is_set():
                 self.turn(stop)
@@ -122,16 +122,16 @@ class Collector:
             self._handover.close()
 
     def turn(self, stop: Event) -> None:
-        """One collection: gather, check, fold, hand over."""
+        """Gather, check, fold and hand over one collection."""
         batches = self._gather(stop)
         for collection in self._fold(batches):
             self._hand_over(collection, stop)
 
     def _gather(self, stop: Event) -> list[CheckedBatch]:
-        """Take deliveries until a bound; past the time, while another collection is written."""
+        """Take deliveries up to a bound; past the time, only while the writer is busy anyway."""
         taken = _Gathered(self._settings, self._monotonic)
         while not (taken.is_full or stop.is_set()):
-            # Here, because this goes on as long as the writer is busy, or all is refused.
+            # In the loop, because it runs as long as the writer is busy or all is refused.
             self._health.beat("collect", within_s=SILENCE_S)
             if taken.batches and not self._is_worth_waiting(taken):
                 break
@@ -148,16 +148,16 @@ class Collector:
         return taken.batches
 
     def _is_worth_waiting(self, taken: "_Gathered") -> bool:
-        """Whether more can come, in time or while the writer is busy anyway."""
+        """Whether more deliveries can arrive in time, or while the writer is busy anyway."""
         return self._source.more_can_come and not (taken.is_late and not self._handover.is_busy)
 
     def _note_idle(self) -> None:
-        """Nothing came, and nothing of ours keeps it from coming: the source is empty."""
+        """Note that the source is empty: nothing arrived although ingest could take it."""
         if self._source.consuming and not self._handover.is_busy:
             self._clock.idle()
 
     def _wait_for_clock(self, stop: Event) -> bool:
-        """Wait until the database's clock is beyond doubt; False when stopped before."""
+        """Wait until the database's clock is not in doubt; False when stopped before."""
         while self._clock.state().doubts:
             self._health.beat("collect", within_s=SILENCE_S)
             if stop.wait(TICK_S):
@@ -173,25 +173,25 @@ class Collector:
         except WireError as exc:
             code, reason = RefusalCode(exc.code), exc.message
         except Exception as exc:
-            # A fault of ours in reading one message must not stop all others: this
-            # would end the program, and the same message would end the next one.
+            # A bug that one message triggers must not stop all others: the error would
+            # end the program, and the message, redelivered, would end the next one.
             logger.exception("message not understood")
-            known_good()  # where this fails too, no message is to blame: the program ends
+            known_good()  # if this fails too, the message is not the cause: the program ends
             code, reason = RefusalCode.FAULT, f"reading it failed: {describe(exc)}"
         else:
             return checked
-        # Refused is acknowledged, and counted by the hour.
+        # A refusal acknowledges the message and counts it by the hour of the database's clock.
         if self._wait_for_clock(stop):
             refusal = Refusal(code, reason, delivery.body)
             refuse(self._source, self._metrics, delivery, refusal)
         return None
 
     def _today(self) -> int:
-        """By the database's clock, about: a transaction of another day folds again."""
+        """Estimate the day by the database's clock; a transaction on another day folds again."""
         return int(self._clock.now_s()) * 1000 // DAY_MS
 
     def _fold(self, batches: Sequence[CheckedBatch]) -> list[Collection]:
-        """Fold them together, or batch by batch where that fails."""
+        """Fold batches together, or one by one if that fails."""
         if not batches:
             return []
         started = time.perf_counter()
@@ -216,7 +216,7 @@ class Collector:
     def _fold_alone(
         self, batch: CheckedBatch, repeats: Sequence[CheckedBatch], origin: OriginLookup
     ) -> list[Collection]:
-        """A batch as a collection of its own; without origins where those are at fault."""
+        """Fold one batch into a collection, without origins if their look-up fails."""
         again = tuple(each for each in repeats if each.key == batch.key)
         failure = ""
         for table in (origin, EMPTY):
@@ -229,7 +229,7 @@ class Collector:
                 if failure:
                     self._health.trouble("origins", f"batches are stored without them: {failure}")
                 return [alone]
-        known_good()  # where this fails too, no batch is to blame: the program ends
+        known_good()  # if this fails too, the batch is not the cause: the program ends
         reason = f"folding it failed: {failure}"
         refusal = Refusal(RefusalCode.FAULT, reason, batch.delivery.body)
         refuse_batch(self._source, self._metrics, batch, again, refusal)

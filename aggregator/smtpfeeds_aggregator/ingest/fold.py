@@ -1,14 +1,14 @@
 """Folds checked batches into the rows of one transaction. Pure.
 
-One row per (address, feed, sensor): first seen by minimum, last seen by
-maximum, hits by sum; days, flags and targets by the rules of ``history``, all
-relative to today, so that they are ORed. A data event also raises its greet row
-(its times, days and targets, not its hits and flags), so data is always a part of
-greet. A note, behaviours of an event that is recorded already, raises flags alone.
-Rows come out sorted by key, the order in which every transaction takes its locks.
+It makes one row per (address, feed, sensor): the minimum of first seen, the maximum
+of last seen, the sum of hits. Days, flags and targets follow the rules of ``history``;
+all are relative to today, so they can be ORed. A data event also updates its greet row
+(times, days and targets, not hits and flags), so every data row has a greet row. A note,
+the behaviours of an event that is recorded already, adds flags only. Rows are sorted by
+key, the order in which every transaction takes its locks.
 
-The rows are written here in PostgreSQL's binary COPY format: packing a row is
-one call of ``struct``, and the server parses neither addresses nor times.
+This module writes rows in PostgreSQL's binary COPY format: packing a row is one call of
+``struct``, and the server parses neither addresses nor times.
 https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
 """
 
@@ -34,22 +34,21 @@ _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER: Final = b"\xff\xff"
-#: Twelve columns. An inet is family (2 or 3), bits, is_cidr, octets, address. Then the
-#: names of feed and sensor, ready packed; then first_seen, last_seen, hits, days, flags
-#: and targets of this week and of the one before, and asn; each with its length, -1 for
-#: NULL.
+#: Twelve columns, each after its length; -1 is NULL. An inet is family (2 or 3), bits,
+#: is_cidr, octets, address. The packed names of feed and sensor follow, then first_seen,
+#: last_seen, hits, days, flags and targets of this week and of the one before, and asn.
 _COLUMNS: Final = 12
 _ROW: Final = ">hiBBBB{octets}s{names}siqiqiqiqiqiqiqiqi"
 
 
 def fold(batches: Sequence[CheckedBatch], origin: OriginLookup, today: int) -> Folded:
-    """Fold batches; each key must be there once.
+    """Fold batches with distinct keys.
 
     Args:
-        batches: what to fold.
-        origin: the table that knows the origins.
-        today: the day that days, flags and targets are relative to, since 1970-01-01. What
-            is of a later day has a wrong clock, and counts as of today.
+        batches: the batches to fold.
+        origin: looks up the origin of each address.
+        today: the day that days, flags and targets are relative to, since 1970-01-01. An
+            event of a later day has a wrong clock and counts as of today.
     """
     rows = _fold_rows(batches, today)
     keys = sorted(rows)
@@ -75,18 +74,18 @@ def fold(batches: Sequence[CheckedBatch], origin: OriginLookup, today: int) -> F
     )
 
 
-# A row in the making: first_ms, last_ms, hits, packed address, form, days, flags, flags_before,
-# targets, targets_before. A row of notes alone has no days.
+# A row before packing: first_ms, last_ms, hits, packed address, form, days, flags, flags_before,
+# targets, targets_before. A row of notes only has no days.
 _LAST: Final = 1
 _IP: Final = 3
 _DAYS: Final = 5
 _Row = list[Any]
-#: Sorts as PostgreSQL does: IPv4 before IPv6.
+#: Keys begin with it, because PostgreSQL sorts IPv4 before IPv6.
 _FAMILY: Final = {4: b"\4", 16: b"\6"}
 
 
 class _Form(NamedTuple):
-    """How the rows of a feed at a sensor are packed."""
+    """Packs the rows of one feed and sensor."""
 
     names: bytes
     ipv4: Callable[..., bytes]
@@ -105,7 +104,7 @@ def _form(feed: str, sensor: str) -> _Form:
 
 
 def _fold_rows(batches: Sequence[CheckedBatch], today: int) -> dict[bytes, _Row]:
-    """Rows by a key that sorts as PostgreSQL sorts (ip, feed, sensor)."""
+    """Return rows by a key that sorts as (ip, feed, sensor) does in PostgreSQL."""
     rows: dict[bytes, _Row] = {}
     begin_ms, end_ms = today * DAY_MS, (today + 1) * DAY_MS
     for checked in batches:
@@ -143,10 +142,10 @@ def _fold_rows(batches: Sequence[CheckedBatch], today: int) -> dict[bytes, _Row]
 
 
 def _on(seen: Observation, today: int) -> tuple[int, int, int, int, int]:
-    """Days, flags and targets of a row that is not of today alone, relative to today.
+    """Return days, flags and targets relative to today, of a row with another day in it.
 
-    A row tells its first and its last day. A sensor's spool keeps each row within one day; a row of
-    0.1.0, of a clock that was set, or of a spool that could not be written for a day may span more.
+    A row has its first and its last day. A sensor's spool keeps each row within one day. A row may
+    span more days if 0.1.0 wrote it, a clock was set, or the spool was not writable for a day.
     """
     day, first_day = seen.last_ms // DAY_MS, seen.first_ms // DAY_MS
     days = masked(0, day, first_day, DAYS_MAX) if seen.hits else 0
@@ -155,7 +154,7 @@ def _on(seen: Observation, today: int) -> tuple[int, int, int, int, int]:
 
 
 def _merge(row: _Row, new: _Row) -> None:
-    """Fold a row into another of the same key; the times of notes say nothing."""
+    """Fold a row into another with the same key; the times of notes do not count."""
     if new[_DAYS] and not row[_DAYS]:
         row[:2] = new[:2]
     elif new[_DAYS] or not row[_DAYS]:
@@ -173,7 +172,7 @@ def _merge(row: _Row, new: _Row) -> None:
 
 
 def _one_sensor_each(batches: Sequence[CheckedBatch], keys: list[bytes]) -> bool:
-    """Whether no two keys differ in the sensor alone."""
+    """Whether each (address, feed) has rows of one sensor only."""
     if len({batch.key.sensor for batch in batches}) <= 1:
         return True
     ends = (6, 18)  # family, address, feed
@@ -182,7 +181,7 @@ def _one_sensor_each(batches: Sequence[CheckedBatch], keys: list[bytes]) -> bool
 
 
 def _distinct_addresses(ordered: list[_Row]) -> list[bytes]:
-    """Each address once, in order: its rows lie side by side."""
+    """Return each address once, in order; the rows of an address are adjacent."""
     return list(dict.fromkeys([row[_IP] for row in ordered]))
 
 
@@ -192,7 +191,7 @@ def _names(asns: list[int | None], origin: OriginLookup) -> dict[int, str]:
 
 
 def _copy(ordered: list[_Row], addresses: list[bytes], asns: list[int | None]) -> bytes:
-    """The rows for COPY; ``addresses`` and ``asns`` run beside them."""
+    """Pack the rows for COPY; ``addresses`` and ``asns`` are in the order of the rows."""
     parts = [_COPY_HEADER]
     append = parts.append
     origins = iter(zip(addresses, asns, strict=True))

@@ -1,7 +1,7 @@
-"""What passes between the two threads of ingest: at most one collection waits.
+"""A queue for one collection between the two threads of ingest.
 
-``Collector`` puts, ``Writer`` takes. With the one in each thread's hands that is
-three collections, which bounds the memory of ingest.
+``Collector`` puts, ``Writer`` takes. Each thread works on one more collection, so
+ingest has at most three in memory.
 """
 
 import queue
@@ -20,21 +20,21 @@ SILENCE_S: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Batches that are written together, each key once, and their fold."""
+    """Batches with distinct keys that are written together, and their fold."""
 
     batches: tuple[CheckedBatch, ...]
-    #: Further deliveries of the same batches: acknowledged with them.
+    #: Further deliveries of the same batches, which are acknowledged with them.
     repeats: tuple[CheckedBatch, ...]
     folded: Folded
     origin: OriginLookup
 
     def repeats_of(self, batch: CheckedBatch) -> tuple[CheckedBatch, ...]:
-        """The further deliveries of one of the batches."""
+        """Return the further deliveries of one of the batches."""
         return tuple(again for again in self.repeats if again.key == batch.key)
 
 
 class Handover:
-    """The place for one collection between the threads."""
+    """Passes collections from one thread to the other; at most one waits."""
 
     def __init__(self) -> None:
         self._ready: queue.Queue[Collection] = queue.Queue(maxsize=1)
@@ -43,11 +43,11 @@ class Handover:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a collection is being written or waits for that."""
+        """Whether a collection is being written or waits for the writer."""
         return self._writing.is_set() or self._ready.full()
 
     def put(self, collection: Collection) -> bool:
-        """Hand a collection over; False where none was taken within a tick."""
+        """Hand a collection over; False if another one still waits after a tick."""
         try:
             self._ready.put(collection, timeout=TICK_S)
         except queue.Full:
@@ -55,16 +55,16 @@ class Handover:
         return True
 
     def close(self) -> None:
-        """Nothing more is put."""
+        """Declare that no more collections follow."""
         self._closed.set()
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing waits and nothing more comes."""
+        """Whether no collection waits and none follows."""
         return self._closed.is_set() and self._ready.empty()
 
     def take(self) -> Collection | None:
-        """The collection that waits, or None where none comes within a tick; then ``done``."""
+        """Take the next collection, or None if there is none within a tick; then call `done`."""
         try:
             collection = self._ready.get(timeout=TICK_S)
         except queue.Empty:
@@ -73,5 +73,5 @@ class Handover:
         return collection
 
     def done(self) -> None:
-        """The collection that was taken is written, refused or given back."""
+        """Declare that the taken collection is written, refused or given back."""
         self._writing.clear()

@@ -1,8 +1,8 @@
 """The hold: while the database accepts nothing, batches wait and none is refused.
 
-Since when it lasts, why, and when to try again; and what of it is logged, measured
-and reported to ``/health``. There are two kinds: the database is away or its clock in
-doubt, or it is there and refuses every batch, also one that is known to be good.
+`Hold` keeps since when it lasts, why, and when to try again, and reports it to the log,
+the metrics and ``/health``. There are two kinds: the database is unavailable or its clock
+is in doubt; or it answers and refuses every batch, even one that is known to be good.
 """
 
 import logging
@@ -27,7 +27,7 @@ _REASON_MAX: Final = 300
 
 
 class Hold:
-    """On from the first trouble until the database accepts a batch."""
+    """Is on from the first database error until the database accepts a batch."""
 
     def __init__(
         self, metrics: Metrics, health: Health, monotonic: Callable[[], float] = time.monotonic
@@ -39,16 +39,16 @@ class Hold:
 
     @property
     def is_on(self) -> bool:
-        """Whether the database is in trouble."""
+        """Whether batches wait."""
         return self._since_s is not None
 
     @property
     def lasted_s(self) -> float:
-        """Seconds since it began; 0 where it is not on."""
+        """Seconds since the hold began; 0 when it is off."""
         return 0.0 if self._since_s is None else self._monotonic() - self._since_s
 
     def note(self, trouble: DatabaseError) -> None:
-        """Begin, or go on; logged at its beginning and when its kind changes."""
+        """Begin or continue the hold; log its beginning and each change of kind."""
         refuses_all = isinstance(trouble, BadRows)
         if not self.is_on:
             self._since_s = self._monotonic()
@@ -68,12 +68,12 @@ class Hold:
         self._metrics.refusing_all.set(refuses_all)
 
     def next_wait_s(self) -> float:
-        """Seconds until the next try: more each time."""
+        """Return the seconds until the next attempt; they grow each time."""
         wait_s, self._retry_s = self._retry_s, min(self._retry_s * 2, _RETRY_LAST_S)
         return wait_s * random.uniform(0.7, 1.3)  # noqa: S311 - jitter
 
     def end(self) -> None:
-        """The database accepts batches."""
+        """End the hold, because the database accepts batches."""
         if not self.is_on:
             return
         logger.info("database back", extra=fields(away_s=round(self.lasted_s, 1)))

@@ -1,8 +1,8 @@
-"""A batch that is good, by which to tell a bad batch from a fault that hits every batch.
+"""A known-good batch, which tells a bad batch from a fault that affects every batch.
 
-Before a batch is blamed for an error, this one takes the same way: through check
-and fold, and through every statement of a transaction that is rolled back. Where
-it fails too, no batch is to blame.
+Before ingest refuses a batch for an error, it sends this one through the same code: check,
+fold, and every statement of a transaction that it rolls back. If this one fails too, the
+batch is not the cause.
 """
 
 import time
@@ -20,19 +20,19 @@ from ..store.rows import Folded
 from .check import check
 from .fold import fold
 
-#: No account at a broker needs to have this name: what is written under it is rolled back.
+#: An account of this name is harmless: everything written under it here is rolled back.
 _SENSOR: Final = "known-good"
-#: Documentation prefixes (RFC 5737, RFC 3849). Over a hundred addresses, so that each part of a
-#: table that is split by address is written.
+#: Documentation prefixes (RFC 5737, RFC 3849). With over a hundred addresses each part of a
+#: table that is partitioned by address gets a row.
 _IPV4: Final = tuple(f"198.51.100.{host}" for host in range(128))
-#: Three new addresses of one /64: with the IPv4 ones one more than the bucket of a sensor has in
-#: ``IngestStore.probe``, and then one more than it admits of a /64.
+#: Three new addresses of one /64. With the IPv4 addresses they exceed, by one each, the bucket
+#: of a sensor in ``IngestStore.probe`` and the bound of a /64.
 _IPV6: Final = ("2001:db8::1", "2001:db8::2", "2001:db8::3")
 _OLD: Final = timedelta(days=3650)
 
 
 class _OneOrigin:
-    """Every address is announced by one AS, which has a name."""
+    """An origin table in which one AS, with a name, announces every address."""
 
     generation = _SENSOR
 
@@ -44,7 +44,7 @@ class _OneOrigin:
 
 
 def known_good() -> Folded:
-    """Rows of every kind, folded from a batch as a sensor sends it."""
+    """Fold a batch that has rows of every kind, encoded as a sensor sends it."""
     now_ms = int(time.time() * 1000)
     old_ms = now_ms - int(_OLD.total_seconds() * 1000)
     greets = [Observation("smtpgreet", ip, now_ms, now_ms, 1, 1, 1) for ip in (*_IPV4, *_IPV6)]

@@ -1,7 +1,7 @@
-"""The newest client that was stored, and the AS that announces it: shown by `smtpfeeds up`.
+"""The client that was stored last, and the AS that announces it, for `smtpfeeds up`.
 
-Kept only where somebody is notified. It is one address in memory, replaced by the next one; it is
-never logged.
+The aggregator keeps it only if a service manager is notified. It is one address in memory, which
+the next one replaces; it is never logged.
 """
 
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from .handover import Collection
 
 
 class LastClient(NamedTuple):
-    """A client of the newest second."""
+    """The client that was seen last."""
 
     ip: str
-    #: None: not known.
+    #: None if it is not known.
     asn: int | None
     name: str | None
     #: Unix time by the sensor's clock.
@@ -23,19 +23,19 @@ class LastClient(NamedTuple):
 
 
 class LastClientNote:
-    """Holds the newest; ``note`` from the thread that stores, ``newest`` from any."""
+    """Holds the last client; the writer calls `note`, any thread reads `newest`."""
 
     def __init__(self) -> None:
         self.newest: LastClient | None = None
 
     def note(self, collection: Collection) -> None:
-        """Look at a collection that was committed."""
+        """Take the last client of a committed collection."""
         rows = [row for batch in collection.batches for row in batch.rows]
         if not rows:
             return
         packed, seen = max(rows, key=lambda row: row[1].last_ms)
         seen_s = seen.last_ms / 1000
-        # A spool that comes back after days holds older ones.
+        # A sensor that was offline for days delivers older clients.
         if self.newest is not None and self.newest.seen_s > seen_s:
             return
         (asn,) = collection.origin.lookup_many([packed])

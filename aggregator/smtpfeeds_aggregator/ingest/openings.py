@@ -1,10 +1,10 @@
-"""Bounds how many openings of a spool an account names in a day. Pure.
+"""Bounds how many spool openings an account may name in a day. Pure.
 
-Each opening of a spool has a UUID of its own, and the database keeps a row for each as long as a
-batch of it may come again. A sensor opens its spool when it starts. An account that makes a UUID up
-for every message would fill the table for as long as it is not revoked.
+A sensor opens its spool when it starts. Each opening has its own UUID, and the database keeps a
+row for it as long as one of its batches may be delivered again. Without this bound, an account
+that invents a UUID for every message would fill the table until an operator revokes it.
 
-An aggregator counts what it sees itself, and begins again when it starts.
+Each aggregator counts what it receives itself, from its start on.
 """
 
 import time
@@ -14,27 +14,27 @@ from uuid import UUID
 
 from smtpfeeds_common.errors import WireError
 
-#: A sensor that is started again every ten seconds opens its spool 17,280 times, counting both of
-#: its sides where each has sealed something.
+#: A sensor that restarts every ten seconds and seals data of both sides each time makes 17,280
+#: openings.
 OPENINGS_A_DAY: Final = 20_000
 _DAY_S: Final = 86_400.0
 
 
 class Openings:
-    """The openings that each account has named since its day began; for one thread."""
+    """The openings that each account has named since its day began; not thread-safe."""
 
     def __init__(
         self, *, most: int = OPENINGS_A_DAY, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._most, self._monotonic = most, monotonic
-        #: By account: when its day began, and the UUIDs since.
+        #: By account: when its day began, and the UUIDs since then.
         self._days: dict[str, tuple[float, set[UUID]]] = {}
 
     def check(self, account: str, spool: UUID) -> None:
         """Count an opening.
 
         Raises:
-            WireError: it is one more than an account may name in a day.
+            WireError: the account has named too many today.
         """
         now_s = self._monotonic()
         began_s, known = self._days.get(account, (now_s, set()))

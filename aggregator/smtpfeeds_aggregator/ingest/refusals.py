@@ -1,4 +1,4 @@
-"""Refusing: the source counts what is refused, logs it, and keeps samples with their reason."""
+"""Refuses messages: the source counts and logs each one, and keeps samples with the reason."""
 
 import logging
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from .check import CheckedBatch
 
 logger = logging.getLogger(__name__)
 
-#: Octets of a batch's refused rows that are kept, as JSON.
+#: Octets kept of a batch's refused rows, as JSON.
 _REFUSED_ROWS_BYTES: Final = 4 * 1024 * 1024
-#: Characters of an unexpected error's text.
+#: Characters kept of an unexpected error's text.
 _REASON_MAX: Final = 300
 
 
 def describe(exc: Exception) -> str:
-    """An error that nobody expected, for a reason: its class, and a bounded part of its text."""
+    """Describe an unexpected error: its class and a bounded part of its text."""
     return f"{type(exc).__name__}: {exc}"[:_REASON_MAX]
 
 
 def refuse(source: Source, metrics: Metrics, delivery: Delivery, refusal: Refusal) -> None:
-    """Count it in the metrics, and have the source count and keep it."""
+    """Count a refused message in the metrics, and let the source count and keep it."""
     metrics.refused.labels(refusal.kind).inc()
     source.refuse(delivery, refusal)
 
@@ -39,8 +39,8 @@ def refuse_batch(
 ) -> None:
     """Refuse one delivery of a batch, and acknowledge the others.
 
-    The one that is refused can still be acknowledged. Of any other the source keeps nothing, as it
-    is delivered again; but with its repeats acknowledged it would not be.
+    The refused delivery must be one that can still be acknowledged. The source keeps no other,
+    because it will be redelivered; and it would not be once its repeats are acknowledged.
     """
     deliveries = [batch.delivery, *(again.delivery for again in repeats)]
     kept = next(filter(source.is_current, deliveries), batch.delivery)
@@ -49,7 +49,7 @@ def refuse_batch(
 
 
 def refused_rows(batch: CheckedBatch) -> Refusal:
-    """The refused rows of a batch; they are lost to a fault of ours in writing them down alone."""
+    """Return the refused rows of a batch; if encoding them fails, only their number is kept."""
     try:
         reason = f"{len(batch.refused)} rows: {batch.refused[0].reason}"
         return Refusal(RefusalCode.ROWS, reason, refused_rows_body(batch))
@@ -60,10 +60,10 @@ def refused_rows(batch: CheckedBatch) -> Refusal:
 
 
 def refused_rows_body(batch: CheckedBatch) -> bytes:
-    """The refused rows of a batch as one JSON message, each as it came; past a bound only counted.
+    """Encode the refused rows of a batch, as received; past a bound they are only counted.
 
-    JSON within JSON may be many times as long: a message that the broker calls too large would
-    be tried for ever.
+    JSON within JSON may be many times as long, and a message that is too large for the broker
+    would be retried for ever.
     """
     rows: list[dict[str, str]] = []
     room = _REFUSED_ROWS_BYTES

@@ -1,20 +1,20 @@
 """The ingest worker: two threads, so that one collection is folded while another is written.
 
 ``collect`` gathers, checks and folds deliveries; ``store`` writes a folded
-collection in one transaction, and acknowledges after the commit.
+collection in one transaction, and acknowledges it after the commit.
 
-What can go wrong has one answer each:
+Each failure has one response:
 
-* not a batch, or not its sender's, or our own code raises over it: refused; the
-  others go on
-* the database refuses the data: batch by batch; the culprit alone is refused, where
-  the database accepts a batch that is known to be good
-* the database is away, or refuses that one too: hold; beyond a minute everything in
-  hand is given back to the source, until the database accepts a batch
-* it takes too long over a transaction: given up with its connection, then batch by
-  batch, so that a slow one gets on
-* killed at any point: what was not acknowledged is delivered again, and what of it
-  was committed is recognised
+* A message is not a batch, is not from the sensor that it names, or raises an
+  unexpected error: it is refused; the others continue.
+* The database refuses the data: the batches are written one by one, and the bad batch
+  is refused if the database accepts a batch that is known to be good.
+* The database is unavailable, or refuses that batch too: ingest holds. After a minute it
+  gives all batches back to the source until the database accepts one.
+* A transaction takes too long: it is cancelled with its connection, and the batches are
+  written one by one, so that a slow database makes progress.
+* The process is killed: the source delivers unacknowledged batches again, and the database
+  recognises those that were committed.
 """
 
 import time
@@ -51,14 +51,14 @@ class IngestWorker:
         monotonic: Callable[[], float] = time.monotonic,
         note: Callable[[Collection], None] | None = None,
     ) -> None:
-        """Build both threads' parts.
+        """Build what the two threads run.
 
         Args:
-            hold_s: what is in hand is given back when the database is away for longer.
+            hold_s: after this long without a database, batches are given back.
             probe_s: seconds between two probes after that.
-            handover: what passes between the threads.
-            monotonic: the clock of all waiting.
-            note: called with each collection that was committed.
+            handover: the queue between the threads.
+            monotonic: the clock for all waits.
+            note: called with each committed collection.
         """
         self.handover = handover or Handover()
         self.collector = Collector(
@@ -77,9 +77,9 @@ class IngestWorker:
         )
 
     def collect(self, stop: Event) -> None:
-        """The first thread: gather, check, fold, hand over until stopped."""
+        """Run the first thread: gather, check, fold and hand over until stopped."""
         self.collector.run(stop)
 
     def store(self, stop: Event) -> None:
-        """The second thread: write and acknowledge until stopped and the last one is in."""
+        """Run the second thread: write and acknowledge until `collect` ends and all is written."""
         self.writer.run(stop)

@@ -1,9 +1,9 @@
-"""The second thread of ingest: writes folded collections, and acknowledges what is committed.
+"""The second thread of ingest: writes folded collections, and acknowledges committed ones.
 
-While the database accepts nothing it holds; beyond a minute it gives everything
-in hand back to the source until the database does. What the database refuses, or
-takes too long over, is written batch by batch. A batch is refused only where the
-database accepts one that is known to be good.
+While the database accepts nothing, the writer holds; after a minute it gives all batches
+back to the source until the database accepts one. A collection that the database refuses,
+or that takes too long, is written batch by batch. A batch is refused only if the database
+accepts one that is known to be good.
 """
 
 import logging
@@ -31,35 +31,35 @@ from .refusals import describe, refuse_batch, refused_rows
 
 logger = logging.getLogger(__name__)
 
-#: The database may be away for so long before what is in hand is given back.
+#: After this long without a database, batches are given back to the source.
 HOLD_S: Final = 60.0
 #: Seconds between two probes after that.
 PROBE_S: Final = 5.0
-#: That a sensor is past its bucket is logged so often.
+#: A sensor past its bucket is logged at most once in this time.
 _PAST_BUCKET_S: Final = 60.0
 
 
 class Store(Protocol):
-    """What is written to; ``smtpfeeds_aggregator.store.ingest`` has the real one."""
+    """The database as the writer uses it; ``store.ingest.IngestStore`` implements it."""
 
-    #: Transactions that gave way to others and ran again.
+    #: Transactions that ran again after a conflict with others.
     conflicts: int
 
     def apply(self, folded: Folded, refold: Refold) -> Outcome:
-        """Write all of it and commit; ``refold`` folds again what it is given."""
+        """Write all of it and commit; ``refold`` folds some of its batches again."""
         ...
 
     def probe(self, good: Folded) -> None:
-        """Write rows that are known to be good, and roll them back."""
+        """Write known-good rows, and roll them back."""
         ...
 
     def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         ...
 
 
 class Writer:
-    """Takes folded collections into the store."""
+    """Writes folded collections into the store."""
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class Writer:
         self._hold_s, self._probe_s, self._note = hold_s, probe_s, note
         self._hold = Hold(metrics, health, monotonic)
         self._monotonic = monotonic
-        #: When a sensor that is past its bucket is logged again.
+        #: By sensor: no log entry about its bucket before this time.
         self._past_bucket_s: dict[str, float] = {}
 
     def run(self, stop: Event) -> None:
-        """Write and acknowledge collections, until stopped and the last one is in."""
+        """Write and acknowledge collections until the handover is finished."""
         try:
             while not self._handover.is_finished:
                 self.turn(stop)
@@ -91,7 +91,7 @@ class Writer:
             self._store.close()
 
     def turn(self, stop: Event) -> None:
-        """One collection, if one comes within a tick."""
+        """Write one collection, if there is one within a tick."""
         self._health.beat("store", within_s=SILENCE_S)
         collection = self._handover.take()
         if collection is not None:
@@ -102,7 +102,7 @@ class Writer:
 
     def _write(self, collection: Collection, stop: Event) -> None:
         if not self._is_current(collection):
-            return  # its session is over: all of it is delivered again
+            return  # its session has ended: the source delivers all of it again
         try:
             outcome = self._apply(collection, stop)
         except BadRows as exc:
@@ -125,11 +125,11 @@ class Writer:
         )
 
     def _apply(self, collection: Collection, stop: Event) -> Outcome | None:
-        """Write it, holding while the database accepts nothing; None where it was given back.
+        """Write a collection, holding while the database accepts nothing; None if given back.
 
         Raises:
-            BadRows: the data is refused; where it is one batch's, that batch is to blame.
-            DatabaseTimeout: it is too slow for several batches at once.
+            BadRows: the database refuses the data; if it is one batch, that batch is bad.
+            DatabaseTimeout: the database is too slow for several batches at once.
         """
         while True:
             self._health.beat("store", within_s=SILENCE_S)
@@ -160,7 +160,7 @@ class Writer:
         except (DatabaseError, MemoryError):
             raise
         except Exception as exc:
-            # A fault of ours in writing one batch must not stop all others, as in reading one.
+            # A bug that one batch triggers must not stop all others, as in `Collector._check`.
             logger.exception("collection not written")
             raise BadRows(f"writing it failed: {describe(exc)}") from exc
         finally:
@@ -173,7 +173,7 @@ class Writer:
         return fold(fresh, collection.origin, today)
 
     def _needs_smaller(self, exc: DatabaseError, collection: Collection) -> bool:
-        """Whether to go on batch by batch."""
+        """Whether to continue batch by batch."""
         several = len(collection.batches) > 1
         if isinstance(exc, DatabaseTimeout):
             self._metrics.timeouts.inc()
@@ -181,11 +181,11 @@ class Writer:
         return several and isinstance(exc, BadRows)
 
     def _trouble_of(self, exc: DatabaseError) -> DatabaseError | None:
-        """What the database is in; None where it accepts batches, and this one is to blame."""
+        """Return the trouble of the database; None if it accepts batches, so this one is bad."""
         return self._probe() if isinstance(exc, BadRows) else exc
 
     def _probe(self) -> DatabaseError | None:
-        """Why the database does not accept a batch that is known to be good; None: it does."""
+        """Return why the database refuses a known-good batch; None if it accepts it."""
         try:
             self._store.probe(known_good())
         except DatabaseError as exc:
@@ -196,7 +196,7 @@ class Writer:
         return None
 
     def _give_back_until_it_is_back(self, stop: Event) -> None:
-        """Let another aggregator have the batches; go on when the database accepts one."""
+        """Leave the batches to another aggregator until the database accepts one."""
         logger.warning("database away for long; batches given back", extra=fields())
         self._source.pause()
         while not stop.is_set():
@@ -210,7 +210,7 @@ class Writer:
             self._hold.note(trouble)
 
     def _find_culprit(self, collection: Collection, cause: BadRows, stop: Event) -> None:
-        """Refuse the one batch that the database refuses; the good ones are taken."""
+        """Refuse only the batch that the database refuses; write the others."""
         if len(collection.batches) > 1:
             self._write_one_by_one(collection, stop)
             return
@@ -219,7 +219,7 @@ class Writer:
         refuse_batch(self._source, self._metrics, batch, collection.repeats, refusal)
 
     def _write_one_by_one(self, collection: Collection, stop: Event) -> None:
-        """Each batch in a transaction of its own."""
+        """Write each batch in its own transaction."""
         for batch in collection.batches:
             folded = fold((batch,), collection.origin, collection.folded.today)
             one = Collection((batch,), collection.repeats_of(batch), folded, collection.origin)
@@ -230,7 +230,7 @@ class Writer:
         metrics = self._metrics
         metrics.batches.inc(len(outcome.fresh))
         if again := known + len(collection.repeats):
-            # After a redelivery, a replay, a restored spool: nothing to do, but to be seen.
+            # A redelivery, a replay or a restored spool: harmless, but operators should see it.
             metrics.duplicates.inc(again)
             logger.info("counted before", extra=fields(batches=again))
         metrics.rows_read.inc(outcome.rows_read)
@@ -249,7 +249,7 @@ class Writer:
             logger.warning("rows older than the retention", extra=fields(rows=outcome.expired))
 
     def _log_past_bucket(self, sensor: str, rows: int) -> None:
-        """An alarm for each sensor once a minute."""
+        """Warn about each sensor at most once a minute."""
         now_s = self._monotonic()
         if now_s >= self._past_bucket_s.get(sensor, 0.0):
             self._past_bucket_s[sensor] = now_s + _PAST_BUCKET_S
@@ -259,7 +259,7 @@ class Writer:
             )
 
     def _acknowledge(self, collection: Collection) -> None:
-        """Acknowledge what is committed; a batch with refused rows once those are kept."""
+        """Acknowledge committed batches; one with refused rows only after those are kept."""
         good = []
         for batch in collection.batches:
             repeats = collection.repeats_of(batch)

@@ -1,9 +1,9 @@
 """The class of an address: what it most likely is, and the reasons. Pure.
 
-A class is derived again from what is stored whenever it is needed, so that a rule
-can change without a migration. It never hides a row. The first rule that holds
-decides; the order is from the strongest evidence of intent to the weakest, but
-that a listed survey which only looks is a survey first.
+A class is derived from the stored row whenever it is needed, so that a rule can
+change without a migration. It never hides a row. The first rule that holds
+decides; rules go from the strongest evidence of intent to the weakest, except that
+a listed scanner that only looks is a survey before all others.
 
 `mail-server` says what a client looks like, not that it is innocent: a spammer
 behind a real mail server sends the same octets.
@@ -32,51 +32,51 @@ class Class(StrEnum):
 
 
 class Listing(NamedTuple):
-    """One list entry that holds the address."""
+    """A list entry that contains the address."""
 
     kind: Literal["scanner", "mailer"]
-    #: The organisation, such as ``shodan``; of a mailer the list's name.
+    #: The organisation, such as ``shodan``; for a mailer the list's name.
     actor: str
-    #: Whether the entry is younger than its kind may be.
+    #: Whether the entry is young enough to decide; see `listings.is_fresh`.
     fresh: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What is known of one address."""
+    """What is known about one address."""
 
     #: Behaviours of both feeds in this epoch week and the one before.
     flags: int
-    #: Greets, and data events, as they are stored.
+    #: Stored greets and data events.
     hits: int
     #: Sensors that saw it in the window.
     sensors: int
-    #: Sensors that are alive: with fewer than three, breadth says nothing.
+    #: Sensors that are alive; with fewer than three, breadth is no evidence.
     sensors_alive: int
-    #: Best first: the longest prefix, then the newest.
+    #: Best first: the longest prefix, then the newest list.
     listings: Sequence[Listing] = ()
 
 
 class Judgement(NamedTuple):
-    """A class, the codes of what decided, and the listed scanner if there is one."""
+    """A class, the codes of its reasons, and the listed scanner if there is one."""
 
     cls: Class
     why: tuple[str, ...]
     actor: str | None
 
 
-#: A login from one saved configuration is tried by one mail program at one host. Two
-#: sensors, or this many connections, are a guesser's pattern.
+#: A mail program tries its saved login at one host. Two sensors, or this many
+#: connections, mean that someone guesses passwords.
 GUESSES_SENSORS: Final = 2
 GUESSES_HITS: Final = 10
-#: With one or two sensors every visitor is "at one sensor": that is no evidence.
+#: With one or two sensors, "seen by one sensor only" is no evidence.
 BREADTH_SENSORS: Final = 3
-#: A mail server that strayed is refused with 554 and seldom returns: of refused sources
-#: 60 % try once, 17 % twice, 7 % three times. A sender at one sensor past this many
-#: connections does not heed refusals. Bounces are not of the server's own choosing.
+#: A misdirected mail server gets 554 and seldom returns: 60 % of refused sources try once,
+#: 17 % twice, 7 % three times. A sender at one sensor with more connections than this
+#: ignores refusals. Bounces do not count: their sender does not choose the destination.
 MAIL_SERVER_HITS: Final = 50
 
-#: The least of each range of hits that a rule tells apart.
+#: Lower bounds of the ranges of hits that the rules distinguish.
 HITS_FROM: Final = (0, GUESSES_HITS, MAIL_SERVER_HITS + 1)
 
 # Plain integers: an operation on Flags takes about a microsecond, and a judgement has dozens.
@@ -109,9 +109,9 @@ _UNHEEDING: Final = Flags.UNHEEDING.value
 _UNOFFERED: Final = Flags.UNOFFERED.value
 _NAMES: Final = tuple((flag.value, str(flag.name).lower()) for flag in Flags)
 
-#: What a survey does not do: a listed address that does is classed by it.
+#: A survey does none of these; a listed address that does is classified by them.
 _BEYOND_SURVEY: Final = _AUTH | _PROBED_USERS | _MESSAGE | _RELAY_PROBE
-#: No mail transfer agent of Debian or PyPI that was tried does one of these.
+#: None of the tested mail transfer agents from Debian and PyPI does one of these.
 _NOT_A_MAIL_SERVER: Final = (
     _BARE_LF
     | _EARLY_TALKER
@@ -128,11 +128,11 @@ _MAIL_SERVER: Final = _FULL_HOST_NAME | _QUIT | _EXTENSION
 
 
 def judge(evidence: Evidence) -> Judgement:
-    """Give an address its class.
+    """Classify an address.
 
     Returns:
-        The first class that holds, the codes of what decided (behaviours by name, then
-        codes of breadth and lists), and the actor of the best fresh scanner entry.
+        The first class whose rule holds, the codes of its reasons (behaviours by name, then
+        breadth and lists), and the actor of the best scanner entry, a fresh one if there is one.
     """
     scanner = next((item for item in evidence.listings if item.kind == "scanner"), None)
     fresh = next(
@@ -152,7 +152,7 @@ def judge(evidence: Evidence) -> Judgement:
 
 
 def _list_codes(listings: Sequence[Listing]) -> tuple[str, ...]:
-    """All entries, best first, each once."""
+    """Return the codes of all entries, best first, each once."""
     codes = (
         f"mailer:{item.actor}"
         if item.kind == "mailer"
@@ -201,7 +201,7 @@ def _user_probe(evidence: Evidence) -> tuple[str, ...]:
 
 
 def _behaves_as_mail_server(evidence: Evidence) -> bool:
-    """Whether its octets are a mail server's, whatever its breadth."""
+    """Whether it behaves like a mail server, regardless of breadth."""
     flags = evidence.flags
     return bool(
         flags & (_MESSAGE | _RECIPIENT)

@@ -1,8 +1,8 @@
-"""What is recent of a stored row: the marks of seven days, and two weeks' behaviours. Pure.
+"""The recent part of a stored row: the marks of seven days and two weeks' behaviours. Pure.
 
-The rules of ``smtpfeeds_common.history`` for one row of the database, whichever version
-has written it. ``publish/columns.py`` has them for columns, the schema's functions for
-statements; a test holds the three together.
+It applies the rules of ``smtpfeeds_common.history`` to one row of the database, written by
+any version. ``publish/columns.py`` applies them to columns, the schema's functions apply
+them in SQL; a test checks that the three agree.
 """
 
 from typing import Final
@@ -25,20 +25,20 @@ _MARKS: Final = (1 << WEEK_DAYS) - 1
 def recent(
     day: int, days: int, flags: tuple[int, int, int], last_day: int, first_day: int, today: int
 ) -> tuple[int, int]:
-    """The marks (bit n: seen n days ago), and the flags of this epoch week and the one before.
+    """Return the marks (bit n: seen n days ago) and the flags of this epoch week and the last.
 
     Args:
-        day: what days and flags are relative to, in days since 1970-01-01; 0: no program later
-            than 0.1.0 has written the row.
+        day: the day that days and flags are relative to, since 1970-01-01; 0 if only 0.1.0
+            has written the row.
         days: bit n: seen on ``day - n``.
-        flags: all of them, of the week of ``day``, and of the week before.
-        last_day: of its last event.
-        first_day: of its first event.
+        flags: all flags, those of the week of ``day``, and those of the week before.
+        last_day: the day of the last event.
+        first_day: the day of the first event.
         today: the day that counts as today.
     """
     every, now, before = flags
     if day == last_day and day <= today and not every & ~(now | before):
-        # A row as today's writers leave it: nothing to fold, and ten thousand of them in an answer.
+        # Fast path: a row of the current version needs no folding, and answers have thousands.
         marks = masked(days, day, first_day, DAYS_MAX) << (today - day)
         weeks = today // WEEK_DAYS - day // WEEK_DAYS
         known = now | before if weeks == 0 else now if weeks == 1 else 0

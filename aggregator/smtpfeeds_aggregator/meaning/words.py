@@ -1,6 +1,6 @@
-"""What each class, each reason and each step of a count means, in words for readers.
+"""What each class, reason and step of a count means, in words for readers.
 
-One place for the page, the documentation and the command line.
+The page, the documentation and the command line take the words from here.
 """
 
 from bisect import bisect_right
@@ -23,7 +23,7 @@ CLASSES: Final[dict[Class, str]] = {
     Class.PROBE: "greets, and does little else",
 }
 
-#: By the code, or by what stands before its colon.
+#: By the code, or by the part of it before the colon.
 REASONS: Final[dict[str, str]] = {
     **{str(flag.name).lower(): meaning for flag, meaning in MEANINGS.items()},
     "greet": "it greeted",
@@ -42,7 +42,7 @@ REASONS: Final[dict[str, str]] = {
 
 _LARGEST: Final = 2**62
 #: Exact counts would let a scanner map the sensors by probing with a pattern (Bethencourt,
-#: Franklin, Vernon, 2005). Published is the lower bound of a step.
+#: Franklin, Vernon, 2005), so feeds publish the lower bound of a step.
 STEPS: Final[tuple[int, ...]] = (
     *(0, 1, 2, 3, 6, 11),
     *takewhile(lambda step: step < _LARGEST, (10**power + 1 for power in count(2))),
@@ -50,10 +50,10 @@ STEPS: Final[tuple[int, ...]] = (
 
 
 def step_index(number: int) -> int:
-    """The place in ``STEPS`` of the step that a count lies in."""
+    """Return the index in ``STEPS`` of the step that contains a count."""
     return bisect_right(STEPS, number) - 1
 
 
 def step(number: int) -> int:
-    """The lower bound of the step that a count lies in."""
+    """Return the lower bound of the step that contains a count."""
     return STEPS[step_index(number)]

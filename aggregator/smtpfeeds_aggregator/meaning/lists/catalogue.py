@@ -1,7 +1,7 @@
-"""Which list is whose: names of lists to actors, with their names and home pages.
+"""Maps the names of lists to actors, with their home pages.
 
-The same organisation appears under several names, in one archive and in two; here they are
-merged. A list that is not here has an actor of its own, called as the list is.
+The same organisation appears under several names, within an archive and across archives; this
+module merges them. A list that is not named here is its own actor.
 """
 
 import re
@@ -11,9 +11,9 @@ from .model import ListKind
 
 
 class Actor(NamedTuple):
-    """Whose a list is."""
+    """The organisation that a list belongs to."""
 
-    #: A short word: what stands in a reason, ``listed:shodan``.
+    #: A short word, as in the reason ``listed:shodan``.
     actor: str
     kind: ListKind
     home: str
@@ -90,7 +90,7 @@ HOMES: Final = {
     "zoomeye": "zoomeye.ai",
 }
 
-#: Other names of the same actor, without the endings that say what a list is.
+#: Other names of the same actor, without endings such as ``-scanning``.
 _ALIASES: Final = {
     "alphastrike-research": "alphastrike",
     "bufferoverrun": "bufferover",
@@ -105,15 +105,15 @@ _ALIASES: Final = {
     "strechoid": "stretchoid",
     "tenableasm": "tenable",
 }
-#: MISP's lists of large mailers: made from the SPF records of popular domains, with shared
-#: clouds among them.
+#: MISP's lists of large mailers. They come from SPF records of popular domains, and include
+#: shared clouds.
 _MAILERS: Final = frozenset({"smtp-sending-ips", "google-gmail-sending-ips"})
 #: MISP's lists of scanners whose names do not say so.
 _SCANNERS: Final = frozenset({"shadowserver"})
 _SCANNER_NAME: Final = re.compile(r"(.+?)-(?:(?:nt-)?scanning|scanner)$")
 _FAMILY: Final = re.compile(r"_v[46]$")
 
-#: What an archive laid out as MISP's is asked for: its lists of scanners and mailers.
+#: Lists of scanners and mailers that are fetched from an archive with MISP's layout.
 MISP_NAMES: Final = (
     "alphastrike-research-nt-scanning", "alphastrike-scanning", "bufferover-nt-scanning",
     "censys-scanning", "circl-security-scanning", "circl-ssh-scanning",
@@ -141,7 +141,7 @@ _IPV4_ALONE: Final = (
     "probethenet", "quake", "recordedfuture", "recyber", "researchscanner", "rootevidence",
     "securityresearch", "shadowforce", "strechoid", "visionheight", "xmco", "zern", "zoomeye",
 )  # fmt: skip
-#: What an archive laid out as OpenFilters' is asked for: ``NAME.txt`` each.
+#: Lists that are fetched from an archive with OpenFilters' layout, as ``NAME.txt``.
 OPENFILTERS_NAMES: Final = tuple(
     sorted(
         [f"{name}_v{family}" for name in _BOTH_FAMILIES for family in (4, 6)]
@@ -151,12 +151,12 @@ OPENFILTERS_NAMES: Final = tuple(
 
 
 def is_wanted_of_misp(name: str) -> bool:
-    """Whether a warning list of MISP's is one of scanners or mailers."""
+    """Whether a MISP warning list is a list of scanners or mailers."""
     return name in _MAILERS or name in _SCANNERS or _SCANNER_NAME.match(name) is not None
 
 
 def actor_of(name: str) -> Actor:
-    """Whose a list is, by its name: MISP's, OpenFilters' or any other."""
+    """Return the actor of a list by its name in MISP, OpenFilters or any other place."""
     if name in _MAILERS:
         return Actor(name, "mailer", "")
     word = _FAMILY.sub("", name)

@@ -1,8 +1,8 @@
-"""Whether a list may be used: bounds from the real lists. Pure.
+"""Checks whether a list may be used, by bounds taken from real lists. Pure.
 
-A wide prefix in a list of scanners would call a whole provider a survey; a list that lost its
-entries, or has ten times as many, is a mistake of its maker or of a mirror. Real lists change by
-nine tenths of their entries in weeks, so that change alone refuses nothing.
+A wide prefix in a list of scanners would classify a whole provider as a survey. A list that lost
+all its entries, or has ten times as many, is a mistake of its maker or of a mirror. Real lists
+replace nine tenths of their entries within weeks, so change alone is no reason for a refusal.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from .model import ListKind, Prefix
 
 
 class Bounds(NamedTuple):
-    """The widest prefixes of a kind of list, and its addresses in all."""
+    """The widest prefixes that a kind of list may have, and its total of addresses."""
 
     shortest_ipv4: int
     shortest_ipv6: int
@@ -28,12 +28,12 @@ BOUNDS: Final[dict[ListKind, Bounds]] = {
     # The ranges of the largest mail providers.
     "mailer": Bounds(14, 28, 1 << 22),
 }
-#: Of the entries so many may be no address, or not globally routable.
+#: Share of entries that may be unreadable, and share that may be not globally routable.
 MAX_BAD_SHARE: Final = 0.01
-#: A list may not grow by more than this at once, once it has so many entries.
+#: A list of more than `GROWTH_FROM` entries may not have grown by more than this factor.
 MAX_GROWTH: Final = 10
 GROWTH_FROM: Final = 1_000
-#: A list of more entries than this is not empty the next day.
+#: A list that had more entries than this may not become empty.
 EMPTY_FROM: Final = 20
 
 _NOT_GLOBAL: Final = not_global()
@@ -42,14 +42,14 @@ _NOT_GLOBAL: Final = not_global()
 def check(
     content: Content, kind: ListKind, where: str, *, before: int | None, force: bool
 ) -> tuple[tuple[Prefix, ...], int]:
-    """Give the prefixes that count, and how many entries were left out.
+    """Return the prefixes to use, and how many entries were left out.
 
     Args:
-        before: entries of the list's last state; `None`: there is none.
-        force: growth and emptiness refuse nothing.
+        before: entries of the list's previous state; `None` if there is none.
+        force: accept any growth, and an empty list.
 
     Raises:
-        ListsError: the list is not used.
+        ListsError: the list exceeds a bound.
     """
     _refuse_share(content.unreadable, content.entries, where, "are no address and no prefix")
     kept = tuple(p for p in content.prefixes if p.start.to_bytes(p.bits // 8) not in _NOT_GLOBAL)

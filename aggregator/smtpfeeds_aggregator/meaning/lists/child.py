@@ -1,7 +1,7 @@
-"""What runs in a child process: fetching and reading all lists, and writing a generation's file.
+"""The child process that fetches and reads all lists, and writes a generation's file.
 
-In a process of its own, because dozens of downloads need a limit of time together, and parsing
-what others publish must not hold up ingest.
+It is a separate process because dozens of downloads need one overall time limit, and parsing
+other people's data must not delay ingest.
 """
 
 import sys
@@ -21,12 +21,12 @@ def read_all(arguments: dict[str, Any]) -> dict[str, Any]:
     """Read all sources, and write their state.
 
     Args:
-        arguments: `sources`; `before`, the file of the state before, or empty; `out`; `today`;
-            `force`; `fetch`: empty, or `folder` to fetch into and the arguments of `fetch.fetch`.
+        arguments: `sources`; `before`, the file of the previous state, or empty; `out`; `today`;
+            `force`; `fetch`: empty, or the `folder` to fetch into and arguments of `fetch.fetch`.
 
     Returns:
-        The state's name, its lists and entries, the places that were refused, and how many
-        addresses answered.
+        The state's name, its lists and entries, the refused places, and how many URLs
+        answered.
     """
     before = read_lists(Path(arguments["before"])) if arguments["before"] else ()
     options = arguments["fetch"]

@@ -1,6 +1,6 @@
-"""The content of a list: text, a prefix a line, or a MISP warning list's JSON; and its date.
+"""Parses a list (text with a prefix a line, or a MISP warning list's JSON) and finds its date.
 
-Pure. A text may say what it is in comments before the first entry:
+Pure. A text may describe itself in comments before the first entry:
 
     # kind: scanner
     # actor: example
@@ -19,38 +19,41 @@ from smtpfeeds_common.errors import ListsError
 
 from .model import Prefix, parse_prefix
 
-#: A list is a few hundred kB; a larger file is something else.
+#: A list has a few hundred kB; a much larger file is not a list.
 MAX_BYTES: Final = 16 << 20
 MAX_ENTRIES: Final = 200_000
 _MAX_LINE_CHARS: Final = 500
 _STATED: Final = re.compile(r"[#;]\s*(kind|actor|home|date)\s*:\s*(\S.{0,200}?)\s*$")
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-#: MISP's lists begin in 2016: an earlier year is the YYMMDDHH of the other spelling.
+#: MISP's lists begin in 2016, so a version with an earlier year is YYMMDDHH.
 _FIRST_YEAR: Final = 2016
 _CLOCK_SLACK: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a list's file holds."""
+    """The content of a list's file."""
 
     prefixes: tuple[Prefix, ...]
-    #: Entries that are no address and no prefix.
+    #: Number of entries that are neither an address nor a prefix.
     unreadable: int = 0
-    #: What the file says of itself: `kind`, `actor`, `home`, `date`, `version`.
+    #: What the file states about itself: `kind`, `actor`, `home`, `date`, `version`.
     stated: dict[str, str] = field(default_factory=dict)
 
     @property
     def entries(self) -> int:
-        """All entries, also those that could not be read."""
+        """Number of all entries, unreadable ones too."""
         return len(self.prefixes) + self.unreadable
 
 
 def parse(raw: bytes, where: str) -> Content:
-    """Read a list by its content.
+    """Parse a list; its content tells the format.
+
+    Args:
+        where: its path or URL, for messages.
 
     Raises:
-        ListsError: HTML, cut short, too large, or no list.
+        ListsError: it is HTML, truncated, too large, or not a list.
     """
     if len(raw) > MAX_BYTES:
         raise ListsError(f"{where} has more than {MAX_BYTES} bytes: no list")
@@ -124,7 +127,7 @@ def _content(entries: Iterable[str], stated: dict[str, str], where: str) -> Cont
 
 
 def version_day(version: str, today: date) -> date | None:
-    """The day that a MISP version names: YYYYMMDD or YYMMDDHH; `None` of a serial number."""
+    """Return the day in a MISP version (YYYYMMDD or YYMMDDHH); `None` for a serial number."""
     if not re.fullmatch(r"[0-9]{8}", version):
         return None
     for text, form in ((version, "%Y%m%d"), (f"20{version}", "%Y%m%d%H")):

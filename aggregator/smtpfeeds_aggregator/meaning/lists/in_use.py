@@ -1,9 +1,9 @@
-"""The lists of a running program: one current table, kept fresh.
+"""The lists of a running program: one current table, kept up to date.
 
-`load` once, then `run` on a thread of its own: it notices another generation or a changed file
-of the operator's, reads it aside, and swaps one reference. With `lists_dir` every change is a
-generation there; without, the package and the operator's files are read into memory. What
-cannot be used is named once, and the lists in use stay.
+`load` runs once, then `run` on its own thread. It notices another generation or a changed file
+of the operator, loads it, and then swaps one reference. With `lists_dir` every change is a new
+generation there; without it, the package and the operator's files are read into memory. Lists
+that cannot be used are logged once, and the lists in use stay.
 """
 
 import logging
@@ -24,7 +24,7 @@ from .table import ListTable
 
 logger: Final = logging.getLogger(__name__)
 
-#: How often it looks for another generation or changed files.
+#: How often it checks for another generation or changed files.
 WATCH_S: Final = 10.0
 _NO_LISTS: Final = ListTable((), "none")
 
@@ -33,7 +33,7 @@ class ListSource:
     """The current lists that the settings name."""
 
     def __init__(self, settings: AggregatorSettings) -> None:
-        """Load nothing yet.
+        """Read the settings; `load` loads the lists.
 
         Raises:
             SettingsError: the settings contradict each other.
@@ -45,17 +45,17 @@ class ListSource:
         self._current = _NO_LISTS
         self._begun = datetime.now(UTC)
         self._target: str | None = None
-        #: What was seen of the files last; `None`: nothing yet.
+        #: The status of the files when they were last checked; `None` before that.
         self._files_seen: object = None
         self._refused = ""
 
     @property
     def current(self) -> ListTable:
-        """The lists in use: take the table once for what must agree."""
+        """The lists in use; take the table once for look-ups that must agree."""
         return self._current
 
     def load(self) -> None:
-        """Load the generation in use, or what is on this host where there is none yet.
+        """Load the generation in use, or the lists on this host if there is none yet.
 
         Raises:
             ListsError: an operator's file cannot be used.
@@ -73,7 +73,7 @@ class ListSource:
             self._files_seen = seen
 
     def run(self, stop: threading.Event) -> None:
-        """Notice changes, and refresh on schedule, until stopped; raises nothing."""
+        """Take changes and refresh on schedule until stopped; raises nothing."""
         while not stop.wait(WATCH_S):
             try:
                 self.look_again(stop)
@@ -82,7 +82,7 @@ class ListSource:
                 logger.exception("watching the lists failed; the lists in use stay")
 
     def look_again(self, stop: threading.Event | None = None) -> bool:
-        """Take another generation or changed files; whether other lists are in use now."""
+        """Take another generation or changed files; return whether the lists changed."""
         before = self._current
         try:
             seen = self._look_at_files()
@@ -105,7 +105,7 @@ class ListSource:
     def refresh_if_due(
         self, stop: threading.Event | None = None, now: datetime | None = None
     ) -> bool:
-        """Refresh the directory where its schedule says so, and take what comes."""
+        """Refresh the directory if it is due, and use the new generation; return whether it was."""
         if self._directory is None:
             return False
         at = now or datetime.now(UTC)
@@ -133,7 +133,7 @@ class ListSource:
         return True
 
     def _look_at_files(self) -> object:
-        """What changes when an operator's file does."""
+        """Return a value that changes when an operator's file does."""
         seen: list[tuple[int, ...]] = []
         for path in self._files:
             try:
@@ -145,7 +145,7 @@ class ListSource:
         return tuple(seen)
 
     def _load_any_generation(self, directory: DatasetDirectory) -> bool:
-        """Load the current generation; where it is damaged, one before it."""
+        """Load the current generation, or another one if it is damaged."""
         try:
             return self._load_current(directory)
         except ListsError as exc:
@@ -170,7 +170,7 @@ class ListSource:
         return True
 
     def _read_local(self) -> State:
-        """The package and the operator's files; a list that is refused keeps its state."""
+        """Read the package and the operator's files; a refused list keeps its previous state."""
         before = {each.name: each for each in self._current.lists}
         return Reader(before, datetime.now(UTC).date()).read(self._sources)
 

@@ -1,4 +1,4 @@
-"""What a list is: prefixes of one actor, with a date."""
+"""A list: prefixes of one actor, with a date."""
 
 import socket
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 from smtpfeeds_common.addresses import format_address
 
 ListKind = Literal["scanner", "mailer"]
-#: What the date of a list follows from.
+#: Where the date of a list comes from.
 DateRule = Literal["version", "stated", "package", "changed"]
 
 
@@ -17,7 +17,7 @@ _MAPPED: Final = 0xFFFF
 
 
 class Prefix(NamedTuple):
-    """A prefix as numbers: 32 or 128 bits, first address, length."""
+    """A prefix: 32 or 128 bits, the first address as a number, the length."""
 
     bits: int
     start: int
@@ -28,10 +28,10 @@ class Prefix(NamedTuple):
 
 
 def parse_prefix(text: str) -> Prefix:
-    """Read an address or a prefix; host bits are cut off.
+    """Parse an address or a prefix, and clear its host bits.
 
     Raises:
-        ValueError: it is neither, or one of IPv4-mapped addresses.
+        ValueError: it is neither, or it is IPv4-mapped.
     """
     address, slash, length_text = text.partition("/")
     family, bits = (socket.AF_INET6, 128) if ":" in address else (socket.AF_INET, 32)
@@ -53,27 +53,27 @@ def parse_prefix(text: str) -> Prefix:
 
 @dataclass(frozen=True, slots=True)
 class AddressList:
-    """One list, checked."""
+    """A checked list."""
 
     name: str
     kind: ListKind
-    #: The organisation, as a short word; of a mailer the list's name.
+    #: The organisation, as a short word; for a mailer the list's name.
     actor: str
     home: str
-    #: An address, a path, or the package with its version.
+    #: A URL, a path, or the package with its version.
     source: str
     day: date
     day_from: DateRule
     prefixes: tuple[Prefix, ...]
-    #: Entries that were left out: not globally routable, or not to be read.
+    #: Number of entries left out: unreadable, or not globally routable.
     dropped: int = 0
-    #: Why its newer state was refused; this is the one before.
+    #: Why a newer state was refused; this one is then the previous state.
     refused: str = ""
-    #: What tells the next fetch that nothing is newer, and that the content is the same.
+    #: Validators for the next fetch, and the SHA-256 of the content.
     fetched: tuple[tuple[str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """For a generation's file."""
+        """Return it as a generation's file has it."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -90,10 +90,10 @@ class AddressList:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "AddressList":
-        """From a generation's file.
+        """Read it from a generation's file.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none.
+            KeyError, TypeError, ValueError: `content` is not a list.
         """
         return cls(
             name=content["name"],

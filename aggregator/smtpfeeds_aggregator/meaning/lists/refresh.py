@@ -1,6 +1,7 @@
-"""A new generation of lists: every source read, checked, and put in use together.
+"""Makes a new generation of lists: reads and checks every source, and puts all in use together.
 
-A source that fails costs itself alone: its state before stands, or the next place of the list.
+A source that fails does not affect the others: its list keeps its previous state, or comes from
+the list's next place.
 """
 
 import threading
@@ -23,32 +24,32 @@ from .sources import Source, sources_of
 KIND: Final = Kind("set of lists", "lists_dir", "smtpfeeds lists", ListsError)
 CHILD: Final = ChildProgram("smtpfeeds_aggregator.meaning.lists.child", KIND.noun, ListsError)
 LISTS: Final = "lists.json"
-#: A read that stalls for so long is given up.
+#: A read that stalls for this long fails.
 _STALL_S: Final = 20
-#: Reading what is on this host takes a second.
+#: Reading the files of this host takes about a second.
 _LOCAL_LIMIT_S: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a refresh did."""
+    """The result of a refresh."""
 
     generation: str
-    #: The same lists as before: nothing was put in use.
+    #: The lists are the same as before, so no generation was added.
     unchanged: bool
     lists: int
     entries: int
-    #: Places that gave no list, with the reason.
+    #: The reason, for each place that gave no list.
     refused: dict[str, str]
 
 
 def directory_of(lists_dir: str) -> DatasetDirectory:
-    """The directory of lists that the setting names."""
+    """Return the directory of lists that the setting names."""
     return DatasetDirectory(KIND, Path(lists_dir))
 
 
 def schedule_of(settings: AggregatorSettings) -> Schedule:
-    """How often `lists_dir` is refreshed."""
+    """Return how often `lists_dir` is refreshed."""
     return Schedule(
         settings.lists_dir, settings.lists_refresh_interval_s, settings.lists_refresh_jitter_s
     )
@@ -66,12 +67,12 @@ def refresh(
     """Make a new generation in `lists_dir`.
 
     Args:
-        fetch: also ask the addresses; else only files and the package are read again, and the
-            schedule of what is fetched is left alone.
-        force: use lists that grew, or became empty, and a generation that was rolled back.
+        fetch: fetch from URLs too; otherwise only read files and the package again, and leave
+            the schedule alone.
+        force: use lists that grew or became empty, and a generation that was rolled back.
 
     Raises:
-        ListsError: the lists in use stay; the reason is kept for `lists status`.
+        ListsError: it failed; the lists in use stay, and `lists status` shows the reason.
     """
     if not settings.lists_dir:
         raise ListsError("lists_dir is not set: name the directory where lists are kept")
@@ -137,7 +138,7 @@ def _has_urls(sources: Iterable[Source]) -> bool:
 
 
 def _before(current: Generation | None) -> str:
-    """The file of the lists in use, where its bytes are what they were."""
+    """Return the file of the lists in use; empty if it is missing or damaged."""
     if current is None:
         return ""
     try:

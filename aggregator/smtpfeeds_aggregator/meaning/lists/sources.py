@@ -1,8 +1,8 @@
-"""Where lists come from, and one state of all of them.
+"""Where lists come from, and how they are read into one state.
 
-A list may be in several places: an operator's file, an address, the package. They are tried in
-this order; where an address fails, the state that came from it before stands, else the next
-place. So the packaged lists are there from the first minute, and stay where nothing newer is.
+A list may be in several places: an operator's file, a URL, the package. The reader tries them in
+this order. If a URL fails, the list keeps the state that came from it before; without one, the
+next place is tried. So the packaged lists are in use from the start, until there is a newer one.
 """
 
 import hashlib
@@ -28,49 +28,49 @@ PACKAGE: Final = "pymispwarninglists"
 _PACKAGED: Final = Path("data", "misp-warninglists", "lists")
 _LIST_FILE: Final = "list.json"
 _GENERATION_DIGITS: Final = 12
-#: After so many failures one after the other an archive is not asked for the rest.
+#: After this many consecutive failures the rest of an archive is not tried.
 MAX_FAILURES: Final = 3
 
 How = Literal["file", "url", "package"]
-#: Fetches an address: the content, or `None` where it is the one that these facts are of;
-#: and the facts of the new one.
+#: Fetches a URL, given the validators of the known copy; returns the content, or `None` if it
+#: is unchanged, and its validators.
 Fetch = Callable[[str, Mapping[str, str]], tuple[bytes | None, dict[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One place of a list."""
+    """A place that a list can be read from."""
 
     how: How
-    #: A path or an address.
+    #: A path or a URL.
     at: str
-    #: Of one archive's lists the same: where it fails again and again, the rest is not tried.
+    #: The archive that the list belongs to; see `MAX_FAILURES`.
     archive: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One list, and the places to have it from, best first."""
+    """A list, and the places to read it from, best first."""
 
     name: str
     places: tuple[Place, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """For a child process."""
+        """Return it as JSON for a child process."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Source":
-        """As `as_json` wrote it."""
+        """Read what `as_json` returned."""
         return cls(content["name"], tuple(Place(**place) for place in content["places"]))
 
 
 def sources_of(settings: AggregatorSettings) -> list[Source]:
-    """All lists that the settings name.
+    """Return all lists that the settings name.
 
     Raises:
-        SettingsError: two of the operator's files have the same name, or addresses are set
-            without a directory to keep what is fetched.
+        SettingsError: two of the operator's files have the same name, or URLs are set without
+            a directory to keep what is fetched.
     """
     places: dict[str, list[Place]] = {}
     for path in map(Path, settings.lists_files):
@@ -104,7 +104,7 @@ def _urls(settings: AggregatorSettings) -> Iterable[tuple[str, Place]]:
 
 
 def packaged() -> list[Path]:
-    """The package's files of scanners and mailers; the package itself is not imported.
+    """Return the package's lists of scanners and mailers, without importing the package.
 
     Raises:
         ListsError: the package is not installed.
@@ -122,17 +122,17 @@ def packaged() -> list[Path]:
 
 @dataclass(slots=True)
 class State:
-    """One state of all lists."""
+    """All lists as one refresh read them."""
 
     lists: list[AddressList] = field(default_factory=list)
-    #: Places that gave nothing, with the reason.
+    #: The reason, for each place that gave no list.
     refused: dict[str, str] = field(default_factory=dict)
-    #: Addresses that answered, with a newer state or with none.
+    #: Number of URLs that answered, with a newer list or without.
     answered: int = 0
 
     @property
     def generation(self) -> str:
-        """The stable name of the content: the same lists have the same name."""
+        """The stable name of the content; equal lists have the same name."""
         digest = hashlib.sha256()
         for each in self.lists:
             prefixes = " ".join(map(str, each.prefixes))
@@ -155,12 +155,12 @@ class Reader:
         fetch: Fetch | None = None,
         force: bool = False,
     ) -> None:
-        """Read nothing yet.
+        """Prepare; `read` reads.
 
         Args:
-            before: the lists of the state before.
-            fetch: how addresses are fetched; `None`: their state before stands.
-            force: growth and emptiness of a list refuse nothing.
+            before: the lists of the previous state, by name.
+            fetch: fetches URLs; with `None`, lists from URLs keep their previous state.
+            force: accept any growth of a list, and an empty one.
         """
         self._before, self._today, self._fetch, self._force = before, today, fetch, force
         self._failures: dict[str, int] = {}
@@ -170,7 +170,7 @@ class Reader:
         self._package = ""
 
     def read(self, sources: Iterable[Source]) -> State:
-        """Read each source from its best place that gives a list."""
+        """Read each list from the best place that gives one."""
         sources = list(sources)
         self._look_at_package(sources)
         state = State()
@@ -246,7 +246,7 @@ class Reader:
     def _day(
         self, content: Content, place: Place, same: AddressList | None, facts: dict[str, str]
     ) -> tuple[date, DateRule]:
-        """The date of a list: its own, the package's, or the day on which it was seen to change."""
+        """Return the date of a list: its own, the package's, or the day of its last change."""
         if "date" in content.stated:
             return date.fromisoformat(content.stated["date"]), "stated"
         day = version_day(content.stated.get("version", ""), self._today)
@@ -261,7 +261,7 @@ class Reader:
         return self._today, "changed"
 
     def _look_at_package(self, sources: Iterable[Source]) -> None:
-        """The package is as old as its newest list: of a serial number no date follows."""
+        """Date the package by its newest list, for lists that have a serial number and no date."""
         paths = [p.at for source in sources for p in source.places if p.how == "package"]
         if not paths:
             return
@@ -303,7 +303,7 @@ def read_lists(path: Path) -> tuple[AddressList, ...]:
     """Read a generation's file.
 
     Raises:
-        ListsError: it is damaged, or of another version.
+        ListsError: it is damaged, or another version wrote it.
     """
     try:
         content = json.loads(path.read_bytes())

@@ -1,8 +1,8 @@
-"""From lists to ranges, and a million addresses looked up at once.
+"""Turns lists into ranges, and looks up a million addresses at once.
 
-Listed prefixes nest and overlap across lists. One pass turns them into ranges that do not, each
-with all the entries that hold it, the most specific first; equal sets of entries share a number.
-A look-up is one binary search for a column of addresses.
+Listed prefixes nest and overlap across lists. One pass turns them into disjoint ranges, each with
+all entries that contain it, the most specific first; equal sets of entries share a number. A
+look-up is one binary search for a column of addresses.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,13 +24,13 @@ _KEY6: Final = np.dtype("S16")
 
 
 class Match(NamedTuple):
-    """One entry that holds an address."""
+    """A list entry that contains an address."""
 
     prefix: Prefix
     list: AddressList
 
     def is_fresh(self, today: date) -> bool:
-        """Whether it is young enough to decide."""
+        """Whether the entry is young enough to decide."""
         return is_fresh(self.list.day, today, is_single=self.is_single)
 
     @property
@@ -40,14 +40,14 @@ class Match(NamedTuple):
 
 
 class _Ranges(NamedTuple):
-    """First addresses in order, and the number of the set of entries that holds each range."""
+    """The first address of each range, sorted, and the number of its set of entries."""
 
     starts: npt.NDArray[np.generic]
     ids: Ids
 
 
 class ListTable:
-    """Some lists, ready for look-ups; never changed."""
+    """Lists prepared for look-ups; immutable."""
 
     def __init__(self, lists: Sequence[AddressList], generation: str) -> None:
         self.lists = tuple(lists)
@@ -62,7 +62,7 @@ class ListTable:
             _flatten([(i, m.prefix) for i, m in enumerate(matches) if m.prefix.bits == bits], sets)
             for bits in (32, 128)
         )
-        #: What the numbers stand for; 0: nothing.
+        #: The entries of each set, by its number; set 0 is empty.
         self._sets = [tuple(matches[index] for index in each) for each in sets.members]
         self._ipv4 = _Ranges(np.array(ipv4.starts, np.uint32), np.array(ipv4.ids, np.uint32))
         packed = b"".join(start.to_bytes(16) for start in ipv6.starts)
@@ -71,7 +71,7 @@ class ListTable:
         self._of_day: tuple[date, Sequence[tuple[Listing, ...]]] | None = None
 
     def find(self, packed: bytes) -> tuple[Match, ...]:
-        """The entries that hold one address: longest prefix first, then the newest."""
+        """Return the entries that contain an address: longest prefix first, then newest list."""
         nothing = np.empty(0, np.uint64)
         if len(packed) == 4:
             ids = self.ids(np.frombuffer(packed, ">u4"), nothing, nothing)
@@ -81,17 +81,17 @@ class ListTable:
         return self._sets[int(ids[0])]
 
     def listings(self, packed: bytes, today: date) -> tuple[Listing, ...]:
-        """What `find` means for the class of an address."""
+        """Return the result of `find` as listings, one for each actor."""
         return _listings(self.find(packed), today)
 
     def on(self, today: date) -> "ListsOfDay":
-        """The look-up for a publication of this day."""
+        """Return the look-up for a publication on this day."""
         if self._of_day is None or self._of_day[0] != today:
             self._of_day = today, [_listings(matches, today) for matches in self._sets]
         return ListsOfDay(self, self._of_day[1])
 
     def ranges(self) -> Iterator[ListedRange]:
-        """Every range that an entry holds, with its entries, best first; to be stored."""
+        """Yield every listed range with its entries, best first, for the database."""
         keys6 = [int.from_bytes(bytes(key).ljust(16, b"\0")) for key in self._ipv6.starts]
         for octets, starts, ids in (
             (4, self._ipv4.starts.tolist(), self._ipv4.ids.tolist()),
@@ -117,7 +117,7 @@ class ListTable:
                     )
 
     def ids(self, ipv4: Numbers, high: Numbers, low: Numbers) -> Ids:
-        """The number of the set of entries of each address, IPv4 first; 0: nothing.
+        """Return the number of each address's set of entries, IPv4 first; 0: not listed.
 
         Args:
             ipv4: IPv4 addresses as numbers.
@@ -128,7 +128,7 @@ class ListTable:
         return np.concatenate([four, self._ids6(high.astype(np.uint64), low.astype(np.uint64))])
 
     def _ids6(self, high: Numbers, low: Numbers) -> Ids:
-        """By the upper 64 bits; by all 128 only where a range begins within those."""
+        """Search by the upper 64 bits, and by all 128 only where a range begins within a /64."""
         at = np.searchsorted(self._high6, high, side="right") - 1
         ids: Ids = self._ipv6.ids[at]
         inside = np.flatnonzero(self._high6[at] == high)
@@ -139,7 +139,7 @@ class ListTable:
 
 
 class ListsOfDay:
-    """A table's look-up on one day: what publishing asks for."""
+    """A table's look-up on one day, for publishing."""
 
     def __init__(self, table: ListTable, listings: Sequence[tuple[Listing, ...]]) -> None:
         self._table, self._listings = table, listings
@@ -147,7 +147,7 @@ class ListsOfDay:
     def of_window(
         self, ipv4: Numbers, high: Numbers, low: Numbers, /
     ) -> tuple[Ids, Sequence[tuple[Listing, ...]]]:
-        """A number for each address, IPv4 first, and what each number stands for; 0: nothing."""
+        """Return a number for each address, IPv4 first, and the listings by number; 0: none."""
         return self._table.ids(ipv4, high, low), self._listings
 
 
@@ -157,14 +157,14 @@ def _looked_up(ranges: _Ranges, keys: npt.NDArray[np.generic]) -> Ids:
 
 
 class _Sets:
-    """Numbers of sets of entries; an entry is a number too."""
+    """Gives equal sets of entries the same number; an entry is an index."""
 
     def __init__(self) -> None:
         self.members: list[tuple[int, ...]] = [()]
         self._numbers: dict[tuple[int, ...], int] = {(): 0}
 
     def number(self, entries: tuple[int, ...]) -> int:
-        """The number of a set."""
+        """Return the number of a set."""
         number = self._numbers.setdefault(entries, len(self.members))
         if number == len(self.members):
             self.members.append(entries)
@@ -177,7 +177,7 @@ class _Flat(NamedTuple):
 
 
 def _flatten(entries: Sequence[tuple[int, Prefix]], sets: _Sets) -> _Flat:
-    """Turn nested prefixes of one family, sorted, into ranges that do not overlap, from 0 on."""
+    """Turn sorted, nested prefixes of one family into disjoint ranges that begin at address 0."""
     flat = _Flat([0], [0])
     open_ends: list[int] = []
     open_sets: list[tuple[int, ...]] = [()]
