@@ -1,17 +1,17 @@
-"""Origins: which AS announces an address, and what that AS is called.
+"""Origins: which AS announces an address, and the name of that AS.
 
-    in_use       the current table of a running program: loaded, watched, refreshed, swapped
-    acquire/     a new table: the RIB fetched, converted, checked; the AS names cleaned
-    load         an operator's files compiled and mapped
+    in_use       loads, watches, refreshes and swaps the current table of a running program
+    acquire/     makes a new table: fetches, converts and checks a RIB; cleans AS names
+    load         compiles an operator's files and maps the index
     generation   a table on disk: its files, its name
     child        the program of the child processes
-    lookup       what ingest and publishing ask of a table, as protocols
+    lookup       protocols that ingest and publishing need of a table
     table/       pyasn's text, the compiled index, the table in memory
 
 RIB or text -> table (text) -> index (file) -> `OriginTable`, mapped. Imports point down this
-list. The only room that knows pyasn, and it does so in child processes alone, so that no
-look-up, load or refresh stalls ingest. What is offered here is imported when asked for: the
-children begin in half the time.
+list. Only this package imports pyasn, and only in child processes, so that no look-up, load or
+refresh delays ingest. The names below are imported on first use, because the child processes
+then start in half the time.
 """
 
 import importlib

@@ -1,7 +1,7 @@
-"""What runs in a child process: fetching, converting, reading names, compiling an index.
+"""The child process that fetches and converts RIBs, reads AS names and compiles an index.
 
-pyasn holds the interpreter lock for as long as it loads, checks its input by
-`assert` alone, and can fail in C. `generation.CHILD` is how it is started.
+It is a separate process because pyasn holds the interpreter lock while it loads a table, checks
+its input only by `assert`, and can crash in C. `generation.CHILD` starts it.
 """
 
 import os
@@ -18,16 +18,16 @@ from ..datasets.child_process import Command, fetch_file, report_progress, serve
 if TYPE_CHECKING:
     from .table.prefixes import PrefixTable
 
-#: Addresses on which pyasn and the index made from it must agree.
+#: On this many addresses pyasn and the compiled index must agree.
 REFEREE_ADDRESSES: Final = 20_000
 
 
 def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Compile a table and its names into the index file that is open as a descriptor.
+    """Compile a table and its names into an index, in the file that the parent opened.
 
     Args:
-        arguments: `table` and `names` (paths; names may be empty), `fd`, and `facts`
-            to keep in the index.
+        arguments: `table` and `names` (paths; names may be empty), the descriptor `fd`, and
+            `facts` to store in the index.
     """
     from .acquire.as_names import read_names
     from .table.compile import compile_sections
@@ -69,7 +69,7 @@ def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def convert_source(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Convert a RIB or a table to a filtered table; give the counts.
+    """Convert a RIB or a table to a filtered table; return the counts.
 
     Args:
         arguments: `source`, `out`, `max_bytes`, `allow_reserved`.
@@ -90,7 +90,7 @@ def convert_source(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def clean_names(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Read, clean and write a list of AS names; give their count."""
+    """Read, clean and write a list of AS names; return their count."""
     from .acquire.as_names import read_names, write_names
 
     names = read_names(Path(arguments["source"]))
@@ -99,7 +99,7 @@ def clean_names(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def no_names(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Write a list without a name, for a table that has to do without."""
+    """Write an empty list, for a table without AS names."""
     from .acquire.as_names import write_names
 
     write_names({}, Path(arguments["out"]))
@@ -107,7 +107,7 @@ def no_names(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def referee_sample(ipv4: "PrefixTable", ipv6: "PrefixTable", count: int) -> Iterator[bytes]:
-    """Addresses at, before and after the edges of prefixes, and at random."""
+    """Yield addresses at and beside the edges of prefixes, and random ones."""
     chance = random.Random(1)  # noqa: S311 - a sample, no secret
     for prefixes in (ipv4, ipv6):
         bits = prefixes.bits

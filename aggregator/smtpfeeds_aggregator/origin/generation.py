@@ -1,8 +1,8 @@
-"""What an origin table is on disk: its files, its name, its index mapped and checked.
+"""An origin table on disk: its files, its name, and how its index is checked and mapped.
 
     DIR/generations/…/table.dat.gz  names.json.gz  origin.index  manifest.json
 
-`datasets.directory` keeps the generations; here is what is in one.
+`datasets.directory` manages the generations; this module knows the files of one.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from .table.index import OriginIndex
 TABLE: Final = "table.dat.gz"
 NAMES: Final = "names.json.gz"
 INDEX: Final = "origin.index"
-#: Of a SHA-256 this much names a generation: 48 bits, among a handful of tables.
+#: Digits of each SHA-256 in a generation's name: 48 bits suffice for a handful of tables.
 _SHA_DIGITS: Final = 12
 
 KIND: Final = Kind("origin table", "origin_dir", "smtpfeeds origin", OriginError)
@@ -27,29 +27,29 @@ CHILD: Final = ChildProgram("smtpfeeds_aggregator.origin.child", KIND.noun, Orig
 
 
 def directory_of(origin_dir: str) -> DatasetDirectory:
-    """The directory of origin tables that the setting names."""
+    """Return the directory of origin tables that the setting names."""
     return DatasetDirectory(KIND, Path(origin_dir))
 
 
 def generation_name(table_sha: str, names_sha: str) -> str:
-    """The stable name of a table and its names."""
+    """Return the stable name of a table and its AS names."""
     return f"{table_sha[:_SHA_DIGITS]}-{names_sha[:_SHA_DIGITS] or 'nonames'}"
 
 
 def open_table(generation: Generation) -> OriginTable:
-    """Map a generation's index once its bytes are what the manifest says.
+    """Check a generation's index against the manifest, and map it.
 
     Raises:
-        OriginError: damaged, or of another version or machine.
+        OriginError: the index is damaged, or of another version or machine.
     """
     return open_index(generation.check(INDEX))
 
 
 def open_index(path: Path) -> OriginTable:
-    """Map an index file; its header and its size are checked, its other bytes are not.
+    """Map an index file; check only its header and size.
 
     Raises:
-        OriginError: of another version or machine.
+        OriginError: the index is of another version or machine, or cannot be read.
     """
     try:
         with path.open("rb") as stream:
@@ -59,7 +59,7 @@ def open_index(path: Path) -> OriginTable:
 
 
 def table_of(index: OriginIndex) -> OriginTable:
-    """The table that an index says it is."""
+    """Return the table of an index, described by the facts in it."""
     facts: dict[str, Any] = index.facts
     try:
         info = TableInfo(

@@ -1,9 +1,9 @@
-"""Where a running program gets its origins: one current table, kept fresh.
+"""The origin table of a running program: one current table, kept up to date.
 
-`load` once, then `run` on a thread of its own: it notices a new table, has it
-made ready aside, and swaps one reference; where a directory of tables is kept, it
-also refreshes that on its schedule. Who holds the old table keeps it whole; a
-table that cannot be used is said once, and the one in use stays.
+`load` runs once, then `run` on its own thread. It notices a new table, loads it, and
+then swaps one reference; with `origin_dir` it also refreshes that directory on its
+schedule. Code that still holds the old table can use it on. A table that cannot be
+used is logged once, and the one in use stays.
 """
 
 import logging
@@ -37,25 +37,25 @@ class OriginSource:
         self._kept = KeptIndex(Path(kept)) if kept else None
         self._directory = directory_of(settings.origin_dir) if settings.origin_dir else None
         self._current = EMPTY
-        # A setting that cannot be read is for the start to refuse, not for the night.
+        # Check the setting now, so that a mistake stops the start and not a refresh days later.
         validate.bounds_of(settings)
         self._begun = datetime.now(UTC)
-        #: What `_look` saw of the table in use, and of the one refused last.
+        #: What `_look` returned for the table in use, and for the last refused one.
         self._seen: object = None
         self._refused: object = None
 
     @property
     def current(self) -> OriginTable:
-        """The table in use: take it once for what must agree, and keep it as long as needed."""
+        """The table in use; take it once for look-ups that must agree."""
         return self._current
 
     def load(self, stop: threading.Event | None = None) -> None:
-        """Load what the settings name; with nothing named or kept yet, nothing is known.
+        """Load the table that the settings name; an empty one if there is none yet.
 
-        A damaged generation of a directory gives way to the one before it.
+        If the current generation of a directory is damaged, load another one.
 
         Raises:
-            OriginError: it cannot be used.
+            OriginError: no table can be used.
         """
         seen = self._look()
         try:
@@ -67,7 +67,7 @@ class OriginSource:
         self._take(table, seen)
 
     def run(self, stop: threading.Event) -> None:
-        """Notice new tables, and refresh them on schedule, until the stop, whatever fails."""
+        """Take new tables and refresh on schedule until stopped; raises nothing."""
         while not stop.wait(self._settings.origin_watch_s):
             try:
                 self.look_again(stop)
@@ -76,7 +76,7 @@ class OriginSource:
                 logger.exception("origin watch stumbled; the table in use stays")
 
     def look_again(self, stop: threading.Event | None = None) -> bool:
-        """Take a changed table; whether another one is in use now."""
+        """Take a changed table; return whether the table changed."""
         seen: object = None
         try:
             seen = self._look()
@@ -93,7 +93,7 @@ class OriginSource:
     def refresh_if_due(
         self, stop: threading.Event | None = None, now: datetime | None = None
     ) -> bool:
-        """Refresh the directory where its schedule says so, take what comes; whether it was due."""
+        """Refresh the directory if it is due, and use the new table; return whether it was."""
         if self._directory is None:
             return False
         at = now or datetime.now(UTC)
@@ -117,7 +117,7 @@ class OriginSource:
         return True
 
     def _look(self) -> object:
-        """What changes when there is another table to load."""
+        """Return a value that changes when there is another table to load."""
         if self._directory is not None:
             return self._directory.target()
         if self._table is None:
@@ -148,7 +148,7 @@ class OriginSource:
         )
 
     def _open(self, generation: Generation, stop: threading.Event | None) -> OriginTable:
-        """Map a generation's index, or make another from its table where that one is no use."""
+        """Map a generation's index; if that fails, compile its table again, in memory."""
         try:
             return open_table(generation)
         except OriginError as exc:
@@ -177,7 +177,7 @@ class OriginSource:
         raise reason
 
     def _refuse(self, seen: object, exc: OriginError) -> None:
-        # A file that is not there is looked for again each time, but said once.
+        # A missing file is looked for each time, but logged once.
         what = "missing" if seen is None else seen
         if what != self._refused:
             logger.error(

@@ -1,7 +1,7 @@
-"""From the files of an operator to a table: the index is compiled in a child, then mapped here.
+"""Loads an operator's files: a child compiles the index, and this process maps it.
 
-Compiling takes seconds for a full table, so a folder may keep the index: the next start and the
-commands map it as long as table and names are the same.
+Compiling a full table takes seconds, so a folder may keep the index. The next start and the
+commands map that one as long as table and names are the same.
 """
 
 import os
@@ -20,7 +20,7 @@ from .generation import CHILD, generation_name, open_index, table_of
 from .table.in_memory import OriginTable
 from .table.index import OriginIndex
 
-#: What tells that a file is another: device, inode, size and time of change.
+#: Changes when a file does: device, inode, size and time of modification.
 Signature = tuple[int, int, int, int]
 
 _SUFFIX: Final = ".index"
@@ -28,17 +28,17 @@ _SHA_DIGITS: Final = 32
 
 
 class KeptIndex:
-    """A folder with the one index that was compiled last: `GENERATION-SHA256.index`.
+    """A folder with the last compiled index: `GENERATION-SHA256.index`.
 
-    A file's name holds the SHA-256 of its bytes, so that a damaged one is not used. Where
-    nothing can be written, nothing is kept.
+    The name has the SHA-256 of the file, so that a damaged one is not used. If the folder is not
+    writable, no index is kept.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def find(self, facts: dict[str, Any]) -> OriginTable | None:
-        """The table of these facts, if its index is here and whole."""
+        """Return the table with these facts, if its index is kept and undamaged."""
         for path in self._folder.glob(f"{facts['generation']}-*{_SUFFIX}"):
             with suppress(OriginError):
                 if path.name == self._name(facts["generation"], path):
@@ -52,7 +52,7 @@ class KeptIndex:
 
     @contextmanager
     def making(self, generation: str) -> Iterator[BinaryIO]:
-        """A file to write an index to; kept in place of the one before when all goes well."""
+        """Yield a file to write an index to; it replaces the kept one unless the body raises."""
         try:
             self._folder.mkdir(exist_ok=True)
             descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=".new-")
@@ -91,14 +91,14 @@ def load_files(
     progress: Callable[[str], None] | None = None,
     known: dict[str, Any] | None = None,
 ) -> OriginTable:
-    """Load a pyasn table and a list of names, such as an operator keeps as plain files.
+    """Load a pyasn table and a list of AS names, such as an operator's files.
 
     Args:
-        kept: where the index is kept between runs.
-        known: the manifest, where they are a generation's: what they are called, and clean names.
+        kept: keeps the index between runs.
+        known: the manifest, if the files are a generation's; their names are clean then.
 
     Raises:
-        OriginError: one of them cannot be used, or changed while it was read.
+        OriginError: a file cannot be used, or changed while it was read.
     """
     before = signature(table), signature(names) if names else None
     facts = _facts(table, names, before[0], known)
@@ -130,7 +130,7 @@ def load_files(
 def _facts(
     table: Path, names: Path | None, seen: Signature, known: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What the index says of its table."""
+    """Return the facts that the index stores about its table."""
     if known:
         return {key: known[key] for key in ("source", "table_time", "generation")}
     names_sha = sha256_of(names, OriginError) if names else ""
@@ -142,7 +142,7 @@ def _facts(
 
 
 def signature(path: Path) -> Signature:
-    """What changes when a file does.
+    """Return a value that changes when a file does.
 
     Raises:
         OriginError: there is no such file.
@@ -155,7 +155,7 @@ def signature(path: Path) -> Signature:
 
 
 def _memory_file() -> BinaryIO:
-    """An unnamed file in memory, or in the temporary directory where there is no such thing."""
+    """Open an unnamed file in memory, or in the temporary directory on systems without memfd."""
     try:
         if hasattr(os, "memfd_create"):
             return os.fdopen(os.memfd_create("smtpfeeds-origin"), "r+b")

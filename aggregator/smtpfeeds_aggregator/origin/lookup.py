@@ -1,4 +1,4 @@
-"""What ingest and publishing ask of origin tables: protocols, so that a test brings its own."""
+"""Protocols of the origin tables that ingest and publishing use, so that tests can replace them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,15 +10,15 @@ class OriginLookup(Protocol):
 
     @property
     def generation(self) -> str:
-        """The stable name of this table."""
+        """The stable name of the table."""
         ...
 
     def lookup_many(self, addresses: Sequence[bytes], /) -> list[int | None]:
-        """The origin ASN of each packed address."""
+        """Return the origin ASN of each packed address, None if it has none."""
         ...
 
     def name(self, asn: int, /) -> str | None:
-        """The full cleaned name of an AS."""
+        """Return the full cleaned name of an AS."""
         ...
 
 
@@ -27,27 +27,27 @@ class TableDescription(Protocol):
 
     @property
     def source(self) -> str:
-        """An address or a path."""
+        """A URL or a path."""
         ...
 
     @property
     def table_time(self) -> datetime | None:
-        """When the routes were seen, where the source has a time."""
+        """When the routes were collected, if the source has a time."""
         ...
 
     @property
     def prefixes(self) -> int:
-        """How many prefixes it has; 0: no table is loaded."""
+        """Number of prefixes; 0 if no table is loaded."""
         ...
 
     @property
     def origins(self) -> int:
-        """How many autonomous systems announce them."""
+        """Number of ASNs that announce them."""
         ...
 
 
 class DescribedLookup(OriginLookup, Protocol):
-    """One table with its description; never changed once loaded."""
+    """A table with its description; immutable."""
 
     @property
     def info(self) -> TableDescription:

@@ -1,11 +1,11 @@
-"""AS names: pyasn's JSON and both layouts of RIPE's asn.txt, cleaned once.
+"""Parses and cleans AS names from pyasn's JSON and both layouts of RIPE's asn.txt.
 
 asn.txt has had two layouts: ``15169 GOOGLE, US`` and, since 2026, ``15169
-GOOGLE - Google LLC, US``. In both a country ends the line, and the text before
+GOOGLE - Google LLC, US``. In both, a country ends the line, and the text before
 it is the name. pyasn's own asnames.json (``{"15169": "GOOGLE, US"}``) is made from
-asn.txt and keeps the country; other lists in its layout have none, and there
-``, SA`` is part of a company's name. The share of the names that end so tells
-which it is.
+asn.txt and keeps the country. Other lists in that layout have no countries, so
+``, SA`` is part of a company's name there. The share of names that end with a
+country distinguishes the two.
 """
 
 import gzip
@@ -20,28 +20,28 @@ from smtpfeeds_common.errors import OriginError
 
 from ..table.text import read_whole
 
-#: Longer texts are no names; cut before cleaning.
+#: Longer names are cut before cleaning.
 MAX_NAME_CHARS: Final = 300
 _LINE: Final = re.compile(r"^\s*(?:AS)?(\d{1,10})[ \t]+(\S.*?)\s*$")
-#: A line of autnums.html: the ASN within a link, the name behind it.
+#: A line of autnums.html: the ASN in a link, then the name.
 _HTML_LINE: Final = re.compile(r"^<a\s[^>]*>\s*(AS\d{1,10})\s*</a>\s*(.*)$", re.IGNORECASE)
 _MAX_ASN: Final = 0xFFFFFFFE
 _MAX_BAD_SHARE: Final = 0.01
-#: Where so many of the names end with a country, the source appends it to each: 99.5 % of pyasn's
-#: own list do, all of RIPE's; of lists without countries under 1 % end that way.
+#: A source appends a country to its names if at least this share ends with one: 99.5 % of pyasn's
+#: own list do, all of RIPE's, and under 1 % in lists without countries.
 _COUNTRY_SHARE: Final = 0.9
-#: A share of fewer names says nothing: there the layout decides.
+#: For lists with fewer names the share is not reliable, so the layout decides.
 _MIN_FOR_SHARE: Final = 50
 
 
 def read_names(path: Path, *, cleaned: bool = False) -> dict[int, str]:
-    """Read and clean AS names, plain or gzip; JSON, asn.txt or autnums.html by their content.
+    """Read and clean AS names, plain or gzip; the content tells JSON, asn.txt or autnums.html.
 
     Args:
-        cleaned: they were cleaned before, and written by `write_names`.
+        cleaned: `write_names` wrote the file, so its names are clean.
 
     Raises:
-        OriginError: unreadable, cut short, or no list of AS names.
+        OriginError: the file is unreadable, truncated, or not a list of AS names.
     """
     content = read_whole(path, "list of AS names")
     if cleaned:
@@ -50,17 +50,17 @@ def read_names(path: Path, *, cleaned: bool = False) -> dict[int, str]:
 
 
 def write_names(names: Mapping[int, str], out: Path) -> None:
-    """Write cleaned names as gzipped JSON in pyasn's layout; the same names make the same bytes."""
+    """Write cleaned names as gzipped JSON in pyasn's layout; equal names give equal bytes."""
     text = json.dumps({str(asn): names[asn] for asn in sorted(names)}, indent=0)
     with out.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream:
         stream.write(text.encode())
 
 
 def parse_names(content: bytes, where: str) -> dict[int, str]:
-    """Clean the names of a list; what is left without a name is left out.
+    """Parse and clean the names of a list; leave out ASNs without a name.
 
     Raises:
-        OriginError: no list of AS names, or cut short.
+        OriginError: the content is not a list of AS names, or truncated.
     """
     head = content.lstrip()[:1]
     is_json = head == b"{"
@@ -83,7 +83,7 @@ def parse_names(content: bytes, where: str) -> dict[int, str]:
 
 
 def _has_country(names: Collection[str], *, by_layout: bool) -> bool:
-    """Whether the source ends its names with a country, by the share of those that end so."""
+    """Whether the source ends its names with a country, by the share of names that do."""
     if len(names) < _MIN_FOR_SHARE:
         return by_layout
     return sum(map(ends_with_country, names)) >= len(names) * _COUNTRY_SHARE
@@ -103,7 +103,7 @@ def _from_json(content: bytes, where: str) -> Iterator[tuple[int, str]]:
 
 
 def _from_html(content: bytes, where: str) -> Iterator[tuple[int, str]]:
-    """The layout of autnums.html; any other page holds none of its lines."""
+    """Parse the layout of autnums.html; another page has no such lines."""
     if not content.rstrip().lower().endswith(b"</html>"):
         raise OriginError(f"{where} has no closing tag of a page: it was cut; fetch it again")
     matches = map(_HTML_LINE.match, content.decode("utf-8", errors="replace").splitlines())

@@ -1,11 +1,11 @@
-"""From a RIB (or a pyasn table) to a clean table: read with pyasn's MRT reader, filtered.
+"""Converts a RIB (read by pyasn's MRT reader) or a pyasn table to a filtered table.
 
 Runs in a child process only. pyasn's reader trusts its input: it checks by
-`assert`, reads as many bytes as a header says, and takes a cut file's last record
-for an exception of its own. So the bytes come to it through `Records`, which
-knows the framing of RFC 6396 section 2; what pyasn then makes of one record cannot
-hurt the next. As pyasn does, the first entry of a record gives the origin, and the
-first record of a prefix counts; of an AS_SET it takes any, here the smallest.
+`assert`, reads as many bytes as a header claims, and fails on the last record of a
+truncated file with an unrelated exception. So it reads through `Records`, which checks
+the framing of RFC 6396 section 2, and an error in one record cannot affect the next.
+As in pyasn, the first entry of a record gives the origin, and the first record of a
+prefix counts. pyasn takes any member of an AS_SET; this module takes the smallest.
 """
 
 import bz2
@@ -32,7 +32,7 @@ from ..table.radix import Trees, read_prefixes
 from ..table.text import TableCounts, read_parts
 from .bogons import PrefixFilter
 
-#: A RIB record of a collector with 1,000 peers has some 200 kB.
+#: A RIB record of a collector with 1,000 peers has about 200 kB.
 MAX_RECORD_BYTES: Final = 16 << 20
 _TABLE_DUMPS: Final = {12, 13}
 #: Subtypes of TABLE_DUMP_V2 (RFC 6396 section 4.3, RFC 8050 section 4).
@@ -46,7 +46,7 @@ _PROGRESS_RECORDS: Final = 50_000
 _READ_BYTES: Final = 1 << 20
 _LINES_AT_ONCE: Final = 10_000
 _TEXT_TABLE: Final = re.compile(rb"[;#]|[0-9A-Fa-f.:]+/[0-9]+\t")
-#: What pyasn raises for a record it cannot read: checks, cut fields, bad addresses.
+#: What pyasn raises for a record it cannot read: failed checks, truncated fields, bad addresses.
 _UNREADABLE: Final = (AssertionError, struct.error, IndexError, KeyError, ValueError, TypeError)
 
 Progress = Callable[[str], None]
@@ -54,25 +54,25 @@ Progress = Callable[[str], None]
 
 @dataclass
 class Converted:
-    """The prefixes of one source, and what was seen on the way."""
+    """The prefixes of one source, and what could not be read."""
 
     ipv4: PrefixTable = field(default_factory=lambda: PrefixTable(32))
     ipv6: PrefixTable = field(default_factory=lambda: PrefixTable(128))
     kind: str = "rib"
     time: datetime | None = None
     records: int = 0
-    #: Records, or lines of a table, that give no prefix and origin, by reason.
+    #: Number of records, or lines of a table, without a prefix and origin, by reason.
     unreadable: dict[str, int] = field(default_factory=dict)
     first_bad: str = ""
 
     @property
     def bad(self) -> int:
-        """How many records, or lines of a table, give no prefix and origin."""
+        """Number of records, or lines of a table, without a prefix and origin."""
         return sum(self.unreadable.values())
 
 
 class Records(io.RawIOBase):
-    """Gives pyasn's reader exactly whole records, or says what is wrong with the file."""
+    """Gives pyasn's reader complete records only, or raises what is wrong with the file."""
 
     def __init__(self, source: IO[bytes], where: str, max_bytes: int) -> None:
         super().__init__()
@@ -81,11 +81,11 @@ class Records(io.RawIOBase):
         self._left = max_bytes
         self._in_header = True
         self.number = 0
-        #: Of the record being read: seconds since 1970 UTC, MRT type and subtype.
+        #: Unix time, MRT type and subtype of the record that is being read.
         self.timestamp = self.kind = self.subtype = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read a header or a body: the next `size` octets, or nothing at the end of the file."""
+        """Read a header or a body: the next `size` octets; empty at the end of the file."""
         if size > MAX_RECORD_BYTES:
             raise OriginError(f"{self._at()} claims {size} octets: the file is damaged")
         content = self._fill(size)
@@ -116,10 +116,10 @@ class Records(io.RawIOBase):
 
 
 def read_source(path: Path, *, max_bytes: int, progress: Progress) -> Converted:
-    """Read a RIB or a pyasn table, plain, bzip2 or gzip by its content.
+    """Read a RIB or a pyasn table; the content tells which, and plain, bzip2 or gzip.
 
     Raises:
-        OriginError: neither of them, cut, damaged or too large.
+        OriginError: it is neither, truncated, damaged or too large.
     """
     try:
         with path.open("rb") as raw, closing(_unpacked(raw)) as source:
@@ -199,7 +199,7 @@ def _read_rib(
 
 
 def _reason(records: Records, record: Any, exc: Exception) -> str:
-    """Why pyasn's reader gives no prefix and origin for a record; one of a few texts."""
+    """Return why pyasn's reader gives no prefix and origin for a record; one of a few texts."""
     if record is None:
         if records.kind == MrtRecord.TYPE_TABLE_DUMP_V2 and records.subtype not in _READ_SUBTYPES:
             name = _SUBTYPE_NAMES.get(records.subtype, "unknown")
@@ -215,7 +215,7 @@ def _counted(reasons: dict[str, int]) -> dict[str, int]:
 
 
 def _take(record: Any, converted: Converted) -> None:
-    """Note one record's prefix and origin; the first of a prefix counts."""
+    """Add a record's prefix and origin; the first record of a prefix counts."""
     text, _, length = record.prefix.partition("/")
     family, table, bits = (
         (socket.AF_INET6, converted.ipv6, 128)
@@ -232,12 +232,12 @@ def _take(record: Any, converted: Converted) -> None:
 
 
 def write_table(converted: Converted, out: Path, *, allow_reserved: bool) -> dict[str, Any]:
-    """Filter, and write the table as gzip: the same prefixes make the same bytes.
+    """Filter the table and write it as gzip; equal prefixes give equal bytes.
 
     Returns:
         The counts for the manifest.
     """
-    # As pyasn counts: without the default routes.
+    # Without the default routes, as pyasn counts.
     read4, read6 = (len(table) - table.has(0, 0) for table in (converted.ipv4, converted.ipv6))
     chosen = PrefixFilter(allow_reserved=allow_reserved)
     for table in (converted.ipv4, converted.ipv6):

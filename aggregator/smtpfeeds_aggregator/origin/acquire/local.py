@@ -1,6 +1,6 @@
-"""Find the newest RIB or table, and AS names, in a local directory.
+"""Finds the newest RIB or table, and AS names, in a local directory.
 
-For hosts without the Internet: a mirror of the archive's tree, or files in a folder.
+For hosts without Internet access: a mirror of the archive's tree, or files in a folder.
 """
 
 import itertools
@@ -12,17 +12,17 @@ from smtpfeeds_common.errors import OriginError
 
 from . import route_views
 
-#: A mirror of a collector's months is some thousand files.
+#: A mirror of a collector's months has a few thousand files.
 _MAX_ENTRIES: Final = 100_000
 _NAMES: Final = ("asn*.txt", "asn*.txt.gz", "asnames*.json", "asnames*.json.gz", "autnums.html")
 _TABLES: Final = ("*.dat", "*.dat.gz")
 
 
 def find(source: Path) -> tuple[Path, Path | None]:
-    """The RIB or table to use, and the AS names that lie in the same directory.
+    """Return the RIB or table to use, and the AS names in the same directory.
 
     Raises:
-        OriginError: there is none.
+        OriginError: there is no RIB and no table.
     """
     if source.is_file():
         return source, None

@@ -1,6 +1,6 @@
-"""The AS names of a new table: fetched, a local file's, or those in use.
+"""Chooses the AS names of a new table: fetched ones, a local file's, or those in use.
 
-Stale names stop no fresh table.
+A new table is used even if only older names are available.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _MAX_NAMES_BYTES: Final = 100_000_000
 
 
 def fetch_names(steps: Steps, current: Generation | None) -> str:
-    """Take the first list of the settings that is fit, else local names; gives their source."""
+    """Take the first usable list of the settings, or else local names; return their source."""
     for url in steps.settings.origin_names_urls:
         target = steps.incoming / "names"
         try:
@@ -41,7 +41,7 @@ def fetch_names(steps: Steps, current: Generation | None) -> str:
 
 
 def local_names(steps: Steps, names: Path | None, current: Generation | None) -> str:
-    """Names of a file that was given, of the settings, or of the generation in use."""
+    """Take names from the given file, the settings' file, or the generation in use."""
     path = names or (Path(steps.settings.as_names) if steps.settings.as_names else None)
     if path is not None:
         return _take(steps, path, str(path), 0)

@@ -1,9 +1,8 @@
-"""A new origin table: fetched, converted, checked, and only then put in use.
+"""Makes a new origin table: fetches, converts and checks it before it is put in use.
 
 Fetching, converting, reading names and compiling each run in a child process with a time
-limit. Whatever is off, the table in use stays, the reason is raised and kept for `origin
-status`; `force` overrides the checks of the finished table, never those of whether it could
-be read at all.
+limit. If a step fails, the table in use stays, the reason is raised, and `origin status` shows
+it. `force` overrides the checks of the finished table, but not errors in reading it.
 """
 
 import threading
@@ -29,10 +28,10 @@ from .steps import Progress, Steps
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a refresh did."""
+    """The result of a refresh."""
 
     generation: str
-    #: The same table and names as before: nothing was put in use.
+    #: Table and names are the same as before, so no generation was added.
     unchanged: bool
     manifest: dict[str, Any]
     #: The objections that `force` overrode.
@@ -51,15 +50,15 @@ def refresh(
 ) -> Outcome:
     """Make a new generation in `origin_dir`, from the network or from local files.
 
-    What is brought by hand leaves the schedule of what is fetched alone, whether it passes or not.
+    An import from local files does not affect the schedule of fetches, even if it fails.
 
     Args:
         source: a RIB or table, or a directory to find the newest one in; nothing is fetched.
-        names: a list of AS names to go with it.
-        force: put it in use whatever the checks say.
+        names: a list of AS names to use with it.
+        force: put the table in use even if its checks fail.
 
     Raises:
-        OriginError: the table in use stays; the reason is kept for `origin status`.
+        OriginError: it failed; the table in use stays, and `origin status` shows the reason.
     """
     if not settings.origin_dir:
         raise OriginError("origin_dir is not set: set the directory for origin tables")
@@ -73,7 +72,7 @@ def refresh(
 
 
 def schedule_of(settings: AggregatorSettings) -> Schedule:
-    """How often `origin_dir` is refreshed."""
+    """Return how often `origin_dir` is refreshed."""
     return Schedule(
         settings.origin_dir, settings.origin_refresh_interval_s, settings.origin_refresh_jitter_s
     )
@@ -81,7 +80,7 @@ def schedule_of(settings: AggregatorSettings) -> Schedule:
 
 @dataclass(frozen=True, slots=True)
 class _Refresh:
-    """The steps in their order; the lock is held."""
+    """The steps of a refresh, in order; the caller holds the lock."""
 
     steps: Steps
     directory: DatasetDirectory
@@ -111,7 +110,7 @@ class _Refresh:
         return self._put(rib, counts, names_source)
 
     def _put(self, rib: Rib, counts: dict[str, Any], names_source: str) -> Outcome:
-        """Compile and check what was converted; put it in use unless it is what is in use."""
+        """Compile and check the converted table; put it in use unless it is in use already."""
         partial, current = self.steps.partial, self.current
         shas = {name: sha256_of(partial / name, OriginError) for name in (TABLE, NAMES)}
         generation = generation_name(shas[TABLE], shas[NAMES])
@@ -145,7 +144,7 @@ class _Refresh:
         return Outcome(generation, unchanged=False, manifest=manifest, overridden=objections)
 
     def _unchanged(self, current: Generation) -> Outcome:
-        """Nothing new: fine, unless the archive has stood still for too long."""
+        """Return that nothing is new, or raise if the table in use has become too old."""
         at, max_age = parse_time(current.manifest.get("table_time")), self.bounds.max_age
         if at is not None and self.steps.now - at > max_age and not self.steps.force:
             raise OriginError(
@@ -155,7 +154,7 @@ class _Refresh:
         return Outcome(current.name, unchanged=True, manifest=current.manifest)
 
     def _convert(self, path: Path) -> dict[str, Any]:
-        """Convert to the new generation's table; gives the counts of what could be read."""
+        """Convert to the new generation's table; return the counts."""
         settings = self.steps.settings
         counts = self.steps.child(
             "convert",
@@ -180,7 +179,7 @@ class _Refresh:
         return counts
 
     def _compile(self, facts: dict[str, Any]) -> tuple[OriginTable, dict[str, Any]]:
-        """Compile the index beside the table, and open it as it will be opened in use."""
+        """Compile the index beside the table, and open it as a running program would."""
         partial = self.steps.partial
         with (partial / INDEX).open("w+b") as out:
             compiled = self.steps.child(
@@ -195,7 +194,7 @@ class _Refresh:
         return open_index(partial / INDEX), compiled
 
     def _in_use(self) -> OriginTable:
-        """The table to compare with."""
+        """Return the table in use, to compare with; empty if there is none."""
         if self.current is not None:
             try:
                 return open_table(self.current)
@@ -205,7 +204,7 @@ class _Refresh:
 
 
 def _unreadable(counts: Mapping[str, Any]) -> str:
-    """How many records could not be read, and why."""
+    """Describe how many records could not be read, and why."""
     by_count = sorted(counts["unreadable"].items(), key=lambda item: -item[1])
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in by_count)
     return (

@@ -1,4 +1,4 @@
-"""The RIB of a new table: the newest of the first archive that has one, or a local file."""
+"""Fetches the newest RIB of the first archive that has one."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,25 +9,25 @@ from ...datasets.directory import Generation
 from . import route_views
 from .steps import Steps
 
-#: A month's listing has 400 lines.
+#: A month's listing has about 400 lines, far below this.
 _MAX_LISTING_BYTES = 5_000_000
 
 
 class Rib(NamedTuple):
-    """A RIB, or a table, to convert."""
+    """A RIB or a table to convert."""
 
     path: Path
-    #: An address or a path, for the manifest.
+    #: A URL or a path, for the manifest.
     source: str
-    #: What tells next time that the archive has nothing newer.
+    #: Validators, so that the next fetch notices that the archive has nothing newer.
     fetched: dict[str, Any]
 
 
 def fetch_newest(steps: Steps, current: Generation | None) -> Rib | None:
-    """Fetch the newest RIB of the first archive that has one; `None`: it is the one in use.
+    """Fetch the newest RIB of the first archive that has one; `None` if it is in use already.
 
     Raises:
-        OriginError: no archive has one; every archive's reason is in the message.
+        OriginError: no archive has one; the message has the reason of each archive.
     """
     reasons = []
     for base in steps.settings.origin_rib_urls:
@@ -58,14 +58,14 @@ def fetch_newest(steps: Steps, current: Generation | None) -> Rib | None:
 
 
 def _remove_stale(incoming: Path, name: str) -> None:
-    """Remove pieces of other RIBs: a piece is for the same file's next try."""
+    """Remove partial files of other RIBs; only one of the same file can be resumed."""
     for stale in incoming.glob("fetched-*"):
         if not stale.name.startswith(name):
             stale.unlink(missing_ok=True)
 
 
 def _newest(steps: Steps, base: str) -> str:
-    """The address of an archive's newest RIB; where a month is empty, of the month before."""
+    """Return the URL of an archive's newest RIB in this month's folder or the one before."""
     reason = "no RIB in this month's folder or the one before"
     for month in route_views.months(steps.now):
         url = route_views.listing_url(base, month)

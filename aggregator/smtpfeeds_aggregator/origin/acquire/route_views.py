@@ -1,9 +1,8 @@
-"""Where the newest RIB lies in an archive laid out as Route Views' is.
+"""Finds the newest RIB in an archive with the layout of Route Views. Pure: names and dates.
 
-RIPE RIS calls a RIB ``bview.YYYYMMDD.HHMM.gz``.
-
-Pure: names and dates. ``BASE/YYYY.MM/RIBS/rib.YYYYMMDD.HHMM.bz2``; a month's
-folder is there before its first RIB, so an empty one sends us to the month before.
+``BASE/YYYY.MM/RIBS/rib.YYYYMMDD.HHMM.bz2``; RIPE RIS names a RIB
+``bview.YYYYMMDD.HHMM.gz``. A month's folder exists before its first RIB, so the month
+before is searched too.
 """
 
 import re
@@ -13,24 +12,24 @@ from typing import Final
 
 #: A RIB appears in the listing while it is still being written.
 SETTLE: Final = timedelta(minutes=30)
-#: A name from the future is a mistake of the archive's or of this host's clock.
+#: RIBs further in the future are ignored: the archive's or this host's clock is wrong.
 _AHEAD: Final = timedelta(days=1)
 _NAME: Final = re.compile(r"\b(?:rib|bview)\.(\d{8})\.(\d{4})\.(?:bz2|gz)\b")
 
 
 def months(now: datetime) -> Iterator[str]:
-    """The folders to look into: this month's, then the one before."""
+    """Yield the folders to search: this month's, then the one before."""
     yield f"{now:%Y.%m}"
     yield f"{now.replace(day=1) - timedelta(days=1):%Y.%m}"
 
 
 def listing_url(base: str, month: str) -> str:
-    """The address of a month's folder."""
+    """Return the URL of a month's folder."""
     return f"{base.rstrip('/')}/{month}/RIBS/"
 
 
 def newest_rib(names: Iterable[str], now: datetime) -> str | None:
-    """The newest RIB's file name; one that may still be written only where there is no other."""
+    """Return the newest RIB's file name; take one that may be incomplete only if it is alone."""
     dated = sorted(
         {
             (at, match[0])
@@ -46,7 +45,7 @@ def newest_rib(names: Iterable[str], now: datetime) -> str | None:
 
 
 def rib_time(name: str) -> datetime | None:
-    """The time in a RIB's file name."""
+    """Return the time in a RIB's file name."""
     match = _NAME.search(name)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""What the steps of one refresh share: settings, the folder to work in, children, fetching."""
+"""What the steps of a refresh share: settings, folders, child processes, fetching."""
 
 import threading
 from collections.abc import Callable
@@ -17,10 +17,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """One refresh under way."""
+    """The context of one refresh."""
 
     settings: AggregatorSettings
-    #: Where fetched pieces lie until the next try.
+    #: The folder for fetched files; partial ones stay for the next attempt.
     incoming: Path
     #: The folder that becomes the generation.
     partial: Path
@@ -30,7 +30,7 @@ class Steps:
     progress: Progress
 
     def is_stopped(self) -> bool:
-        """Whether the program is to end."""
+        """Whether the program is stopping."""
         return self.stop is not None and self.stop.is_set()
 
     def child(self, command: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Is a new table fit to replace the one in use? Pure: two tables and bounds in, reasons out.
+"""Decides whether a new table may replace the one in use. Pure: it returns objections.
 
-A routing table changes by parts of a percent a day. One that lost a family,
-shrank, answers otherwise where the answers are known, or moved much of a fixed
-sample to other origins, comes from a collector that lost its peers, a file that
-was cut where it looks whole, or another's mistake.
+A routing table changes by a fraction of a percent a day. A table that lost a family,
+shrank, gives wrong answers for known addresses, or other origins for much of a fixed
+sample has a fault: a collector that lost its peers, a file that was truncated
+unnoticed, or a mistake of the archive.
 """
 
 import random
@@ -18,16 +18,16 @@ from smtpfeeds_common.errors import AddressError, SettingsError
 
 from ..table.in_memory import OriginTable, TableInfo
 
-#: Addresses on which old and new are compared; always the same ones.
+#: Addresses in the fixed sample on which the old and the new table are compared.
 SAMPLE_ADDRESSES: Final = 20_000
-#: Fewer known origins in the sample say nothing of how much moved.
+#: With fewer known origins in the sample, the comparison is not reliable.
 _MIN_KNOWN: Final = 50
 _CLOCK_SLACK: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a new table must keep to."""
+    """The bounds that a new table must keep to."""
 
     min_prefixes_ipv4: int
     min_prefixes_ipv6: int
@@ -35,12 +35,12 @@ class Bounds:
     max_change_percent: float
     max_moved_percent: float
     max_age: timedelta
-    #: Packed address and its origin.
+    #: Packed addresses with their known origin.
     known: tuple[tuple[bytes, int], ...]
 
 
 def bounds_of(settings: AggregatorSettings) -> Bounds:
-    """The bounds that the settings give.
+    """Return the bounds of the settings.
 
     Raises:
         SettingsError: a known answer is not `ADDRESS=ASN`.
@@ -57,7 +57,7 @@ def bounds_of(settings: AggregatorSettings) -> Bounds:
 
 
 def objections(new: OriginTable, old: OriginTable, bounds: Bounds, now: datetime) -> Iterable[str]:
-    """Everything that speaks against the new table; nothing if it is fit."""
+    """Yield all objections to the new table; none if it may be used."""
     yield from _counts(new.info, old.info, bounds)
     yield from _age(new.info, bounds, now)
     for packed, expected in bounds.known:
@@ -99,7 +99,7 @@ def _age(new: TableInfo, bounds: Bounds, now: datetime) -> Iterable[str]:
 
 
 def moved_percent(new: OriginTable, old: OriginTable) -> float:
-    """How much of what the old table knows of the sample the new one answers otherwise."""
+    """Return the share of the sample's known origins that differ in the new table."""
     sample = sample_addresses(old)
     pairs = zip(old.lookup_many(sample), new.lookup_many(sample), strict=True)
     known = [(before, after) for before, after in pairs if before is not None]
@@ -109,7 +109,7 @@ def moved_percent(new: OriginTable, old: OriginTable) -> float:
 
 
 def sample_addresses(table: OriginTable) -> list[bytes]:
-    """Addresses of both families: the same for the same table, spread over all of it."""
+    """Return addresses of both families, spread over the table; equal for equal tables."""
     chance = random.Random(20261123)  # noqa: S311 - a fixed sample, no secret
     half = SAMPLE_ADDRESSES // 2
     return [chance.randbytes(4) for _ in range(half)] + table.starts6(half)

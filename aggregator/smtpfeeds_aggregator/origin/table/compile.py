@@ -1,8 +1,8 @@
-"""From prefixes with their origins to the flat arrays of an index.
+"""Compiles prefixes with their origins into the flat arrays of an index. Pure.
 
-Pure: prefixes in, arrays out. Announced prefixes nest; one pass with a stack of
-the open ones turns them into ranges that do not, each with the most specific
-prefix's origin. Everything that answers a look-up follows from those ranges.
+Announced prefixes nest. One pass with a stack of open prefixes turns them into
+disjoint ranges, each with the origin of the most specific prefix. All arrays for
+look-ups are derived from those ranges.
 """
 
 from array import array
@@ -15,14 +15,14 @@ from .index import DIRECT_SLOTS, NONE, SPLIT
 from .prefixes import Prefix
 
 _WHOLE4: Final = 1 << 32
-#: The direct table is made in pieces of this many /24s: 4 MB.
+#: The direct table is made in pieces of this many /24s, 4 MB each.
 _PIECE_SLOTS: Final = 1 << 20
-#: With fewer ranges a search is as fast as the 64 MB of the direct table.
+#: With fewer ranges, a binary search is as fast as the direct table of 64 MB.
 DIRECT_FROM: Final = 4096
 
 
 class Ranges:
-    """Ranges of one family that do not overlap, in order, from address 0 on."""
+    """Sorted, disjoint ranges of one family that begin at address 0."""
 
     __slots__ = ("asns", "lengths", "starts")
 
@@ -34,7 +34,7 @@ class Ranges:
         self.lengths = lengths
 
     def covering(self, number: int) -> tuple[int, int]:
-        """ASN and prefix length at an address."""
+        """Return ASN and prefix length at an address."""
         position = bisect_right(self.starts, number) - 1
         return self.asns[position], self.lengths[position]
 
@@ -67,17 +67,17 @@ def flatten(prefixes: Iterable[Prefix], bits: int) -> Ranges:
         open_asns.append(asn)
         open_lengths.append(length)
     close_until((1 << bits) - 1)
-    # What ends with the address space leaves no range behind it.
+    # A prefix that ends with the address space has no range after it.
     return Ranges(starts, asns, lengths)
 
 
 def _starts(bits: int) -> MutableSequence[int]:
-    """First addresses, from 0 on; in as little memory as the family allows."""
+    """Return the list of first addresses, with address 0, in the smallest type that fits."""
     return array("I", [0]) if bits == 32 else array("Q", [0]) if bits == 64 else [0]
 
 
 class DirectTable:
-    """The answer for each IPv4 /24, made a piece at a time: the whole has 64 MB."""
+    """The answer for each IPv4 /24, made in pieces because all of it has 64 MB."""
 
     nbytes: Final = 4 * DIRECT_SLOTS
 
@@ -85,7 +85,7 @@ class DirectTable:
         self._ranges = ranges
 
     def pieces(self) -> Iterator["array[int]"]:
-        """Equal pieces, in order; what is missing at the end is all zeros."""
+        """Yield pieces of equal size, in order; the part after the last one is all zeros."""
         piece, base = array("I", bytes(4 * _PIECE_SLOTS)), 0
         for first, last, value in self._runs():
             at = first
@@ -102,7 +102,7 @@ class DirectTable:
         yield piece
 
     def _runs(self) -> Iterator[tuple[int, int, int]]:
-        """First and last /24 with the same answer, in order; gaps are left out."""
+        """Yield first and last /24 of each run with the same answer, in order, without gaps."""
         starts = self._ranges.starts
         for position, (start, asn) in enumerate(zip(starts, self._ranges.asns, strict=True)):
             end = starts[position + 1] if position + 1 < len(starts) else _WHOLE4
@@ -118,10 +118,10 @@ class DirectTable:
 
 
 def _ipv6_sections(prefixes: Iterable[Prefix]) -> dict[str, Any]:
-    """Ranges by the upper 64 bits, and ranges inside the /64s that longer prefixes split.
+    """Return ranges by the upper 64 bits, and ranges inside /64s that longer prefixes split.
 
     Args:
-        prefixes: iterated several times.
+        prefixes: must be iterable several times.
     """
     longer = [prefix for prefix in prefixes if prefix[1] > 64]
     ranges = flatten(_upper(prefixes), 64)
@@ -146,19 +146,19 @@ def _ipv6_sections(prefixes: Iterable[Prefix]) -> dict[str, Any]:
 
 
 def _upper(prefixes: Iterable[Prefix]) -> Iterator[Prefix]:
-    """Those of at most 64 bits, by their upper 64 bits."""
+    """Yield the prefixes of at most 64 bits, by their upper 64 bits."""
     return ((start >> 64, length, asn) for start, length, asn in prefixes if length <= 64)
 
 
 def _restore_lengths(inside: Ranges, outer: Ranges) -> None:
-    """Give what lies beside the longer prefixes the length of the prefix around the /64."""
+    """Set the length of ranges beside the longer prefixes to that of the enclosing prefix."""
     for position, start in enumerate(inside.starts):
         if inside.lengths[position] == 64:
             inside.lengths[position] = outer.covering(start >> 64)[1]
 
 
 def _first_by_top(starts: Sequence[int]) -> "array[int]":
-    """For each upper 16 bits where to search: after the range that reaches into them."""
+    """Return, for each upper 16 bits, the index of the first range that starts in them."""
     first, position = array("I"), 0
     for top in range(1 << 16):
         while position < len(starts) and starts[position] < top << 48:
@@ -175,13 +175,13 @@ def compile_sections(
     *,
     direct_from: int = DIRECT_FROM,
 ) -> tuple[dict[str, Any], bool]:
-    """All sections of an index, and whether an IPv4 /24 is split.
+    """Return all sections of an index, and whether any IPv4 /24 is split.
 
     Args:
-        ipv4: sorted by first address, then length; each prefix once.
-        ipv6: the same, as 128-bit numbers; iterated several times.
+        ipv4: distinct prefixes, sorted by first address, then length.
+        ipv6: the same, as 128-bit numbers; must be iterable several times.
         names: cleaned AS names.
-        direct_from: with fewer IPv4 ranges than this, no direct table is made.
+        direct_from: with fewer IPv4 ranges, no direct table is made.
     """
     ranges = flatten(ipv4, 32)
     direct: Any = array("I")

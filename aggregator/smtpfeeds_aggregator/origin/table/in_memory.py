@@ -1,4 +1,4 @@
-"""The table that is in use: immutable, swapped by one reference."""
+"""The origin table as programs use it: immutable, replaced by swapping one reference."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from .index import OriginIndex
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
-    """What is known of a table."""
+    """Source and size of a table."""
 
-    #: Where it came from: an address or a path.
+    #: A URL or a path.
     source: str
-    #: Time of the RIB it was made from, or of the file; UTC.
+    #: Time of the RIB that it was made from, or of the file; UTC.
     table_time: datetime | None
     prefixes_ipv4: int
     prefixes_ipv6: int
     origins: int
     names: int
-    #: Lines of the table that were no prefix and origin and were left out.
+    #: Lines of the table that were left out, because they have no prefix and origin.
     bad_lines: int = 0
 
     @property
@@ -33,7 +33,7 @@ NOTHING: Final = TableInfo("none", None, 0, 0, 0, 0)
 
 
 class OriginTable:
-    """One generation of origins and AS names; without an index, it knows nothing.
+    """One generation of origins and AS names; empty without an index.
 
     Addresses are packed: 4 or 16 octets. An IPv4-mapped IPv6 address has the
     origin of its IPv4 address.
@@ -45,44 +45,44 @@ class OriginTable:
         self, index: OriginIndex | None = None, generation: str = "none", info: TableInfo = NOTHING
     ) -> None:
         self._index = index
-        #: Stable name of the table and names: the same content has the same name.
+        #: Stable name of table and names; equal content has the same name.
         self.generation = generation
         self.info = info
 
     @property
     def descriptor(self) -> int | None:
-        """The open file of the index, for a child process; None: it knows nothing."""
+        """The descriptor of the index, for a child process; None for an empty table."""
         return None if self._index is None else self._index.descriptor
 
     def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
-        """The origin ASN of each address, `None` where no announcement is known."""
+        """Return the origin ASN of each address, `None` if no prefix covers it."""
         if self._index is None:
             return [None] * len(addresses)
         return self._index.lookup_many(addresses)
 
     def lookup(self, packed: bytes) -> int | None:
-        """The origin ASN of one address."""
+        """Return the origin ASN of one address."""
         return self.lookup_many([packed])[0]
 
     def find(self, packed: bytes) -> tuple[int, str] | None:
-        """The origin ASN of one address, and the announced prefix that it comes from."""
+        """Return the origin ASN of one address, and the announced prefix that it comes from."""
         return self._index.find(packed) if self._index else None
 
     def prefix(self, packed: bytes) -> str | None:
-        """The announced prefix that an address's origin comes from."""
+        """Return the announced prefix that an address's origin comes from."""
         answer = self.find(packed)
         return answer[1] if answer else None
 
     def name(self, asn: int) -> str | None:
-        """The cleaned name of an AS, whole."""
+        """Return the full cleaned name of an AS."""
         return self._index.name(asn) if self._index else None
 
     def names(self, asns: Iterable[int]) -> dict[int, str]:
-        """The names of those of these ASNs that have one."""
+        """Return the names of these ASNs, without those that have none."""
         return {asn: name for asn in set(asns) if (name := self.name(asn)) is not None}
 
     def starts6(self, count: int) -> list[bytes]:
-        """Up to `count` first addresses of announced IPv6 ranges, evenly spread: a sample."""
+        """Return up to `count` first addresses of announced IPv6 ranges, evenly spread."""
         return self._index.starts6(count) if self._index else []
 
 

@@ -1,10 +1,9 @@
 """The compiled form of an origin table: a flat file that is mapped, not loaded.
 
-pyasn's tree takes about a second and 250 MB for a full table, and holds the
-interpreter lock all the while: ingest stands still. So the tree is built in
-another process (`compiling`), which writes what follows from it here, and the
-running program maps the file: no parsing, no stall, memory shared between all
-processes of a host.
+pyasn needs about a second and 250 MB for the tree of a full table, and holds the
+interpreter lock meanwhile, so ingest would stop. A child process (`origin.child`)
+builds the tree and writes this file instead; the running program maps it: no parsing,
+no delay, and all processes of a host share the memory.
 
 The file is a page of header (magic, then JSON: facts and sections) and, on page
 boundaries, arrays in the machine's byte order:
@@ -17,8 +16,8 @@ boundaries, arrays in the machine's byte order:
     startx asnx lengthx             ranges inside an IPv6 /64 that longer prefixes split
     name_asn name_at name_text      cleaned AS names: sorted ASNs, offsets, text
 
-A range reaches to the next one's start; ASN 0 is a gap. Ranges carry the length
-of the prefix they come from, so the prefix itself is the address, masked.
+A range extends to the next one's start; ASN 0 is a gap. A range has the length of
+the prefix that it comes from, so the prefix is the address, masked.
 """
 
 import json
@@ -36,9 +35,9 @@ from smtpfeeds_common.errors import OriginError
 
 MAGIC: Final = b"smtpfeeds-origin-index 1 " + sys.byteorder.encode() + b"\n"
 PAGE: Final = 4096
-#: No origin: also what a gap holds. AS 0 announces nothing (RFC 7607).
+#: No origin, as in a gap: AS 0 may not announce prefixes (RFC 7607).
 NONE: Final = 0
-#: Longer prefixes split this block: AS 4294967295 is reserved (RFC 7300), never an answer.
+#: Longer prefixes split this block. AS 4294967295 is reserved (RFC 7300), so it is no origin.
 SPLIT: Final = 0xFFFFFFFF
 DIRECT_SLOTS: Final = 1 << 24
 
@@ -66,19 +65,19 @@ _Answer = tuple[int, int]
 
 
 class OriginIndex:
-    """Answers from one mapped index file; immutable, safe for any number of threads."""
+    """Look-ups in a mapped index file; immutable and thread-safe."""
 
     def __init__(self, file_number: int, *, name: str) -> None:
         """Map an open file; the descriptor may be closed afterwards.
 
         Raises:
-            OriginError: the file is no index that this program and machine can read.
+            OriginError: the file is not an index that this program and machine can read.
         """
         try:
             self._map = mmap.mmap(file_number, 0, prot=mmap.PROT_READ)
         except (OSError, ValueError) as exc:
             raise OriginError(f"cannot map the origin index {name}: {exc}") from exc
-        #: The mapped file, for another process to map: it may have no name, or no longer.
+        #: The mapped file, so that another process can map it; it may have no name any more.
         self.descriptor = os.dup(file_number)
         weakref.finalize(self, os.close, self.descriptor)
         header = _read_header(self._map, name)
@@ -96,11 +95,11 @@ class OriginIndex:
         self._name_asn, self._name_at, self._name_text = (
             parts[k] for k in ("name_asn", "name_at", "name_text")
         )
-        #: Where nothing is split, answers need no second look.
+        #: Without a split /24, answers of the direct table are final.
         self._split4 = bool(header["facts"]["split4"])
 
     def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
-        """The origin ASN of each packed address (4 or 16 octets), `None` where there is none."""
+        """Return the origin ASN of each packed address (4 or 16 octets), `None` if it has none."""
         kinds = set(map(len, addresses))
         if kinds == {4}:
             return self._many4(addresses)
@@ -115,10 +114,10 @@ class OriginIndex:
         return [next(short) if len(a) == 4 else next(long) for a in addresses]
 
     def find(self, packed: bytes) -> tuple[int, str] | None:
-        """The origin ASN and the announced prefix of one packed address.
+        """Return the origin ASN and the announced prefix of one packed address.
 
         Raises:
-            OriginError: the index is damaged there.
+            OriginError: the index is damaged.
         """
         if len(packed) == 16 and packed.startswith(_MAPPED):
             packed = packed[12:]
@@ -132,14 +131,14 @@ class OriginIndex:
         return asn, f"{format_address(network.to_bytes(len(packed)))}/{length}"
 
     def name(self, asn: int) -> str | None:
-        """The cleaned name of an AS, whole."""
+        """Return the full cleaned name of an AS."""
         at = bisect_left(self._name_asn, asn)
         if at == len(self._name_asn) or self._name_asn[at] != asn:
             return None
         return str(self._name_text[self._name_at[at] : self._name_at[at + 1]], "utf-8")
 
     def starts6(self, count: int) -> list[bytes]:
-        """Up to `count` first addresses of IPv6 ranges that have an origin, evenly spread."""
+        """Return up to `count` first addresses of IPv6 ranges with an origin, evenly spread."""
         starts, asns = self._start6, self._asn6
         step = max(1, len(starts) // max(1, count))
         starts_with_origin = [
@@ -195,7 +194,7 @@ class OriginIndex:
 
 
 def _numbers(kind: str, addresses: Iterable[bytes]) -> "array[int]":
-    """Packed addresses as unsigned numbers, converted in bulk."""
+    """Convert packed addresses to unsigned numbers, in bulk."""
     numbers = array(kind, b"".join(addresses))
     if _SWAP:
         numbers.byteswap()
@@ -223,8 +222,8 @@ def write_index(out: Any, sections: Mapping[str, Any], facts: Mapping[str, Any])
 
     Args:
         out: a seekable binary file.
-        sections: for each of `SECTIONS` a buffer, or what has `nbytes` and gives its `pieces`.
-        facts: what is to be said of the table; readable later as `OriginIndex.facts`.
+        sections: for each of `SECTIONS` a buffer, or an object with `nbytes` and `pieces()`.
+        facts: facts about the table, for `OriginIndex.facts`.
     """
     places: dict[str, tuple[int, int]] = {}
     offset = PAGE
@@ -241,7 +240,7 @@ def write_index(out: Any, sections: Mapping[str, Any], facts: Mapping[str, Any])
         for piece in _pieces(sections[key]):
             _write_sparse(out, at, piece)
             at += len(piece)
-    # The header comes last: an index whose writer died is no index.
+    # Write the header last, so that a partial index is not mistaken for a complete one.
     out.seek(0)
     out.write(header)
     out.flush()

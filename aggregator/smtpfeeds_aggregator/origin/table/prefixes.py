@@ -1,7 +1,7 @@
 """The prefixes of one family with their origins, in little memory. Pure.
 
-A full table has 1.3 million prefixes: as tuples in a dictionary they take half a gigabyte. Here
-a prefix is one number, and an origin one object for all its prefixes.
+A full table has 1.3 million prefixes, which take half a gigabyte as tuples in a dictionary. Here
+a prefix is one number, and all prefixes of an origin share its object.
 """
 
 import random
@@ -15,7 +15,7 @@ _LENGTH_MASK: Final = (1 << _LENGTH_BITS) - 1
 
 
 class PrefixTable:
-    """Prefixes of 32 or 128 bits; iterated by first address, then length."""
+    """Prefixes of 32 or 128 bits; iteration is by first address, then length."""
 
     __slots__ = ("_asns", "_ordered", "_origins", "bits")
 
@@ -31,23 +31,23 @@ class PrefixTable:
         self._ordered = None
 
     def has(self, start: int, length: int) -> bool:
-        """Whether the prefix is here."""
+        """Whether the table has the prefix."""
         return start << _LENGTH_BITS | length in self._origins
 
     def retain(self, wanted: Callable[[Prefix], bool]) -> None:
-        """Keep the prefixes that are wanted, asked in order."""
+        """Keep the prefixes for which `wanted` returns true; it is called in order."""
         for prefix in self:
             if not wanted(prefix):
                 del self._origins[prefix[0] << _LENGTH_BITS | prefix[1]]
         self._ordered = None
 
     def sample(self, chance: random.Random, count: int) -> list[Prefix]:
-        """So many of the prefixes; all of them where there are fewer."""
+        """Return `count` random prefixes, or all if there are fewer."""
         keys = self._keys()
         return [self._prefix(key) for key in chance.sample(keys, min(len(keys), count))]
 
     def origins(self) -> set[int]:
-        """The ASNs that announce them."""
+        """Return the ASNs that announce the prefixes."""
         return set(self._origins.values())
 
     def __len__(self) -> int:

@@ -1,12 +1,12 @@
-"""pyasn's tree: the reader of a table, and the referee of what is compiled from it.
+"""Reads a table with pyasn's tree, and checks a compiled index against it.
 
-The only import of pyasn's look-ups. The C code raises for the whole table when
-one prefix is no prefix, reads ASNs with `atol` modulo 2**32, and a node that
-outlives its tree crashes when asked for its prefix: nodes never leave this module.
-Its `packed=` arguments raise since Python 3.10; addresses go in as text.
+The only import of pyasn's look-ups. pyasn's C code rejects the whole table for one bad
+prefix, reads ASNs with `atol` modulo 2**32, and crashes when a node that outlives its
+tree is read; so nodes never leave this module. Its `packed=` arguments raise since
+Python 3.10, so addresses are passed as text.
 
-A tree of a full table takes 300 MB, so that a table is loaded a part at a time. The most
-specific prefix of an address is the most specific one of the parts' answers.
+A tree of a full table takes 300 MB, so a table is loaded in parts. The most specific
+prefix of an address is the most specific answer of all parts.
 """
 
 import re
@@ -21,27 +21,27 @@ from smtpfeeds_common.errors import OriginError
 from .index import OriginIndex
 from .prefixes import PrefixTable
 
-#: How many prefixes that only pyasn finds bad are taken out one by one.
+#: How many prefixes that only pyasn rejects are removed, one by one.
 MAX_REFUSED: Final = 100
 _RECORD: Final = re.compile(r"record: (\d+)")
 _MAPPED: Final = 0xFFFF
 
-#: Origin ASN and prefix, as pyasn has them.
+#: Origin ASN and prefix, as pyasn returns them.
 Answer = tuple[int, str]
 
 
 class Trees:
-    """The trees of a table's parts, one after the other; counts what pyasn refuses."""
+    """Loads a tree for each part of a table; counts the prefixes that pyasn refuses."""
 
     def __init__(self, where: str) -> None:
         self._where = where
         self.refused = 0
 
     def load(self, parts: Iterable[str]) -> Iterator[Any]:
-        """A tree for each part.
+        """Yield a tree for each part.
 
         Raises:
-            OriginError: pyasn cannot load it, or refuses too much of it.
+            OriginError: pyasn cannot load a part, or refuses too many prefixes.
         """
         for part in parts:
             tree = self._load(part)
@@ -49,7 +49,7 @@ class Trees:
                 yield tree
 
     def _load(self, text: str) -> Any:
-        """A tree without what pyasn refuses; `None` where nothing is left."""
+        """Load a tree without the prefixes that pyasn refuses; `None` if none is left."""
         while text:
             try:
                 return pyasn(None, ipasn_string=text).radix
@@ -65,7 +65,7 @@ class Trees:
 
 
 def _drop_record(text: str, number: int) -> str:
-    """Take out the numbered record (comments and blank lines are not counted)."""
+    """Remove the numbered record; comments and blank lines do not count."""
     lines = re.finditer(r"^[0-9A-Fa-f:][^\n]*\n", text, re.MULTILINE)
     for seen, line in enumerate(lines, 1):
         if seen == number:
@@ -75,10 +75,10 @@ def _drop_record(text: str, number: int) -> str:
 
 
 def read_prefixes(trees: Iterable[Any], where: str) -> tuple[PrefixTable, PrefixTable]:
-    """The IPv4 and IPv6 prefixes with their origins; of a prefix that comes twice the later.
+    """Return the IPv4 and IPv6 prefixes with their origins; a later duplicate wins.
 
     Raises:
-        OriginError: there is none.
+        OriginError: there is no prefix.
     """
     ipv4, ipv6 = PrefixTable(32), PrefixTable(128)
     pton, number = socket.inet_pton, int.from_bytes
@@ -87,7 +87,7 @@ def read_prefixes(trees: Iterable[Any], where: str) -> tuple[PrefixTable, Prefix
             address, _, length = node.prefix.partition("/")
             if ":" in address:
                 start = number(pton(socket.AF_INET6, address))
-                # An IPv4-mapped address is its IPv4 address: such a prefix would never answer.
+                # A look-up treats an IPv4-mapped address as IPv4, so it never uses this prefix.
                 if start >> 32 != _MAPPED:
                     ipv6.put(start, int(length), node.asn)
             else:
@@ -98,7 +98,7 @@ def read_prefixes(trees: Iterable[Any], where: str) -> tuple[PrefixTable, Prefix
 
 
 def answers(trees: Iterable[Any], addresses: Sequence[bytes]) -> list[Answer | None]:
-    """pyasn's answers over all parts: of the most specific prefix, of equal ones the later."""
+    """Return pyasn's answers over all parts: the most specific prefix, the later of equal ones."""
     families = (socket.AF_INET if len(packed) == 4 else socket.AF_INET6 for packed in addresses)
     texts = list(map(socket.inet_ntop, families, addresses))
     best: list[tuple[int, Answer] | None] = [None] * len(texts)
@@ -116,7 +116,7 @@ def answers(trees: Iterable[Any], addresses: Sequence[bytes]) -> list[Answer | N
 def disagreements(
     trees: Iterable[Any], index: OriginIndex, addresses: Sequence[bytes]
 ) -> Iterator[str]:
-    """Where an index answers other than pyasn: ASN, or ASN and prefix."""
+    """Yield each address for which index and pyasn differ in ASN or prefix."""
     looked_up = index.lookup_many(addresses)
     for packed, asn, expected in zip(addresses, looked_up, answers(trees, addresses), strict=True):
         if index.find(packed) != expected or asn != (expected[0] if expected else None):

@@ -1,9 +1,9 @@
-"""pyasn's routeview table as text: read a part at a time, checked before pyasn sees it.
+"""Reads pyasn's routeview table as text, in parts, and checks it before pyasn reads it.
 
-pyasn's loader raises for the whole table at one bad line, takes a file cut in
-half without a word, cuts an ASN at the end of the file, and calls an empty file,
-a folder or comments alone a table. So the text is checked here first: lines that
-are no prefix and origin are left out and counted, what is cut or empty refused.
+pyasn's loader rejects the whole table for one bad line. It accepts a truncated file
+silently, even within an ASN, and accepts an empty file, a folder or a file of comments.
+So this module checks the text first: it leaves out and counts lines without a prefix
+and origin, and refuses a truncated or empty file.
 """
 
 import gzip
@@ -18,21 +18,21 @@ from typing import IO, Final, cast
 
 from smtpfeeds_common.errors import OriginError
 
-#: A full table is 35 MB of text; ten times that is no table.
+#: A full table has 35 MB of text; a file of ten times that is not a table.
 MAX_TEXT_BYTES: Final = 400_000_000
-#: Of a table's lines this share may be bad: more, and it is something else.
+#: Share of lines that may be bad; with more, the file is not a table.
 MAX_BAD_SHARE: Final = 0.001
-#: So much of a table is checked, and loaded into pyasn, at once: some 200,000 prefixes.
+#: Size of the parts that are checked and loaded into pyasn: about 200,000 prefixes.
 _PART_BYTES: Final = 4 << 20
 _MAX_LINE_BYTES: Final = 1 << 16
-#: 1 to 10 digits below 2**32: pyasn would take a larger number modulo that.
+#: 1 to 10 digits below 2**32; pyasn would reduce a larger number modulo 2**32.
 _ASN: Final = (
     rb"(?:[0-9]{1,9}|[1-3][0-9]{9}|4[01][0-9]{8}|42[0-8][0-9]{7}|429[0-3][0-9]{6}|4294[0-8][0-9]{5}"
     rb"|42949[0-5][0-9]{4}|429496[0-6][0-9]{3}|4294967[01][0-9]{2}|42949672[0-8][0-9]|429496729[0-5])"
 )
 _LINE: Final = rb"[0-9A-Fa-f.:]{2,45}/[0-9]{1,3}\t" + _ASN
 _BAD_LINE: Final = re.compile(rb"^(?!(?:%s)?\r?$|[;#])[^\n]*\n?" % _LINE, re.MULTILINE)
-#: Never an answer: a default route, and ASNs that can announce nothing (RFC 7607, 6793, 7300).
+#: Never an origin: default routes, and ASNs that may not announce (RFC 7607, 6793, 7300).
 _NO_ORIGIN: Final = re.compile(
     rb"^[0-9A-Fa-f:][^\t\n]*(?:/0+\t[0-9]+|\t0*(?:0|23456|65535|4294967295))\r?\n", re.MULTILINE
 )
@@ -42,11 +42,11 @@ _COUNT: Final = re.compile(rb"^; Prefixes-v([46])\s*:\s*(\d+)\s*$", re.MULTILINE
 
 @dataclass(slots=True)
 class TableCounts:
-    """What was in a table's text; right once all parts are read."""
+    """Counts of a table's text; complete once all parts are read."""
 
     lines: int = 0
     bad_lines: int = 0
-    #: Number of the first bad line, from 1; 0: none.
+    #: Number of the first bad line, from 1; 0 if there is none.
     first_bad: int = 0
     #: Default routes and ASNs that are never an origin.
     no_origin: int = 0
@@ -54,20 +54,21 @@ class TableCounts:
 
 
 def read_parts(path: Path, counts: TableCounts) -> Iterator[str]:
-    """Give a table's checked lines, plain or gzip by its content, some thousands at a time.
+    """Yield a table's checked lines in parts; the content tells plain or gzip.
 
     Raises:
-        OriginError: not a readable file, cut short, empty, or no table; at the latest at the end.
+        OriginError: the file is unreadable, truncated, empty or not a table; raised at the end
+            at the latest.
     """
     with _opened(path, "origin table") as stream:
         yield from checked_parts(stream, str(path), counts)
 
 
 def read_whole(path: Path, what: str) -> bytes:
-    """Read a regular file whole, decompressed where it is gzip, within a bound.
+    """Read a whole regular file within a bound, and decompress gzip.
 
     Raises:
-        OriginError: no such file, not a file, damaged, or too large.
+        OriginError: the file is missing, not a regular file, damaged or too large.
     """
     with _opened(path, what) as stream:
         content = stream.read(MAX_TEXT_BYTES + 1)
@@ -94,10 +95,10 @@ def _opened(path: Path, what: str) -> Iterator[IO[bytes]]:
 
 
 def checked_parts(stream: IO[bytes], where: str, counts: TableCounts) -> Iterator[str]:
-    """Give the lines of a table that are good; bad ones are left out and counted, within a bound.
+    """Yield the good lines of a table in parts; leave out and count bad ones, up to a bound.
 
     Raises:
-        OriginError: cut short, empty, or no table; at the latest at the end.
+        OriginError: the text is truncated, empty or not a table; raised at the end at the latest.
     """
     promised: dict[int, int] | None = None
     size = 0
@@ -128,7 +129,7 @@ def checked_parts(stream: IO[bytes], where: str, counts: TableCounts) -> Iterato
 
 
 def _whole_lines(stream: IO[bytes], where: str) -> Iterator[bytes]:
-    """Parts that end with a line feed."""
+    """Yield parts that end with a line feed."""
     rest = b""
     while piece := stream.read(_PART_BYTES):
         whole, feed, rest = (rest + piece).rpartition(b"\n")
@@ -146,7 +147,7 @@ def _whole_lines(stream: IO[bytes], where: str) -> Iterator[bytes]:
 
 
 def _check(part: bytes, counts: TableCounts) -> bytes:
-    """A part without its bad lines and what is never an origin."""
+    """Return a part without bad lines and without lines that give no origin."""
     bad = [match.span() for match in _BAD_LINE.finditer(part) if match[0]]
     if bad and not counts.first_bad:
         counts.first_bad = counts.lines + part.count(b"\n", 0, bad[0][0]) + 1
