@@ -1,8 +1,8 @@
 """Where batches come from: a broker, or a sensor's spools on this host.
 
-A source runs in a thread of its own and hands deliveries out by a queue; the
-ingest worker, in another thread, acknowledges or refuses each. A source promises
-one thing: what is neither acknowledged nor refused is delivered again.
+A source runs in its own thread and puts deliveries into a queue; the ingest worker,
+in another thread, acknowledges or refuses each. A source promises to deliver again
+what is neither acknowledged nor refused.
 """
 
 from dataclasses import dataclass
@@ -16,61 +16,61 @@ from ..accounts import RefusalCode
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message, and who the source vouches it is from."""
+    """One message, with the sender that the source vouches for."""
 
     body: bytes
-    #: The broker account that sent it; on a single host the spool's sensor. None: nobody vouches.
+    #: The broker account that sent it, or the spool's sensor; None if the broker names no account.
     account: str | None
     routing_key: str
     redelivered: bool
-    #: What its source needs to find it again.
+    #: Identifies it for its source.
     token: Any
-    #: Why it is no batch, where the source alone can tell.
+    #: Why it is not a batch, if only the source can know.
     problem: WireError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What is put among the refused, and why."""
+    """What is refused, and why."""
 
-    #: By which refusals are counted.
+    #: Refusals are counted by this code.
     code: RefusalCode
-    #: What is wrong, for a person.
+    #: What is wrong, for the operator.
     reason: str
-    #: The message as it came, or the refused rows as JSON.
+    #: The message as received, or the refused rows as JSON.
     body: bytes
 
     @property
     def kind(self) -> str:
-        """What the body is: a `message`, a `batch` that the database refuses, or its `rows`."""
+        """The kind of body: a `message`, a `batch` that the database refuses, or refused `rows`."""
         return {RefusalCode.ROWS: "rows", RefusalCode.DATABASE: "batch"}.get(self.code, "message")
 
 
 class Source(Protocol):
-    """What the ingest worker needs of a source; every call from any thread."""
+    """What the ingest worker needs of a source; thread-safe."""
 
     def run(self, stop: Event) -> None:
-        """Deliver until stopped; in a thread of its own."""
+        """Deliver until stopped; runs in its own thread."""
         ...
 
     def get(self, timeout_s: float) -> Delivery | None:
-        """The next delivery, or None when none comes within the time."""
+        """Return the next delivery, or None if none arrives within the time."""
         ...
 
     def is_current(self, delivery: Delivery) -> bool:
-        """Whether it can still be acknowledged; else it is delivered again."""
+        """Return whether it can still be acknowledged; otherwise it is delivered again."""
         ...
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
-        """These are committed: never deliver them again."""
+        """Note that these are committed, and never deliver them again."""
         ...
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Count this among the refused, keep what is a sample, then acknowledge the delivery."""
+        """Count a refused delivery, keep it if it is a sample, then acknowledge it."""
         ...
 
     def pause(self) -> None:
-        """Give back what was delivered and not acknowledged; deliver nothing more."""
+        """Give back unacknowledged deliveries, and deliver nothing until `resume`."""
         ...
 
     def resume(self) -> None:
@@ -79,10 +79,10 @@ class Source(Protocol):
 
     @property
     def more_can_come(self) -> bool:
-        """Whether deliveries can come before one that is in hand is acknowledged."""
+        """Whether more deliveries can arrive before one is acknowledged."""
         ...
 
     @property
     def consuming(self) -> bool:
-        """Whether deliveries can come now."""
+        """Whether deliveries can arrive now."""
         ...

@@ -1,14 +1,14 @@
-"""Consumes batches from RabbitMQ, in a thread of its own.
+"""Consumes batches from RabbitMQ in its own thread.
 
-The connection's thread does nothing but move messages and acknowledgements, so
-heartbeats are answered whatever the database does. Deliveries that wait are
-bounded by the prefetch.
+The connection's thread only moves messages and acknowledgements, so it answers
+heartbeats even while the database is slow. The prefetch bounds the deliveries that
+wait.
 
-pika raises nothing when the broker cancels a consumer (a deleted queue, a
-failed leader) or closes a channel (its acknowledgement timeout): after every
-call this looks at ``is_open`` and ``consumer_tags``. A delivery tag is only good
-on the channel that it came by. Each channel is a session with a number: to
-acknowledge a delivery of an older session does nothing, as it is delivered again.
+pika raises nothing when the broker cancels a consumer (a deleted queue, a failed
+leader) or closes a channel (its acknowledgement timeout), so this module checks
+``is_open`` and ``consumer_tags`` after every call. A delivery tag is valid only on its
+channel. Each channel is a numbered session; acknowledging a delivery of an older
+session does nothing, because the broker delivers it again.
 """
 
 import contextlib
@@ -42,18 +42,18 @@ logger = logging.getLogger(__name__)
 
 #: Longest wait for an event before the channel is checked.
 _TICK_S: Final = 1
-#: Short, because aggregators are few, and each second of it is latency after a restart.
+#: Short, because there are few aggregators, and it delays the first batch after a restart.
 _LONGEST_BACKOFF_S: Final = 5.0
-#: A consumer that was cancelled may be cancelled again at once.
+#: Wait before consuming again, because the broker may cancel the new consumer at once.
 _CONSUME_AGAIN_S: Final = 0.5
-#: Collections in the worker's hands and in waiting: one is committed while the next fills.
+#: The prefetch has room for this many collections: one is committed while the next fills.
 _COLLECTIONS_AHEAD: Final = 2
-#: Octets that are kept of a message that is longer than any batch.
+#: Octets kept of a message that is longer than any batch.
 _KEPT_OF_TOO_LARGE: Final = 65_536
 
 
 class AmqpSource:
-    """A consumer that survives its broker; ``run`` is its thread, the rest is for others."""
+    """A consumer that reconnects; `run` is its thread, other threads call the other methods."""
 
     def __init__(
         self, settings: AggregatorSettings, metrics: Metrics, ledger: RefusalLedger
@@ -86,7 +86,7 @@ class AmqpSource:
     # For the worker's thread.
 
     def get(self, timeout_s: float) -> Delivery | None:
-        """The next delivery that can still be acknowledged."""
+        """Return the next delivery that can still be acknowledged."""
         try:
             while True:
                 delivery = self._deliveries.get(timeout=timeout_s)
@@ -96,19 +96,19 @@ class AmqpSource:
             return None
 
     def is_current(self, delivery: Delivery) -> bool:
-        """Whether it came by the channel that is open now."""
+        """Return whether it belongs to the current session."""
         return bool(delivery.token[0] == self._session)
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
-        """Acknowledge on the connection's thread; deliveries of an older session are skipped."""
+        """Acknowledge on the connection's thread; skip deliveries of older sessions."""
         self._call(partial(self._acknowledge, list(deliveries)))
 
     def refuse(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Count it and keep it where it is a sample; then acknowledge."""
+        """Count a refused delivery, keep it if it is a sample, then acknowledge it."""
         self._counter.put(delivery, refusal)
 
     def pause(self) -> None:
-        """Close the channel: the broker gives what is unacknowledged to others."""
+        """Close the channel, so that the broker gives unacknowledged deliveries to others."""
         self._paused.set()
         self._session += 1
         self._call(lambda: None)
@@ -120,7 +120,7 @@ class AmqpSource:
 
     @property
     def more_can_come(self) -> bool:
-        """Whether the broker sends more before something is acknowledged."""
+        """Whether the broker sends more before a delivery is acknowledged."""
         return not self._in_hand.is_full or not self._deliveries.empty()
 
     @property
@@ -138,10 +138,10 @@ class AmqpSource:
     # On the connection's thread.
 
     def run(self, stop: Event) -> None:
-        """Connect, consume, and do so again whenever it breaks, until stopped.
+        """Connect and consume until stopped; reconnect after each failure.
 
         Raises:
-            RuntimeError: a thread that counts or keeps what is refused ended by a fault of ours.
+            RuntimeError: a thread that counts or keeps refused messages has ended, by a bug.
         """
         helpers = [
             Thread(target=self._counter.run, args=(stop,), name="refusals", daemon=True),
@@ -152,7 +152,7 @@ class AmqpSource:
         backoff = Backoff(_LONGEST_BACKOFF_S)
         while not stop.is_set():
             if not all(helper.is_alive() for helper in helpers) and not stop.is_set():
-                # Refused messages would stay unacknowledged until the prefetch is full of them.
+                # Refused messages would stay unacknowledged until they fill the prefetch.
                 raise RuntimeError("nothing keeps what is refused any more")
             self._consumed = False
             try:
@@ -160,8 +160,8 @@ class AmqpSource:
                 self._serve(stop, helpers)
             except (AMQPError, OSError, SmtpfeedsError) as exc:
                 if self._consumed:
-                    # A connection alone is no success: a broker that accepts it and refuses the
-                    # queue would be asked twice a second, without end.
+                    # Only a consumer counts as success: a broker that accepts connections but
+                    # refuses the queue would otherwise be tried twice a second for ever.
                     backoff.reset()
                 self._metrics.broker_losses.inc()
                 self._log_unavailable(str(exc) or type(exc).__name__)
@@ -173,7 +173,7 @@ class AmqpSource:
             helper.join(timeout=10)
 
     def _log_unavailable(self, reason: str) -> None:
-        """Log it once, and again where the reason changes; the source retries without end."""
+        """Log the reason once, and again when it changes; the source retries for ever."""
         if reason != self._logged_reason:
             self._logged_reason = reason
             logger.warning("broker unavailable; retrying", extra=fields(reason=reason))
@@ -201,7 +201,7 @@ class AmqpSource:
         connection.process_data_events(time_limit=0)
 
     def _consume(self, connection: pika.BlockingConnection) -> None:
-        """Open a channel and consume; a new session."""
+        """Open a channel and consume, as a new session."""
         if self._channel is not None:
             logger.warning("consumer lost", extra=fields(queue=self._settings.queue))
             self._metrics.consumer_losses.inc()
@@ -221,9 +221,9 @@ class AmqpSource:
         logger.info("consuming", extra=fields(queue=self._settings.queue, prefetch=prefetch))
 
     def _begin_anew(self) -> None:
-        """Consume with another prefetch; deliveries in hand stay there.
+        """Consume with another prefetch; unacknowledged deliveries stay valid.
 
-        Until the broker stops sending to the old consumer, pika returns what arrives to the queue.
+        pika requeues what arrives for the old consumer until the broker has cancelled it.
         """
         channel = self._channel
         assert channel is not None
@@ -258,7 +258,7 @@ class AmqpSource:
         )
 
     def _sender(self, properties: pika.BasicProperties) -> str | None:
-        """Who sent it. Only the aggregator's own account may name another, in what it puts back."""
+        """Return who sent it; in requeued messages a header names the sender."""
         account: str | None = properties.user_id
         if account == self._account:
             headers = cast("dict[str, str]", properties.headers)
@@ -275,7 +275,7 @@ class AmqpSource:
                 self._in_hand.remove(len(delivery.body))
 
     def _end_session(self) -> None:
-        """Drop what waits of this channel: the broker delivers all of it again."""
+        """Drop the deliveries of this channel; the broker delivers all of them again."""
         self._session += 1
         self._channel = None
         self._in_hand.clear()
@@ -301,7 +301,7 @@ class AmqpSource:
 
 
 def _text(short_string: str | bytes) -> str:
-    """A short string as text: pika leaves octets that are not UTF-8 as they are."""
+    """Decode a short string; pika leaves it as octets if it is not UTF-8."""
     if isinstance(short_string, bytes):
         return short_string.decode(errors="replace")
     return short_string

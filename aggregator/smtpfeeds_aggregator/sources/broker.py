@@ -1,9 +1,8 @@
 """Connections to RabbitMQ, and the topology that the aggregator declares.
 
-With ``amqp`` and ``refused`` the only place that imports pika. It stands apart from
-the consumer because publishing to the refused uses a connection of its own: a
-broker short of memory stops reading from connections that publish, and
-acknowledgements must not be stuck behind that.
+It stands apart from the consumer because ``refused`` publishes on a separate
+connection: a broker short of memory stops reading from connections that publish, and
+that must not delay acknowledgements.
 """
 
 import logging
@@ -30,21 +29,21 @@ from .properties import TolerantConnection
 
 logger = logging.getLogger(__name__)
 
-#: Account and password of an address that has neither: RabbitMQ's own, good on its host alone.
+#: Account and password of a URL without them: RabbitMQ's default, valid on its own host only.
 _GUEST: Final = ("guest", "guest")
 _HEARTBEAT_S: Final = 30
 _CONNECT_TIMEOUT_S: Final = 10
 #: How long the broker's memory or disk alarm may block a publishing connection.
 _BLOCKED_TIMEOUT_S: Final = 60
-#: Octets sent and not acknowledged by the peer's kernel for so long: the network is cut.
+#: A connection ends when the peer's kernel does not acknowledge sent octets for 30 s.
 _TCP_OPTIONS: Final = {"TCP_USER_TIMEOUT": 30_000, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5}
 
-#: No limit on every RabbitMQ: 3.10 reads -1 as "at the first return", and 4.x reads a missing
-#: limit as 20. A limit dead-letters good batches when workers are killed.
+#: In effect no limit, on every RabbitMQ: 3.10 dead-letters at the first return with -1, and 4.x
+#: defaults to 20. A limit would dead-letter good batches when workers are killed.
 _DELIVERY_LIMIT: Final = 2**31 - 1
-#: At this bound the queue refuses, and sensors hold their batches. A policy may set less.
+#: At this size the queue refuses batches, and sensors keep them. A policy may set less.
 _QUEUE_MAX_BYTES: Final = 4 * 1024**3
-#: At this bound the oldest refused messages go, so that they never stop good batches.
+#: At this size the oldest refused messages are dropped, so that they never stop good batches.
 _REFUSED_MAX_BYTES: Final = 256 * 1024**2
 
 QUEUE_ARGUMENTS: Final[dict[str, Any]] = {
@@ -60,24 +59,24 @@ REFUSED_ARGUMENTS: Final[dict[str, Any]] = {
     "x-overflow": "drop-head",
 }
 
-#: NOT_ALLOWED to declare, or declared otherwise.
+#: The account may not declare it, or it exists with other arguments.
 _ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
 
 
 def parameters(settings: AggregatorSettings, purpose: str) -> list[pika.URLParameters]:
-    """Connection parameters of every address in the settings.
+    """Return the connection parameters of every URL in the settings.
 
     Raises:
-        SettingsError: an address or a file cannot be read.
+        SettingsError: a URL or a file cannot be read.
     """
     return [_one(address, settings, purpose) for address in parse_brokers(settings.broker)]
 
 
 def account(settings: AggregatorSettings) -> str:
-    """The aggregator's own account at the broker.
+    """Return the aggregator's own account at the broker.
 
     Raises:
-        SettingsError: an address or a file cannot be read.
+        SettingsError: a URL or a file cannot be read.
     """
     credentials = parameters(settings, "account")[0].credentials
     assert isinstance(credentials, pika.PlainCredentials)
@@ -88,7 +87,7 @@ def _one(address: ServiceAddress, settings: AggregatorSettings, purpose: str) ->
     try:
         broker = pika.URLParameters(address.without_account)
     except (ValueError, TypeError, OSError, SyntaxError):
-        # Not pika's words: an option may hold a secret too, such as one of ssl_options.
+        # Without pika's message: it may quote a secret, such as one in ssl_options.
         raise SettingsError(
             f"broker: {address}: the text after its question mark is not a list of pika's options"
         ) from None
@@ -128,38 +127,38 @@ def _tls(ca_file: str) -> ssl.SSLContext:
 
 
 def connect(settings: AggregatorSettings, purpose: str) -> pika.BlockingConnection:
-    """Connect to the first address that answers.
+    """Connect to the first broker that answers.
 
     Raises:
-        SettingsError: an address or a file cannot be read.
-        BrokerUnavailable: none answers.
+        SettingsError: a URL or a file cannot be read.
+        BrokerUnavailable: no broker answers.
     """
     failures = []
     for one in parameters(settings, purpose):
         try:
-            # Where nobody listens pika leaves sockets to the garbage collector: try a socket first.
+            # Try a plain socket first: when nobody listens, pika does not close its sockets.
             socket.create_connection((one.host, one.port), timeout=_CONNECT_TIMEOUT_S).close()
             return pika.BlockingConnection(one, _impl_class=TolerantConnection)
-        # ValueError: pika raises it where a connection was reset before pika looked at it.
+        # pika raises ValueError if the connection is reset before pika uses it.
         except (AMQPError, AMQPConnectorException, OSError, ValueError) as exc:
             failures.append(f"{one.host}:{one.port}: {exc or type(exc).__name__}")
     raise BrokerUnavailable(f"no broker takes the connection: {'; '.join(failures)}")
 
 
 def certificate_expiry(connection: pika.BlockingConnection) -> float | None:
-    """When the certificate that the broker showed expires, in Unix time; None: not known.
+    """Return when the broker's certificate expires, in Unix time; None if it is not known.
 
-    pika has no public name for its socket. If a later pika renames it, only this time is missing.
+    pika's socket has no public name. If a later pika renames it, only this time is missing.
     """
     transport = getattr(getattr(connection, "_impl", None), "_transport", None)
     return peer_expiry(getattr(transport, "_sock", None))
 
 
 def declare(connection: pika.BlockingConnection, queue: str) -> None:
-    """Declare the exchange, the queue and the queue of the refused; leave what exists as it is.
+    """Declare the exchange, the queue and the queue of refused messages; keep existing ones.
 
-    Only the queue of the default name is declared and bound here: shards of it are the
-    operator's, as the exchange in front of them is.
+    Only the queue with the default name is declared and bound; an operator who shards it
+    declares the shards and their exchange.
 
     Raises:
         pika.exceptions.AMQPError: the broker refuses, or the connection broke.
@@ -176,7 +175,7 @@ def declare(connection: pika.BlockingConnection, queue: str) -> None:
 
 
 def declare_refused(connection: pika.BlockingConnection) -> None:
-    """Declare the queue of the refused; leave it as it is where it exists."""
+    """Declare the queue of refused messages; keep an existing one."""
     _declared(connection, "queue", REFUSED_QUEUE, _declare_refused)
 
 
@@ -191,7 +190,7 @@ def _declare_queue(channel: BlockingChannel, name: str, *, passive: bool) -> Non
 
 
 def _bind(connection: pika.BlockingConnection) -> None:
-    """Bind the queue, also one that an operator declared; without it nothing reaches the queue."""
+    """Bind the queue, even one that an operator declared; otherwise no batch reaches it."""
     channel = connection.channel()
     try:
         channel.queue_bind(QUEUE, EXCHANGE, BINDING_KEY)
@@ -213,7 +212,7 @@ def _declare_refused(channel: BlockingChannel, name: str, *, passive: bool) -> N
 
 
 def _declared(connection: pika.BlockingConnection, kind: str, name: str, declare_one: Any) -> None:
-    """Declare; where that is not allowed, or it exists with other arguments, use it as it is."""
+    """Declare; use what exists if declaring is not allowed or its arguments differ."""
     channel = connection.channel()
     try:
         declare_one(channel, name, passive=False)

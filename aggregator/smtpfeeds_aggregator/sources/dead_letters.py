@@ -1,10 +1,10 @@
-"""Lists, puts back and drops the messages in the queue of the refused.
+"""Lists, requeues and drops the messages in the queue of refused messages.
 
-A queue cannot be read without taking: messages are fetched unacknowledged, and
-what was not acted on goes back, in its place, when the channel closes. What is
-put back is published under the aggregator's own account, for no account may
-publish as another; the original account goes with it in a header that ingest
-believes from its own account alone.
+AMQP has no way to read a queue without taking its messages: this module fetches them
+unacknowledged, and the broker returns the rest to their places when the channel closes.
+It requeues a message under the aggregator's own account, because no account may publish
+as another. A header names the original account; ingest accepts that header only from
+the aggregator's own account.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from .refused import ACCOUNT_HEADER, CUT_HEADER, KIND_HEADER, REASON_HEADER
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One refused message."""
+    """A refused message."""
 
     id: str
     #: When it was refused.
@@ -42,22 +42,22 @@ class DeadLetter:
 
     @property
     def can_go_back(self) -> bool:
-        """Whether it is a whole message: refused rows are not, their neighbours are stored."""
+        """Whether it is a complete message; refused rows are not, as their batch is stored."""
         return self.kind != "rows" and not self.cut
 
 
 class DeadLetters:
-    """The queue of the refused, on a connection of its own."""
+    """The queue of refused messages, on its own connection."""
 
     def __init__(self, settings: AggregatorSettings) -> None:
         self._settings = settings
         self._account = broker.account(settings)
 
     def read(self, limit: int) -> list[DeadLetter]:
-        """The oldest messages; all stay in the queue.
+        """Return the oldest messages; all stay in the queue.
 
         Raises:
-            BrokerUnavailable: no connection.
+            BrokerUnavailable: there is no connection.
         """
         with self._channel() as channel:
             return list(_fetch(channel, limit))
@@ -66,10 +66,10 @@ class DeadLetters:
         """Put messages back into the queue of batches; None: all that can go back.
 
         Returns:
-            What was put back; how many cannot go back: refused rows, and cut messages.
+            The requeued messages, and the number of those that cannot go back.
 
         Raises:
-            BrokerUnavailable: no connection, or the queue takes nothing now.
+            BrokerUnavailable: there is no connection, or the queue accepts nothing now.
         """
         done, left = [], 0
         with self._channel() as channel:
@@ -89,7 +89,7 @@ class DeadLetters:
         """Delete messages; None: all.
 
         Raises:
-            BrokerUnavailable: no connection.
+            BrokerUnavailable: there is no connection.
         """
         with self._channel() as channel:
             dropped = list(self._chosen(channel, ids, limit))
@@ -150,7 +150,7 @@ def _fetch(channel: BlockingChannel, limit: int) -> Iterator[DeadLetter]:
 
 
 def _time_of(timestamp_s: int | None) -> datetime | None:
-    """The time of a message; None where no calendar has it, as its sender chooses it."""
+    """Return the time of a message; None if it is out of range, as the sender may choose it."""
     try:
         return None if timestamp_s is None else datetime.fromtimestamp(timestamp_s, UTC)
     except (ValueError, OverflowError, OSError):

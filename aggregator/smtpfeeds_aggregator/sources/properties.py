@@ -1,10 +1,10 @@
-"""Reads of a message's properties what we need, whatever else a stranger put there.
+"""Reads the needed properties of a message, however malformed the others are.
 
-RabbitMQ confirms tables on which pika raises inside its read loop: a time out of
-range, tables nested thousands deep. The connection breaks, and the broker delivers
-the message again, without end. Here a value that is not ours is skipped by its
-length, whatever it holds; nested tables are not read; a value that cannot be
-skipped ends its table, whose own length tells where the rest begins.
+RabbitMQ accepts header tables on which pika raises inside its read loop: a time out of
+range, tables nested thousands deep. The connection would break, and the broker would
+deliver the message again for ever. This module skips values that it does not need by
+their length, and does not read nested tables. A value that it cannot skip ends its
+table; the table's length tells where the next property begins.
 
 AMQP 0-9-1, sections 4.2.5 (values) and 4.2.6.1 (properties), with the kinds of
 value that RabbitMQ has: https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
@@ -21,10 +21,10 @@ from pika.spec import FRAME_END, FRAME_HEADER, Basic
 
 from smtpfeeds_common.errors import WireError
 
-#: Only headers of these names are read.
+#: Only headers whose names begin with this are read.
 OWN_HEADERS: Final = "x-smtpfeeds-"
 
-#: Octets of each kind of value; of those in the second, a length comes first.
+#: Octets of each kind of value; the kinds in the second begin with their length.
 _FIXED: Final = {
     **{ord(kind): 1 for kind in "tbB"},
     **{ord(kind): 2 for kind in "sUu"},
@@ -36,14 +36,15 @@ _FIXED: Final = {
 _WITH_LENGTH: Final = frozenset(b"SxAF")
 _TEXT: Final = ord("S")
 
-#: The properties in the order in which they lie: bit 15 first. A short string unless it is here.
+#: The properties in their order, bit 15 first. Each is a short string, except `headers` and those
+#: of `_OCTETS`.
 _NAMES: Final = (
     *("content_type", "content_encoding", "headers", "delivery_mode", "priority"),
     *("correlation_id", "reply_to", "expiration", "message_id", "timestamp", "type"),
     *("user_id", "app_id", "cluster_id"),
 )
 _OCTETS: Final = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
-#: Bit 0: more flags follow; no property of AMQP 0-9-1 has one there.
+#: Bit 0: more flags follow; AMQP 0-9-1 has no such properties.
 _MORE_FLAGS: Final = 1
 
 _FRAME: Final = struct.Struct(">BHL")
@@ -52,23 +53,23 @@ _CONTENT: Final = struct.Struct(">HHQ")
 
 @dataclass(slots=True)
 class Properties:
-    """What we read of a message's properties."""
+    """The properties of a message that are read."""
 
     user_id: str | None = None
     message_id: str | None = None
-    #: Seconds since 1970, as they came: any number of 64 bits.
+    #: Unix time as received: any number of 64 bits.
     timestamp: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    #: Why what vouches for the sender cannot be read; empty: it can.
+    #: Why `user_id` cannot be read; empty if it can.
     problem: str = ""
 
 
 class _CutShort(Exception):
-    """The octets end before the value does."""
+    """The octets end before the value ends."""
 
 
 class _Octets:
-    """A place in octets, up to an end."""
+    """A read position in octets, with an end."""
 
     def __init__(self, data: bytes, start: int, end: int) -> None:
         self._data, self._at, self._end = data, start, end
@@ -85,7 +86,7 @@ class _Octets:
         return taken
 
     def part(self, count: int) -> "_Octets":
-        """The next octets, apart; this goes on behind them."""
+        """Return a reader for the next octets, and skip them here."""
         if count > self.left:
             raise _CutShort
         part = _Octets(self._data, self._at, self._at + count)
@@ -100,7 +101,7 @@ class _Octets:
 
 
 def read_properties(encoded: bytes) -> Properties:
-    """Read the properties of a content header, from its flags on; never raises."""
+    """Read the properties of a content header, beginning with its flags; never raises."""
     read = Properties()
     try:
         _read(_Octets(encoded, 0, len(encoded)), read)
@@ -138,7 +139,7 @@ def _note_text(name: str, value: bytes, read: Properties) -> None:
 
 
 def _own_headers(table: _Octets) -> dict[str, str]:
-    """Our own headers, which are texts, as far as the table can be read."""
+    """Read the project's own headers, which are texts, as far as the table can be read."""
     headers: dict[str, str] = {}
     try:
         while table.left:
@@ -154,7 +155,7 @@ def _own_headers(table: _Octets) -> dict[str, str]:
 
 
 def _value(table: _Octets, kind: int) -> bytes | None:
-    """A value's octets, not looked into; None: of an unknown kind, so of unknown length."""
+    """Take a value's octets unparsed; None if its kind, and so its length, is unknown."""
     if kind in _WITH_LENGTH:
         return table.take(table.number(4))
     if kind in _FIXED:
@@ -163,14 +164,14 @@ def _value(table: _Octets, kind: int) -> bytes | None:
 
 
 class TolerantConnection(SelectConnection):  # type: ignore[misc] # pika has no types
-    """pika's connection, which reads the properties of messages by ``read_properties``.
+    """A pika connection that reads the properties of messages with `read_properties`.
 
-    The private method is pika's own seam between octets and frames. Where a later pika has another,
-    a test with a real broker fails.
+    It overrides the private method in which pika turns octets into frames. If a later pika renames
+    it, a test with a real broker fails.
     """
 
     def _read_frame(self) -> tuple[int, Any]:
-        """The next whole frame of what has come, and how many octets it takes."""
+        """Return the next complete frame in the buffer, and its length in octets."""
         frame: bytes = vars(self)["_frame_buffer"]
         if len(frame) < _FRAME.size or frame[0] != FRAME_HEADER:
             return super()._read_frame()  # type: ignore[no-any-return] # pika has no types
@@ -198,6 +199,6 @@ def _for_pika(read: Properties) -> BasicProperties:
 
 
 def problem_of(properties: BasicProperties) -> WireError | None:
-    """Why what vouches for the sender cannot be read, where it cannot."""
+    """Return why the sender's `user_id` cannot be read; None if it can."""
     problem = str(getattr(properties, "problem", ""))
     return WireError(problem, code="no_account") if problem else None

@@ -1,14 +1,16 @@
-"""Counts what ingest refused, and names the accounts that flood the queue.
+"""Counts refused messages, and reports accounts that flood the queue.
 
-Every refused message is counted in the database (the ``RefusalLedger``), many in one
-transaction, and acknowledged after that. The ledger picks a few of each account and
-hour: those go to ``RefusedPublisher``, which keeps their bodies. So a flood of refused
-messages waits for no confirm of the broker, and pushes no older evidence out of the
-queue of the refused. What waits here is bounded by the consumer's prefetch.
+It counts every refused message in the database (the ``RefusalLedger``), many in one
+transaction, and then acknowledges it. The ledger picks a few messages of each account
+and hour as samples; ``RefusedPublisher`` keeps their bodies. So a flood of refused
+messages does not wait for confirms of the broker, and does not push older samples out
+of the queue of refused messages. The consumer's prefetch bounds the messages that wait
+here.
 
-Once a second it looks for accounts that flood: the log, the metrics and the database
-then name them, refused or not. It stands apart from the publisher, and has a thread of
-its own, because a broker short of memory blocks who publishes: counting goes on.
+Once a second it looks for accounts that flood, with or without refused messages, and
+reports them to the log, the metrics and the database. It stands apart from the
+publisher, with its own thread, because a broker short of memory blocks publishers, and
+counting must continue.
 """
 
 import contextlib
@@ -29,9 +31,9 @@ from .refused import Sample
 
 logger = logging.getLogger(__name__)
 
-#: Messages that are counted in one transaction.
+#: Most messages in one transaction.
 _COUNTED_AT_ONCE: Final = 1_000
-#: How long the first of them is waited for.
+#: How long to wait for the first of them.
 _TICK_S: Final = 0.25
 _RETRY_S: Final = 2.0
 _LOOK_S: Final = 1.0
@@ -40,38 +42,38 @@ _LOG_AGAIN_S: Final = 10.0
 
 
 class RefusalLedger(Protocol):
-    """Where refusals are counted; used by one thread."""
+    """Counts refusals; not thread-safe."""
 
     def record(self, messages: Sequence[RefusedMessage]) -> list[int]:
-        """Count them; for each, how many octets are to be kept as a sample, or -1: none.
+        """Count messages; return for each how many octets to keep as a sample, -1 for none.
 
         Raises:
-            DatabaseError: nothing is counted.
+            DatabaseError: nothing was counted.
         """
         ...
 
     def note_floods(self, floods: Sequence[Flood]) -> None:
-        """Write which accounts flood now.
+        """Record which accounts flood now.
 
         Raises:
-            DatabaseError: it is not written.
+            DatabaseError: nothing was recorded.
         """
         ...
 
     def close(self) -> None:
-        """Give its connection up."""
+        """Close the connection."""
         ...
 
 
 class _Log:
-    """One line for each account and 10 seconds, however many of its messages are refused."""
+    """Logs refusals: one line for each account in 10 seconds."""
 
     def __init__(self) -> None:
         self._next_s: dict[str, float] = {}
         self._unlogged: dict[str, list[int]] = {}
 
     def refused(self, messages: Sequence[RefusedMessage], now_s: float) -> None:
-        """Log these, or count them for the account's next line."""
+        """Log messages, or count them for the account's next line."""
         last = {message.account: message for message in messages}
         for message in messages:
             unlogged = self._unlogged.setdefault(message.account, [0, 0])
@@ -101,7 +103,7 @@ class _Log:
 
 
 class RefusalCounter:
-    """Counts what is refused; ``put`` from any thread, ``run`` in its own."""
+    """Counts refused messages; any thread calls `put`, `run` has its own."""
 
     def __init__(
         self,
@@ -114,16 +116,16 @@ class RefusalCounter:
         is_current: Callable[[Delivery], bool],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing runs yet.
+        """Prepare; `run` counts.
 
         Args:
-            ledger: where refusals and floods are written.
-            watch: knows who floods.
-            metrics: show who floods.
+            ledger: records refusals and floods.
+            watch: knows which accounts flood.
+            metrics: shows which accounts flood.
             keep: publishes a sample, then acknowledges it.
-            acknowledge: for what was counted and is no sample.
-            is_current: whether a delivery can still be acknowledged; else it is delivered again.
-            monotonic: the clock of looking and of logging again.
+            acknowledge: acknowledges counted deliveries that are not samples.
+            is_current: whether a delivery can still be acknowledged.
+            monotonic: the clock for checks and for repeated log lines.
         """
         self._monotonic = monotonic
         self._ledger, self._watch, self._metrics = ledger, watch, metrics
@@ -132,16 +134,16 @@ class RefusalCounter:
         self._uncounted: list[tuple[Delivery, Refusal]] = []
         self._looked_s = 0.0
         self._log = _Log()
-        #: When a flooding account is logged again.
+        #: By flooding account: when it is logged again.
         self._floods: dict[str, float] = {}
 
     def put(self, delivery: Delivery, refusal: Refusal) -> None:
-        """Count this, keep it where it is a sample, then acknowledge the delivery."""
+        """Queue a refused delivery to be counted, kept if it is a sample, and acknowledged."""
         self._watch.refused(delivery.account, refusal.code)
         self._waiting.put((delivery, refusal))
 
     def run(self, stop: Event) -> None:
-        """Count what comes and look for floods, until stopped."""
+        """Count refused deliveries and look for floods until stopped."""
         try:
             while not stop.is_set():
                 self.turn(stop)
@@ -149,7 +151,7 @@ class RefusalCounter:
             self._ledger.close()
 
     def turn(self, stop: Event) -> None:
-        """Count what waits, or comes within a tick, and look for floods."""
+        """Count what waits or arrives within a tick, and look for floods."""
         try:
             self._count(self._take())
             self._look_for_floods()
@@ -157,19 +159,19 @@ class RefusalCounter:
             logger.warning("refused not counted yet", extra=fields(reason=exc.message))
             stop.wait(_RETRY_S)
         except Exception:
-            # What one account sends, its name included, must not end the program.
+            # Nothing that an account sends, not even its name, may end the program.
             logger.exception("looking for floods failed")
             stop.wait(_RETRY_S)
 
     def _take(self) -> list[tuple[Delivery, Refusal]]:
-        """What waits; where nothing does, what comes within a tick."""
+        """Take what waits; if nothing does, wait for one tick."""
         items, self._uncounted = self._uncounted, []
         with contextlib.suppress(queue.Empty):
             if not items:
                 items.append(self._waiting.get(timeout=_TICK_S))
             while len(items) < _COUNTED_AT_ONCE:
                 items.append(self._waiting.get_nowait())
-        # What is not current is delivered again, and checked again.
+        # Deliveries of an older session are delivered again, and checked again.
         return [item for item in items if self._is_current(item[0])]
 
     def _count(self, items: list[tuple[Delivery, Refusal]]) -> None:
@@ -182,8 +184,8 @@ class RefusalCounter:
             self._uncounted = items
             raise
         except Exception:
-            # A fault of ours must neither leave them unacknowledged for ever nor end the
-            # program: all are kept.
+            # A bug must neither leave them unacknowledged for ever nor end the program, so
+            # all are kept as samples.
             logger.exception("refused not counted")
             samples = [message.octets for message in messages]
         self._log.refused(messages, self._monotonic())
@@ -197,7 +199,7 @@ class RefusalCounter:
         self._acknowledge(counted)
 
     def _look_for_floods(self) -> None:
-        """Name the accounts that flood; also those of which nothing is refused."""
+        """Report the accounts that flood, even if none of their messages is refused."""
         now_s = self._monotonic()
         if now_s - self._looked_s < _LOOK_S:
             return
@@ -218,7 +220,7 @@ class RefusalCounter:
 def _counted(delivery: Delivery, refusal: Refusal) -> RefusedMessage:
     detail = refusal.reason
     if not delivery.account:
-        # With the documented rights at the broker the routing key is the account's alone.
+        # With the documented permissions only that account can publish with this routing key.
         detail = f"routing key {delivery.routing_key}: {detail}"
     return RefusedMessage(delivery.account or "", refusal.code, len(refusal.body), detail)
 

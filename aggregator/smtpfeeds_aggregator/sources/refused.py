@@ -1,10 +1,9 @@
-"""Keeps samples of what ingest refused in a queue of its own.
+"""Keeps samples of refused messages in a queue at the broker.
 
-It has a connection of its own, open only while there is something to publish. Each
-message is published persistent and mandatory and waits for its confirm; only then
-is the delivery it came from acknowledged. Which messages are samples, and how much
-of a body is kept, ``refusal_counts`` decides; what waits here is bounded by that and
-by the consumer's prefetch.
+It has its own connection, open only while there is something to publish. It publishes
+each message persistent and mandatory, waits for the confirm, and only then acknowledges
+the original delivery. ``refusal_counts`` decides which messages are samples and how much
+of a body is kept; that and the consumer's prefetch bound the messages that wait here.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ from . import Delivery, Refusal, broker
 
 logger = logging.getLogger(__name__)
 
-#: Headers of a refused message, and of one that was put back.
+#: Headers of a refused message, and of a requeued one.
 ACCOUNT_HEADER: Final = "x-smtpfeeds-account"
 REASON_HEADER: Final = "x-smtpfeeds-reason"
 KIND_HEADER: Final = "x-smtpfeeds-kind"
@@ -44,7 +43,7 @@ _RETRY_S: Final = 2.0
 
 
 class Sample(NamedTuple):
-    """A refused message that is kept, and how many octets of its body."""
+    """A refused message to keep, and how many octets of its body."""
 
     delivery: Delivery
     refusal: Refusal
@@ -52,7 +51,7 @@ class Sample(NamedTuple):
 
 
 class RefusedPublisher:
-    """Publishes samples of what is refused; ``put`` from any thread, ``run`` in its own."""
+    """Publishes samples of refused messages; any thread calls `put`, `run` has its own."""
 
     def __init__(
         self,
@@ -68,16 +67,16 @@ class RefusedPublisher:
         self._waiting: queue.SimpleQueue[Sample] = queue.SimpleQueue()
 
     def put(self, sample: Sample) -> None:
-        """Keep this, then acknowledge the delivery."""
+        """Queue a sample to be published, then acknowledged."""
         self._waiting.put(sample)
 
     def run(self, stop: Event) -> None:
-        """Publish what comes, until stopped."""
+        """Publish samples until stopped."""
         while not stop.is_set():
             self.turn(stop)
 
     def turn(self, stop: Event) -> None:
-        """Publish what waits, or comes within a tick."""
+        """Publish what waits or arrives within a tick."""
         try:
             first = self._waiting.get(timeout=_TICK_S)
         except queue.Empty:
@@ -85,7 +84,7 @@ class RefusedPublisher:
         self._publish_burst(first, stop)
 
     def _publish_burst(self, first: Sample, stop: Event) -> None:
-        """Publish this and what follows on one connection."""
+        """Publish this sample and those that follow soon on one connection."""
         item: Sample | None = first
         connection: pika.BlockingConnection | None = None
         try:
@@ -97,8 +96,8 @@ class RefusedPublisher:
                 self._publish(channel, item)
                 item = self._next(connection, stop)
         except Exception as exc:
-            # Of any kind: an end of this thread would end the program, and the same message
-            # the next one.
+            # Catch everything: the end of this thread would end the program, and the same
+            # message would end the next one.
             expected = isinstance(exc, AMQPError | OSError | SmtpfeedsError)
             logger.warning(
                 "refused not kept yet",
@@ -152,5 +151,5 @@ class RefusedPublisher:
 
 
 def _utf8(text: str) -> str:
-    """A text that can be written as a header, whatever a reason quotes."""
+    """Replace what UTF-8 cannot encode, because a reason may quote anything."""
     return text.encode(errors="replace").decode()

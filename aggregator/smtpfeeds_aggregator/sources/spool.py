@@ -1,12 +1,11 @@
 """Reads a sensor's spools on this host, in place of a broker.
 
-Each sensor worker has a spool file of its own in one folder. This source seals batches as the
-sensor's delivery would, in the same slices, and confirms them when they are committed. All use of
-SQLite is on this thread. Timers are monotonic; the wall clock is read to date and to seal, and
-nothing is sealed while it is in doubt.
+Each sensor worker has its own spool file in one folder. This source seals batches as the
+sensor's delivery would, in the same slices, and confirms them when they are committed. Only its
+thread uses SQLite. Timers are monotonic; the wall clock dates and seals batches, and nothing is
+sealed while it is in doubt.
 
-Trouble with one spool costs the others nothing: it is closed, and opened again at
-the next scan.
+A spool that fails does not affect the others: it is closed, and opened again at the next scan.
 """
 
 import logging
@@ -29,16 +28,16 @@ from . import Delivery, Refusal
 
 logger = logging.getLogger(__name__)
 
-#: Sealed batches of a spool that wait for a commit.
+#: Most sealed batches of a spool that wait for a commit.
 _WAITING_MAX: Final = 4
-#: Between two looks for spools that are new, gone or replaced.
+#: Interval of scans for new, missing and replaced spools.
 _SCAN_S: Final = 1.0
 _BOUNDS_S: Final = 5.0
-#: Between two looks for batches that the sensor has sealed itself, while others wait.
+#: Interval of checks for batches that the sensor sealed itself, while others wait.
 _LEFT_OVER_S: Final = 10.0
-#: An empty batch shows that a quiet sensor is alive.
+#: After this long an empty batch shows that a quiet sensor is alive.
 _ALIVE_S: Final = 60.0
-#: A trouble that lasts is logged again this often.
+#: A lasting trouble is logged again this often.
 _COMPLAIN_S: Final = 60.0
 
 
@@ -50,7 +49,7 @@ class _Token(NamedTuple):
 
 
 class _Done(NamedTuple):
-    """What became of a delivery: confirmed, or held for a reason."""
+    """The result of a delivery: confirmed, or held for a reason."""
 
     token: _Token
     held_reason: str | None
@@ -58,19 +57,19 @@ class _Done(NamedTuple):
 
 @dataclass(slots=True)
 class _Open:
-    """An open spool, and its batches in the worker's hands."""
+    """An open spool, and its delivered batches."""
 
     sealer: Sealer
-    #: In the worker's hands.
+    #: Batches that are delivered and not yet settled.
     waiting: dict[tuple[str, int], SealedBatch] = field(default_factory=dict)
-    #: When it was last sealed from, and when its bound was last kept; None: not yet.
+    #: When a batch was last sealed, its bounds kept, and left-over batches looked for.
     sealed_s: float | None = None
     bounds_s: float | None = None
     looked_s: float | None = None
 
 
 class SpoolSource:
-    """Deliveries from a folder of spools; ``run`` is its thread, the rest is for others."""
+    """Delivers from a folder of spools; `run` is its thread, other threads call the rest."""
 
     def __init__(
         self,
@@ -91,10 +90,10 @@ class SpoolSource:
         self._wake = Event()
         self._paused = Event()
         self._session = 1
-        #: The session of what is handed out: behind the other until ``resume`` is noticed.
+        #: The session of new deliveries; it lags behind `_session` from a pause until the resume.
         self._delivering = 1
         self._open: dict[Path, _Open] = {}
-        #: Spools whose noted time was compared with the clock.
+        #: Spools whose recorded time was compared with the clock.
         self._compared: set[Path] = set()
         self._complained: dict[str, float] = {}
         self._scanned_s: float | None = None
@@ -103,7 +102,7 @@ class SpoolSource:
     # For the worker's thread.
 
     def get(self, timeout_s: float) -> Delivery | None:
-        """The next delivery, or None when none comes within the time."""
+        """Return the next delivery, or None if none arrives within the time."""
         try:
             while True:
                 delivery = self._deliveries.get(timeout=timeout_s)
@@ -113,11 +112,11 @@ class SpoolSource:
             return None
 
     def is_current(self, delivery: Delivery) -> bool:
-        """Whether it was delivered since the last pause."""
+        """Return whether it was delivered since the last pause."""
         return bool(delivery.token.session == self._session)
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
-        """Confirm these in their spools."""
+        """Confirm deliveries in their spools."""
         for delivery in deliveries:
             self._done.put(_Done(delivery.token, None))
         self._wake.set()
@@ -135,30 +134,30 @@ class SpoolSource:
         self._wake.set()
 
     def pause(self) -> None:
-        """Seal nothing more; what was delivered is delivered again after ``resume``."""
-        # In this order: else the other thread may take the new session for a resumed one.
+        """Stop sealing; after `resume`, unsettled batches are delivered again."""
+        # In this order: otherwise the other thread could mistake the new session for a resumed one.
         self._paused.set()
         self._session += 1
 
     def resume(self) -> None:
-        """Deliver again, first what was in hand."""
+        """Deliver again, unsettled batches first."""
         self._paused.clear()
         self._wake.set()
 
     @property
     def more_can_come(self) -> bool:
-        """Always: a spool is sealed by time, not by the number of deliveries in hand."""
+        """Always true: a spool is sealed by time, not by the number of unsettled deliveries."""
         return True
 
     @property
     def consuming(self) -> bool:
-        """Whether the folder was there at the last scan."""
+        """Whether the folder existed at the last scan, and the source is not paused."""
         return self._has_folder and not self._paused.is_set()
 
-    # On its own thread.
+    # On the source's thread.
 
     def run(self, stop: Event) -> None:
-        """Seal, deliver, confirm, until a stop is asked for."""
+        """Seal, deliver and confirm until stopped."""
         while not stop.is_set():
             self.turn()
             self._wake.wait(min(self._seal_interval_s / 4, 0.25))
@@ -166,7 +165,7 @@ class SpoolSource:
         self.close()
 
     def turn(self) -> None:
-        """Do once what is due in every spool."""
+        """Do what is due in every spool."""
         if self._delivering != self._session and not self._paused.is_set():
             self._delivering = self._session
             self._deliver_again()
@@ -177,7 +176,7 @@ class SpoolSource:
             self._serve(path)
 
     def close(self) -> None:
-        """Confirm what was committed, and close the spools."""
+        """Confirm committed batches, and close the spools."""
         self._settle()
         for path in list(self._open):
             self._drop(path)
@@ -238,7 +237,7 @@ class SpoolSource:
                 self._replay(path, opened)
             self._keep_bounds(path, opened)
         except SpoolBusy:
-            return  # the sensor is writing: the next turn
+            return  # the sensor is writing: the next turn tries again
         except SpoolError as exc:
             self._complain(str(path), exc.message)
             self._drop(path)
@@ -264,7 +263,7 @@ class SpoolSource:
             )
 
     def _deliver_left_over(self, path: Path, opened: _Open) -> None:
-        """Deliver batches that were sealed before, or by the sensor at the end of a day."""
+        """Deliver batches that were sealed earlier, or by the sensor at the end of a day."""
         if opened.waiting and not self._is_due(opened.looked_s, _LEFT_OVER_S):
             return
         opened.looked_s = self._monotonic()
@@ -285,7 +284,7 @@ class SpoolSource:
             self._deliver(path, opened, batch)
 
     def _replay(self, path: Path, opened: _Open) -> None:
-        """Deliver again what a replay asks for, where there is room beside new batches."""
+        """Deliver batches again that a replay asks for, if new batches leave room."""
         for batch in opened.sealer.wanted_again(_WAITING_MAX):
             if len(opened.waiting) >= _WAITING_MAX:
                 return
@@ -309,7 +308,7 @@ class SpoolSource:
                 self._hand_over(path, opened, batch, redelivered=True)
 
     def _settle(self) -> None:
-        """Confirm what was committed, hold what was refused; on an error, later."""
+        """Confirm committed batches and hold refused ones; retry failures in the next turn."""
         done: dict[Path, list[_Done]] = {}
         while True:
             try:
