@@ -1,20 +1,20 @@
-"""What crosses the wire, and what more than one program needs.
+"""Code that more than one program uses, and the message that they exchange.
 
-Each thing is here once; a lint contract holds the order, from the command down to the errors:
+The import linter checks the order of the modules, from the command down to the errors:
 
-    cli, command_end, config_option     the command `smtpfeeds`, how it ends, options of all parts
-    extras, shipped, shipped_command    what installs a part; files that wheels carry
-    spool/                              events on disk until they are delivered (sqlite3 lives here)
+    cli, command_end, config_option     the command `smtpfeeds`, its exit codes, shared options
+    extras, shipped, shipped_command    how to install an extra; files in the wheel
+    spool/                              events on disk until they are delivered (SQLite)
     supervision, backoff, signals       child processes; waits between attempts; stop and reload
-    systemd, users, logs                ready and alive; whom a program becomes; what it logs
-    settings, host_port, service_address    how a program is configured, and where others are
-    wire, feeds, topology               the message, the two feeds, the names at the broker
-    behaviours, history                 what a client did, by bit; bits that age
-    addresses, times, clock             one spelling of an address and a time; a doubtful clock
-    errors                              how everything fails, in one tree
+    systemd, users, logs                sd_notify; the user that a program runs as; logging
+    settings, host_port, service_address    configuration, and addresses of other services
+    wire, feeds, topology               the message, the two feeds, the names in RabbitMQ
+    behaviours, history                 what a client did, by bit; how these bits age
+    addresses, times, clock             one text form of an address and a time; the host's clocks
+    errors                              all errors, in one tree
 
-The way of an event: a sensor folds it into its spool and seals batches there; a message (wire)
-brings them to the aggregator, which on one host takes them from the spool itself.
+A sensor folds events into its spool and seals batches there. A message (``wire``) carries a batch
+to the aggregator; on a single host the aggregator reads the spool itself.
 """
 
 from typing import Final

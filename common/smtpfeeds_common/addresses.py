@@ -1,9 +1,9 @@
-"""One spelling for every address: packed bytes inside, RFC 5952 text outside.
+"""One form for every address: packed bytes in memory, RFC 5952 text outside.
 
-An address reaches the project as text in many spellings (upper case, leading
-zeros in IPv6, IPv4-mapped). It is packed once, and one formatter writes it
-everywhere. An IPv4-mapped IPv6 address *is* the IPv4 address. A zone id, a
-prefix or white space is no host address.
+Addresses arrive as text in many forms (upper case, leading zeros in IPv6,
+IPv4-mapped). Programs pack an address once and write it with one formatter.
+An IPv4-mapped IPv6 address is the IPv4 address. Text with a zone id, a prefix
+length or white space is not a host address.
 """
 
 import socket
@@ -23,7 +23,7 @@ Network = IPv4Network | IPv6Network
 
 
 def pack_address(text: str) -> bytes:
-    """Pack an address's text to 4 or 16 octets, IPv4-mapped ones to 4.
+    """Pack the text of an address into 4 or 16 octets; an IPv4-mapped one into 4.
 
     Raises:
         AddressError: the text is not exactly one host address.
@@ -38,10 +38,10 @@ def pack_address(text: str) -> bytes:
 
 
 def format_address(packed: bytes) -> str:
-    """Write 4 or 16 octets as text, IPv6 as RFC 5952 says.
+    """Write 4 or 16 octets as text, IPv6 in the form of RFC 5952.
 
-    glibc prints an IPv4-compatible address (``::192.0.2.1``) in mixed notation,
-    which RFC 5952 section 5 keeps for well-known prefixes: written in hex here.
+    glibc prints an IPv4-compatible address (``::192.0.2.1``) in mixed notation.
+    RFC 5952 section 5 reserves that for well-known prefixes, so this writes hex.
     """
     if len(packed) == IPv4_BYTES:
         return socket.inet_ntop(socket.AF_INET, packed)
@@ -55,17 +55,17 @@ def format_address(packed: bytes) -> str:
 
 
 def normalise_address(text: str) -> str:
-    """Give the one spelling of an address."""
+    """Return the canonical text of an address."""
     return format_address(pack_address(text))
 
 
 def prefix64(packed: bytes) -> bytes:
-    """The /64 of a packed IPv6 address, as 16 octets."""
+    """Return the /64 of a packed IPv6 address, as 16 octets."""
     return packed[:8] + b"\0" * 8
 
 
 def sort_key(packed: bytes) -> tuple[int, bytes]:
-    """IPv4 before IPv6, then by the address as a number."""
+    """Sort IPv4 before IPv6, then by the address as a number."""
     return (len(packed), packed)
 
 
@@ -74,7 +74,7 @@ def parse_network(text: str) -> Network:
     """Read a prefix such as ``192.0.2.0/24``; a bare address is its own /32 or /128.
 
     Raises:
-        AddressError: not a prefix, or bits are set behind its length.
+        AddressError: the text is not a prefix, or host bits are set.
     """
     try:
         network = ip_network(text)

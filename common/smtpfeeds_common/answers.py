@@ -1,13 +1,13 @@
-"""How commands print lists: one set of options, five formats, one place that prints.
+"""How commands print lists: one set of options and five formats.
 
-    table   to read; fits the terminal
+    table   for people; fits the terminal
     json    one list
-    ndjson  one object a line, as rows come
-    csv     with a line of names; NA where nothing is known
+    ndjson  one object per line
+    csv     with a header line; NA for an unknown value
     tsv     the same with tabs, for cut and awk
 
-Rows go to the standard output, notes to stderr, below the table. Rows are written as they
-come. Colour is for terminals only, and for none where NO_COLOR is set.
+Rows go to stdout as they arrive, notes to stderr below them. Only a terminal gets colour, and
+none if NO_COLOR is set.
 """
 
 import json
@@ -25,11 +25,11 @@ from .printable import printable
 from .table import Look, Table
 
 FORMATS: Final = ("table", "json", "ndjson", "csv", "tsv")
-#: Exit code of a question whose answer is: nothing.
+#: Exit code of a command that finds nothing.
 NOTHING_FOUND: Final = 1
-#: A terminal that does not say how wide it is.
+#: Width of a terminal that does not report one.
 _WIDTH: Final = 80
-#: Where a callback keeps the columns of its command's answer: the reference is made from it.
+#: Attribute of a callback that holds the columns of its answer, for the reference page.
 ANSWER: Final = "answer_columns"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,19 +38,19 @@ _NONE: Final = object()
 
 
 class Form(NamedTuple):
-    """In which format and with which fields an answer is printed."""
+    """The format and the fields of an answer."""
 
     format: str
     columns: tuple[Column, ...]
-    #: The user named the fields: none is left out.
+    #: Whether the user named the fields; a table then shows all of them.
     chosen: bool = False
     fields: str | None = None
 
     def of(self, columns: Sequence[Column]) -> "Form":
-        """The same for another of the command's answers.
+        """Return the same form with the columns of another answer of the command.
 
         Raises:
-            SettingsError: it has no such field.
+            SettingsError: that answer lacks a field that the user named.
         """
         if self.fields is None:
             return Form(self.format, tuple(columns))
@@ -58,19 +58,19 @@ class Form(NamedTuple):
 
     @property
     def is_table(self) -> bool:
-        """Whether a person reads it."""
+        """Whether the answer is printed as a table."""
         return self.format == "table"
 
 
 def format_options(
     columns: Sequence[Column] | Mapping[str, Sequence[Column]], *, more: tuple[str, ...] = ()
 ) -> Callable[[F], F]:
-    """Add `--format`, `--json` and `--fields` to a command, and give it the `form` they say.
+    """Add `--format`, `--json` and `--fields` to a command, which gets them as its `form`.
 
     Args:
-        columns: of the command's answer; where it has several, each by what it is of: the command
-            takes `form.of(columns)` of the one that it gives.
-        more: formats besides those that every list has.
+        columns: the columns of the answer. A command with several answers passes a mapping from
+            the name of each to its columns, and calls `form.of(columns)` for the one it prints.
+        more: formats besides those of every list.
     """
     answers = columns if isinstance(columns, Mapping) else {"": columns}
 
@@ -102,7 +102,7 @@ def format_options(
 
 
 def write_records(records: Iterable[Record], form: Form, nothing: str) -> None:
-    """Write a list; ends the command with exit code 1 and a note where it is empty."""
+    """Write a list. If it is empty, write a note and end the command with exit code 1."""
     rows = iter(records)
     first = next(rows, None)
     every: Iterator[Record] = chain(() if first is None else (first,), rows)
@@ -123,7 +123,7 @@ def write_records(records: Iterable[Record], form: Form, nothing: str) -> None:
 
 
 def write_record(record: Record, form: Form) -> None:
-    """Write one object: as lines of name and value, or as its only row."""
+    """Write one object: name and value per line for people, one row for programs."""
     if form.format == "json":
         click.echo(json.dumps(_selected(record, form.columns), ensure_ascii=False, indent=1))
     elif form.is_table:
@@ -137,38 +137,38 @@ def write_record(record: Record, form: Form) -> None:
 
 
 class Limited:
-    """At most this many rows of an answer, and a note if there are more."""
+    """Cuts an answer after some rows, and writes a note if there are more."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
         self.is_more = False
 
     def of(self, rows: Iterable[T]) -> Iterator[T]:
-        """The first rows; one more is read."""
+        """Return the first rows; reads one more to learn whether the answer is cut."""
         rest = iter(rows)
         yield from rest if self._limit is None else islice(rest, min(self._limit, sys.maxsize))
         self.is_more = self._limit is not None and next(rest, _NONE) is not _NONE
 
     def note(self) -> None:
-        """Write a note if the answer is cut; call it after the rows were written."""
+        """Write a note if the answer is cut. Call this after all rows are written."""
         if self.is_more:
             note(f"there is more: --limit {self._limit} cuts it here")
 
 
 def note(text: str) -> None:
-    """Write a line to stderr, below what was written to the standard output until now."""
+    """Write a line to stderr, below all that stdout has so far."""
     sys.stdout.flush()
     click.echo(printable(text, keep="\n"), err=True)
 
 
 def nothing_found(message: str) -> None:
-    """Write that there is nothing, and end with exit code 1."""
+    """Write a note and end the command with exit code 1."""
     note(message)
     raise click.exceptions.Exit(NOTHING_FOUND)
 
 
 def look() -> Look:
-    """Where the standard output goes: how wide, and whether in colour."""
+    """Return the width of stdout, and whether it shows colour."""
     stream = sys.stdout
     if not stream.isatty():
         return Look(None)
@@ -181,7 +181,7 @@ def look() -> Look:
 
 
 def _terminal_width() -> int:
-    """COLUMNS, or what the terminal says."""
+    """Return COLUMNS, or else the width that the terminal reports."""
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and int(given):
         return int(given)

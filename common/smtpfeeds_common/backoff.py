@@ -1,8 +1,8 @@
-"""How long to wait before the next attempt: waits that double, up to a longest one.
+"""Exponential backoff: each wait is twice the last, up to a maximum.
 
-One rule for all of the product: connections to a broker or a database, and programs that are
-started again. An attempt that is known to have worked resets it; for a program, which tells only
-how long it ran, ``after`` does that.
+All programs use it, for connections to a broker or a database and for child processes that are
+started again. A successful attempt resets it. A child process only shows how long it ran, so
+``after`` resets it after a long run.
 """
 
 import random
@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Final
 
 FIRST_S: Final = 0.5
-#: A program that ran this long works: its next wait is the first one again.
+#: A program that ran this long is healthy; its next wait is the first one again.
 STEADY_S: Final = 60.0
-#: 2 ** 16 times the first wait is past every longest one.
+#: 2 ** 16 times the first wait is longer than any maximum in use.
 _MAX_DOUBLINGS: Final = 16
 
 
 class Backoff:
-    """The waits of one thing that is attempted again and again."""
+    """The waits between the attempts of one operation."""
 
     def __init__(
         self,
@@ -29,27 +29,27 @@ class Backoff:
         """Begin with the first wait.
 
         Args:
-            longest_s: no wait is longer.
+            longest_s: the longest wait.
             first_s: the wait after the first failure.
-            rng: gives numbers from 0 to 1. A wait is then between half and all of the doubled one,
-                so that many hosts do not come back at the same moment. None: exactly that one.
+            rng: returns numbers from 0 to 1. Each wait is then between half and all of its full
+                length, so that many hosts do not retry at the same moment. None: full length.
         """
         self._longest_s, self._first_s, self._rng = longest_s, first_s, rng
         self._failures = 0
 
     def next_s(self) -> float:
-        """The wait after one more failure."""
+        """Count one more failure and return the wait after it."""
         doublings = min(self._failures, _MAX_DOUBLINGS)
         self._failures += 1
         wait_s = min(self._longest_s, self._first_s * float(2**doublings))
         return wait_s if self._rng is None else wait_s * (0.5 + self._rng() / 2)
 
     def after(self, ran_s: float) -> float:
-        """The wait after a program ended that ran for so long."""
+        """Return the wait after a program has ended that ran for ``ran_s``."""
         if ran_s >= STEADY_S:
             self.reset()
         return self.next_s()
 
     def reset(self) -> None:
-        """An attempt worked: the next wait is the first one again."""
+        """Start again with the first wait, because an attempt succeeded."""
         self._failures = 0

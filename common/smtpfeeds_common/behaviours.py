@@ -1,8 +1,8 @@
 """Behaviours: what a client did, one bit each, ORed over its visits.
 
-The sensor notes them, the message and the database carry them as one integer,
-and the aggregator derives a class from them. A bit is never reused or given
-another meaning; readers ignore bits that they do not know.
+The sensor sets the bits, the message and the database carry them as one integer,
+and the aggregator derives a class from them. A bit never gets another meaning.
+Readers ignore bits that they do not know.
 """
 
 from enum import IntFlag

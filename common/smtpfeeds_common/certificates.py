@@ -1,9 +1,8 @@
-"""Reads from PEM files and from a peer when certificates expire, and warns before.
+"""Reads when certificates expire, from PEM files and from TLS peers, and warns before.
 
-It reads only the end of a certificate's validity (RFC 5280, section 4.1), and skips the few
-fields before it by their lengths. It stands alone because a sensor without
-STARTTLS has no library that reads certificates, and Python's ``ssl`` reads none that
-is not in use.
+It reads only the end of a certificate's validity (RFC 5280, section 4.1) and skips the fields
+before it by their lengths. It stands alone because a sensor without STARTTLS installs no
+library that reads certificates, and Python's ``ssl`` reads none from a file.
 """
 
 import logging
@@ -18,23 +17,23 @@ from .logs import fields
 
 logger = logging.getLogger(__name__)
 
-#: The log warns of a certificate from this long before its end,
+#: The log warns of a certificate that expires within this time,
 WARN_BEFORE_S: Final = 14 * 86_400
-#: once in this time.
+#: once per this time.
 WARN_EVERY_S: Final = 86_400
 
 _PEM: Final = re.compile(
     r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL | re.ASCII
 )
-#: DER's tags: a structure, a number, the two forms of a time, and the optional version.
+#: DER tags: a sequence, an integer, the two forms of a time, and the optional version.
 _SEQUENCE, _INTEGER, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x02, 0x17, 0x18, 0xA0
 
 
 def expiries(pem: str) -> list[float]:
-    """When each certificate of a PEM text expires, in Unix time, in the text's order.
+    """Return when each certificate of a PEM text expires, in Unix time, in the order of the text.
 
     Raises:
-        ValueError: there is none, or one cannot be read.
+        ValueError: the text has no certificate, or one cannot be read.
     """
     ends = [_expiry(ssl.PEM_cert_to_DER_cert(text)) for text in _PEM.findall(pem)]
     if not ends:
@@ -43,12 +42,12 @@ def expiries(pem: str) -> list[float]:
 
 
 def file_expiry(path: str, *, authorities: bool = False) -> float | None:
-    """When a file of certificates can no longer be used, in Unix time; None: it cannot be read.
+    """Return when a file of certificates expires, in Unix time; None if it cannot be read.
 
     Args:
-        path: PEM.
-        authorities: any of the file's certificates is enough, so the last one counts. Otherwise
-            the first is the one that is shown, and the others are its chain.
+        path: a PEM file.
+        authorities: the file holds trusted authorities, of which one is enough, so the one that
+            expires last counts. Otherwise the first certificate counts; the rest are its chain.
     """
     try:
         ends = expiries(Path(path).read_text("ascii", "replace"))
@@ -58,7 +57,7 @@ def file_expiry(path: str, *, authorities: bool = False) -> float | None:
 
 
 def peer_expiry(connection: object) -> float | None:
-    """When the certificate of the other end of a TLS connection expires; None: not known."""
+    """Return when the certificate of a TLS peer expires, in Unix time; None if not known."""
     if not isinstance(connection, ssl.SSLSocket | ssl.SSLObject):
         return None
     certificate = connection.getpeercert(binary_form=True)
@@ -69,7 +68,7 @@ def peer_expiry(connection: object) -> float | None:
 
 
 def iso_day(expires_s: float) -> str:
-    """The UTC day on which it expires."""
+    """Return the UTC day on which a certificate expires."""
     return datetime.fromtimestamp(expires_s, UTC).date().isoformat()
 
 
@@ -78,25 +77,25 @@ class ExpiryNotes:
 
     def __init__(self) -> None:
         self._expires_s: dict[str, float] = {}
-        #: By name and end: a renewed certificate is another one.
+        #: By name and expiry, so that a renewed certificate counts as another one.
         self._warned_s: dict[tuple[str, float], float] = {}
 
     @property
     def all(self) -> Mapping[str, float]:
-        """When each expires, in Unix time."""
+        """When each certificate expires, in Unix time."""
         return dict(self._expires_s)
 
     def note(self, name: str, expires_s: float | None) -> None:
-        """Note when a certificate in use expires; None: not known, nothing changes."""
+        """Note when a certificate in use expires; None changes nothing."""
         if expires_s is not None:
             self._expires_s[name] = expires_s
 
     def warn(self, now_s: float, monotonic_s: float) -> None:
-        """Log each that expires within two weeks, or has expired: once a day.
+        """Log each certificate that has expired or expires within two weeks, once a day.
 
         Args:
             now_s: Unix time.
-            monotonic_s: a clock that is never set.
+            monotonic_s: the monotonic clock.
         """
         for name, expires_s in sorted(self.all.items()):
             left_s = expires_s - now_s
@@ -105,7 +104,7 @@ class ExpiryNotes:
                 continue
             if last_s is not None and monotonic_s - last_s < WARN_EVERY_S:
                 continue
-            # The bound: as many as there are names.
+            # Keep one entry per name.
             self._warned_s = {k: v for k, v in self._warned_s.items() if k[0] != name}
             self._warned_s[name, expires_s] = monotonic_s
             more = fields(certificate=name, expires=iso_day(expires_s))
@@ -116,7 +115,7 @@ class ExpiryNotes:
 
 
 def _expiry(der: bytes) -> float:
-    """The end of the validity; before it: version, number, algorithm and issuer."""
+    """Return the end of the validity. Version, serial number, algorithm and issuer precede it."""
     tag, signed, _ = _element(_inside(der))
     if tag != _SEQUENCE:
         raise ValueError("not a certificate")
@@ -141,7 +140,7 @@ def _inside(der: bytes) -> bytes:
 
 
 def _element(der: bytes) -> tuple[int, bytes, bytes]:
-    """The first element: its tag, its content, and what follows it."""
+    """Return the tag and the content of the first element, and the octets after it."""
     if len(der) < 2:
         raise ValueError("a certificate that is cut off")
     length, begin = der[1], 2
@@ -155,7 +154,7 @@ def _element(der: bytes) -> tuple[int, bytes, bytes]:
 
 
 def _time(tag: int, text: str) -> float:
-    """A time of a certificate; of a year in two digits, 50 is 1950 and 49 is 2049."""
+    """Read a time of a certificate; the two-digit year 50 is 1950, 49 is 2049 (RFC 5280)."""
     if tag == _UTC_TIME:
         text = ("19" if text >= "50" else "20") + text
     elif tag != _GENERALIZED_TIME:

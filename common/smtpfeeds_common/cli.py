@@ -1,9 +1,8 @@
 """The `smtpfeeds` command.
 
-Groups live with the program they belong to and are imported only when called:
-`--help` costs no more than click itself, and a sensor host lacks the
-aggregator's packages without noticing. What a group is, which extra it needs
-and its line of help are in one table here.
+Each group is part of its own program. This module imports a group only when it is called, so
+`--help` takes no longer than click itself, and a sensor host works without the aggregator's
+packages. One table names each group, the extra that it needs and its line of help.
 """
 
 import importlib
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """Where a command lives, which extra installs what it needs, and what it does."""
+    """The import path of a command, the extra that it needs, and its line of help."""
 
     target: str
     extra: str
@@ -104,17 +103,17 @@ COMMANDS: Final = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The commands' names, in the order of the table."""
+        """Return the names of the commands, in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import one command.
 
         Raises:
-            click.ClickException: the extra it needs is not installed.
+            click.ClickException: the extra that it needs is not installed.
         """
         entry = COMMANDS.get(cmd_name)
         if entry is None:
@@ -132,10 +131,10 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a word that is none gets the nearest one.
+        """Find the command.
 
         Raises:
-            click.UsageError: there is no such command.
+            click.UsageError: there is no such command; the message names the nearest one.
         """
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             from difflib import get_close_matches
@@ -146,12 +145,12 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the table of commands without importing one."""
+        """Write the table of commands; imports none."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
-        """The commands that begin so, without importing one; and the options."""
+        """Return the commands and options that begin with a text; imports no command."""
         from click.shell_completion import CompletionItem
 
         return [
@@ -164,11 +163,11 @@ class LazyGroup(click.Group):
         ]
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run the command line and end with its exit code (see ``command_end``)."""
+        """Run the command line and exit with its code (see ``command_end``)."""
         if not extra.get("standalone_mode", True):
             return super().main(*args, **extra)
         try:
-            # click gives back what ended the command, and shows no error by itself.
+            # In this mode click returns the exit code and raises errors instead of printing them.
             ended = super().main(*args, **{**extra, "standalone_mode": False})
             code = ended if isinstance(ended, int) else 0
         except click.ClickException as exc:
@@ -178,19 +177,19 @@ class LazyGroup(click.Group):
             code = 1
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(bool(end.code))
-        except Exception as exc:  # noqa: BLE001 - printed, and never taken for an answer
+        except Exception as exc:  # noqa: BLE001 - printed, and exits with 3 instead of Python's 1
             code = unexpected(exc)
         code = flush(code)
         end_at_once(code)
         sys.exit(code)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Read the arguments; ``--help`` writes here."""
+        """Parse the arguments; click prints ``--help`` here."""
         with ended_by_output():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run; an error of ours becomes its message on stderr and its exit code."""
+        """Run the command; an ``SmtpfeedsError`` becomes a message on stderr and an exit code."""
         try:
             with ended_by_output():
                 return super().invoke(ctx)
@@ -198,7 +197,7 @@ class LazyGroup(click.Group):
             complain(f"smtpfeeds: {exc.message}")
             ctx.exit(exc.exit_code)
         except ModuleNotFoundError as exc:
-            # Commands import what they need when they run.
+            # A command may import a package of its extra only when it runs.
             _say_not_installed(ctx.invoked_subcommand or "", exc)
             raise
 
@@ -208,7 +207,7 @@ class _NotInstalled(click.ClickException):
 
 
 def _say_not_installed(command: str, exc: ModuleNotFoundError) -> None:
-    """Say what to install for a package that is missing; a module of ours is none.
+    """Say which extra installs a missing package; return if the module is part of smtpfeeds.
 
     Raises:
         click.ClickException: the extra that the command needs is not installed.

@@ -1,16 +1,16 @@
-"""The host's clocks: what an event is stamped with, and whether the wall clock can be believed.
+"""The host's clocks: the time of an event, and whether the wall clock can be believed.
 
-Two clocks are read together. The monotonic one (``CLOCK_BOOTTIME``, milliseconds since the host
-booted) goes on evenly whatever is set; the wall clock (UTC) is what an event is stamped with, and
-can be wrong: a host without a battery begins in 1970, an operator mistypes a date, a time service
-sets it right. The wall clock is *in doubt*
+``Clock`` reads two clocks together. The monotonic clock (``CLOCK_BOOTTIME``, milliseconds since
+the host booted) advances evenly, even when someone sets the time. The wall clock (UTC) gives an
+event its time and can be wrong: a host without a battery starts in 1970, an operator mistypes a
+date, a time service corrects it. The wall clock is *in doubt*
 
-* while it shows a time before this program was written, or after 2100: such a clock is impossible;
-* from a step of more than a minute against the monotonic clock until it has been steady for some
-  time.
+* while it shows an impossible time: before this program was written, or after 2100;
+* after a step of more than a minute against the monotonic clock, until it has been steady for
+  some time.
 
-While it is in doubt nothing is stamped with it. What happens meanwhile is noted by the monotonic
-clock, and dated once the wall clock is believed again: an event keeps its distance from now.
+While the wall clock is in doubt, events carry the monotonic time instead. Once the wall clock is
+believed again, each event gets a UTC time at the same distance from now.
 """
 
 import threading
@@ -20,14 +20,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-#: 2025-01-01 UTC, before this program was written: none of its events can be earlier.
+#: 2025-01-01 UTC. This program was written later, so none of its events can be earlier.
 EARLIEST_MS: Final = 1_735_689_600_000
 #: 2100-01-01 UTC.
 LATEST_MS: Final = 4_102_444_800_000
-#: A wall clock that moves further against the monotonic one has been stepped. Time services slew
-#: by less than half a second in a quarter of an hour, and step by less when they are in order.
+#: A wall clock that moves further than this against the monotonic clock has been stepped. Time
+#: services slew by less than half a second in 15 minutes; a healthy one steps by less than this.
 STEP_MS: Final = 60_000
-#: How long a clock that was stepped must go on evenly before it is believed.
+#: How long a clock that was stepped must be steady before it is believed.
 STEADY_S: Final = 120.0
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -39,12 +39,12 @@ class Reading(NamedTuple):
     utc_ms: int | None
     #: Milliseconds since the host booted.
     elapsed_ms: int
-    #: Which boot that was: elapsed times of two boots do not compare.
+    #: The boot that ``elapsed_ms`` counts from; times of two boots do not compare.
     boot: str
 
 
 class Clock:
-    """Reads both clocks; from any thread."""
+    """Reads both clocks; safe to call from any thread."""
 
     def __init__(
         self,
@@ -54,19 +54,19 @@ class Clock:
         elapsed_ms: Callable[[], int] | None = None,
         boot: str | None = None,
     ) -> None:
-        """Believe the wall clock from the start, unless it is impossible."""
+        """Believe the wall clock from the start, unless it shows an impossible time."""
         self._steady_ms = int(steady_s * 1000)
         self._utc_ms = utc_ms or _utc_ms
         self._elapsed_ms = elapsed_ms or _elapsed_ms
         self._boot = _boot_id() if boot is None else boot
         self._lock = threading.Lock()
         self._ahead_ms = self._utc_ms() - self._elapsed_ms()
-        #: When the last step was noticed, on the monotonic clock; None: long ago.
+        #: When the last step was noticed, on the monotonic clock; None once the clock is steady.
         self._stepped_ms: int | None = None
         self._step_ms = 0
 
     def read(self) -> Reading:
-        """Both clocks now."""
+        """Read both clocks."""
         with self._lock:
             elapsed_ms, utc_ms = self._elapsed_ms(), self._utc_ms()
             moved_ms = utc_ms - elapsed_ms - self._ahead_ms
@@ -79,10 +79,10 @@ class Clock:
             return Reading(utc_ms if believed else None, elapsed_ms, self._boot)
 
     def compare(self, noted_ms: int | None) -> None:
-        """A wall clock that is behind a time noted earlier has been stepped while nobody looked.
+        """Treat the wall clock as stepped if it is behind a time noted in an earlier run.
 
         Args:
-            noted_ms: the newest UTC time that was noted with a clock that was believed.
+            noted_ms: the newest UTC time that was noted while the wall clock was believed.
         """
         with self._lock:
             elapsed_ms, utc_ms = self._elapsed_ms(), self._utc_ms()
@@ -113,7 +113,7 @@ def _elapsed_ms() -> int:
 
 
 def _boot_id() -> str:
-    """The kernel's name of this boot; where it gives none, a new one for this process."""
+    """Return the kernel's id of this boot, or a random one where the kernel gives none."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:

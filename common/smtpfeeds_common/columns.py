@@ -1,7 +1,7 @@
-"""The columns of a list that a command prints: names, kinds, and how a value is written.
+"""The columns of a list that a command prints: names, kinds, and the form of a value.
 
-A command declares its columns once. The table, CSV, JSON, ``--fields``, the JSON
-schema in the reference and the completion of a shell all follow from them.
+A command declares its columns once. The table, CSV, JSON, ``--fields`` and the JSON schema in
+the reference are made from them.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ from .times import iso_utc
 Kind = Literal["text", "texts", "integer", "number", "boolean", "time", "date", "object"]
 Record = dict[str, Any]
 
-#: What CSV and TSV have where nothing is known, as in the feeds' own files.
+#: An unknown value in CSV and TSV, as in the feed files.
 NOT_KNOWN: Final = "NA"
-#: What a spreadsheet would take for a formula.
+#: A spreadsheet reads text that starts with one of these as a formula.
 FORMULA: Final = ("=", "+", "-", "@")
 _JSON_TYPES: Final[dict[str, dict[str, Any]]] = {
     "text": {"type": "string"},
@@ -37,40 +37,40 @@ class Column(NamedTuple):
     #: Its name in JSON, in CSV and for ``--fields``.
     name: str
     kind: Kind = "text"
-    #: What it holds, for the reference.
+    #: Its description in the reference.
     help: str = ""
-    #: Its head in a table, where that is not the name.
+    #: Its head in a table, if that is not the name.
     title: str = ""
-    #: A narrow terminal goes without the columns of the largest rank; 0 is always shown.
+    #: A narrow terminal leaves out the columns of the largest rank first; rank 0 always stays.
     rank: int = 0
-    #: How narrow a table may make it, with an ellipsis in place of the rest; 0: never shortened.
+    #: The smallest width to which a table may shorten it, with an ellipsis; 0: never shortened.
     least: int = 0
-    #: Shorten in the middle, as an address whose two ends matter.
+    #: Whether to shorten it in the middle, as for an address, whose two ends matter.
     middle: bool = False
     #: The colour of a value in a terminal: red, yellow, green, or none.
     colour: Callable[[Any], str | None] | None = None
 
     @property
     def head(self) -> str:
-        """What stands over it in a table; times say that they are UTC."""
+        """Its head in a table; the head of a time says UTC."""
         title = self.title or self.name.replace("_", " ")
         return f"{title} UTC" if self.kind == "time" else title
 
     @property
     def is_number(self) -> bool:
-        """Whether its cells stand to the right."""
+        """Whether its cells are aligned to the right."""
         return self.kind in {"integer", "number"}
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """Return a value in its JSON form."""
     if isinstance(value, datetime):
         return iso_utc(value)
     return value.isoformat() if isinstance(value, date) else value
 
 
 def csv_field(value: Any) -> str:
-    """A value in CSV: NA where nothing is known, and no text is a spreadsheet's formula."""
+    """Return a value in its CSV form: NA if unknown; a formula is quoted with an apostrophe."""
     if value is None:
         return NOT_KNOWN
     text = value if type(value) is str else _text(value)
@@ -78,13 +78,13 @@ def csv_field(value: Any) -> str:
 
 
 def tsv_field(value: Any) -> str:
-    """A value in TSV: tab, line feed, carriage return and backslash are escaped."""
+    """Return a value in its TSV form; tab, line feed, carriage return and backslash are escaped."""
     text = _text(value).replace("\\", "\\\\").replace("\t", "\\t")
     return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _text(value: Any) -> str:
-    # The usual kinds first: an answer of ten thousand rows has a hundred thousand of them.
+    # The usual kinds first, for speed: ten thousand rows have a hundred thousand values.
     if value is None:
         return NOT_KNOWN
     if type(value) is int or type(value) is str:
@@ -99,7 +99,7 @@ def _text(value: Any) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value in a table: no control character reaches the terminal."""
+    """Return a value in its table form, without control characters."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -112,10 +112,10 @@ def cell(value: Any) -> str:
 def select(
     columns: Sequence[Column], names: str, *, option: str = "--fields"
 ) -> tuple[Column, ...]:
-    """The columns that an option names, in its order.
+    """Return the columns that an option names, in its order.
 
     Raises:
-        SettingsError: there is no such column.
+        SettingsError: the option names no column, or one that does not exist.
     """
     by_name = {column.name.lower(): column for column in columns}
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -137,7 +137,7 @@ def select(
 
 
 def json_schema(columns: Sequence[Column]) -> dict[str, Any]:
-    """JSON Schema of one record: every field is there, null where nothing is known."""
+    """Return the JSON Schema of one record; every field is present, null if unknown."""
     properties = {}
     for column in columns:
         one = dict(_JSON_TYPES[column.kind])

@@ -1,14 +1,14 @@
-"""How a command ends: its exit code says what became of it, whatever went wrong.
+"""How a command ends: one exit code for each outcome.
 
-    0    done or found; also where the reader of the output has read enough (`… | head -1`)
+    0    done or found; also if the reader of the output closes it early (`… | head -1`)
     1    nothing found, or the answer is no
     2    wrong use
-    3    could not be done; a fault of ours too, with its traceback
+    3    the command failed; for a bug in smtpfeeds, with a traceback
     130  Ctrl-C
 
-A program that asks can tell an empty answer from none at all: 1 is said by a command
-that has its answer, and by nothing else. Python ends with 1 after a traceback, click
-ends with 1 where a pipe is closed or Ctrl-C is pressed, so both are kept from it here.
+Exit code 1 always means that the command has its answer, so a script can tell an empty answer
+from a failure. Python exits with 1 after a traceback, and click exits with 1 for a closed pipe
+or Ctrl-C; this module prevents both.
 """
 
 import errno
@@ -33,7 +33,7 @@ _nothing_left: Final[list[bool]] = []
 
 @contextmanager
 def ended_by_output() -> Iterator[None]:
-    """End the command where its output can no longer be written, or Ctrl-C is pressed.
+    """End the command if its output can no longer be written, or on Ctrl-C.
 
     Raises:
         click.exceptions.Exit: with the exit code.
@@ -45,7 +45,7 @@ def ended_by_output() -> Iterator[None]:
     except OSError as exc:
         if exc.errno == errno.EPIPE:
             if not silence_closed_outputs():
-                # click takes any such error for a closed output, and says nothing.
+                # click treats every EPIPE as a closed stdout and prints nothing.
                 raise RuntimeError("a connection or pipe of the program broke") from exc
             raise click.exceptions.Exit(0) from exc
         if exc.errno in _NO_SPACE:
@@ -55,7 +55,7 @@ def ended_by_output() -> Iterator[None]:
 
 
 def complain(text: str) -> None:
-    """Write to stderr, if anyone reads it."""
+    """Write to stderr; a closed stderr is ignored."""
     try:
         click.echo(printable(text, keep="\n"), err=True)
     except OSError:
@@ -63,9 +63,9 @@ def complain(text: str) -> None:
 
 
 def flush(code: int) -> int:
-    """Write what is still held for stdout; the exit code after it."""
+    """Flush stdout and return the exit code: 3 if the disk is full, else the given one."""
     try:
-        if sys.stdout is not None:  # the command was started without one
+        if sys.stdout is not None:  # None if the command was started without a stdout
             sys.stdout.flush()
     except OSError as exc:
         if exc.errno in _NO_SPACE:
@@ -76,7 +76,7 @@ def flush(code: int) -> int:
 
 
 def wrong_use(error: click.ClickException) -> int:
-    """Say in one line what is wrong with the arguments, and where help is; the exit code."""
+    """Print in one line what is wrong with the arguments, and return the exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         complain(error.format_message())
         return error.exit_code
@@ -90,10 +90,10 @@ def wrong_use(error: click.ClickException) -> int:
 
 
 def end_at_once(code: int) -> None:
-    """End the program without taking the interpreter apart, which takes as long as an answer.
+    """Exit without finalizing the interpreter, which takes as long as the command itself.
 
-    Only where the command has said that nothing is left to do, and its output goes to the real
-    standard output: a test that calls commands goes on.
+    Does nothing unless the command has called ``nothing_is_left`` and writes to the real stdout
+    and stderr, so a test that calls commands keeps running.
     """
     if _nothing_left and sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__:
         with suppress(OSError):
@@ -103,21 +103,21 @@ def end_at_once(code: int) -> None:
 
 
 def nothing_is_left() -> None:
-    """A command says that its connection is closed, and no thread, file or child is left."""
+    """Declare that the command has closed its connection and has no thread, file or child left."""
     _nothing_left.append(True)
 
 
 def unexpected(error: Exception) -> int:
-    """Print the traceback of a fault of ours; the exit code."""
+    """Print the traceback of a bug and return the exit code."""
     with suppress(OSError):
         sys.excepthook(type(error), error, error.__traceback__)
     return FAILED
 
 
 def silence_closed_outputs() -> bool:
-    """Throw away what is written to an output that nobody reads any more; whether there is one.
+    """Send a closed stdout or stderr to /dev/null; return whether one was closed.
 
-    What is held for it would be tried, and complained of, again at the end.
+    Otherwise Python would flush its buffer again at exit, and report the error.
     """
     poll = select.poll()
     for output in _OUTPUTS:
@@ -134,7 +134,7 @@ def _throw_away(output: int) -> None:
 
 
 def _say_no_space(exc: OSError) -> None:
-    """Say what is full: a question's answer often goes to a file."""
+    """Say which file system is full; the output often goes to a file."""
     where = exc.filename or "where the output goes"
     complain(f"smtpfeeds: {exc.strerror}: {where}; what was written is not whole")
     _throw_away(1)

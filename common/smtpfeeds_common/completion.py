@@ -1,4 +1,4 @@
-"""`smtpfeeds completion`: the shell completes commands and options."""
+"""`smtpfeeds completion`: shell completion of commands and options."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ import click
 from .errors import SettingsError
 
 _PROGRAM: Final = "smtpfeeds"
-#: Set by the shell's script; click answers it.
+#: The shell's script sets this variable; click then prints the completions.
 _VARIABLE: Final = "_SMTPFEEDS_COMPLETE"
-#: Below the user's folder for data or for configuration, where each shell looks by itself.
+#: Where each shell looks for scripts: a variable, its default below the home folder, the file.
 _PLACES: Final = {
     "bash": ("XDG_DATA_HOME", ".local/share", "bash-completion/completions/smtpfeeds"),
     "zsh": ("XDG_DATA_HOME", ".local/share", "zsh/site-functions/_smtpfeeds"),
@@ -54,7 +54,7 @@ def completion(context: click.Context, shell: str, *, install: bool) -> None:
 
 
 def place_of(shell: str) -> Path:
-    """Where a shell looks for the script of this user."""
+    """Return the path where a shell looks for the script of this user."""
     variable, usual, below = _PLACES[shell]
     named = os.environ.get(variable)
     return (Path(named) if named else Path.home() / usual) / below

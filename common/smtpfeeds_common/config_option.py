@@ -1,7 +1,7 @@
-"""Options in the same words at every command that reads settings: `--config` and `--as`.
+"""The options `--config` and `--as`, the same for every command that reads settings.
 
-Where nothing says which settings, the usual places are looked at: the folder that
-SMTPFEEDS_DIR names (of `smtpfeeds up`), then /etc/smtpfeeds.
+Without `--config` a command looks for its settings file in the folder that SMTPFEEDS_DIR names
+(that of `smtpfeeds up`), or else in /etc/smtpfeeds.
 """
 
 import os
@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Names the folder of `smtpfeeds up` for every command.
 FOLDER_VARIABLE: Final = "SMTPFEEDS_DIR"
-#: Where the units of systemd have their settings.
+#: Where the systemd units keep their settings.
 USUAL_FOLDER: Final = Path("/etc/smtpfeeds")
 
 
@@ -25,8 +25,8 @@ def config_option(program: str, *, usual: str = "") -> Callable[[Command], Comma
     """Add `--config` to a command.
 
     Args:
-        program: names the environment's variables.
-        usual: the file's name in the usual places, where the option alone says which file.
+        program: the program in the names of the environment variables.
+        usual: the file to look for in the usual places; empty: only the option names a file.
     """
 
     def or_usual(_context: click.Context, _option: click.Parameter, given: Any) -> Any:
@@ -44,13 +44,13 @@ def config_option(program: str, *, usual: str = "") -> Callable[[Command], Comma
 def usual_config(
     *names: str, folder: Path = USUAL_FOLDER, environ: Mapping[str, str] | None = None
 ) -> Path | None:
-    """The settings file where none is named; None: there is none that this user may read.
+    """Return the settings file to use without `--config`; None if this user can read none.
 
     Args:
-        names: files below /etc/smtpfeeds in the order of preference; in the folder that
-            SMTPFEEDS_DIR names the first of them is the one.
-        folder: in place of /etc/smtpfeeds.
-        environ: in place of the environment.
+        names: files below /etc/smtpfeeds in order of preference. In the folder that
+            SMTPFEEDS_DIR names, the first is used.
+        folder: instead of /etc/smtpfeeds.
+        environ: instead of ``os.environ``.
     """
     named = (os.environ if environ is None else environ).get(FOLDER_VARIABLE)
     if named:
@@ -59,7 +59,7 @@ def usual_config(
 
 
 def as_option(command: Command) -> Command:
-    """Add `--as USER` to a command that only checks; it calls ``check_as`` once it is imported."""
+    """Add `--as USER` to a command that only checks; it calls ``check_as`` after its imports."""
     return click.option(
         "--as",
         "as_user",
@@ -70,7 +70,7 @@ def as_option(command: Command) -> Command:
 
 
 def check_as(name: str) -> None:
-    """Do all that follows as this user, where one is named.
+    """Become this user for the rest of the command; an empty name changes nothing.
 
     Raises:
         SettingsError: there is no such user, or only root can become it.

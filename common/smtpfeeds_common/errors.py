@@ -1,40 +1,40 @@
-"""Every error an operator can be shown, in one tree.
+"""Every error that an operator can see, in one tree.
 
     SmtpfeedsError
     ├── SettingsError        a setting is missing, unknown or out of range
-    ├── AddressError         a text is not one host address
-    ├── WireError            a message is not a batch of a schema this program reads
+    ├── AddressError         the text is not one host address
+    ├── WireError            the message is not a batch of a schema that this program reads
     ├── SpoolError
     │   ├── SpoolInUse       another process holds this spool
-    │   ├── SpoolBusy        another connection holds the write lock just now
-    │   ├── SpoolUnwritable  the file cannot take the events (disk full, read-only, bound reached)
-    │   └── SpoolDamaged     the file is not a spool, or SQLite calls it malformed
+    │   ├── SpoolBusy        another connection holds the write lock
+    │   ├── SpoolUnwritable  the file cannot be written (disk full, read-only, bound reached)
+    │   └── SpoolDamaged     the file is not a spool, or SQLite reports it malformed
     ├── BrokerError
-    │   ├── BrokerUnavailable  no connection, or it broke
-    │   ├── BrokerRefused      the broker refuses all that is published (rights, exchange, queue)
-    │   └── BatchTooLarge      the broker refuses this one batch for its size
+    │   ├── BrokerUnavailable  there is no connection, or it broke
+    │   ├── BrokerRefused      the broker refuses every message (rights, exchange, queue)
+    │   └── BatchTooLarge      the broker refuses this batch for its size
     ├── DatabaseError
-    │   ├── DatabaseUnavailable  no connection, read-only, out of connections or space
+    │   ├── DatabaseUnavailable  no connection, read-only, or out of connections or space
     │   ├── SchemaMismatch       the schema is newer or older than this program
-    │   └── BadRows              the database refuses the data itself (SQLSTATE class 21, 22, 23)
+    │   └── BadRows              the database refuses the data (SQLSTATE class 21, 22, 23)
     ├── DatasetError         a data set cannot be fetched, read or put in use
     │   ├── OriginError      an origin table or a list of AS names
     │   └── ListsError       the lists of scanners and mailers
     ├── PublishError         a generation could not be published; the last good one stays
-    ├── NotVerified          published files are not what a manifest or a signature says
+    ├── NotVerified          published files do not match their manifest or its signature
     ├── FleetError           an account, a certificate or the broker's management cannot be used
     └── SingleHostError      the private PostgreSQL or a child process of `smtpfeeds up`
 
-A class's docstring is its message where none is given. A message says what is
-wrong, where, and what to do. Hostile input is no error: it is counted and answered.
+The docstring of a class is its default message. A message says what is wrong, where, and what to
+do. Hostile input is not an error: sensors count and answer it.
 
-Exit codes of a command: 0 done or found; 1 nothing found, or the answer is no; 2 wrong
-use; 3 one of these errors. ``command_end`` has the rest.
+Exit codes of a command: 0 done or found; 1 nothing found, or the answer is no; 2 wrong use;
+3 one of these errors. ``command_end`` describes the others.
 """
 
 from typing import Final
 
-#: Exit code of a command that could not do what it was asked.
+#: Exit code of a command that failed.
 FAILED: Final = 3
 
 
@@ -49,7 +49,7 @@ class SmtpfeedsError(Exception):
 
     @property
     def message(self) -> str:
-        """What the operator reads."""
+        """The text for the operator."""
         return str(self.args[0])
 
 
@@ -67,7 +67,7 @@ class WireError(SmtpfeedsError):
     """This message is not a batch of a schema that this program reads."""
 
     def __init__(self, message: str | None = None, *, code: str = "not_a_batch") -> None:
-        """``code``: one of the few words by which the centre counts what it refuses."""
+        """``code``: the reason under which the aggregator counts the refused message."""
         super().__init__(message)
         self.code = code
 

@@ -1,8 +1,8 @@
-"""The line that installs an extra of smtpfeeds, from where smtpfeeds itself came from.
+"""The command line that installs an extra of smtpfeeds.
 
-By name alone pip would ask a public registry, where that name may be anybody's.
-pip notes where it took a wheel or a checkout from (PEP 610, ``direct_url.json``),
-so the line names the same place, and the Python that it is for.
+With the name alone, pip would ask a public registry, where someone else may own that name. pip
+records the wheel or checkout that it installed (PEP 610, ``direct_url.json``), so the line names
+the same source, and the Python to install for.
 """
 
 import json
@@ -14,12 +14,12 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 _GUIDE: Final = "docs/how-to/two-hosts.md"
-#: In place of a wheel whose whereabouts are not known.
+#: Stands for a wheel whose path is not known.
 _SOME_WHEEL: Final = Path("smtpfeeds-….whl")
 
 
 def how_to_install(extra: str) -> str:
-    """What to do for an extra that is missing, with the line to type."""
+    """Return how to install a missing extra, with the line to type."""
     place = came_from(_direct_url())
     if place is None or not place.exists():
         line = _pip(f"./{_SOME_WHEEL}[{extra}]")
@@ -28,7 +28,7 @@ def how_to_install(extra: str) -> str:
 
 
 def came_from(direct_url: str | None) -> Path | None:
-    """The wheel or checkout that pip noted; None where it noted none, or one that is not local."""
+    """Return the wheel or checkout that pip recorded; None if it recorded no local one."""
     try:
         parts = urlsplit(str(json.loads(direct_url or "{}").get("url", "")))
     except (ValueError, AttributeError):
@@ -37,7 +37,7 @@ def came_from(direct_url: str | None) -> Path | None:
 
 
 def install_line(extra: str, place: Path) -> str:
-    """The line for an extra of a wheel or of a checkout, whose locked packages are taken."""
+    """Return the line for an extra of a wheel, or of a checkout with its locked packages."""
     locked = place / "deploy" / "requirements" / f"{extra}.txt"
     if locked.is_file():
         return _pip("--require-hashes", "-r", str(locked))

@@ -6,7 +6,7 @@ FeedName = Literal["smtpgreet", "smtpdata"]
 
 
 class Feed(NamedTuple):
-    """A public feed: its name, the event it lists, and a line on what that event is."""
+    """A public feed: its name, the event that it lists, and a line of description."""
 
     name: FeedName
     event: str
@@ -20,10 +20,10 @@ DATA: Final = Feed(
     "smtpdata", "data", "addresses that went on to DATA at an SMTP sensor in the past 7 days"
 )
 
-#: In the order in which they are listed everywhere; a data event implies a greet.
+#: In the order of every list; a data event implies a greet.
 FEEDS: Final = (GREET, DATA)
 FEED_BY_NAME: Final[dict[str, Feed]] = {feed.name: feed for feed in FEEDS}
 FEED_NAMES: Final = tuple(FEED_BY_NAME)
 
-#: Past this an entry leaves the published feeds.
+#: An entry leaves the published feeds when its address has not been seen for this long.
 WINDOW_DAYS: Final = 7

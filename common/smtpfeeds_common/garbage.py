@@ -1,7 +1,7 @@
 """Pauses Python's garbage collection while a program creates many objects that all stay.
 
-A collection looks at every object so far, so a program's imports, or a feed that is read into
-memory, would take a tenth to a half longer. Nothing in them is garbage.
+Each collection visits all objects and would find no garbage. Without the pause, imports or reading
+a feed into memory take 10 to 50 percent longer.
 """
 
 import gc
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_garbage() -> Iterator[None]:
-    """Collect no garbage in the block; later collections leave out what it created."""
+    """Collect no garbage in the block; later collections skip the objects that it created."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

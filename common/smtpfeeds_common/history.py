@@ -1,17 +1,15 @@
-"""Bits that age: on which days an address was seen, and what it did lately. Pure.
+"""Bits that age: the days on which an address was seen, and its recent behaviours. Pure.
 
-An address changes hands. So behaviours and targets are kept for two epoch weeks
-only, that of the row's newest day and the one before, and the days on which it was
-seen as a number whose bit 0 is the row's newest day and whose bit n is n days before
-it. All of it is relative to ``day``, the newest day that was folded in: a row that
-is idle needs no writer, and a reader shifts. The database moves a row to the day of
-each write, so its ``day`` may be later than the day of its newest event.
+Addresses change owners, so a row keeps behaviours and targets only for two epoch weeks: that of
+its newest day and the week before. The days on which it was seen are one number: bit 0 is the
+newest day, bit n is n days before. All bits are relative to ``day``, the newest day that was
+folded in, so an idle row needs no update; a reader shifts the bits. The database moves a row to
+the day of each write, so ``day`` may be later than its newest event.
 
-Days are UTC days since 1970-01-01, weeks are seven of them. Folding is
-commutative, associative and idempotent, so that neither order nor repetition of
-visits changes a row. The schema has the same rules as functions of SQL, and
-``publish/columns.py`` for columns; property tests compare all three. A spool needs
-none: its rows lie within one day.
+Days are UTC days since 1970-01-01; a week is seven of them. Folding is commutative, associative
+and idempotent, so neither the order nor the repetition of visits changes a row. The schema has
+the same rules as SQL functions, and ``publish/columns.py`` has them for whole columns; property
+tests compare all three. A spool does not need them: each of its rows covers one day.
 """
 
 from datetime import datetime, timedelta
@@ -20,17 +18,17 @@ from typing import Final, NamedTuple
 
 DAY_MS: Final = 86_400_000
 WEEK_DAYS: Final = 7
-#: Days that are kept, the newest included, whatever the retention: 63 bits hold them.
+#: The most days that a row keeps, the newest included; they and ``OLDER`` fit in 63 bits.
 DAYS_MAX: Final = 60
-#: A bit past them. Ingest sets it where all days of an event are too old to be kept, because a
-#: row without days is behaviours alone.
+#: The bit after them. Ingest sets it if all days of an event are too old to be kept, because a row
+#: without days holds only behaviours and no event.
 OLDER: Final = 1 << DAYS_MAX
-#: An address is new for so long after it was first seen.
+#: How long an address is new after it was first seen.
 NEW_FOR: Final = timedelta(hours=24)
 
 
 class History(NamedTuple):
-    """What ages of one row; a row without events has day 0 and no bits."""
+    """The bits of one row that age; a row without events has day 0 and no bits."""
 
     #: The newest day that was folded in.
     day: int = 0
@@ -44,27 +42,27 @@ class History(NamedTuple):
 
 
 def day_of(time: datetime) -> int:
-    """The UTC day of a time."""
+    """Return the UTC day of a time."""
     return int(time.timestamp()) // (DAY_MS // 1000)
 
 
 def days_kept(retention_days: int) -> int:
-    """The bits of the days that are kept: none past the retention, nor past ``DAYS_MAX``.
+    """Return the mask of the days that are kept, within the retention and ``DAYS_MAX``.
 
-    ``OLDER`` is one of them.
+    ``OLDER`` is part of the mask.
     """
     return (1 << min(retention_days + 1, DAYS_MAX)) - 1 | OLDER
 
 
 def fold(one: History, other: History) -> History:
-    """Both histories as one."""
+    """Merge two histories."""
     day = max(one.day, other.day)
     first, second = moved(one, day), moved(other, day)
     return History(day, *(a | b for a, b in zip(first[1:], second[1:], strict=True)))
 
 
 def moved(history: History, day: int) -> History:
-    """The same history relative to a later day: what is older than its bits are kept is gone."""
+    """Return the history relative to a later day, without the bits that are then too old."""
     later = day - history.day
     if later <= 0:
         return history
@@ -79,7 +77,7 @@ def moved(history: History, day: int) -> History:
 
 
 def clamped(history: History, today: int) -> History:
-    """The same history where no event is later than a day: a clock ahead counts as that day."""
+    """Return the history with ``today`` as its newest day; later events count for today."""
     ahead = history.day - today
     if ahead <= 0:
         return history
@@ -93,13 +91,13 @@ def clamped(history: History, today: int) -> History:
 
 
 def masked(days: int, day: int, first_day: int, retention_days: int) -> int:
-    """The days of a row that was first seen on one day and last seen on another, both set.
+    """Return the days of a row between its first and its last day, with both set.
 
     Args:
         days: bit n is ``day - n``.
         day: the row's newest day.
         first_day: the day of its first_seen.
-        retention_days: no day further back is kept, nor one past ``DAYS_MAX``.
+        retention_days: days further back are dropped, as are those past ``DAYS_MAX``.
     """
     oldest = min(day - first_day, retention_days, DAYS_MAX - 1)
     if oldest < 0:
@@ -113,16 +111,16 @@ def masked(days: int, day: int, first_day: int, retention_days: int) -> int:
 def of_stored(
     stored: History, every_flag: int, first_day: int, last_day: int, retention_days: int = DAYS_MAX
 ) -> History:
-    """The history of a stored row, also where a program of 0.1.0 has written it.
+    """Return the history of a stored row, even if version 0.1.0 wrote it.
 
-    Such a program moves first_seen and last_seen, and ORs into one number of all flags.
+    Version 0.1.0 updates first_seen, last_seen and one number of all flags, and no history.
 
     Args:
-        stored: as the columns are; all 0 where no later program has written the row.
-        every_flag: all flags; those of neither week are of the last day.
+        stored: the columns; all 0 if only 0.1.0 has written the row.
+        every_flag: all flags; those that neither week has count for the last day.
         first_day: the day of its first_seen.
         last_day: the day of its last_seen.
-        retention_days: no day further back is kept.
+        retention_days: days further back are dropped.
     """
     of_last_day = every_flag & ~(stored.flags_now | stored.flags_before)
     row = fold(stored, History(last_day, 1, of_last_day))
@@ -132,12 +130,12 @@ def of_stored(
 
 
 def recent_flags(history: History, today: int) -> int:
-    """Behaviours of this epoch week and of the one before."""
+    """Return the behaviours of this epoch week and the week before."""
     now = moved(history, today)
     return now.flags_now | now.flags_before
 
 
 @lru_cache(maxsize=1 << WEEK_DAYS)
 def marks(days: int) -> str:
-    """The last seven days, the oldest first: ``#`` seen, ``.`` not."""
+    """Write the last seven days, oldest first: ``#`` seen, ``.`` not."""
     return "".join("#" if days >> back & 1 else "." for back in reversed(range(WEEK_DAYS)))

@@ -1,8 +1,7 @@
-"""HOST:PORT, an IPv6 host in brackets: read and written in one way everywhere.
+"""Reads and writes HOST:PORT, with brackets around an IPv6 address (RFC 3986 section 3.2.2).
 
-RFC 3986 section 3.2.2 has the brackets. The host may also be ``*``, a name, or
-a prefix with a length, as far as the setting that holds it allows: this reads
-the form, and who asks checks the host.
+The host may also be ``*``, a name or a prefix with its length. This module only checks the form;
+the caller checks which hosts its setting allows.
 """
 
 from typing import Final, NamedTuple
@@ -13,7 +12,7 @@ MAX_PORT: Final = 65_535
 
 
 class HostPort(NamedTuple):
-    """A host, an IPv6 address without its brackets, and a port."""
+    """A host and a port; an IPv6 address is without brackets."""
 
     host: str
     port: int
@@ -26,16 +25,16 @@ def parse_host_port(text: str, *, setting: str = "", example: str = "192.0.2.1:2
     """Read ``HOST:PORT``.
 
     Args:
-        text: what is written.
-        setting: the setting that it is written in, for the error.
-        example: what to write instead, for the error.
+        text: the value to read.
+        setting: the name of its setting, for the error message.
+        example: a correct value, for the error message.
 
     Raises:
         SettingsError: no host, no port from 0 to 65535, or an IPv6 address without brackets.
     """
     where = f"{setting}: {text!r}" if setting else repr(text)
     host, colon, port = text.rpartition(":")
-    # isdecimal alone also takes the digits of other scripts.
+    # isdecimal alone also accepts the digits of other scripts.
     if not (colon and port.isascii() and port.isdecimal() and int(port) <= MAX_PORT):
         raise SettingsError(f'{where} lacks a port from 0 to {MAX_PORT}; write "{example}"')
     if host.startswith("[") and host.endswith("]"):

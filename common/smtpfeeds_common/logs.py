@@ -1,9 +1,8 @@
-"""The one logging set-up: a line an event, a fixed name and fields, to stderr.
+"""Logging to stderr: one line per event, with a fixed event name and fields.
 
-``logger.info("batch confirmed", extra={"fields": {"seq": 7}})`` would be the
-long form; ``fields(seq=7)`` gives that ``extra``. A client's bytes are never a
-format, and never more than a value. systemd's journal adds the time itself,
-so it is left out where stderr is the journal.
+``logger.info("batch confirmed", extra=fields(seq=7))`` writes one event. A client's bytes are only
+ever the value of a field, never a format. systemd's journal adds the time of each line, so the
+text form leaves it out if stderr is the journal.
 """
 
 import json
@@ -24,7 +23,7 @@ FORMATS: Final = ("text", "json")
 
 
 def fields(**values: Any) -> dict[str, Any]:
-    """The ``extra`` of a log call that carries these fields."""
+    """Return the ``extra`` of a log call with these fields."""
     return {"fields": values}
 
 
@@ -36,7 +35,7 @@ class TextFormatter(logging.Formatter):
         self._with_time = with_time
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write one record as one line (a traceback follows on its own lines)."""
+        """Write one record as one line; a traceback follows on lines of its own."""
         name = record.name.removeprefix("smtpfeeds_")
         line = f"{record.levelname.lower()} {name}: {record.getMessage()}"
         if self._with_time:
@@ -44,14 +43,14 @@ class TextFormatter(logging.Formatter):
         for key, value in getattr(record, "fields", {}).items():
             line += f" {key}={_quoted(value)}"
         line = line.replace("\n", "\\n")
-        # Indented: what an exception quotes of a stranger's text begins no line of ours.
+        # Indented, so that text which an exception quotes cannot pass for a log line.
         traceback = _traceback(self, record).splitlines()
         line += "".join(f"\n  {_harmless(part)}" for part in traceback)
         return line
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write one record as one line."""
@@ -68,26 +67,26 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str = "info", form: str = "text") -> None:
-    """Send every log line to stderr in one form; called once, by a command."""
+    """Send all log lines to stderr in one form; a command calls this once."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonFormatter() if form == "json" else TextFormatter(with_time=not is_journal(sys.stderr))
     )
-    # A thread that nobody watches must not end without a line.
+    # An error that ends a thread must be logged.
     threading.excepthook = _log_end_of_thread
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for noisy in ("twisted",):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
-    # pika writes tracebacks for each attempt at a broker that is away; our own line says it.
+    # pika logs a traceback for each failed connection; smtpfeeds logs one line itself.
     logging.getLogger("pika").setLevel(
         logging.WARNING if root.level == logging.DEBUG else logging.CRITICAL
     )
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """The traceback of a record; one of another process has it as text already."""
+    """Return the traceback of a record; a record from another process has it as text."""
     if record.exc_info:
         return formatter.formatException(record.exc_info)
     return record.exc_text or ""
@@ -106,15 +105,15 @@ def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether systemd's journal reads a stream, and adds the time to each line.
+    """Whether a stream goes to systemd's journal, which adds the time to each line.
 
-    JOURNAL_STREAM says which device and file systemd connected; a child inherits the variable also
-    where its stderr goes to a file (systemd.exec(5)).
+    JOURNAL_STREAM names the device and inode that systemd connected (systemd.exec(5)). A child
+    inherits the variable even if its stderr is a file, so this compares the two.
     """
     stated = (os.environ if environ is None else environ).get("JOURNAL_STREAM", "")
     try:
         status = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # closed, or no file at all
+    except (OSError, ValueError):  # closed, or without a descriptor
         return False
     return stated == f"{status.st_dev}:{status.st_ino}"
 

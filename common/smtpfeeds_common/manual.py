@@ -1,4 +1,4 @@
-"""`smtpfeeds man`: manual pages made from the commands' own help."""
+"""`smtpfeeds man`: writes manual pages from the help of the commands."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from . import __version__
 from .errors import SettingsError
 
 _SECTION: Final = "1"
-#: click's mark: the paragraph's lines stay as they are.
+#: click's mark of a paragraph that it does not rewrap.
 _AS_IT_IS: Final = "\b"
 
 
@@ -47,7 +47,7 @@ def man(context: click.Context, output: Path) -> None:
 def walk(
     path: tuple[str, ...], command: click.Command, context: click.Context
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """A command and all below it; what lacks its packages is left out."""
+    """Yield a command and all its subcommands, except those whose packages are not installed."""
     yield path, command
     if not isinstance(command, click.Group):
         return
@@ -62,7 +62,7 @@ def walk(
 
 
 def page(path: tuple[str, ...], command: click.Command) -> str:
-    """One page in the macros of man(7)."""
+    """Write one page with the macros of man(7)."""
     context = click.Context(command, info_name=" ".join(path))
     name = "-".join(path)
     usage = " ".join(command.collect_usage_pieces(context))
@@ -100,6 +100,6 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """A line that holds no request and no escape of roff's."""
+    """Escape a line, so that roff reads no request and no escape in it."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped

@@ -1,8 +1,8 @@
-"""Ends a child process with the process that started it, however that ends.
+"""Ends a child process when its parent ends.
 
-It stands alone because each program that starts children of its own needs it. The kernel
-does it (prctl(2), PR_SET_PDEATHSIG), so it works after a kill too, and in a container whose
-first process does not look after orphans.
+The kernel does this (prctl(2), PR_SET_PDEATHSIG), so it also works if the parent is killed, and in
+a container whose first process does not reap orphans. It stands alone because every program that
+starts child processes uses it.
 """
 
 import ctypes
@@ -14,12 +14,13 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Have this process killed when its parent ends; end now if the parent has ended.
+    """Ask the kernel to kill this process when its parent ends; exit if it has ended already.
 
-    The kernel watches the thread that started this process: it must live as long as the parent.
+    The kernel watches the thread that started this process, so that thread must live as long as
+    the parent.
 
     Args:
-        parent: the parent's process id, as the parent itself sees it.
+        parent: the process id of the parent, as the parent itself sees it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:

@@ -1,12 +1,12 @@
-"""Text from elsewhere on its way to a terminal.
+"""Makes foreign text safe for a terminal.
 
-It stands alone: tables, messages and logs all write text that others chose, such as a name in
-a feed or a server's reply, and none of it may move the cursor or change colours.
+Tables, messages and logs contain text that others chose, such as a name in a feed or the reply of
+a server. It must not move the cursor or change colours. It stands alone because all three use it.
 """
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """The text, with `?` in place of each control character that is not to be kept."""
+    """Replace each control character by `?`, except those to keep."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in keep else "?" for char in text)

@@ -1,9 +1,8 @@
-"""The address of a service with an account in it: one way to read it, one way to print it.
+"""Reads and prints the address of a service: ``amqps://ACCOUNT:PASSWORD@HOST:PORT/VHOST?OPTIONS``.
 
-``amqps://ACCOUNT:PASSWORD@HOST:PORT/VHOST?OPTIONS``. It stands alone because every
-general parser quotes what it cannot read, and what it cannot read may be a password
-with a ``/``, a ``#`` or a ``?`` in it. Nothing here quotes any of an address that is
-not wholly understood, and the password is in no text at all.
+It stands alone because general URL parsers quote what they cannot parse, which may be a password
+that contains ``/``, ``#`` or ``?``. This module quotes no part of an address that it cannot parse,
+and never prints a password.
 """
 
 import re
@@ -18,14 +17,14 @@ from .host_port import HostPort
 #: The ports of AMQP 0-9-1, by scheme.
 BROKER_PORTS: Final[Mapping[str, int]] = {"amqp": 5672, "amqps": 5671}
 
-#: How to write what has a meaning of its own in an address.
+#: How to escape the characters that delimit parts of an address.
 HOW_TO_ESCAPE: Final = (
     "in an account or a password write % as %25, / as %2F, ? as %3F, # as %23, @ as %40, : as %3A "
     "and a comma as %2C"
 )
 
 _SCHEME: Final = re.compile(r"([a-z]+)://")
-#: What ends the part with account, host and port.
+#: The character that ends the part with account, host and port (RFC 3986 section 3.2).
 _AUTHORITY_END: Final = re.compile(r"[/?#]")
 _HOST_PORT: Final = re.compile(
     r"(?:\[(?P<literal>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?"
@@ -34,15 +33,15 @@ _HOST_PORT: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddress:
-    """An address that was understood; its text has no password."""
+    """A parsed address; its text leaves out the password."""
 
     scheme: str
     host: str
     port: int
-    #: None: none was given; the same holds for the password.
+    #: None if the address has none.
     account: str | None
     password: str | None = field(repr=False)
-    #: What follows the host, from its slash on, as it came; and what follows the question mark.
+    #: Unchanged from the address: the path with its slash; the query without its question mark.
     path: str
     query: str = field(repr=False)
 
@@ -53,16 +52,16 @@ class ServiceAddress:
 
     @property
     def vhost(self) -> str:
-        """The virtual host of a broker: ``/`` where the address names none."""
+        """The virtual host of a broker; ``/`` if the address names none."""
         return unquote(self.path.removeprefix("/")) or "/"
 
     @property
     def without_account(self) -> str:
-        """The address as it came, for a library: neither account nor password is in it."""
+        """The whole address for a library, without account and password."""
         return f"{self.scheme}://{self._from_host_on}"
 
     def with_account(self, account: str) -> str:
-        """The address as it came, with this account and no password."""
+        """Return the whole address with this account and no password."""
         return f"{self.scheme}://{quote(account, safe='')}@{self._from_host_on}"
 
     @property
@@ -76,15 +75,15 @@ class ServiceAddress:
 
 
 def parse_address(url: str, ports: Mapping[str, int], *, name: str) -> ServiceAddress:
-    """Read an address.
+    """Parse an address.
 
     Args:
         url: the address.
-        ports: the schemes that it may have, each with its port.
-        name: what the address is called in an error's message.
+        ports: the default port of each scheme that it may have.
+        name: the name of the address in an error message.
 
     Raises:
-        SettingsError: it cannot be read; the message tells how to write it, and quotes none of it.
+        SettingsError: it cannot be parsed; the message says how to write it and quotes none of it.
     """
     scheme = _SCHEME.match(url)
     address = scheme and _parse(url[scheme.end() :], scheme[1], ports)
@@ -95,10 +94,10 @@ def parse_address(url: str, ports: Mapping[str, int], *, name: str) -> ServiceAd
 
 
 def parse_brokers(urls: tuple[str, ...]) -> list[ServiceAddress]:
-    """Read the addresses of the setting ``broker``.
+    """Parse the addresses of the setting ``broker``.
 
     Raises:
-        SettingsError: one cannot be read.
+        SettingsError: one cannot be parsed.
     """
     return [
         parse_address(url, BROKER_PORTS, name=f"broker: address {number} of {len(urls)}")
@@ -107,13 +106,13 @@ def parse_brokers(urls: tuple[str, ...]) -> list[ServiceAddress]:
 
 
 def _parse(rest: str, scheme: str, ports: Mapping[str, int]) -> ServiceAddress | None:
-    """Read what follows ``scheme://``; None: it cannot be read."""
+    """Parse the address after ``scheme://``; None if it cannot be parsed."""
     end = _AUTHORITY_END.search(rest)
     authority, tail = (rest[: end.start()], rest[end.start() :]) if end else (rest, "")
     path, _, query = tail.partition("?")
     userinfo, at, host_port = authority.rpartition("@")
     host = _HOST_PORT.fullmatch(host_port)
-    # An @ or a # behind the host: the password has a character that ended its part too early.
+    # An @ or a # after the host means that an unescaped character in the password ended it early.
     ambiguous = "@" in tail or "#" in tail or not rest.isprintable() or " " in rest
     if scheme not in ports or host is None or ambiguous or path.rstrip("/").count("/") > 1:
         return None

@@ -1,10 +1,9 @@
-"""Settings: a TOML file, then the environment, then flags, into one frozen dataclass.
+"""Reads settings from a TOML file, the environment and flags into a frozen dataclass.
 
-Each program declares a frozen dataclass whose fields are made by ``setting``:
-a default, a unit, a line of help. A key that is not known refuses to start and
-names the nearest one that is. Secrets come from the environment or from a file
-of their own, never from a flag. The reference page is made from the same
-fields.
+Flags override the environment, which overrides the file. Each program declares a frozen dataclass
+whose fields come from ``setting``: a default, a unit, a line of help. A program does not start
+with an unknown key; the message names the nearest known one. Secrets come from the environment or
+from a file of their own, never from a flag. The reference page is made from the same fields.
 """
 
 import dataclasses
@@ -23,7 +22,7 @@ from .toml_file import read_toml
 
 T = TypeVar("T")
 
-#: Ends of names that container platforms inject, with the form of their values.
+#: Suffixes of variables that container platforms inject, with the form of their values.
 _URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
 _PORT_NUMBER: Final = re.compile(r"[0-9]{1,5}")
 _ADDRESS: Final = re.compile(r"[0-9a-fA-F.:]+")
@@ -36,16 +35,16 @@ _INJECTED: Final = (
     (re.compile(r"_PORT_[0-9]+_(TCP|UDP|SCTP)_ADDR$"), _ADDRESS),
 )
 
-#: Whole numbers past this have no exact float; far past it they have none at all.
+#: A float holds whole numbers exactly up to this; much larger ones overflow it.
 _MAX_EXACT: Final = 2**53
 
-#: A key nearer to a known one than this is a slip of it; further away it is another word.
+#: An unknown key at least this similar to a known one is suggested as a typing error.
 _NEAR: Final = 0.65
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class About:
-    """What is to be known of one setting besides its name, type and default."""
+    """The declaration of one setting besides its name, type and default."""
 
     help: str
     unit: str = ""
@@ -71,7 +70,7 @@ def setting(
 
 
 def about(field: "dataclasses.Field[Any]") -> About:
-    """What was declared of a field."""
+    """Return the declaration of a field."""
     declared = field.metadata.get("about")
     return declared if isinstance(declared, About) else About(help="")
 
@@ -87,13 +86,14 @@ def load(
     """Build a settings object.
 
     Args:
-        program: names the variables: ``SMTPFEEDS_<PROGRAM>_<SETTING>``.
+        program: part of the variables' names: ``SMTPFEEDS_<PROGRAM>_<SETTING>``.
         file: a TOML file with the settings at its top level.
-        environ: the environment, ``os.environ`` where not given. Lists are comma-separated.
+        environ: the environment, by default ``os.environ``. Lists are comma-separated.
         flags: values from the command line; ``None`` means not given.
 
     Raises:
-        SettingsError: unreadable file, unknown key, wrong type, out of range, missing.
+        SettingsError: the file cannot be read, or a setting is unknown, missing, of the wrong
+            type or out of range.
     """
     fields = {field.name: field for field in dataclasses.fields(typing.cast("Any", cls))}
     hints = typing.get_type_hints(cls)
@@ -132,17 +132,17 @@ def _from_environment(
 
 
 def _is_injected(name: str, text: str) -> bool:
-    """Whether a container platform sets this variable, for a service of that name.
+    """Whether a container platform sets this variable to describe a service.
 
-    Kubernetes and Docker describe a service ``smtpfeeds-sensor`` to every container beside it, as
-    SMTPFEEDS_SENSOR_PORT=tcp://192.0.2.7:25 and the like. The value must have that form too: a
-    misspelled setting is still refused.
+    Kubernetes and Docker set variables such as SMTPFEEDS_SENSOR_PORT=tcp://192.0.2.7:25 in each
+    container, for a service with the name ``smtpfeeds-sensor``. The value must have that form as
+    well, so that a misspelled setting is still refused.
     """
     return any(form.search(name) and value.fullmatch(text) for form, value in _INJECTED)
 
 
 def read_secret(value: str, file: str, *, name: str) -> str:
-    """The secret itself, or the first line of the file that holds it.
+    """Return the secret itself, or the first line of the file that contains it.
 
     Raises:
         SettingsError: the file cannot be read or is empty.
@@ -154,7 +154,7 @@ def read_secret(value: str, file: str, *, name: str) -> str:
     except OSError as exc:
         raise SettingsError(f"{name}: cannot read {file}: {exc.strerror}") from exc
     except UnicodeDecodeError:
-        # Python's words have octets of it.
+        # Python's message quotes octets of the secret.
         raise SettingsError(f"{name}: {file} is not text in UTF-8") from None
     if not lines or not lines[0].strip():
         raise SettingsError(f"{name}: {file} is empty; put the secret on its first line")
@@ -185,7 +185,7 @@ def _check_required(
 
 
 def _from_text(text: str, hint: Any, where: str) -> Any:
-    """Turn an environment variable's text into what TOML would have given."""
+    """Convert the text of an environment variable to the type that TOML would give."""
     origin = typing.get_origin(hint)
     if origin is tuple:
         return [part.strip() for part in text.split(",") if part.strip()]
@@ -231,7 +231,7 @@ def _convert(value: Any, hint: Any, declared: About, where: str) -> Any:
 
 
 def _shown(value: Any, declared: About) -> str:
-    """A value in a message; of a secret one, what kind of value it is."""
+    """Return a value for a message; only the type if it is secret."""
     return f"a value of type {type(value).__name__}" if declared.secret else repr(value)
 
 
@@ -246,7 +246,7 @@ _KINDS: Final = {
 
 def _check_range(value: Any, declared: About, where: str) -> None:
     unit = f" {declared.unit}" if declared.unit else ""
-    # Neither is less or more than a bound.
+    # The comparisons below accept NaN.
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingsError(f"{where}: {value} is not a finite number")
     if declared.minimum is not None and value < declared.minimum:

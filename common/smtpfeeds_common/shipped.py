@@ -1,7 +1,6 @@
-"""Files that are shipped with the programs and are no code: units, requirements, examples.
+"""Files other than code that are part of a release: units, requirements, examples.
 
-In a wheel they lie in this package's folder ``shipped``; in a checkout they are where
-people read and edit them, below ``deploy``.
+In a wheel they are in the folder ``shipped`` of this package, in a checkout below ``deploy``.
 """
 
 from importlib.resources import files
@@ -10,17 +9,17 @@ from typing import Final
 
 from .errors import SettingsError
 
-#: What is shipped, by folder below ``deploy``; the build configuration has the same list.
+#: The shipped folders below ``deploy``; the build configuration has the same list.
 FOLDERS: Final = ("containers", "nginx", "postgresql", "rabbitmq", "requirements", "systemd")
-#: Locked packages that a checkout needs for its tests alone.
+#: Locked packages that only the tests of a checkout need.
 _NOT_SHIPPED: Final = frozenset({"requirements/dev.txt", "requirements/intelmq.txt"})
-#: From this file to a checkout's folder of the same files.
+#: The folder with the same files in a checkout.
 _CHECKOUT: Final = Path(__file__).parents[2] / "deploy"
 _RUNNABLE: Final = ".sh"
 
 
 def shipped_file(name: str) -> bytes:
-    """One file, such as ``systemd/smtpfeeds-sensor.service``.
+    """Read one file, such as ``systemd/smtpfeeds-sensor.service``.
 
     Raises:
         SettingsError: this installation lacks it.
@@ -34,7 +33,7 @@ def shipped_file(name: str) -> bytes:
 
 
 def shipped_names() -> list[str]:
-    """The names of all files, in order."""
+    """Return the names of all files, sorted."""
     root = _root()
     paths = (path for folder in FOLDERS for path in (root / folder).rglob("*") if path.is_file())
     names = {path.relative_to(root).as_posix() for path in paths}
@@ -42,10 +41,10 @@ def shipped_names() -> list[str]:
 
 
 def write_shipped(folder: Path, name: str) -> Path:
-    """Write one file below a folder; returns where it is. What is there under its name stays.
+    """Write one file below a folder and return its path; never overwrite an existing file.
 
     Raises:
-        SettingsError: it cannot be written, or another file of that name is there.
+        SettingsError: it cannot be written, or a different file exists under its name.
     """
     path = folder / PurePosixPath(name)
     content = shipped_file(name)

@@ -1,7 +1,7 @@
 """`smtpfeeds shipped`: list and write out the units, scripts and examples of this version.
 
-Without a checkout they are inside the wheel. Apart from ``shipped`` because that
-module serves programs and knows no command line.
+An installation without a checkout has them inside the wheel. The command stands apart from
+``shipped`` because programs use that module without a command line.
 """
 
 from pathlib import Path

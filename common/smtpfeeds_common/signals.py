@@ -1,7 +1,7 @@
-"""SIGTERM, SIGINT and SIGHUP for a program that has a main loop of its own.
+"""SIGTERM, SIGINT and SIGHUP for a program with its own main loop.
 
-A handler only sets a flag and writes an octet to a pipe, so a wait ends at once. It must not set
-a ``threading.Event``: that takes a lock, which the very thread that the signal interrupts may hold.
+A handler only sets a flag and writes an octet to a pipe, so that a wait ends at once. It must not
+set a ``threading.Event``, whose lock the interrupted thread may hold.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """What the signals that came so far ask for."""
+    """The requests of the signals received so far."""
 
     def __init__(self) -> None:
-        #: Whether the program is to stop.
+        #: Whether the program must stop.
         self.stop = False
         self._reload = False
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -34,7 +34,7 @@ class Signals:
         reload: Iterable[signal.Signals] = (signal.SIGHUP,),
     ) -> "Signals":
         """Handle these signals from here on; call it from the main thread."""
-        # A caller may have left it ignored: then nobody learns how a child ended.
+        # The parent may have ignored it; the kernel then discards the exit codes of children.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in stop:
             signal.signal(number, self._on_stop)
@@ -43,24 +43,24 @@ class Signals:
         return self
 
     def ask_to_stop(self) -> None:
-        """Ask for a stop without a signal; from any thread."""
+        """Ask the program to stop; safe to call from any thread."""
         self.stop = True
         self._wake()
 
     def take_reload(self) -> bool:
-        """Whether SIGHUP came since this was last called."""
+        """Return whether SIGHUP came since the last call."""
         asked, self._reload = self._reload, False
         return asked
 
     def wait(self, limit_s: float) -> None:
-        """Wait until a signal comes, at most for so long; one that came meanwhile ends it too."""
-        # Not select(2): a sensor on many addresses has descriptors past its 1,024.
+        """Wait up to ``limit_s`` for a signal; one that came since the last wait ends it."""
+        # select(2) stops at 1,024 descriptors, and a sensor on many addresses has more.
         self._poll.poll(max(0, math.ceil(limit_s * 1000)))
         with contextlib.suppress(BlockingIOError):
             os.read(self._reader, 4096)
 
     def close(self) -> None:
-        """Close the pipe; no signal may come any more."""
+        """Close the pipe. No signal may arrive after this."""
         os.close(self._reader)
         os.close(self._writer)
 
@@ -72,6 +72,6 @@ class Signals:
         self._wake()
 
     def _wake(self) -> None:
-        # A full pipe wakes too.
+        # A full pipe wakes the reader as well.
         with contextlib.suppress(BlockingIOError):
             os.write(self._writer, b".")

@@ -1,23 +1,23 @@
-"""A child process that is to run all the time: started, watched, started again, stopped.
+"""Supervises a child process: starts it, watches it, starts it again and stops it.
 
-The workers of a sensor and the programs of one host are such children. A child is in exactly one
-state; ``look`` does what is due in it, and is to be called several times a second:
+The workers of a sensor and the programs of a single host are such children. A child is in exactly
+one state. Its owner calls ``look`` several times a second; ``look`` does what is due:
 
-    state         what happens in it                                 next state
-    DOWN          nothing                                            start: STARTING
-    STARTING      it ends and was never ready: its owner decides     DOWN
+    state         event                                              next state
+    DOWN          it is started                                      STARTING
+    STARTING      it ends and was never ready: the owner decides     DOWN
                   it ends and was ready in an earlier run            BACKING_OFF
                   it is ready                                        RUNNING
                   it is asked to stop                                STOPPING
     RUNNING       it ends                                            BACKING_OFF
                   it is asked to stop                                STOPPING
-    BACKING_OFF   the wait is over: it is started                    STARTING
+    BACKING_OFF   the wait is over and it is started                 STARTING
                   it cannot be started                               BACKING_OFF
                   it is asked to stop                                DOWN
     STOPPING      it ends, or is killed at the time limit            DOWN
 
-A process that has ended keeps its number until it is reaped. So what is left of its process group
-is killed first and the process reaped last: the number cannot be another program's by then.
+A process that has ended keeps its process id until it is reaped. The supervisor therefore kills
+the rest of the process group before it reaps the process, so that no other program can have the id.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ Clock = Callable[[], float]
 
 
 class State(Enum):
-    """What a child does now."""
+    """The state of a child."""
 
     DOWN = auto()
     STARTING = auto()
@@ -49,37 +49,37 @@ class State(Enum):
 
 
 class Process(Protocol):
-    """One run of a child: a process that was started."""
+    """One run of a child."""
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process id."""
         ...
 
     def ready(self) -> bool:
-        """Whether it has reported that it is ready; does not wait."""
+        """Return whether it has reported that it is ready; does not wait."""
         ...
 
     def reap(self) -> int:
-        """Take its exit code, negative for a signal; called once, after it has ended."""
+        """Reap it and return its exit code, negative for a signal; called once, after its end."""
         ...
 
 
 class Report(Protocol):
-    """Where a supervisor reports what happens to a child."""
+    """Receives what happens to a child."""
 
     def ended(self, child: "Child", code: int, again_s: float) -> None:
-        """It ended by itself and is started again in so many seconds."""
+        """The child ended by itself and is started again in ``again_s``."""
 
     def not_started(self, child: "Child", error: Exception, again_s: float) -> None:
-        """It could not be started again; the next attempt is in so many seconds."""
+        """The child could not be started again; the next attempt is in ``again_s``."""
 
     def returned(self, child: "Child") -> None:
-        """It is ready again."""
+        """The child is ready again."""
 
 
 class Child:
-    """One child process; all calls from one thread."""
+    """One child process; call all methods from one thread."""
 
     def __init__(
         self,
@@ -90,13 +90,13 @@ class Child:
         leads_group: bool = False,
         clock: Clock = time.monotonic,
     ) -> None:
-        """Nothing is started yet.
+        """Describe the child; ``start`` starts it.
 
         Args:
-            name: what an operator knows it by.
-            start: starts one run of it, and does not wait until it is ready.
-            report: where ends and returns are reported.
-            leads_group: it leads a process group, which ends with it.
+            name: its name for the operator.
+            start: starts one run, and does not wait until it is ready.
+            report: receives its ends and restarts.
+            leads_group: whether it leads a process group, which is killed when it ends.
             clock: seconds, monotonic.
         """
         self.name = name
@@ -117,10 +117,10 @@ class Child:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start it; it is ready some time later.
+        """Start it, without waiting until it is ready.
 
         Raises:
-            OSError, SmtpfeedsError: what its start raises.
+            OSError, SmtpfeedsError: from the given ``start``.
         """
         assert self._process is None
         self._started_s = self._clock()
@@ -128,7 +128,7 @@ class Child:
         self.state = State.STARTING
 
     def look(self) -> None:
-        """Do what is due."""
+        """Do what is due in the current state."""
         if self.state is State.BACKING_OFF:
             if self._clock() >= self._due_s:
                 self._start_again()
@@ -141,19 +141,19 @@ class Child:
             self._was_ready = True
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, where it has a process."""
+        """Send it a signal, if it runs."""
         if self._process is not None:
-            # It may have ended, but is not reaped: the number is still its own.
+            # It may have ended, but it is not reaped, so no other process has its id.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
     def ask_to_stop(self) -> None:
-        """Send SIGTERM, and start it no more."""
+        """Send SIGTERM, and do not start it again."""
         self.send(signal.SIGTERM)
         self.state = State.DOWN if self._process is None else State.STOPPING
 
     def kill(self) -> None:
-        """Kill it with its group, and wait until it has ended."""
+        """Kill it with its process group, and wait until it has ended."""
         if self._process is None:
             return
         self.send(signal.SIGKILL)
@@ -165,7 +165,7 @@ class Child:
     def _start_again(self) -> None:
         try:
             self.start()
-        except (OSError, SmtpfeedsError) as exc:  # no memory for a process, a full disk
+        except (OSError, SmtpfeedsError) as exc:  # such as no memory, or a full disk
             self._report.not_started(self, exc, self._back_off())
 
     def _note_end(self, code: int) -> None:
@@ -182,7 +182,7 @@ class Child:
         return again_s
 
     def _take_end(self) -> int | None:
-        """Its exit code once it has ended; then it is reaped, and its group killed."""
+        """Kill its group, reap it and return its exit code; None while it runs."""
         process = self._process
         assert process is not None
         if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -195,10 +195,10 @@ class Child:
 
 
 def stop_all(children: Iterable[Child], limit_s: float) -> list[Child]:
-    """Stop all of them, at once.
+    """Stop all children at the same time.
 
     Returns:
-        Those that were killed at the time limit.
+        The children that were killed at the time limit.
     """
     stopping = list(children)
     for child in stopping:
@@ -217,16 +217,16 @@ def stop_all(children: Iterable[Child], limit_s: float) -> list[Child]:
 
 
 def reap_orphans(ours: Collection[int | None]) -> int:
-    """Reap processes that ended and that nobody else waits for.
+    """Reap orphans that have ended; the first process of a container inherits all of them.
 
-    The first process of a container inherits every orphan in it. Which processes are the caller's
-    own says ``ours``: those are left to whom they belong.
+    Args:
+        ours: the caller's own children, which are not reaped here.
 
     Returns:
-        How many there were.
+        The number of orphans reaped.
     """
     reaped = 0
-    with contextlib.suppress(ChildProcessError):  # there is no child at all
+    with contextlib.suppress(ChildProcessError):  # this process has no child
         while True:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None or ended.si_pid in ours:

@@ -1,9 +1,9 @@
-"""A table that fits the terminal. Pure: records and a width in, lines out.
+"""Formats a table that fits the terminal. Pure: records and a width in, lines out.
 
-In a terminal a row is one line, never longer than the terminal is wide: long names
-and IPv6 addresses are shortened with an ellipsis, then columns are left out, the least
-important first. In a pipe nothing is shortened and nothing left out: a program reads it.
-The first ``SAMPLE_ROWS`` records decide the widths; the rest is written as it comes.
+In a terminal each row is one line that fits its width. Long names and IPv6 addresses are shortened
+with an ellipsis; if that is not enough, the least important columns are left out. In a pipe or a
+file nothing is shortened or left out, because a program may read it. The first ``SAMPLE_ROWS``
+records decide the widths; later records are written as they arrive.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from .columns import Column, Record, cell
 
-#: Records that are held to find the widths.
+#: Records read before the first line, to choose the widths.
 SAMPLE_ROWS: Final = 1_000
 GAP: Final = 2
 _COLOURS: Final = {"red": "\x1b[31m", "yellow": "\x1b[33m", "green": "\x1b[32m"}
@@ -21,16 +21,16 @@ _END: Final = "\x1b[0m"
 
 
 class Look(NamedTuple):
-    """Where a table is written."""
+    """The properties of the output that a table is written to."""
 
-    #: Columns of the terminal; None: a pipe or a file.
+    #: Width of the terminal in characters; None for a pipe or a file.
     width: int | None
     colour: bool = False
     ellipsis: str = "…"
 
 
 class Layout(NamedTuple):
-    """Which columns are shown, and how wide."""
+    """The columns to show, and their widths."""
 
     columns: tuple[Column, ...]
     widths: tuple[int, ...]
@@ -43,10 +43,10 @@ def lay_out(
     """Choose columns and widths.
 
     Args:
-        columns: all that could be shown.
+        columns: all columns.
         sample: the cells of the first rows.
-        width: of the terminal; None: as wide as it needs.
-        shed: columns may be left out.
+        width: of the terminal; None: no limit.
+        shed: whether columns may be left out.
     """
     whole = [
         max(len(column.head), *(len(row[place]) for row in sample), 0)
@@ -72,7 +72,7 @@ def lay_out(
 
 
 def _that_fit(columns: Sequence[Column], least: Sequence[int], width: int) -> list[int]:
-    """The columns of rank 0, and of the others, by importance, each that still has room."""
+    """Choose the columns of rank 0, and of the others, by rank, each that still fits."""
     shown = [place for place, column in enumerate(columns) if column.rank == 0]
     used = _total(least[place] for place in shown)
     for place in sorted(range(len(columns)), key=lambda place: columns[place].rank):
@@ -87,11 +87,11 @@ class Table:
 
     def __init__(self, columns: Sequence[Column], look: Look, *, shed: bool = True) -> None:
         self._columns, self._look, self._shed = columns, look, shed
-        #: Known once the first line is there.
+        #: Set when the first line is written.
         self.left_out: tuple[Column, ...] = ()
 
     def lines(self, records: Iterable[Record]) -> Iterator[str]:
-        """The head, then a line each."""
+        """Yield the head, then a line for each record."""
         rest = iter(records)
         sample = list(islice(rest, SAMPLE_ROWS))
         cells = [[cell(record[c.name]) for c in self._columns] for record in sample]
@@ -120,12 +120,12 @@ class Table:
 
 
 def paint(text: str, colour: str | None) -> str:
-    """A text in a colour, or as it is."""
+    """Colour a text; None leaves it unchanged."""
     return text if colour is None else _COLOURS[colour] + text + _END
 
 
 def shorten(text: str, width: int, ellipsis: str, *, middle: bool = False) -> str:
-    """A text of at most so many characters, the ellipsis among them."""
+    """Shorten a text to ``width`` characters, the ellipsis included."""
     if len(text) <= width:
         return text
     kept = max(0, width - len(ellipsis))

@@ -1,4 +1,4 @@
-"""How times are written: ``2026-11-23T15:24:31Z``, and as the rows of the feeds have them."""
+"""Text forms of times: ``2026-11-23T15:24:31Z``, and ``2026-11-23 15:24:31`` in feed rows."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -7,18 +7,18 @@ _SECONDS_LENGTH: Final = len("2026-11-23T15:24:31")
 
 
 def iso_utc(time: datetime) -> str:
-    """A time in UTC, cut to the second; one without a zone is UTC already."""
+    """Write a time in UTC, cut to the second; a time without a zone is UTC."""
     if time.tzinfo is not None and time.tzinfo is not UTC:
         time = time.astimezone(UTC)
-    # Ten times as fast as strftime: answers have two times in each row.
+    # Ten times as fast as strftime; answers have two times in each row.
     return time.isoformat(timespec="seconds")[:_SECONDS_LENGTH] + "Z"
 
 
 def row_time(seconds: float) -> str:
-    """A time since 1970-01-01 UTC as a row of a feed has it: ``2026-11-23 15:24:31``."""
+    """Write Unix time in the form of a feed row: ``2026-11-23 15:24:31``."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def row_seconds(text: str) -> int:
-    """The seconds since 1970-01-01 UTC of a time as a row of a feed has it."""
+    """Read a time of a feed row and return Unix time."""
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())

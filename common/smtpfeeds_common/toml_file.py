@@ -1,4 +1,4 @@
-"""A settings file as it is: read, and named where it cannot be."""
+"""Reads a settings file; an error names the file and the reason."""
 
 import tomllib
 from pathlib import Path
@@ -8,10 +8,10 @@ from .errors import SettingsError
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """The file's top level.
+    """Return the top level of a TOML file.
 
     Raises:
-        SettingsError: it cannot be read, or is not TOML.
+        SettingsError: the file cannot be read, or is not TOML.
     """
     try:
         with file.open("rb") as stream:
@@ -21,5 +21,5 @@ def read_toml(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as exc:
         raise SettingsError(f"{file} is not TOML: {exc}") from exc
     except UnicodeDecodeError:
-        # Python's words have octets of it, which may be a secret's.
+        # Python's message quotes octets of the file, which may be part of a secret.
         raise SettingsError(f"{file} is not TOML: it is not text in UTF-8") from None

@@ -1,7 +1,7 @@
 """The names in RabbitMQ: one exchange, one queue of batches, one queue of refused messages.
 
-The aggregator declares them; a sensor only publishes. A sensor's name is its
-account's name at the broker, and part of its routing key, so both ends check it.
+The aggregator declares them; a sensor only publishes. The name of a sensor is also the name of its
+broker account and part of its routing key, so sensor and aggregator both check it.
 """
 
 import re
@@ -17,17 +17,17 @@ BINDING_KEY: Final = "observations.*"
 #: Content type of a batch; the schema's version is in the body.
 CONTENT_TYPE: Final = "application/json"
 
-#: A sensor's name, for Python and for ECMAScript, which the published schema is read with. Python's
-#: ``$`` also matches before a final newline, and ``\Z`` means nothing in ECMAScript.
+#: The form of a sensor's name, valid in Python and in ECMAScript, the language of the published
+#: schema's patterns. Python's ``$`` also matches before a final newline; ECMAScript lacks ``\Z``.
 SENSOR_NAME_PATTERN: Final = r"^[a-z0-9-]{1,63}$(?!\n)"
 _SENSOR_NAME: Final = re.compile(SENSOR_NAME_PATTERN)
 
 
 def check_sensor_name(name: str) -> str:
-    """Return the name.
+    """Return the name if it is valid.
 
     Raises:
-        SettingsError: not 1 to 63 of a-z, 0-9 and hyphen.
+        SettingsError: it is not 1 to 63 of a-z, 0-9 and hyphen.
     """
     if _SENSOR_NAME.search(name) is None:
         raise SettingsError(
@@ -37,5 +37,5 @@ def check_sensor_name(name: str) -> str:
 
 
 def routing_key(sensor: str) -> str:
-    """The routing key under which a sensor publishes."""
+    """Return the routing key of a sensor's messages."""
     return f"observations.{sensor}"

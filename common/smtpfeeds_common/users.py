@@ -1,4 +1,4 @@
-"""The user that a program runs as: root given up for good, in a service or for a check."""
+"""Finds and becomes the user that a program runs as; giving up root is permanent."""
 
 import codecs
 import os
@@ -12,10 +12,10 @@ _ENCODINGS: Final = ("ascii", "idna", "latin-1", "utf-8")
 
 
 def find_user(name: str, *, setting: str = "user") -> pwd.struct_passwd | None:
-    """The user to become, or None where none is named.
+    """Return the user to become; None if the name is empty.
 
     Raises:
-        SettingsError: no such user, or this process may not become it.
+        SettingsError: there is no such user, or this process may not become it.
     """
     if not name:
         return None
@@ -31,11 +31,11 @@ def find_user(name: str, *, setting: str = "user") -> pwd.struct_passwd | None:
 
 
 def become(user: pwd.struct_passwd) -> None:
-    """Give up root for good, with its groups; nothing happens where this is not root."""
+    """Give up root and its groups permanently; does nothing if this process is not root."""
     if os.geteuid() != 0:
         return
-    # Python reads these from its own files when they are first used (idna for any host name), and
-    # the user may not be able to.
+    # Python loads these from its own files at first use (idna for any host name), which the user
+    # may not be allowed to read.
     for encoding in _ENCODINGS:
         codecs.lookup(encoding)
 
@@ -46,7 +46,7 @@ def become(user: pwd.struct_passwd) -> None:
 
 
 def only_root_reads(path: str) -> bool:
-    """Whether a file can be read by root and by no service's user; False where it is not there."""
+    """Whether only root can read a file; False if it does not exist."""
     try:
         status = Path(path).stat()
     except OSError:

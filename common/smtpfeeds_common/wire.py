@@ -1,13 +1,11 @@
 """The message from a sensor to the aggregator: a batch of observations, as JSON.
 
-Readable in the broker's own page and checked against its schema on arrival.
-Times are integer milliseconds since 1970-01-01 UTC. A reader of version 1
-ignores fields it does not know, so fields may be added; a change of meaning
-takes a new version.
+JSON is readable in the broker's management page; the aggregator checks it against the schema.
+Times are integer milliseconds since 1970-01-01 UTC. A reader of version 1 ignores unknown fields,
+so a later program may add fields. A change of meaning needs a new version.
 
-One hostile row must not cost its neighbours: where a batch as a whole does not
-pass, its rows are read one by one, and those that fail are returned beside the
-batch.
+One invalid row must not cost the others. If a batch is invalid as a whole, its rows are decoded
+one by one, and those that fail are returned beside the batch.
 """
 
 import uuid
@@ -22,21 +20,21 @@ from .topology import SENSOR_NAME_PATTERN
 VERSION: Final = 1
 #: Rows a sensor seals into one batch.
 MAX_ROWS: Final = 5_000
-#: What the aggregator reads at most: rows in a batch, octets in a message.
+#: The most that the aggregator accepts: rows in a batch, octets in a message.
 MAX_ROWS_READ: Final = 20_000
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 
 _INT64_MAX: Final = 2**63 - 1
-#: Characters of a reason that are kept: it may quote what a stranger wrote.
+#: Characters of a reason that are kept; it may quote hostile input.
 _REASON_MAX: Final = 300
-#: What msgspec reads as a UUID, for the published schema. ``$(?!\n)`` is the end of the text both
-#: in Python and in ECMAScript.
+#: The forms of a UUID that msgspec accepts, for the published schema. ``$(?!\n)`` is the end of the
+#: text in Python and in ECMAScript.
 _UUID_PATTERN: Final = (
     r"^([0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$(?!\n)"
 )
 Row = TypeVar("Row")
-#: 2000-01-01 to 9999-01-01: what every PostgreSQL and Python can hold. A wrong
-#: clock within it is clamped at ingest; the schema accepts it.
+#: 2000-01-01 to 9999-01-01, which PostgreSQL and Python can both represent. Ingest clamps a wrong
+#: time within this range; the schema accepts it.
 MS_MIN: Final = 946_684_800_000
 MS_MAX: Final = 253_370_764_800_000
 
@@ -142,7 +140,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(BatchHeader, frozen=True, kw_only=True):
-    """A sealed batch: it never changes, and (spool, seq) identifies it."""
+    """A sealed batch. It never changes; (spool, seq) identifies it."""
 
     observations: Annotated[
         list[Observation],
@@ -166,7 +164,7 @@ class _LooseBatch(msgspec.Struct, kw_only=True):
 
 
 class RefusedRow(NamedTuple):
-    """A row that did not pass: its list, its JSON as received, and the reason."""
+    """A row that could not be decoded: its list, its JSON as received, and the reason."""
 
     kind: str
     raw: bytes
@@ -174,7 +172,7 @@ class RefusedRow(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A batch, and its rows that did not pass."""
+    """A batch, and its rows that could not be decoded."""
 
     batch: Batch
     refused: list[RefusedRow]
@@ -195,17 +193,17 @@ def encode(batch: Batch) -> bytes:
 
 
 def too_large(octets: int) -> WireError:
-    """What is wrong with a message of so many octets."""
+    """Return the error for a message of so many octets."""
     return WireError(
         f"the message has {octets} octets, more than {MAX_BODY_BYTES}", code="too_large"
     )
 
 
 def decode(body: bytes) -> Decoded:
-    """Read a batch, row by row where it does not pass as a whole.
+    """Decode a batch, row by row if it is invalid as a whole.
 
     Raises:
-        WireError: no batch of a schema version that is known here.
+        WireError: the message is not a batch of a known schema version.
     """
     if len(body) > MAX_BODY_BYTES:
         raise too_large(len(body))
