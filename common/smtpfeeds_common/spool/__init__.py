@@ -1,26 +1,27 @@
-"""The spool: what a sensor heard, folded, in one SQLite file until it is delivered.
+"""The spool: a sensor's events, folded, in one SQLite file until they are delivered.
 
-Two sides use one file, each with a connection of its own:
+Two sides use the file, each with its own connection:
 
-* ``Spool`` is the sensor's. Events are folded in memory and committed once for each turn of the
-  reactor; an event is in the file before the client is answered (WAL with ``synchronous=NORMAL``: a
-  killed process loses nothing). When a UTC day begins it seals what is left of the day before, so
-  that a row lies in one day, and its behaviours in one week. While the file cannot be written, or
-  cannot even be made, the fold goes on in memory, within a bound.
-* ``Sealer`` is the deliverer's: the sensor's delivery thread, or the aggregator on a single host.
-  It dates rows that were heard while the clock was in doubt, moves rows into numbered batches that
-  never change again (``synchronous=FULL``: a sent batch is never sealed again under another
-  number), marks them when they are confirmed, and keeps the file within its bound.
+* ``Spool`` is the sensor's side. It folds events in memory and commits once per reactor turn. The
+  commit precedes the reply to the client, so a killed process loses nothing (WAL with
+  ``synchronous=NORMAL``). At the start of a UTC day it seals the rows of the day before, so each
+  row covers one day and its behaviours one week. While the file cannot be written or created, the
+  sensor keeps folding in memory, within a bound.
+* ``Sealer`` is the side of the deliverer: the sensor's delivery thread, or the aggregator on a
+  single host. It dates rows that were heard while the clock was in doubt, moves rows into numbered
+  batches that never change, marks batches when they are confirmed, and keeps the file within its
+  bound. It uses ``synchronous=FULL``, so that a batch that was sent is never sealed again under
+  another number.
 
-Every opening by either side begins a new epoch, a fresh UUID for what is sealed from then on: a
-restored backup or a cloned image can never use a number twice.
+Each opening by either side begins a new epoch: a new UUID for the batches sealed from then on. A
+restored backup or a cloned image therefore never uses a number twice.
 
-The modules, each above those it uses:
+The modules, each above those that it uses:
 
-    status  left_behind     from outside: state, replay, what was left and what to do with it
+    status  left_behind     from outside: state, replay; files that nobody delivers
     seal    write           the two sides
-    batches                 rows become a numbered batch
-    bounds  dating  place   what goes at the bound; times for undated rows; open, make, quarantine
+    batches                 moves rows into a numbered batch
+    bounds  dating  place   dropping at the bound; times of undated rows; open, create, quarantine
     layout                  tables and notes of the file
     file    fold  admission SQLite and the kernel; folding in memory; new addresses of a prefix
 

@@ -1,12 +1,12 @@
-"""How many new addresses of an IPv6 /64 get a row of their own in a day.
+"""Limits how many new addresses of an IPv6 /64 get their own row in a day.
 
-The owner of one /48 has 65,536 /64s, and 2⁶⁴ addresses in each. So both are bounded: the addresses
-of a prefix, and the prefixes. At either bound an address is not admitted, and its events are
-counted under its /64. Nothing but a new day makes room: were the table emptied when it is full, one
-more prefix would open all the others again.
+The owner of one /48 has 65,536 /64s with 2⁶⁴ addresses each. Two bounds therefore hold: addresses
+per prefix, and prefixes. Past either bound an address is not admitted, and its events count for
+its /64. Only a new day makes room. If the table were emptied when it is full, one more prefix
+would let all others bring new addresses again.
 
-The interface identifiers (the lower 64 bits) lie in one array, so many places for each prefix:
-65,536 prefixes with 64 addresses each take some 42 MB.
+One array holds the interface identifiers (the lower 64 bits), with a fixed number of places per
+prefix. 65,536 prefixes with 64 addresses each take about 42 MB.
 """
 
 from array import array
@@ -16,22 +16,22 @@ _ID_BYTES: Final = 8
 
 
 class PrefixAdmission:
-    """Admits a bounded number of addresses of each prefix, and of a bounded number of prefixes."""
+    """Admits a bounded number of addresses per prefix, from a bounded number of prefixes."""
 
     def __init__(self, per_prefix: int, prefixes: int) -> None:
         self._places_bytes, self._prefixes = per_prefix * _ID_BYTES, prefixes
         self.begin_day()
 
     def begin_day(self) -> None:
-        """A new day: every prefix begins again."""
-        #: Where in ``_ids`` the places of each prefix begin; a multiple of eight.
+        """Begin a new day with an empty table."""
+        #: Offset in ``_ids`` of the places of each prefix; a multiple of eight.
         self._starts: dict[bytes, int] = {}
         self._ids = bytearray()
-        #: Where in ``_ids`` the addresses that were admitted end, by prefix as they came.
+        #: Offset in ``_ids`` after the last admitted address of each prefix, in order of arrival.
         self._ends = array("Q")
 
     def admits(self, ip: bytes) -> bool:
-        """Whether a packed IPv6 address gets a row of its own today."""
+        """Admit a packed IPv6 address if it fits; return whether it gets its own row today."""
         start = self._starts.get(ip[:8])
         if start is None:
             return self._admit_first(ip)
@@ -46,7 +46,7 @@ class PrefixAdmission:
         return True
 
     def has(self, ip: bytes) -> bool:
-        """Whether a packed IPv6 address was admitted today; asks for no place."""
+        """Return whether a packed IPv6 address was admitted today; admits none."""
         start = self._starts.get(ip[:8])
         return start is not None and self._is_among(ip[8:], start)
 
@@ -56,7 +56,8 @@ class PrefixAdmission:
         while at >= 0:
             if not at % _ID_BYTES:
                 return True
-            at = self._ids.find(interface_id, at + 1, end)  # that was of two neighbours
+            # This match straddles two addresses.
+            at = self._ids.find(interface_id, at + 1, end)
         return False
 
     def _admit_first(self, ip: bytes) -> bool:

@@ -1,7 +1,7 @@
-"""Rows become numbered batches, inside a transaction of either side.
+"""Moves rows into numbered batches, inside a transaction of either side.
 
-The deliverer seals what is new, again and again; the sensor seals what is left of a day when the
-next one begins, so that the rows of a batch lie in one UTC day.
+The deliverer seals new rows at intervals. The sensor seals the remaining rows of a day when the
+next day begins, so that all rows of a batch are of one UTC day.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from .layout import get_json, get_meta, set_meta
 
 
 class SealedBatch(NamedTuple):
-    """A batch as it is sent: known by (spool, seq), its body never changes."""
+    """A batch as it is sent; (spool, seq) identifies it, and its body never changes."""
 
     spool: str
     seq: int
@@ -26,17 +26,17 @@ class SealedBatch(NamedTuple):
 def seal_rows(
     db: Connection, sensor: str, sealed_ms: int, *, most_rows: int, empty: bool = False
 ) -> SealedBatch | None:
-    """Move rows into a new batch; the caller's transaction holds it.
+    """Move rows into a new batch, within the caller's transaction.
 
     Args:
         db: the open file.
-        sensor: whose spool it is.
+        sensor: the owner of the spool.
         sealed_ms: the time now, UTC.
-        most_rows: of each kind.
-        empty: make a batch also of nothing.
+        most_rows: the limit for each kind of row.
+        empty: seal a batch even if there are no rows.
 
     Returns:
-        The batch, or None where there was nothing to seal.
+        The batch, or None if there were no rows.
     """
     rows = _take(db, "observation", "ip", most_rows)
     hours = _take(db, "activity", "hour_ms", most_rows)
@@ -67,7 +67,7 @@ def seal_as(
     *,
     still_waiting: int = 0,
 ) -> SealedBatch:
-    """Put rows of the message into a new batch, under the spool's next name."""
+    """Put rows in the form of the message into a new batch, under the spool's next name."""
     spool, seq = next_name(db)
     state = get_json(db, "state")
     return insert(
@@ -90,7 +90,7 @@ def seal_as(
 
 
 def observation_of(row: tuple[Any, ...]) -> Observation:
-    """A row of the table ``observation`` as one of the message."""
+    """Convert a row of the table ``observation`` to one of the message."""
     feed, ip, first_ms, last_ms, hits, flags, targets = row
     return Observation(
         FEEDS[feed].name, format_address(ip), first_ms, last_ms, hits, flags, targets
@@ -98,14 +98,14 @@ def observation_of(row: tuple[Any, ...]) -> Observation:
 
 
 def next_name(db: Connection) -> tuple[str, int]:
-    """The name of one more batch of this opening; used up with the transaction."""
+    """Reserve the name of the next batch of this opening, within a transaction."""
     spool, seq = str(get_meta(db, "uuid")), int(get_meta(db, "next_seq"))
     set_meta(db, "next_seq", seq + 1)
     return spool, seq
 
 
 def insert(db: Connection, batch: Batch) -> SealedBatch:
-    """Put a batch into the file."""
+    """Store a batch in the file."""
     sealed = SealedBatch(str(batch.spool), batch.seq, batch.sealed_ms, encode(batch))
     db.execute(
         "INSERT INTO batch VALUES (?,?,?,?,?,NULL,NULL)",
@@ -115,7 +115,7 @@ def insert(db: Connection, batch: Batch) -> SealedBatch:
 
 
 def depth(db: Connection) -> int:
-    """Addresses waiting to be sealed."""
+    """Count the addresses that wait to be sealed."""
     return int(db.execute("SELECT count(*) FROM observation").fetchone()[0])
 
 
@@ -125,7 +125,7 @@ def _take(db: Connection, table: str, key: str, limit: int) -> list[tuple[Any, .
         (limit,),
     ).fetchall()
     if not rows:
-        # SQLite writes and syncs a page for an empty table too, each second of a quiet sensor.
+        # A DELETE on an empty table still writes and syncs a page, every second on a quiet sensor.
         return rows
     if len(rows) < limit:
         db.execute(f"DELETE FROM {table}")  # noqa: S608 - own names

@@ -1,16 +1,21 @@
-"""The bound of a spool file, and what goes at it: the rule, kept in short slices.
+"""Keeps a spool file within its bound, in short slices.
 
-Confirmed batches older than a replay needs go always. Past nine tenths of the bound, down to eight
-tenths, in this order: the other confirmed batches, those among them that a replay wants last; the
-counts of crowded prefixes longest unseen; the rows longest unseen; rows that are not dated yet.
-Sealed batches that are not confirmed never go. A greet never goes before the data event of its
-address. So a replay, whose batches were all confirmed before, never costs an event.
+Confirmed batches that are too old for a replay are always deleted. When the file is larger than 90
+percent of the bound, these are deleted until it is down to 80 percent, in this order:
 
-How long a batch has been confirmed is counted by the spool's own age, which goes on while the host
-runs and is changed by no step of its clock.
+1. the other confirmed batches, those that a replay waits for last;
+2. the counts of crowded prefixes, longest unseen first;
+3. the rows, longest unseen first;
+4. rows that are not dated yet.
 
-The program that delivers from the spool keeps the bound; a sensor whose deliverer is another
-program keeps it too. Each step is one transaction that looks at what is there.
+Sealed batches that are not confirmed are never deleted. A greet is never deleted before the data
+event of its address. A replay concerns only confirmed batches, so it never costs an event.
+
+The age of a confirmation is measured by the spool's own age, which advances while the host runs
+and ignores steps of its clock.
+
+The program that delivers from the spool keeps the bound, and so does a sensor whose deliverer is
+another program. Each step is one transaction that reads the current state of the file.
 """
 
 import contextlib
@@ -30,40 +35,40 @@ from .layout import (
     set_json,
 )
 
-#: Rows deleted in one write transaction, so that the sensor never waits long.
+#: Rows deleted in one write transaction; more would make the sensor wait.
 _SLICE_ROWS: Final = 2_000
 _SLICE_BATCHES: Final = 8
-#: Slices of batches that are too old for a replay, deleted at a time: at most twenty batches are
-#: sealed in a second, and this is called every five.
+#: Slices of batches too old for a replay that one call deletes. At most 20 batches are sealed per
+#: second, and calls are 5 seconds apart.
 _OLD_SLICES: Final = 32
-#: Free pages given back to the disk at a time (2 MB), where there are many.
+#: Free pages that one call returns to the file system, if there are many (2 MB).
 _GIVEN_BACK_PAGES: Final = 512
 #: Index of the feed in ``FEEDS``.
 _GREET: Final = 0
 
 
 class _Droppable(NamedTuple):
-    """A table whose rows go at the bound, longest unseen first."""
+    """A table whose rows are dropped at the bound, longest unseen first."""
 
     name: str
     key: str
-    #: Whether a row stands for an address, whose greet must not go before its data event.
+    #: Whether a row is of an address, whose greet must not be dropped before its data event.
     has_addresses: bool
     #: Whether its times are UTC, so that a row can be older than the retention.
     is_dated: bool
 
     def oldest(self) -> str:
-        """The rows longest unseen."""
+        """Return SQL that selects the rows longest unseen."""
         order = "last_ms, feed DESC" if self.has_addresses else "last_ms"
         return f"SELECT feed, {self.key}, last_ms FROM {self.name} ORDER BY {order} LIMIT ?"  # noqa: S608 - own names
 
     def delete(self) -> str:
-        """One row, unless it was seen again meanwhile."""
+        """Return SQL that deletes one row, unless its last_ms has changed."""
         where = f"feed = ? AND {self.key} = ? AND last_ms = ?"
         return f"DELETE FROM {self.name} WHERE {where} RETURNING hits, last_ms"  # noqa: S608 - own names
 
     def delete_data(self) -> str:
-        """The data event of an address."""
+        """Return SQL that deletes the data event of an address."""
         where = f"feed = 1 AND {self.key} = ?"
         return f"DELETE FROM {self.name} WHERE {where} RETURNING hits, last_ms"  # noqa: S608 - own names
 
@@ -77,11 +82,11 @@ _DROPPABLE: Final = (
 
 
 class Dropped(NamedTuple):
-    """What went at the bound."""
+    """The losses at the bound."""
 
     #: Events that were never delivered.
     events: int = 0
-    #: Batches that were to be delivered again; they had been confirmed before.
+    #: Confirmed batches that a replay would have delivered again.
     replays: int = 0
 
 
@@ -92,10 +97,10 @@ class Keeper:
         self._db, self._path, self._bounds = db, path, bounds
 
     def keep(self, now: Reading) -> Dropped:
-        """Drop what has to go, and checkpoint the log.
+        """Drop what the bound requires, and checkpoint the write-ahead log.
 
         Raises:
-            SpoolBusy, SpoolUnwritable, SpoolDamaged: some may be dropped already.
+            SpoolBusy, SpoolUnwritable, SpoolDamaged: a part may already be dropped.
         """
         with transaction(self._db, self._path):
             oldest_ms = advance_age(self._db, now) - self._bounds.replay_ms
@@ -111,7 +116,7 @@ class Keeper:
         return dropped
 
     def used_bytes(self) -> int:
-        """Octets of the file that hold something."""
+        """Return the octets of the file in use, without free pages."""
         with reading(self._path):
             pages = self._db.execute("PRAGMA page_count").fetchone()[0]
             free = self._db.execute("PRAGMA freelist_count").fetchone()[0]
@@ -142,7 +147,7 @@ class Keeper:
         return Dropped(events, replays)
 
     def _delete_confirmed(self, which: str, value: int) -> int:
-        """Delete a slice of the confirmed batches, those first that were confirmed first."""
+        """Delete a slice of the confirmed batches, the earliest confirmed first."""
         with transaction(self._db, self._path):
             names = self._db.execute(
                 f"SELECT spool, seq FROM confirmation WHERE {which}"  # noqa: S608 - own words
@@ -157,7 +162,7 @@ class Keeper:
         return len(names)
 
     def _drop_rows(self, table: _Droppable, now: Reading) -> int | None:
-        """Drop the longest unseen tenth; a row that was seen again meanwhile stays."""
+        """Drop the tenth that is longest unseen; a row that is seen again meanwhile stays."""
         with reading(self._path):
             (rows,) = self._db.execute(f"SELECT count(*) FROM {table.name}").fetchone()  # noqa: S608 - own names
             victims = self._db.execute(table.oldest(), (max(_SLICE_ROWS, rows // 10),)).fetchall()
@@ -179,7 +184,7 @@ class Keeper:
             for victim in victims:
                 rows = self._db.execute(table.delete(), victim).fetchall()
                 if rows and victim[0] == _GREET and table.has_addresses:
-                    # Its data event was a moment later: it must not stay without its greet.
+                    # Its data event came a moment later, and must not stay without its greet.
                     rows += self._db.execute(table.delete_data(), (victim[1],)).fetchall()
                 dropped += sum(hits for hits, last_ms in rows if last_ms >= expired_ms)
             self._db.execute(ADD_META, ("drops", dropped))
@@ -187,10 +192,10 @@ class Keeper:
 
 
 def advance_age(db: Connection, now: Reading) -> int:
-    """How long the spool has been looked after, in milliseconds; within a transaction.
+    """Advance the spool's age to now and return it in milliseconds, within a transaction.
 
-    Counted by the monotonic clock: within a boot every second counts, also of a sensor that was
-    stopped; the time between two boots does not.
+    The age follows the monotonic clock. It counts all time within a boot, even while the sensor is
+    stopped, but not the time between two boots.
     """
     noted = get_json(db, "age")
     age_ms = int(noted.get("age_ms", 0))
@@ -201,10 +206,10 @@ def advance_age(db: Connection, now: Reading) -> int:
 
 
 def keep_room(path: Path, bounds: Bounds, now: Reading) -> Dropped:
-    """Keep a spool within its bound, beside the program that delivers from it.
+    """Keep a spool within its bound while another program delivers from it.
 
     Raises:
-        SpoolError: no such file, or it cannot be written now.
+        SpoolError: there is no such file, or it cannot be written now.
     """
     if not path.exists():
         raise SpoolError(f"there is no spool {path}")

@@ -1,14 +1,14 @@
-"""Dating what was heard while the wall clock was in doubt.
+"""Gives UTC times to rows that were heard while the wall clock was in doubt.
 
 Such rows carry milliseconds since the host booted. Once the wall clock is believed,
 
-* those of this boot keep their distance from now: what was heard three hours ago is dated three
-  hours ago, by the clock that no step changes;
-* those of an earlier boot were heard before this boot began, and no clock tells how long before:
-  they are dated at its beginning, the latest time that they can have been heard.
+* a row of this boot keeps its distance from now: an event of three hours ago, by the monotonic
+  clock, gets the UTC time of three hours ago;
+* a row of an earlier boot gets the time when this boot began, the latest time at which it can have
+  been heard, because no clock measured how long before that it was.
 
-Nothing is lost, and no time is invented but that one bound. The program that seals dates them, in
-slices, so that the sensor never waits long for the file.
+No event is lost, and that bound is the only time that is not measured. The program that seals
+dates the rows, in slices, so that the sensor never waits long for the file.
 """
 
 from pathlib import Path
@@ -24,14 +24,14 @@ _SLICE_ROWS: Final = 2_000
 
 
 class _Table(NamedTuple):
-    """A table of undated rows: the rest of its key, and how a dated row is folded in."""
+    """A table of undated rows: the rest of its key, and the statement that folds a dated row."""
 
     name: str
     key: str
     fold: str
 
 
-#: Greets come before the data events of their addresses, by the order of the key.
+#: The order of the key puts the greet of an address before its data event.
 _TABLES: Final = (
     _Table("undated_observation", "ip", FOLD),
     _Table("undated_activity", "minute_ms", COUNT),
@@ -40,13 +40,13 @@ _TABLES: Final = (
 
 
 def date_rows(db: Connection, path: Path, now: Reading) -> int:
-    """Date all rows that wait for it, where the wall clock is believed.
+    """Date all undated rows if the wall clock is believed.
 
     Returns:
-        How many addresses there were.
+        The number of addresses dated.
 
     Raises:
-        SpoolBusy, SpoolUnwritable, SpoolDamaged: some may be dated, others not.
+        SpoolBusy, SpoolUnwritable, SpoolDamaged: a part may already be dated.
     """
     if now.utc_ms is None:
         return 0
@@ -58,7 +58,7 @@ def date_rows(db: Connection, path: Path, now: Reading) -> int:
 
 
 def undated_rows(db: Connection) -> int:
-    """How many addresses wait to be dated."""
+    """Count the addresses that wait to be dated."""
     return int(db.execute("SELECT count(*) FROM undated_observation").fetchone()[0])
 
 
@@ -77,7 +77,7 @@ def _date_slice(db: Connection, path: Path, table: _Table, booted_ms: int, boot:
 
 
 def _dated(table: _Table, row: tuple[Any, ...], booted_ms: int, boot: str) -> tuple[Any, ...]:
-    """A row as it is folded in: without its boot, with UTC times."""
+    """Convert a row to the arguments of its fold: without its boot, with UTC times."""
     its_boot, feed, key, *rest = row
     if table.fold is COUNT:
         at_ms = _utc(key, booted_ms, boot == its_boot)

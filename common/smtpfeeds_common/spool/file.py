@@ -1,7 +1,7 @@
-"""The spool's file as SQLite and the kernel have it: connections, transactions, locks, errors.
+"""The spool's file at the level of SQLite and the kernel: connections, transactions, locks, errors.
 
-The only module that imports sqlite3; every error of SQLite, and every one of the kernel on the way
-to the file, leaves it as one of ours.
+This is the only module that imports sqlite3. It translates every error of SQLite, and of the
+kernel on access to the file, to a ``SpoolError``.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from urllib.parse import quote
 
 from ..errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolInUse, SpoolUnwritable
 
-#: The type of an open file, for the modules beside this one.
+#: The type of an open file, for the other modules of the spool.
 Connection = sqlite3.Connection
 
 PAGE_BYTES: Final = 4_096
 
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-#: What passes by itself: a full disk or quota, a failing one, too many open files, no memory.
+#: Errors that can pass by themselves: disk or quota full, I/O error, too many files, no memory.
 _PASSING: Final = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -36,7 +36,7 @@ _PASSING: Final = {
 
 
 def connect(path: Path, *, synchronous: str, busy_ms: int) -> Connection:
-    """Open a file that is there: one that went away meanwhile is not made again, and empty."""
+    """Open an existing file; never create a missing one."""
     address = f"file:{quote(str(path))}?mode=rw"
     with reading(path):
         db = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
@@ -52,19 +52,19 @@ def connect(path: Path, *, synchronous: str, busy_ms: int) -> Connection:
 
 
 def connect_new(path: Path) -> Connection:
-    """Make a file; the errors are SQLite's own still: see ``reading``."""
+    """Create a file. Use it within ``reading``, which translates SQLite's errors."""
     return sqlite3.connect(path, isolation_level=None)
 
 
 @contextlib.contextmanager
 def transaction(db: Connection, path: Path) -> Iterator[None]:
-    """One write transaction; SQLite's errors become ours, and nothing of it stays."""
+    """Run one write transaction; roll it back on any error, and translate SQLite's errors."""
     try:
         db.execute("BEGIN IMMEDIATE")
         yield
         db.execute("COMMIT")
     except BaseException as exc:
-        # It may be over already (disk full).
+        # SQLite may have rolled back already (disk full).
         with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         if isinstance(exc, sqlite3.Error):
@@ -74,7 +74,7 @@ def transaction(db: Connection, path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """SQLite's errors become ours."""
+    """Translate SQLite's errors to a ``SpoolError``."""
     try:
         yield
     except sqlite3.Error as exc:
@@ -92,10 +92,11 @@ def _translated(exc: sqlite3.Error, path: Path) -> SpoolError:
 
 @contextlib.contextmanager
 def file_access(path: Path) -> Iterator[None]:
-    """The kernel's errors on the way to a spool become ours.
+    """Translate the kernel's errors on access to a spool.
 
-    One that passes by itself is ``SpoolUnwritable``; so is a file system that has become read-only
-    under a spool. Any other is a mistake in how the host is set up: a plain ``SpoolError``.
+    An error that can pass by itself becomes ``SpoolUnwritable``, and so does a file system that has
+    become read-only under an existing spool. Any other error means that the host is set up wrongly
+    and becomes a plain ``SpoolError``.
     """
     try:
         yield
@@ -106,9 +107,13 @@ def file_access(path: Path) -> Iterator[None]:
 
 
 def check_access(path: Path) -> None:
-    """See to it that this user may write an existing spool and files beside it.
+    """Check that this user may write an existing spool and create files beside it.
 
-    SQLite has one error for a missing right and for a full disk; only the latter passes.
+    SQLite reports a missing right and a full disk as the same error; only a full disk can pass.
+
+    Raises:
+        SpoolUnwritable: the file system is read-only.
+        SpoolError: this user lacks a right.
     """
     read_only = False
     with file_access(path):
@@ -123,11 +128,11 @@ def check_access(path: Path) -> None:
 
 
 def take_lock(path: Path, refusal: str) -> Any:
-    """Hold an advisory lock on a file for as long as the returned stream is open.
+    """Take an advisory lock on a file, held as long as the returned stream is open.
 
     Raises:
-        SpoolInUse: another process holds it; with ``refusal``.
-        SpoolUnwritable, SpoolError: it cannot be made.
+        SpoolInUse: another process holds it; ``refusal`` is the message.
+        SpoolUnwritable, SpoolError: the file cannot be created.
     """
     with file_access(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,10 +146,10 @@ def take_lock(path: Path, refusal: str) -> Any:
 
 
 def inode(path: Path) -> int:
-    """Which file it is that stands at a path now.
+    """Return the inode of the file at a path.
 
     Raises:
-        SpoolError: none.
+        SpoolError: there is no file.
     """
     try:
         return path.stat().st_ino

@@ -1,7 +1,7 @@
-"""Folding events in memory: one row for each feed and address, a count for each hour.
+"""Folds events in memory: one row per feed and address, one count per feed and hour. Pure.
 
-Pure, with every bound stated. Events whose time is known fold apart from those that were heard
-while the wall clock was in doubt, which carry the time since the host booted.
+Events with a UTC time are folded apart from those that were heard while the wall clock was in
+doubt, which carry the time since the host booted.
 """
 
 from dataclasses import dataclass, field
@@ -19,11 +19,11 @@ class Event(NamedTuple):
     feed: int
     #: The client's packed address.
     ip: bytes
-    #: UTC in milliseconds since 1970; where it is not ``dated``, milliseconds since the boot.
+    #: Milliseconds since 1970-01-01 UTC; since the boot if the event is not ``dated``.
     at_ms: int
-    #: What was notable.
+    #: Behaviours of the client.
     flags: int = 0
-    #: Which of the sensor's own addresses: a bit number, 0 to 63.
+    #: The bit number, 0 to 63, of the sensor's own address that was hit.
     target: int = 0
     #: Whether the wall clock was believed when the event was heard.
     dated: bool = True
@@ -31,27 +31,27 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a spool may hold."""
+    """The bounds of a spool."""
 
-    #: Octets of the file, the write-ahead log not counted.
+    #: Octets of the file, without the write-ahead log.
     max_bytes: int = 512 * 1024 * 1024
     #: Distinct (feed, address) rows folded in memory while the file cannot be written.
     memory_rows: int = 100_000
-    #: Rows unseen for longer are of no use to the aggregator.
+    #: The aggregator does not keep rows that are unseen for longer.
     retention_ms: int = 30 * DAY_MS
-    #: Confirmed batches are kept this long for a replay.
+    #: How long confirmed batches are kept for a replay.
     replay_ms: int = DAY_MS
-    #: Distinct addresses of an IPv6 /64 kept in a day; more are counted under the prefix.
+    #: Distinct addresses of an IPv6 /64 kept in a day; further ones count for the prefix.
     per_prefix64: int = 64
-    #: Prefixes watched for that in a day; addresses of any further one are counted under it.
+    #: Prefixes with addresses of their own in a day; a further prefix only has a count.
     prefixes64: int = 65_536
 
 
 @dataclass(slots=True)
 class Fold:
-    """What was heard since the last commit, dated or not."""
+    """The events since the last commit, either dated or undated."""
 
-    #: Events are counted by the hour where they are dated, by the minute since the boot else.
+    #: Events are counted by the hour if they are dated, else by the minute since the boot.
     bucket_ms: int
     #: First seen, last seen, hits, flags, targets.
     rows: dict[tuple[int, bytes], list[int]] = field(default_factory=dict)
@@ -62,9 +62,9 @@ class Fold:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to write, neither events nor notes."""
+        """Whether there are neither events nor notes to write."""
         return not self.events and not self.rows
 
     def clear(self) -> None:
-        """All of it is written."""
+        """Empty the fold, after all of it is written."""
         self.rows, self.buckets, self.overflow, self.events = {}, {}, {}, 0

@@ -1,7 +1,7 @@
-"""What is in a spool file: its tables, its notes (``meta``), and which versions read it.
+"""The layout of a spool file: its tables, its notes (``meta``), and the versions that read it.
 
-Layout 1 is that of 0.1.0. Later versions add tables and change none, and read a file that has not
-got them yet: so either version opens what the other has left, also when an operator goes back.
+Version 0.1.0 wrote layout 1. Later versions add tables, change none, and read a file without the
+added tables. Each version can therefore open the file of the other, also after a downgrade.
 """
 
 import json
@@ -19,7 +19,7 @@ from .fold import Bounds
 LAYOUT: Final = 1
 SUFFIX: Final = ".spool"
 
-#: Layout 1. ``batch.set_aside`` holds why a batch is held: see ``Held``.
+#: Layout 1. ``batch.set_aside`` is the reason why a batch is held: see ``Held``.
 SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE observation (
@@ -42,9 +42,9 @@ CREATE TABLE batch (
 CREATE INDEX batch_waiting ON batch (sealed_ms) WHERE confirmed_ms IS NULL;
 """
 
-#: Since 0.2.0. ``confirmation``: of each confirmed batch, how old the spool was then (see
-#: ``bounds.advance_age``), and whether it is to be delivered again. ``undated…``: what was heard
-#: while the wall clock was in doubt, in milliseconds of that boot; the minutes become hours.
+#: Since 0.2.0. ``confirmation``: for each confirmed batch, the spool's age at that time (see
+#: ``bounds.advance_age``), and whether to deliver it again. ``undated_…``: events heard while the
+#: wall clock was in doubt, in milliseconds of that boot; dating turns the minutes into hours.
 _ADDED: Final = (
     """
 CREATE TABLE IF NOT EXISTS confirmation (
@@ -79,21 +79,21 @@ INSERT INTO meta VALUES (?,?) ON CONFLICT (key) DO UPDATE SET value = value + ex
 _SET_META: Final = "INSERT OR REPLACE INTO meta VALUES (?,?)"
 
 
-#: In the reason of a batch that 0.1.0 held, which noted no kind: RabbitMQ's words.
+#: RabbitMQ's words in the reason of a batch that 0.1.0 held; 0.1.0 noted no kind.
 _TOO_LARGE_IN_0_1_0: Final = "larger than"
 
 
 class Held(Enum):
-    """Why a batch is held, and not delivered."""
+    """Why a batch is held instead of delivered."""
 
-    #: The broker calls it too large, and it cannot be split.
+    #: The broker refuses it as too large, and it cannot be split.
     TOO_LARGE = "too_large"
     #: The aggregator of this host refuses it.
     REFUSED = "refused"
 
     @classmethod
     def of(cls, reason: str) -> "Held":
-        """The kind of a reason that is noted with a batch."""
+        """Return the kind of the reason that is noted with a batch."""
         kind = reason.partition(":")[0]
         if kind == cls.TOO_LARGE.value or _TOO_LARGE_IN_0_1_0 in reason:
             return cls.TOO_LARGE
@@ -101,9 +101,10 @@ class Held(Enum):
 
 
 def add_tables(db: Connection) -> None:
-    """Give a file of 0.1.0 what it has not got yet; within a transaction.
+    """Add the later tables to a file of 0.1.0, within a transaction.
 
-    A batch that 0.1.0 confirmed counts as confirmed now; one that it has deleted is forgotten.
+    A batch that 0.1.0 confirmed counts as confirmed now. The confirmation of a batch that 0.1.0
+    deleted is deleted.
     """
     for statement in _ADDED:
         db.execute(statement)
@@ -119,7 +120,7 @@ def add_tables(db: Connection) -> None:
 
 
 def has_added_tables(db: Connection) -> bool:
-    """Whether a version since 0.2.0 has had the file open."""
+    """Return whether a version since 0.2.0 has opened the file."""
     return bool(
         db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'undated_overflow'").fetchone()[
             0
@@ -128,11 +129,11 @@ def has_added_tables(db: Connection) -> bool:
 
 
 def check_layout(db: Connection, path: Path) -> None:
-    """See to it that this is a spool this version can read.
+    """Check that this version can read the file as a spool.
 
     Raises:
-        SpoolDamaged: it is no spool.
-        SpoolError: it is one of a later version.
+        SpoolDamaged: it is not a spool.
+        SpoolError: its layout is newer.
     """
     with reading(path):
         layout = db.execute("PRAGMA user_version").fetchone()[0]
@@ -150,21 +151,21 @@ def check_layout(db: Connection, path: Path) -> None:
 
 
 def get_meta(db: Connection, key: str, default: Any = None) -> Any:
-    """A note; the default where there is none."""
+    """Read a note; return the default if there is none."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return default if row is None else row[0]
 
 
 def set_meta(db: Connection, key: str, value: Any) -> None:
-    """Make a note."""
+    """Write a note."""
     db.execute(_SET_META, (key, value))
 
 
 def get_json(db: Connection, key: str) -> dict[str, Any]:
-    """A note that is a JSON object; an empty one where there is none.
+    """Read a note that is a JSON object; return an empty one if there is none.
 
     Raises:
-        SpoolDamaged: it is something else.
+        SpoolDamaged: it is not a JSON object.
     """
     try:
         noted = json.loads(get_meta(db, key, "{}"))
@@ -176,23 +177,23 @@ def get_json(db: Connection, key: str) -> dict[str, Any]:
 
 
 def set_json(db: Connection, key: str, value: dict[str, Any]) -> None:
-    """Make a note that is a JSON object."""
+    """Write a note that is a JSON object."""
     set_meta(db, key, json.dumps(value))
 
 
 def begin_epoch(db: Connection) -> None:
-    """Seal under a fresh UUID from here on: a restored copy can never use a number twice."""
+    """Seal under a new UUID from now on, so that a restored copy never uses a number twice."""
     set_meta(db, "uuid", str(uuid.uuid4()))
     set_meta(db, "next_seq", 1)
 
 
 def note_bounds(db: Connection, bounds: Bounds) -> None:
-    """Note the sensor's bounds, for the program that delivers."""
+    """Note the sensor's bounds for the program that delivers."""
     set_json(db, "bounds", asdict(bounds))
 
 
 def noted_bounds(db: Connection) -> Bounds:
-    """The bounds that the sensor has noted; the default for what is not noted."""
+    """Read the bounds that the sensor noted, with defaults for those that it did not."""
     noted = get_json(db, "bounds")
     known = {each.name for each in fields_of(Bounds)}
     return Bounds(**{name: value for name, value in noted.items() if name in known})

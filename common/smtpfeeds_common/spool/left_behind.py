@@ -1,6 +1,6 @@
-"""Spool files that nobody delivers: quarantined ones, and those of a sensor that was renamed.
+"""Finds spool files that no program delivers: quarantined ones, and those of a renamed sensor.
 
-Looks at them without changing them. What can be done with one is in ``take_over``.
+It reads them without changing them; ``take_over`` delivers or converts them.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from .place import QUARANTINED, beside
 from .status import find_spools
 
 _LOG: Final = re.compile(r"-(wal|shm)$")
-#: Tables of rows that were never sealed, and what orders them; the last three came with 0.2.0.
+#: Tables of rows that are not sealed, with their keys; the last three exist since 0.2.0.
 ROW_TABLES: Final = {
     "observation": ("feed", "ip"),
     "activity": ("feed", "hour_ms"),
@@ -26,46 +26,46 @@ ROW_TABLES: Final = {
     "undated_overflow": ("boot", "feed", "prefix"),
 }
 BATCHES: Final = "batch"
-#: Of the files that are locked by a sensor, and by a program that delivers.
+#: Suffixes of the lock files of a sensor, and of a program that delivers.
 LOCKS: Final = (".lock", ".sealer-lock")
 _ORDER: Final = {**ROW_TABLES, BATCHES: ("rowid",)}
 
 
 def is_quarantined(path: Path) -> bool:
-    """Whether a file is a spool that was quarantined."""
+    """Return whether a file is a quarantined spool."""
     return QUARANTINED in path.name
 
 
 class LeftBehind(NamedTuple):
-    """A spool file that nobody delivers."""
+    """A spool file that no program delivers."""
 
     path: Path
-    #: Whether it was damaged; else it is another sensor's.
+    #: Whether it is quarantined as damaged; otherwise it belongs to another sensor.
     is_quarantined: bool
-    #: The sensor whose events are in it; empty where that cannot be read.
+    #: The sensor whose events it holds; empty if that cannot be read.
     sensor: str
-    #: Addresses that were never sealed.
+    #: Addresses that are not sealed.
     rows: int
-    #: Batches that were sealed and never confirmed.
+    #: Batches that are not confirmed.
     batches: int
     #: Events in both.
     events: int
-    #: Why not all of it can be read; empty where it can.
+    #: Why a part of it cannot be read; empty if all can.
     trouble: str
 
 
 def find_left_behind(folder: Path, sensor: str) -> list[LeftBehind]:
-    """The files in a folder that no program delivers for a sensor, by name.
+    """Find the files in a folder that no program delivers for a sensor, sorted by name.
 
-    A spool of another sensor that is in use is that sensor's own business.
+    A spool that another sensor uses is left out.
 
     Raises:
-        SpoolError: no such folder, or it may not be read.
+        SpoolError: there is no such folder, or it cannot be read.
     """
     left = [look_at(path) for path in _quarantined(folder)]
     for path in find_spools(folder):
         state = look_at(path)
-        # One that cannot be read at all is quarantined by its own sensor when that starts.
+        # A sensor quarantines its own unreadable file when it starts.
         if state.sensor not in {"", sensor} and not _is_in_use(path):
             left.append(state)
     return left
@@ -78,7 +78,7 @@ def _quarantined(folder: Path) -> list[Path]:
 
 
 def _is_in_use(path: Path) -> bool:
-    """Whether a sensor writes a spool, or a program delivers from it."""
+    """Return whether a sensor writes to a spool, or a program delivers from it."""
     for suffix in LOCKS:
         if path.with_suffix(suffix).exists():
             try:
@@ -89,7 +89,7 @@ def _is_in_use(path: Path) -> bool:
 
 
 def look_at(path: Path) -> LeftBehind:
-    """See what of a spool file can be read."""
+    """Count what can be read of a spool file."""
     reader = Reader()
     sensor, rows, batches, events = "", 0, 0, 0
     try:
@@ -109,10 +109,10 @@ def look_at(path: Path) -> LeftBehind:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Connection]:
-    """A spool file, whatever its condition.
+    """Open a spool file that may be damaged.
 
     Raises:
-        SpoolError: it is not there, or nothing of it can be read.
+        SpoolError: it does not exist, or nothing of it can be read.
     """
     if not path.exists():
         raise SpoolError(f"there is no file {path}")
@@ -121,7 +121,7 @@ def opened(path: Path) -> Iterator[Connection]:
 
 
 def sensor_of(db: Connection, path: Path) -> str:
-    """Whose spool it is; empty where that cannot be read."""
+    """Return the sensor that owns a spool; empty if that cannot be read."""
     try:
         with reading(path):
             return str(get_meta(db, "sensor", ""))
@@ -132,14 +132,14 @@ def sensor_of(db: Connection, path: Path) -> str:
 
 
 class Reader:
-    """Reads rows of a file that may be damaged: from both ends, up to the damaged places."""
+    """Reads the rows of a file that may be damaged, from both ends up to the damage."""
 
     def __init__(self) -> None:
-        #: Why not all could be read; empty where it could.
+        #: Why some rows could not be read; empty if all could.
         self.trouble = ""
 
     def read(self, db: Connection, path: Path, table: str) -> Iterator[tuple[Any, ...]]:
-        """Each row of a table that can be read, once."""
+        """Yield each readable row of a table once."""
         if table.startswith("undated") and not self._has_added_tables(db, path):
             return
         order = _ORDER[table]
@@ -155,7 +155,7 @@ class Reader:
             yield row
 
     def waiting(self, db: Connection, path: Path) -> Iterator[tuple[Any, ...]]:
-        """Each batch that was never confirmed, and can be read."""
+        """Yield each readable batch that is not confirmed."""
         for row in self.read(db, path, BATCHES):
             if row[5] is None:
                 yield row
@@ -192,14 +192,14 @@ class Reader:
 
 
 def delete(path: Path, *, is_locked: bool = False) -> None:
-    """Delete a spool file, with what SQLite and the programs keep beside it.
+    """Delete a spool file, with the files of SQLite and of the programs beside it.
 
     Args:
         path: the file.
-        is_locked: the caller has its locks.
+        is_locked: whether the caller holds its locks.
 
     Raises:
-        SpoolInUse: a program has it.
+        SpoolInUse: a program uses it.
         SpoolError: it cannot be deleted.
     """
     if not is_quarantined(path) and not is_locked and _is_in_use(path):

@@ -1,4 +1,4 @@
-"""A spool's place on the disk: opens the file there, quarantines a damaged one, makes a new one."""
+"""Opens the spool file at a path, quarantines a damaged one and creates a new one."""
 
 import contextlib
 import logging
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 #: In the name of a quarantined file, before the time.
 QUARANTINED: Final = ".damaged-"
-#: Quarantined files of a spool that are kept; then the oldest goes. A disk that spoils one after
-#: the other must not fill up with them.
+#: Quarantined files that a spool keeps; past this the oldest is deleted. A failing disk damages one
+#: file after another, and must not fill up with them.
 MOST_QUARANTINED: Final = 20
-#: The sensor checkpoints only past this (64 MB): the sealer does it otherwise,
-#: so that no fsync falls on the reactor.
+#: The sensor checkpoints the log only past this size (64 MB). Before, the sealer does it, so that
+#: the reactor does not wait for fsync.
 _WRITER_CHECKPOINT_PAGES: Final = 16_384
 _WITHOUT_LOG: Final = re.compile(r"-(wal|shm)$")
 
@@ -40,25 +40,25 @@ class Opened(NamedTuple):
     """A spool file that is open for its sensor."""
 
     db: Connection
-    #: The newest time the file has a note of.
+    #: The newest time that the file has noted.
     noted_ms: int | None
-    #: Whether a damaged file was quarantined, and this is a new one.
+    #: Whether a damaged file was quarantined and this one is new.
     quarantined: bool
 
 
 def open_or_make(path: Path, sensor: str, bounds: Bounds) -> Opened:
-    """Open the file for its sensor; quarantine a damaged one, and make a new one.
+    """Open the file for its sensor; quarantine a damaged one and create a new one.
 
     Raises:
-        SpoolBusy, SpoolUnwritable: not now.
-        SpoolError: it is another sensor's, of a later version, or this user has no right to it.
+        SpoolBusy, SpoolUnwritable: it cannot be opened now; a later attempt can succeed.
+        SpoolError: it belongs to another sensor or a later version, or this user lacks the right.
     """
     if path.exists():
         try:
             return _open_existing(path, sensor, bounds)
         except SpoolDamaged as exc:
             logger.error("spool is damaged", extra=fields(reason=exc.message))  # noqa: TRY400 - the message is the reason
-    # A log whose file is gone would be played into the new one: SQLite cannot tell.
+    # SQLite would apply the log of a missing file to the new file of the same name.
     was_quarantined = quarantine(path) is not None
     return Opened(_make(path, sensor, bounds), None, was_quarantined)
 
@@ -87,7 +87,7 @@ def _open_existing(path: Path, sensor: str, bounds: Bounds) -> Opened:
 
 
 def _make(path: Path, sensor: str, bounds: Bounds) -> Connection:
-    """Make a whole spool aside, then rename it: another process never sees half of one."""
+    """Create a spool under another name, then rename it, so that no process sees a part of one."""
     fresh = path.with_suffix(".new")
     with file_access(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def _make(path: Path, sensor: str, bounds: Bounds) -> Connection:
 
 
 def _begin(db: Connection, bounds: Bounds) -> None:
-    """Make an open file the sensor's own, for as long as this opening lasts."""
+    """Set up an open file for the sensor: limits, added tables, a new epoch, its bounds."""
     db.execute(f"PRAGMA wal_autocheckpoint={_WRITER_CHECKPOINT_PAGES}")
     db.execute(f"PRAGMA max_page_count={max(64, bounds.max_bytes // PAGE_BYTES)}")
     db.execute("BEGIN IMMEDIATE")
@@ -122,15 +122,15 @@ def _begin(db: Connection, bounds: Bounds) -> None:
     begin_epoch(db)
     note_bounds(db, bounds)
     db.execute("COMMIT")
-    # From here on the reactor would wait: the lock is tried once, and again a few ms later.
+    # The reactor must not wait for the lock: a commit tries once, and the sensor tries again later.
     db.execute("PRAGMA busy_timeout=0")
 
 
 def quarantine(path: Path) -> Path | None:
-    """Move a file out of the way, with what SQLite keeps beside it.
+    """Rename a damaged file and the files that SQLite keeps beside it.
 
     Returns:
-        Where it is now; None where there was nothing.
+        The new path; None if there was no file.
 
     Raises:
         SpoolUnwritable, SpoolError: it cannot be moved.
@@ -145,8 +145,8 @@ def quarantine(path: Path) -> Path | None:
         number += 1
         target = path.with_suffix(f"{at}-{number}")
     with file_access(path):
-        # The file before its log: without the file the log is quarantined at the next opening,
-        # without the log the file would be taken for a whole one.
+        # Rename the file before its log. If only the log is left, the next opening quarantines it;
+        # if only the file were left, it would pass for a complete spool.
         for each in present:
             each.rename(target.with_name(target.name + each.name.removeprefix(path.name)))
         _keep_the_newest(path)
@@ -155,7 +155,7 @@ def quarantine(path: Path) -> Path | None:
 
 
 def quarantined(path: Path) -> list[Path]:
-    """The quarantined files of a spool, oldest first; of some there is the log alone."""
+    """Return the quarantined files of a spool, oldest first; for some, only the log exists."""
     name = path.stem + QUARANTINED
     with file_access(path):
         files = [each for each in path.parent.iterdir() if each.name.startswith(name)]
@@ -174,5 +174,5 @@ def _keep_the_newest(path: Path) -> None:
 
 
 def beside(path: Path) -> tuple[Path, Path]:
-    """The write-ahead log and its index."""
+    """Return the paths of the write-ahead log and its index."""
     return Path(f"{path}-wal"), Path(f"{path}-shm")

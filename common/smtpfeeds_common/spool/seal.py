@@ -1,4 +1,4 @@
-"""The deliverer's side of a spool: rows become batches, batches are confirmed, held or split."""
+"""The deliverer's side of a spool: seals rows into batches; confirms, holds and splits batches."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,10 +30,10 @@ _WAITING: Final = "confirmed_ms IS NULL AND set_aside IS NULL"
 
 
 class Sealer:
-    """The deliverer's side of a spool file; all calls from one thread."""
+    """The deliverer's side of a spool file; call all methods from one thread."""
 
     def __init__(self, path: Path, *, bounds: Bounds | None = None) -> None:
-        """Open a spool that a sensor has made, with the bounds that it noted there.
+        """Open a spool that a sensor has created, with the bounds that the sensor noted in it.
 
         Raises:
             SpoolInUse: another publisher or aggregator delivers from it.
@@ -59,7 +59,7 @@ class Sealer:
                 add_tables(self._db)
                 self.bounds = bounds or noted_bounds(self._db)
                 self.sensor = str(get_meta(self._db, "sensor"))
-                #: The newest time the sensor has noted; None: none yet.
+                #: The newest time that the sensor has noted; None: none yet.
                 self.noted_ms: int | None = get_json(self._db, "state").get("noted_ms")
                 begin_epoch(self._db)
             self._keeper = Keeper(self._db, path, self.bounds)
@@ -69,7 +69,7 @@ class Sealer:
 
     @property
     def replaced(self) -> bool:
-        """Whether the file at the path is no longer the one that is open here."""
+        """Whether the path now holds another file than the open one, or none."""
         try:
             return inode(self.path) != self._inode
         except SpoolError:
@@ -80,18 +80,18 @@ class Sealer:
     def seal(
         self, now: Reading, *, empty: bool = False, most_rows: int = MAX_ROWS
     ) -> SealedBatch | None:
-        """Move rows into a new batch, in one durable transaction.
+        """Date undated rows and move rows into a new batch, in durable transactions.
 
-        Rows that are not dated yet are dated before. While the wall clock is in doubt nothing is
-        sealed: a batch with a wrong time would be refused at the centre, or spoil what is there.
+        While the wall clock is in doubt nothing is sealed. The aggregator would refuse a batch with
+        a wrong time, or store wrong times.
 
         Args:
             now: the clocks.
-            empty: seal also where there is nothing, to say that the sensor is alive.
-            most_rows: of each kind.
+            empty: seal a batch even without rows, to report that the sensor is alive.
+            most_rows: the limit for each kind of row.
 
         Returns:
-            The batch, or None where there was nothing to seal, or no time to seal it with.
+            The batch; None if there were no rows, or while the wall clock is in doubt.
 
         Raises:
             SpoolBusy, SpoolUnwritable, SpoolDamaged: nothing was sealed.
@@ -103,12 +103,12 @@ class Sealer:
             return seal_rows(self._db, self.sensor, now.utc_ms, most_rows=most_rows, empty=empty)
 
     def depth(self) -> int:
-        """Addresses waiting to be sealed."""
+        """Count the addresses that wait to be sealed."""
         with reading(self.path):
             return depth(self._db)
 
     def has_more(self, rows: int = MAX_ROWS) -> bool:
-        """Whether so many rows of a kind wait to be sealed."""
+        """Return whether at least so many rows of one kind wait to be sealed."""
         with reading(self.path):
             return any(
                 self._db.execute(
@@ -121,11 +121,11 @@ class Sealer:
     # Batches
 
     def waiting(self, limit: int = -1) -> list[SealedBatch]:
-        """Sealed batches that were never confirmed, oldest first, all or so many."""
+        """Return the batches that are not confirmed, oldest first, up to a limit."""
         return self._batches(f"FROM batch WHERE {_WAITING} ORDER BY sealed_ms, seq", limit)
 
     def wanted_again(self, limit: int = -1) -> list[SealedBatch]:
-        """Confirmed batches that a replay wants delivered again, oldest first."""
+        """Return the confirmed batches to deliver again for a replay, oldest first."""
         return self._batches(
             "FROM confirmation JOIN batch USING (spool, seq)"
             " WHERE again = 1 ORDER BY sealed_ms, seq",
@@ -141,7 +141,7 @@ class Sealer:
         return [SealedBatch(*row) for row in rows]
 
     def waiting_state(self) -> tuple[int, int | None]:
-        """How many batches wait for a confirm, and since when the oldest."""
+        """Return how many batches wait for a confirm, and when the oldest of them was sealed."""
         with reading(self.path):
             number, oldest_ms = self._db.execute(
                 f"SELECT count(*), min(sealed_ms) FROM batch WHERE {_WAITING}"  # noqa: S608 - own words
@@ -149,7 +149,7 @@ class Sealer:
         return int(number), oldest_ms
 
     def confirm(self, names: Iterable[tuple[str, int]], now: Reading) -> None:
-        """Mark batches as confirmed; ``keep_bounds`` deletes them when no replay needs them."""
+        """Mark batches as confirmed; ``keep_bounds`` deletes them once no replay needs them."""
         names = list(names)
         with transaction(self._db, self.path):
             age_ms = advance_age(self._db, now)
@@ -166,9 +166,9 @@ class Sealer:
                 self._note_delivery(delivered_ms=now.utc_ms)
 
     def hold(self, spool: str, seq: int, held: Held, reason: str) -> None:
-        """Keep a batch that cannot be delivered as it is, out of the others' way.
+        """Hold a batch that cannot be delivered, so that it does not delay the others.
 
-        One that was confirmed before, and is replayed, stays confirmed: it is given up only.
+        A batch that was confirmed before stays confirmed; only its replay is given up.
         """
         with transaction(self._db, self.path):
             self._db.execute(
@@ -179,14 +179,14 @@ class Sealer:
             self._give_up_replay(spool, seq)
 
     def split(self, spool: str, seq: int) -> int:
-        """Put two smaller batches in the place of one that the broker calls too large.
+        """Replace a batch that the broker refuses as too large by two smaller ones.
 
-        The broker has not taken it, so its rows may have new names; one transaction takes the old
-        batch away and brings the new ones, so that each row is delivered once.
+        The broker has not accepted the batch, so its rows may be sent under new names. One
+        transaction deletes the old batch and inserts the new ones, so each row is delivered once.
 
         Returns:
-            Rows of the larger of the two; 0 where it cannot be split: a batch of a single row, or
-            one that was confirmed before and is replayed.
+            The rows of the larger of the two; 0 if the batch cannot be split, because it has a
+            single row, or was confirmed before and is replayed.
         """
         with transaction(self._db, self.path):
             row = self._db.execute(
@@ -203,7 +203,7 @@ class Sealer:
         return max(map(_rows, halves))
 
     def give_up_replay(self, spool: str, seq: int) -> None:
-        """Do not deliver a batch again that a replay wanted; it was confirmed before."""
+        """Cancel the replay of a batch, which was confirmed before."""
         with transaction(self._db, self.path):
             self._give_up_replay(spool, seq)
 
@@ -212,10 +212,10 @@ class Sealer:
             "UPDATE confirmation SET again = 0 WHERE spool = ? AND seq = ?", (spool, seq)
         )
 
-    # Around it
+    # The file
 
     def note_failure(self, reason: str, now: Reading) -> None:
-        """Leave in the file why the last attempt to deliver failed, for `sensor status`."""
+        """Note in the file why the last delivery failed, for `smtpfeeds sensor status`."""
         with transaction(self._db, self.path):
             self._note_delivery(failed_ms=now.utc_ms, failure=reason)
 
@@ -223,11 +223,11 @@ class Sealer:
         set_json(self._db, "delivery", {**get_json(self._db, "delivery"), **news})
 
     def keep_bounds(self, now: Reading) -> Dropped:
-        """Drop what the bounds say, in short slices, and checkpoint the log."""
+        """Drop what the bounds require, in short slices, and checkpoint the write-ahead log."""
         return self._keeper.keep(now)
 
     def used_bytes(self) -> int:
-        """Octets of the file that hold something."""
+        """Return the octets of the file in use, without free pages."""
         return self._keeper.used_bytes()
 
     def close(self) -> None:
@@ -241,7 +241,7 @@ def _rows(batch: Batch) -> int:
 
 
 def _halves(body: bytes) -> tuple[Batch, Batch] | None:
-    """A batch as two; None where it has not two rows."""
+    """Split a batch into two; None if it has fewer than two rows or cannot be decoded."""
     try:
         batch = decode(body).batch
     except WireError:

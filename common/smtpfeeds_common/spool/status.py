@@ -1,4 +1,4 @@
-"""Looking at spools from outside: their state, which there are, what to deliver again."""
+"""Reads spools from outside: finds them, shows their state, and asks for a replay."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +11,11 @@ from .layout import SUFFIX, Held, add_tables, check_layout, get_json, get_meta, 
 
 
 class Status(NamedTuple):
-    """The state of a spool file, read without its sensor's help. Times are UTC, in milliseconds."""
+    """The state of a spool file, read without its sensor. Times are UTC in milliseconds."""
 
     sensor: str
     version: str
-    #: When the sensor last wrote its state with a clock that was believed, or None.
+    #: When the sensor last wrote its state while its clock was believed, or None.
     noted_ms: int | None
     #: When the last client connected, or None.
     client_ms: int | None
@@ -23,25 +23,25 @@ class Status(NamedTuple):
     doubt: str
     #: Addresses that wait to be sealed, by feed.
     rows: dict[str, int]
-    #: Addresses that wait to be dated, until the clock is believed.
+    #: Addresses that wait until the clock is believed, to be dated.
     undated: int
-    #: First time of the oldest row that waits, or None.
+    #: The earliest first_ms of the rows that wait to be sealed, or None.
     oldest_ms: int | None
     batches_waiting: int
-    #: When the oldest of these was sealed, or None.
+    #: When the oldest waiting batch was sealed, or None.
     oldest_waiting_ms: int | None
-    #: Confirmed batches that a replay wants delivered again.
+    #: Confirmed batches to deliver again for a replay.
     batches_again: int
-    #: Confirmed batches that are kept for a replay, those included.
+    #: All confirmed batches that are kept for a replay.
     batches_kept: int
     batches_too_large: int
     batches_refused: int
     #: When a batch was last confirmed, or None.
     delivered_ms: int | None
-    #: When an attempt to deliver last failed, or None; and why.
+    #: When a delivery last failed, or None; and why.
     failed_ms: int | None
     failure: str
-    #: Events that a bound took, since the spool was made.
+    #: Events dropped at a bound since the spool was created.
     drops: int
     used_bytes: int
     counters: dict[str, int]
@@ -51,7 +51,7 @@ def read_status(path: Path) -> Status:
     """Read a spool's state without disturbing its sensor.
 
     Raises:
-        SpoolError: no such file, or not a spool.
+        SpoolError: there is no such file, or it is not a spool.
     """
     db = _opened(path, synchronous="NORMAL")
     try:
@@ -109,7 +109,7 @@ def _status(db: Connection) -> Status:
 
 
 def held_batches(db: Connection) -> list[Held]:
-    """Why each batch that is held is held."""
+    """Return the reason of each held batch."""
     rows = db.execute("SELECT set_aside FROM batch WHERE set_aside IS NOT NULL").fetchall()
     return [Held.of(reason) for (reason,) in rows]
 
@@ -119,21 +119,21 @@ def _wanted_again(db: Connection) -> int:
 
 
 def _added(db: Connection, count: Any) -> int:
-    """A count of rows that a file of 0.1.0 has no table for."""
+    """Count rows of an added table; 0 for a file of 0.1.0, which lacks it."""
     return count(db) if has_added_tables(db) else 0
 
 
 def replay(path: Path, since_ms: int) -> int:
-    """Have confirmed batches sealed since then delivered again, beside the program that delivers.
+    """Mark the confirmed batches sealed since ``since_ms`` to be delivered again.
 
-    That program finds them at its next look: what is wanted again is in the file, and nowhere else.
-    They stay confirmed meanwhile, and at the bound they go before any event.
+    The mark is only in the file; the program that delivers from it finds the batches when it looks
+    next. They stay confirmed, and at the bound they are dropped before any event.
 
     Returns:
-        How many.
+        The number of batches.
 
     Raises:
-        SpoolError: no such file, or not a spool.
+        SpoolError: there is no such file, or it is not a spool.
     """
     db = _opened(path, synchronous="FULL")
     try:
@@ -149,10 +149,10 @@ def replay(path: Path, since_ms: int) -> int:
 
 
 def find_spools(folder: Path) -> list[Path]:
-    """The spool files in a folder, by name.
+    """Find the spool files in a folder, sorted by name.
 
     Raises:
-        SpoolError: no such folder, or it may not be read.
+        SpoolError: there is no such folder, or it cannot be read.
     """
     try:
         return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX))

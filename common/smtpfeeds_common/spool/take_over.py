@@ -1,10 +1,9 @@
-"""Taking over what was left behind, each event once.
+"""Takes over spool files that no program delivers, each event once.
 
-A file's rows and batches go into a spool in one transaction, together with a note that they did.
-Only then is the file deleted, and the note last: what breaks off in between is complete when it is
-done again. Batches keep their names, under which the centre counts them once, so they can only go
-into a spool of the same sensor. Rows have no name until they are sealed, so they can become another
-sensor's.
+One transaction copies the rows and batches of a file into a spool, with a note that it did. Then
+the file is deleted, and the note last. If this is interrupted, a second run completes it. Batches
+keep their names, by which the aggregator counts each once, so they can only go into a spool of the
+same sensor. Rows have no name until they are sealed, so they can go to another sensor.
 """
 
 import contextlib
@@ -37,45 +36,45 @@ _FOLDS: Final = {
     "undated_activity": COUNT_UNDATED,
     "undated_overflow": OVERFLOW_UNDATED,
 }
-#: Takes a batch over into a spool of a sensor; gives its events, or None where it does not fit.
+#: Takes a batch over into a sensor's spool; returns its events, or None if the batch is damaged.
 _TakeBatch = Callable[[Connection, str, tuple[Any, ...]], int | None]
 
 
 class Taken(NamedTuple):
-    """What was taken over."""
+    """Counts of what was taken over."""
 
-    #: Addresses that were never sealed.
+    #: Addresses that were not sealed.
     rows: int = 0
     batches: int = 0
     #: Events in both.
     events: int = 0
-    #: Batches that stay where they are.
+    #: Batches that stay in the source file.
     left: int = 0
-    #: Why not all of it could be read; empty where it could.
+    #: Why a part could not be read; empty if all could.
     trouble: str = ""
 
 
 def deliver_quarantined(source: Path, target: Path) -> Taken:
-    """Have what can be read of a quarantined file delivered from a spool of the same sensor.
+    """Move what can be read of a quarantined file into a spool of the same sensor.
 
-    Batches that were never confirmed go out under their own names; rows that were never sealed are
-    sealed. The file is deleted then.
+    Batches that are not confirmed keep their names; rows that are not sealed are sealed. Then the
+    file is deleted.
 
     Raises:
-        SpoolError: it is another sensor's, nothing can be read, or there is no room for it.
+        SpoolError: it belongs to another sensor, nothing can be read, or there is no space for it.
     """
     return _take(source, target, _take_batch, may_be_anothers=False)
 
 
 def convert(source: Path, target: Path, *, sealed: bool) -> Taken:
-    """Make the events of another sensor's spool those of the sensor of ``target``.
+    """Move the events of another sensor's spool to the sensor of ``target``.
 
-    Rows that were never sealed are sealed. Of batches that were sealed it is not known whether
-    they have arrived: they stay, to be delivered by their own account, unless ``sealed`` asks that
-    their rows are sealed again; these may count twice. The file is deleted when nothing is left.
+    Rows that are not sealed are sealed. Sealed batches may have arrived without a confirm, so they
+    stay in the file, for delivery with their own account. ``sealed`` seals their rows again
+    instead; these may count twice. The file is deleted when nothing is left in it.
 
     Raises:
-        SpoolError: a program has it, nothing can be read, or there is no room for it.
+        SpoolError: a program uses it, nothing can be read, or there is no space for it.
     """
     with contextlib.ExitStack() as locks:
         for suffix in () if is_quarantined(source) else LOCKS:
@@ -117,7 +116,7 @@ def _take(
 
 
 def _name_of(db: Connection, path: Path) -> str:
-    """The key of the note that a file was taken over; another file of its name has another."""
+    """Return the key of the note for a file; another file of the same name has another key."""
     epoch = ""
     with contextlib.suppress(SpoolError), reading(path):
         epoch = str(get_meta(db, "uuid", ""))
@@ -125,10 +124,10 @@ def _name_of(db: Connection, path: Path) -> str:
 
 
 def _check_room(db: Connection, source: Path, target: Path) -> None:
-    """What is taken over must not push out at the bound what is there.
+    """Check that the file fits into the target, so that the bound drops no events for it.
 
     Raises:
-        SpoolError: it would.
+        SpoolError: it does not fit.
     """
     used = db.execute("PRAGMA page_count").fetchone()[0] * PAGE_BYTES
     bound = noted_bounds(db).max_bytes
@@ -162,10 +161,9 @@ def _copy(
 def _copy_rows(
     reader: Reader, old: Connection, source: Path, db: Connection, owner: str
 ) -> tuple[int, int, int]:
-    """Take over what was never sealed; gives its addresses, its events, and rows that are spoiled.
+    """Take over rows that are not sealed; return addresses, events, and the number of damaged rows.
 
-    Rows whose time is known are sealed as they are: folded with those of another day they would
-    lose their own.
+    Dated rows are sealed without folding, which would mix them with rows of another day.
     """
     rows = events = spoiled = 0
     unsealed: list[Observation] = []
@@ -190,7 +188,7 @@ def _copy_rows(
 
 
 def _is_sound(table: str, row: tuple[Any, ...]) -> bool:
-    """Whether a row of a file that may be damaged is one that a sensor can have written."""
+    """Return whether a row of a file that may be damaged can come from a sensor."""
     is_undated = table.startswith("undated")
     feed, key, *numbers = row[1:] if is_undated else row
     if feed not in range(len(FEED_NAMES)) or not all(isinstance(each, int) for each in numbers):
@@ -204,13 +202,13 @@ def _is_sound(table: str, row: tuple[Any, ...]) -> bool:
         isinstance(key, bytes)
         and len(key) in lengths
         and least <= first_ms <= last_ms < MS_MAX
-        # A note has no hit; the events of a prefix have.
+        # A note adds a row without hits; a prefix always has some.
         and hits >= (0 if table.endswith("observation") else 1)
     )
 
 
 def _read(owner: str | None, row: tuple[Any, ...]) -> Batch | None:
-    """A batch whose body is what its row says; of one sensor, or of any."""
+    """Decode a batch; None if its body and its row differ, or if it is not of ``owner``."""
     spool, seq, _, _, body = row[:5]
     try:
         batch, refused = decode(bytes(body))
@@ -221,7 +219,7 @@ def _read(owner: str | None, row: tuple[Any, ...]) -> Batch | None:
 
 
 def _take_batch(db: Connection, owner: str, row: tuple[Any, ...]) -> int | None:
-    """The batch itself, to be delivered under its own name."""
+    """Copy a batch under its own name; return its events."""
     batch = _read(owner, row)
     if batch is None:
         return None
@@ -234,7 +232,7 @@ def _take_batch(db: Connection, owner: str, row: tuple[Any, ...]) -> int | None:
 
 
 def _seal_batch_anew(db: Connection, owner: str, row: tuple[Any, ...]) -> int | None:
-    """The rows of a batch, under a new name."""
+    """Seal the rows of a batch under a new name; return its events."""
     batch = _read(None, row)
     if batch is None:
         return None
@@ -250,28 +248,28 @@ def _seal_batch_anew(db: Connection, owner: str, row: tuple[Any, ...]) -> int | 
 
 
 def _seal(db: Connection, owner: str, rows: list[Observation]) -> None:
-    """Seal rows, at the sensor's last known time."""
+    """Seal rows with the latest time that the sensor noted or the rows have."""
     noted_ms = get_json(db, "state").get("noted_ms") or 0
     seal_as(db, owner, max(noted_ms, *(row.last_ms for row in rows)), rows, [], [])
 
 
-# Batches that are held in a spool of this sensor
+# Held batches
 
 
 def release_held(path: Path) -> int:
-    """Have the batches that are held in a spool delivered again; those too large are split.
+    """Release the held batches of a spool for delivery; the deliverer splits those too large.
 
     Returns:
-        How many.
+        The number of batches.
     """
     return _of_held(path, "UPDATE batch SET set_aside = NULL")[0]
 
 
 def drop_held(path: Path) -> tuple[int, int]:
-    """Delete the batches that are held in a spool.
+    """Delete the held batches of a spool.
 
     Returns:
-        How many batches, and events in them.
+        The number of batches, and of events in them.
     """
     return _of_held(path, "DELETE FROM batch")
 

@@ -1,6 +1,6 @@
-"""A spool without a file, whose troubles a test turns on and off.
+"""A spool without a file, for tests, which turn its failures on and off.
 
-Beside the real one, so that both stay alike: one contract test runs on both.
+It is beside the real one because both must behave alike; one contract test runs on both.
 """
 
 from pathlib import Path
@@ -11,25 +11,25 @@ from .fold import Bounds, Event
 
 
 class FakeSpool:
-    """Takes events as ``Spool`` does, and fails as it does."""
+    """Takes events and fails in the same way as ``Spool``."""
 
     def __init__(self, path: Path, *, sensor: str, bounds: Bounds | None = None) -> None:
         self.path, self.sensor, self.bounds = path, sensor, bounds or Bounds()
-        # Troubles
+        # Failures
         self.is_locked = self.is_full = self.is_damaged = self.has_no_place = False
         self._has_file = True
         self._folded: list[Event] = []
         self._rows: set[tuple[int, bytes]] = set()
-        #: Events of each commit that wrote some.
+        #: Events of each commit that wrote any.
         self.commits: list[list[Event]] = []
-        #: Behaviours that followed their event, not written and written.
+        #: Behaviours noted after their event: before and after the commit.
         self._later: list[tuple[Event, int]] = []
         self.later: list[tuple[Event, int]] = []
-        #: How often a commit was tried.
+        #: Number of calls of ``commit``.
         self.tries = 0
-        #: Days that have begun since the start.
+        #: Number of calls of ``begin_day``.
         self.days = 0
-        #: What the last notes were.
+        #: The last notes.
         self.notes: dict[str, object] = {}
         self.drops = self.quarantined = 0
         self.noted_ms: int | None = None
@@ -50,7 +50,7 @@ class FakeSpool:
         self._later.append((event, flags))
 
     def begin_day(self) -> None:
-        """A day has passed."""
+        """Count a day."""
         self.days += 1
 
     @property
@@ -59,7 +59,7 @@ class FakeSpool:
         return len(self._folded)
 
     def commit(self) -> None:
-        """Write what was folded, unless there is trouble."""
+        """Write the folded events, unless a failure is on."""
         self.tries += 1
         self._open()
         if not self._folded and not self._later:
@@ -71,13 +71,13 @@ class FakeSpool:
         self._folded, self._later, self._rows = [], [], set()
 
     def note_state(self, reading: Reading, **notes: object) -> None:
-        """Leave the sensor's state, unless there is trouble."""
+        """Note the sensor's state, unless a failure is on."""
         self._open()
         self._check()
         self.noted_ms, self.notes = reading.utc_ms, notes
 
     def replace(self) -> None:
-        """Quarantine the damaged file, and go on with a new one."""
+        """Quarantine the damaged file and continue with a new one."""
         self._has_file = False
         self._open()
 
@@ -98,8 +98,8 @@ class FakeSpool:
             raise SpoolUnwritable
 
     def begin_without_a_file(self) -> None:
-        """As where the disk is full at the start."""
+        """Start as a spool does while the disk is full."""
         self._has_file, self.unopened = False, "disk full"
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, because no file is open."""

@@ -1,8 +1,8 @@
-"""The sensor's side of a spool: events in, one commit for each turn of the reactor.
+"""The sensor's side of a spool: folds events in memory, commits once per reactor turn.
 
-What is folded stays in memory until it is in a file. The file may be missing for a while: the disk
-was full at the start, or a damaged file was quarantined and no new one could be made. Each
-``commit`` then tries again to open or make it.
+Folded events stay in memory until they are in the file. The file may be missing for some time,
+because the disk was full at the start, or because no new file could be created after a damaged one
+was quarantined. Each ``commit`` then tries again to open or create it.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ INSERT INTO overflow VALUES (?,?,?,?,?) ON CONFLICT (feed, prefix) DO UPDATE SET
     first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
     hits = hits + excluded.hits
 """
-#: Whether a row is of a day before.
+#: Finds out whether a row is of an earlier day.
 OLDER: Final = "SELECT 1 FROM observation WHERE last_ms < ? LIMIT 1"
 FOLD_UNDATED: Final = """
 INSERT INTO undated_observation VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (boot, feed, ip) DO UPDATE SET
@@ -54,31 +54,31 @@ INSERT INTO undated_overflow VALUES (?,?,?,?,?,?) ON CONFLICT (boot, feed, prefi
 
 
 class Spool:
-    """The sensor's side of a spool file; all calls from one thread."""
+    """The sensor's side of a spool file; call all methods from one thread."""
 
     def __init__(
         self, path: Path, *, sensor: str, bounds: Bounds | None = None, boot: str = ""
     ) -> None:
-        """Open or make a spool, alone; where the disk is full, begin in memory.
+        """Lock and open a spool, or create it; if the disk is full, start in memory.
 
         Args:
-            path: where the file is, or is to be.
-            sensor: whose spool it is.
-            bounds: what it may hold.
-            boot: which boot the times of undated events count from.
+            path: the path of the file.
+            sensor: the owner of the spool.
+            bounds: its bounds.
+            boot: the boot that the times of undated events count from.
 
         Raises:
-            SpoolInUse: another sensor has it.
-            SpoolError: this user may not write there, or the file is another sensor's.
+            SpoolInUse: another sensor uses it.
+            SpoolError: this user may not write there, or the file belongs to another sensor.
         """
         self.path, self.sensor, self.boot = path, sensor, boot
         self.bounds = bounds or Bounds()
         self._dated, self._undated = Fold(HOUR_MS), Fold(MINUTE_MS)
-        #: What is not written yet of the day before.
+        #: Events of the day before that are not written yet.
         self._day_before = Fold(HOUR_MS)
-        #: When the day ends whose rows are in the file and in memory; 0: not known yet.
+        #: When the current day ends; 0: no dated event yet.
         self._day_ends_ms = 0
-        #: When a day began whose predecessor's rows are to be sealed; None: none is.
+        #: Time of the first event of a new day while the day before is not sealed; else None.
         self._day_began_ms: int | None = None
         self._admission = PrefixAdmission(self.bounds.per_prefix64, self.bounds.prefixes64)
         self._lock: Any = None
@@ -86,13 +86,13 @@ class Spool:
         self._inode = 0
         self._is_damaged = False
         self._dropped_unwritten = 0
-        #: Events whose row did not fit in memory.
+        #: Events dropped because their row did not fit in memory.
         self.drops = 0
-        #: Damaged files that were quarantined since the start.
+        #: Damaged files quarantined since the start.
         self.quarantined = 0
-        #: The newest time the file has a note of.
+        #: The newest time that the file has noted.
         self.noted_ms: int | None = None
-        #: Why there is no file yet; empty where there is one.
+        #: Why there is no file yet; empty if there is one.
         self.unopened = ""
         try:
             self._open()
@@ -103,7 +103,7 @@ class Spool:
             raise
 
     def _open(self) -> Connection:
-        """Open what is there or make it; what was damaged goes into quarantine first."""
+        """Open or create the file; quarantine a damaged one first."""
         with file_access(self.path):
             if self._lock is None:
                 self._lock = take_lock(
@@ -121,10 +121,10 @@ class Spool:
         return opened.db
 
     def _opened(self) -> Connection:
-        """The open file; a missing one is opened or made.
+        """Return the open file; open or create it first if needed.
 
         Raises:
-            SpoolBusy, SpoolUnwritable: not now.
+            SpoolBusy, SpoolUnwritable: this is not possible now.
         """
         if self._db is not None:
             return self._db
@@ -133,13 +133,13 @@ class Spool:
         except (SpoolBusy, SpoolUnwritable):
             raise
         except SpoolError as exc:
-            # At the start these are mistakes of an operator; under a running sensor they pass.
+            # At the start these are an operator's mistakes. A running sensor tries again.
             raise SpoolUnwritable(exc.message) from exc
 
     # Events
 
     def fold(self, event: Event) -> bool:
-        """Take one event in memory; ``commit`` writes it. False where a bound dropped its row."""
+        """Fold one event in memory, for ``commit`` to write; False if a bound dropped its row."""
         feed, ip, at_ms, flags, target, dated = event
         if dated and at_ms >= self._day_ends_ms:
             self._begin_utc_day(at_ms)
@@ -165,10 +165,10 @@ class Spool:
         return True
 
     def note(self, event: Event, flags: int) -> None:
-        """Take behaviours that became known after their event, which was folded before.
+        """Add behaviours that became known after their event was folded.
 
-        A note has the time of its event and no hit, and moves no count. It is written with the
-        next commit. Where its event is counted under a /64, or a bound is reached, it is dropped.
+        A note has the time of its event, adds no hit and changes no count. The next commit writes
+        it. It is dropped if its event counts for a /64, or at a bound.
         """
         fold = self._dated if event.dated else self._undated
         row = fold.rows.get((event.feed, event.ip))
@@ -181,10 +181,10 @@ class Spool:
             fold.rows[event.feed, event.ip] = [event.at_ms, event.at_ms, 0, flags, 0]
 
     def _begin_utc_day(self, at_ms: int) -> None:
-        """An event of a later day: what is there is sealed apart, so that a row lies in one day.
+        """Start a new day: the next commit seals the rows of the day before.
 
-        Behaviours of one week then never pass for the next one's. Where the file could not be
-        written for a whole day, two days fold together.
+        Each row then covers one day, so behaviours of one week never count for the next. If the
+        file cannot be written for a whole day, two days are folded together.
         """
         self._day_ends_ms = (at_ms // DAY_MS + 1) * DAY_MS
         self._day_began_ms = at_ms
@@ -210,23 +210,23 @@ class Spool:
         return False
 
     def begin_day(self) -> None:
-        """A day has passed: every IPv6 /64 may bring its new addresses again."""
+        """Let each IPv6 /64 bring new addresses again; called once a day."""
         self._admission.begin_day()
 
     @property
     def unwritten(self) -> int:
-        """Events folded in memory and not yet in the file."""
+        """Events in memory that are not yet in the file."""
         return self._dated.events + self._undated.events + self._day_before.events
 
     # The file
 
     def commit(self) -> None:
-        """Write what was folded, in one transaction. On an error it stays folded.
+        """Write the folded events in one transaction; on an error they stay in memory.
 
         Raises:
-            SpoolBusy: the sealer holds the write lock: try again in a few milliseconds.
-            SpoolUnwritable: disk full, bound reached, read-only, no file: try again later.
-            SpoolDamaged: SQLite calls the file malformed: ``replace`` it.
+            SpoolBusy: the sealer holds the write lock; try again in a few milliseconds.
+            SpoolUnwritable: disk full, bound reached, read-only or no file; try again later.
+            SpoolDamaged: SQLite reports the file malformed; call ``replace``.
         """
         db = self._opened()
         if self._day_began_ms is not None:
@@ -245,7 +245,7 @@ class Spool:
         self._dropped_unwritten = 0
 
     def _end_day(self, db: Connection, now_ms: int) -> None:
-        """Write what is left of a day, and seal all of it, as durably as the deliverer seals."""
+        """Write the remaining events of a day and seal all its rows, as durably as the sealer."""
         db.execute("PRAGMA synchronous=FULL")
         try:
             with transaction(db, self.path):
@@ -280,7 +280,7 @@ class Spool:
         client_ms: int | None = None,
         doubt: str = "",
     ) -> None:
-        """Leave the sensor's state in the file, for the next batch and for `sensor status`.
+        """Note the sensor's state for the next batch and for `smtpfeeds sensor status`.
 
         Args:
             reading: the clocks now.
@@ -288,11 +288,11 @@ class Spool:
             counters: its counters, by name.
             addresses: how many addresses it listens on; 0: not known.
             client_ms: when the last client connected, UTC; None: not since the start.
-            doubt: why the wall clock is in doubt, or nothing.
+            doubt: why the wall clock is in doubt, or empty.
 
         Raises:
-            SpoolBusy, SpoolUnwritable, SpoolDamaged: as ``commit``; damaged is also a file that
-                was deleted or moved away, into which events would go unseen.
+            SpoolBusy, SpoolUnwritable, SpoolDamaged: as for ``commit``. ``SpoolDamaged`` also if
+                the file was deleted or moved, because its events would never be delivered.
         """
         db = self._opened()
         if not self._is_in_place():
@@ -311,10 +311,10 @@ class Spool:
             set_json(db, "state", state)
 
     def replace(self) -> None:
-        """Quarantine a damaged file and go on with a new one; what is folded in memory stays.
+        """Quarantine a damaged file and continue with a new one; events in memory stay.
 
         Raises:
-            SpoolBusy, SpoolUnwritable: not now; ``commit`` tries again.
+            SpoolBusy, SpoolUnwritable: this is not possible now; ``commit`` tries again.
         """
         self._close_file()
         self._is_damaged = True
@@ -332,7 +332,7 @@ class Spool:
             self._db = None
 
     def close(self) -> None:
-        """Close the file; call ``commit`` before."""
+        """Close the file. Call ``commit`` before."""
         self._close_file()
         if self._lock is not None:
             self._lock.close()
