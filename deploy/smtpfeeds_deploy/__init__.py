@@ -1,12 +1,12 @@
-"""One host, and the demo: starts the programs as an operator would; imports neither of them.
+"""The single host and the demo; they start the programs by command line and import neither.
 
-Rooms; lint contracts hold their order:
+The packages; the import linter checks their order:
 
     cli           `smtpfeeds up` and `smtpfeeds demo`
-    demo          clients, both feeds, and the check of what came out
-    single_host   the folder, a private PostgreSQL, the programs as children
-    simulation    SMTP clients, their ledger, and the published files read back
+    demo          runs simulated clients, shows both feeds and checks them
+    single_host   the folder, a private PostgreSQL, the programs as child processes
+    simulation    SMTP clients, their ledger, and readers of the published files
 
-The way of an event on one host: client > sensor > spool > aggregator > PostgreSQL > feeds; the
-demo compares the feeds with the ledger of what its clients did.
+On a single host an event goes from client to sensor, spool, aggregator, PostgreSQL and feeds. The
+demo compares the feeds with the ledger of its clients.
 """

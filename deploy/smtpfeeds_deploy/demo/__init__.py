@@ -1,1 +1,1 @@
-"""The demo: the whole pipeline with simulated clients, checked."""
+"""The demo: runs the whole pipeline with simulated clients and checks the result."""

@@ -1,4 +1,4 @@
-"""What the demo shows on the terminal: progress, both feeds by AS, the check, what to try next."""
+"""The demo's output: progress, both feeds by AS and class, the check, commands to try next."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,17 +16,17 @@ from smtpfeeds_common.feeds import DATA, FEED_NAMES, GREET
 from ..simulation.ledger import Session
 from ..simulation.published import Rows
 
-#: Files of the made-up origins, in the demo's folder.
+#: The origin files in the demo's folder.
 ORIGIN_TABLE: Final = "origin-table.txt"
 AS_NAMES: Final = "as-names.json"
 _NOT_KNOWN: Final = "NA"
-#: Lines on a pipe are not folded at 80 columns.
+#: Width of a pipe, wide enough that no line is wrapped.
 _PIPE_WIDTH: Final = 120
 
 
 @dataclass(slots=True)
 class _Part:
-    """One AS's part of one feed."""
+    """The part of one AS in one feed."""
 
     ipv4: int = 0
     ipv6: int = 0
@@ -43,7 +43,7 @@ class DemoPage:
         )
 
     def begin(self, folder: Path, clients: int) -> None:
-        """What is about to be shown."""
+        """Say what the demo does."""
         self._console.print(
             f"{clients} made-up SMTP clients of many kinds will visit a real sensor on this host; "
             f"both feeds are then compared with what the clients did. All in {folder}/",
@@ -53,14 +53,14 @@ class DemoPage:
 
     @contextmanager
     def progress(self, total: int) -> Iterator[Callable[[], None]]:
-        """A bar while the clients are at work."""
+        """Show a progress bar while the clients run."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=self._console) as progress:
             task = progress.add_task("SMTP clients at work", total=total)
             yield lambda: progress.advance(task)
 
     def waiting(self) -> AbstractContextManager[object]:
-        """Something that moves while the feeds are on their way."""
+        """Show a spinner until the feeds are published."""
         text = "Waiting until the feeds say what the clients did"
         if self._console.is_terminal:
             return self._console.status(text)
@@ -68,7 +68,7 @@ class DemoPage:
         return _nothing()
 
     def show(self, sessions: Sequence[Session], feeds: Mapping[str, Mapping[str, Rows]]) -> None:
-        """Who came, and what the feeds say."""
+        """Show the clients and the feeds."""
         self._console.print(_visitors(sessions))
         self._console.print()
         rows = {feed: files[f"{feed}.ndjson"] for feed, files in feeds.items()}
@@ -78,7 +78,7 @@ class DemoPage:
             self._console.print(_by_class(rows))
 
     def failed(self, disagreements: Sequence[str], total: int) -> None:
-        """The feeds do not say what the clients did."""
+        """Report that the feeds differ from what the clients did."""
         print_ = self._console.print
         print_(f"[bold red]The feeds disagree with the clients' ledger in {total} points:[/]")
         for what in disagreements:
@@ -92,7 +92,7 @@ class DemoPage:
         feeds: Mapping[str, Mapping[str, Rows]],
         took_s: float,
     ) -> None:
-        """The feeds say exactly what the clients did."""
+        """Report that the feeds match what the clients did."""
         counts = " and ".join(
             f"{len(feeds[feed][f'{feed}.ndjson'])} addresses in {feed}" for feed in FEED_NAMES
         )
@@ -105,7 +105,7 @@ class DemoPage:
         )
 
     def what_next(self, program: str, folder: Path) -> None:
-        """Where things are, and what to try."""
+        """Show where the files are, and commands to try."""
         self._console.print(
             f"\nThe page of the feeds: {folder.resolve()}/feeds/index.html\n"
             f"The published files are in {folder}/feeds/\n"

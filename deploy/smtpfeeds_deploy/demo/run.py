@@ -1,9 +1,9 @@
-"""`smtpfeeds demo`: the whole pipeline in half a minute, with made-up clients, checked.
+"""`smtpfeeds demo`: the whole pipeline in half a minute, with simulated clients, checked.
 
-Starts the real `smtpfeeds up` as a child in a folder of its own, lets clients
-of every kind loose on its sensor by the PROXY protocol, waits until the feeds
-say what the clients did, and shows them. Nothing outside of this host is
-reached, and no setting of the caller's environment is used.
+It starts the real `smtpfeeds up` as a child in its own folder and runs clients of every kind
+against the sensor, with their addresses in the PROXY protocol. It waits until the feeds match what
+the clients did, and shows them. It connects to nothing outside this host and ignores SMTPFEEDS_*
+variables of the caller.
 """
 
 import asyncio
@@ -33,19 +33,19 @@ from ..single_host.listening import listening
 from .page import AS_NAMES, ORIGIN_TABLE, DemoPage
 
 _MARKER: Final = ".smtpfeeds-demo"
-#: Leads to the generation that is published; what it leads to changes, the generation does not.
+#: Symlink to the published generation. The link changes; a generation never does.
 _CURRENT: Final = "current"
 _PUBLISH_EVERY_S: Final = 2
-#: Sealing, ingest and publishing take about five seconds; a busy machine more.
+#: Sealing, ingest and publishing take about five seconds, and longer on a busy machine.
 _AGREE_LIMIT_S: Final = 45.0
 _STOP_LIMIT_S: Final = 15.0
-#: More disagreements than this help nobody.
+#: Disagreements to print.
 _SHOWN: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of the demo."""
+    """The result of the demo."""
 
     sessions: Sequence[Session]
     #: By feed, then by file name.
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def run_demo(folder: Path, *, clients: int, seed: int) -> int:
-    """Run the demo and show it; the exit code.
+    """Run the demo, show it and return the exit code.
 
     Raises:
         SingleHostError: the folder cannot be used, or something does not start.
@@ -78,10 +78,10 @@ def run_demo(folder: Path, *, clients: int, seed: int) -> int:
 
 
 def _prepare(folder: Path) -> None:
-    """Make an empty folder; only an earlier demo's is ever removed.
+    """Create an empty folder; remove an existing one only if it is from an earlier demo.
 
     Raises:
-        SingleHostError: it holds something else, is in use, or cannot be written.
+        SingleHostError: the folder holds something else, is in use, or cannot be written.
     """
     try:
         if folder.exists() and any(folder.iterdir()):
@@ -108,14 +108,14 @@ def _prepare(folder: Path) -> None:
 
 @contextmanager
 def _running(home: Home) -> Iterator[None]:
-    """`smtpfeeds up` in that folder, from ready to stopped."""
+    """Run `smtpfeeds up` in the folder; the block runs while it is ready."""
     process = subprocess.Popen(
         child.command(["up", *_options(home.folder)]),
         env={name: text for name, text in os.environ.items() if not name.startswith("SMTPFEEDS_")},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        # Ctrl-C in a terminal is for the demo, which then stops it in order.
+        # Keep Ctrl-C in the terminal from it; the demo stops it in order.
         start_new_session=True,
     )
     try:
@@ -161,7 +161,7 @@ def _let_loose(plan: Sequence[Visit], page: DemoPage) -> list[Session]:
 
 
 def _wait_for_agreement(home: Home, sessions: Sequence[Session], page: DemoPage) -> Outcome:
-    """Look at each published generation until one says what the clients did."""
+    """Read each published generation until one matches what the clients did."""
     with page.waiting():
         return _poll(
             lambda: _outcome(home, sessions), time.monotonic() + _AGREE_LIMIT_S, time.monotonic
@@ -177,7 +177,7 @@ def _poll(look: Callable[[], Outcome], deadline: float, clock: Callable[[], floa
 
 
 def _outcome(home: Home, sessions: Sequence[Session]) -> Outcome:
-    """Compare what is published now with the ledger."""
+    """Compare the published feeds with the ledger."""
     differences = troubles(sessions)
     feeds: dict[str, Mapping[str, Rows]] = {}
     expected = expected_rows(sessions)
@@ -198,7 +198,7 @@ def _outcome(home: Home, sessions: Sequence[Session]) -> Outcome:
 
 
 def _program() -> str:
-    """How this very program is best called from here."""
+    """Return the shortest way to call this program from the current folder."""
     called = Path(sys.argv[0])
     if called.name != "smtpfeeds":
         return "smtpfeeds"
@@ -207,7 +207,7 @@ def _program() -> str:
 
 
 def _as_typed(path: Path) -> Path:
-    """A path as it is best typed from here."""
+    """Return the shortest form of a path from the current folder."""
     try:
         return path.absolute().relative_to(Path.cwd())
     except ValueError:

@@ -1,1 +1,1 @@
-"""Simulated clients, their ledger, and the check of what was published."""
+"""Simulated clients, their ledger, and the check of the published files."""

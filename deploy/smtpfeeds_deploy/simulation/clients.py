@@ -1,9 +1,9 @@
-"""The kinds of SMTP client that a sensor meets, each a few lines of what it says.
+"""The kinds of SMTP client that a sensor meets, each a short dialogue.
 
-A kind is a coroutine over one connection; it notes in its session's ledger what
-it caused. What must be counted is fixed by the dialogue's table, not asked of
-the sensor: a greet is the first HELO or EHLO, a data event the first DATA or
-BDAT after it, and never more than one of each in a connection.
+A kind is a coroutine over one connection, which enters its events in the session's ledger. The
+rules for events are those of the documented dialogue, not the answers of the sensor: a greet is
+the first HELO or EHLO, a data event is the first DATA or BDAT after it, and a connection has at
+most one of each.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ from .talk import ClientTrouble, Now, Talk
 _MAIL: Final = b"MAIL FROM:<offers@example.net>"
 _RCPT: Final = b"RCPT TO:<someone@example.org>"
 _BODY: Final = b"Subject: offer\r\n\r\nBuy now.\r\n.\r\n"
-#: The start of a TLS 1.2 record with a ClientHello, cut short: no sensor reads further.
+#: The start of a TLS 1.2 record with a ClientHello; no sensor reads further.
 _CLIENT_HELLO: Final = bytes.fromhex("16030100c8010000c40303") + bytes(32)
 _SLOW_PAUSE_S: Final = 0.03
 
 
 @dataclass(slots=True)
 class Client:
-    """A client in the middle of its connection."""
+    """A client during its connection."""
 
     talk: Talk
     session: Session
     now_ms: Now
-    #: When the connection began: the bound for what is sent with its first segment.
+    #: When the connection began: the earliest time of events in its first segment.
     began_ms: int
 
     async def banner(self) -> None:
@@ -39,7 +39,7 @@ class Client:
         await self._expect({220})
 
     async def ask(self, verb: bytes, *codes: int, end: bytes = b"\r\n") -> int:
-        """Send a line and read its reply, which must be one of these."""
+        """Send a line and read its reply, which must have one of these codes."""
         self.talk.send(verb + end)
         return await self._expect(set(codes))
 
@@ -52,24 +52,24 @@ class Client:
         return code
 
     async def answers(self, *codes: int) -> None:
-        """Read the replies to what was sent before, in this order."""
+        """Read replies, which must have these codes in this order."""
         for code in codes:
             await self._expect({code})
 
     async def greet(self, verb: bytes = b"EHLO client.example.net", end: bytes = b"\r\n") -> None:
-        """Say HELO or EHLO, and enter it in the ledger."""
+        """Send HELO or EHLO, and enter it in the ledger."""
         sent = self.now_ms()
         await self.ask(verb, 250, end=end)
         self.note_greet(verb, end, sent)
 
     def note_greet(self, verb: bytes, end: bytes, sent_ms: int) -> None:
-        """Enter a greet that was just answered."""
+        """Enter a greet whose reply has just arrived."""
         self.session.heard(GREET.name, sent_ms, self.now_ms())
         self.session.bare_lf |= end == b"\n"
         self.session.full_host_name |= b"." in verb
 
     async def data(self, end: bytes = b"\r\n", codes: tuple[int, ...] = (354, 554)) -> None:
-        """Say DATA, enter it, and send a message where the sensor reads one."""
+        """Send DATA, enter it in the ledger, and send a message if the sensor accepts one."""
         sent = self.now_ms()
         code = await self.ask(b"DATA", *codes, end=end)
         self.session.heard(DATA.name, sent, self.now_ms())
@@ -78,38 +78,38 @@ class Client:
             await self.answers(554)
 
     async def envelope(self, end: bytes = b"\r\n") -> None:
-        """MAIL and RCPT."""
+        """Send MAIL and RCPT."""
         await self.ask(_MAIL, 250, end=end)
         await self.ask(_RCPT, 250, end=end)
 
     async def quit(self, end: bytes = b"\r\n") -> None:
-        """QUIT, and wait for the end."""
+        """Send QUIT, and wait until the sensor closes."""
         await self.ask(b"QUIT", 221, end=end)
         await self.talk.until_closed()
 
 
 async def scanner(client: Client) -> None:
-    """Greets, reads what is offered, leaves."""
+    """Greets, reads the offered extensions, quits."""
     await client.banner()
     await client.greet(b"EHLO scanner.example.net")
     await client.quit()
 
 
 async def banner_grabber(client: Client) -> None:
-    """Reads the banner and leaves without a word."""
+    """Reads the banner and closes without a command."""
     await client.banner()
     client.talk.close()
 
 
 async def bare_ehlo(client: Client) -> None:
-    """EHLO without an argument, as nmap and zgrab2 send it."""
+    """Sends EHLO without an argument, as nmap and zgrab2 do."""
     await client.banner()
     await client.greet(b"EHLO")
     await client.quit()
 
 
 async def mailer(client: Client) -> None:
-    """A whole delivery, one verb at a time."""
+    """Delivers a message, one verb at a time."""
     await client.banner()
     await client.greet(b"EHLO mail.example.net")
     await client.envelope()
@@ -118,13 +118,13 @@ async def mailer(client: Client) -> None:
 
 
 async def spammer(client: Client) -> None:
-    """The whole session in one segment, after the banner."""
+    """Sends the whole session in one segment, after the banner."""
     await client.banner()
     await _pipeline(client, b"", client.now_ms())
 
 
 async def early_spammer(client: Client) -> None:
-    """The whole session in the connection's first segment, before any banner."""
+    """Sends the whole session in the first segment, before the banner."""
     await _pipeline(client, b"", client.began_ms, early=True)
 
 
@@ -146,7 +146,7 @@ async def _pipeline(client: Client, before: bytes, sent_ms: int, *, early: bool 
 
 
 async def bare_lf_bot(client: Client) -> None:
-    """A bot that ends its lines with a bare LF."""
+    """Ends its lines with a bare LF, as some bots do."""
     await client.banner()
     await client.greet(b"HELO ylmf-pc", end=b"\n")
     await client.envelope(end=b"\n")
@@ -155,21 +155,21 @@ async def bare_lf_bot(client: Client) -> None:
 
 
 async def http_request(client: Client) -> None:
-    """A web client at the wrong door."""
+    """Sends an HTTP request to the SMTP port."""
     await client.banner()
     client.talk.send(b"GET / HTTP/1.1\r\nHost: www.example.net\r\nUser-Agent: EHLO\r\n\r\n")
     await client.talk.until_closed()
 
 
 async def tls_hello(client: Client) -> None:
-    """A TLS client at a port that speaks in the clear."""
+    """Starts TLS on the plain-text port."""
     await client.banner()
     client.talk.send(_CLIENT_HELLO)
     await client.talk.until_closed()
 
 
 async def helo_twice(client: Client) -> None:
-    """Greets twice in a connection: one greet."""
+    """Greets twice in a connection, which counts as one greet."""
     await client.banner()
     await client.greet(b"HELO twice.example.net")
     await client.ask(b"EHLO twice.example.net", 250)
@@ -178,7 +178,7 @@ async def helo_twice(client: Client) -> None:
 
 
 async def data_out_of_order(client: Client) -> None:
-    """DATA with neither sender nor recipient: refused, and counted all the same."""
+    """Sends DATA without MAIL and RCPT; the sensor refuses it and counts it."""
     await client.banner()
     await client.greet(b"EHLO hurry.example.net")
     await client.data(codes=(503,))
@@ -187,14 +187,14 @@ async def data_out_of_order(client: Client) -> None:
 
 
 async def data_without_greet(client: Client) -> None:
-    """DATA from a client that never greeted: no event."""
+    """Sends DATA without a greet, which is no event."""
     await client.banner()
     await client.ask(b"DATA", 503)
     await client.quit()
 
 
 async def bdat_sender(client: Client) -> None:
-    """Sends its message with BDAT (RFC 3030), which is not offered."""
+    """Sends its message with BDAT (RFC 3030), which the sensor does not offer."""
     await client.banner()
     await client.greet(b"EHLO chunks.example.net")
     await client.envelope()
@@ -214,7 +214,7 @@ async def password_guesser(client: Client) -> None:
 
 
 async def slow_one(client: Client) -> None:
-    """A greet that comes octet by octet."""
+    """Sends its greet octet by octet."""
     await client.banner()
     for octet in b"ehlo slow.example.net\r":
         client.talk.send(bytes((octet,)))
@@ -226,7 +226,7 @@ async def slow_one(client: Client) -> None:
 
 
 async def half_word(client: Client) -> None:
-    """Leaves in the middle of its greet: no event."""
+    """Closes in the middle of its greet, which is no event."""
     await client.banner()
     client.talk.send(b"EHL")
     client.talk.end_of_sending()
@@ -234,7 +234,7 @@ async def half_word(client: Client) -> None:
 
 
 async def hasty(client: Client) -> None:
-    """Greets and hangs up without waiting for the answer."""
+    """Greets and ends its sending without waiting for the reply."""
     await client.banner()
     sent = client.now_ms()
     client.talk.send(b"HELO hasty.example.net\r\n")
@@ -244,7 +244,7 @@ async def hasty(client: Client) -> None:
 
 
 async def vanisher(client: Client) -> None:
-    """Is gone, by a reset, in the middle of a delivery."""
+    """Resets the connection in the middle of a delivery."""
     await client.banner()
     await client.greet(b"EHLO gone.example.net")
     await client.ask(_MAIL, 250)

@@ -1,13 +1,10 @@
-"""The clients' own ledger: what they did, and what must therefore be recorded.
+"""The clients' ledger: what they did, and what the sensors must therefore have recorded. Pure.
 
-A client cannot know the instant at which a sensor heard it, but it knows two
-instants with the event between them: before it sent the verb and after it read
-the answer. So every time here is a bracket, and what is recorded must lie in
-it. All else (addresses, feeds, hits, sensors) is exact. The rules are those of
-the feeds: at most one greet and one data event a connection; a data event also
-raises the greet row's last_seen, not its hits.
-
-Pure: sessions in, expectations out, disagreements out.
+A client does not know when exactly a sensor heard it. It knows the time before it sent the verb
+and the time after it read the reply, so each time is a bracket, and the recorded time must be
+within it. Addresses, feeds, hits and sensors are exact. The rules are those of the feeds: at most
+one greet and one data event per connection; a data event also moves the last_seen of the greet
+row, but not its hits.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,18 +17,18 @@ _HOUR_MS: Final = 3_600_000
 
 
 class Bracket(NamedTuple):
-    """Milliseconds since 1970-01-01 UTC between which an instant lies, both included."""
+    """The earliest and latest possible time of an event, in milliseconds since 1970-01-01 UTC."""
 
     lowest: int
     highest: int
 
     def holds(self, other: "Bracket") -> bool:
-        """Whether a time that is known to lie in ``other`` can be this instant."""
+        """Return whether both brackets can be of the same event."""
         return other.lowest <= self.highest and self.lowest <= other.highest
 
 
 class Heard(NamedTuple):
-    """An event that a session must have caused, and when."""
+    """An event that a session caused, and when."""
 
     feed: str
     when: Bracket
@@ -44,26 +41,26 @@ class Session:
     kind: str
     source: str
     sensor: str
-    #: The sensor's own address that was hit, or that a proxy says was.
+    #: The sensor's own address that was hit, or that the PROXY header names.
     target: str
     events: list[Heard] = field(default_factory=list)
-    #: The reply codes in the order in which they came.
+    #: The reply codes in order of arrival.
     replies: list[int] = field(default_factory=list)
-    #: A greet ended by a bare LF, or a greet whose argument is a full host name.
+    #: Whether a greet ended with a bare LF, and whether its argument was a full host name.
     bare_lf: bool = False
     full_host_name: bool = False
-    #: What went otherwise than this kind of client must see it; empty where nothing did.
+    #: How the sensor's answers differed from those that this kind of client expects; or empty.
     trouble: str = ""
 
     def heard(self, feed: str, sent_ms: int, answered_ms: int) -> None:
-        """Note an event: once a connection and feed, as the feeds count."""
+        """Note an event, at most one per connection and feed, as the feeds count."""
         if all(event.feed != feed for event in self.events):
             self.events.append(Heard(feed, Bracket(sent_ms, answered_ms)))
 
 
 @dataclass(slots=True)
 class Expected:
-    """What a row must say; also one sensor's part of it."""
+    """The expected content of a row, or of one sensor's part of it."""
 
     first: Bracket
     last: Bracket
@@ -75,9 +72,9 @@ class Expected:
 
 
 class Recorded(NamedTuple):
-    """What a row does say, as read from a file or from the database.
+    """The content of a row, as read from a file or from the database.
 
-    A time cut to the second is the bracket of that second. None: not stated there.
+    A time that is cut to the second becomes the bracket of that second. None: not stated there.
     """
 
     first: Bracket | None
@@ -91,12 +88,12 @@ Key = tuple[str, ...]
 
 
 def expected_rows(sessions: Iterable[Session]) -> dict[Key, Expected]:
-    """One row for each (feed, address)."""
+    """Return one row per (feed, address)."""
     return _fold(sessions, by_sensor=False)
 
 
 def expected_sightings(sessions: Iterable[Session]) -> dict[Key, Expected]:
-    """One row for each (feed, address, sensor)."""
+    """Return one row per (feed, address, sensor)."""
     return _fold(sessions, by_sensor=True)
 
 
@@ -132,7 +129,7 @@ def _later(one: Bracket, other: Bracket) -> Bracket:
 
 
 def disagreements(expected: Mapping[Key, Expected], recorded: Mapping[Key, Recorded]) -> list[str]:
-    """Every way in which what is recorded is not what the clients did; empty where all agrees."""
+    """Describe each difference between the recorded rows and what the clients did."""
     differences = [f"{' '.join(key)}: missing" for key in sorted(expected.keys() - recorded.keys())]
     differences += [
         f"{' '.join(key)}: invented" for key in sorted(recorded.keys() - expected.keys())
@@ -160,7 +157,7 @@ def _differences(want: Expected, got: Recorded) -> list[str]:
 def activity_disagreements(
     sessions: Iterable[Session], recorded: Mapping[tuple[int, str, str], int]
 ) -> list[str]:
-    """The same for events an hour.
+    """Describe each difference in the number of events per hour.
 
     Args:
         sessions: what the clients did.
@@ -197,7 +194,7 @@ def _hour(at_ms: int) -> int:
 
 
 def data_without_greet(keys: Iterable[Key]) -> list[str]:
-    """Addresses that are in smtpdata and not in smtpgreet: there must be none."""
+    """Describe each address that is in smtpdata but not in smtpgreet; there must be none."""
     known = set(keys)
     return [
         f"{' '.join(key)}: in {DATA.name} and not in {GREET.name}"
@@ -207,7 +204,7 @@ def data_without_greet(keys: Iterable[Key]) -> list[str]:
 
 
 def troubles(sessions: Iterable[Session]) -> list[str]:
-    """What clients saw otherwise than they must, one line each."""
+    """Describe each session whose client got an unexpected answer, one line each."""
     return [
         f"{session.kind} {session.source} at {session.target}: {session.trouble}"
         for session in sessions

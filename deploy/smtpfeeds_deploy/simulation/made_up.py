@@ -1,8 +1,8 @@
-"""A made-up corner of the Internet: who owns which documentation prefix, and who comes to visit.
+"""Invented origins of documentation prefixes, and a plan of visits from them.
 
-Addresses from RFC 5737 and RFC 3849, AS numbers from RFC 5398: nobody's. The
-origin table is in pyasn's text format, the names in its JSON format, so both
-go the way of real ones. The same seed gives the same visits.
+Addresses are from RFC 5737 and RFC 3849, AS numbers from RFC 5398; nobody uses them. The origin
+table is in pyasn's text format and the names are in its JSON format, so the programs read them
+like real ones. The same seed gives the same visits.
 """
 
 import json
@@ -29,7 +29,7 @@ ORIGINS: Final = {
     "2001:db8:2000::/36": 65551,
     "2001:db8:2000::/48": 64511,
 }
-#: 65551 has no name, as some have none.
+#: 65551 has no name, as is the case for some real ones.
 AS_NAMES: Final = {
     64496: "EXAMPLE-ONE",
     64497: "Example Two Broadband",
@@ -40,7 +40,7 @@ AS_NAMES: Final = {
     65550: "Test Networks, Inc.",
 }
 
-#: How often each kind comes, of 100; the rest of the kinds once in a while.
+#: Of 100 visits, those of each kind; the other kinds come at least once.
 _WEIGHTS: Final = {
     "scanner": 22,
     "bare_ehlo": 8,
@@ -54,7 +54,7 @@ _WEIGHTS: Final = {
     "data_out_of_order": 4,
     "banner_grabber": 3,
 }
-#: Where visitors come from: the prefix, and how many of 100 come from it.
+#: Of 100 visits, those from each prefix.
 _SOURCES: Final = {
     "192.0.2.0/25": 14,
     "192.0.2.128/25": 12,
@@ -68,27 +68,27 @@ _SOURCES: Final = {
     "2001:db8:2001::/48": 4,
     "2001:db8:f000::/48": 4,
 }
-#: Under the addresses that are counted of an IPv6 /64 in a day.
+#: Fewer than the addresses of an IPv6 /64 that get rows of their own in a day.
 _HOSTS_PER_PREFIX64: Final = 12
 _PREFIXES64: Final = 8
 _MAPPED_SHARE: Final = 0.05
 
 
 def write_origin_table(path: Path) -> None:
-    """Write the table that pyasn reads."""
+    """Write the origin table in pyasn's format."""
     lines = ["; A made-up origin table: documentation prefixes and AS numbers\n"]
     lines += [f"{prefix}\t{asn}\n" for prefix, asn in ORIGINS.items()]
     path.write_text("".join(lines), encoding="ascii")
 
 
 def write_as_names(path: Path) -> None:
-    """Write the names that pyasn reads."""
+    """Write the AS names in pyasn's format."""
     names = {str(asn): name for asn, name in AS_NAMES.items()}
     path.write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
 
 
 def origin_of(address: str) -> int | None:
-    """The origin of an address by the table above, read independently of pyasn."""
+    """Return the origin of an address by ``ORIGINS``, independently of pyasn."""
     ip = ip_address(address)
     covering = [ip_network(prefix) for prefix in ORIGINS]
     covering = [net for net in covering if net.version == ip.version and ip in net]
@@ -104,13 +104,13 @@ def visits(
     seed: int,
     sources: Sequence[str] = (),
 ) -> list[Visit]:
-    """Plan so many visits: every kind at least once, sources that come again and again.
+    """Plan visits, with every kind of client at least once and sources that repeat.
 
     Args:
-        count: of visits; at least one for each kind.
+        count: the number of visits, at least the number of kinds.
         targets: the sensors' addresses; each visit goes to one of them.
-        seed: the same one gives the same plan.
-        sources: addresses to come from, in place of the made-up ones.
+        seed: the same seed gives the same plan.
+        sources: addresses to come from, instead of the invented ones.
     """
     chance = random.Random(seed)  # noqa: S311 - a plan to repeat, no secret
     pool = list(sources) or list(_pool(chance, max(count // 2, 1)))
@@ -128,7 +128,7 @@ def visits(
 
 
 def _pool(chance: random.Random, count: int) -> Iterator[str]:
-    """Addresses to come from; fewer than visits, so that some come again."""
+    """Yield source addresses, fewer than visits, so that some repeat."""
     prefixes = chance.choices([*_SOURCES], [*_SOURCES.values()], k=count)
     for prefix in prefixes:
         network = ip_network(prefix)
@@ -141,6 +141,6 @@ def _pool(chance: random.Random, count: int) -> Iterator[str]:
 
 
 def _spelling(chance: random.Random, address: str) -> str:
-    """Now and then an IPv4 address comes mapped into IPv6, as from a dual-stack proxy."""
+    """Write some IPv4 addresses as IPv4-mapped IPv6, as a dual-stack proxy does."""
     mapped = ":" not in address and chance.random() < _MAPPED_SHARE
     return f"::ffff:{address}" if mapped else address

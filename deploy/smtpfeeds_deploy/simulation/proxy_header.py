@@ -1,8 +1,7 @@
-"""Write the header with which a proxy names the client it speaks for.
+"""Writes the header of the PROXY protocol, which names the client of a connection.
 
-The PROXY protocol, versions 1 and 2, as in HAProxy's doc/proxy-protocol.txt,
-sections 2.1 and 2.2: what a simulated client sends first, so that a sensor
-that trusts this host takes the connection for that client's.
+Versions 1 and 2 follow HAProxy's doc/proxy-protocol.txt, sections 2.1 and 2.2. A simulated client
+sends the header first, so that a sensor which trusts this host takes its address from there.
 """
 
 import socket
@@ -15,14 +14,14 @@ _TCP6: Final = 0x21
 
 
 def version_1(source: str, destination: str, source_port: int, destination_port: int) -> bytes:
-    """The header as text, one line. Both addresses are of the same family."""
+    """Write the text header. Both addresses are of the same family."""
     family = "TCP6" if ":" in source else "TCP4"
     line = f"PROXY {family} {source} {destination} {source_port} {destination_port}\r\n"
     return line.encode("ascii")
 
 
 def version_2(source: str, destination: str, source_port: int, destination_port: int) -> bytes:
-    """The header in binary. Both addresses are of the same family."""
+    """Write the binary header. Both addresses are of the same family."""
     family, code = (socket.AF_INET6, _TCP6) if ":" in source else (socket.AF_INET, _TCP4)
     body = (
         socket.inet_pton(family, source)

@@ -1,7 +1,6 @@
-"""Read the published files back, as any consumer would.
+"""Reads the published files as a consumer does, and compares them with what the clients did.
 
-Written from the description of the formats, not from the code that writes
-them: what a file says is compared with what the clients did.
+It follows the description of the formats and not the code that writes them.
 """
 
 import csv
@@ -31,7 +30,7 @@ class PublishedRow(NamedTuple):
     name: str
     recorded: Recorded
     tags: tuple[str, ...] | None
-    #: Empty where the format has none.
+    #: Empty if the format has no class.
     cls: str = ""
 
 
@@ -43,7 +42,7 @@ class NotThatFormat(SingleHostError):
 
 
 def read_feed(folder: Path, feed: str) -> dict[str, Rows]:
-    """Every file of one feed, by its name.
+    """Read every file of one feed; return rows by file name.
 
     Raises:
         NotThatFormat: a file is missing, cut, or not of its format.
@@ -71,7 +70,7 @@ def _check_compressed(path: Path) -> None:
 
 
 def read_text(path: Path) -> Rows:
-    """The text format: 68 lines, rows of five fields, 4 lines."""
+    """Read the text format: 68 header lines, rows of five fields, 4 footer lines."""
     lines = path.read_text(encoding="ascii").splitlines()
     head, body, foot = (
         lines[:_HEADER_LINES],
@@ -90,7 +89,7 @@ def read_text(path: Path) -> Rows:
 
 
 def read_csv(path: Path) -> Rows:
-    """The CSV format: columns by their names."""
+    """Read the CSV format, with columns by name."""
     rows: Rows = {}
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream, strict=True):
@@ -101,7 +100,7 @@ def read_csv(path: Path) -> Rows:
 
 
 def read_ndjson(path: Path) -> Rows:
-    """The NDJSON format: an object a row."""
+    """Read the NDJSON format, one object per row."""
     text = path.read_text(encoding="utf-8")
     if text and not text.endswith("\n"):
         raise NotThatFormat(f"{path}: the last line is cut")
@@ -139,7 +138,7 @@ def _add(
 
 
 def second(text: str) -> Bracket:
-    """The bracket of a time that was cut to the second, UTC."""
+    """Return the bracket of a UTC time that is cut to the second."""
     at = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
     begin_ms = int(at.timestamp()) * 1000
     return Bracket(begin_ms, begin_ms + 999)
@@ -151,13 +150,13 @@ def feed_disagreements(
     origins: Mapping[str, int | None],
     names: Mapping[int, str],
 ) -> list[str]:
-    """Every way in which a feed's files are not what the clients did.
+    """Describe each difference between a feed's files and what the clients did.
 
     Args:
         files: rows by file name, from ``read_feed``.
-        expected: from the ledger, of this feed alone.
+        expected: the ledger's rows of this feed.
         origins: the origin of each address.
-        names: AS names, already in the form in which they are published.
+        names: AS names, in the published form.
     """
     differences: list[str] = []
     for name, rows in files.items():
@@ -178,7 +177,7 @@ def _belongs(file: str, address: str) -> bool:
 def _origin_disagreements(
     rows: Rows, origins: Mapping[str, int | None], names: Mapping[int, str], *, text: bool
 ) -> Iterable[str]:
-    """Wrong origins; a name may be whole in every format but the text, which has 30 characters."""
+    """Describe wrong origins; the text format cuts a name to 30 characters, the others need not."""
     for (feed, address), row in rows.items():
         asn = origins.get(address)
         whole = names.get(asn, _NOT_KNOWN) if asn is not None else _NOT_KNOWN

@@ -1,6 +1,6 @@
-"""Read back the published files that hold more than rows: STIX, MISP, changes, archive, hashes.
+"""Reads the other published files as a consumer does: STIX, MISP, changes, archive, hashes.
 
-As `published`: written from the description of the formats, as a consumer would read them.
+Like ``published``, it follows the description of the formats.
 """
 
 import gzip
@@ -18,7 +18,7 @@ _ORIGIN: Final = re.compile(r"; AS([0-9]+) (.+)")
 
 
 def read_more(folder: Path, feed: str) -> dict[str, Rows]:
-    """The rows of one feed in STIX and in MISP.
+    """Read the rows of one feed from STIX and from MISP.
 
     Raises:
         NotThatFormat: a file is missing, cut, or not of its format.
@@ -33,7 +33,7 @@ def read_more(folder: Path, feed: str) -> dict[str, Rows]:
 
 
 def read_stix(path: Path, feed: str) -> Rows:
-    """A bundle: observations, each of an address and of the origin that it belongs to."""
+    """Read a bundle of observations, each with an address and the origin that it belongs to."""
     objects = {each["id"]: each for each in json.loads(path.read_bytes())["objects"]}
     rows: Rows = {}
     for observed in objects.values():
@@ -58,7 +58,7 @@ def read_stix(path: Path, feed: str) -> Rows:
 
 
 def read_misp(folder: Path, feed: str) -> Rows:
-    """A feed's events; of an address that stands in several days, the last."""
+    """Read a feed's events; an address that is in several days has its latest row."""
     rows: Rows = {}
     for event in _events(folder):
         if not event["info"].startswith(f"{feed} "):
@@ -78,7 +78,7 @@ def read_misp(folder: Path, feed: str) -> Rows:
 
 
 def _events(folder: Path) -> Iterator[dict[str, Any]]:
-    """As MISP takes them: those of the manifest, whose time is the event's."""
+    """Yield the events of the manifest, as MISP does, and check that their times agree."""
     for uuid, listed in json.loads((folder / "manifest.json").read_bytes()).items():
         event: dict[str, Any] = json.loads((folder / f"{uuid}.json").read_bytes())["Event"]
         if (event["uuid"], int(event["timestamp"])) != (uuid, listed["timestamp"]):
@@ -91,7 +91,7 @@ def _second(text: str) -> Any:
 
 
 def folder_disagreements(folder: Path, feeds: Mapping[str, Rows]) -> list[str]:
-    """Every way in which hashes, changes and archive are not those of the feeds beside them.
+    """Describe each difference of the hashes, changes and archive from the feeds beside them.
 
     Args:
         folder: a generation.
@@ -130,7 +130,7 @@ def _hash_disagreements(folder: Path) -> Iterator[str]:
 
 
 def _changed(folder: Path, feed: str, rows: Rows) -> Iterator[str]:
-    """What came or changed is in the feed, with that class; what left is not."""
+    """Check that added and changed addresses are in the feed with that class, removed ones not."""
     path = folder / f"{feed}-changes.ndjson"
     if gzip.decompress(Path(f"{path}.gz").read_bytes()) != path.read_bytes():
         yield f"{path.name}.gz differs from {path.name}"
@@ -142,7 +142,7 @@ def _changed(folder: Path, feed: str, rows: Rows) -> Iterator[str]:
 
 
 def _archived(folder: Path, feeds: Mapping[str, Rows]) -> Iterator[str]:
-    """Today's edition is there, and held no address that the feed does not."""
+    """Check that the archive has a day, and no address that is not in the feed."""
     days = json.loads((folder / "archive" / "index.json").read_bytes())["days"]
     if not days:
         yield "archive: no day"
@@ -158,5 +158,5 @@ def _archived(folder: Path, feeds: Mapping[str, Rows]) -> Iterator[str]:
 
 
 def rows_by_feed(files: Mapping[str, Mapping[str, Rows]]) -> dict[str, Rows]:
-    """Of all files of the feeds, the rows with all columns."""
+    """Return the rows of each feed from the file that has all columns."""
     return {feed: of_feed[f"{feed}.ndjson"] for feed, of_feed in files.items()}

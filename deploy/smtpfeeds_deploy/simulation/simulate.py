@@ -1,8 +1,8 @@
-"""Let a plan of clients loose on sensors and bring back their ledger.
+"""Runs a plan of client visits against sensors and returns their ledger.
 
-Real TCP connections. A visit that has a source address of its own says it by
-the PROXY protocol (the sensor must trust this host for it); one that has none
-is what its socket is. At most so many connections at once.
+Visits are real TCP connections, a bounded number at once. A visit with a source address sends it
+in a PROXY header, for which the sensor must trust this host. Without one, the address of the
+socket counts.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from .clients import KINDS, Client
 from .ledger import Session
 from .talk import ANSWER_LIMIT_S, ClientTrouble, Now, Talk, now_ms
 
-#: Connections at once: under the number that a sensor takes from one address by default.
+#: Connections at once, fewer than a sensor accepts from one address by default.
 PARALLEL: Final = 32
-#: The destination that a proxy names unless the visit does: by whether it is IPv6.
+#: The destination in the PROXY header if the visit has none; the key is whether it is IPv6.
 _DESTINATION: Final = {False: "192.0.2.1", True: "2001:db8::1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a sensor listens, and the sensor's name."""
+    """An address of a sensor, and the sensor's name."""
 
     host: str
     port: int
@@ -35,13 +35,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One connection to be made."""
+    """One planned connection."""
 
     kind: str
     target: Target
-    #: The address that the PROXY protocol names; empty: no header is sent.
+    #: The client's address in the PROXY header; empty: send no header.
     source: str = ""
-    #: The sensor's address that the PROXY protocol names, of the same family.
+    #: The sensor's address in the PROXY header, of the same family.
     destination: str = ""
     #: Version of the PROXY protocol, 1 or 2.
     proxy_version: int = 1
@@ -56,10 +56,9 @@ async def simulate(
     clock: Now = now_ms,
     on_done: Callable[[Session], None] = lambda _: None,
 ) -> list[Session]:
-    """Make every visit; the ledger, in the order of the visits.
+    """Make every visit and return the sessions in the same order.
 
-    A client that is answered otherwise than it must be says so in its session;
-    the others go on.
+    A client that gets an unexpected answer notes it in its session; the others continue.
     """
     slots = asyncio.Semaphore(parallel)
 
@@ -121,5 +120,5 @@ def _destination(visit: Visit) -> str:
 
 
 def _hit(visit: Visit) -> str:
-    """Which of the sensor's addresses this visit is to."""
+    """Return the sensor's address that this visit hits."""
     return normalise_address(_destination(visit) if visit.source else visit.target.host)

@@ -1,8 +1,8 @@
-"""One TCP connection of a simulated client: what is sent, what is read, and when.
+"""One TCP connection of a simulated client.
 
-Not asyncio's stream reader: that one throws away what it has read when the
-connection is reset, and a sensor that closes on a client which talks on
-resets. Here what came before the end can always be read.
+asyncio's stream reader discards unread data when the connection is reset, and a connection is reset
+when a sensor closes it while the client still sends. This class keeps all data that arrived before
+the end.
 """
 
 import asyncio
@@ -13,16 +13,16 @@ from typing import Final, cast
 
 from smtpfeeds_common.errors import SingleHostError
 
-#: A sensor on a busy machine answers later than on the Internet's patience allows.
+#: How long a client waits for a reply; a sensor on a busy machine may be slow.
 ANSWER_LIMIT_S: Final = 30.0
-#: What a client keeps unread at most; a sensor never sends this much.
+#: The most unread data that a client keeps; a sensor never sends this much.
 _MAX_UNREAD_BYTES: Final = 65_536
 
 Now = Callable[[], int]
 
 
 def now_ms() -> int:
-    """The host's clock, in milliseconds since 1970-01-01 UTC."""
+    """Read the host's clock, in milliseconds since 1970-01-01 UTC."""
     return time.time_ns() // 1_000_000
 
 
@@ -35,7 +35,7 @@ class ClosedBySensor(ClientTrouble):
 
 
 class Talk(asyncio.Protocol):
-    """A connection to a sensor, as a client has it."""
+    """A client's connection to a sensor."""
 
     def __init__(self) -> None:
         self._unread = bytearray()
@@ -44,20 +44,20 @@ class Talk(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport; verbs leave in the segments they are written in."""
+        """Keep the transport, and set TCP_NODELAY so that each write is sent at once."""
         self._transport = cast("asyncio.Transport", transport)
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
-        """Keep what came, up to a bound; past it the connection is cut."""
+        """Keep the data up to a bound; past it, reset the connection."""
         self._unread += data
         if len(self._unread) > _MAX_UNREAD_BYTES:
             self.abort()
         self._changed.set()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """What was read before stays readable."""
+        """Note the end; data that arrived before stays readable."""
         self.closed = True
         self._changed.set()
 
@@ -68,17 +68,17 @@ class Talk(asyncio.Protocol):
         return str(self._transport.get_extra_info("sockname")[0])
 
     def send(self, data: bytes) -> None:
-        """Send, in one segment where the kernel lets it; nothing where the sensor has closed."""
+        """Send data, usually in one segment; do nothing if the sensor has closed."""
         if self._transport is not None and not self.closed:
             self._transport.write(data)
 
     def end_of_sending(self) -> None:
-        """Half-close: the sensor sees that nothing more will come."""
+        """Half-close the connection, so that the sensor reads end of file."""
         if self._transport is not None and not self.closed:
             self._transport.write_eof()
 
     def abort(self) -> None:
-        """Vanish: the sensor sees a reset."""
+        """Reset the connection."""
         if self._transport is not None and not self.closed:
             connection = self._transport.get_extra_info("socket")
             linger = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")
@@ -86,16 +86,16 @@ class Talk(asyncio.Protocol):
             self._transport.abort()
 
     def close(self) -> None:
-        """Close in order, after what is still to be sent."""
+        """Close the connection after all data is sent."""
         if self._transport is not None:
             self._transport.close()
 
     async def reply(self) -> int:
-        """Read one whole reply, of one or several lines; its code.
+        """Read one reply, of one or several lines, and return its code.
 
         Raises:
-            ClosedBySensor: it is closed.
-            ClientTrouble: nothing came within the limit, or what is no reply.
+            ClosedBySensor: the sensor has closed the connection.
+            ClientTrouble: nothing arrived within the limit, or no SMTP reply.
         """
         while True:
             line = await self._line()
@@ -114,10 +114,10 @@ class Talk(asyncio.Protocol):
         return line
 
     async def until_closed(self) -> None:
-        """Read on until the sensor closes; what comes is of no interest.
+        """Read and discard data until the sensor closes.
 
         Raises:
-            ClientTrouble: still open after the limit.
+            ClientTrouble: the connection is still open after the limit.
         """
         while not self.closed:
             self._unread.clear()

@@ -1,11 +1,11 @@
-"""One host: a private PostgreSQL and the programs as child processes, in one folder.
+"""The single host: a private PostgreSQL and the programs as child processes, in one folder.
 
-up                              starts all of it in order, looks after it, stops it
-life                            the line that shows that it is alive
-programs, child                 the sensor and the aggregator: logs, sessions, death with us
-readiness, listening            what they report; where the sensor listens
+up                              starts, supervises and stops everything
+life                            the status line
+programs, child                 the sensor and the aggregator as child processes
+readiness, listening            what they report; the addresses that the sensor listens on
 home, bounded_log               the folder, its settings files, its logs
-postgres                        the private server; of it:
+postgres                        the private PostgreSQL
     postgres_binaries, postgres_cluster, postgres_sockets   its programs, data and socket
-    unprivileged, orphans       as whom root runs it; servers that outlived their owner
+    unprivileged, orphans       the user that it runs as; servers of an earlier run
 """

@@ -1,8 +1,8 @@
-"""Run one of the programs so that it never outlives the process that started it.
+"""Runs one of the programs so that it ends with the process that started it.
 
-``python -m smtpfeeds_deploy.single_host.child PARENT COMMAND…`` is ``smtpfeeds COMMAND…``,
-except that the kernel kills it when its parent ends, however that ends. A killed sensor or
-aggregator loses nothing: what was answered is in the spool, what was applied is in the database.
+``python -m smtpfeeds_deploy.single_host.child PARENT COMMAND…`` runs ``smtpfeeds COMMAND…``, and
+the kernel kills it when the process PARENT ends. A killed sensor or aggregator loses nothing:
+events that were answered are in the spool, and batches that were applied are in the database.
 """
 
 import os
@@ -14,7 +14,7 @@ from smtpfeeds_common.parent_process import end_with_parent
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    """The command line that runs ``smtpfeeds ARGUMENTS…`` as a child of this process."""
+    """Return the command line that runs ``smtpfeeds ARGUMENTS…`` as a child of this process."""
     return [sys.executable, "-m", __name__, str(os.getpid()), *arguments]
 
 

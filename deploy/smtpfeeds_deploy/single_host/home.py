@@ -1,18 +1,17 @@
-"""The folder in which `smtpfeeds up` keeps everything, and whose it is.
+"""The folder in which `smtpfeeds up` keeps everything, and its lock.
 
     DIR/
         lock                 held while `smtpfeeds up` runs
         sensor.toml          settings of the sensor, written at each start
         aggregator.toml      settings of the aggregator and of `smtpfeeds query --dir DIR`
-        log/                 sensor.log, aggregator.log, each with one before it
-        spool/               what the sensor heard and the aggregator has not taken yet
+        log/                 sensor.log and aggregator.log, each with an earlier file
+        spool/               events that the aggregator has not read yet
         postgres/            the private PostgreSQL
         feeds -> …           the published feeds, the newest generation
 
-The settings files hold what the command line asks for. Any other setting can be
-given in the environment, as for the programs themselves; those which tie the
-parts together cannot, so that a variable exported for another site does not send this host's
-events to another database.
+The settings files hold the options of the command line. The environment can give any other
+setting, as for the programs themselves, but not those that connect the parts: a variable exported
+for another site must not send this host's events to another database.
 """
 
 import contextlib
@@ -26,16 +25,16 @@ from typing import IO, Final
 
 from smtpfeeds_common.errors import SingleHostError
 
-#: The one sensor's name; it stays the same when the host's name changes.
+#: The name of the one sensor; it does not depend on the host's name.
 SENSOR: Final = "local"
-#: In an empty folder that is the root of a file system.
+#: Entries of an empty folder that is the root of a file system.
 _OF_A_FILE_SYSTEM: Final = frozenset({"lost+found"})
 _HEADER: Final = (
     "# Written by `smtpfeeds up` at each start: changes made here are lost.\n"
     "# Settings that it has no option for: the environment, as SMTPFEEDS_{program}_<SETTING>.\n"
 )
 
-#: PostgreSQL writes a few small files, and a segment of its log of 16 MB where it has none to use.
+#: What PostgreSQL needs to start: a few small files and, if none is left, a WAL segment of 16 MB.
 _ROOM_BYTES: Final = 32 * 1024 * 1024
 
 Value = str | int | bool | Iterable[str]
@@ -43,7 +42,7 @@ Value = str | int | bool | Iterable[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     smtp: tuple[str, ...]
     trusted_proxies: tuple[str, ...] = ()
@@ -55,7 +54,7 @@ class Wanted:
 
 
 class Home:
-    """One such folder."""
+    """The folder of one `smtpfeeds up`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -68,15 +67,15 @@ class Home:
         self.logs = self.folder / "log"
 
     def log(self, name: str) -> Path:
-        """Where a program's log is."""
+        """Return the path of a program's log."""
         return self.logs / f"{name}.log"
 
     def take(self) -> None:
-        """Make the folder where it is missing, and hold it alone.
+        """Create the folder if it is missing, and lock it.
 
         Raises:
-            SingleHostError: another `smtpfeeds up` has it, it is something else's, or it cannot be
-                written.
+            SingleHostError: another `smtpfeeds up` uses the folder, it holds something else, or it
+                cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -94,18 +93,18 @@ class Home:
                 f"{self.folder} is in use by another `smtpfeeds up` (process {owner}): "
                 "stop that one, or give this one another --dir"
             ) from exc
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without the note
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without the process id
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
             lock.flush()
         self._lock = lock
 
     def _check_ours(self) -> None:
-        """See that nothing else is in the folder than what earlier runs have put there."""
+        """Check that the folder is empty or from an earlier run."""
         names = {entry.name for entry in self.folder.iterdir()} - _OF_A_FILE_SYSTEM
         if "lock" in names and self.spools.is_dir():
             return
-        # A run that was cut short in its first moment.
+        # A run that was killed before it created the lock leaves only the spool folder.
         if names - {"spool"}:
             raise SingleHostError(
                 f"{self.folder} is not empty and was not created by `smtpfeeds up`: give another "
@@ -113,19 +112,19 @@ class Home:
             )
 
     def leave(self) -> None:
-        """Let another have it."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     @property
     def is_full(self) -> bool:
-        """Whether the disk has no room for a start of PostgreSQL."""
+        """Whether the disk lacks the space to start PostgreSQL."""
         disk = os.statvfs(self.folder)
         return disk.f_bavail * disk.f_frsize < _ROOM_BYTES
 
     def write_settings(self, wanted: Wanted, dsn: str) -> None:
-        """Write both programs' settings files.
+        """Write the settings files of both programs.
 
         Raises:
             SingleHostError: they cannot be written.
@@ -137,20 +136,20 @@ class Home:
             raise SingleHostError(f"cannot write {exc.filename}: {exc.strerror}") from exc
 
     def sensor_settings(self, wanted: Wanted) -> dict[str, Value]:
-        """The sensor's settings."""
+        """Return the sensor's settings."""
         return {
             "name": SENSOR,
             "listen": wanted.smtp,
             "trusted_proxies": wanted.trusted_proxies,
             "spool_dir": str(self.spools),
             "broker": (),
-            # A change of user, or a process of its own below it, would outlive a killed parent.
+            # After a change of user, or with worker processes, the sensor could outlive its parent.
             "user": "",
             "workers": 1,
         }
 
     def aggregator_settings(self, wanted: Wanted, dsn: str) -> dict[str, Value]:
-        """The aggregator's settings."""
+        """Return the aggregator's settings."""
         settings: dict[str, Value] = {
             "dsn": dsn,
             "broker": (f"spool:{self.spools}",),
@@ -167,9 +166,9 @@ class Home:
         return settings
 
     def environment(self, given: Mapping[str, str], wanted: Wanted) -> dict[str, str]:
-        """The children's environment: ours, without what would send them elsewhere.
+        """Return the children's environment, without variables that override the settings files.
 
-        libpq reads variables such as PGHOSTADDR, PGOPTIONS and PGSERVICE beside the DSN.
+        libpq also reads variables such as PGHOSTADDR, PGOPTIONS and PGSERVICE, which are left out.
         """
         ours = {f"SMTPFEEDS_SENSOR_{name.upper()}" for name in self.sensor_settings(wanted)}
         ours |= {f"SMTPFEEDS_AGGREGATOR_{n.upper()}" for n in self.aggregator_settings(wanted, "")}
@@ -187,7 +186,7 @@ def toml_text(settings: Mapping[str, Value]) -> str:
 
 def _toml_value(value: Value) -> str:
     if isinstance(value, str):
-        # A JSON string is a TOML basic string, DEL aside.
+        # A JSON string is a TOML basic string, except for DEL.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -197,7 +196,7 @@ def _toml_value(value: Value) -> str:
 
 
 def _write(path: Path, program: str, settings: Mapping[str, Value]) -> None:
-    """Write aside and rename: a query that reads it at this moment sees a whole file."""
+    """Write another file and rename it, so that a query never reads a part of it."""
     aside = path.with_suffix(".new")
     with contextlib.suppress(FileNotFoundError):
         aside.unlink()

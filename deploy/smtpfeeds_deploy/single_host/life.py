@@ -1,8 +1,8 @@
-"""How `smtpfeeds up` shows that it is alive: a line that changes, or a plain one each minute.
+"""The status line of `smtpfeeds up`: redrawn on a terminal, printed each minute elsewhere.
 
-On a terminal one line at the bottom is drawn again as things change; whatever else is reported is
-printed above it. Elsewhere (a file, systemd's journal) a plain line is printed each minute; it
-names the last client's AS and not its address, which no log of ours holds.
+On a terminal the line is at the bottom, and other messages appear above it. In a file or systemd's
+journal a plain line is printed each minute. It names the AS of the last client but not its
+address, because no log contains addresses of clients.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _PRINT_EVERY_S: Final = 60.0
 _ERASE: Final = "\r\x1b[K"
 #: Between two pieces of the line.
 _GAP: Final = "  "
-#: At the end of the line: a terminal may begin another one there, and Ctrl-C is shown as ^C.
+#: Kept free at the end of the line: a full line may wrap, and Ctrl-C prints ^C there.
 _FREE_COLUMNS: Final = 3
 _USUAL_COLUMNS: Final = 80
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
@@ -28,11 +28,11 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is shown."""
+    """The content of the status line."""
 
     greets: int = 0
     datas: int = 0
-    #: Of the last client; empty: none yet, no AS known.
+    #: Address and AS of the last client; empty if there is none yet, or no AS is known.
     client: str = ""
     origin: str = ""
     client_s: float = 0.0
@@ -43,7 +43,7 @@ class Facts:
 
 @dataclass(slots=True)
 class FactsOfTheRun:
-    """Gathers facts from what the two programs report; counts go on when one starts again."""
+    """Gathers facts from the reports of both programs; counts continue when one is restarted."""
 
     _earlier: dict[str, int] = field(default_factory=dict)
     _now: dict[str, int] = field(default_factory=dict)
@@ -53,12 +53,12 @@ class FactsOfTheRun:
     def gather(
         self, sensor: Mapping[str, Any], aggregator: Mapping[str, Any], faults: Sequence[str]
     ) -> Facts:
-        """The facts now.
+        """Return the current facts.
 
         Args:
-            sensor: what the sensor last reported; empty: nothing in this run of it.
-            aggregator: the same of the aggregator.
-            faults: what `up` itself knows to be wrong.
+            sensor: the last report of the sensor; empty if this run has reported nothing.
+            aggregator: the last report of the aggregator.
+            faults: problems that `up` itself knows of.
         """
         self._client = aggregator.get("client") or self._client
         self._published_s = aggregator.get("published_s") or self._published_s
@@ -76,17 +76,14 @@ class FactsOfTheRun:
 
     def _total(self, name: str, reported: Mapping[str, Any]) -> int:
         count = int(reported.get(name, 0))
-        if count < self._now.get(name, 0):  # it was started again
+        if count < self._now.get(name, 0):  # the program was restarted
             self._earlier[name] = self._earlier.get(name, 0) + self._now[name]
         self._now[name] = count
         return self._earlier.get(name, 0) + count
 
 
 def line(facts: Facts, now_s: float, width: int) -> str:
-    """The line that changes, no longer than the terminal is wide.
-
-    What is wrong stands first; what does not fit is cut at the end.
-    """
+    """Return the line for a terminal of some width: problems first, cut at the end if too long."""
     pieces = [f"! {fault}" for fault in facts.faults]
     pieces += [f"greets {facts.greets:,}", f"data {facts.datas:,}", _published(facts)]
     if facts.client:
@@ -98,7 +95,7 @@ def line(facts: Facts, now_s: float, width: int) -> str:
 
 
 def plain(facts: Facts, now_s: float) -> str:
-    """The line for a log."""
+    """Return the line for a log."""
     parts = [f"greets {facts.greets:,}, data {facts.datas:,}"]
     if facts.client:
         origin = f", {facts.origin}" if facts.origin else ""
@@ -109,7 +106,7 @@ def plain(facts: Facts, now_s: float) -> str:
 
 
 class Life:
-    """Draws or prints; also all else that `up` has to say, so that lines do not mix."""
+    """Writes the status line and the messages of `up`, so that they do not mix."""
 
     def __init__(
         self,
@@ -121,7 +118,7 @@ class Life:
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Nothing is shown yet; ``quiet``: only what `say` is given."""
+        """Show nothing yet; with ``quiet`` show only messages."""
         self._stream, self._quiet = stream, quiet
         self._draws = stream.isatty() and environ.get("TERM", "dumb") != "dumb"
         self._width = width or self._columns
@@ -130,17 +127,17 @@ class Life:
         self._due_s: float | None = None
 
     def say(self, text: str) -> None:
-        """Tell the operator what happens, above the line."""
+        """Print a message above the status line."""
         drawn, self._line = self._line, ""
         self._write((_ERASE if drawn else "") + f"smtpfeeds up: {text}\n" + drawn)
         self._line = drawn
 
     def show(self, facts: Callable[[], Facts]) -> None:
-        """Show how it goes, where that is due; to be called several times a second."""
+        """Show the status line when it is due; call this several times a second."""
         now_s = self._monotonic()
         every_s = _DRAW_EVERY_S if self._draws else _PRINT_EVERY_S
         if self._due_s is None:
-            # The first line of a log would say nothing yet.
+            # At the start there is nothing to report in a log.
             self._due_s = now_s if self._draws else now_s + every_s
         if self._quiet or now_s < self._due_s:
             return
@@ -154,20 +151,20 @@ class Life:
             self._write(_ERASE + drawn)
 
     def end(self) -> None:
-        """Remove the line."""
+        """Remove the status line."""
         if self._line:
             self._line = ""
             self._write(_ERASE)
 
     def _columns(self) -> int:
-        """How wide the terminal is: this one's, for stdout may be a file."""
+        """Return the width of this stream's terminal; stdout may be a file."""
         try:
             return os.get_terminal_size(self._stream.fileno()).columns
         except OSError:
             return _USUAL_COLUMNS
 
     def _write(self, text: str) -> None:
-        # A terminal that is gone, a full disk: no reason to end.
+        # A closed terminal or a full disk must not end the program.
         with contextlib.suppress(OSError):
             self._stream.write(text)
             self._stream.flush()
@@ -180,7 +177,7 @@ def _published(facts: Facts) -> str:
 
 
 def _ago(seconds: float) -> str:
-    """How long ago, in one unit."""
+    """Write a duration in one unit."""
     if seconds < _MINUTE_S:
         return f"{max(0, int(seconds))} s ago"
     if seconds < _HOUR_S:

@@ -1,4 +1,4 @@
-"""Where a sensor really listens: it leaves that beside its spool when it is ready."""
+"""Reads the addresses that a sensor listens on, from the file that it writes beside its spool."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ from .home import SENSOR
 
 
 def listening(spools: Path, sensor: str = SENSOR) -> list[HostPort]:
-    """Addresses and ports, in the order of the sensor's setting ``listen``.
+    """Read addresses and ports, in the order of the sensor's setting ``listen``.
 
     Raises:
-        SingleHostError: the sensor has not written it.
+        SingleHostError: the sensor has not written the file.
     """
     path = spools / f"{sensor}.listening"
     try:

@@ -1,9 +1,9 @@
-"""Servers that outlived their owner: recognised by program and folder, and ended.
+"""Ends PostgreSQL servers that outlived the program that started them.
 
-A postmaster and all its children are the program `postgres` and work in the data folder. Neither
-alone is enough: an operator's shell may stand in that folder, and the number in postmaster.pid
-may after a crash be another program's. A process is held by a descriptor (pidfd_open(2)) before it
-is looked at, so the signal goes to what was looked at and not to a later process of that number.
+A postmaster and its children run the program `postgres` in the data folder. Both are checked,
+because an operator's shell may be in that folder, and after a crash another program may have the
+process id in postmaster.pid. The process is opened (pidfd_open(2)) before the check, so the signal
+cannot reach a later process with the same id.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final
 
 _SERVER: Final = "postgres"
-#: What the kernel appends to the path of a program that was replaced meanwhile, by an upgrade.
+#: The kernel appends this to the path of a program that an upgrade has replaced.
 _REPLACED: Final = " (deleted)"
 
 
 def servers_in(folder: Path) -> list[int]:
-    """PostgreSQL's processes that work in this folder, as far as we may see."""
+    """Return the visible PostgreSQL processes in this folder."""
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in numbers if _is_server_in(pid, folder)]
 
@@ -38,16 +38,16 @@ def is_alive(pid: int) -> bool:
 
 
 def end_servers_in(folder: Path, first: int | None, *, limit_s: float) -> bool:
-    """End the servers that still work in this folder.
+    """End the servers that still run in this folder.
 
     Args:
-        folder: The data folder.
-        first: The postmaster's process id, if known: it is asked for a fast shutdown, in which it
-            ends its children itself.
-        limit_s: After this long all are asked to quit, after twice as long killed.
+        folder: the data folder.
+        first: the process id of the postmaster, if known; it gets SIGINT first, the fast shutdown
+            in which it ends its children.
+        limit_s: after this time all get SIGQUIT, after twice this time SIGKILL.
 
     Returns:
-        Whether none is left.
+        Whether all have ended.
     """
     if first is not None:
         _send([first], folder, signal.SIGINT)
@@ -69,7 +69,7 @@ def _is_server_in(pid: int, folder: Path) -> bool:
     try:
         program = str((entry / "exe").readlink()).removesuffix(_REPLACED)
         return Path(program).name == _SERVER and str((entry / "cwd").readlink()) == str(folder)
-    except OSError:  # it ended, or is another user's
+    except OSError:  # it has ended, or belongs to another user
         return False
 
 
@@ -86,7 +86,7 @@ def _send(pids: Iterable[int], folder: Path, number: signal.Signals) -> None:
 
 @contextlib.contextmanager
 def _held(pid: int) -> Iterator[int | None]:
-    """A descriptor of the process; None where the kernel or a sandbox has no such thing."""
+    """Open a process; None if the kernel or a sandbox lacks pidfd_open."""
     try:
         held = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,13 +1,13 @@
-"""A private PostgreSQL in a folder: created, started, watched and stopped by us, for one host.
+"""A private PostgreSQL in one folder: creates, starts, watches and stops it, for a single host.
 
-It listens on a Unix socket in a folder that only its owner may enter, and nowhere else; it needs
-no root, adds no user and changes no permission outside its folder. As root see `unprivileged`.
+It listens only on a Unix socket in a folder that only its owner may enter. It needs no root, adds
+no user and changes no permission outside its folder. `unprivileged` describes a start by root.
 
     DIRECTORY/postgres/     0700
-        lock                held while someone owns this PostgreSQL
+        lock                held while a program runs this PostgreSQL
         data/               the cluster
-        run/                the socket; elsewhere when the path is too long (see `socket-folder`)
-        log, log.1          what the server says; each at most about 8 MB
+        run/                the socket; if the path is too long, `socket-folder` names its folder
+        log, log.1          the server's log; each at most about 8 MB
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DATABASE = "smtpfeeds"
 USER = "smtpfeeds"
 
 
-#: Modest in memory: it shares a small host with the sensor and the aggregator.
+#: Little memory, because a small host also runs the sensor and the aggregator.
 _SETTINGS = {
     "listen_addresses": "",
     "max_connections": "40",
@@ -58,16 +58,16 @@ _SETTINGS = {
     "log_checkpoints": "off",
 }
 
-#: For data that may be lost with the machine (tests). What is committed still outlives a kill -9
-#: of the server: synchronous_commit stays on, so the log has reached the kernel.
+#: For tests, whose data may be lost if the machine crashes. Committed data still survives a kill -9
+#: of the server: synchronous_commit stays on, so the kernel has the WAL.
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
 class PrivatePostgres:
-    """One PostgreSQL that belongs to one directory; a context manager that starts and stops it.
+    """One PostgreSQL in one directory; as a context manager it is started and stopped.
 
-    The kernel signals the server when the thread that called `start` ends, so that no server
-    outlives a killed owner: call it from a thread that lives as long as the program.
+    The kernel signals the server when the thread that called `start` ends, so that the server does
+    not outlive a killed program. Call `start` from a thread that lives as long as the program.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class PrivatePostgres:
         start_limit_s: float = 60.0,
         stop_limit_s: float = 5.0,
     ) -> None:
-        """Nothing is created or started yet.
+        """Describe the server; ``start`` creates and starts it.
 
         Args:
-            directory: The folder it belongs to; `postgres` in it is created when missing.
-            binaries: The folder of PostgreSQL's programs; the embedded ones unless given.
-            durable: False gives up the data's safety for speed.
-            settings: Server settings over our own.
-            user_namespaces: Whether root may use them; tried unless given.
-            start_limit_s: A start (with the recovery after a crash) may take so long.
-            stop_limit_s: A fast shutdown may take so long, before it becomes an immediate one.
+            directory: its folder; `postgres` in it is created if it is missing.
+            binaries: the folder of PostgreSQL's programs; by default the embedded ones.
+            durable: False makes it faster, but a crash of the machine can lose the data.
+            settings: server settings that override the defaults of this module.
+            user_namespaces: whether root may use user namespaces; by default this is tried.
+            start_limit_s: the time limit of a start, including recovery after a crash.
+            stop_limit_s: the time limit of a fast shutdown, before an immediate one.
         """
         self._root = directory.resolve() / "postgres"
         self._data = self._root / "data"
@@ -103,7 +103,7 @@ class PrivatePostgres:
         self._user_namespaces = user_namespaces
         self._start_limit_s = start_limit_s
         self._stop_limit_s = stop_limit_s
-        #: The user that the server runs as, where that is not the one that starts it.
+        #: The user that the server runs as, if it is not the one that starts it.
         self.another_user = ""
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -112,16 +112,16 @@ class PrivatePostgres:
 
     @property
     def dsn(self) -> str:
-        """How the aggregator connects."""
+        """The connection string of the aggregator."""
         return self.dsn_for(DATABASE)
 
     def dsn_for(self, database: str, *, user: str = USER) -> str:
-        """How to connect to a database of this server; it must have been started."""
+        """Return the connection string of a database; the server must have been started."""
         return connection_string(self._socket_folder_in_use(), database, user)
 
     @property
     def socket_path(self) -> Path:
-        """The server's Unix socket; it must have been started."""
+        """The path of the Unix socket; the server must have been started."""
         return self._socket_folder_in_use() / f".s.PGSQL.{PORT}"
 
     def _socket_folder_in_use(self) -> Path:
@@ -137,29 +137,29 @@ class PrivatePostgres:
 
     @property
     def major(self) -> int | None:
-        """The major version, once started."""
+        """PostgreSQL's major version, after a start."""
         return None if self._binaries is None else self._binaries.major
 
     @property
     def log_path(self) -> Path:
-        """Where the server logs."""
+        """The path of the server's log."""
         return self._log.path
 
     def keep_log_bound(self) -> None:
-        """Cut the log where it is past its bound; to be called every second or so."""
+        """Truncate the log if it is past its bound; call this about every second."""
         self._log.keep_bound()
 
     def poll(self) -> int | None:
-        """The postmaster's exit code once it has ended, or None; `start` starts another."""
+        """Return the postmaster's exit code, or None while it runs; `start` starts another."""
         if self._process is None:
             return 0
         return self._process.poll()
 
     def start(self) -> None:
-        """Make what is missing, start the server, and wait until the database can be used.
+        """Create what is missing, start the server, and wait until the database can be used.
 
         Raises:
-            SingleHostError: It cannot be done; says why and what to do.
+            SingleHostError: this failed; the message says why and what to do.
         """
         if self._process is not None and self._process.poll() is None:
             return
@@ -176,7 +176,7 @@ class PrivatePostgres:
             raise
 
     def stop(self) -> None:
-        """Shut down fast, at the time limit at once; leave nothing outside the directory."""
+        """Shut down fast, or immediately at the time limit; leave nothing outside the directory."""
         if self._process is not None:
             fast, at_once, kill = signal.SIGINT, signal.SIGQUIT, signal.SIGKILL
             for number, limit_s in ((fast, self._stop_limit_s), (at_once, 2.0), (kill, None)):
@@ -187,14 +187,14 @@ class PrivatePostgres:
                     break
             self._process = None
         self._sockets = None
-        # Without the lock it is another's PostgreSQL, and so is its socket.
+        # Without the lock, the PostgreSQL and its socket belong to another program.
         if self._lock is not None:
             self._socket_folder.remove()
             self._lock.close()
             self._lock = None
 
     def log_tail(self) -> str:
-        """The last lines that the server has logged since its last start."""
+        """Return the last lines that the server has logged since its last start."""
         return self._log.tail(self._log_since)
 
     def __enter__(self) -> Self:
@@ -263,17 +263,17 @@ class PrivatePostgres:
         self._lock = lock
 
     def _clear_after_a_crash(self) -> None:
-        """End a server that outlived its owner, and remove what would mislead the next one.
+        """End a server of an earlier run, and remove a misleading postmaster.pid.
 
-        We hold the lock: a server that still runs here has no owner.
+        This program holds the lock, so no other program uses a server that still runs here.
         """
         stated = self._stated_pid()
         if not end_servers_in(self._data, stated, limit_s=self._stop_limit_s):
             left = servers_in(self._data)
             msg = f"{self._root}: processes {left} of an earlier PostgreSQL do not end: end them"
             raise SingleHostError(msg)
-        # A dead number the server clears away itself; one that is another program's by now
-        # it takes for a living postmaster.
+        # The server itself removes a file with a dead process id. If another program has that id
+        # now, the server would take it for a running postmaster.
         if stated is not None and is_alive(stated):
             (self._data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -287,7 +287,7 @@ class PrivatePostgres:
         make_accounts(self._root, self._binaries, self.dsn_for("postgres", user=SUPERUSER))
 
     def _pid_file_lines(self) -> list[str]:
-        """postmaster.pid: the process id first; the state in line eight, as pg_ctl reads it."""
+        """Read postmaster.pid: line 1 is the process id, line 8 the state, as pg_ctl reads it."""
         try:
             text = (self._data / "postmaster.pid").read_text(errors="replace")
         except FileNotFoundError:
@@ -314,7 +314,7 @@ class PrivatePostgres:
         sockets = str(self._sockets).replace('"', '""')
         settings = {
             **self._settings,
-            "port": str(PORT),  # the socket's name: not for a setting to change
+            "port": str(PORT),  # part of the socket's name, so a setting must not change it
             "unix_socket_directories": f'"{sockets}"',
         }
         command = [
@@ -337,7 +337,7 @@ class PrivatePostgres:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C in a terminal is for the owner, who stops the server last.
+                # Keep Ctrl-C in the terminal from it; the parent stops the server last.
                 start_new_session=True,
             )
         finally:
@@ -365,12 +365,12 @@ class PrivatePostgres:
 
 
 def connection_string(sockets: Path, database: str, user: str) -> str:
-    """A libpq connection string for a server that listens in this folder."""
+    """Return a libpq connection string for the server whose socket is in this folder."""
     parts = {"host": str(sockets), "dbname": database, "user": user}
     return " ".join(f"{name}={_quoted(value)}" for name, value in parts.items())
 
 
 def _quoted(value: str) -> str:
-    """A value in a libpq connection string."""
+    """Quote a value for a libpq connection string."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'" if not value or set(value) & set(" '\\=") else value

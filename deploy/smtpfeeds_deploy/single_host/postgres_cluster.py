@@ -1,4 +1,4 @@
-"""Making a cluster and the aggregator's account in it, by PostgreSQL's own programs."""
+"""Creates a cluster and the aggregator's account in it, with initdb and psql."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _OUTPUT_LINES = 15
 
 
 def make_cluster(data: Path, binaries: Binaries, identity: Identity, *, durable: bool) -> None:
-    """initdb beside, then rename: a data folder is there whole or not at all.
+    """Run initdb in another folder, then rename it, so that a data folder is always complete.
 
     Raises:
-        SingleHostError: initdb failed; the message has its output.
+        SingleHostError: initdb failed; the message contains its output.
     """
     partial = data.with_name(f"{data.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -33,7 +33,7 @@ def make_cluster(data: Path, binaries: Binaries, identity: Identity, *, durable:
         f"--username={SUPERUSER}",
         "--encoding=UTF8",
         "--locale=C",
-        # Only its owner can enter the socket's folder; over TCP nobody is let in.
+        # Only the owner can enter the folder of the socket. TCP connections are rejected.
         "--auth-local=trust",
         "--auth-host=reject",
         "--data-checksums",
@@ -51,10 +51,10 @@ def make_cluster(data: Path, binaries: Binaries, identity: Identity, *, durable:
 
 
 def make_accounts(folder: Path, binaries: Binaries, superuser_dsn: str) -> None:
-    """The aggregator's role and database, where they are missing.
+    """Create the aggregator's role and database if they are missing.
 
     Raises:
-        SingleHostError: psql failed; the message has its output.
+        SingleHostError: psql failed; the message contains its output.
     """
     command = [
         binaries.path("psql"),
@@ -69,7 +69,7 @@ def make_accounts(folder: Path, binaries: Binaries, superuser_dsn: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would steer PostgreSQL's programs elsewhere."""
+    """Return the environment without variables that change what PostgreSQL's programs do."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -79,7 +79,7 @@ def environment() -> dict[str, str]:
 
 
 def _run(command: list[str], folder: Path, *, limit_s: float) -> None:
-    """Run one program to its end; `folder` is where it works, and what an error names."""
+    """Run a program to its end in ``folder``, which an error message names."""
     what = next(Path(word).name for word in command if word.endswith(("initdb", "psql")))
     try:
         done = subprocess.run(

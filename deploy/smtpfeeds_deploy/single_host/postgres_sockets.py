@@ -1,7 +1,7 @@
-"""Where a private PostgreSQL's socket lies, given that a socket's path may have 107 bytes.
+"""Chooses the folder of a private PostgreSQL's socket, whose path may have at most 107 bytes.
 
-In `run` beside the data where that is short enough, else in a new 0700 folder under /tmp whose
-name is kept in `socket-folder`, so that a crash leaves none behind that we do not know of.
+The folder is `run` beside the data if its path is short enough, else a new 0700 folder in /tmp.
+The file `socket-folder` keeps the name of that folder, so that it can be removed after a crash.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from pathlib import Path
 
 from smtpfeeds_deploy.single_host.unprivileged import Identity, hand_over, is_private_folder
 
-PORT = 5432  # only a part of the socket's name
+PORT = 5432  # only part of the socket's name; the server does not listen on TCP
 
 # sun_path holds 107 bytes and a NUL (unix(7)).
 _LONGEST_FOLDER = 107 - len(f"/.s.PGSQL.{PORT}")
 
 
 class SocketFolder:
-    """The folder of one server's socket."""
+    """The folder of a server's socket."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._record = root / "socket-folder"
 
     def make(self, identity: Identity) -> Path:
-        """A folder, empty of sockets, that the server's identity owns and nobody else enters."""
+        """Create the folder, without sockets, owned by the server and closed to other users."""
         folder = self._root / "run"
         # A comma separates hosts in a connection string, and cannot be quoted there.
         if len(os.fsencode(folder)) > _LONGEST_FOLDER or "," in str(folder):
@@ -40,7 +40,7 @@ class SocketFolder:
         return folder
 
     def remove(self) -> None:
-        """Leave nothing outside the root."""
+        """Remove a folder that is outside the root."""
         recorded = self._recorded()
         if recorded is not None:
             if is_private_folder(recorded, recorded.lstat().st_uid):
@@ -49,10 +49,10 @@ class SocketFolder:
 
     def _short(self, owner: int) -> Path:
         recorded = self._recorded()
-        # Another user may have created a folder of that name since the last boot emptied /tmp.
+        # If a boot has emptied /tmp, another user may have created a folder with this name.
         if recorded is not None and is_private_folder(recorded, owner):
             return recorded
-        # /tmp by name: $TMPDIR may be too long as well.
+        # Not $TMPDIR, which may be too long as well.
         folder = Path(tempfile.mkdtemp(prefix="smtpfeeds-", dir="/tmp"))
         self._record.write_text(f"{folder}\n")
         return folder

@@ -1,8 +1,8 @@
-"""The sensor and the aggregator as child processes, each with its log and its own session.
+"""Runs the sensor and the aggregator as child processes, each with its log and its own session.
 
-Ctrl-C in a terminal reaches only `smtpfeeds up`, and what a program itself has
-started ends with it. Start programs from the main thread: the kernel ties their
-life to the thread that started them.
+Ctrl-C in a terminal reaches only `smtpfeeds up`. When a program ends, its own children are killed.
+Start programs from the main thread, because the kernel kills them when the thread that started
+them ends.
 """
 
 import os
@@ -18,7 +18,7 @@ from .readiness import Readiness
 
 
 class Program(Child):
-    """One program of ours, with its log."""
+    """A program of smtpfeeds with its log."""
 
     def __init__(
         self,
@@ -28,14 +28,14 @@ class Program(Child):
         environ: Mapping[str, str],
         report: Report,
     ) -> None:
-        """Nothing is started yet.
+        """Describe the program; ``start`` starts it.
 
         Args:
-            name: what the operator knows it by.
-            arguments: of the ``smtpfeeds`` command.
-            log: takes its stdout and stderr.
-            environ: its environment, NOTIFY_SOCKET aside.
-            report: where its ends and returns are reported.
+            name: its name for the operator.
+            arguments: the arguments of the ``smtpfeeds`` command.
+            log: receives its stdout and stderr.
+            environ: its environment without NOTIFY_SOCKET.
+            report: receives its ends and restarts.
         """
         super().__init__(name, self._run, report, leads_group=True)
         self.log = log
@@ -46,18 +46,18 @@ class Program(Child):
 
     @property
     def progress(self) -> Mapping[str, Any]:
-        """What this run of it last reported of how it goes."""
+        """The last progress report of this run."""
         return {} if self._last_run is None else self._last_run.progress
 
     def look(self) -> None:
-        """Do what is due, and keep the log's bound."""
+        """Do what is due, and keep the log within its bound."""
         self.log.keep_bound()
         super().look()
         if self.state is State.RUNNING and self._last_run is not None:
-            self._last_run.ready()  # takes what it has reported
+            self._last_run.ready()  # also reads its progress reports
 
     def last_lines(self) -> str:
-        """The end of what its last run has written."""
+        """Return the last lines that its last run has logged."""
         return self.log.tail(self._log_offset)
 
     def _run(self) -> "_Run":

@@ -1,8 +1,7 @@
-"""How a child reports that it is ready, and how it goes: sd_notify(3), without systemd.
+"""Receives a child's readiness and progress by sd_notify(3), without systemd.
 
-A program that runs under systemd sends ``READY=1`` to the datagram socket that
-NOTIFY_SOCKET names. We give it one of our own, in the abstract namespace: it
-has no file, so no path is too long and none is left behind.
+A program sends ``READY=1`` to the datagram socket that NOTIFY_SOCKET names. Here that is a socket
+in the abstract namespace. It has no file, so its path cannot be too long and no file is left over.
 """
 
 import json
@@ -16,7 +15,7 @@ _MAX_MESSAGE_BYTES: Final = 4_096
 
 
 class Readiness:
-    """Receives what one child reports."""
+    """Receives the reports of one child."""
 
     def __init__(self) -> None:
         self._name = f"smtpfeeds-{secrets.token_hex(16)}"
@@ -24,7 +23,7 @@ class Readiness:
         self._socket.bind("\0" + self._name)
         self._socket.setblocking(False)  # noqa: FBT003 - the socket's own signature
         self.ready = False
-        #: What it last reported of its progress.
+        #: Its last progress report.
         self.progress: dict[str, Any] = {}
 
     @property
@@ -33,7 +32,7 @@ class Readiness:
         return "@" + self._name
 
     def look(self) -> bool:
-        """Take what has come; whether the child is ready."""
+        """Read all waiting reports; return whether the child is ready."""
         while True:
             try:
                 message = self._socket.recv(_MAX_MESSAGE_BYTES)
@@ -52,7 +51,7 @@ class Readiness:
 
 
 def _read(value: bytes) -> dict[str, Any]:
-    """The child is ours, but may be of another version: what is no object is nothing."""
+    """Read a JSON object; return an empty one for anything else, as another version may send."""
     try:
         values = json.loads(value)
     except ValueError:

@@ -1,17 +1,17 @@
-"""How a server that refuses to run as root is started by root, without adding a user.
+"""Lets root start PostgreSQL, which refuses to run as root, without adding a user.
 
-PostgreSQL looks at its effective uid and refuses 0. In a user namespace of its own without any
-mapping (`unshare --user`, util-linux) a process sees itself as the overflow uid, while the kernel
-still counts it as the owner of root's files: the data stay root's alone. Where user namespaces are
-off (most containers), the server runs as another user, and the data belong to that user.
+PostgreSQL refuses the effective uid 0. In its own user namespace without a mapping
+(`unshare --user`, util-linux) a process sees the overflow uid instead, but the kernel still treats
+it as the owner of root's files, so the data belong to root alone. If user namespaces are off, as
+in most containers, the server runs as another user, who then owns the data.
 
-That user may be unable to reach the data or the programs, as below /root. Then the server keeps one
-right of root, to pass through folders that are not its own (capabilities(7)), and no other: nothing
-is moved elsewhere and no folder is opened to others. With user namespaces it could read root's
-files, too.
+That user may be unable to reach the data or the programs, for example below /root. The server
+then keeps one capability of root, to pass through the folders of others (capabilities(7)), and no
+other one. No file is moved and no folder is opened to others. With user namespaces the server can
+read root's files as well.
 
-Who is not root needs none of it, except a uid that the system has no user for (containers are
-started so): PostgreSQL looks for the name of its uid and ends; in such a namespace it is
+Other users need none of this, except a uid without a user in the system, as containers often
+have: PostgreSQL looks up the name of its uid and ends if there is none. In the namespace it is
 `nobody`.
 """
 
@@ -29,30 +29,30 @@ from smtpfeeds_common.errors import SingleHostError
 
 _FALLBACK_USER = "nobody"
 _OWN_NAMESPACE = ("unshare", "--user", "--")
-#: Rights that let a process reach a folder below one that it may not enter, the lesser one first;
-#: containers often have the second one alone.
+#: Capabilities that let a process pass through folders that it may not enter, the weaker one first;
+#: containers often have only the second one.
 _REACHING = ("dac_read_search", "dac_override")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who the server is: what goes before its command, and who must own its files."""
+    """The user of the server: the prefix of its command, and the owner of its files."""
 
     prefix: tuple[str, ...] = ()
-    #: None: the files are ours, as anything that we make.
+    #: None: the server has the uid of this process.
     uid: int | None = None
     gid: int | None = None
 
     @property
     def name(self) -> str:
-        """The user's name."""
+        """The name of the user."""
         return _name(os.geteuid() if self.uid is None else self.uid)
 
     def keeping(self, capability: str) -> Identity:
-        """The same, which keeps one right of root."""
+        """Return the same identity with one capability of root."""
         sets = ("bounding-set", "inh-caps", "ambient-caps")
         kept = (
-            # access(2), by which PostgreSQL looks for its programs, counts it only so.
+            # PostgreSQL finds its programs with access(2), which honours the capability only so.
             "--securebits=+no_setuid_fixup",
             *(f"--{each}=-all,+{capability}" for each in sets),
             "--no-new-privs",
@@ -61,7 +61,7 @@ class Identity:
 
 
 def has_name(uid: int) -> bool:
-    """Whether the system knows a user of this uid."""
+    """Return whether the system knows a user with this uid."""
     try:
         pwd.getpwuid(uid)
     except KeyError:
@@ -70,7 +70,7 @@ def has_name(uid: int) -> bool:
 
 
 def user_namespaces_work() -> bool:
-    """Whether a program can be started in a user namespace of its own, by trying it."""
+    """Try whether a program can be started in its own user namespace."""
     try:
         done = subprocess.run(
             [*_OWN_NAMESPACE, "true"], capture_output=True, timeout=10, check=False
@@ -88,17 +88,17 @@ def choose_identity(
     sudo_uid: int | None,
     has_name: bool = True,
 ) -> Identity:
-    """Decide who the server is to be.
+    """Choose the user that the server runs as.
 
     Args:
-        euid: Who we are.
-        data_uid: Who owns the data that exist already, or None.
-        namespaces: Whether user namespaces work.
-        sudo_uid: Who called sudo, if anyone did.
-        has_name: Whether the system knows a user of our uid.
+        euid: the effective uid of this process.
+        data_uid: the owner of existing data, or None.
+        namespaces: whether user namespaces work.
+        sudo_uid: the user that called sudo, or None.
+        has_name: whether the system knows a user with ``euid``.
 
     Raises:
-        SingleHostError: The data belong to someone whom we cannot be, or there is nobody to be.
+        SingleHostError: the data belong to another user, or no user is suitable.
     """
     if euid != 0:
         if data_uid not in (None, euid):
@@ -113,13 +113,13 @@ def choose_identity(
 
 
 def death_signal(signal_name: str) -> tuple[str, ...]:
-    """A command's prefix: the kernel sends it this signal when the thread that started it ends."""
+    """Return a command prefix; the kernel then sends this signal when the starting thread ends."""
     setpriv = shutil.which("setpriv")
     return (setpriv, f"--pdeathsig={signal_name}", "--") if setpriv else ()
 
 
 def hand_over(path: Path, identity: Identity) -> None:
-    """Give a file or a whole folder to the identity, where that is another user."""
+    """Make the identity the owner of a file or a whole folder, if it is another user."""
     if identity.uid is None or identity.gid is None:
         return
     for each in (path, *path.rglob("*")) if path.is_dir() else (path,):
@@ -128,10 +128,10 @@ def hand_over(path: Path, identity: Identity) -> None:
 
 
 def reaching(parent: Path, program: str, identity: Identity) -> Identity:
-    """The identity as it can enter the folder and run the program, with no more than it needs.
+    """Return the identity with the least capabilities to enter the folder and run the program.
 
     Raises:
-        SingleHostError: It cannot, and may not keep the right to; nothing was changed.
+        SingleHostError: no permitted capability is enough; nothing was changed.
     """
     if identity.uid is None:
         return identity
@@ -154,7 +154,7 @@ def _reaches(identity: Identity, path: str) -> bool:
 
 
 def is_private_folder(path: Path, uid: int) -> bool:
-    """Whether this is a real folder that belongs to `uid` and that nobody else may enter."""
+    """Return whether this is a real folder that belongs to `uid` and is closed to other users."""
     try:
         status = path.lstat()
     except OSError:

@@ -1,10 +1,9 @@
-"""`smtpfeeds up`: a private PostgreSQL, the sensor and the aggregator, on this one host.
+"""`smtpfeeds up`: runs a private PostgreSQL, the sensor and the aggregator on one host.
 
-The sensor and the aggregator are the same two programs that run on hosts of
-their own; here the aggregator reads the sensor's spool in place of a broker.
-Started in this order: PostgreSQL, the schema, both programs; stopped in the
-reverse one. While one of the three is down the others wait for it. On a full disk PostgreSQL cannot
-start: the sensor is then started first, and all goes on when there is room.
+The sensor and the aggregator are the same programs as on separate hosts, but the aggregator reads
+the sensor's spool instead of a broker. The start order is PostgreSQL, schema, both programs; the
+stop order is the reverse. While one of the three is down, the others wait for it. PostgreSQL cannot
+start on a full disk. The sensor is then started first, and the rest when there is space.
 """
 
 import os
@@ -33,9 +32,10 @@ from .listening import listening
 from .postgres import PrivatePostgres
 from .programs import Program
 
-#: A program says that it is ready within this, or the start has failed.
+#: The start fails if a program does not report that it is ready within this time.
 _READY_LIMIT_S: Final = 60.0
-#: Both programs together end within this, PostgreSQL within three times its own: 10 s in all.
+#: The programs end within this, then PostgreSQL within 3.5 s (2 s of them for an immediate
+#: shutdown): together less than 10 s.
 _STOP_LIMIT_S: Final = 4.0
 _POSTGRES_STOP_LIMIT_S: Final = 1.5
 _POLL_S: Final = 0.1
@@ -44,11 +44,12 @@ Say = Callable[[str], None]
 
 
 def handle_signals() -> Signals:
-    """Handle the signals from here on: SIGINT and SIGTERM stop it.
+    """Handle signals from now on: SIGINT and SIGTERM stop `smtpfeeds up`.
 
-    SIGHUP stops it where it has a terminal, which is gone then. As a service it has none: SIGHUP
-    asks for the files to be read again. nohup(1) leaves SIGHUP ignored, and so it stays. A shell's
-    background job is left with SIGINT ignored: one that is sent all the same is meant.
+    With a terminal, SIGHUP means that the terminal is closed, and stops it. A service has no
+    terminal; SIGHUP then makes the programs read their files again. If nohup(1) has set SIGHUP to
+    be ignored, it stays ignored. A shell starts a background job with SIGINT ignored; SIGINT is
+    handled all the same, because someone has sent it on purpose.
     """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return Signals().install(reload=())
@@ -58,7 +59,7 @@ def handle_signals() -> Signals:
 
 
 def _has_terminal() -> bool:
-    """Whether there is a controlling terminal, whatever stdin and stdout are."""
+    """Return whether there is a controlling terminal; stdin and stdout do not matter."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:
@@ -67,14 +68,14 @@ def _has_terminal() -> bool:
 
 
 class _Stopped(Exception):
-    """A stop was asked for before all was ready."""
+    """A signal asked for a stop before everything was ready."""
 
 
 class SingleHost:
     """Everything that `smtpfeeds up` runs, in one folder."""
 
     def __init__(self, home: Home, wanted: Wanted, *, signals: Signals, life: Life) -> None:
-        """Nothing is started yet."""
+        """Create the children; ``run`` starts them."""
         self._home, self._wanted = home, wanted
         self._signals, self._life, self._say = signals, life, life.say
         self._facts = FactsOfTheRun()
@@ -98,10 +99,10 @@ class SingleHost:
         return Program(f"the {name}", arguments, log, environ, self._report)
 
     def run(self, on_ready: Callable[[], None]) -> None:
-        """Start everything, keep it running until a stop is asked for, stop everything.
+        """Start everything, run until a signal asks for a stop, and stop everything.
 
         Raises:
-            SingleHostError: the folder is in use, or something does not start; says why.
+            SingleHostError: the folder is in use, or a program does not start.
         """
         self._home.take()
         try:
@@ -149,10 +150,10 @@ class SingleHost:
             )
 
     def _until_there_is_room(self, start: Callable[[], None]) -> None:
-        """Start it; where the disk is full the sensor goes before, and this is tried again.
+        """Call ``start``; while the disk is full, run the sensor alone and try again.
 
-        The sensor needs no database: it answers with the settings of the run before, and keeps in
-        memory what it hears, within its bound.
+        The sensor needs no database. It uses the settings of the run before and keeps events in
+        memory, within its bound.
         """
         backoff = Backoff(LONGEST_RESTART_S, rng=None)
         while True:
@@ -202,7 +203,7 @@ class SingleHost:
         self._signals.wait(_POLL_S)
 
     def _look(self) -> None:
-        """Start again what ended; the others wait for it meanwhile."""
+        """Restart children that ended, and act on SIGHUP."""
         children = (self._server, self._sensor, self._aggregator)
         for child in children:
             child.look()
@@ -214,7 +215,7 @@ class SingleHost:
                 program.send(signal.SIGHUP)
 
     def _end(self) -> None:
-        """Stop what runs: the programs at once, then the database that they use."""
+        """Stop the programs at the same time, then PostgreSQL."""
         for program in stop_all((self._sensor, self._aggregator, self._migration), _STOP_LIMIT_S):
             self._say(f"{program.name} did not stop within {_STOP_LIMIT_S:g} s: killed")
         self._postgres.stop()
@@ -239,7 +240,7 @@ class _Server:
 
 
 class _ToOperator:
-    """Reports to the operator what happens to a child."""
+    """Reports to the operator when a child ends or returns."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -256,7 +257,7 @@ class _ToOperator:
 
 
 def ready_line(home: Home) -> str:
-    """What `smtpfeeds up` prints when everything listens."""
+    """Return the line that `smtpfeeds up` prints when everything is ready."""
     addresses = ", ".join(map(str, listening(home.spools)))
     return f"ready: SMTP on {addresses}; feeds in {home.feeds}"
 
