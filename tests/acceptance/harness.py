@@ -199,9 +199,11 @@ class Truth:
 
     def published(self, folder: Path) -> list[str]:
         """Every way in which the published files are not what the clients did."""
-        if not folder.exists():
+        current = folder / "current"
+        if not current.exists():
             return [f"nothing is published in {folder}"]
-        generation = folder.resolve()
+        # One generation for all files: another may be published while we read.
+        generation = current.resolve()
         differences: list[str] = []
         expected = expected_rows(self.sessions)
         for feed in FEEDS:
