@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import stat
+import subprocess
 import tarfile
 import tomllib
 from collections.abc import Iterator
@@ -25,12 +27,12 @@ from sensor_support.centre import Centre
 from servers.certificates import Certificates
 from servers.fixtures import Vhost
 from servers.processes import wait_until
-from servers.rabbitmq import RabbitNode
+from servers.rabbitmq import RabbitNode, scripts_folder
 from smtpfeeds_aggregator.cli.fleet import CENTRE_RIGHTS, fleet
 from smtpfeeds_aggregator.cli.fleet_accounts import CENTRE
 from smtpfeeds_aggregator.cli.sensors import sensors
 from smtpfeeds_aggregator.fleet.management import Management
-from smtpfeeds_aggregator.fleet.rights import SensorAccount, new_password
+from smtpfeeds_aggregator.fleet.rights import SensorAccount, new_password, wrong_rights
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import BrokerRefused
 from smtpfeeds_common.topology import EXCHANGE, routing_key
@@ -130,11 +132,16 @@ def test_without_a_management_api_it_says_how_to_name_one() -> None:
 
 def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(site: Fleet) -> None:
     centre = site.folder / "centre"
-    centre.write_text("[a password of its own]\n")
+    passwords = set()
     for _ in range(2):
         done = site.run("set-up", "--password-file", str(centre))
         assert (done.exit_code, done.stdout) == (0, f"the account {CENTRE} is ready\n")
-    aggregator = site.connect(CENTRE, "[a password of its own]")
+        assert done.stderr == "", "it accepts client certificates"
+        passwords.add(centre.read_text().strip())
+    assert stat.S_IMODE(centre.stat().st_mode) == 0o600
+    (password,) = passwords
+    assert len(password) > 40, "the first run wrote one, the second kept it"
+    aggregator = site.connect(CENTRE, password)
     aggregator.channel().exchange_declare(EXCHANGE, "topic", durable=True)
 
     names = site.folder / "names"
@@ -367,6 +374,40 @@ def test_sensors_with_client_certificates_deliver_until_they_are_revoked(
         centre.connection.close()
 
 
+def test_a_broker_that_accepts_no_client_certificates_is_named(
+    site: Fleet, certificates: Certificates
+) -> None:
+    """Its setting is changed as it runs, and set back."""
+    site.ca = certificates.fleet
+    words = ("--certificate", "--broker-ca", str(certificates.authority))
+    assert site.run("enroll", "tls-2", *words, bundles=True, tls=True).exit_code == 0
+    assert site.run("enroll", "with-password", bundles=True).exit_code == 0
+    node = site.rabbitmq
+    put = "application:set_env(rabbit, auth_mechanisms, {})"
+    management = Management(site.url, node.home.password, vhost=VHOST)
+    every = node.ctl(
+        "eval",
+        "{ok, All} = application:get_env(rabbit, auth_mechanisms), "
+        + put.format("['PLAIN']")
+        + ", All.",
+    )
+    try:
+        wait_until(
+            lambda: not management.accepts_certificates(), limit_s=60, what="the API shows it"
+        )
+        assert site.faults() == {("tls-2", "no_external")}
+        refused = site.run("enroll", "tls-3", *words, bundles=True, tls=True)
+        assert "the broker accepts no client certificates: run" in str(refused.exception)
+        centre = site.folder / "centre"
+        done = site.run("set-up", "--password-file", str(centre))
+        assert (done.exit_code, "accepts no client certificates" in done.stderr) == (0, True)
+    finally:
+        node.ctl("eval", put.format(every.strip()) + ".")
+    wait_until(management.accepts_certificates, limit_s=60, what="the API shows it again")
+    management.close()
+    assert site.faults() == set()
+
+
 def loaded(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of a file as the program's own."""
     return {
@@ -387,15 +428,35 @@ def test_an_account_is_revoked_although_the_database_is_away(site: Fleet) -> Non
     assert site.run("check").exit_code != 0
 
 
-def test_the_script_without_the_plugin_gives_the_centre_the_same_rights() -> None:
-    script = (Path(__file__).parents[2] / "deploy" / "rabbitmq" / "set-up-centre.sh").read_text()
-    values = dict(re.findall(r"^([A-Z_]+)='?([^'\n]*)'?$", script, re.MULTILINE))
-    assert values["ACCOUNT"] == CENTRE
-    assert {
-        "configure": values["OWN"],
-        "write": values["OWN_AND_DEFAULT"],
-        "read": values["OWN"],
-    } == CENTRE_RIGHTS
+def test_scripts_without_the_plugin_give_the_same_rights(rabbitmq: RabbitNode, site: Fleet) -> None:
+    """With the real `rabbitmqctl`; a password goes by standard input and is never shown."""
+    for name in (CENTRE, "by-script"):
+        (site.folder / name).write_text("the password\n")
+    _script(rabbitmq, "set-up-centre.sh", str(site.folder / CENTRE))
+    shown = _script(rabbitmq, "add-sensor.sh", "by-script", str(site.folder / "by-script"))
+    assert shown == ""
+    management = Management(site.url, rabbitmq.home.password, vhost="smtpfeeds")
+    accounts = management.accounts()
+    management.close()
+    assert accounts[CENTRE].permissions == {"smtpfeeds": CENTRE_RIGHTS}
+    assert list(wrong_rights(accounts["by-script"], "smtpfeeds")) == []
+    assert accounts["by-script"].has_password
+    credentials = pika.PlainCredentials("by-script", "the password")
+    where = (rabbitmq.host, rabbitmq.port, "smtpfeeds", credentials)
+    pika.BlockingConnection(pika.ConnectionParameters(*where)).close()
+    rabbitmq.admin.delete_user("by-script")
+    rabbitmq.admin.delete_vhost("smtpfeeds")
+
+
+def _script(node: RabbitNode, name: str, *words: str) -> str:
+    # The node by RABBITMQ_NODENAME: with --node, rabbitmqctl 4 reads no password from its stdin.
+    environ = node.environment()
+    environ["PATH"] = f"{scripts_folder()}{os.pathsep}{environ['PATH']}"
+    script = Path(__file__).parents[2] / "deploy" / "rabbitmq" / name
+    done = subprocess.run(
+        [script, *words], env=environ, capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ SHARDS = ("smtpfeeds.observations.1", "smtpfeeds.observations.2", "smtpfeeds.obs
 def enable_plugin(node: RabbitNode, name: str) -> None:
     command = [str(scripts_folder() / "rabbitmq-plugins"), "--node", node.node_name, "enable", name]
     done = subprocess.run(
-        command, env=node._environment(), capture_output=True, text=True, timeout=60, check=False
+        command, env=node.environment(), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

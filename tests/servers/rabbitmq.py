@@ -26,6 +26,7 @@ from typing import Self
 from servers.certificates import Certificates
 from servers.processes import ServerFailedError, bound_to_parent, end, free_port, wait_until
 from servers.rabbitmq_admin import AdminError, RabbitAdmin
+from smtpfeeds_aggregator.fleet.broker import login_settings
 
 START_LIMIT_S = 90.0  # two busy cores take 10 s for one node, 25 s for a cluster of three
 STOP_LIMIT_S = 20.0
@@ -157,7 +158,7 @@ class RabbitNode:
             self._process = subprocess.Popen(
                 bound_to_parent([server]),
                 cwd=self._folder,
-                env=self._environment(),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -198,7 +199,7 @@ class RabbitNode:
         command = [str(scripts_folder() / "rabbitmqctl"), "--node", self.node_name, *arguments]
         done = subprocess.run(
             command,
-            env=self._environment(),
+            env=self.environment(),
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -272,6 +273,8 @@ class RabbitNode:
             "disk_free_limit.absolute": "50MB",
             "vm_memory_high_watermark.absolute": "1GB",
             "management.rates_mode": "none",
+            # How old the API's lists of connections and mechanisms may be; 5 s by default.
+            "collect_statistics_interval": "1000",
             "log.file.level": "info",
             **self._tls_settings(),
             **self._cluster_settings(),
@@ -283,18 +286,11 @@ class RabbitNode:
     def _tls_settings(self) -> dict[str, str]:
         if self._certificates is None:
             return {}
+        certificates = self._certificates
         return {
+            # The product's own: what `smtpfeeds fleet broker` writes.
+            **login_settings(certificates.trusted, certificates.certificate, certificates.key),
             "listeners.ssl.local": f"{self.host}:{self.tls_port}",
-            "ssl_options.cacertfile": str(self._certificates.trusted),
-            "ssl_options.certfile": str(self._certificates.certificate),
-            "ssl_options.keyfile": str(self._certificates.key),
-            # A client may show a certificate, and log in with it; one that shows none may not.
-            "ssl_options.verify": "verify_peer",
-            "ssl_options.fail_if_no_peer_cert": "false",
-            "auth_mechanisms.1": "PLAIN",
-            "auth_mechanisms.2": "AMQPLAIN",
-            "auth_mechanisms.3": "EXTERNAL",
-            "ssl_cert_login_from": "common_name",
         }
 
     def _cluster_settings(self) -> dict[str, str]:
@@ -306,7 +302,8 @@ class RabbitNode:
         }
         return {"cluster_formation.peer_discovery_backend": "classic_config", **nodes}
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What its server and its `rabbitmqctl` run with."""
         erlang = "-kernel inet_dist_use_interface {127,0,0,1}"
         return {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from smtpfeeds_common.errors import FleetError
 from smtpfeeds_common.settings import read_secret
 
-from .fleet_accounts import CENTRE
+from .fleet_accounts import CENTRE, note_external
+from .fleet_broker import broker
 from .fleet_ca import authority
 from .fleet_enroll import enroll, rotate
 from .fleet_options import management_options
@@ -36,7 +38,7 @@ def fleet() -> None:
     """
 
 
-for _command in (authority, enroll, rotate, revoke, retire, list_sensors, show, check):
+for _command in (authority, broker, enroll, rotate, revoke, retire, list_sensors, show, check):
     fleet.add_command(_command)
 
 
@@ -45,8 +47,9 @@ for _command in (authority, enroll, rotate, revoke, retire, list_sensors, show, 
     "--password-file",
     "centre_password",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="A file whose first line is to be the aggregator's password.",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file with the aggregator's password on its first line; one that is missing is "
+    "written, with a new password.",
 )
 @management_options
 def set_up(management: "Management", centre_password: Path) -> None:
@@ -58,7 +61,16 @@ def set_up(management: "Management", centre_password: Path) -> None:
     Example:
       smtpfeeds fleet set-up --password-file /etc/smtpfeeds/broker-password
     """
+    from ..fleet.files import PRIVATE, write_whole
+    from ..fleet.rights import new_password
+
     management.add_vhost()
+    if not centre_password.exists():
+        try:
+            write_whole(centre_password, f"{new_password()}\n".encode(), mode=PRIVATE)
+        except OSError as exc:
+            raise FleetError(f"cannot write {centre_password}: {exc.strerror}") from exc
     password = read_secret("", str(centre_password), name="--password-file")
     management.put_account(CENTRE, password, CENTRE_RIGHTS)
     click.echo(f"the account {CENTRE} is ready")
+    note_external(management)

@@ -22,6 +22,10 @@ CENTRE: Final = "smtpfeeds-aggregator"
 #: The broker takes a connection off its list some seconds after it was closed.
 _LOOKS: Final = 8
 _LOOK_S: Final = 1.0
+_NO_EXTERNAL: Final = (
+    "the broker accepts no client certificates: run `smtpfeeds fleet broker` on its host, enable "
+    "the plugin rabbitmq_auth_mechanism_ssl there, and start it again"
+)
 #: A progress bar is shown for this many and more.
 _WORTH_A_BAR: Final = 20
 
@@ -79,12 +83,14 @@ def check_external(management: "Management") -> None:
     Raises:
         FleetError: it says that it does not.
     """
-    mechanisms = management.mechanisms()
-    if mechanisms is not None and "EXTERNAL" not in mechanisms:
-        raise FleetError(
-            "the broker accepts no client certificates: enable rabbitmq_auth_mechanism_ssl and add "
-            "EXTERNAL to auth_mechanisms, as in docs/how-to/fleet.md"
-        )
+    if not management.accepts_certificates():
+        raise FleetError(_NO_EXTERNAL)
+
+
+def note_external(management: "Management") -> None:
+    """Write how client certificates are switched on, if the broker accepts none."""
+    if not management.accepts_certificates():
+        note(_NO_EXTERNAL)
 
 
 def begin_epochs(connection: "Connection", names: Sequence[str]) -> list[int]:

@@ -82,6 +82,7 @@ _FAULTY: Final = 1
 class _Fleet:
     reports: "list[SensorReport]"
     certificates: "list[Validity]"
+    accepts_certificates: bool
 
 
 @click.command("list", epilog=EXIT_CODES, short_help="List the sensors of the fleet.")
@@ -205,7 +206,8 @@ def check(
     """Find what is wrong with the fleet: one line for each fault, and nothing if there is none.
 
     The faults: silent, not_heard, no_row, no_account, revoked_account, revoked_connection, rights,
-    limits, certificate_expired, certificate_expires, spool, drops, skew, refused, flood.
+    limits, no_external, certificate_expired, certificate_expires, spool, drops, skew, refused,
+    flood.
 
     Exit codes: 0 no fault, 1 faults, 2 wrong use, 3 no answer, as where the broker or the database
     cannot be reached.
@@ -224,6 +226,7 @@ def check(
         datetime.now(UTC),
         management.vhost,
         Thresholds(certificate_days, spool_rows, drops, skew_s),
+        accepts_certificates=fleet.accepts_certificates,
     )
     records = [
         {"name": each.name, "fault": each.fault, "detail": each.detail}
@@ -250,7 +253,11 @@ def _fleet(
         states = ReadingStore(connection).sensors()
     certificates = [] if ca_folder is None else _certificates(ca_folder)
     accounts, connections = management.accounts(), management.connections()
-    return _Fleet(reports(states, accounts, connections, certificates), certificates)
+    return _Fleet(
+        reports(states, accounts, connections, certificates),
+        certificates,
+        management.accepts_certificates(),
+    )
 
 
 def _certificates(ca_folder: Path) -> "list[Validity]":

@@ -13,7 +13,7 @@ authority keeps its key, so that what it issued stays valid for those who still 
 old certificate of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -142,6 +143,16 @@ class Authority:
         """Issue a certificate whose common name is an account's."""
         names = x509.SubjectAlternativeName([x509.DNSName(name)])
         return self._issue(name, names, days, server=False)
+
+    def fits(self, certificate: bytes, hosts: Sequence[str]) -> bool:
+        """Whether this authority issued a certificate, PEM, for exactly these hosts."""
+        one = x509.load_pem_x509_certificate(certificate)
+        try:
+            one.verify_directly_issued_by(self._certificate)
+            names = one.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+            return False
+        return set(names) == {_general_name(host) for host in hosts}
 
     def validities(self) -> Iterator[Validity]:
         """The authority itself, then what it issued and a copy is kept of, by name."""

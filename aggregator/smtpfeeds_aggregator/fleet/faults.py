@@ -17,6 +17,10 @@ from .state import SensorReport
 
 #: A sensor is usually installed on the day of its enrolment.
 _NOT_HEARD: Final = timedelta(days=1)
+_NO_EXTERNAL: Final = (
+    "it logs in with a certificate, and the broker accepts none: `smtpfeeds fleet broker` on the "
+    "broker's host"
+)
 #: The names; docs/how-to/fleet.md says what each means.
 FaultName: TypeAlias = Literal[
     "silent",
@@ -27,6 +31,7 @@ FaultName: TypeAlias = Literal[
     "revoked_connection",
     "rights",
     "limits",
+    "no_external",
     "certificate_expired",
     "certificate_expires",
     "spool",
@@ -63,6 +68,8 @@ def faults(
     now: datetime,
     vhost: str,
     thresholds: Thresholds,
+    *,
+    accepts_certificates: bool = True,
 ) -> Iterator[Fault]:
     """All faults, by sensor; then those of certificates.
 
@@ -72,6 +79,7 @@ def faults(
         now: UTC.
         vhost: the sensors' virtual host.
         thresholds: the bounds.
+        accepts_certificates: whether the broker does.
     """
     unused = set()
     for report in sensors:
@@ -79,6 +87,8 @@ def faults(
             unused.add(report.name)
         for fault, detail in _sensor_faults(report, now, vhost, thresholds):
             yield Fault(report.name, fault, detail)
+        if report.login == "certificate" and not accepts_certificates:
+            yield Fault(report.name, "no_external", _NO_EXTERNAL)
     for certificate in certificates:
         if certificate.kind != "client" or certificate.name not in unused:
             yield from _certificate_faults(certificate, now, thresholds)

@@ -18,9 +18,11 @@ PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = _PUBLIC) -> None:
-    """Write or replace a file, which has these permissions from the start."""
-    _stage(path, content, mode)
+def write_whole(
+    path: Path, content: bytes, *, mode: int = _PUBLIC, owner: int | None = None
+) -> None:
+    """Write or replace a file, which has these permissions and this owner from the start."""
+    _stage(path, content, mode, owner)
     _beside(path).replace(path)
     sync_directory(path.parent)
 
@@ -63,11 +65,15 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _stage(path: Path, content: bytes, mode: int) -> None:
+def _stage(path: Path, content: bytes, mode: int, owner: int | None = None) -> None:
     beside = _beside(path)
     beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
     with os.fdopen(descriptor, "wb") as stream:
+        # Whatever the umask: other programs read what is public.
+        os.fchmod(descriptor, mode)
+        if owner is not None:
+            os.fchown(descriptor, owner, -1)
         stream.write(content)
         stream.flush()
         os.fsync(descriptor)

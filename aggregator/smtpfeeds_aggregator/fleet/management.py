@@ -146,13 +146,17 @@ class Management:
         users = self._request("GET", "users")
         return sorted(user["name"] for user in users if TAG in _tags(user))
 
-    def mechanisms(self) -> set[str] | None:
-        """How a client may log in, such as ``PLAIN``; None where the broker does not say."""
-        nodes = self._request("GET", "nodes")
-        every = [node["auth_mechanisms"] for node in nodes if node.get("auth_mechanisms")]
-        if not every:
-            return None
-        return {one["name"] for one in every[0] if one.get("enabled")}
+    def accepts_certificates(self) -> bool:
+        """Whether each node lets a client log in with a certificate.
+
+        A node that does not say how clients log in counts as one that does.
+        """
+        nodes = [node.get("auth_mechanisms") for node in self._request("GET", "nodes")]
+        return all(
+            any(one["name"] == "EXTERNAL" and one.get("enabled") for one in mechanisms)
+            for mechanisms in nodes
+            if mechanisms
+        )
 
     def delete(self, name: str) -> bool:
         """Delete an account and close its connections. Returns False where there was none.

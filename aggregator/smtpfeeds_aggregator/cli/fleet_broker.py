@@ -1,0 +1,57 @@
+"""`smtpfeeds fleet broker`: RabbitMQ's certificate and settings, on the broker's host."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from smtpfeeds_common.answers import note
+
+from .fleet_options import ca_option
+
+FOLDER: Final = "/etc/rabbitmq"
+
+
+@click.command("broker", short_help="Write RabbitMQ's certificate and settings.")
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=FOLDER,
+    show_default=True,
+    help="RabbitMQ's folder of settings.",
+)
+@click.option(
+    "--renew-days",
+    type=click.IntRange(0, 3_650),
+    default=60,
+    show_default=True,
+    help="Replace a certificate that expires within this many days.",
+)
+@ca_option
+def broker(ca_folder: Path, output: Path, hosts: tuple[str, ...], renew_days: int) -> None:
+    """Write RabbitMQ's certificate and settings, as root on the broker's host.
+
+    Clients reach the broker under the HOSTs: names or addresses. With these settings other hosts
+    connect by TLS alone, with a password or a client certificate of the authority; plain AMQP and
+    the management API listen on 127.0.0.1.
+
+    Run it again to renew the certificate: RabbitMQ reads the new one by itself, within minutes. A
+    certificate that is right is kept.
+
+    \b
+    Examples:
+      smtpfeeds fleet broker broker.example
+      smtpfeeds fleet broker broker.example 2001:db8::1 --renew-days 397
+    """
+    from ..fleet.authority import Authority
+    from ..fleet.broker import CERTIFICATE, PLUGINS, SETTINGS, TRUSTED, write_broker
+
+    changed = write_broker(Authority.load(ca_folder), hosts, output, renew_days)
+    for name in (SETTINGS, CERTIFICATE, TRUSTED):
+        click.echo(output / name)
+    if changed:
+        note(
+            f"now run `rabbitmq-plugins enable {' '.join(PLUGINS)}`, then "
+            "`systemctl restart rabbitmq-server`"
+        )
