@@ -105,15 +105,15 @@ def bundle_options(command: F) -> F:
     ) -> Any:
         from ..fleet.bundle import check_package
         from ..fleet.bundles import Bundles
+        from ..fleet.packing import pack_wheels
         from ..fleet.wheels import locked_wheels
 
         bundles = Bundles(
             output=output,
-            package=check_package(package),
+            wheels=pack_wheels(check_package(package), locked_wheels(wheels) if wheels else ()),
             brokers=brokers,
             broker_ca=broker_ca.read_bytes() if broker_ca else None,
             ca_folder=ca_folder,
-            wheels=locked_wheels(wheels) if wheels else (),
         )
         return command(*args, bundles=bundles, **kwargs)
 

@@ -15,9 +15,6 @@ Only broker-password or broker.key is secret, and no other sensor has the same. 
 gives the same octets: the tar has no times and no owners.
 """
 
-import gzip
-import io
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +27,7 @@ from smtpfeeds_common.errors import FleetError
 from smtpfeeds_common.shipped import shipped_file
 
 from .files import PRIVATE, write_whole
+from .packing import Archive, Packed
 
 #: Where the unit file expects the settings.
 SETTINGS: Final = "/etc/smtpfeeds"
@@ -42,9 +40,9 @@ class SensorBundle:
     """What goes into a bundle."""
 
     name: str
-    #: The wheel of smtpfeeds: what the host installs is this file, never a package of that name
-    #: from an index.
-    package: Path
+    #: ``package/…``, the wheel of smtpfeeds: what the host installs is this file, never a package
+    #: of that name from an index; then ``wheels/…``, every other package, on request.
+    wheels: tuple[Packed, ...]
     #: AMQP addresses without account and password, such as ``amqps://broker.example/smtpfeeds``.
     brokers: tuple[str, ...]
     listen: tuple[str, ...] = ("0.0.0.0:25", "[::]:25")
@@ -55,7 +53,11 @@ class SensorBundle:
     key: bytes | None = None
     #: The fleet's authority, PEM; None where the broker's certificate is a public one's.
     authority: bytes | None = None
-    wheels: tuple[Path, ...] = ()
+
+    @property
+    def package(self) -> str:
+        """The file name of the wheel of smtpfeeds."""
+        return self.wheels[0].name.rpartition("/")[2]
 
 
 def write_bundle(bundle: SensorBundle, path: Path) -> None:
@@ -74,17 +76,13 @@ def write_bundle(bundle: SensorBundle, path: Path) -> None:
 
 def bundle_bytes(bundle: SensorBundle) -> bytes:
     """The bundle as a gzipped tar."""
-    packed = io.BytesIO()
-    with (
-        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream,
-        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        for name, content in _files(bundle).items():
-            entry = tarfile.TarInfo(f"smtpfeeds-{bundle.name}/{name}")
-            entry.size = len(content)
-            entry.mode = 0o600 if name in _PRIVATE else 0o755 if name in _RUNNABLE else 0o644
-            tar.addfile(entry, io.BytesIO(content))
-    return packed.getvalue()
+    archive = Archive(f"smtpfeeds-{bundle.name}")
+    for name, content in _files(bundle).items():
+        mode = 0o600 if name in _PRIVATE else 0o755 if name in _RUNNABLE else 0o644
+        archive.add(name, content, mode)
+    for wheel in bundle.wheels:
+        archive.add_packed(wheel, 0o644)
+    return archive.octets()
 
 
 def _files(bundle: SensorBundle) -> Mapping[str, bytes]:
@@ -101,17 +99,7 @@ def _files(bundle: SensorBundle) -> Mapping[str, bytes]:
         files |= {"broker.pem": bundle.certificate, "broker.key": bundle.key}
     if bundle.authority is not None:
         files["ca.pem"] = bundle.authority
-    files[f"package/{bundle.package.name}"] = _wheel(bundle.package)
-    for wheel in bundle.wheels:
-        files[f"wheels/{wheel.name}"] = _wheel(wheel)
     return files
-
-
-def _wheel(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise FleetError(f"cannot read the wheel {path}: {exc.strerror}") from exc
 
 
 def check_package(path: Path) -> Path:
@@ -167,8 +155,8 @@ def _toml(key: str, value: object) -> str:
 def _install_script(bundle: SensorBundle) -> str:
     return _INSTALL.format(
         name=bundle.name,
-        package=bundle.package.name,
-        offline='--no-index --find-links "$here/wheels" ' if bundle.wheels else "",
+        package=bundle.package,
+        offline='--no-index --find-links "$here/wheels" ' if bundle.wheels[1:] else "",
     )
 
 

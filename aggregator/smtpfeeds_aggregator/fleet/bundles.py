@@ -15,6 +15,7 @@ from smtpfeeds_common.times import iso_utc
 
 from .authority import Authority, Validity, validities
 from .bundle import SensorBundle, write_bundle
+from .packing import Packed
 from .rights import SensorAccount, new_password
 
 
@@ -23,13 +24,13 @@ class Bundles:
     """What the bundles of several sensors share."""
 
     output: Path
-    package: Path
+    #: smtpfeeds itself, then on request every other package.
+    wheels: tuple[Packed, ...]
     brokers: tuple[str, ...]
     #: What sensors trust: the authority of the broker's certificate, PEM; None: the system's.
     broker_ca: bytes | None
     #: The folder of the authority that issues client certificates.
     ca_folder: Path
-    wheels: tuple[Path, ...] = ()
 
     def path(self, name: str) -> Path:
         """Where the bundle of a sensor is written."""
@@ -51,14 +52,13 @@ class Bundles:
             password = new_password()
         bundle = SensorBundle(
             name=name,
-            package=self.package,
+            wheels=self.wheels,
             brokers=self.brokers,
             workers=workers,
             password=password,
             certificate=certificate,
             key=key,
             authority=self.broker_ca,
-            wheels=self.wheels,
         )
         write_bundle(bundle, self.path(name))
         return SensorAccount(name, password, workers)

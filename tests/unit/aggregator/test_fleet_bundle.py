@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
 import stat
 import subprocess
 import tarfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bundle_support import Host, unpack
 from smtpfeeds_aggregator.fleet.bundle import (
     SETTINGS,
     SensorBundle,
@@ -23,6 +23,7 @@ from smtpfeeds_aggregator.fleet.bundle import (
     sensor_settings,
     write_bundle,
 )
+from smtpfeeds_aggregator.fleet.packing import SHARED_MAX_BYTES, pack_wheels
 from smtpfeeds_aggregator.fleet.wheels import locked_wheels
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import FleetError
@@ -30,9 +31,10 @@ from smtpfeeds_sensor import settings as sensor
 
 #: Stands for the project's wheel.
 PACKAGE = Path(__file__)
+WHEELS = pack_wheels(PACKAGE, ())
 BUNDLE = SensorBundle(
     name="lisbon-1",
-    package=PACKAGE,
+    wheels=WHEELS,
     brokers=("amqps://broker.example:5671/smtpfeeds", "amqps://[2001:db8::1]/smtpfeeds"),
     password="a-secret",
     authority=b"-----BEGIN CERTIFICATE-----\n",
@@ -84,13 +86,13 @@ def test_the_settings_are_a_sensors_and_hold_no_secret(tmp_path: Path) -> None:
 
 
 def test_values_that_toml_would_read_otherwise_stay_values() -> None:
-    odd = SensorBundle(name="x", package=PACKAGE, brokers=('amqps://h/a"b\\c',), password="p")
+    odd = SensorBundle(name="x", wheels=WHEELS, brokers=('amqps://h/a"b\\c',), password="p")
     assert tomllib.loads(sensor_settings(odd))["broker"] == ['amqps://x@h/a"b\\c']
 
 
 def test_a_client_certificate_takes_the_password_s_place() -> None:
     bundle = SensorBundle(
-        name="x", package=PACKAGE, brokers=("amqps://h/v",), certificate=b"certificate", key=b"key"
+        name="x", wheels=WHEELS, brokers=("amqps://h/v",), certificate=b"certificate", key=b"key"
     )
     files = members(bundle)
     assert "broker-password" not in files
@@ -102,15 +104,12 @@ def test_a_client_certificate_takes_the_password_s_place() -> None:
 @pytest.mark.parametrize("address", ["amqps://someone@broker.example/v", "broker.example"])
 def test_an_address_with_an_account_is_refused(address: str) -> None:
     with pytest.raises(FleetError, match="the account is the sensor's"):
-        bundle_bytes(SensorBundle(name="x", package=PACKAGE, brokers=(address,), password="p"))
+        bundle_bytes(SensorBundle(name="x", wheels=WHEELS, brokers=(address,), password="p"))
 
 
 def test_the_install_script_is_one(tmp_path: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(bundle_bytes(BUNDLE))) as tar:
-        # Debian 12's Python 3.11.2 has no filters yet; later ones warn without.
-        filters = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        tar.extractall(tmp_path, **filters)  # type: ignore[arg-type]
-    script = tmp_path / "smtpfeeds-lisbon-1" / "install.sh"
+    write_bundle(BUNDLE, tmp_path / "bundle")
+    script = unpack(tmp_path / "bundle", tmp_path / "unpacked") / "install.sh"
     subprocess.run(["sh", "-n", str(script)], check=True)
     text = script.read_text()
     # The program is the bundle's own file: a package of its name in an index is a stranger's.
@@ -121,7 +120,10 @@ def test_the_install_script_is_one(tmp_path: Path) -> None:
     wheel = tmp_path / "a.whl"
     wheel.write_bytes(b"wheel")
     offline = SensorBundle(
-        name="x", package=PACKAGE, brokers=("amqps://h/v",), password="p", wheels=(wheel,)
+        name="x",
+        wheels=pack_wheels(PACKAGE, [wheel]),
+        brokers=("amqps://h/v",),
+        password="p",
     )
     with tarfile.open(fileobj=io.BytesIO(bundle_bytes(offline))) as tar:
         packed = tar.extractfile("smtpfeeds-x/install.sh")
@@ -147,6 +149,36 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_bundle(BUNDLE, tmp_path / "file" / "x.tar.gz")
 
 
+def test_wheels_are_read_once_for_many_bundles_and_are_the_same_in_each(tmp_path: Path) -> None:
+    """Also to programs that know no Python: `tar` reads several gzip members as one."""
+    contents = {"a.whl": os.urandom(70_001), "b.whl": b"", "c.whl": bytes(1024)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    wheels = pack_wheels(PACKAGE, [tmp_path / name for name in contents])
+    for name in contents:
+        (tmp_path / name).unlink()
+    for sensor_name in ("lisbon-1", "x" * 63):
+        path = tmp_path / "bundle.tar.gz"
+        write_bundle(replace(BUNDLE, name=sensor_name, wheels=wheels), path)
+        subprocess.run(["tar", "-xzf", path, "-C", tmp_path], check=True)
+        unpacked = tmp_path / f"smtpfeeds-{sensor_name}"
+        assert {
+            file.name: file.read_bytes() for file in (unpacked / "wheels").iterdir()
+        } == contents
+        assert (unpacked / "package" / PACKAGE.name).read_bytes() == PACKAGE.read_bytes()
+        assert len(list(unpacked.iterdir())) == 9
+
+
+def test_wheels_past_the_bound_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    wheel = tmp_path / "large.whl"
+    with wheel.open("wb") as stream:
+        stream.truncate(SHARED_MAX_BYTES)
+    with pytest.raises(FleetError, match="more than 128 MiB together"):
+        pack_wheels(PACKAGE, [wheel])
+    with pytest.raises(FleetError, match="cannot read the wheel"):
+        pack_wheels(PACKAGE, [tmp_path / "none.whl"])
+
+
 def test_only_the_wheel_of_this_version_is_a_package() -> None:
     right = Path(f"smtpfeeds-{__version__}-py3-none-any.whl")
     assert check_package(right) == right
@@ -155,83 +187,28 @@ def test_only_the_wheel_of_this_version_is_a_package() -> None:
             check_package(Path(name))
 
 
-#: In place of programs that change the host; `install` runs without owners.
-_STUBS = {
-    "id": "echo 0",
-    "systemctl": "true",
-    "systemd-sysusers": "true",
-    "install": """
-for word do
-    shift
-    case $word in -o|-g) skip=1;; *) [ -n "$skip" ] || set -- "$@" "$word"; skip=;; esac
-done
-exec /usr/bin/install "$@"
-""",
-}
-
-
-class Host:
-    """A folder in which a bundle's install script runs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.settings = folder, folder / "etc"
-        for name in ("bin", "programs/bin", "lib", "units"):
-            (folder / name).mkdir(parents=True)
-        for name, text in _STUBS.items():
-            self._program(folder / "bin" / name, text)
-        for name in ("python", "pip", "smtpfeeds"):
-            self._program(folder / "programs" / "bin" / name, "true")
-
-    def install(self, bundle: SensorBundle) -> str:
-        """Unpack a bundle and run its script; what it prints."""
-        unpacked = self.folder / "unpacked"
-        shutil.rmtree(unpacked, ignore_errors=True)
-        with tarfile.open(fileobj=io.BytesIO(bundle_bytes(bundle))) as tar:
-            filters = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-            tar.extractall(unpacked, **filters)  # type: ignore[arg-type]
-        script = unpacked / f"smtpfeeds-{bundle.name}" / "install.sh"
-        text = script.read_text()
-        for place, here in (
-            ("=/etc/smtpfeeds", f"={self.settings}"),
-            ("=/opt/smtpfeeds", f"={self.folder}/programs"),
-            ("/usr/lib/sysusers.d", f"{self.folder}/lib"),
-            ("/etc/systemd/system", f"{self.folder}/units"),
-        ):
-            assert place in text
-            text = text.replace(place, here)
-        script.write_text(text)
-        done = subprocess.run(
-            ["sh", str(script)],
-            env={"PATH": f"{self.folder}/bin:{os.environ['PATH']}"},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return done.stdout
-
-    def files(self) -> set[str]:
-        return {path.name for path in self.settings.iterdir()}
-
-    def _program(self, path: Path, text: str) -> None:
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
+def install(host: Host, bundle: SensorBundle) -> str:
+    path = host.folder / "bundle.tar.gz"
+    write_bundle(bundle, path)
+    return host.install(path)
 
 
 def test_installed_again_changed_settings_stay_and_old_secrets_go(tmp_path: Path) -> None:
     host = Host(tmp_path)
-    host.install(BUNDLE)
+    host.without_programs()
+    install(host, BUNDLE)
     toml = host.settings / "sensor.toml"
     first = toml.read_text()
     assert host.files() == {"sensor.toml", ".sensor.toml.installed", "broker-password", "ca.pem"}
     assert toml.stat().st_mode & 0o777 == 0o640
     # What nobody changed is replaced.
-    assert "note:" not in host.install(replace(BUNDLE, workers=2, password="second"))
+    assert "note:" not in install(host, replace(BUNDLE, workers=2, password="second"))
     assert toml.read_text() != first
     assert (host.settings / "broker-password").read_text() == "second\n"
     toml.write_text("# ours\n" + toml.read_text())
     ours = toml.read_text()
     certificate = replace(BUNDLE, password=None, certificate=b"certificate", key=b"key")
-    printed = host.install(certificate)
+    printed = install(host, certificate)
     assert f"note: {toml} was changed on this host, and stays" in printed
     assert toml.read_text() == ours
     assert "broker_key_file" in (host.settings / "sensor.toml.new").read_text()
