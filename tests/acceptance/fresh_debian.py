@@ -4,8 +4,8 @@
 
 As root, with debootstrap and systemd-nspawn. Both machines boot from one new root, each with its
 own layer in memory, and share a network of their own that reaches nothing; commands that install
-packages use this host's network. The page's values stay, but for the broker's name and certificates
-(of an authority made here), origin data, and how often the feeds are published.
+packages use this host's network. The page's values stay, but for the broker's name, origin data,
+and how often the feeds are published.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 
 from acceptance.how_to import Block, blocks
-from servers.certificates import Certificates
 
 CHECKOUT = Path(__file__).parents[2]
 PAGE = CHECKOUT / "docs" / "how-to" / "two-hosts.md"
@@ -30,20 +29,18 @@ PAGE = CHECKOUT / "docs" / "how-to" / "two-hosts.md"
 STOCK = "ca-certificates,dbus,iproute2,procps,python3,sudo,systemd,systemd-sysv"
 #: What differs from the page: this site's.
 SITE = {
-    "centre": {
-        "BROKER": "localhost:5671",
-        "BROKER_CA": "/etc/ssl/certs/site.pem",
-        "ORIGIN_TABLE": "/srv/ipasn.dat",
-        "AS_NAMES": "/srv/names.json",
-        "PUBLISH_EVERY_S": "5",
-    },
-    "sensor": {"BROKER": "localhost:5671", "BROKER_CA": "/etc/ssl/certs/site.pem"},
+    "BROKER": "localhost",
+    "ORIGIN_TABLE": "/srv/ipasn.dat",
+    "AS_NAMES": "/srv/names.json",
+    "PUBLISH_EVERY_S": "5",
 }
-_NEEDS_PACKAGES = re.compile(r"apt-get|/pip\b")
+_NEEDS_PACKAGES = re.compile(r"apt-get|/pip\b|install\.sh")
 _LIMIT_S = 1800
-_EHLO = """\
+_START = time.monotonic()
+_CLIENT = "127.0.0.11"
+_EHLO = f"""\
 import socket
-with socket.create_connection(("127.0.0.1", 25), 10, source_address=("{source}", 0)) as client:
+with socket.create_connection(("127.0.0.1", 25), 10, source_address=("{_CLIENT}", 0)) as client:
     assert client.recv(1000).startswith(b"220"), "no banner"
     client.sendall(b"EHLO client.example\\r\\n")
     assert client.recv(1000).startswith(b"250"), "no answer"
@@ -102,7 +99,6 @@ class Machine:
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         }  # fmt: skip
         self.cwd = "/root"
-        self._running: list[subprocess.Popen[bytes]] = []
 
     @property
     def pid(self) -> int:
@@ -140,16 +136,10 @@ class Machine:
         self.call("sh", "-c", 'mkdir -p "$(dirname "$0")"; cat >"$0"', path, text=content)
 
     def take(self, path: str, there: "Machine", target: str) -> None:
-        """Bring a file or folder here from another machine."""
-        reading = subprocess.Popen(
-            there.inside("tar", "-C", str(Path(path).parent), "-c", Path(path).name),
-            stdout=subprocess.PIPE,
-        )
-        unpack = f'mkdir -p "{target}" && tar -x --strip-components=1 -C "{target}"'
-        if not there.call("sh", "-c", f'test -d "{path}" && echo folder || true'):
-            unpack = f'tar -xO >"{target}"'
-        subprocess.run(self.inside("sh", "-c", unpack), stdin=reading.stdout, check=True)
-        reading.wait()
+        """Bring a file here from another machine."""
+        with subprocess.Popen(there.inside("cat", path), stdout=subprocess.PIPE) as reading:
+            writing = self.inside("sh", "-c", 'umask 077; cat >"$0"', target)
+            subprocess.run(writing, stdin=reading.stdout, check=True)
 
     def follow(self, block: Block) -> str:
         """Run a block to its end, as typed into one shell."""
@@ -170,33 +160,8 @@ class Machine:
         )
         return asked.stdout
 
-    def keep_running(self, block: Block, ready: str) -> None:
-        """Start a block's command, and wait for what the page says that it logs."""
-        print(f"--- {self.name} runs\n{block.text}", flush=True)
-        log = self.log.with_suffix(".runs")
-        with log.open("wb") as stream:
-            self._running.append(
-                subprocess.Popen(
-                    self.inside("bash", "-euc", block.text),
-                    stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-                    # A process group of its own, as in a terminal.
-                    start_new_session=True,
-                )
-            )  # fmt: skip
-        wait_for(lambda: ready in log.read_text(errors="replace"), f"{self.name} is {ready}", log)
-
-    def end_what_runs(self) -> None:
-        """End them as Ctrl-C would, also where this was started with that ignored."""
-        for process in self._running:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
-        self._running.clear()
-
     def power_off(self) -> None:
         """End it at once: nothing of it is kept."""
-        for process in self._running:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
         with suppress(OSError):
             os.kill(self.pid, signal.SIGKILL)
         self._nspawn.wait()
@@ -223,13 +188,8 @@ def boots(machine: Machine) -> bool:
     return state in {"running", "degraded"}
 
 
-def prepare(centre: Machine, sensor: Machine, folder: Path) -> None:
-    """What is the site's: a checkout, certificates, origin data."""
-    certificates = Certificates.make(folder)
-    for machine in (centre, sensor):
-        machine.put("/etc/ssl/certs/site.pem", certificates.authority.read_text())
-    centre.put("/root/centre.pem", certificates.certificate.read_text())
-    centre.put("/root/centre.key", certificates.key.read_text())
+def prepare(centre: Machine) -> None:
+    """What is the site's: a checkout, origin data."""
     centre.put("/srv/ipasn.dat", "127.0.0.0/8\t64500\n")
     centre.put("/srv/names.json", '{"64500": "University of Examples"}')
     safe = f"safe.directory={CHECKOUT}"
@@ -244,61 +204,52 @@ def prepare(centre: Machine, sensor: Machine, folder: Path) -> None:
 
 
 def follow_page(centre: Machine, sensor: Machine) -> None:
-    """Every block of the page, in its order."""
+    """Every block of the page, in its order; then a client, and the page's checks."""
     machines = {"centre": centre, "sensor": sensor}
-    ready = {"centre": " ready ", "sensor": " listening "}
-    sites = {name: dict(values) for name, values in SITE.items()}
     checks: list[tuple[Machine, Block]] = []
-    served = False
+    site = dict(SITE)
     for block in blocks(PAGE):
         machine = machines[block.place]
-        if block.how == "" and block.place in sites:
-            machine.follow(block)
-            machine.environ |= sites.pop(block.place)
-            if machine is sensor:
-                bring_over(centre, sensor)
-        elif block.how == "runs":
-            machine.keep_running(block, ready[block.place])
-        elif block.how == "check":
+        if block.how == "check":
             checks.append((machine, block))
-        elif block.how == "service":
-            if not served:
-                see_it_works(centre, sensor, checks, "127.0.0.11")
-                centre.end_what_runs()
-                sensor.end_what_runs()
-                served = True
-            machine.follow(block)
-        else:
-            machine.follow(block)
+            continue
+        if machine is sensor and "BUNDLES" in centre.environ:
+            carry_bundle(centre, sensor)
+        machine.follow(block)
+        if block.how == "" and site:
+            assert machine.environ.keys() >= site.keys()
+            machine.environ |= site
+            site = {}
     for machine, unit in ((centre, "smtpfeeds-aggregator"), (sensor, "smtpfeeds-sensor")):
-        active = ("sh", "-c", f"systemctl is-active {unit} || true")
-        wait_for(lambda: machine.call(*active).strip() == "active", f"{unit} is active")  # noqa: B023
-    see_it_works(centre, sensor, checks, "127.0.0.12")
+        assert machine.call("systemctl", "is-active", unit).strip() == "active", unit
+    see_it_works(centre, sensor, checks)
     wait_for(
         lambda: "smtpgreet" in centre.call("sh", "-c", "ls /var/lib/smtpfeeds/feeds || true"),
         "the feeds are published",
     )
 
 
-def bring_over(centre: Machine, sensor: Machine) -> None:
-    """What the page has brought to the sensor host by hand."""
-    package = sensor.environ["PACKAGE"]
-    name = centre.environ["SENSOR"]
-    sensor.take(centre.environ["PACKAGE"], centre, package)
-    password = f"{centre.environ['SETTINGS']}/{name}.password"
-    sensor.take(password, centre, f"{package}/broker-password")
-    centre.call("rm", password)
+def carry_bundle(centre: Machine, sensor: Machine) -> None:
+    """What the page has carried to the sensor host."""
+    bundle = f"{centre.environ['SENSOR']}.tar.gz"
+    path = f"{centre.environ['BUNDLES']}/{bundle}"
+    sensor.take(path, centre, bundle)
+    centre.call("rm", path)
 
 
-def see_it_works(
-    centre: Machine, sensor: Machine, checks: list[tuple[Machine, Block]], source: str
-) -> None:
-    """Say EHLO; then the page's checks say so."""
-    sensor.call("python3", "-c", _EHLO.format(source=source))
+def see_it_works(centre: Machine, sensor: Machine, checks: list[tuple[Machine, Block]]) -> None:
+    """Say EHLO; then the page's checks show it."""
+    sensor.call("python3", "-c", _EHLO)
     about = next(block for machine, block in checks if machine is centre)
-    wait_for(lambda: source in centre.ask(about), f"the centre knows {source}")
+    wait_for(lambda: _CLIENT in centre.ask(about), f"the centre knows {_CLIENT}")
+    print(f"first event at the centre {_since_start()} after the start", flush=True)
     for machine, block in checks:
         machine.follow(block)
+
+
+def _since_start() -> str:
+    minutes, seconds = divmod(round(time.monotonic() - _START), 60)
+    return f"{minutes} min {seconds} s"
 
 
 def main() -> None:
@@ -325,7 +276,8 @@ def main() -> None:
         for machine in (centre, sensor):
             stack.callback(machine.power_off)
             wait_for(partial(boots, machine), f"{machine.name} boots", machine.log)
-        prepare(centre, sensor, folder)
+        print(f"both machines run {_since_start()} after the start", flush=True)
+        prepare(centre)
         follow_page(centre, sensor)
     print(f"{PAGE.name} is right to the letter on {given.suite}")
 

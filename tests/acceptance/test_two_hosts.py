@@ -1,15 +1,16 @@
 """The how-to for two hosts, followed to the letter with a real RabbitMQ and a real PostgreSQL.
 
 Only what differs from site to site is given: folders, ports, certificates. Each host gets programs
-in an empty environment of its own; the sensor's is the built wheel and its locked dependencies, and
-its commands are given outside of the checkout.
+in an empty environment of its own; the sensor's are installed by its bundle's own script, the built
+wheel and its locked dependencies. The units' commands run as any program: `host` blocks are for
+root of a host of its own.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from pika.exceptions import ChannelClosedByBroker
 
 from acceptance.harness import Truth, clean_environment, let_loose, wait_for, wait_to_agree
 from acceptance.how_to import Block, Place, blocks
+from bundle_support import Host
 from servers.certificates import Certificates
-from servers.rabbitmq import RabbitNode, scripts_folder
+from servers.rabbitmq import RabbitNode
 from smtpfeeds_common.topology import EXCHANGE, QUEUE
 from smtpfeeds_deploy.simulation.clients import KINDS
 from smtpfeeds_deploy.simulation.simulate import Target, Visit
@@ -35,6 +37,7 @@ from smtpfeeds_deploy.single_host.postgres_cluster import SUPERUSER
 
 CHECKOUT = Path(__file__).parents[2]
 PAGE = CHECKOUT / "docs" / "how-to" / "two-hosts.md"
+UNITS = CHECKOUT / "deploy" / "systemd"
 SENSOR = "lisbon-1"
 VHOST = "smtpfeeds"
 #: ACCESS_REFUSED; PRECONDITION_FAILED is what a false user_id gets.
@@ -53,13 +56,17 @@ class Hosts:
 
     centre: Place
     sensor: Place
+    machine: Host
     checks: dict[str, list[Block]]
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgres]:
     """A PostgreSQL as a distribution leaves it: no role and no database of ours."""
-    with PrivatePostgres(tmp_path_factory.mktemp("centre-postgres"), durable=False) as server:
+    # It must know who connects, which it does not from within a user namespace of its own.
+    with PrivatePostgres(
+        tmp_path_factory.mktemp("centre-postgres"), durable=False, user_namespaces=False
+    ) as server:
         with psycopg.connect(server.dsn_for("postgres", user=SUPERUSER), autocommit=True) as admin:
             admin.execute("DROP DATABASE smtpfeeds")
             admin.execute("DROP ROLE smtpfeeds")
@@ -70,17 +77,14 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgr
 def administrator(
     tmp_path_factory: pytest.TempPathFactory, rabbitmq: RabbitNode, database: PrivatePostgres
 ) -> Iterator[dict[str, str]]:
-    """A shell in which `rabbitmqctl` and `createdb` reach the test's own servers."""
-    tools = tmp_path_factory.mktemp("tools")
-    wrapper = tools / "rabbitmqctl"
-    environ = "".join(f"export {k}='{v}'\n" for k, v in rabbitmq._environment().items())
-    # The node by RABBITMQ_NODENAME: with --node, rabbitmqctl 4 reads no password from its stdin.
-    wrapper.write_text(f"#!/bin/sh\n{environ}exec '{scripts_folder()}/rabbitmqctl' \"$@\"\n")
-    wrapper.chmod(0o755)
+    """A shell in which `psql` reaches the test's own server as its administrator."""
+    folder = tmp_path_factory.mktemp("administrator")
+    (folder / "management-password").write_text(rabbitmq.home.password)
     yield {
         **clean_environment(),
-        "PATH": os.pathsep.join((str(tools), str(embedded()[0].folder), os.environ["PATH"])),
+        "PATH": os.pathsep.join((str(embedded()[0].folder), os.environ["PATH"])),
         "PGUSER": SUPERUSER,
+        "MANAGEMENT_PASSWORD_FILE": str(folder / "management-password"),
     }
     admin = rabbitmq.admin
     for what, names in (("vhosts", {VHOST}), ("users", {"smtpfeeds-aggregator", SENSOR})):
@@ -97,38 +101,31 @@ def hosts(
     database: PrivatePostgres,
 ) -> Iterator[Hosts]:
     folder = tmp_path_factory.mktemp("two-hosts")
-    sensor_home = folder / "sensor"
-    sensor_home.mkdir()
     (folder / "ipasn.dat").write_text(ORIGIN_TABLE)
     (folder / "names.json").write_text(json.dumps(AS_NAMES))
-    broker = {
+    names = {"SETTINGS": "etc", "PROGRAMS": "opt", "STATE": "var", "BUNDLES": "bundles"}
+    values = {
+        **{name: str(folder / "centre" / each) for name, each in names.items()},
         "BROKER": f"{rabbitmq.host}:{rabbitmq.tls_port}",
         "BROKER_CA": str(certificates.authority),
+        "SMTPFEEDS_MANAGEMENT": (
+            f"http://{rabbitmq.home.user}@{rabbitmq.host}:{rabbitmq.admin_port}"
+        ),
+        "SMTPFEEDS_MANAGEMENT_PASSWORD_FILE": administrator["MANAGEMENT_PASSWORD_FILE"],
+        "SENSOR": SENSOR,
+        "ORIGIN_TABLE": str(folder / "ipasn.dat"),
+        "AS_NAMES": str(folder / "names.json"),
+        "PUBLISH_EVERY_S": "1",
+        "PGHOST": str(database.socket_path.parent),
+        # For any user that runs the test: its servers let that user in.
+        "DATABASE_ADMIN": "",
+        "RUN_AS": "",
     }
-    values = {
-        "centre": {
-            **_folders(folder / "centre"),
-            **broker,
-            "ORIGIN_TABLE": str(folder / "ipasn.dat"),
-            "AS_NAMES": str(folder / "names.json"),
-            "PUBLISH_EVERY_S": "1",
-            "BROKER_CERTIFICATE": str(certificates.authority),
-            "BROKER_KEY": str(certificates.authority),
-            "PGHOST": str(database.socket_path.parent),
-            # For any user that runs the test: its servers let that user in.
-            "DATABASE_ADMIN": "",
-            "RUN_AS": "",
-        },
-        "sensor": {
-            **_folders(sensor_home),
-            **broker,
-            "SENSOR": SENSOR,
-            "LISTEN": '"127.0.0.1:0", "[::1]:0"',
-        },
-    }
+    machine = Host(folder / "sensor")
     hosts = Hosts(
         Place(CHECKOUT, folder / "centre.log", administrator),
-        Place(sensor_home, folder / "sensor.log", clean_environment()),
+        Place(machine.folder, folder / "sensor.log", clean_environment()),
+        machine,
         {"centre": [], "sensor": []},
     )
     try:
@@ -140,42 +137,50 @@ def hosts(
         print(hosts.centre.log.read_text(), hosts.sensor.log.read_text())
 
 
-def _folders(below: Path) -> dict[str, str]:
-    names = {"SETTINGS": "etc", "PROGRAMS": "opt", "STATE": "var", "PACKAGE": "package"}
-    return {name: str(below / folder) for name, folder in names.items()}
-
-
-def _follow(hosts: Hosts, values: dict[str, dict[str, str]]) -> None:
-    ready = {"centre": ": ready ", "sensor": ": listening "}
-    for block in blocks(PAGE):
-        if block.how in {"host", "service"}:
-            continue  # for root of a host of its own: make acceptance-two-hosts
-        place = hosts.centre if block.place == "centre" else hosts.sensor
-        if block.place in values:
-            if block.place == "sensor":
-                _bring_over(values["sensor"], hosts.centre.environ)
-            place.say_where(block, values.pop(block.place))
-        elif block.how == "runs":
-            place.keep_running(block)
-            wait_for(partial(place.has_said, ready[block.place]), "it is ready")
+def _follow(hosts: Hosts, values: dict[str, str]) -> None:
+    for number, block in enumerate(blocks(PAGE)[1:]):
+        if number == 0:
+            hosts.centre.say_where(block, values)
         elif block.how == "check":
             hosts.checks[block.place].append(block)
-        else:
-            place.run(block)
-    assert values == {}
+        elif block.how != "host":
+            hosts.centre.run(block)
+        elif "systemctl enable --now smtpfeeds-aggregator" in block.text:
+            _run_unit(hosts.centre, "aggregator", ": ready ", lambda text: _at(values, text))
+        elif "install.sh" in block.text:
+            bundle = Path(values["BUNDLES"], f"{SENSOR}.tar.gz")
+            printed = hosts.machine.install(
+                bundle,
+                listen='["127.0.0.1:0", "[::1]:0"]',
+                spool_dir=f'"{hosts.machine.state}/spool"',
+            )
+            assert "done: delete this folder now" in printed
+            _run_unit(hosts.sensor, "sensor", ": listening ", hosts.machine.here)
     assert all(hosts.checks.values())
 
 
-def _bring_over(sensor: dict[str, str], centre: dict[str, str]) -> None:
-    """What the how-to has brought to the sensor host by hand."""
-    shutil.copytree(centre["PACKAGE"], sensor["PACKAGE"])
-    password = Path(centre["SETTINGS"], f"{SENSOR}.password")
-    shutil.copy(password, Path(sensor["PACKAGE"], "broker-password"))
+def _at(values: dict[str, str], text: str) -> str:
+    return text.replace("/opt/smtpfeeds", values["PROGRAMS"]).replace(
+        "/etc/smtpfeeds", values["SETTINGS"]
+    )
+
+
+def _run_unit(place: Place, program: str, ready: str, here: Callable[[str], str]) -> None:
+    """Run a unit's commands, with the paths of the test's host."""
+    unit = (UNITS / f"smtpfeeds-{program}.service").read_text()
+    commands = re.findall(r"^Exec(StartPre|Start)=(.*)$", unit, re.MULTILINE)
+    for when, text in commands:
+        block = Block(program, "runs", here(text))
+        if when == "StartPre":
+            place.run(block)
+        else:
+            place.keep_running(block)
+    wait_for(partial(place.has_said, ready), "it is ready")
 
 
 def test_wheel_gives_a_sensor_host_neither_psycopg_nor_pyasn(hosts: Hosts) -> None:
     """Installed alone in an empty environment, and a sensor runs there."""
-    programs = Path(hosts.sensor.environ["PROGRAMS"], "bin")
+    programs = hosts.machine.programs / "bin"
     listed = subprocess.check_output([programs / "pip", "list", "--format=json"], text=True)
     names = {package["name"].lower() for package in json.loads(listed)}
     assert {"smtpfeeds", "twisted", "pika"} <= names
@@ -207,7 +212,7 @@ def test_wheel_gives_a_sensor_host_neither_psycopg_nor_pyasn(hosts: Hosts) -> No
 def test_what_clients_do_at_the_sensor_is_known_at_the_centre(
     hosts: Hosts, database: PrivatePostgres
 ) -> None:
-    spools = Path(hosts.sensor.environ["STATE"], "spool")
+    spools = hosts.machine.state / "spool"
     targets = [Target(host, port, SENSOR) for host, port in listening(spools, SENSOR)]
     by_family = {":" in target.host: target for target in targets}
     visits = [Visit(kind, by_family[True]) for kind in KINDS]
@@ -216,16 +221,37 @@ def test_what_clients_do_at_the_sensor_is_known_at_the_centre(
     origins = {s.source: 64511 if ":" in s.source else 64500 for s in sessions}
     truth = Truth(sessions, origins, AS_NAMES)
 
-    dsn = database.dsn_for("smtpfeeds")
+    dsn = database.dsn_for("smtpfeeds", user="smtpfeeds_owner")
     wait_to_agree(lambda: truth.database(dsn), "the database")
     sensors, query = (line for block in hosts.checks["centre"] for line in _each(hosts, block))
     assert SENSOR in sensors
     assert {"127.0.0.2", "127.0.0.3", "::1"} <= set(query.split())
     (status,) = hosts.checks["sensor"]
-    assert SENSOR in hosts.sensor.run(status)
+    here = status._replace(text=hosts.machine.here(status.text))
+    assert SENSOR in hosts.sensor.run(here)
     manifest = Path(hosts.centre.environ["STATE"], "feeds", "manifest.json")
     wait_for(lambda: json.loads(manifest.read_text())["left_out"]["smtpgreet"]["not_global"] == 3,
              "loopback is left out of what is published")  # fmt: skip
+
+
+def test_only_the_users_that_the_page_names_are_admitted_to_its_roles(
+    hosts: Hosts, database: PrivatePostgres
+) -> None:
+    """`admit.sh` was run by the page; again it changes nothing."""
+    with psycopg.connect(database.dsn_for("postgres", user=SUPERUSER)) as admin:
+        rows = admin.execute("SELECT current_setting('hba_file'), current_setting('ident_file')")
+        files = [Path(name) for name in rows.fetchone() or ()]
+    assert len(files) == 2
+    before = [(file.read_text(), file.stat().st_uid) for file in files]
+    (line,) = [each for block in blocks(PAGE) for each in block.text.splitlines()
+               if "admit.sh" in each]  # fmt: skip
+    hosts.centre.run(Block("centre", "", line))
+    assert [(file.read_text(), file.stat().st_uid) for file in files] == before
+    for part in ("owner", "ingest", "publish"):
+        psycopg.connect(database.dsn_for("smtpfeeds", user=f"smtpfeeds_{part}")).close()
+    # It exists, and without the rule this server would admit it.
+    with pytest.raises(psycopg.OperationalError, match="Peer authentication failed"):
+        psycopg.connect(database.dsn_for("smtpfeeds", user=SUPERUSER))
 
 
 def _each(hosts: Hosts, block: Block) -> list[str]:
@@ -237,7 +263,7 @@ def _each(hosts: Hosts, block: Block) -> list[str]:
 def test_sensors_account_may_publish_under_its_own_name_and_nothing_else(
     hosts: Hosts, rabbitmq: RabbitNode
 ) -> None:
-    password = Path(hosts.sensor.environ["SETTINGS"], "broker-password").read_text().strip()
+    password = (hosts.machine.settings / "broker-password").read_text().strip()
     url = rabbitmq.url(VHOST, SENSOR, password)
     attempts = {
         "another sensor's key": lambda c: c.basic_publish(EXCHANGE, "observations.other", b"{}"),

@@ -79,7 +79,7 @@ def _administrator(node: RabbitNode, folder: Path) -> dict[str, str]:
     """A shell in which `smtpfeeds` is this checkout's and `rabbitmqctl` reaches the test's node."""
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
-    environ = "".join(f"export {k}='{v}'\n" for k, v in node._environment().items())
+    environ = "".join(f"export {k}='{v}'\n" for k, v in node.environment().items())
     wrapper = tools / "rabbitmqctl"
     wrapper.write_text(f"#!/bin/sh\n{environ}exec '{scripts_folder()}/rabbitmqctl' \"$@\"\n")
     wrapper.chmod(0o755)
@@ -98,6 +98,7 @@ def _values(
     settings = {"dsn": fleet.dsn, "feeds_dir": str(folder / "www"), "publish_non_global": True}
     lines = (f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
     (folder / "aggregator.toml").write_text("".join(lines))
+    (folder / "owner.toml").write_text(f"dsn = {json.dumps(fleet.dsn)}\n")
     (package,) = (folder / "centre").glob("*.whl")
     return {
         "SENSOR": stolen.name,
@@ -108,4 +109,5 @@ def _values(
         "PACKAGE": str(package),
         "SMTPFEEDS_MANAGEMENT": f"http://{node.home.user}@{node.host}:{node.admin_port}",
         "SMTPFEEDS_MANAGEMENT_PASSWORD_FILE": str(folder / "centre" / "management"),
+        "RUN_AS": "",
     }
