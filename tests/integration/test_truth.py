@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import date
 
 from smtpfeeds_aggregator.meaning.classes import Class
 from truth.catalogue import KINDS
-from truth.report import interval, page
+from truth.report import Result, interval, page
 from truth.run import run
 
 _SHORT = {
@@ -28,6 +29,20 @@ def test_known_clients_get_the_classes_that_are_right_for_them() -> None:
     text = page(results, date(2026, 1, 2))
     assert "wrote this page on 2026-01-02. 10 clients of 5 kinds" in text
     assert "Engines with the class `mail-server`: 0 of 2 (0 to 66 %)" in text
+    assert "The aim that is missed" not in text
+
+
+def test_page_names_the_engines_that_are_taken_for_mail_servers() -> None:
+    engine = next(kind for kind in KINDS if kind.name == "bot: as Postfix, at one sensor, once")
+    server = next(kind for kind in KINDS if kind.name == "Exim")
+    results = [
+        Result(server, Counter({Class.MAIL_SERVER: 20})),
+        Result(engine, Counter({Class.MAIL_SERVER: 2, Class.DELIVERY: 18})),
+    ]
+    text = page(results, date(2026, 1, 2))
+    assert "These get it:\n\n* bot: as Postfix, at one sensor, once (held-out): 2 of 20\n" in text
+    results[1].classes = Counter({Class.MAIL_SERVER: 1, Class.DELIVERY: 19})
+    assert "The aim that is missed" not in page(results, date(2026, 1, 2))
 
 
 def test_interval_is_wilsons() -> None:
