@@ -1,1 +1,1 @@
-"""The only place that executes SQL."""
+"""The database: the only package that executes SQL."""

@@ -1,16 +1,15 @@
-"""What one ingest transaction stores of what is new, and where the rest is counted.
+"""Bounds the new addresses that one ingest transaction stores, and counts the others.
 
-No account and no owner of an IPv6 prefix may fill the disk with new addresses. A
-sensor has a bucket of them, which fills also while it is silent; an IPv6 /64, /48 and
-/32 have so many a day. Past a bound an event of a new address is counted under the
-account, or under the widest prefix that is full. Addresses that are known go on as
-before, and every event that was answered is counted once.
+No account and no owner of an IPv6 prefix may fill the disk with new addresses. A sensor
+has a bucket of them, which refills even while it is silent; an IPv6 /64, /48 and /32 have
+a number a day. Past a bound, events of a new address are counted under the account, or
+under the widest full prefix. Known addresses are not affected, and every answered event
+is counted once.
 
-The bound of a /64 is exact. Those of a sensor, a /48 and a /32 are kept by estimates,
-because exact ones would cost a tenth of ingest, and hold workers up that meet in a
-busy /32: a random part of what comes in stands for all of it. A sensor that is near
-its bound is counted exactly. A /48 or /32 may exceed its bound by what comes in a
-collection in each aggregator.
+The bound of a /64 is exact. Those of a sensor, a /48 and a /32 use estimates from a
+random sample of the incoming rows: exact counts would cost a tenth of ingest, and make
+workers wait for each other in a busy /32. A sensor near its bound is counted exactly. A
+/48 or /32 may exceed its bound by one collection for each aggregator.
 """
 
 from collections import Counter
@@ -27,7 +26,7 @@ from .rows import Folded, OverflowRow
 
 
 class AccountRow(NamedTuple):
-    """Events of new addresses of a sensor past its bucket."""
+    """Events of a sensor's new addresses that exceed its bucket."""
 
     sensor: str
     feed: str
@@ -38,39 +37,39 @@ class AccountRow(NamedTuple):
 
 @dataclass
 class Admission:
-    """The bounds in one transaction: what comes in is in the table ``incoming``."""
+    """The bounds in one transaction, whose rows are in the table ``incoming``."""
 
     connection: Connection
-    #: Those of ``admission.sql``, by name.
+    #: The queries of ``admission.sql``, by name.
     sql: Mapping[str, LiteralString]
     bounds: Bounds
     retention: timedelta
     now: datetime
     full: FullPrefixes
-    #: Under which name a sensor's rows are stored, where it is another.
+    #: The name that a sensor's rows are stored under, if it is not the sensor's.
     enrolments: Mapping[str, str]
-    #: What is left in the buckets; a sensor that is not known has a full one.
+    #: Room left in the buckets; an unknown sensor has a full bucket.
     rooms: Mapping[str, int]
-    #: Rows of ``incoming`` that are counted elsewhere.
+    #: Rows of ``incoming`` that are counted under a prefix or an account.
     overflowed: int = 0
     past_bucket: Counter[str] = field(default_factory=Counter)
-    #: New addresses and prefixes, about, by sensor.
+    #: Estimated new addresses and prefixes, by sensor.
     new: Counter[str] = field(default_factory=Counter)
-    #: /48s and /32s that were full when this wrote.
+    #: /48s and /32s that are full after this transaction.
     now_full: list[PrefixDay] = field(default_factory=list)
     _overflows: list["_Overflow"] = field(default_factory=list)
     _accounts: list[AccountRow] = field(default_factory=list)
     _wide: Counter[PrefixDay] = field(default_factory=Counter)
 
     def take_rows(self, folded: Folded) -> None:
-        """Take what is past a bound out of ``incoming``; before it is stored."""
+        """Remove the rows past a bound from ``incoming``; call it before they are stored."""
         self._take_of_sensors(folded)
         if folded.has_ipv6:
             self._take_of_full()
             self._take_of_prefixes()
 
     def write(self, overflows: Sequence[OverflowRow]) -> None:
-        """Write what is counted under prefixes and accounts; after all else but the sensors."""
+        """Write the counts of prefixes and accounts; call it after all writes but the sensors'."""
         self._place(overflows)
         self._write_overflows()
         self._write_accounts()
@@ -107,7 +106,7 @@ class Admission:
     # Prefixes.
 
     def _take_of_full(self) -> None:
-        """Take new addresses of prefixes that are full: no row, no lock, no count for them."""
+        """Remove new addresses of full prefixes; they need no row, no lock and no count."""
         for length in WIDE:
             if prefixes := self.full.of_length(length):
                 self._refuse(length, dict.fromkeys(prefixes, 0), limit=0)
@@ -134,21 +133,21 @@ class Admission:
             self._take_of_many(many)
 
     def _take_of_many(self, many: Sequence[PrefixDay]) -> None:
-        """Take what is past the bound of a /48 or /32, where many of it come at once."""
+        """Remove rows past the bound of a /48 or /32 that has many new addresses at once."""
         before = self._counts(many)
         for length in reversed(WIDE):
             limit = self.bounds.of_prefix(length)
             near = {
                 prefix_day: before[prefix_day]
                 for prefix_day in many
-                # The number that comes is an estimate.
+                # Twice, because the number of new addresses is an estimate.
                 if prefix_day.length == length
                 and before[prefix_day] + 2 * self._wide[prefix_day] > limit
             }
             if near:
                 self._refuse(length, near, limit=limit)
             for prefix_day, addresses in near.items():
-                # What was taken fills no prefix, nor the wider one that this is in.
+                # Removed rows must not fill this prefix, nor the wider one around it.
                 taken = max(addresses + self._wide[prefix_day] - limit, 0)
                 for each in {
                     prefix_day,
@@ -157,14 +156,14 @@ class Admission:
                     self._wide[each] = max(self._wide[each] - taken, 0)
 
     def _counts(self, asked: Sequence[PrefixDay]) -> Counter[PrefixDay]:
-        """How many new addresses were counted of prefixes before this transaction."""
+        """Return the counts of new addresses of prefixes before this transaction."""
         if not asked:
             return Counter()
         rows = self._run("counts_of_prefixes", **_columns(asked))
         return Counter({PrefixDay(*row[:3]): row[3] for row in rows})
 
     def _refuse(self, length: int, crowded: Mapping[PrefixDay, int], *, limit: int) -> None:
-        """Take new addresses of these prefixes out; with each go those counted of it."""
+        """Remove new addresses past the limit; `crowded` has each prefix's count of addresses."""
         for prefix, feed, sensor, first, last, hits, rows in self._run(
             "refuse_newcomers",
             retention=self.retention,
@@ -177,10 +176,10 @@ class Admission:
             if hits:
                 self._overflows.append(_Overflow(prefix, feed, sensor, first, last, hits))
 
-    # What is counted elsewhere.
+    # What is counted under prefixes and accounts.
 
     def _place(self, overflows: Sequence[OverflowRow]) -> None:
-        """Find the place of what sensors counted under a /64: a row that is new is bounded too."""
+        """Choose where to count sensors' /64 overflows; new rows of them are bounded too."""
         if not overflows:
             return
         rows = [_Overflow(_text(row.prefix, 64), *row[1:]) for row in overflows]
@@ -211,7 +210,7 @@ class Admission:
         )
 
     def _day_of(self, row: "_Overflow", length: int) -> PrefixDay:
-        """The wide prefix that a row is in, on the day of its first event as it is stored."""
+        """Return the wide prefix around a row, on the stored day of its first event."""
         first = max(min(row.first_seen, self.now), self.now - self.retention)
         return PrefixDay(_within(row.prefix, length), length, first.astimezone(UTC).date())
 
@@ -265,7 +264,7 @@ class Admission:
 
 
 class _Overflow(NamedTuple):
-    """Events under a prefix of any of the lengths."""
+    """Events counted under a /64, /48 or /32."""
 
     #: As PostgreSQL writes it.
     prefix: str
@@ -286,7 +285,7 @@ def _text(network: bytes, length: int) -> str:
 
 
 def _within(prefix: str, length: int) -> str:
-    """The wider prefix that an IPv6 prefix is in."""
+    """Return the wider prefix around an IPv6 prefix."""
     octets = length // 8
     network = pack_address(prefix.partition("/")[0])
     return _text(network[:octets] + bytes(16 - octets), length)

@@ -1,27 +1,27 @@
-"""What a question to the database is made of, and its rows: types alone.
+"""Types of a query and of its rows.
 
-They stand apart from what asks, so that published files are asked without the database's client.
+They stand apart from `asking`, so that queries of published files need no database client.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-#: A sensor with nothing to tell sends an empty batch each minute; two may be on their way.
+#: A quiet sensor sends an empty batch each minute; two of them may be in transit.
 ALIVE_S: Final = 180
 _DAY_S: Final = 86_400
 _WINDOW_S: Final = 7 * _DAY_S
 _MINUTE_S: Final = 60
 
-#: From and to, both included, as texts.
+#: First and last address, as texts.
 Bounds = tuple[str, str]
 
 
 class RowFilter(NamedTuple):
-    """Which rows the server sends."""
+    """Selects the rows that the server sends."""
 
     feeds: Sequence[str]
-    #: Last seen from `since` to before `until`.
+    #: Last seen at or after `since`, and before `until`.
     since: datetime | None = None
     until: datetime | None = None
     first_since: datetime | None = None
@@ -32,15 +32,15 @@ class RowFilter(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """The time that counts as now, and what it was like then."""
+    """The time that counts as now, and the number of sensors alive at it."""
 
-    #: Seconds since 1970-01-01 UTC, by the database's clock.
+    #: Unix time, by the database's clock.
     now_s: int
     sensors_alive: int
 
     @property
     def window_s(self) -> int:
-        """When the window of a publication at this moment begins."""
+        """The begin of the window that a publication at this moment has."""
         return -(-self.now_s // _MINUTE_S) * _MINUTE_S - _WINDOW_S
 
     @property
@@ -50,13 +50,13 @@ class Moment(NamedTuple):
 
 
 class AskedRow(NamedTuple):
-    """One address in one feed as it is stored, and what its class follows from."""
+    """The stored row of an address in a feed, with the data that its class depends on."""
 
-    #: Which of the ranges, from 1 on.
+    #: Number of the range, from 1.
     place: int
     ip: str
     feed: str
-    #: Seconds since 1970-01-01 UTC.
+    #: Unix time.
     first_s: int
     last_s: int
     hits: int
@@ -67,12 +67,12 @@ class AskedRow(NamedTuple):
     days: int
     flags_now: int
     flags_before: int
-    #: All that have a sighting of it, and how many of their addresses it came to lately.
+    #: Sensors that have a sighting of it, and how many of their addresses it contacted lately.
     sensors: int
     targets: int
     #: Sensors that saw it within the window of the feeds.
     recent: int
-    #: Its row in the other feed; None where there is none.
+    #: Its row in the other feed; None if there is none.
     other_last_s: int | None
     other_hits: int | None
     other_flags: int | None

@@ -1,8 +1,8 @@
-"""The database as `smtpfeeds query` sees it: rows of many ranges in one statement.
+"""The queries of `smtpfeeds query`: rows of many ranges in one statement.
 
-Answers come in parts, each its own statement: a pager that nobody closes keeps no
-snapshot open, which would end HOT updates for everyone. It imports nothing but
-psycopg and the SQL: a question about one address is answered at once.
+An answer is read in pages, each with its own statement, so that an open pager does not
+keep a snapshot open, which would stop HOT updates for everyone. This module imports
+only psycopg and the SQL, so that a query of one address starts fast.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,16 +14,16 @@ from .connection import Connection
 from .errors import database_errors
 from .sql import queries
 
-#: Rows of one page of a long range.
+#: Rows in one page of a long range.
 PAGE_ROWS: Final = 5_000
-#: Ranges in one statement, and rows of each that it brings; a range with more goes on by pages.
+#: Ranges in one statement, and rows that it reads of each; the rest of a range follows in pages.
 RANGES_AT_ONCE: Final = 10_000
 ROWS_OF_RANGE: Final = 2
 WIDE_RANGES_AT_ONCE: Final = 200
 ROWS_OF_WIDE_RANGE: Final = 100
-#: Addresses that are held of an autonomous system: some 10 MB. It is read whole for each so many.
+#: Addresses of an AS in memory at once, about 10 MB. Each such page reads the whole AS.
 KEYS_MAX: Final = 100_000
-#: A word that stands in more names than this is no question.
+#: Most ASNs that a text in their names may select.
 NAMES_MAX: Final = 2_000
 
 
@@ -35,13 +35,14 @@ class SensorSighting(NamedTuple):
     hits: int
     first_seen: datetime
     last_seen: datetime
-    #: Of its addresses, lately; and how many it has, 0 where it does not say.
+    #: How many of the sensor's addresses it contacted lately, and how many the sensor has; 0 if
+    #: not known.
     targets: int
     addresses: int
 
 
 class Crowded(NamedTuple):
-    """A prefix past its bound in one of the ranges."""
+    """A prefix past its bound that meets one of the ranges."""
 
     place: int
     prefix: str
@@ -50,7 +51,7 @@ class Crowded(NamedTuple):
 
 
 class Exclusion(NamedTuple):
-    """An exclusion that holds an address."""
+    """An exclusion that contains an address."""
 
     prefix: str
     reason: str
@@ -58,7 +59,7 @@ class Exclusion(NamedTuple):
 
 
 class AskingStore:
-    """Asks; one connection, in autocommit."""
+    """Runs the queries on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -66,9 +67,9 @@ class AskingStore:
         self.moment = Moment(*self._rows("moment", alive_s=ALIVE_S)[0])
 
     def rows_of(self, ranges: Sequence[Bounds], wanted: RowFilter) -> Iterator[AskedRow]:
-        """Rows of ranges, each by address and feed; ``place`` says of which.
+        """Yield the rows of each range, in the order of the ranges, by address and feed.
 
-        The ranges come in their order.
+        ``place`` is the number of the range.
         """
         start = 0
         while start < len(ranges):
@@ -144,7 +145,7 @@ class AskingStore:
         return list(map(AskedRow._make, answer))
 
     def addresses_of_asns(self, asns: Sequence[int]) -> Iterator[str]:
-        """Addresses whose stored origin is one of some autonomous systems, in their order."""
+        """Yield the addresses whose stored origin is one of these ASNs, sorted."""
         after = "0.0.0.0/0"
         while True:
             keys = self._rows("keys_of_asns", asns=list(asns), after_ip=after, rows=KEYS_MAX)
@@ -154,15 +155,15 @@ class AskingStore:
             after = keys[-1][0]
 
     def asns_named(self, text: str) -> list[int]:
-        """The autonomous systems whose names have this text in them, at most ``NAMES_MAX``."""
+        """Return the ASNs whose names contain this text, at most ``NAMES_MAX``."""
         return [asn for (asn,) in self._rows("asns_named", text=text, rows=NAMES_MAX)]
 
     def ranges_of_actor(self, actor: str) -> list[Bounds]:
-        """The ranges of which a list of scanners names this actor."""
+        """Return the ranges that lists of scanners give to this actor."""
         return [(low, high) for low, high in self._rows("ranges_of_actor", actor=actor)]
 
     def crowded(self, ranges: Sequence[Bounds], wanted: RowFilter) -> list[Crowded]:
-        """Which ranges of IPv6 addresses meet a prefix past its bound, and the newest such."""
+        """Return the newest prefix past its bound in each IPv6 range that meets one."""
         if not ranges:
             return []
         rows = self._rows(
@@ -174,17 +175,17 @@ class AskingStore:
         return list(map(Crowded._make, rows))
 
     def sensors_of(self, ip: str) -> list[SensorSighting]:
-        """Which sensors saw an address."""
+        """Return what each sensor saw of an address."""
         return list(
             map(SensorSighting._make, self._rows("sensors_of", ip=ip, week=self.moment.week))
         )
 
     def exclusions_of(self, ip: str) -> list[Exclusion]:
-        """The exclusions in force that hold an address, the longest prefix first."""
+        """Return the exclusions in force that contain an address, longest prefix first."""
         return list(map(Exclusion._make, self._rows("exclusions_of", ip=ip)))
 
     def origin_in_use(self) -> tuple[str, datetime | None] | None:
-        """The origin table of the last publication, and its time."""
+        """Return the origin table of the last publication, and its time."""
         rows = self._rows("origin_in_use")
         return (rows[0][0], rows[0][1]) if rows else None
 
@@ -194,7 +195,7 @@ class AskingStore:
 
 
 def _arrays(ranges: Sequence[Bounds]) -> dict[str, str]:
-    """Both ends as texts of arrays: nothing in an address needs a quote, and a list is slow."""
+    """Format both ends as array literals: addresses need no quotes, and adapting lists is slow."""
     lows = ",".join([low for low, _ in ranges])
     highs = ",".join([high for _, high in ranges])
     return {"lows": f"{{{lows}}}", "highs": f"{{{highs}}}"}

@@ -1,4 +1,4 @@
-"""The bounds of what is new in one transaction of ingest, and which prefixes are full. Pure."""
+"""The bounds on new addresses in an ingest transaction, and which prefixes are full. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,37 +7,37 @@ from typing import Final, NamedTuple
 
 from ..settings import AggregatorSettings
 
-#: A bucket holds what a sensor may report new in so many days: an honest backlog passes.
+#: A bucket has room for the new addresses of this many days, so that an honest backlog fits.
 _BUCKET_DAYS: Final = 3
-#: Prefixes that are known to be full, of any day; past it they are learned again.
+#: Most prefixes that are remembered as full; the database still has the counts of the others.
 _FULL_MAX: Final = 4_096
-#: Lengths of the wide prefixes, the widest first.
+#: Lengths of the wide prefixes, widest first.
 WIDE: Final = (32, 48)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many new addresses are stored; the rest is counted under a prefix or an account."""
+    """How many new addresses are stored; others are counted under a prefix or an account."""
 
-    #: Of an IPv6 prefix of this length, in a UTC day.
+    #: New addresses of an IPv6 prefix of this length, in a UTC day.
     per_prefix64: int = 64
     per_prefix48: int = 1_024
     per_prefix32: int = 16_384
-    #: By how many a sensor's bucket fills in a day, and how many it holds.
+    #: How much a sensor's bucket refills in a day, and its size.
     per_sensor_day: int = 100_000
     per_sensor: int = 100_000 * _BUCKET_DAYS
-    #: How much of what comes in is looked at to estimate how many of it are new, by page.
+    #: Share of the pages of ``incoming`` that are sampled to estimate the new addresses.
     sample_percent: float = 3.125
     #: Counts of a /48 and a /32 are rounded, at random, to a multiple of this.
     one_in: int = 16
-    #: More than so many new addresses of a /48 or /32 in one collection are looked at one by one.
+    #: With more new addresses in one collection, a /48 or /32 is checked address by address.
     many: int = 32
-    #: Every statement is to run.
+    #: Run every statement, even if the rows do not need it.
     is_probe: bool = False
 
     @classmethod
     def of(cls, settings: AggregatorSettings) -> "Bounds":
-        """Those of the settings."""
+        """Return the bounds of the settings."""
         return cls(
             per_prefix64=settings.addresses_per_prefix64,
             per_prefix48=settings.addresses_per_prefix48,
@@ -47,17 +47,16 @@ class Bounds:
         )
 
     def of_prefix(self, length: int) -> int:
-        """The bound of a prefix of this length."""
+        """Return the bound of a prefix of this length."""
         return {64: self.per_prefix64, 48: self.per_prefix48, 32: self.per_prefix32}[length]
 
     @property
     def new_per_s(self) -> float:
-        """By how much a sensor's bucket fills in a second."""
+        """How much a sensor's bucket refills in a second."""
         return self.per_sensor_day / 86_400
 
 
-#: Every statement runs for a batch that is known to be good: two addresses of a /64, and as many
-#: others as that batch has.
+#: With these bounds the known-good batch runs every statement: it exceeds each of them.
 PROBE_BOUNDS: Final = Bounds(
     per_prefix64=1,
     per_prefix48=1,
@@ -81,19 +80,19 @@ class PrefixDay(NamedTuple):
 
 
 class FullPrefixes:
-    """The /48s and /32s that this process knows to be full; the database has the counts."""
+    """The /48s and /32s that this process has seen full; the database has the counts."""
 
     def __init__(self) -> None:
         self._full: dict[PrefixDay, None] = {}
 
     def add(self, prefix_days: Iterable[PrefixDay]) -> None:
-        """These are full, as a transaction that is committed has it."""
+        """Add prefixes that a committed transaction found full."""
         self._full |= dict.fromkeys(prefix_days)
         while len(self._full) > _FULL_MAX:
             del self._full[next(iter(self._full))]
 
     def of_length(self, length: int) -> list[PrefixDay]:
-        """Those of a length."""
+        """Return the full prefixes of a length."""
         return [prefix_day for prefix_day in self._full if prefix_day.length == length]
 
     def __contains__(self, prefix_day: object) -> bool:

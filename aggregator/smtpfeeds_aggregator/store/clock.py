@@ -1,4 +1,4 @@
-"""Reads the server's clock, and keeps the row that notes its newest time and its doubts."""
+"""Reads the server's clock, and writes the row with its newest time and its doubts."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -12,7 +12,7 @@ from .sql import queries
 
 
 class ClockStatus(NamedTuple):
-    """What an operator is shown of the clock."""
+    """The clock as operators see it."""
 
     now: datetime
     noted: datetime
@@ -28,9 +28,9 @@ def read_clock(
     """Read the server's clock.
 
     Args:
-        connection: in a transaction, the time of its begin is read.
+        connection: in a transaction, the time of its begin is returned.
         monotonic: this process's monotonic clock, in seconds.
-        begun_s: a time of it before the transaction began; None: not in a transaction.
+        begun_s: a monotonic time before the transaction began; None outside a transaction.
     """
     before_s = monotonic() if begun_s is None else begun_s
     with database_errors():
@@ -43,18 +43,18 @@ def read_clock(
 
 
 class ClockStore:
-    """The row about the clock; one connection, in autocommit."""
+    """Reads and writes the row about the clock, on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sql = queries("clock.sql")
 
     def read(self, monotonic: Callable[[], float]) -> Reading:
-        """The clock now."""
+        """Read the clock now."""
         return read_clock(self._connection, monotonic)
 
     def note(self, *, every_s: float) -> None:
-        """Note the time now, unless one was noted within the last seconds."""
+        """Record the time now, unless one was recorded within `every_s`."""
         self._run("note_clock", every_s=every_s)
 
     def record_doubt(self, run: UUID, reasons: list[str], doubt: str, ahead_s: float) -> None:
@@ -62,18 +62,18 @@ class ClockStore:
         self._run("record_doubt", run=run, doubts=reasons, doubt=doubt, ahead_s=ahead_s)
 
     def take_doubt_back(self, run: UUID, *, others: bool) -> None:
-        """Take back what this run has recorded, or also what others have."""
+        """Withdraw the doubt that this run recorded, or with `others` any doubt."""
         self._run("take_doubt_back", run=run, others=others)
 
     def status(self) -> ClockStatus:
-        """What there is to show."""
+        """Return the clock's state for operators."""
         with database_errors():
             row = self._connection.execute(self._sql["clock_status"]).fetchone()
         assert row is not None
         return ClockStatus(*row)
 
     def accept(self) -> datetime:
-        """Have all aggregators believe the clock as it is now; what it shows."""
+        """Make all aggregators accept the clock as it is, and return its time."""
         with database_errors():
             row = self._connection.execute(self._sql["accept_clock"]).fetchone()
         assert row is not None

@@ -1,10 +1,10 @@
-"""Connections to PostgreSQL: the DSN over our defaults, a limit for every wait.
+"""Opens connections to PostgreSQL, with defaults for the DSN and a limit for every wait.
 
-A network that is cut between two packets is silent, so every connection has
-keepalives and a bound on unacknowledged data; a server that loses its client
-the same way ends our transaction and with it the locks. A peer that answers
-keepalives and nothing else is given up after ``database_timeout_s``. What a
-session sets for itself is in ``session``, what its errors mean in ``errors``.
+A cut network sends no error, so every connection has keepalives and a bound on
+unacknowledged data. A server that loses its client in this way ends the transaction and
+releases its locks. A peer that answers only keepalives is disconnected after
+``database_timeout_s``. `session` has the settings of a session, `errors` the meaning of
+errors.
 """
 
 import contextlib
@@ -38,11 +38,11 @@ class ConnectionSettings(Protocol):
 
     @property
     def dsn_password_file(self) -> str:
-        """A file whose first line is the password, where the DSN has none."""
+        """A file whose first line is the password, if the DSN has none."""
         ...
 
 
-#: What a DSN may override. Seconds, or milliseconds where libpq says so.
+#: Defaults that a DSN may override. Seconds; `tcp_user_timeout` is in milliseconds.
 _DEFAULTS: Final[Mapping[str, str]] = {
     "connect_timeout": "10",
     "keepalives_idle": "10",
@@ -50,19 +50,20 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-#: For the first questions of a connection that has no limit of its own.
+#: Limit of the set-up statements on a connection without a limit.
 _SET_UP_S: Final = 60.0
-#: The server's limit of a statement is a little less than ours: it is the better witness, and
-#: gives the locks back at once. It does not count in a commit, which may wait for a standby.
+#: The server's statement_timeout is shorter than the client's limit, so that the server reports
+#: the timeout and releases the locks at once. It does not apply to COMMIT, which may wait for a
+#: standby.
 _SERVER_PART: Final = 0.8
 
-#: libpq gives no SQLSTATE for a connection that is refused, only the server's words.
+#: libpq gives no SQLSTATE for a refused connection, only the server's message.
 _REFUSED: Final = re.compile(
     r"(password|Peer|certificate|SASL) authentication failed|no password supplied"
     r"|no pg_hba\.conf entry"
     r'|(database|role) "[^"]*" does not exist|permission denied for database'
     r"|certificate verify failed|does not support SSL|not permitted to log in"
-    # A value of the DSN that libpq itself does not understand, or a file that it names.
+    # Errors of libpq itself, about a value in the DSN or a file that it names.
     r"|invalid (\w+ )?value|invalid port number|root certificate file .* does not exist"
 )
 
@@ -79,17 +80,17 @@ def connect(
 
     Args:
         settings: has the DSN and the password's file.
-        purpose: what the server shows in ``pg_stat_activity`` after ``smtpfeeds``.
-        autocommit: each statement a transaction of its own.
+        purpose: follows ``smtpfeeds`` in the application_name of ``pg_stat_activity``.
+        autocommit: run each statement in its own transaction.
         limit_s: how long a statement may take, here and in the server; None: no limit.
-        read_only: the server refuses whatever would write.
+        read_only: the server refuses writes.
 
     Raises:
-        SettingsError: no DSN, or it cannot be read or used.
-        DatabaseRefused: a server refuses the DSN; where its messages are not in English this
-            is not recognised, and is the last of these.
+        SettingsError: there is no DSN, or it cannot be parsed or used.
+        DatabaseRefused: a server refuses the DSN. This is recognised by messages in English;
+            with other languages DatabaseUnavailable is raised.
         DatabaseUnsuitable: the server, or a pooler in front of it, cannot be used.
-        DatabaseUnavailable: no server takes the connection.
+        DatabaseUnavailable: no server accepts the connection.
     """
     parameters = connection_parameters(settings, purpose)
     with session_errors():
@@ -125,10 +126,10 @@ def _open(parameters: dict[str, Any]) -> Connection:
 
 
 def connection_parameters(settings: ConnectionSettings, purpose: str) -> dict[str, Any]:
-    """What a connection is opened with: the DSN, over our defaults.
+    """Return the parameters of a connection: the DSN, and defaults that it may override.
 
     Raises:
-        SettingsError: no DSN, or it cannot be read.
+        SettingsError: there is no DSN, or it cannot be parsed.
     """
     if not settings.dsn:
         raise SettingsError(
@@ -145,7 +146,7 @@ def connection_parameters(settings: ConnectionSettings, purpose: str) -> dict[st
         **_DEFAULTS,
         "application_name": f"smtpfeeds {purpose}",
         **given,
-        # A password, an account or a database may have other letters before a session is set up.
+        # Set here, because account, password and database are sent before a session is set up.
         "client_encoding": "UTF8",
     }
     if password and "password" not in given:

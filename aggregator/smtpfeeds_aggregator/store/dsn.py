@@ -1,7 +1,7 @@
-"""The connection string of PostgreSQL: read, checked and described without its password.
+"""Parses, checks and describes PostgreSQL's connection string without its password.
 
-It stands alone because libpq quotes what it cannot read, and that may be a part of
-a password: what is wrong is described in our own words.
+It stands alone because libpq's messages quote what it cannot parse, which may be part of
+a password; this module has its own messages.
 """
 
 import re
@@ -25,11 +25,10 @@ _OR_A_FILE: Final = "; or leave the password to dsn_password_file, where nothing
 
 
 def parse_dsn(dsn: str) -> dict[str, Any]:
-    """The parameters of a DSN, by libpq's names.
+    """Return the parameters of a DSN, by libpq's names.
 
     Raises:
-        SettingsError: libpq cannot read it, or reads it otherwise than it is meant; quotes none
-            of it.
+        SettingsError: libpq cannot parse it, or would misread it; the message quotes none of it.
     """
     is_url = _URL.match(dsn)
     if is_url and _is_ambiguous(dsn[is_url.end() :]):
@@ -44,7 +43,7 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
 
 
 def _wrong(*, is_url: bool) -> str:
-    """What is wrong with a DSN that libpq cannot read."""
+    """Return the message about a DSN that libpq cannot parse."""
     if not is_url:
         return _NO_STRING + _OR_A_FILE
     from smtpfeeds_common.service_address import HOW_TO_ESCAPE
@@ -53,9 +52,9 @@ def _wrong(*, is_url: bool) -> str:
 
 
 def _is_ambiguous(rest: str) -> bool:
-    """Whether the host may begin elsewhere than libpq takes it to: a part of a password is host.
+    """Whether libpq may take a part of the password for the host.
 
-    libpq takes the first @ before the first slash for the end of the account and the password.
+    libpq ends account and password at the first @ before the first slash.
     """
     authority, _, tail = rest.partition("/")
     if "@" in authority:
@@ -64,5 +63,5 @@ def _is_ambiguous(rest: str) -> bool:
 
 
 def describe_dsn(given: dict[str, Any]) -> str:
-    """Where a DSN leads, as an operator reads it: never a password."""
+    """Describe where a DSN leads, without its password."""
     return f"host {given.get('host', 'the local socket')}, database {given.get('dbname', '-')}"

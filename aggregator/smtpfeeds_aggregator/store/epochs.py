@@ -1,8 +1,8 @@
 """Epochs of a sensor's account: one ends when the account gets a new password.
 
-What is stolen with a password is an epoch: its rows can be taken out exactly, because
-each epoch's are stored under a name of their own (``enrolment_of``). To rotate moves
-no rows; it takes as long as the running transactions of ingest.
+A stolen password affects one epoch. Its rows can be removed exactly, because the rows of
+each epoch are stored under their own name (``enrolment_of``). A rotation moves no rows; it
+waits only for the running ingest transactions.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from .connection import Connection
 from .errors import database_errors
 from .sql import queries
 
-#: Ingest waits behind a rotation that waits: not for long at a time.
+#: Ingest waits while a rotation waits for the lock, so each attempt is short.
 _LOCK_WAIT: Final = "2s"
 _LOCK_TRIES: Final = 30
 
@@ -29,21 +29,21 @@ class Epoch(NamedTuple):
 
     epoch: int
     began_at: datetime
-    #: None: it is the current one.
+    #: None for the current epoch.
     ended_at: datetime | None
-    #: When all that was heard in it was taken out.
+    #: When its rows were purged.
     purged_at: datetime | None
 
 
 class EpochStore:
-    """Asks for epochs and ends them; one connection, in autocommit."""
+    """Lists and ends epochs, on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sql = queries("epochs.sql")
 
     def epochs(self, sensor: str) -> list[Epoch]:
-        """All epochs of a sensor, the current one last; none: the sensor is not known."""
+        """Return all epochs of a sensor, the current one last; empty for an unknown sensor."""
         with database_errors():
             rows = self._connection.execute(self._sql["epochs"], {"sensor": sensor}).fetchall()
         return [Epoch(*row) for row in rows]
@@ -52,14 +52,14 @@ class EpochStore:
         """End the sensor's epoch and begin the next.
 
         Args:
-            sensor: one that is known.
-            waiting: called after each short wait for ingest that was not enough.
+            sensor: a known sensor.
+            waiting: called after each unsuccessful wait for ingest.
 
         Returns:
-            The epoch that begins.
+            The new epoch.
 
         Raises:
-            DatabaseUnavailable: ingest could not be waited for, or the connection broke.
+            DatabaseUnavailable: the table stayed locked, or the connection broke.
         """
         return while_ingest_pauses(self._connection, lambda: self._rotate(sensor), waiting)
 
@@ -75,16 +75,16 @@ class EpochStore:
 def while_ingest_pauses(
     connection: Connection, act: Callable[[], T], waiting: Callable[[], object]
 ) -> T:
-    """Do something in a transaction while no transaction of ingest runs.
+    """Call `act` in a transaction while no ingest transaction runs.
 
     Args:
-        connection: in autocommit.
-        act: executes its statements on the same connection; where a lock is not available, all is
-            rolled back and it is called again.
-        waiting: called after each short wait for ingest that was not enough.
+        connection: in autocommit mode.
+        act: executes its statements on the same connection. If a lock is not available, the
+            transaction is rolled back and `act` is called again.
+        waiting: called after each unsuccessful wait for ingest.
 
     Raises:
-        DatabaseUnavailable: ingest could not be waited for, or the connection broke.
+        DatabaseUnavailable: the table stayed locked, or the connection broke.
     """
     lock = queries("epochs.sql")["lock_spools"]
     for _ in range(_LOCK_TRIES):

@@ -1,12 +1,12 @@
-"""What PostgreSQL's errors mean to the rest of the program.
+"""Translates PostgreSQL's errors for the rest of the program.
 
-They stand alone so that nothing outside of ``store`` knows psycopg's: callers see
+Nothing outside of ``store`` handles psycopg's errors; callers see
 
-    DatabaseUnavailable      hold what is in hand and try again
-    ├── DatabaseTimeout      so too, and with less at a time
-    ├── DatabaseRefused      so too while running; at a start end with its message
+    DatabaseUnavailable      keep the batches and try again
+    ├── DatabaseTimeout      try again with less at a time
+    ├── DatabaseRefused      while running, try again; at a start, end with the message
     │   └── DatabaseUnsuitable
-    └── TransactionConflict  the same transaction again, at once
+    └── TransactionConflict  run the same transaction again at once
     BadRows                  this data will never be accepted
 """
 
@@ -26,11 +26,11 @@ from .limited import ServerSilent
 _BAD_DATA: Final = ("21", "22", "23")
 #: serialization_failure, deadlock_detected.
 _CONFLICTS: Final = ("40001", "40P01")
-#: A line that already ended in punctuation needs no more of it.
+#: A line that ends with punctuation needs no semicolon after it.
 _PUNCTUATED: Final = re.compile("([.,:;?!]);(?= )")
 #: insufficient_privilege.
 _NO_PRIVILEGE: Final = "42501"
-#: query_canceled: by ``statement_timeout``, or by an administrator to whom it was too slow.
+#: query_canceled, by ``statement_timeout`` or by an administrator.
 _CANCELED: Final = "57014"
 
 
@@ -52,29 +52,29 @@ class DatabaseUnsuitable(DatabaseRefused):
 
 @contextlib.contextmanager
 def database_errors() -> Iterator[None]:
-    """Translate psycopg's errors to ours.
+    """Translate psycopg's errors.
 
     Raises:
-        BadRows: the data itself is refused.
-        TransactionConflict: the same transaction may pass when run again.
-        DatabaseTimeout: it took too long.
-        DatabaseUnavailable: anything else; the data is not to blame.
+        BadRows: the database refuses the data.
+        TransactionConflict: the same transaction may succeed when it runs again.
+        DatabaseTimeout: the database took too long.
+        DatabaseUnavailable: anything else; the data is not the cause.
     """
     try:
         yield
     except psycopg.Error as exc:
         raise translate(exc) from exc
     except UnicodeEncodeError as exc:
-        # psycopg writes texts in UTF-8; one of the command line may have other octets.
+        # psycopg encodes texts as UTF-8; an argument of the command line may not be UTF-8.
         raise BadRows("the database refuses the data: a text is not UTF-8") from exc
 
 
 @contextlib.contextmanager
 def session_errors() -> Iterator[None]:
-    """As ``database_errors``, while a session is set up: no data is to blame for what fails.
+    """Translate errors as ``database_errors`` does, while a session is set up without data.
 
     Raises:
-        DatabaseUnavailable: also where the server refuses a setting as it would refuse data.
+        DatabaseUnavailable: also when the server refuses a setting with an error about data.
     """
     try:
         with database_errors():
@@ -84,7 +84,7 @@ def session_errors() -> Iterator[None]:
 
 
 def translate(exc: psycopg.Error) -> DatabaseError:
-    """What an error of psycopg means to us."""
+    """Return the translation of an error of psycopg."""
     state = exc.sqlstate or ""
     text = one_line(exc)
     if state[:2] in _BAD_DATA or (not state and isinstance(exc, errors.DataError)):
@@ -103,14 +103,14 @@ def translate(exc: psycopg.Error) -> DatabaseError:
 
 
 def _silence(exc: BaseException | None) -> ServerSilent | None:
-    """The silence that led to an error: what cleans up after it may meet another."""
+    """Return the timeout that led to an error, because the clean-up may raise another error."""
     while exc is not None and not isinstance(exc, ServerSilent):
         exc = exc.__cause__ or exc.__context__
     return exc
 
 
 def one_line(exc: BaseException) -> str:
-    """An error's text in one line: libpq gives each of its sentences a line of its own."""
+    """Return an error's text in one line; libpq puts each sentence on its own line."""
     lines = [" ".join(line.split()) for line in str(exc).splitlines()]
     text = "; ".join(line for line in lines if line)
     return _PUNCTUATED.sub(r"\1", text)

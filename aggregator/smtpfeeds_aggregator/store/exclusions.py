@@ -1,9 +1,9 @@
-"""Prefixes that are never published, and addresses that are forgotten.
+"""Excludes prefixes from publication, and deletes ("forgets") addresses.
 
-To exclude hides rows from what is published and keeps them. To forget deletes
-them, and excludes the prefix for as long as a spool or a replay could bring its
-events back. Locks are taken in the order of all that writes: observation, then
-sighting, each sorted by key.
+Excluding hides rows from publications and keeps them. Forgetting deletes them, and
+excludes the prefix for as long as a spool or a replay could deliver its events again.
+Locks are taken in the order that all writers use: observation, then sighting, each
+sorted by key.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ from .sql import queries
 
 #: Addresses deleted in one transaction.
 SLICE_ADDRESSES: Final = 2_000
-#: Before the first address of PostgreSQL's order: nothing is smaller than a /0 of IPv4.
+#: Sorts before every address: nothing is smaller than IPv4's /0 in PostgreSQL's order.
 _BEFORE_ALL: Final = "0.0.0.0/0"
 
 
 class Exclusion(NamedTuple):
-    """A prefix that is not published, why, and from when to when; None: without an end."""
+    """A prefix that is not published, with its reason and time; `until` None: without an end."""
 
     prefix: str
     reason: str
@@ -35,7 +35,7 @@ class Exclusion(NamedTuple):
 
 @dataclass(slots=True)
 class Forgotten:
-    """What was deleted."""
+    """Counts of deleted rows."""
 
     addresses: int = 0
     observations: int = 0
@@ -44,14 +44,14 @@ class Forgotten:
 
 
 class ExclusionStore:
-    """Reads and writes exclusions; one connection, in autocommit."""
+    """Reads and writes exclusions, on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sql = {name: sql.encode() for name, sql in queries("exclusions.sql").items()}
 
     def all(self) -> list[Exclusion]:
-        """All exclusions, also those that have ended, the newest last."""
+        """Return all exclusions, ended ones too, newest last."""
         with database_errors():
             rows = self._connection.execute(self._sql["list_exclusions"]).fetchall()
         return [Exclusion(*row) for row in rows]
@@ -62,10 +62,10 @@ class ExclusionStore:
         """Exclude a prefix from now on.
 
         Args:
-            prefix: what is not published.
+            prefix: the prefix that is not published.
             reason: for the operator; it is not published either.
             until: when it ends; None for never.
-            extend: of an exclusion that is in force keep the reason, and the later end.
+            extend: if the prefix is excluded already, keep its reason and the later end.
         """
         with database_errors():
             self._run(
@@ -73,12 +73,12 @@ class ExclusionStore:
             )
 
     def remove(self, prefix: Network) -> bool:
-        """End an exclusion. Returns False where there is none of exactly this prefix."""
+        """End an exclusion. Returns False if there is none of exactly this prefix."""
         with database_errors():
             return bool(self._run("remove_exclusion", prefix=str(prefix)))
 
     def count(self, prefix: Network) -> int:
-        """How many addresses of a prefix have a row."""
+        """Return how many addresses of a prefix have a row."""
         with database_errors():
             row = self._connection.execute(self._sql["count_addresses"], _ends(prefix)).fetchone()
         assert row is not None
@@ -91,10 +91,10 @@ class ExclusionStore:
         until: datetime,
         progress: Callable[[int], None] = lambda _addresses: None,
     ) -> Forgotten:
-        """Exclude a prefix until a time, and delete what is stored of it, in slices.
+        """Exclude a prefix until a time, and delete its rows in slices.
 
-        Run again, it does nothing more. The exclusion comes first: what arrives meanwhile is
-        stored and not published.
+        Running it again is harmless. It excludes the prefix first, so that rows that arrive
+        meanwhile are stored but not published.
         """
         self.add(prefix, reason, until, extend=True)
         forgotten = Forgotten()

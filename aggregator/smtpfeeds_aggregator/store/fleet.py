@@ -1,7 +1,7 @@
 """The fleet in the database: which sensors are enrolled, revoked or retired.
 
 A sensor has a row from its enrolment on, so that `fleet check` reports one that never delivers.
-What it reported stays when it is revoked or retired; ``forget`` deletes it.
+Its rows stay when it is revoked or retired; ``forget`` deletes them.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,59 +18,59 @@ from .purge import Purged, PurgeStore, part_of_epoch
 from .rows import enrolment_of
 from .sql import queries
 
-#: A sensor that delivers all the time is heard again before it can be forgotten.
+#: Attempts to forget a sensor that delivers meanwhile.
 _FORGET_TRIES: Final = 3
 
 
 class SensorDetail(NamedTuple):
-    """The details of one sensor, beside those in the list of sensors."""
+    """Details of one sensor that the list of sensors does not have."""
 
-    #: By name, since the sensor started.
+    #: Counts since the sensor started, by name.
     counters: dict[str, int]
-    #: The number of addresses that it listens on; 0: not known.
+    #: Number of addresses that it listens on; 0 if not known.
     addresses: int
     last_client: str | None
     last_client_at: datetime | None
-    #: Messages of the last 24 hours that the centre refused, by reason.
+    #: Number of messages that the centre refused in the last 24 hours, by reason.
     refused: dict[str, int]
 
 
 class FleetStore:
-    """Records the state of sensors' accounts; one connection, in autocommit."""
+    """Records the state of sensors' accounts, on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sql = queries("fleet.sql")
 
     def enroll(self, names: Sequence[str]) -> None:
-        """Give sensors a row, and clear that they were revoked or retired."""
+        """Add rows for sensors, or clear that they were revoked or retired."""
         with database_errors():
             self._connection.execute(self._sql["enroll"], {"names": list(names)})
 
     def heard(self, names: Sequence[str]) -> list[str]:
-        """Which of these sensors were heard in their current epoch."""
+        """Return which of these sensors were heard in their current epoch."""
         rows = self._rows("heard", names=list(names))
         return [name for (name,) in rows]
 
     def revoked_of(self, names: Sequence[str]) -> list[str]:
-        """Which of these sensors were revoked or retired."""
+        """Return which of these sensors are revoked or retired."""
         rows = self._rows("revoked_of", names=list(names))
         return [name for (name,) in rows]
 
     def revoked(self, name: str) -> None:
-        """Note that a sensor has no account any more; without a row there is nothing to note."""
+        """Record that a sensor has no account any more; ignore a sensor without a row."""
         self._run("revoked", name)
 
     def retired(self, name: str) -> None:
-        """Note that a sensor is out of service."""
+        """Record that a sensor is out of service."""
         self._run("retired", name)
 
     def detail(self, name: str, epoch: int) -> SensorDetail:
-        """What is known of one sensor.
+        """Return the details of one sensor.
 
         Args:
-            name: of a sensor with a row.
-            epoch: its current one.
+            name: a sensor with a row.
+            epoch: its current epoch.
         """
         rows = self._rows("counters", name=name)
         counters, addresses = rows[0] if rows else ({}, 0)
@@ -82,12 +82,12 @@ class FleetStore:
         )
 
     def forget(self, name: str, *, waiting: Callable[[], object] = lambda: None) -> Purged:
-        """Delete what a sensor reported in all its epochs, and the sensor itself.
+        """Delete a sensor and what it reported in all its epochs.
 
-        After an interruption, call it again: it completes the rest.
+        After an interruption, call it again to delete the rest.
 
         Raises:
-            DatabaseUnavailable: the sensor delivers meanwhile.
+            DatabaseUnavailable: the sensor keeps delivering meanwhile.
         """
         epochs, purge = EpochStore(self._connection), PurgeStore(self._connection)
         total = Purged()
@@ -102,7 +102,7 @@ class FleetStore:
         )
 
     def _forget(self, name: str) -> bool:
-        """Returns False if the sensor was heard since its last epoch ended."""
+        """Delete the sensor. Returns False if it was heard since its last epoch ended."""
         row = self._connection.execute(self._sql["heard_again"], {"name": name}).fetchone()
         if row is not None and row[0]:
             return False

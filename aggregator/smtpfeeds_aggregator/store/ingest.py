@@ -1,10 +1,9 @@
 """Writes folded batches, each batch exactly once, in one transaction.
 
-Who wins is decided by the primary key of ``applied_batch``: a batch that is
-already there (or in its spool's compacted ranges) was counted, and is left out
-of what is folded. The fold is computed ahead of the transaction, on the
-assumption that every batch is new, which is the ordinary case; where it does
-not hold, the caller folds again with those that are.
+The primary key of ``applied_batch`` decides which transaction counts a batch: one that
+is already there, or in its spool's compacted ranges, was counted before and is left out.
+The caller folds before the transaction, on the assumption that every batch is new, as
+is usual; if some are not, it folds the new ones again.
 """
 
 import logging
@@ -32,25 +31,25 @@ from .sql import queries
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-#: How many times a transaction that PostgreSQL made give way is run again at once.
+#: How often a transaction runs at once again after conflicts with others.
 _CONFLICT_TRIES: Final = 10
-#: AS names known to be stored; past it they are looked at again.
+#: Most AS names that are remembered as stored; with more, all are compared again.
 _NAMES_KNOWN: Final = 200_000
 
 
 class _NotStored(NamedTuple):
-    """Rows that are taken out of what comes in."""
+    """Counts of incoming rows that are not stored."""
 
-    #: Older than the retention.
+    #: Rows older than the retention.
     expired: int
-    #: Behaviours whose event has no row.
+    #: Notes: behaviours whose event has no row.
     notes: int
 
 
 class IngestStore:
-    """The ingest worker's side of the database: one connection, opened when needed.
+    """Writes for the ingest worker, on one connection that it opens when needed.
 
-    ``connect`` opens it in autocommit mode: transactions begin and end here.
+    ``connect`` opens it in autocommit mode; this class begins and ends transactions.
     """
 
     def __init__(
@@ -69,9 +68,9 @@ class IngestStore:
         self._connection: Connection | None = None
         self._sql, self._admission_sql = queries("ingest.sql"), queries("admission.sql")
         self._names: dict[int, str] = {}
-        #: Which session of the server the connection is: number and start.
+        #: The server's session of this connection: process id and start.
         self._session: tuple[int, datetime] | None = None
-        #: The one given up last, which may still be at work there.
+        #: The session that was abandoned last, which may still run in the server.
         self._abandoned: tuple[int, datetime] | None = None
         self.conflicts = 0
 
@@ -79,23 +78,23 @@ class IngestStore:
         """Write all of it and commit.
 
         Args:
-            folded: of all batches, each once.
-            refold: folds only the batches that it is given, relative to a day.
+            folded: the fold of all batches.
+            refold: folds only the given batches, relative to a day.
 
         Raises:
             BadRows: the database refuses the data; nothing was written.
-            ClockInDoubt: nothing was written, and nothing is while that lasts.
-            DatabaseTimeout: it took too long; fewer batches may pass.
-            DatabaseUnavailable: nothing was written, or it is not known: the same
-                batches again do no harm.
+            ClockInDoubt: nothing was written, and nothing will be while the doubt lasts.
+            DatabaseTimeout: it took too long; fewer batches may succeed.
+            DatabaseUnavailable: nothing was written, or that is not known; writing the same
+                batches again is harmless.
         """
         return self._run(lambda: self._transaction(folded, refold))
 
     def probe(self, good: Folded) -> None:
-        """Write rows that are known to be good by every statement there is, and roll them back.
+        """Write known-good rows with every statement, and roll them back.
 
         Raises:
-            DatabaseError: as ``apply``; the data is not to blame.
+            DatabaseError: as in ``apply``; the data is not the cause.
         """
         self._run(lambda: self._rolled_back(good))
 
@@ -111,7 +110,7 @@ class IngestStore:
         )
 
     def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         discard(self._connection)
         self._connection = self._session = None
 
@@ -133,7 +132,7 @@ class IngestStore:
         return self._connection
 
     def _end_abandoned(self, connection: Connection) -> tuple[int, datetime]:
-        """End the session that was given up: it would keep the same batches locked for long."""
+        """End the abandoned session in the server, because it may keep the same batches locked."""
         if self._abandoned is not None:
             pid, start = self._abandoned
             connection.execute(self._sql["end_session"], {"pid": pid, "start": start})
@@ -143,14 +142,14 @@ class IngestStore:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Translate errors; give the connection up where it cannot be trusted any more."""
+        """Translate errors, and close a connection whose state is unknown."""
         try:
             with database_errors():
                 yield
         except (TransactionConflict, ClockInDoubt, BadRows):
             raise
         except Exception:
-            # Also what is no error of the database's: nobody knows what the session is in.
+            # Errors of other kinds too, because they leave the session in an unknown state.
             self._abandoned = self._session or self._abandoned
             self.close()
             raise
@@ -190,7 +189,7 @@ class IngestStore:
         bounds: Bounds,
         full: FullPrefixes,
     ) -> tuple[Outcome, Folded, list[PrefixDay]]:
-        """Write what is new of it; with the outcome goes what was written, and what is full now."""
+        """Write the new batches; return the outcome, the written fold and the full prefixes."""
         fresh = self._claim(connection, folded.keys)
         today = day_of(times.now)
         if len(fresh) < len(folded.keys) or folded.today != today:
@@ -214,14 +213,14 @@ class IngestStore:
         return outcome, folded, admission.now_full
 
     def _check_clock(self, connection: Connection, begun_s: float) -> Times:
-        """The transaction's time, which every statement of it has as now()."""
+        """Check the clock; return the times of this transaction, in which now() is constant."""
         return self._clock.check(read_clock(connection, self._clock.monotonic, begun_s=begun_s))
 
     def _retention_at(self, times: Times) -> timedelta:
         return retention_from(times, self._retention)
 
     def _claim(self, connection: Connection, keys: tuple[BatchKey, ...]) -> frozenset[BatchKey]:
-        """Take the batches that nobody counted before."""
+        """Claim the batches that were not counted before."""
         ids = self._lock_spools(connection, keys)
         by_row = {(ids[key.sensor, key.spool], key.seq): key for key in keys}
         claimed = connection.execute(
@@ -254,7 +253,7 @@ class IngestStore:
         bounds: Bounds,
         full: FullPrefixes,
     ) -> Admission:
-        """The bounds of this transaction, with the epochs of its sensors and their buckets."""
+        """Return the bounds of this transaction, with its sensors' epochs and buckets."""
         asked = {
             "sensors": sorted({key.sensor for key in folded.keys}),
             "burst": bounds.per_sensor,
@@ -277,7 +276,7 @@ class IngestStore:
     def _write_rows(
         self, connection: Connection, folded: Folded, admission: Admission, times: Times
     ) -> "_NotStored":
-        """Give back how many rows are not stored."""
+        """Write the rows; return how many are not stored."""
         if not folded.rows or folded.oldest is None:
             return _NotStored(0, 0)
         with connection.cursor() as cursor, cursor.copy(self._sql["copy_incoming"]) as copy:
@@ -332,7 +331,7 @@ class IngestStore:
     def _write_sensors(
         self, connection: Connection, folded: Folded, admission: Admission
     ) -> tuple[str, ...]:
-        """Give back the sensors that were not known."""
+        """Write the sensors' reports; return the sensors that are new."""
         rows = folded.sensors
         if not rows:
             return ()

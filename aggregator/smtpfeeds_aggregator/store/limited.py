@@ -1,11 +1,11 @@
-"""A connection to PostgreSQL whose every wait has an end.
+"""A connection to PostgreSQL with a time limit for every wait.
 
-It stands alone because psycopg waits for as long as the socket lives: behind a
-pooler, a load balancer or a firewall that swallows what it should reset, the
-socket stays open, keepalives are answered, and no data arrives. psycopg waits in
-one place, ``Connection.wait``, and looks up ten times a second, so that Ctrl-C
-works; here it also looks at the clock. A statement that is out of time costs its
-connection: a late answer would be read as the answer to the next statement.
+psycopg waits as long as the socket is open. Behind a pooler, a load balancer or a
+firewall that drops packets instead of resetting, the socket stays open and keepalives
+are answered, but no data arrives. psycopg waits in one place, ``Connection.wait``, which
+wakes ten times a second for Ctrl-C; this class checks the time there too. After a
+timeout it closes the connection, because a late answer would be taken for the answer to
+the next statement.
 """
 
 import time
@@ -23,15 +23,15 @@ class ServerSilent(psycopg.OperationalError):
 
 
 class LimitedConnection(psycopg.Connection[tuple[Any, ...]]):
-    """Waits for the server for ``limit_s`` at most, each time or over a ``with one_limit()``."""
+    """Waits for the server at most ``limit_s``, for each wait or within ``with one_limit()``."""
 
-    #: Seconds; None: as long as it takes.
+    #: None: no limit.
     limit_s: float | None = None
     _deadline_s: float | None = None
 
     @contextmanager
     def one_limit(self) -> Iterator[None]:
-        """Apply the limit to everything inside together."""
+        """Apply the limit to all waits in the block together."""
         if self.limit_s is not None:
             self._deadline_s = time.monotonic() + self.limit_s
         try:
@@ -40,12 +40,12 @@ class LimitedConnection(psycopg.Connection[tuple[Any, ...]]):
             self._deadline_s = None
 
     def wait(self, gen: Generator[Any, Any, _T], *args: Any, **kwargs: Any) -> _T:
-        """Run what psycopg does on the wire.
+        """Run a generator of psycopg that waits for the server.
 
         Raises:
-            ServerSilent: out of time; the connection is closed.
+            ServerSilent: the limit is reached; the connection is closed.
         """
-        # Most often the answer is here already: a COPY asks once for each row.
+        # Usually the answer is here already: a COPY calls this for each row.
         try:
             wanted = next(gen)
         except StopIteration as end:
@@ -59,12 +59,12 @@ class LimitedConnection(psycopg.Connection[tuple[Any, ...]]):
     def _until(
         self, deadline_s: float, gen: Generator[Any, Any, _T], wanted: Any
     ) -> Generator[Any, Any, _T]:
-        """Pass on what psycopg waits for and what arrives, until the deadline."""
+        """Forward to and from psycopg's generator until the deadline."""
         try:
             while True:
                 wanted = gen.send((yield wanted))
                 if time.monotonic() >= deadline_s:
-                    # Before the error: what cleans up after it would wait as long again.
+                    # Close before the error: its clean-up would wait for the limit again.
                     self.pgconn.finish()
                     raise ServerSilent(f"no answer within {self.limit_s:g} s; connection given up")
         except StopIteration as end:
@@ -73,7 +73,7 @@ class LimitedConnection(psycopg.Connection[tuple[Any, ...]]):
 
 
 def _resumed(gen: Generator[Any, Any, _T], wanted: Any) -> Generator[Any, Any, _T]:
-    """A generator that has begun, from the first thing that it waits for."""
+    """Continue a started generator, from the first value that it yielded."""
     try:
         while True:
             wanted = gen.send((yield wanted))

@@ -1,4 +1,4 @@
-"""The lists of scanners and mailers as the database keeps them, for questions to judge by."""
+"""The lists of scanners and mailers in the database, with which queries classify addresses."""
 
 import json
 from collections.abc import Iterable
@@ -10,25 +10,25 @@ from .connection import Connection
 from .errors import database_errors
 from .sql import queries
 
-#: More ranges than this are not stored: the lists of a site hold some ten thousand.
+#: Most ranges that are stored; the lists of a site have about ten thousand.
 RANGES_MAX: Final = 1_000_000
 
 
 class ListedEntry(NamedTuple):
-    """One entry of a list."""
+    """An entry of a list."""
 
     kind: str
     actor: str
-    #: The list's own date, as 2026-11-23.
+    #: The list's date, such as 2026-11-23.
     day: str
-    #: One address, which ages sooner than a range.
+    #: Whether it is a single address, which expires sooner than a range.
     is_single: bool
     list: str
     prefix: str
 
 
 class ListedRange(NamedTuple):
-    """Addresses that the same entries hold, the best entry first."""
+    """Addresses that the same entries contain; the best entry is first."""
 
     low: bytes
     high: bytes
@@ -36,12 +36,12 @@ class ListedRange(NamedTuple):
 
 
 def store_lists(connection: Connection, generation: str, ranges: Iterable[ListedRange]) -> bool:
-    """Store the lists that a publication used, where they are not stored already.
+    """Store the lists that a publication used, unless they are stored already.
 
-    Two publishers at once wait for each other.
+    Concurrent publishers wait for each other.
 
     Returns:
-        Whether they were other lists than before.
+        Whether the lists differ from those stored before.
     """
     sql = {name: text.encode() for name, text in queries("listed.sql").items()}
     with database_errors(), connection.transaction():

@@ -1,8 +1,8 @@
-"""Keeps the tables small, a slice at a time, so that no lock is held for long.
+"""Keeps the tables small, in slices, so that no lock is held for long.
 
-Every statement is a transaction of its own. Observations and sightings have no
-index on ``last_seen`` (it would end HOT updates), so retention reads all of both
-tables, once a day, in the order of their pages: as fast as a table can be read.
+Every statement is its own transaction. Observations and sightings have no index on
+``last_seen`` (it would prevent HOT updates), so retention reads both tables completely
+once a day, in the order of their pages, which is the fastest way.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,18 +17,18 @@ from .sql import queries
 
 #: Rows deleted in one statement.
 SLICE_ROWS: Final = 10_000
-#: Pages of a large table read in one statement: 8 MB, some 40,000 rows at most.
+#: Pages of a large table read in one statement: 8 MB, at most about 40,000 rows.
 SLICE_PAGES: Final = 1_000
-#: Gaps between a spool's applied ranges; past it the lowest are closed.
+#: Most applied ranges of a spool; past it the lowest gaps are closed.
 FRAGMENTS_MAX: Final = 1_000
-#: The compactor waits for a spool's workers so long, then goes on with the next one.
+#: The compactor waits this long for a spool's workers, then continues with the next spool.
 _LOCK_WAIT: Final = "2s"
-#: Spools in one round that it could not have: the rest of the round has its turn.
+#: After this many busy spools, compaction ends for this round.
 _BUSY_MAX: Final = 5
 
 
 class MaintenanceStore:
-    """What the maintenance thread does in the database; one connection, in autocommit."""
+    """The statements of the maintenance thread, on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection, *, retention: timedelta) -> None:
         self._connection = connection
@@ -36,13 +36,13 @@ class MaintenanceStore:
         self._sql = queries("maintenance.sql")
 
     def try_lock(self) -> bool:
-        """Become the one that does this; released by ``unlock`` or with the session."""
+        """Try to take the maintenance lock; ``unlock`` or the session's end releases it."""
         with database_errors():
             row = self._connection.execute(self._sql["try_lock_maintenance"]).fetchone()
         return bool(row and row[0])
 
     def unlock(self) -> None:
-        """Let another aggregator do it."""
+        """Release the maintenance lock."""
         with database_errors():
             self._connection.execute(self._sql["unlock_maintenance"])
 
@@ -50,12 +50,12 @@ class MaintenanceStore:
         """Move applied batches of spools that have enough of them into ranges.
 
         Args:
-            batches: how many a spool must have.
-            spools: how many spools at most.
-            fragments: ranges a spool keeps at most.
+            batches: the least number of a spool's batches.
+            spools: the most spools.
+            fragments: the most ranges that a spool keeps.
 
         Returns:
-            How many batches were moved.
+            The number of moved batches.
         """
         with database_errors():
             rows = self._connection.execute(
@@ -74,7 +74,7 @@ class MaintenanceStore:
         return moved
 
     def _compact_one(self, spool: int, fragments: int) -> int | None:
-        """How many batches were moved; None where workers keep the spool to themselves."""
+        """Return how many batches were moved; None if workers kept the spool locked."""
         try:
             with self._connection.transaction():
                 self._lock(spool)
@@ -86,7 +86,7 @@ class MaintenanceStore:
         return int(row[0]) if row else 0
 
     def _lock(self, spool: int) -> None:
-        """Have a spool alone, or give up after a short while."""
+        """Lock a spool against workers; raises after a short wait."""
         limits = self._connection.execute(self._sql["limit_waits"], {"wait": _LOCK_WAIT}).fetchone()
         assert limits is not None
         self._connection.execute(self._sql["take_spool"], {"spool": spool})
@@ -94,19 +94,19 @@ class MaintenanceStore:
         self._connection.execute(self._sql["lift_limit"], {"before": limits[0]})
 
     def retention_due(self, now: datetime) -> bool:
-        """Whether no aggregator has done a round of retention within a day."""
+        """Return whether no aggregator has finished a retention round within a day."""
         with database_errors():
             row = self._connection.execute(self._sql["retention_due"], {"now": now}).fetchone()
         return bool(row and row[0])
 
     def retire(self, now: datetime) -> Iterator[tuple[str, int]]:
-        """Delete what is older than the retention; yields after each slice: table, rows.
+        """Delete rows older than the retention; yield table and number of rows after each slice.
 
-        The round is noted in the database when it is done to its end.
+        A completed round is recorded in the database.
 
         Args:
-            now: a time of the database's clock that is beyond doubt; a step of that clock
-                during the round changes nothing.
+            now: a time of the database's clock that is not in doubt; a step of that clock
+                during the round has no effect.
         """
         for table in ("observation", "sighting"):
             yield from self._walk(table, now)

@@ -1,25 +1,22 @@
-"""Brings the schema up to this program's, forward only, while older programs go on.
+"""Migrates the schema to this program's version, forward only, while older programs run.
 
-Our own runner rather than a migration library, for one promise: a step and the
-record that it ran are one transaction, so a kill between any two steps leaves
-either all of a step or nothing (yoyo, tried, marks in a second one, and looks the
-host's name up in the DNS for its log). An advisory lock makes two runs at once
-wait for each other.
+It is not a migration library, because a step and its record must be one transaction: a
+kill at any time leaves a complete step or nothing of it. (yoyo records a step in a second
+transaction, and looks up the host's name in the DNS for its log.) An advisory lock makes
+concurrent runs wait for each other.
 
-A step is a numbered file of SQL in ``sql/migrations``. It must be safe while the
-version before it still runs: it adds, with defaults; it never renames or removes
-what that version uses. Its numbers need not follow one another without a gap;
-what is missing is applied in their order. After the first, each file states two
-versions, which go into ``schema_step`` with it:
+A step is a numbered SQL file in ``sql/migrations``. It must be safe while the previous
+version still runs: it adds columns and tables, with defaults, and never renames or removes
+what that version uses. Numbers may have gaps; missing steps are applied in order. Each file
+except the first states two versions, which are recorded in ``schema_step`` with it:
 
     -- oldest reader: 0.1.0
     -- oldest writer: 0.1.0
 
-A program reads the tables while it is at least every step's oldest reader, and
-writes while it is at least every step's oldest writer; steps that it does not
-know itself are its successors' and change nothing more. Version 0.1.0 reads
-``schema_migration`` alone and stops at a row that is not its own. So a step that
-it survives is in ``schema_step`` alone, and a step that it does not is in both.
+A program may read the tables if it is at least every step's oldest reader, and write them
+if it is at least every step's oldest writer, even if it does not know a step of a later
+version. Version 0.1.0 reads only ``schema_migration`` and stops at an unknown row. So a
+step that it can run with is recorded in ``schema_step`` alone, any other step in both.
 """
 
 import re
@@ -42,11 +39,11 @@ from .sql import queries
 
 _FILE: Final = re.compile(r"^(\d{4})_(\w+)\.sql$")
 _OLDEST: Final = re.compile(r"^-- oldest (reader|writer): (\d+\.\d+\.\d+)$", re.MULTILINE)
-#: The version whose programs read ``schema_migration`` alone, and its only step.
+#: The version that reads ``schema_migration`` alone, and its only step.
 FIRST_VERSION: Final = "0.1.0"
 FIRST_STEP: Final = 1
 
-#: A step that waits for a table's lock makes all that comes after it wait too: not for long.
+#: Later statements queue behind a step that waits for a table's lock, so each wait is short.
 _LOCK_WAIT: Final = "3s"
 #: A publication may hold its snapshot of a table for ten minutes.
 _LOCK_TRIES: Final = 150
@@ -55,7 +52,7 @@ _LOCK_PAUSE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step: its number, its name, its SQL, and the oldest programs that go on after it."""
+    """A step: its number, name and SQL, and the oldest programs that work after it."""
 
     version: int
     name: str
@@ -65,7 +62,7 @@ class Migration:
 
     @property
     def label(self) -> str:
-        """The step as people write it."""
+        """The step's number and name, for messages."""
         return f"{self.version:04d} {self.name}"
 
     @property
@@ -75,7 +72,7 @@ class Migration:
 
 
 class AppliedStep(NamedTuple):
-    """A step as the database has it recorded; of one in ``schema_migration`` alone, less."""
+    """A recorded step; ``schema_migration`` has no oldest reader and writer."""
 
     version: int
     name: str
@@ -85,7 +82,7 @@ class AppliedStep(NamedTuple):
 
 @cache
 def migrations() -> tuple[Migration, ...]:
-    """All steps that this program knows, in order.
+    """Return all steps that this program knows, in order.
 
     Raises:
         ValueError: a file does not state its oldest reader and writer.
@@ -99,10 +96,10 @@ def migrations() -> tuple[Migration, ...]:
 
 
 def read_step(version: int, name: str, sql: str) -> Migration:
-    """Make a step of a file's number, name and text.
+    """Make a step from a file's number, name and text.
 
     Raises:
-        ValueError: it does not state its oldest reader and writer.
+        ValueError: the text does not state its oldest reader and writer.
     """
     oldest = dict(_OLDEST.findall(sql))
     if version != FIRST_STEP and set(oldest) != {"reader", "writer"}:
@@ -122,19 +119,19 @@ def migrate(
     *,
     pause: Callable[[float], object] = time.sleep,
 ) -> list[Migration]:
-    """Apply what is missing, each step in a transaction of its own.
+    """Apply the missing steps, each in its own transaction.
 
     Args:
         connection: in autocommit mode.
-        steps: other steps than this program's, for tests.
-        pause: waits so many seconds between two tries to lock a table.
+        steps: replace this program's steps, for tests.
+        pause: sleeps between two attempts to lock a table.
 
     Returns:
-        The steps that were applied now.
+        The steps that were applied.
 
     Raises:
         SchemaMismatch: the schema is too new for this program.
-        DatabaseUnavailable: no right to create tables, a table stays locked, or the
+        DatabaseUnavailable: the role may not create tables, a table stays locked, or the
             connection broke.
     """
     own = migrations() if steps is None else steps
@@ -191,15 +188,15 @@ def _record(connection: Connection, step: Migration) -> None:
 
 
 def check_schema(connection: Connection, *, write: bool = True) -> None:
-    """Make sure that this program may use the schema: it has all steps, and no later one objects.
+    """Check that the schema has all steps of this program, and no later one that excludes it.
 
     Args:
         connection: to the database.
         write: the program also writes.
 
     Raises:
-        SchemaMismatch: it is missing, older, or too new for this program.
-        DatabaseUnavailable: it cannot be asked.
+        SchemaMismatch: the schema is missing, older, or too new for this program.
+        DatabaseUnavailable: the database does not answer.
     """
     with database_errors():
         recorded = _recorded(connection)
@@ -215,7 +212,7 @@ def check_schema(connection: Connection, *, write: bool = True) -> None:
 
 
 class _Tables(NamedTuple):
-    """Which of the two tables of steps there are."""
+    """Which of the two tables of steps exist."""
 
     schema_migration: bool
     schema_step: bool
@@ -228,7 +225,7 @@ def _tables(connection: Connection) -> _Tables:
 
 
 def _recorded(connection: Connection) -> list[AppliedStep]:
-    """All steps in the database, each once."""
+    """Return all steps in the database, each once."""
     sql, tables = queries("schema.sql"), _tables(connection)
     steps: list[AppliedStep] = []
     if tables.schema_step:
@@ -261,6 +258,6 @@ def _is_newer(oldest: str | None) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Comparable: of `0.2.0.dev1` the numbers before the first word."""
+    """Return the leading numbers of a version, to compare: (0, 2, 0) for `0.2.0.dev1`."""
     match = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(number) for number in match[0].split(".")) if match else ()

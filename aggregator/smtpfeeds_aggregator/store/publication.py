@@ -1,8 +1,8 @@
-"""The database as the publisher sees it: one snapshot out, origins back in.
+"""The queries of the publisher: it reads the window, and writes origins back.
 
-The connection is in autocommit: each statement is its own transaction, so no
-snapshot stays open while files are written, and the session's advisory lock
-outlives them all.
+The connection is in autocommit mode: each statement is its own transaction, so no
+snapshot stays open while files are written. The session holds an advisory lock for all
+of them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -32,44 +32,44 @@ class OriginChange(NamedTuple):
 
 
 class PublicationStore:
-    """What publishing needs of the database; one connection, in autocommit."""
+    """The publisher's statements, on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sql = {name: sql.encode() for name, sql in queries("publication.sql").items()}
 
     def try_lock(self, key: int) -> bool:
-        """Take the lock of a directory if nobody else has it."""
+        """Take the lock of a directory, unless another session has it."""
         return bool(self._value("try_lock", key=key))
 
     def unlock(self, key: int) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._value("unlock", key=key)
 
     def holds_lock(self, key: int) -> bool:
-        """Whether this session still has the lock."""
+        """Return whether this session still has the lock."""
         return bool(self._value("holds_lock", key=key))
 
     def is_locked(self, key: int) -> bool:
-        """Whether any session has the lock of a directory."""
+        """Return whether any session has the lock of a directory."""
         return bool(self._value("is_locked", key=key))
 
     def store_lists(self, generation: str, ranges: Iterable[ListedRange]) -> bool:
-        """Store the lists that were used, where they are not stored; whether they are others."""
+        """Store the lists that were used; return whether they differ from the stored ones."""
         return store_lists(self._connection, generation, ranges)
 
     def now(self) -> datetime:
-        """The database's clock."""
+        """Return the time of the database's clock."""
         value = self._value("now")
         assert isinstance(value, datetime)
         return value
 
     def read_clock(self, monotonic: Callable[[], float]) -> Reading:
-        """The database's clock, with what is needed to judge it."""
+        """Read the database's clock, with its record."""
         return read_clock(self._connection, monotonic)
 
     def exclusions(self) -> list[str]:
-        """The prefixes that are not to be published now."""
+        """Return the prefixes that may not be published now."""
         with database_errors():
             return [prefix for (prefix,) in self._connection.execute(self._sql["exclusions"])]
 
@@ -81,13 +81,13 @@ class PublicationStore:
         week: int,
         only: Sequence[str] | None = None,
     ) -> Iterator[Iterable[bytes | bytearray | memoryview]]:
-        """What was last seen since a time, and before another, as a binary COPY.
+        """Copy the rows that were last seen in a window, in binary format.
 
         Args:
-            since: rows seen last at that time or later.
-            until: rows seen last at that time or later are left out.
+            since: rows last seen at this time or later.
+            until: rows last seen before this time; None: no bound.
             week: the epoch week that counts as this one.
-            only: the addresses that are wanted; None: all of them.
+            only: only these addresses; None: all.
 
         Yields:
             Blocks as the server sends them.
@@ -114,26 +114,26 @@ class PublicationStore:
         return b"".join(packed[4]), b"".join(packed[6])
 
     def events_by_hour(self, since: datetime) -> list[tuple[datetime, str, int]]:
-        """Events of each feed and hour, from the hour of a time on."""
+        """Return the events of each feed and hour, from the hour of `since` on."""
         with database_errors():
             rows = self._connection.execute(self._sql["events_by_hour"], {"since": since})
             return [(hour, feed, int(events)) for hour, feed, events in rows]
 
     def events_by_sensor(self, since: datetime, rows: int) -> list[tuple[str, str, int]]:
-        """Events of each sensor and feed from the hour of a time on; at most so many rows."""
+        """Return the events of each sensor and feed from the hour of `since` on, busiest first."""
         with database_errors():
             asked = {"since": since, "rows": rows}
             every = self._connection.execute(self._sql["events_by_sensor"], asked)
             return [(sensor, feed, int(events)) for sensor, feed, events in every]
 
     def store_summary(self, generated: datetime, content: str) -> None:
-        """Store the statistics of a publication, in place of those of the one before."""
+        """Store the statistics of a publication; they replace the previous ones."""
         self._run("store_summary", generated=generated, content=content)
 
     def first_addresses(
         self, feed: str, since: datetime, until: datetime | None, rows: int
     ) -> list[str]:
-        """A feed's first addresses in the order of publication, by origin; at most so many."""
+        """Return a feed's first addresses in the order of publication, by origin."""
         asked = {"feed": feed, "since": since, "until": until}
         first: list[str] = []
         for query in ("first_without_origin", "first_with_origin"):
@@ -147,11 +147,11 @@ class PublicationStore:
         return first
 
     def sensors_alive(self, alive_s: int) -> int:
-        """How many sensors were heard in so many seconds."""
+        """Return how many sensors were heard within `alive_s`."""
         return int(self._value("sensors_alive", alive_s=alive_s))
 
     def store_names(self, names: Mapping[int, str]) -> None:
-        """Insert or correct names of autonomous systems."""
+        """Insert or update names of autonomous systems."""
         for asns in _slices(sorted(names)):
             stored = self.names_of(asns)
             changed = [asn for asn in asns if stored.get(asn) != names[asn]]
@@ -159,7 +159,7 @@ class PublicationStore:
                 self._run("store_names", asns=changed, names=[names[asn] for asn in changed])
 
     def store_origins(self, changes: Iterable[OriginChange]) -> int:
-        """Write origins back, given in key order; returns how many rows changed."""
+        """Write origins back, given in key order; return how many rows changed."""
         changed = 0
         for part in _slices(changes):
             ips, feeds, asns = zip(*part, strict=True)
@@ -167,7 +167,7 @@ class PublicationStore:
         return changed
 
     def names_of(self, asns: Iterable[int]) -> dict[int, str]:
-        """The stored names of autonomous systems."""
+        """Return the stored names of autonomous systems."""
         with database_errors():
             return dict(self._connection.execute(self._sql["names_of"], {"asns": list(asns)}))
 

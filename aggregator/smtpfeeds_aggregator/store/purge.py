@@ -1,16 +1,18 @@
-"""Takes out a part of what a sensor reported, and nothing else.
+"""Removes a part of what a sensor reported, and nothing else.
 
-For a stolen password, a wrong trusted proxy, a test. ``observation`` is rebuilt from
-what is left of everybody's sightings, and the counts of new IPv6 addresses from that.
+It is for a stolen password, a wrong trusted proxy or a test. ``observation`` is rebuilt
+from the remaining sightings of all sensors, and the counts of new IPv6 addresses from
+that.
 
-A part is an epoch of the sensor's account, which goes exactly: afterwards the database
-is as if the epoch's batches had never come, also the record that they came. Or it is
-what the centre heard from a time on. A row holds first seen, last seen and hits, so one
-that was heard of before that time and after it cannot be split: it is cut back to what
-is certain, that the centre heard of it once, and when. Hours that are mixed so go.
+A part is an epoch of the sensor's account, or what the centre heard from a time on. An
+epoch is removed exactly: the database is then as if its batches had never arrived, and
+would count them again. A row has only first seen, last seen and hits, so a row that the
+centre heard of before and after a time cannot be split: it is reduced to what is
+certain, that the centre heard of it once, and when. Hours and days with events of both
+sides are deleted.
 
-What others reported of an IPv6 prefix while the part had filled it was counted under
-the prefix, and stays there.
+Events of other sensors that were counted under an IPv6 prefix because the part had
+filled it stay there.
 """
 
 from collections.abc import Iterator
@@ -26,59 +28,59 @@ from .sql import queries
 
 #: Addresses locked and rebuilt in one transaction.
 SLICE_ADDRESSES: Final = 2_000
-#: In PostgreSQL's order a prefix comes before the addresses in it, so this before all.
+#: Sorts before every address: in PostgreSQL's order a prefix comes before its addresses.
 _LOWEST: Final = "0.0.0.0/0"
 
 
 class Part(NamedTuple):
-    """What is taken out."""
+    """A part of what a sensor reported."""
 
     sensor: str
-    #: Under which names it is stored.
+    #: The names that its rows are stored under.
     enrolments: tuple[str, ...]
-    #: The epoch, where it is one.
+    #: None if the part is not an epoch.
     epoch: int | None
-    #: From when on, by the centre's clock, where it is not.
+    #: The begin of the part, by the centre's clock; None if the part is an epoch.
     since: datetime | None
 
 
 def part_of_epoch(sensor: str, epoch: int) -> Part:
-    """All that was heard in an epoch that is over."""
+    """Return the part with all that was heard in an ended epoch."""
     return Part(sensor, (enrolment_of(sensor, epoch),), epoch, None)
 
 
 def part_since(sensor: str, current_epoch: int, since: datetime) -> Part:
-    """All that was heard since a time, in whichever epoch."""
+    """Return the part with all that was heard since a time, in any epoch."""
     epochs = range(1, current_epoch + 1)
     return Part(sensor, tuple(enrolment_of(sensor, epoch) for epoch in epochs), None, since)
 
 
 @dataclass(slots=True)
 class Purged:
-    """What a purge came to."""
+    """Counts of a purge."""
 
     addresses: int = 0
     sightings_deleted: int = 0
     sightings_cut: int = 0
-    #: Rows of `observation` that nobody else saw.
+    #: Rows of `observation` that no other sensor saw.
     observations_deleted: int = 0
     hours_deleted: int = 0
 
     def add(self, other: "Purged") -> None:
-        """Count another purge as well."""
+        """Add the counts of another purge."""
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 class PurgeStore:
-    """Purges; one connection, in autocommit."""
+    """Purges on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sql = queries("purge.sql")
 
     def heard_recorded_since(self) -> datetime:
-        """Since when the database records when the centre heard of a row."""
+        """Return since when the database records when the centre heard of a row."""
         with database_errors():
             row = self._connection.execute(self._sql["heard_recorded_since"]).fetchone()
         assert row is not None
@@ -87,13 +89,13 @@ class PurgeStore:
         return time
 
     def touched(self, part: Part) -> int:
-        """How many addresses a purge would concern."""
+        """Return how many addresses a purge would change."""
         with database_errors():
             row = self._connection.execute(self._sql["count_touched"], _asked(part)).fetchone()
         return int(row[0]) if row else 0
 
     def purge(self, part: Part) -> Purged:
-        """Take a part out, in slices; run again, it does nothing more."""
+        """Remove a part in slices; running it again is harmless."""
         purged = Purged()
         for ips in self._pages(part):
             with database_errors(), self._connection.transaction():
@@ -115,7 +117,7 @@ class PurgeStore:
         return purged
 
     def _pages(self, part: Part) -> Iterator[list[str]]:
-        """The addresses that the part concerns, in order."""
+        """Yield slices of the addresses that the part concerns, in order."""
         after = _LOWEST
         while True:
             with database_errors():
@@ -130,7 +132,7 @@ class PurgeStore:
             after = rows[-1][0]
 
     def _purge_slice(self, purged: Purged, ips: list[str], part: Part) -> None:
-        """Each statement sees what was committed until the locks were taken."""
+        """Purge some addresses; each statement sees what was committed before the locks."""
         self._run("lock_observations", part, ips=ips)
         purged.sightings_deleted += self._run("delete_sightings", part, ips=ips)
         if part.since is not None:

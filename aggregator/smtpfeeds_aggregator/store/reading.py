@@ -1,6 +1,6 @@
-"""The database as the command line sees it.
+"""The queries of the command line, except those of `query`, which are in `asking`.
 
-Each answer is one statement, and short. ``asking`` has what `query` asks.
+Each answer is one statement, and short.
 """
 
 from datetime import datetime
@@ -11,12 +11,12 @@ from .connection import Connection
 from .errors import database_errors
 from .sql import queries
 
-#: A flood is written every second or two while it lasts.
+#: A flood is over after this long; while it lasts, it is recorded every second or two.
 FLOOD_S: Final = 30
 
 
 class FeedState(NamedTuple):
-    """What a feed holds."""
+    """The content of a feed."""
 
     feed: str
     addresses: int
@@ -24,7 +24,7 @@ class FeedState(NamedTuple):
 
 
 class CrowdedPrefix(NamedTuple):
-    """An IPv6 prefix past its addresses of a day, and what was counted under it in a feed."""
+    """An IPv6 prefix past its bound for a day, with the events counted under it in a feed."""
 
     prefix: str
     feed: str
@@ -35,28 +35,29 @@ class CrowdedPrefix(NamedTuple):
 
 
 class SensorState(NamedTuple):
-    """What is known of a sensor; skew is its clock less ours, with the delivery's delay in it."""
+    """The state of a sensor."""
 
     name: str
     heard_at: datetime | None
     alive: bool | None
     version: str
-    #: Which of its account; None: nothing was ever taken of it.
+    #: The current epoch of its account; None if no batch of it was ever accepted.
     epoch: int | None
     events_24h: int
     events: int
+    #: Its clock less the database's, less the delay of the delivery.
     skew_s: float | None
     spool_depth: int
     drops: int
-    #: Events of new addresses past its bucket, counted under the account.
+    #: Events of new addresses that exceed its bucket, counted under the account.
     past_bucket_24h: int
-    #: Messages of its account that were refused, by whole hours.
+    #: Refused messages of its account, by whole hours.
     refused_24h: int
-    #: None: the account does not flood now.
+    #: None if the account does not flood now.
     flood_since: datetime | None
     flood_messages_per_s: float | None
     flood_reason: str | None
-    #: None: the sensor has no row, or this has not happened.
+    #: These are None if the sensor has no row, or the event has not happened.
     enrolled_at: datetime | None
     first_heard_at: datetime | None
     revoked_at: datetime | None
@@ -66,7 +67,7 @@ class SensorState(NamedTuple):
 
     @property
     def state(self) -> str:
-        """In one word: whether it is heard, and if not, why not."""
+        """Whether it is heard, and why not, in one word."""
         if self.epoch is None:
             return "unknown"
         if self.retired_at is not None:
@@ -86,40 +87,40 @@ class RefusalRow(NamedTuple):
     reason: str
     messages: int
     octets: int
-    #: How many of them are in the queue of the refused.
+    #: How many of them were kept in the queue of refused messages.
     kept: int
     last_at: datetime
     detail: str
 
 
 class ReadingStore:
-    """Asks; one connection, in autocommit."""
+    """Runs the queries on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sql = {name: sql.encode() for name, sql in queries("reading.sql").items()}
 
     def feeds(self, since: datetime) -> list[FeedState]:
-        """What the feeds hold since a time."""
+        """Return the content of the feeds since a time."""
         return [FeedState(*row) for row in self._rows("feeds", since=since)]
 
     def sensors(self) -> list[SensorState]:
-        """All sensors by name, and the accounts that were refused lately or flood."""
+        """Return all sensors by name, and other accounts with recent refusals or a flood."""
         return [
             SensorState(*row) for row in self._rows("sensors", alive_s=ALIVE_S, flood_s=FLOOD_S)
         ]
 
     def summary(self) -> str | None:
-        """The statistics of the last publication, as they are stored."""
+        """Return the stored statistics of the last publication."""
         rows = self._rows("summary")
         return str(rows[0][0]) if rows else None
 
     def crowded(self, since: datetime | None, rows: int) -> list[CrowdedPrefix]:
-        """The IPv6 prefixes past their addresses of a day, newest first, at most so many."""
+        """Return at most `rows` IPv6 prefixes past their bound for a day, newest first."""
         return [CrowdedPrefix(*row) for row in self._rows("crowded", since=since, rows=rows)]
 
     def refusals(self, account: str | None, since: datetime | None, rows: int) -> list[RefusalRow]:
-        """Refused messages of one account or of all, by hour, the newest first, at most so many."""
+        """Return at most `rows` counts of refused messages, of one account or all, newest first."""
         asked = {"account": account, "since": since, "rows": rows}
         return [RefusalRow(*row) for row in self._rows("refusals", **asked)]
 

@@ -1,11 +1,11 @@
-"""Counts refused messages by account, hour and reason, and notes floods.
+"""Counts refused messages by account, hour and reason, and records floods.
 
-Bodies are not stored here: a few of an account and hour are kept in the queue of
-the refused as samples, and this says which. So a flood of refused messages costs a
-row that is updated, and pushes no older evidence out of that queue.
+It stores no bodies. A few messages of each account and hour are kept as samples in the
+queue of refused messages; this module chooses them. So a flood of refused messages costs
+one updated row, and does not push older samples out of that queue.
 
-A message that is delivered again after it was counted (its aggregator was killed
-before the acknowledgement) counts again here; nothing else in the database does.
+A message that is delivered again after it was counted (the aggregator was killed before
+the acknowledgement) counts again here, and only here.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from .connection import Connection, discard
 from .errors import database_errors
 from .sql import queries
 
-#: Bodies of an account that are kept in an hour, and octets of them.
+#: Bodies kept of an account in an hour, and their octets.
 SAMPLES_OF_HOUR: Final = 20
 SAMPLE_OCTETS_OF_HOUR: Final = 1024 * 1024
 _DETAIL_MAX: Final = 300
@@ -28,7 +28,7 @@ _ACCOUNT_MAX: Final = 255
 
 @dataclass(slots=True)
 class _Count:
-    """What is added to a row."""
+    """The numbers that are added to a row."""
 
     messages: int = 0
     octets: int = 0
@@ -38,7 +38,7 @@ class _Count:
 
 
 class RefusalStore:
-    """The counts of refused messages; one connection, opened when needed."""
+    """Counts refused messages, on one connection that it opens when needed."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         """``connect`` opens it in autocommit mode."""
@@ -50,11 +50,10 @@ class RefusalStore:
         """Count refused messages.
 
         Returns:
-            For each, how many octets of its body are to be kept as a sample; -1: it is only
-            counted.
+            For each, how many octets of its body to keep as a sample; -1 if it is only counted.
 
         Raises:
-            DatabaseError: nothing is counted.
+            DatabaseError: nothing was counted.
         """
         try:
             with database_errors():
@@ -107,10 +106,10 @@ class RefusalStore:
         )
 
     def note_floods(self, floods: Sequence[Flood]) -> None:
-        """Write which accounts flood now.
+        """Record which accounts flood now.
 
         Raises:
-            DatabaseError: it is not written.
+            DatabaseError: nothing was recorded.
         """
         if not floods:
             return
@@ -132,7 +131,7 @@ class RefusalStore:
             raise
 
     def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         discard(self._connection)
         self._connection = None
 
@@ -143,5 +142,5 @@ class RefusalStore:
 
 
 def _printable(text: str, longest: int) -> str:
-    """A stranger's text as it may be stored: PostgreSQL takes no NUL, a terminal no escape."""
+    """Cut a text and drop control characters: NUL harms PostgreSQL, ESC a terminal."""
     return "".join(char for char in text[:longest] if char.isprintable())

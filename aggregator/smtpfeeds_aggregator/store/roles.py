@@ -1,12 +1,12 @@
-"""Database roles with the privileges of one part of smtpfeeds, and no others.
+"""Database roles with only the privileges of one part of smtpfeeds.
 
 The owner of the tables can do everything and runs `migrate`. The parts are:
 
-    ingest     stores batches, retires old rows, watches the clock
-    publish    reads what is published, writes back origins, lists and the last summary
+    ingest     stores batches, deletes old rows, watches the clock
+    publish    reads what it publishes, writes back origins, lists and the last summary
     read       reads all tables
 
-The roles are recorded, so that `migrate` also grants what a later version needs.
+The roles are recorded, so that `migrate` can grant what a later version needs.
 """
 
 from datetime import datetime
@@ -21,14 +21,14 @@ from .sql import queries
 
 
 class RolePart(StrEnum):
-    """What a role is for."""
+    """The purpose of a role."""
 
     INGEST = "ingest"
     PUBLISH = "publish"
     READ = "read"
 
 
-#: Where the statements of a part are.
+#: The file with the statements of each part.
 _FILES: Final = {
     RolePart.INGEST: "roles.sql",
     RolePart.PUBLISH: "roles.sql",
@@ -37,17 +37,17 @@ _FILES: Final = {
 
 
 class GrantedRole(NamedTuple):
-    """A role that has a part."""
+    """A role with the privileges of a part."""
 
     part: str
     role: str
     granted_at: datetime
-    #: False: PostgreSQL no longer has it.
+    #: Whether PostgreSQL still has the role.
     exists: bool
 
 
 def grant_part(connection: Connection, part: RolePart, role: str) -> None:
-    """Give a role the privileges of a part, and record that it has them.
+    """Grant a role the privileges of a part, and record it.
 
     Raises:
         SettingsError: there is no such role, or it owns the tables.
@@ -59,7 +59,7 @@ def grant_part(connection: Connection, part: RolePart, role: str) -> None:
 
 
 def revoke_parts(connection: Connection, role: str) -> None:
-    """Take all privileges of all parts from a role.
+    """Revoke all privileges of all parts from a role.
 
     Raises:
         SettingsError: there is no such role, or it owns the tables.
@@ -72,12 +72,12 @@ def revoke_parts(connection: Connection, role: str) -> None:
 
 
 def renew_grants(connection: Connection) -> list[GrantedRole]:
-    """Grant again what each recorded role needs with this schema.
+    """Grant each recorded role what it needs with this schema.
 
-    Only the owner of the tables can, and only the owner changes them: another role does nothing.
+    Only the owner of the tables can grant; for another role this does nothing.
 
     Returns:
-        The roles that were granted it.
+        The roles with renewed grants.
     """
     with database_errors():
         row = connection.execute(queries("roles.sql")["owns_tables"]).fetchone()
@@ -91,7 +91,7 @@ def renew_grants(connection: Connection) -> list[GrantedRole]:
 
 
 def granted_roles(connection: Connection) -> list[GrantedRole]:
-    """All recorded roles, by part and name."""
+    """Return all recorded roles, by part and name."""
     with database_errors():
         rows = connection.execute(queries("roles.sql")["roles"]).fetchall()
     return [GrantedRole(*row) for row in rows]

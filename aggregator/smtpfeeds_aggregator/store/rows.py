@@ -1,7 +1,6 @@
-"""The row types that ingest gives to the store, and what it gets back. Pure.
+"""The row types that ingest passes to the store, and the outcome that it returns. Pure.
 
-They are defined here, in the room that writes them: ``ingest`` imports ``store``,
-never the other way round.
+They stand in this package because ``ingest`` imports ``store``, never the reverse.
 """
 
 from collections.abc import Callable
@@ -10,31 +9,31 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-#: Sums stop here: two of them still fit into PostgreSQL's bigint, so that no
-#: sensor can make an address's counter overflow and spoil everybody's batches.
-#: ``ingest.sql`` has the same number.
+#: Sums are capped here: the sum of two still fits into PostgreSQL's bigint, so no sensor
+#: can make a counter overflow and so stop the batches of others. ``ingest.sql`` has the
+#: same number.
 MAX_COUNT: Final = 2**62 - 1
-#: What the column `addresses` of `sensor` holds at most.
+#: The largest value of the column `addresses` of `sensor`.
 ADDRESSES_MAX: Final = 2**31 - 1
 
 
 def enrolment_of(sensor: str, epoch: int) -> str:
-    """Under which name rows are stored that a sensor reports in an epoch of its account.
+    """Return the name that a sensor's rows of an epoch are stored under.
 
-    In the first it is the sensor's, as with programs of 0.1.0; `@` is in no sensor's name.
+    In the first epoch it is the sensor's name, as in 0.1.0; no sensor's name contains `@`.
     """
     return sensor if epoch == 1 else f"{sensor}@{epoch}"
 
 
 class BatchKey(NamedTuple):
-    """What makes a batch the same batch: the account that sent it, its spool, its number."""
+    """Identifies a batch: the account that sent it, its spool, its number."""
 
     sensor: str
     spool: UUID
     seq: int
 
 
-#: Folds again: only these batches, relative to a day.
+#: Folds only these batches again, relative to a day.
 Refold = Callable[[frozenset[BatchKey], int], "Folded"]
 
 
@@ -47,7 +46,7 @@ class SensorReport(NamedTuple):
     counters: dict[str, int]
     spool_depth: int
     drops: int
-    #: Addresses that it listens on; 0: not known.
+    #: Number of addresses that it listens on; 0 if not known.
     addresses: int
 
 
@@ -61,7 +60,7 @@ class HourRow(NamedTuple):
 
 
 class OverflowRow(NamedTuple):
-    """Events under an IPv6 /64, beyond its addresses of the day, as a sensor counted them."""
+    """Events that a sensor counted under an IPv6 /64, because it was past its bound for the day."""
 
     prefix: bytes
     feed: str
@@ -75,50 +74,50 @@ class OverflowRow(NamedTuple):
 class Folded:
     """Everything that one transaction writes."""
 
-    #: The batches in it, each once, sorted.
+    #: The distinct batches in it, sorted.
     keys: tuple[BatchKey, ...]
-    #: Rows for COPY, in binary, sorted by (ip, feed, sensor).
+    #: Rows for binary COPY, sorted by (ip, feed, sensor).
     copy: bytes
     rows: int
-    #: Rows as they came, before the fold.
+    #: Number of rows before the fold.
     rows_read: int
-    #: No (ip, feed) has rows of two sensors: there is nothing to group.
+    #: No (ip, feed) has rows of two sensors, so there is nothing to group.
     one_sensor_each: bool
-    #: Whether there are rows of behaviours without an event, which have no days.
+    #: Whether there are notes: behaviours without an event, which have no days.
     has_notes: bool
     has_ipv6: bool
-    #: The oldest last_seen, or None where there are no rows.
+    #: The oldest last_seen; None without rows.
     oldest: datetime | None
     #: The day that days, flags and targets are relative to, since 1970-01-01.
     today: int
-    #: Whether ``asn`` means anything: false where no origin table is loaded.
+    #: Whether ``asn`` is valid; false without an origin table.
     annotated: bool
     #: Names of the ASNs in the rows.
     names: dict[int, str]
     hours: tuple[HourRow, ...]
     overflows: tuple[OverflowRow, ...]
     sensors: tuple[SensorReport, ...]
-    #: Times of sealing, for the lag from there to the commit.
+    #: Times of sealing, to measure the lag until the commit.
     sealed_at: tuple[datetime, ...]
 
 
 class Outcome(NamedTuple):
-    """What became of the batches of one transaction."""
+    """The result of one transaction."""
 
-    #: Batches that were counted now; the others had been before.
+    #: Batches that this transaction counted; the others were counted before.
     fresh: frozenset[BatchKey]
     #: Rows written to ``sighting``.
     rows: int
     rows_read: int
     #: Rows older than the retention.
     expired: int
-    #: Rows counted under their IPv6 prefix in place of their address.
+    #: Rows counted under a prefix or an account in place of their address.
     overflowed: int
-    #: Rows of a sensor counted under its account: more new addresses than its bucket has.
+    #: By sensor: rows counted under its account, because they exceed its bucket.
     past_bucket: dict[str, int]
     #: The database's clock.
     now: datetime
     #: Times of sealing of the fresh batches.
     sealed_at: tuple[datetime, ...]
-    #: Sensors of which no batch was stored before.
+    #: Sensors whose first batch this is.
     new_sensors: tuple[str, ...]

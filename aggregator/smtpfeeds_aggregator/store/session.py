@@ -1,11 +1,10 @@
-"""What a session of PostgreSQL is set to before we use it, and what cannot be used.
+"""Sets up a session of PostgreSQL, and refuses servers that cannot be used.
 
-It stands alone as the one list of what our code relies on. An operator's
-server, database, account, DSN or environment may set any of it otherwise, for
-good reasons of other programs; so a session sets all of it for itself. What a
-session cannot set for itself is refused with what to do: a server that is too
-old, a search_path without a schema, and a pooler in transaction mode, which
-gives each transaction another session.
+This is the one list of the settings that smtpfeeds relies on. An operator's server,
+database, account, DSN or environment may have other values, for good reasons of other
+programs, so a session sets all of them itself. What a session cannot set is refused,
+with advice: a server that is too old, a search_path without a schema, and a pooler in
+transaction mode, which gives each transaction another session.
 """
 
 import logging
@@ -23,48 +22,48 @@ from .sql import queries
 
 logger = logging.getLogger(__name__)
 
-#: The first with multiranges, in which applied batches are kept.
+#: The first version with multiranges, in which applied batches are stored.
 _OLDEST_SERVER: Final = 14_00_00
 _SUPPORTED: Final = "15"
 
 _SETTINGS: Final[Mapping[str, str]] = {
-    # psycopg reads times, intervals, numbers and texts in these forms and no other.
+    # psycopg parses times, intervals, numbers and texts only in these formats.
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
     "TimeZone": "UTC",
     "client_encoding": "UTF8",
     "bytea_output": "hex",
     "extra_float_digits": "1",
-    # Our own SQL, and the lists with NULL that psycopg writes.
+    # For the project's SQL, and for arrays with NULL that psycopg sends.
     "standard_conforming_strings": "on",
     "array_nulls": "on",
     # A statement after a lock must see what was committed before it.
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
-    # Our limits: statement_timeout is set by the connection; a session may be quiet for hours.
+    # No other limits: statement_timeout has its own value, and a session may be idle for hours.
     "lock_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
-    # What the server does where its client falls silent in the middle of a transaction.
+    # The server ends a transaction whose client is lost.
     "idle_in_transaction_session_timeout": "60s",
-    # A killed client frees its locks also in the middle of a long statement.
+    # The locks of a killed client are released even during a long statement.
     "client_connection_check_interval": "2s",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
-    # Short statements, run thousands of times: compiling one costs more than running it.
+    # Statements are short and run thousands of times, so JIT compilation costs more than it saves.
     "jit": "off",
     "plan_cache_mode": "auto",
 }
 
-#: A second session that is opened to recognise a pooler answers within this, or is given up.
+#: Limit of the second session that is opened to recognise a pooler.
 _SECOND_SESSION_S: Final = 5.0
-#: Two rounds of both sessions: enough for a pooler that gives its sessions out in turn.
+#: Two rounds of both sessions suffice for a pooler that assigns its sessions in turn.
 _ROUNDS: Final = 2
 
 
 class _Seen(NamedTuple):
-    """A new session as it is before we set anything."""
+    """The values of a new session, before anything is set."""
 
     pid: int
     schema: str | None
@@ -80,22 +79,22 @@ def begin_session(
     read_only: bool,
     open_another: Callable[[], LimitedConnection],
 ) -> None:
-    """Set a new connection, in autocommit mode, up.
+    """Set up the session of a new connection in autocommit mode.
 
     Args:
         connection: nothing was set in it yet.
         statement_timeout_s: how long a statement may take in the server; None: no limit.
-        read_only: the server is to refuse whatever would write.
+        read_only: the server must refuse writes.
         open_another: opens a second connection in the same way.
 
     Raises:
-        DatabaseUnsuitable: it cannot be used; says what to do.
+        DatabaseUnsuitable: it cannot be used; the message says what to do.
     """
     _refuse_old_server(connection)
     row = connection.execute(queries("session.sql")["look"], prepare=False).fetchone()
     assert row is not None
     seen = _Seen(*row)
-    # Before anything is set: behind such a pooler it would be set for other programs.
+    # Check before anything is set: such a pooler would apply it to other programs' sessions.
     if connection.info.backend_pid != seen.pid:
         _refuse_shared_sessions(connection, seen.pid, open_another)
     if seen.schema is None:
@@ -112,7 +111,7 @@ def begin_session(
         "default_transaction_read_only": "on" if read_only else "off",
     }
     if seen.synchronous_commit == "off":
-        # What is acknowledged to the broker must outlive the server's next crash.
+        # A batch that is acknowledged to the broker must survive a crash of the server.
         logger.warning("synchronous_commit is off on this server; on for this connection")
         wanted["synchronous_commit"] = "on"
     connection.execute(
@@ -133,16 +132,16 @@ def _refuse_old_server(connection: LimitedConnection) -> None:
 def _refuse_shared_sessions(
     connection: LimitedConnection, pid: int, open_another: Callable[[], LimitedConnection]
 ) -> None:
-    """Recognise a pooler that gives each transaction another session.
+    """Refuse a pooler that gives each transaction another session.
 
-    A pooler invents the process id that it greets its clients with, so we come here. In session
-    mode a client keeps its server process, and no other client has the same.
+    A pooler is recognised by the invented process id that it sends to clients. In session mode a
+    client keeps its server process, and no other client has the same.
 
     Raises:
-        DatabaseUnsuitable: two of our clients share a process, or one of them changes it.
+        DatabaseUnsuitable: two clients share a server process, or one client changes it.
     """
     with suppress(psycopg.OperationalError), open_another() as second:
-        # In session mode a pool may have no second session for us just now: it waits.
+        # In session mode a pool may have no second session free, and wait.
         second.limit_s = _SECOND_SESSION_S
         for _ in range(_ROUNDS):
             theirs = _session_pid(second)

@@ -1,9 +1,9 @@
--- What one ingest transaction stores of what is new: bounds of a sensor and of IPv6 prefixes. Events
--- past a bound are counted under the prefix or the account.
+-- Bounds on the new addresses that one ingest transaction stores, of a sensor and of IPv6 prefixes.
+-- Events past a bound are counted under the prefix or the account.
 
 -- name: sample_new
--- About how many addresses that nobody reported before each sensor reports: some pages of what comes
--- in, at random, stand for all. To look each address up would cost a tenth of ingest.
+-- Estimate the number of new addresses of each sensor from a random sample of the pages of incoming.
+-- Looking up each address would cost a tenth of ingest.
 WITH sample AS MATERIALIZED (
     SELECT sensor, ip FROM incoming TABLESAMPLE SYSTEM (%(percent)s::real) WHERE feed = 'smtpgreet'
 )
@@ -12,8 +12,8 @@ WHERE NOT EXISTS (SELECT FROM observation AS o WHERE o.ip = s.ip AND o.feed = 's
 GROUP BY s.sensor;
 
 -- name: refuse_of_sensors
--- Take the new addresses of these sensors that are past their buckets out of what comes in; a data
--- event goes with its greet. Gives back what they stand for, and, without a feed, how many stay.
+-- Remove the new addresses of these sensors that exceed their buckets from incoming, data events with
+-- their greets. Returns the removed events, and, with feed NULL, how many new addresses stay.
 WITH asked AS (
     SELECT * FROM unnest(%(sensors)s::text[], %(rooms)s::bigint[]) AS a (sensor, room)
 ), ranked AS MATERIALIZED (
@@ -34,10 +34,10 @@ UNION ALL
 SELECT sensor, NULL, NULL, NULL, 0, count(*) FROM ranked WHERE rank <= room GROUP BY 1;
 
 -- name: admit_prefixes
--- Count the new IPv6 addresses under their /64 and the day in which they were first seen; the row
--- stays locked to the end. Gives back the /64s that are over the limit now; and about how many come in
--- of each /48 and /32: the number of a /64 is rounded at random to a multiple of some number, which
--- leaves few rows of many single addresses.
+-- Count the new IPv6 addresses under their /64 and the day on which they were first seen; the row stays
+-- locked until the end. Returns the /64s that are over the limit now, and an estimate of the new
+-- addresses of each /48 and /32: the number of each /64 is rounded at random to a multiple of one_in,
+-- so that many single addresses give few rows.
 WITH ours AS MATERIALIZED (
     SELECT prefix,
         (greatest(first_seen, now() - %(retention)s::interval) AT TIME ZONE 'UTC')::date AS day,
@@ -69,10 +69,10 @@ FROM unnest(%(prefixes)s::cidr[], %(days)s::date[]) AS a (prefix, day)
 JOIN prefix_admission AS p ON p.prefix = a.prefix AND p.day = a.day;
 
 -- name: refuse_newcomers
--- Take the new addresses of these prefixes, all of one length, that are over the limit out of what
--- comes in. What another worker stored meanwhile is not new any more (this statement began after the
--- lock of a /64) and stays. Of a /64 it is given how many there are with ours, of a wide one how many
--- there were before.
+-- Remove the new addresses of these prefixes, all of one length, that are over the limit from incoming.
+-- Addresses that another worker stored meanwhile are not new any more (this statement starts after the
+-- lock of a /64) and stay. The count of a /64 includes the addresses of this transaction, that of a wide
+-- prefix does not.
 WITH crowded AS (
     SELECT * FROM unnest(%(prefixes)s::cidr[], %(days)s::date[], %(counts)s::bigint[])
         AS c (prefix, day, addresses)
@@ -99,7 +99,7 @@ FROM unnest(%(prefixes)s::cidr[], %(days)s::date[]) AS c (prefix, day)
 WHERE p.prefix = c.prefix AND p.day = c.day;
 
 -- name: known_overflows
--- Which of these have a row already.
+-- The overflows among these that have a row already.
 SELECT p.prefix::text, p.feed, p.sensor
 FROM unnest(%(prefixes)s::cidr[], %(feeds)s::text[], %(sensors)s::text[])
     AS a (prefix, feed, sensor)
@@ -144,7 +144,7 @@ ON CONFLICT (sensor, feed, day) DO UPDATE SET
     last_heard = now();
 
 -- name: count_wide
--- At the end, so that workers hold a busy /32 for a moment. Gives back those that are full.
+-- Near the end of the transaction, so that workers lock a busy /32 only briefly. Returns the new counts.
 INSERT INTO prefix_admission AS p (prefix, day, addresses)
 SELECT prefix, day, sum(addresses)::bigint
 FROM unnest(%(prefixes)s::cidr[], %(days)s::date[], %(addresses)s::bigint[])

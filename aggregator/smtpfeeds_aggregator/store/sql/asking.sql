@@ -1,15 +1,15 @@
--- What `smtpfeeds query` asks. Nothing here writes, and no statement stays open while its answer
+-- The queries of `smtpfeeds query`. Nothing here writes, and no statement stays open while its answer
 -- is read.
 
 -- name: moment
--- The database's clock, and how many sensors were heard lately.
+-- The database's clock, and the number of sensors that are alive.
 SELECT floor(extract(epoch FROM now()))::bigint,
        (SELECT count(*) FROM sensor WHERE heard_at >= now() - make_interval(secs => %(alive_s)s));
 
 -- name: rows_of_ranges
--- Rows of ranges of addresses, at most so many of each range, with what their class follows from:
--- the address's row in the other feed, its sensors, and the list entries that hold it. An index
--- range for each, whatever the size of the table.
+-- A number of rows of each range of addresses, with the data that their class depends on: the address's
+-- row in the other feed, its sensors, and the list entries that contain it. Each range is an index scan,
+-- so the size of the table does not matter.
 SELECT t.place::int, host(o.ip), o.feed,
        floor(extract(epoch FROM o.first_seen))::bigint, floor(extract(epoch FROM o.last_seen))::bigint,
        o.hits, o.flags, o.asn, a.name, o.day, o.days, o.flags_now, o.flags_before,
@@ -20,18 +20,18 @@ FROM unnest(%(lows)s::inet[], %(highs)s::inet[]) WITH ORDINALITY AS t (low, high
 CROSS JOIN LATERAL (
     SELECT * FROM observation AS every
     WHERE ip BETWEEN t.low AND t.high
-      -- A page that goes on begins with the last address, of which a feed may be missing. As a
-      -- comparison of rows this would be the index's lower bound, in place of t.low.
+      -- A continued page begins with the last address, because its other feed may be missing. As a
+      -- row comparison, this would replace t.low as the lower bound of the index scan.
       AND (ip > t.low OR feed > %(after_feed)s)
       AND feed = ANY(%(feeds)s)
       AND (%(since)s::timestamptz IS NULL OR last_seen >= %(since)s)
       AND (%(until)s::timestamptz IS NULL OR last_seen < %(until)s)
       AND (%(first_since)s::timestamptz IS NULL OR first_seen >= %(first_since)s)
       AND hits >= %(min_hits)s
-      -- Not behaviours alone, which an aggregator of 0.1.0 stores without their event.
+      -- Without rows of behaviours only, which an aggregator of 0.1.0 stores without their event.
       AND (hits > 0 OR feed = 'smtpgreet' AND EXISTS (
           SELECT FROM observation AS d WHERE d.ip = every.ip AND d.feed = 'smtpdata' AND d.hits > 0
-          -- OFFSET keeps this a look-up by the key: hashed, it would read the whole table.
+          -- OFFSET makes the planner look up the key; a hash would read the whole table.
           OFFSET 0
       ))
       AND (%(family)s::int IS NULL OR family(ip) = %(family)s)
@@ -45,13 +45,13 @@ CROSS JOIN LATERAL (
 ) AS o
 LEFT JOIN autonomous_system AS a ON a.asn = o.asn
 LEFT JOIN LATERAL (
-    -- LIMIT keeps this a look-up by the key.
+    -- LIMIT makes the planner look up the key.
     SELECT floor(extract(epoch FROM last_seen))::bigint AS last_seen, hits, flags, day,
            flags_now, flags_before
     FROM observation WHERE ip = o.ip AND feed <> o.feed LIMIT 1
 ) AS x ON true
 CROSS JOIN LATERAL (
-    -- A sensor counts once, whatever the epochs of its account.
+    -- A sensor counts once, even with several epochs.
     SELECT count(*) FILTER (WHERE feed = o.feed) AS sensors,
            coalesce(sum(
                targets_count(bits, (SELECT addresses FROM sensor WHERE name = seen.sensor))
@@ -74,21 +74,21 @@ LEFT JOIN LATERAL (
 ORDER BY t.place, o.ip, o.feed;
 
 -- name: keys_of_asns
--- Which addresses have one of some autonomous systems as their stored origin. The index has no
--- order by address, so this reads the whole systems: for many pages of rows at once.
+-- The addresses whose stored origin is one of these ASNs. The index is not sorted by address, so this
+-- reads all rows of the ASNs; it returns enough addresses for many pages of rows.
 SELECT host(ip) FROM observation
 WHERE asn = ANY(%(asns)s) AND ip > %(after_ip)s::inet
 GROUP BY ip ORDER BY ip
 LIMIT %(rows)s;
 
 -- name: asns_named
--- The autonomous systems whose names have a text in them.
+-- The autonomous systems whose names contain a text.
 SELECT asn FROM autonomous_system
 WHERE position(lower(%(text)s) IN lower(name)) > 0
 ORDER BY asn LIMIT %(rows)s;
 
 -- name: ranges_of_actor
--- The ranges of which a list names this actor.
+-- The ranges that a list of scanners gives to this actor.
 SELECT host(low), host(high) FROM listed_range
 WHERE EXISTS (
     SELECT FROM jsonb_array_elements(entries) AS entry
@@ -97,7 +97,7 @@ WHERE EXISTS (
 ORDER BY low;
 
 -- name: crowded_of_ranges
--- Which ranges of IPv6 addresses meet a prefix past its bound, or lie within a wide one; by the key.
+-- The ranges of IPv6 addresses that meet a prefix past its bound, or lie within a wide one.
 SELECT t.place::int, p.prefix::text, p.events, p.last_seen
 FROM unnest(%(lows)s::inet[], %(highs)s::inet[]) WITH ORDINALITY AS t (low, high, place)
 CROSS JOIN LATERAL (
@@ -116,7 +116,7 @@ CROSS JOIN LATERAL (
 ORDER BY t.place;
 
 -- name: sensors_of
--- Which sensors saw an address, and how many of their addresses it came to lately.
+-- The sensors that saw an address, and how many of their addresses it contacted lately.
 SELECT split_part(s.sensor, '@', 1), s.feed, least(sum(s.hits), 4611686018427387903)::bigint,
        min(s.first_seen), max(s.last_seen),
        targets_count(bit_or(recent_bits(
@@ -128,7 +128,7 @@ WHERE s.ip = %(ip)s::inet
 GROUP BY 1, 2 ORDER BY 1, 2 DESC;
 
 -- name: exclusions_of
--- The exclusions in force that hold an address.
+-- The exclusions in force that contain an address.
 SELECT prefix::text, reason, until FROM exclusion
 WHERE prefix >>= %(ip)s::inet AND since <= now() AND (until IS NULL OR until > now())
 ORDER BY masklen(prefix) DESC;

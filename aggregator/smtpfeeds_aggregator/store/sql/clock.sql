@@ -1,11 +1,11 @@
--- The server's clock, and what is noted of it.
+-- The server's clock, and its record.
 
 -- name: read_clock
--- In a transaction now() is the time by which all of it is written.
+-- In a transaction, now() is the time that all its statements use.
 SELECT now(), noted, acceptances, accepted_ahead_s, doubts FROM database_clock;
 
 -- name: note_clock
--- One row, changed at most once a minute, by the one that comes first: nobody waits for another.
+-- One row, changed at most once a minute by the first aggregator, so none waits for another.
 UPDATE database_clock SET noted = now()
 WHERE noted < now() - make_interval(secs => %(every_s)s);
 
@@ -15,7 +15,7 @@ SET doubts = %(doubts)s, doubt = %(doubt)s, ahead_s = %(ahead_s)s, doubted_by = 
 WHERE (doubts, doubt, doubted_by) IS DISTINCT FROM (%(doubts)s::text[], %(doubt)s, %(run)s);
 
 -- name: take_doubt_back
--- Its own; that of another run where that may be gone.
+-- This run's doubt, or also another run's, which may have ended.
 UPDATE database_clock
 SET doubts = '{}', doubt = '', ahead_s = 0, doubted_by = NULL
 WHERE doubts <> '{}' AND (doubted_by = %(run)s OR %(others)s);
@@ -24,7 +24,7 @@ WHERE doubts <> '{}' AND (doubted_by = %(run)s OR %(others)s);
 SELECT clock_timestamp(), noted, accepted_at, accepted_ahead_s, doubts, doubt FROM database_clock;
 
 -- name: accept_clock
--- What is noted may go back by this, and by nothing else.
+-- Only this statement may set the recorded time back.
 UPDATE database_clock SET
     noted = now(),
     acceptances = acceptances + 1,

@@ -11,12 +11,12 @@ WHERE s.name = %(sensor)s
 ORDER BY 1;
 
 -- name: lock_spools
--- Waits for every running transaction of ingest, also of 0.1.0, and keeps new ones out: each takes
--- rows of this table FOR SHARE before it reads which epoch a sensor is in.
+-- Wait for all running ingest transactions, those of 0.1.0 too, and keep new ones out: each locks rows
+-- of this table FOR SHARE before it reads the epochs of its sensors.
 LOCK TABLE spool IN EXCLUSIVE MODE;
 
 -- name: note_applied
--- What had been applied of each spool of the sensor when its epoch ended.
+-- Record the batches of each spool of the sensor that were applied when its epoch ended.
 INSERT INTO spool_at_epoch_end (spool, epoch, applied)
 SELECT s.id, n.epoch, s.applied + coalesce(
     (SELECT range_agg(int8range(a.seq, a.seq + 1)) FROM applied_batch AS a WHERE a.spool = s.id),
@@ -33,7 +33,7 @@ LEFT JOIN past_epoch AS p ON p.sensor = s.name AND p.epoch = s.epoch - 1
 WHERE s.name = %(sensor)s;
 
 -- name: begin_epoch
--- Resets what the sensor reported about itself: its next batch sets it again.
+-- Reset what the sensor reported about itself; its next batch sets it again.
 UPDATE sensor SET epoch = epoch + 1, heard_at = NULL, sealed_at = NULL, version = '',
     counters = '{}', spool_depth = 0, drops = 0, addresses = 0, new_left = NULL, new_left_at = NULL
 WHERE name = %(sensor)s

@@ -1,13 +1,13 @@
 -- Prefixes that are never published, and addresses that are forgotten.
 
 -- name: list_exclusions
--- All, with those that have ended; the newest last.
+-- All exclusions, ended ones too, newest last.
 SELECT prefix::text, reason, since, until, until IS NULL OR until > now()
 FROM exclusion ORDER BY since, prefix;
 
 -- name: add_exclusion
--- Again for the same prefix: the new reason and end hold. Of two ends the later one stays where
--- the caller asks for it, so that forgetting never shortens an exclusion.
+-- A repeated exclusion of a prefix takes the new reason and end. With `extend` the old reason and the
+-- later end stay, so that forgetting never shortens an exclusion.
 INSERT INTO exclusion AS e (prefix, reason, until)
 VALUES (%(prefix)s::cidr, %(reason)s, %(until)s)
 ON CONFLICT (prefix) DO UPDATE SET
@@ -21,7 +21,7 @@ ON CONFLICT (prefix) DO UPDATE SET
 DELETE FROM exclusion WHERE prefix = %(prefix)s::cidr;
 
 -- name: stored_addresses
--- Addresses of a range that have a row, after one of them, in key order.
+-- Addresses of a range that have a row, after a given one, in key order.
 SELECT DISTINCT host(ip), ip FROM (
     SELECT ip FROM observation
     WHERE ip > %(after)s::inet AND ip <= %(high)s::inet AND ip >= %(low)s::inet
@@ -48,5 +48,5 @@ SELECT FROM sighting WHERE ip = ANY(%(ips)s::inet[]) ORDER BY ip, feed, sensor F
 DELETE FROM sighting WHERE ip = ANY(%(ips)s::inet[]);
 
 -- name: forget_overflows
--- Counts of crowded prefixes that lie wholly in what is forgotten.
+-- Delete counts of prefixes that lie completely in the forgotten prefix.
 DELETE FROM prefix_overflow WHERE prefix <<= %(prefix)s::cidr;

@@ -1,12 +1,12 @@
--- What one ingest transaction executes, in this order. Every statement takes its
--- locks sorted by key: two workers on the same keys wait, and do not deadlock.
+-- The statements of an ingest transaction, in this order. Every statement takes its
+-- locks sorted by key, so two workers with the same keys wait instead of deadlocking.
 
 -- name: set_up_session
--- A collection's rows are sorted and held in memory, not in files.
+-- Sort and keep a collection's rows in memory, not in files.
 SELECT set_config('temp_buffers', '64MB', false), set_config('work_mem', '64MB', false);
 
 -- name: create_incoming
--- One for each connection. Emptied by the end of the transaction, however it ends.
+-- One for each connection. The end of the transaction empties it.
 CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
     ip inet NOT NULL,
     feed text COLLATE "C" NOT NULL,
@@ -14,7 +14,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
     first_seen timestamptz NOT NULL,
     last_seen timestamptz NOT NULL,
     hits bigint NOT NULL,
-    -- Relative to today, as all that follows. 0: behaviours without an event.
+    -- Relative to today, like the columns below. 0: behaviours without an event.
     days bigint NOT NULL,
     flags_now bigint NOT NULL,
     flags_before bigint NOT NULL,
@@ -24,7 +24,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
 ) ON COMMIT DELETE ROWS;
 
 -- name: create_newcomer
--- The addresses that come in and have no row yet, each with when it was first seen.
+-- The incoming addresses that have no row yet, each with the time it was first seen.
 CREATE OR REPLACE TEMPORARY VIEW newcomer AS
 SELECT i.ip, network(set_masklen(i.ip, 64)) AS prefix, least(min(i.first_seen), now()) AS first_seen
 FROM incoming i
@@ -36,14 +36,15 @@ GROUP BY i.ip;
 SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid();
 
 -- name: end_session
--- A session that was given up, if the server still has it, with its locks. The start
--- tells it from another's of the same number, here or on another server.
+-- End an abandoned session with its locks, if the server still has it. The start
+-- distinguishes it from another session with the same id, here or on another server.
 SELECT pg_terminate_backend(pid)
 FROM pg_stat_activity WHERE pid = %(pid)s AND backend_start = %(start)s;
 
 -- name: share_spools
--- Workers share a spool, the compactor takes it alone: each waits for its turn. Row locks know no
--- turn: of two busy workers one always holds the row FOR SHARE, and the compactor never has it.
+-- Workers share a spool, the compactor locks it exclusively; advisory locks queue, so each gets its
+-- turn. Row locks do not queue: one of two busy workers always has the row FOR SHARE, and the compactor
+-- would never get it.
 WITH asked AS MATERIALIZED (
     SELECT s.id, s.sensor, s.uuid
     FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS asked (sensor, uuid)
@@ -55,9 +56,9 @@ SELECT id, pg_advisory_xact_lock_shared(
 ) FROM asked;
 
 -- name: sensors
--- In which epoch their accounts are, and how many new addresses they may report: the bucket fills
--- also while they are silent. A statement after lock_spools, which keeps rotation out: to rotate
--- locks the whole of spool against it.
+-- The epochs of these sensors' accounts, and how many new addresses they may report: a bucket refills
+-- even while the sensor is silent. Runs after lock_spools, whose row locks exclude a rotation: that
+-- locks the table spool.
 SELECT name, epoch, least(
     %(burst)s, coalesce(new_left, %(burst)s) + greatest(
         date_part('epoch', now() - coalesce(new_left_at, now())) * %(new_per_s)s, 0
@@ -66,8 +67,8 @@ SELECT name, epoch, least(
 FROM sensor WHERE name = ANY(%(sensors)s);
 
 -- name: lock_spools
--- FOR SHARE, after share_spools: it is what guards the row, also from the compactor of 0.1.0, which
--- knows no other lock.
+-- FOR SHARE, after share_spools: it protects the row from the compactor of 0.1.0 too, which has no
+-- other lock.
 SELECT s.id, s.sensor, s.uuid
 FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS asked (sensor, uuid)
 JOIN spool s ON s.sensor = asked.sensor AND s.uuid = asked.uuid
@@ -82,7 +83,7 @@ ORDER BY 1, 2
 ON CONFLICT (sensor, uuid) DO NOTHING;
 
 -- name: claim_batches
--- A statement after the lock, so that it sees what the compactor moved before it.
+-- A separate statement after the lock, so that it sees what the compactor moved before.
 INSERT INTO applied_batch (spool, seq)
 SELECT asked.spool, asked.seq
 FROM unnest(%(spools)s::bigint[], %(seqs)s::bigint[]) AS asked (spool, seq)
@@ -96,13 +97,13 @@ RETURNING spool, seq;
 COPY incoming FROM STDIN (FORMAT binary);
 
 -- name: delete_expired
--- Older than the retention: counted, not stored.
+-- Remove rows older than the retention; they are counted, not stored.
 DELETE FROM incoming WHERE last_seen < now() - %(retention)s::interval;
 
 -- name: delete_lone_notes
--- A note, behaviours without an event, whose address has no row of an event by its sensor: the event
--- was expired, purged or counted elsewhere, and a note makes no entry. A greet row that only data
--- events raised has no hits of its own.
+-- Remove notes (behaviours without an event) whose sensor has no event of the address: the event
+-- expired, was purged or was counted under a prefix or account, and a note alone makes no entry. A greet
+-- row that only data events updated has no hits of its own.
 DELETE FROM incoming AS i
 WHERE i.days = 0
     AND NOT EXISTS (
@@ -120,7 +121,7 @@ WHERE i.days = 0
     );
 
 -- name: upsert_names
--- Only names that are new or changed: an unchanged row is not even locked.
+-- Write only names that are new or changed; an unchanged row is not even locked.
 INSERT INTO autonomous_system (asn, name)
 SELECT asked.asn, asked.name
 FROM unnest(%(asns)s::bigint[], %(names)s::text[]) AS asked (asn, name)
@@ -130,8 +131,8 @@ WHERE NOT EXISTS (
 ORDER BY 1
 ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name;
 
--- What both tables do with a row that is there. Days and bits are relative to today; a row that
--- another day wrote is moved to the later of both. Notes, rows without days, move no time.
+-- How both tables merge into an existing row. Days and bits are relative to today; a row that was
+-- written on another day is moved to the later of both days. Notes (rows without days) change no time.
 
 -- part: merge_times
     first_seen = CASE EXCLUDED.days
@@ -146,7 +147,7 @@ ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name;
     ) END
 
 -- part: merge_bits
--- $bits: flags or targets. All of them, those of this epoch week, and of the week before.
+-- $bits: flags or targets: all of them, those of this epoch week, and those of the week before.
     $bits_now = CASE old.day WHEN EXCLUDED.day THEN old.$bits_now | EXCLUDED.$bits_now ELSE
         bits_now(old.$bits, old.$bits_now, old.$bits_before, old.day, old.last_seen,
             greatest(old.day, EXCLUDED.day))
@@ -168,9 +169,9 @@ ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name;
 
 -- name: upsert_observations
 -- Times are clamped to this transaction's clock and to the retention. Counters
--- saturate at 2^62 - 1 (MAX_COUNT in rows.py). Rows are grouped only where an address
--- has rows of two sensors: grouping costs 8 per cent of a transaction. The branch that
--- is not asked for is not executed.
+-- saturate at 2^62 - 1 (MAX_COUNT in rows.py). Rows are grouped only if an address
+-- has rows of two sensors, because grouping costs 8 per cent of a transaction. The
+-- other branch of the union is not executed.
 INSERT INTO observation AS old (
     ip, feed, first_seen, last_seen, hits, asn, day, days, flags, flags_now, flags_before
 )
@@ -200,7 +201,7 @@ ON CONFLICT (ip, feed) DO UPDATE SET
     asn = CASE WHEN %(annotated)s THEN EXCLUDED.asn ELSE old.asn END;
 
 -- name: upsert_sightings
--- Of a sensor whose account is past its first epoch, under the name of its enrolment.
+-- A sensor whose account is past its first epoch is stored under the name of its enrolment.
 INSERT INTO sighting AS old (
     ip, feed, sensor, first_seen, last_seen, hits, first_heard, last_heard, day, days,
     flags, flags_now, flags_before, targets, targets_now, targets_before
@@ -222,7 +223,7 @@ ON CONFLICT (ip, feed, sensor) DO UPDATE SET
     last_heard = now();
 
 -- name: upsert_activity
--- An hour that has not begun is a wrong clock's: counted in the current one.
+-- An hour in the future comes from a wrong clock; it counts as the current hour.
 INSERT INTO activity AS a (hour, feed, sensor, events)
 SELECT least(hour, date_trunc('hour', now())), feed COLLATE "C", sensor COLLATE "C",
     least(sum(events), 4611686018427387903)::bigint
@@ -237,8 +238,8 @@ ON CONFLICT (hour, feed, sensor) DO UPDATE SET
     last_heard = now();
 
 -- name: upsert_sensors
--- Last, because all batches of a sensor share this row: it is locked for a moment only.
--- A time of sealing that lies in the future is a wrong clock's and gives way to any.
+-- Last, because all batches of a sensor share this row, so it is locked only briefly.
+-- A stored time of sealing in the future comes from a wrong clock, and any report replaces it.
 -- An enrolled sensor has a row before it is heard; an aggregator of 0.1.0 writes heard_at alone.
 INSERT INTO sensor AS s (
     name, first_heard_at, heard_at, sealed_at, version, counters, spool_depth, drops, addresses,
@@ -267,7 +268,7 @@ ON CONFLICT (name) DO UPDATE SET
         THEN s.drops ELSE EXCLUDED.drops END,
     addresses = CASE WHEN s.sealed_at <= now() AND s.sealed_at > EXCLUDED.sealed_at
         THEN s.addresses ELSE EXCLUDED.addresses END,
-    -- What it may report now, less what it has reported: EXCLUDED has the burst less that.
+    -- What it may report now, less what it has reported; EXCLUDED.new_left is the burst less that.
     new_left = greatest(0, EXCLUDED.new_left - %(burst)s + least(
         %(burst)s, coalesce(s.new_left, %(burst)s) + greatest(
             date_part('epoch', now() - coalesce(s.new_left_at, now())) * %(new_per_s)s, 0
@@ -277,5 +278,5 @@ ON CONFLICT (name) DO UPDATE SET
 RETURNING s.name, s.first_heard_at = now();
 
 -- name: check_deferred
--- For a transaction that is rolled back: what a commit would check is checked now.
+-- Check deferred constraints now, in a transaction that is rolled back.
 SET CONSTRAINTS ALL IMMEDIATE;

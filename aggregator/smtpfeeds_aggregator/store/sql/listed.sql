@@ -1,7 +1,7 @@
 -- The lists of scanners and mailers that the last publication used.
 
 -- name: take_over
--- A row where the generation is another one; the lock on it lasts until the ranges are there.
+-- Returns a row if the generation is another one; its lock lasts until the ranges are stored.
 INSERT INTO lists_in_use AS used (generation) VALUES (%(generation)s)
 ON CONFLICT (one) DO UPDATE SET generation = EXCLUDED.generation, stored_at = now()
 WHERE used.generation <> EXCLUDED.generation

@@ -1,5 +1,5 @@
--- What keeps the tables small: applied batches into ranges, old rows out, in slices. The age
--- of a row counts from a time that was checked (%(now)s), not from the server's clock.
+-- Keeps the tables small: moves applied batches into ranges and deletes old rows, in slices. The age
+-- of a row counts from a checked time (%(now)s), not from the server's clock.
 
 -- name: try_lock_maintenance
 -- One aggregator at a time; held by the session.
@@ -9,14 +9,14 @@ SELECT pg_try_advisory_lock(hashtext('smtpfeeds maintenance'));
 SELECT pg_advisory_unlock(hashtext('smtpfeeds maintenance'));
 
 -- name: spools_to_compact
--- A few numbers stay in applied_batch until there are enough to be worth a transaction.
+-- A few numbers stay in applied_batch until there are enough for a transaction.
 SELECT spool FROM applied_batch
 GROUP BY spool HAVING count(*) >= %(batches)s
 ORDER BY spool LIMIT %(spools)s;
 
 -- name: limit_waits
--- Until lift_limit. The statement too: a row lock that busy workers pass on to each other is waited for
--- many times, and lock_timeout counts each time by itself.
+-- Until lift_limit. It limits the statement too, because a wait for a row that busy workers lock in turn
+-- consists of many waits, and lock_timeout applies to each alone.
 SELECT current_setting('statement_timeout'),
     set_config('lock_timeout', %(wait)s, true), set_config('statement_timeout', %(wait)s, true);
 
@@ -24,18 +24,18 @@ SELECT current_setting('statement_timeout'),
 SELECT set_config('statement_timeout', %(before)s, true);
 
 -- name: take_spool
--- Waits for the workers that share it (share_spools in ingest.sql); those that come later wait for us.
+-- Wait for the workers that share it (share_spools in ingest.sql); later workers wait for this lock.
 SELECT pg_advisory_xact_lock(hashtext('smtpfeeds spool'), (%(spool)s & 2147483647)::integer);
 
 -- name: lock_spool
--- After take_spool: waits for workers of 0.1.0, which lock only the row.
+-- After take_spool: wait for workers of 0.1.0, which lock only the row.
 SELECT id FROM spool WHERE id = %(spool)s FOR UPDATE;
 
 -- name: compact_spool
--- Past the bound on fragments the lowest gaps are closed: what lies in them
--- counts as applied. No sensor leaves that many gaps, for at most four of its
--- batches are on the way at any time. Where another was here first, nothing is added,
--- and nothing may go: no row makes range_agg NULL.
+-- Past the bound on fragments the lowest gaps are closed: batches in them count as
+-- applied. No honest sensor leaves that many gaps, because at most four of its batches
+-- are in transit at any time. If another compactor was first, nothing is added, and
+-- nothing may be lost: without rows range_agg is NULL.
 WITH gone AS (
     DELETE FROM applied_batch WHERE spool = %(spool)s RETURNING seq
 ), merged AS (
@@ -62,7 +62,7 @@ FROM bounded b WHERE id = %(spool)s
 RETURNING (SELECT count(*) FROM gone);
 
 -- name: delete_spools
--- Whatever such a spool may still hold is older than the retention, and not stored.
+-- All that such a spool may still deliver is older than the retention, and would not be stored.
 WITH victim AS MATERIALIZED (
     SELECT s.id FROM spool s
     WHERE s.heard_at < %(now)s::timestamptz - %(retention)s::interval - interval '7 days'
@@ -72,7 +72,7 @@ WITH victim AS MATERIALIZED (
 DELETE FROM spool USING victim WHERE spool.id = victim.id;
 
 -- name: retention_due
--- A round is good for a day; one from the future was noted by a clock that was wrong.
+-- A round is valid for a day; one in the future was recorded by a wrong clock.
 SELECT NOT EXISTS (
     SELECT FROM maintenance_round WHERE task = 'retention'
         AND finished_at > %(now)s::timestamptz - interval '1 day'
@@ -84,7 +84,7 @@ INSERT INTO maintenance_round (task, finished_at) VALUES ('retention', %(now)s)
 ON CONFLICT (task) DO UPDATE SET finished_at = EXCLUDED.finished_at;
 
 -- name: parts
--- The tables that hold a table's rows, itself or its partitions, and their pages now.
+-- A table or its partitions, and their pages now.
 SELECT n.nspname::text, c.relname::text,
     pg_relation_size(c.oid) / current_setting('block_size')::bigint
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -93,10 +93,10 @@ WHERE c.relkind = 'r' AND c.oid IN (
 ) ORDER BY c.relname;
 
 -- name: retire_observation_pages
--- Of some pages of observation or of one of its partitions, and with each row all its sightings: as long
--- as an address is kept, so is who saw it, because a purge rebuilds the one from the other. Read in the
--- order of the disk, whatever the key. The age is checked on the locked row: what ingest refreshed
--- meanwhile stays, and what it holds locked just now waits for the next round.
+-- Delete old rows in some pages of observation or a partition of it, each with all its sightings: those
+-- are kept as long as the address, because a purge rebuilds observations from them. It reads in the
+-- order of pages. The age is checked on the locked row, so rows that ingest updated meanwhile stay;
+-- rows that ingest has locked now wait for the next round.
 WITH gone AS (
     DELETE FROM {part} AS o
     WHERE o.ctid = ANY (ARRAY(
@@ -113,7 +113,7 @@ WITH gone AS (
 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM seen);
 
 -- name: retire_sighting_pages
--- Of some pages of sighting what is left without its observation: programs of 0.1.0 delete the two apart.
+-- Delete old sightings without an observation in some pages: 0.1.0 deletes the two separately.
 WITH gone AS (
     DELETE FROM {part} AS s
     WHERE s.ctid = ANY (ARRAY(

@@ -1,4 +1,4 @@
--- What publishing asks of the database, and what it writes back.
+-- The queries of publishing, and what it writes back.
 
 -- name: try_lock
 -- One publisher for a directory; the key comes from the directory's own id.
@@ -8,7 +8,7 @@ SELECT pg_try_advisory_lock(%(key)s);
 SELECT pg_advisory_unlock(%(key)s);
 
 -- name: holds_lock
--- Asked just before the switch: a lock goes with its connection.
+-- Checked just before the switch, because a lock ends with its connection.
 SELECT EXISTS (
     SELECT FROM pg_locks
     WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted
@@ -17,7 +17,7 @@ SELECT EXISTS (
 );
 
 -- name: is_locked
--- Whether any session has the lock; unlike an attempt to take it, this disturbs none.
+-- Whether any session has the lock; unlike an attempt to take it, this disturbs no session.
 SELECT EXISTS (
     SELECT FROM pg_locks
     WHERE locktype = 'advisory' AND granted
@@ -26,20 +26,19 @@ SELECT EXISTS (
 );
 
 -- name: now
--- The clock by which last_seen was clamped at ingest.
+-- The clock that ingest clamps last_seen to.
 SELECT now();
 
 -- name: exclusions
--- Prefixes that are not to be published now.
+-- Prefixes that may not be published now.
 SELECT prefix::text FROM exclusion
 WHERE since <= now() AND (until IS NULL OR until > now())
 ORDER BY prefix;
 
 -- name: copy_window
--- The window in rows of one length, for columns: no NULL, an address as two numbers. In no
--- order: it is sorted afterwards, and the shorter this snapshot is open the more updates stay
--- HOT. Targets count in this epoch week and the one before, and never more than the sensors have.
--- Of some addresses only, where asked.
+-- The window in rows of equal length, for columns: no NULL, an address as two numbers. It is not
+-- sorted here, because a short snapshot keeps more updates HOT. Targets count in this epoch week
+-- and the one before, and never more than the sensors have. `only` selects addresses.
 COPY (
     SELECT family(o.ip) = 6,
            o.feed = 'smtpdata',
@@ -54,7 +53,7 @@ COPY (
            coalesce(s.sensors, 0), coalesce(s.targets, 0)
     FROM observation AS o
     LEFT JOIN (
-        -- A sensor counts once, also in the window in which its account began a new epoch.
+        -- A sensor counts once, even if its account began a new epoch within the window.
         SELECT ip, feed, count(*) AS sensors, sum(targets) AS targets
         FROM (
             SELECT v.ip, v.feed,
@@ -84,7 +83,7 @@ COPY (
     WHERE o.last_seen >= %(since)s
       AND (%(until)s::timestamptz IS NULL OR o.last_seen < %(until)s::timestamptz)
       AND (%(only)s::inet[] IS NULL OR o.ip = ANY(%(only)s::inet[]))
-      -- Not behaviours alone, which an aggregator of 0.1.0 stores without their event.
+      -- Without rows of behaviours only, which an aggregator of 0.1.0 stores without their event.
       AND (o.hits > 0 OR o.feed = 'smtpgreet' AND EXISTS (
           SELECT FROM observation AS d WHERE d.ip = o.ip AND d.feed = 'smtpdata' AND d.hits > 0
       ))
@@ -103,24 +102,24 @@ WHERE o.last_seen >= %(since)s
 GROUP BY family(o.ip), get_byte(inet_send(o.ip), 4);
 
 -- name: sensors_alive
--- Sensors that were heard lately: with few of them breadth says nothing.
+-- Number of sensors that were heard lately; with few of them, breadth is no evidence.
 SELECT count(*) FROM sensor WHERE heard_at >= now() - make_interval(secs => %(alive_s)s);
 
 -- name: events_by_hour
--- Events of the window's hours, of all sensors.
+-- Events of all sensors in the window's hours.
 SELECT hour, feed, least(sum(events), 4611686018427387903)::bigint FROM activity
 WHERE hour >= date_trunc('hour', %(since)s::timestamptz)
 GROUP BY hour, feed ORDER BY hour, feed;
 
 -- name: first_without_origin
--- The first addresses of a feed's window in the order of publication: those without an origin,
+-- The first addresses of a feed's window in the order of publication: those without an origin.
 SELECT host(ip) FROM observation
 WHERE asn IS NULL AND feed = %(feed)s AND last_seen >= %(since)s
   AND (%(until)s::timestamptz IS NULL OR last_seen < %(until)s)
 ORDER BY ip LIMIT %(rows)s;
 
 -- name: first_with_origin
--- and then by origin.
+-- The addresses that follow, by origin.
 SELECT host(ip) FROM observation
 WHERE asn > 0 AND feed = %(feed)s AND last_seen >= %(since)s
   AND (%(until)s::timestamptz IS NULL OR last_seen < %(until)s)
@@ -131,7 +130,7 @@ ORDER BY asn, ip LIMIT %(rows)s;
 SELECT asn, name FROM autonomous_system WHERE asn = ANY(%(asns)s);
 
 -- name: store_names
--- Names that are new or have changed; in key order, as everywhere.
+-- Write names that are new or have changed, in key order as everywhere.
 INSERT INTO autonomous_system (asn, name)
 SELECT asn, name FROM unnest(%(asns)s::bigint[], %(names)s::text[]) AS new (asn, name)
 ORDER BY asn
@@ -139,8 +138,8 @@ ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name
 WHERE autonomous_system.name <> EXCLUDED.name;
 
 -- name: store_origins
--- A slice of addresses whose origin differs from the stored one. The rows are locked in key
--- order before any is written. Nothing else than asn changes; a row that went stays gone.
+-- Update a slice of addresses whose origin differs from the stored one. The rows are locked in key
+-- order before any is written. Only asn changes; a row that was deleted meanwhile is not created again.
 WITH new AS MATERIALIZED (
     SELECT * FROM unnest(%(ips)s::inet[], %(feeds)s::text[], %(asns)s::bigint[])
         AS n (ip, feed, asn)
@@ -155,18 +154,18 @@ UPDATE observation AS o SET asn = l.asn
 FROM locked AS l WHERE o.ip = l.ip AND o.feed = l.feed;
 
 -- name: store_origin_generation
--- Which table the origins of a publication came from.
+-- Record which origin table a publication used.
 INSERT INTO origin_generation (generation, source, table_time, prefixes, origins)
 VALUES (%(generation)s, %(source)s, %(table_time)s, %(prefixes)s, %(origins)s)
 ON CONFLICT (generation) DO UPDATE SET last_used_at = now();
 
 -- name: events_by_sensor
--- Events of the window by sensor and feed, the busiest first.
+-- Events of the window by sensor and feed, busiest first.
 SELECT sensor, feed, least(sum(events), 4611686018427387903)::bigint AS total FROM activity
 WHERE hour >= date_trunc('hour', %(since)s::timestamptz)
 GROUP BY sensor, feed ORDER BY total DESC, sensor, feed LIMIT %(rows)s;
 
 -- name: store_summary
--- The last publication replaces the one before, whatever its time: a clock may have been wrong.
+-- The last publication replaces the one before, even a later one: a clock may have been wrong.
 INSERT INTO publication_summary (generated, content) VALUES (%(generated)s, %(content)s)
 ON CONFLICT (only_row) DO UPDATE SET generated = excluded.generated, content = excluded.content;

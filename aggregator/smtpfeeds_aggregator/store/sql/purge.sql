@@ -1,20 +1,20 @@
--- Taking a part of what a sensor reported out again: enrolments of it, from a time on or whole.
--- Locks in the order of all that writes: observation, then sighting, each sorted by key. What is dated
--- at a time or later was heard since then: that holds also where no time of hearing was recorded.
+-- Removes a part of what a sensor reported: of some enrolments, all rows or those from a time on. Locks
+-- are taken in the order that all writers use: observation, then sighting, each sorted by key. A row
+-- dated at `since` or later was also heard since then, even if the time of hearing was not recorded.
 
 -- name: heard_recorded_since
 -- Since when the database records when the centre heard of a row.
 SELECT applied_at FROM schema_step WHERE version = 11;
 
 -- name: count_touched
--- Addresses whose sightings rest, wholly or in part, on what is taken out.
+-- Number of addresses whose sightings depend, fully or in part, on the removed part.
 SELECT count(DISTINCT ip) FROM sighting
 WHERE sensor = ANY(%(enrolments)s) AND (
     %(since)s::timestamptz IS NULL OR last_heard >= %(since)s OR last_seen >= %(since)s
   );
 
 -- name: touched
--- The next of them, in order.
+-- The next of those addresses, in order.
 SELECT host(ip) FROM sighting
 WHERE sensor = ANY(%(enrolments)s) AND (
     %(since)s::timestamptz IS NULL OR last_heard >= %(since)s OR last_seen >= %(since)s
@@ -26,7 +26,7 @@ GROUP BY ip ORDER BY ip LIMIT %(rows)s;
 SELECT FROM observation WHERE ip = ANY(%(ips)s::inet[]) ORDER BY ip, feed FOR UPDATE;
 
 -- name: delete_sightings
--- Of these the centre heard nothing before.
+-- Delete sightings that the centre did not hear of before.
 WITH doomed AS MATERIALIZED (
     SELECT ip, feed, sensor FROM sighting
     WHERE ip = ANY(%(ips)s::inet[]) AND sensor = ANY(%(enrolments)s)
@@ -40,9 +40,9 @@ DELETE FROM sighting AS s USING doomed AS d
 WHERE s.ip = d.ip AND s.feed = d.feed AND s.sensor = d.sensor;
 
 -- name: cut_sightings
--- After delete_sightings, so these were heard of before as well.
--- Of these it is certain that the centre heard of them once, and when; first_seen may have been
--- lowered since. Where it was heard before that was recorded, the first time that was reported stays.
+-- After delete_sightings, so the centre heard of these before as well. It is certain that it heard of
+-- them once, and when; first_seen may have been lowered since. If the time of hearing was not recorded
+-- then, the first reported time stays.
 WITH cut AS MATERIALIZED (
     SELECT ip, feed, sensor, least(coalesce(first_heard, first_seen), last_seen) AS seen
     FROM sighting
@@ -58,7 +58,7 @@ SET first_seen = c.seen, last_seen = c.seen, last_heard = s.first_heard, hits = 
 FROM cut AS c WHERE s.ip = c.ip AND s.feed = c.feed AND s.sensor = c.sensor;
 
 -- name: delete_observations
--- Nobody is left who saw them. Who went on to DATA has greeted: data stays within greet.
+-- Delete observations without a sighting. A data sighting keeps its greet row.
 DELETE FROM observation AS o
 WHERE o.ip = ANY(%(ips)s::inet[])
   AND NOT EXISTS (
@@ -66,8 +66,8 @@ WHERE o.ip = ANY(%(ips)s::inet[])
   );
 
 -- name: rebuild_observations
--- What the remaining sightings add up to, relative to today. A data event raises the greet's times and
--- days, not its hits and flags.
+-- Sum up the remaining sightings, relative to today. A data event updates the greet's times and days,
+-- not its hits and flags.
 UPDATE observation AS o
 SET first_seen = r.first_seen, last_seen = r.last_seen, hits = r.hits, day = r.day, days = r.days,
     flags = r.flags_now | r.flags_before, flags_now = r.flags_now, flags_before = r.flags_before
@@ -97,7 +97,7 @@ SELECT FROM prefix_admission WHERE prefix = ANY(%(prefixes)s::cidr[])
 ORDER BY prefix, day FOR UPDATE;
 
 -- name: recount_admissions
--- New addresses of these prefixes, counted again from those that are left. A statement after the lock.
+-- Count the new addresses of these prefixes again from the remaining rows; runs after the lock.
 WITH remaining AS MATERIALIZED (
     SELECT p.prefix, (o.first_seen AT TIME ZONE 'UTC')::date AS day, count(*) AS addresses
     FROM unnest(%(prefixes)s::cidr[]) AS p (prefix)
@@ -114,7 +114,7 @@ SELECT prefix, day, addresses FROM remaining ORDER BY prefix, day
 ON CONFLICT (prefix, day) DO UPDATE SET addresses = EXCLUDED.addresses;
 
 -- name: delete_activity
--- Hours with something that was heard since then: what is mixed cannot be told apart.
+-- Delete hours with events that were heard since then; earlier events in them cannot be separated.
 DELETE FROM activity
 WHERE sensor = ANY(%(enrolments)s)
   AND (%(since)s::timestamptz IS NULL OR last_heard >= %(since)s OR hour >= %(since)s);
@@ -134,7 +134,7 @@ SET first_seen = least(coalesce(first_heard, first_seen), last_seen),
 WHERE sensor = ANY(%(enrolments)s) AND (last_heard >= %(since)s OR last_seen >= %(since)s);
 
 -- name: delete_sensor_overflow
--- Days with something that was heard since then: what is mixed cannot be told apart.
+-- Delete days with events that were heard since then; earlier events in them cannot be separated.
 DELETE FROM sensor_overflow
 WHERE sensor = ANY(%(enrolments)s)
   AND (%(since)s::timestamptz IS NULL OR last_heard >= %(since)s);
@@ -143,8 +143,8 @@ WHERE sensor = ANY(%(enrolments)s)
 SELECT FROM prefix_admission WHERE masklen(prefix) < 64 ORDER BY prefix, day FOR UPDATE;
 
 -- name: recount_wide_admissions
--- All counts of /48s and /32s, from the addresses and the /64s past their bound that are left; so a
--- purge that was broken off is completed by the next. A statement after the lock.
+-- Count all /48s and /32s again from the remaining addresses and /64s past their bound, so that the next
+-- purge completes an interrupted one; runs after the lock.
 WITH remaining AS MATERIALIZED (
     SELECT network(set_masklen(n.prefix, l.length)) AS prefix, n.day, count(*) AS addresses
     FROM (
@@ -167,8 +167,8 @@ FROM remaining AS r WHERE p.prefix = r.prefix AND p.day = r.day AND masklen(p.pr
 SELECT FROM spool WHERE sensor = %(sensor)s ORDER BY sensor, uuid FOR UPDATE;
 
 -- name: forget_batches
--- As if the epoch's batches had never come: one that a sensor sends again counts. Which they are: what
--- had been applied when the epoch ended, less what had been when the one before it did.
+-- Forget the epoch's batches, so that one that a sensor sends again counts. They are the batches applied
+-- when the epoch ended, less those applied when the previous epoch ended.
 WITH forgotten AS MATERIALIZED (
     SELECT s.id AS spool, e.applied - coalesce(
         (

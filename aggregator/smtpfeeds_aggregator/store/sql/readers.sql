@@ -1,7 +1,7 @@
--- An account that may read everything and write nothing, for analysts.
+-- A role that may read everything and write nothing, for analysts.
 
 -- name: grants
--- The statements that let a role read, what is made later too; the server quotes the names.
+-- The statements that let a role read all present and future tables; the server quotes the names.
 SELECT format('GRANT CONNECT ON DATABASE %%I TO %%I', current_database(), %(role)s::text)
 UNION ALL SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', current_schema(), %(role)s::text)
 UNION ALL SELECT format('GRANT SELECT ON ALL TABLES IN SCHEMA %%I TO %%I', current_schema(), %(role)s::text)
@@ -10,7 +10,7 @@ UNION ALL SELECT format(
 );
 
 -- name: revokes
--- The statements that take it back.
+-- The statements that revoke it.
 SELECT format('REVOKE CONNECT ON DATABASE %%I FROM %%I', current_database(), %(role)s::text)
 UNION ALL SELECT format('REVOKE USAGE ON SCHEMA %%I FROM %%I', current_schema(), %(role)s::text)
 UNION ALL SELECT format('REVOKE SELECT ON ALL TABLES IN SCHEMA %%I FROM %%I', current_schema(), %(role)s::text)

@@ -1,13 +1,13 @@
--- What the command line asks besides `query` (asking.sql). Nothing here writes.
+-- The queries of the command line, except those of `query` (asking.sql). Nothing here writes.
 
 -- name: feeds
--- What each feed holds since a time; addresses that are not published are among them.
+-- The content of each feed since a time, with addresses that are not published.
 SELECT feed, count(*), max(last_seen) FROM observation
 WHERE last_seen >= %(since)s
 GROUP BY feed;
 
 -- name: crowded
--- IPv6 prefixes past their addresses of a day: events without a row of their own, newest first.
+-- IPv6 prefixes past their bound for a day, with the events counted under them, newest first.
 SELECT prefix::text, feed, count(DISTINCT split_part(sensor, '@', 1)), min(first_seen), max(last_seen),
        least(sum(hits), 4611686018427387903)::bigint
 FROM prefix_overflow
@@ -17,8 +17,8 @@ ORDER BY max(last_seen) DESC, prefix, feed
 LIMIT %(rows)s;
 
 -- name: sensors
--- All sensors, with the events of the last 24 hours (by whole hours) and of all that is kept. An
--- account of which nothing was ever taken is there when it was refused or floods.
+-- All sensors, with their events of the last 24 hours (by whole hours) and all kept events. An account
+-- whose batches were never accepted is listed if it was refused lately or floods.
 WITH refused AS (
     SELECT account, least(sum(messages), 4611686018427387903)::bigint AS messages
     FROM refusal WHERE hour >= now() - interval '24 hours' GROUP BY account
@@ -45,7 +45,7 @@ LEFT JOIN (
     FROM sensor_overflow WHERE last_heard >= now() - interval '24 hours' GROUP BY 1
 ) AS o ON o.sensor = account.name
 LEFT JOIN (
-    -- Saturated, as what is summed up is: one sensor's numbers must not hide all others.
+    -- Saturated, because an overflow by one sensor's numbers would fail the query for all.
     SELECT split_part(sensor, '@', 1) AS sensor,
            least(sum(events), 4611686018427387903)::bigint AS every,
            least(
@@ -56,7 +56,7 @@ LEFT JOIN (
 ORDER BY account.name;
 
 -- name: refusals
--- By hour, the newest first.
+-- Counts of refused messages by hour, newest first.
 SELECT account, hour, reason, messages, octets, kept, last_at, detail
 FROM refusal
 WHERE (%(account)s::text IS NULL OR account = %(account)s)

@@ -1,12 +1,11 @@
--- What accounts sent that was refused, and floods: counted and noted.
+-- Counts of refused messages, and records of floods, by account.
 
 -- name: lock_refusals
--- Aggregators count one after the other, so that the samples of an hour are exact and no two
--- wait for each other's rows.
+-- Aggregators count one at a time, so that the samples of an hour are exact and no two deadlock.
 SELECT pg_advisory_xact_lock(hashtext('smtpfeeds refusals'));
 
 -- name: samples_of_hour
--- What is kept already of these accounts in this hour.
+-- Samples already kept of these accounts in this hour.
 SELECT account, sum(kept)::bigint, sum(kept_octets)::bigint
 FROM refusal
 WHERE hour = date_trunc('hour', now()) AND account = ANY(%(accounts)s)
@@ -28,7 +27,7 @@ ON CONFLICT (account, hour, reason) DO UPDATE SET
     detail = EXCLUDED.detail;
 
 -- name: upsert_floods
--- One that was over for a minute begins again.
+-- A flood that was over for a minute begins again.
 INSERT INTO flood AS f (account, messages_per_s, octets_per_s, refused_per_s, reason)
 SELECT *
 FROM unnest(

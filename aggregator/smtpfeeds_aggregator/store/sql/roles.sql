@@ -1,10 +1,10 @@
--- Privileges of the roles that ingest and publish. The owner of the tables has all of them; a role
--- that reads is in readers.sql.
+-- Privileges of the roles that ingest and publish; readers.sql has those of roles that only read. The
+-- owner of the tables has all privileges.
 
 -- part: privileges
--- Each table and view with what a part does there; a table of which no part needs anything has ''.
--- `ingest` is also maintenance and the watch on the clock. It begins no epoch and takes no
--- sensor out of service: of the columns of sensor it writes those that batches fill.
+-- The privileges of each part on each table and view; '' is none. `ingest` includes maintenance and the
+-- clock watch. It begins no epoch and takes no sensor out of service, so of sensor it writes only the
+-- columns that batches fill.
 privileges (name, ingest, publish) AS (VALUES
     ('activity', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
     ('applied_batch', 'SELECT, INSERT, DELETE', ''),
@@ -37,7 +37,7 @@ privileges (name, ingest, publish) AS (VALUES
 )
 
 -- part: tables
--- Those tables, with their partitions: maintenance deletes in each by its own name.
+-- These tables and their partitions, because maintenance deletes in each partition by its name.
 tables AS (
     SELECT p.name, t.relid AS oid, p.ingest, p.publish
     FROM privileges AS p
@@ -52,7 +52,7 @@ tables AS (
 WITH {{privileges}} SELECT name FROM privileges ORDER BY name;
 
 -- name: grants
--- The statements that give a role what its part needs; the server quotes the names.
+-- The statements that grant a role what its part needs; the server quotes the names.
 WITH {{privileges}}, {{tables}}
 SELECT format('GRANT CONNECT, TEMPORARY ON DATABASE %%I TO %%I', current_database(), %(role)s::text)
 UNION ALL SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', current_schema(), %(role)s::text)
@@ -62,7 +62,7 @@ FROM (SELECT oid, CASE %(part)s WHEN 'ingest' THEN ingest ELSE publish END AS wa
 WHERE wanted <> '';
 
 -- name: revokes
--- The statements that revoke everything of a role. REVOKE on a table includes its columns.
+-- The statements that revoke everything from a role. REVOKE on a table includes its columns.
 WITH {{privileges}}, {{tables}}
 SELECT format('REVOKE ALL ON %%s FROM %%I', oid::regclass, %(role)s::text) FROM tables
 UNION ALL SELECT format('REVOKE USAGE ON SCHEMA %%I FROM %%I', current_schema(), %(role)s::text)
@@ -71,7 +71,7 @@ UNION ALL SELECT format(
 );
 
 -- name: role_exists
--- Whether the role exists; which role this session has, and in which database.
+-- Whether the role exists, and this session's role and database.
 SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %(role)s), current_user, current_database();
 
 -- name: note_role
@@ -81,7 +81,7 @@ INSERT INTO granted_role (role, part) VALUES (%(role)s, %(part)s) ON CONFLICT DO
 DELETE FROM granted_role WHERE role = %(role)s;
 
 -- name: roles
--- Which roles have which part, and whether they still exist.
+-- The recorded roles with their parts, and whether they still exist.
 SELECT g.part, g.role, g.granted_at, EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = g.role)
 FROM granted_role AS g ORDER BY g.part, g.role;
 

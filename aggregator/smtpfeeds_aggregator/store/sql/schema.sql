@@ -1,7 +1,7 @@
--- Which steps the schema has. A row is written in the transaction of its step.
+-- The steps that the schema has. A row is written in the transaction of its step.
 
 -- name: lock_schema
--- One `migrate` at a time; held by the session, so it ends with it.
+-- One `migrate` at a time; the session holds the lock, so it ends with the session.
 SELECT pg_advisory_lock(hashtext('smtpfeeds schema'));
 
 -- name: unlock_schema
@@ -11,9 +11,9 @@ SELECT pg_advisory_unlock(hashtext('smtpfeeds schema'));
 SELECT to_regclass('schema_migration') IS NOT NULL, to_regclass('schema_step') IS NOT NULL;
 
 -- name: create_schema_tables
--- Programs of 0.1.0 read schema_migration alone and stop at a row that they do not know: it has the
--- first step, and such steps as they must stop at. All later steps are in schema_step. An account
--- that may only read needs no further grant after an upgrade.
+-- 0.1.0 reads only schema_migration and stops at an unknown row, so that table has the first step, and
+-- the steps at which 0.1.0 must stop. All later steps are in schema_step. A role that may only read
+-- needs no new grant after an upgrade.
 CREATE TABLE IF NOT EXISTS schema_migration (
     version integer PRIMARY KEY,
     name text NOT NULL,

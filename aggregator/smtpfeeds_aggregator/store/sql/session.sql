@@ -1,8 +1,8 @@
--- The first questions of a connection, before anything is set.
+-- The first statements of a connection, before anything is set.
 
 -- name: look
--- Where our tables are: in the schema of the search_path that has them, else where they would be
--- created. The rest is what the session is judged by.
+-- The schema of the tables: the one in the search_path that has them, otherwise the one where they
+-- would be created. The other values show whether the session can be used.
 SELECT pg_backend_pid(),
     coalesce(
         (SELECT relnamespace::regnamespace::text FROM pg_catalog.pg_class
@@ -17,8 +17,8 @@ SELECT pg_backend_pid(),
 SELECT pg_backend_pid();
 
 -- name: set_up
--- Only what this server knows: some came with later versions, and not every system can notice in
--- the middle of a statement that its client is gone.
+-- Set only what this server supports: some settings came with later versions, and not every system can
+-- notice a lost client during a statement.
 SELECT set_config(wanted.name, wanted.value, false)
 FROM unnest(%(names)s::text[], %(values)s::text[]) AS wanted (name, value)
 WHERE current_setting(wanted.name, true) IS NOT NULL
