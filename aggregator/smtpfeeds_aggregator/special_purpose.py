@@ -3,7 +3,7 @@
 Feeds leave out these addresses, origin tables and lists these prefixes; this is the
 project's only copy. It was copied by hand from the IPv4 and IPv6 Special-Purpose Address
 Registries (RFC 6890), the multicast registries and the IPv6 address space registry, as
-of ``AS_OF``. Python's ``is_global`` is no substitute: it depends on the interpreter's
+of ``AS_OF``. Python's ``is_global`` is not a substitute: it depends on the interpreter's
 version, accepts multicast and lacks the newer reservations.
 
 "Globally reachable: N/A" (Teredo, 6to4 and its relay anycast) counts as not

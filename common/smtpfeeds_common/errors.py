@@ -89,7 +89,7 @@ class SpoolUnwritable(SpoolError):
 
 
 class SpoolDamaged(SpoolError):
-    """The spool file is damaged, or is no spool."""
+    """The spool file is damaged, or is not a spool."""
 
 
 class BrokerError(SmtpfeedsError):

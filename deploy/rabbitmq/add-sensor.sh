@@ -6,7 +6,7 @@
 # The account's name is the sensor's. It may publish to the exchange under its own routing key, and
 # nothing else: read nothing, declare nothing, use no default exchange, speak for no other sensor.
 set -eu
-# What rabbitmqctl prints while it reads a password, "Password:", is no question: it goes to /dev/null.
+# What rabbitmqctl prints while it reads a password, "Password:", is not a question: it goes to /dev/null.
 # RabbitMQ 4 reads it only where nothing but the name is given: no --quiet here.
 
 VHOST=smtpfeeds

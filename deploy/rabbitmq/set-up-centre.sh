@@ -18,7 +18,7 @@ if [ $# -ne 1 ] || [ ! -s "$1" ]; then
 fi
 
 rabbitmqctl --quiet list_vhosts name | grep -qx "$VHOST" || rabbitmqctl --quiet add_vhost "$VHOST"
-# What rabbitmqctl prints of it, "Password:", is no question. RabbitMQ 4 reads it only where nothing but
+# What rabbitmqctl prints of it, "Password:", is not a question. RabbitMQ 4 reads it only where nothing but
 # the name is given: no --quiet here.
 # The password goes by standard input: arguments can be read by every user of the host.
 if rabbitmqctl --quiet list_users | cut -f1 | grep -qx "$ACCOUNT"; then

@@ -395,7 +395,7 @@ def read_public_addresses(settings: SensorSettings) -> dict[bytes, bytes]:
     """The setting of that name, packed.
 
     Raises:
-        SettingsError: a name or a value is no address.
+        SettingsError: a name or a value is not an address.
     """
     try:
         return {

@@ -177,7 +177,7 @@ def wait_for(holds: Callable[[], bool], what: str, log: Path | None = None) -> N
 
 
 def boots(machine: Machine) -> bool:
-    """Whether its services are up; a unit that a machine without hardware lacks is no matter."""
+    """Whether its services are up; a unit that a machine without hardware lacks does not matter."""
     try:
         state = subprocess.run(
             machine.inside("systemctl", "is-system-running"),

@@ -274,7 +274,7 @@ class Screen:
 def test_hangup_of_a_service_reads_files_again_and_stops_nothing(
     tmp_path: Path, made_up_origins: dict[str, str]
 ) -> None:
-    """Without a terminal SIGHUP is no hang-up; with one, it is gone and so is `up`."""
+    """Without a terminal SIGHUP is not a hang-up; with one, it is gone and so is `up`."""
     folder = tmp_path / "site"
     with running(folder, made_up_origins) as up:
         # Sessions of the database come and go, and so do helpers of the aggregator.

@@ -79,7 +79,7 @@ def test_short_banner_name_is_no_name_of_the_sensor() -> None:
 
 
 TABLE = [
-    # 0: a line ended by a bare LF; behind what is no command it says nothing of an SMTP client.
+    # 0: a line ended by a bare LF; behind what is not a command it says nothing of an SMTP client.
     (b"NOOP\n", Flags.BARE_LF),
     (b"NOOP\n\r", Flags.BARE_LF),
     (b"\nxyzzy\n", NO),
@@ -123,7 +123,7 @@ TABLE = [
     ((MAIL + b"RSET\r\n") * 3, Flags.SENDER | Flags.MANY_ENVELOPES),
     ((ENVELOPE + b"DATA\r\n") * 4, SENT | Flags.MESSAGE),
     (MAIL * 2 + b"DATA\r\n" + MAIL * 2, Flags.SENDER),
-    # 13: a line that is no verb, after DATA or AUTH was refused; RSET and QUIT are manners.
+    # 13: a line that is not a verb, after DATA or AUTH was refused; RSET and QUIT are manners.
     (ENVELOPE + b"DATA\r\nSubject: x\r\n", SENT | Flags.MESSAGE | Flags.UNHEEDING),
     (b"DATA\r\nhello\r\n", Flags.UNHEEDING),
     (b"DATA\r\n\xff\r\n", Flags.UNHEEDING),
@@ -139,7 +139,7 @@ TABLE = [
     (b"GET / HTTP/1.1\r\n", Flags.NOT_SMTP_AFTER),
     (b"\x16\x03\x01", Flags.NOT_SMTP_AFTER),
     (b"Host: x\r\n", Flags.NOT_SMTP_AFTER),
-    # 18: a verb in lower or mixed case; what is no verb is not looked at.
+    # 18: a verb in lower or mixed case; what is not a verb is not looked at.
     (b"noop\r\n", Flags.LOWER_CASE),
     (b"\tNoop\r\n", Flags.LOWER_CASE),
     (b"hELP\r\n", Flags.LOWER_CASE),
@@ -247,7 +247,7 @@ def test_extension_that_is_offered_is_used() -> None:
         (b"AUTH PLAIN AA==\r\nAUTH PLAIN AA==\r\n",
          Flags.AUTH | Flags.AUTH_RESPONSE | Flags.AUTH_AGAIN),
         (b"AUTH PLAIN AA==\r\nAA==\r\n", Flags.AUTH | Flags.AUTH_RESPONSE | Flags.UNHEEDING),
-        # A line of its response is no command.
+        # A line of its response is not a command.
         (b"AUTH LOGIN\r\nmail from\r\nGET /\r\nNOOP\r\n", Flags.AUTH | Flags.AUTH_RESPONSE),
     ],
 )  # fmt: skip

@@ -34,7 +34,7 @@ TABLE = [
     (b"HELO\n\r", [250], GREET),
     # CR twice before LF.
     (b"EHLO host\r\r\nDATA\r\r\n", [250, 503], GREET | DATA),
-    # A known verb whose argument holds a colon is no header line, in any spelling.
+    # A known verb whose argument holds a colon is not a header line, in any spelling.
     (b"EHLO ::1\r\n", [250], GREET),
     (b"eHLo ::1\r\n", [250], GREET),
     (b"EHLO\t::1\r\n", [250], GREET),
@@ -377,7 +377,7 @@ class TestStarttls:
         assert talk.say(b"STARTTLS\r\n") == [503]
 
     def test_greet_before_it_stands(self) -> None:
-        """DATA without a new EHLO is data; a new EHLO is no second greet."""
+        """DATA without a new EHLO is data; a new EHLO is not a second greet."""
         talk = Talk(offer_tls=True)
         talk.say(GREETED + b"STARTTLS\r\n")
         assert talk.dialogue.take() == GREET

@@ -80,7 +80,7 @@ def _made_by_the_library(ours: dict[str, Any], observed: dict[str, Any]) -> list
 
 
 def test_stix_validator_accepts_the_bundle(bundle: str) -> None:
-    """Its one warning, of identifiers that are no UUIDv4, is accepted by name: ours follow from
+    """Its one warning, of identifiers that are not UUIDv4, is accepted by name: ours follow from
     what they stand for."""
     options = stix2validator.ValidationOptions(version="2.1")
     verdict: Any = stix2validator.validate_string(bundle, options)

@@ -464,7 +464,7 @@ def _script(node: RabbitNode, name: str, *words: str) -> str:
     [
         (("enroll", "Berlin"), "1 to 63 of a-z"),
         (("enroll", CENTRE), "the aggregator's account"),
-        (("enroll", "{admin}"), "is no sensor's: choose another name"),
+        (("enroll", "{admin}"), "is not a sensor's: choose another name"),
         (("revoke", "nobody"), "no sensor has the account nobody"),
         (("enroll",), "name a sensor, or give --file"),
     ],

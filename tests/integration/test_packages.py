@@ -109,7 +109,7 @@ def test_wheel_has_all_that_is_shipped_and_writes_it_out(
     script = written / "rabbitmq" / "add-sensor.sh"
     assert script.stat().st_mode & 0o111 == 0o111
     assert not (written / "nginx").exists()
-    # What an operator has changed stays; what is as it was is no error.
+    # What an operator has changed stays; what is as it was is not an error.
     unit.write_text("mine")
     refused = command(tmp_path / "installed", "shipped", "write", str(written))
     assert refused.returncode == 2

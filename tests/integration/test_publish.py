@@ -590,7 +590,7 @@ class TestLoop:
     def test_stopped_run_does_not_finish_first(
         self, settings: AggregatorSettings, connection: Connection, feeds: Path
     ) -> None:
-        """A run under way ends before the switch, is no failure, and leaves nothing behind."""
+        """A run under way ends before the switch, is not a failure, and leaves nothing behind."""
         observe(connection, "192.0.2.1", last=datetime.now(UTC))
         stop = threading.Event()
 

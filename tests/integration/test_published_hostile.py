@@ -462,7 +462,7 @@ def test_a_range_of_ipv6_that_ends_in_mapped_addresses_is_one_of_ipv6(
 
 
 def test_a_delimiter_is_written_as_it_was_typed(tmp_path: Path, run: Callable[..., Result]) -> None:
-    """Python reads an octet of the command line that is no UTF-8 as a lone surrogate."""
+    """Python reads an octet of the command line that is not UTF-8 as a lone surrogate."""
     folder = write_edition(tmp_path / "feeds", ROWS)
     log = tmp_path / "mail.log"
     log.write_text("from 192.0.2.2\n")

@@ -131,7 +131,7 @@ def test_settings_that_need_a_restart_are_named(tmp_path: Path) -> None:
         sensor.write_config()
         hang_up(sensor, "changed=ignore")
         assert "need a restart settings=max_line_bytes,persona" in sensor.log.read_text()
-        # Once: what was stated before is no change.
+        # Once: what was stated before is not a change.
         hang_up(sensor, "changed=none")
         assert sensor.log.read_text().count("need a restart") == 1
         with sensor.connect() as client:

@@ -146,7 +146,7 @@ def test_data_raises_the_greet_row_and_not_its_hits(store: IngestStore, table: T
 def test_note_adds_behaviours_to_its_address_and_makes_no_entry(
     store: IngestStore, table: Table
 ) -> None:
-    """A row without hits is no event: nothing is invented, nothing is counted."""
+    """A row without hits is not an event: nothing is invented, nothing is counted."""
     apply(store, made_batch(greet("192.0.2.1", hits=2, flags=1)))
     apply(
         store,

@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def _garbage(self, content: bytes) -> None:
-        self.connection.sendall(b"\x00\x01\x02 this is no HTTP\r\n\r\n")
+        self.connection.sendall(b"\x00\x01\x02 this is not HTTP\r\n\r\n")
 
 
 @contextmanager

@@ -281,7 +281,7 @@ def half_probe(visit: Visit) -> None:
 
 
 def web_after_greet(visit: Visit) -> None:
-    """A scanner of many protocols: greets, then sends what is no SMTP."""
+    """A scanner of many protocols: greets, then sends what is not SMTP."""
     with _line(visit) as line:
         line.reply()
         line.say("EHLO masscan")

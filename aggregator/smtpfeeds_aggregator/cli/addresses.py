@@ -20,7 +20,7 @@ def texts_of(arguments: tuple[str, ...]) -> Iterable[str]:
 
 
 def addresses_of(arguments: tuple[str, ...]) -> Iterator[bytes]:
-    """Packed addresses; what is none is named on stderr, and none at all ends with exit code 2."""
+    """Packed addresses; names on stderr what is not one. None at all ends with exit code 2."""
     given = malformed = 0
     for text in texts_of(arguments):
         given += 1

@@ -63,7 +63,7 @@ def refuse_others(accounts: "Mapping[str, BrokerAccount]", names: Iterable[str])
     for name in names:
         if name in accounts and not accounts[name].is_ours:
             raise FleetError(
-                f"the account {name} of the broker is no sensor's: choose another name"
+                f"the account {name} of the broker is not a sensor's: choose another name"
             )
 
 

@@ -64,7 +64,7 @@ def config_of(config: Path | None, folder: Path | None, dsn: str | None = None) 
     """The settings file that the options name, or the one in the usual places.
 
     Raises:
-        SettingsError: two of the options say different things, or the folder is none of
+        SettingsError: two of the options say different things, or the folder is not one of
             `smtpfeeds up`.
     """
     if folder is not None:

@@ -226,7 +226,7 @@ class _Lookup:
         self.malformed = 0
 
     def rows(self, texts: list[str]) -> Iterator[dict[str, Any]]:
-        """One row per address; what is no address says so on stderr and gives none."""
+        """One row per address; what is not an address says so on stderr and gives none."""
         table, addresses = self._table, list(self._packed(texts))
         self.addresses += len(addresses)
         for packed, asn in zip(addresses, table.lookup_many(addresses), strict=True):

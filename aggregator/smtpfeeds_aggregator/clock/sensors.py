@@ -113,7 +113,7 @@ class SensorClocks:
             return Verdict(len(votes), 0.0)
         votes.sort()
         low_s, high_s = votes[(len(votes) - 1) // 2], votes[len(votes) // 2]
-        # Of an even number both middle votes must be off on the same side: half is no majority.
+        # Of an even number both middle votes must be off on the same side: half is not a majority.
         agreed_s = min(low_s, high_s, key=abs) if low_s * high_s > 0 else 0.0
         return Verdict(len(votes), agreed_s)
 

@@ -118,7 +118,7 @@ class Management:
                 self._request("PUT", "user-limits", name, limit, body={"value": value})
 
     def accounts(self) -> dict[str, BrokerAccount]:
-        """All accounts of the broker by name, also those that are no sensor's."""
+        """All accounts of the broker by name, also those that are not a sensor's."""
         permissions: dict[str, dict[str, dict[str, str]]] = {}
         for row in self._request("GET", "permissions"):
             granted = {key: row[key] for key in ("configure", "write", "read")}

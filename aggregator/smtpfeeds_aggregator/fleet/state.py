@@ -54,7 +54,7 @@ def reports(
 
     Args:
         states: the database's sensors; without accounts whose messages were all refused.
-        accounts: all of the broker by name, also those that are no sensor's.
+        accounts: all of the broker by name, also those that are not a sensor's.
         connections: all of the broker.
         certificates: what the authority issued.
     """

@@ -64,7 +64,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The error, as `failures` names it; one that is no `SmtpfeedsError` has no name."""
+    """The error, as `failures` names it; one that is not a `SmtpfeedsError` has no name."""
 
     name: str
     message: str
@@ -99,6 +99,6 @@ def decode_from_child(line: bytes) -> FromChild:
     """Read a line of the child.
 
     Raises:
-        msgspec.MsgspecError: it is no message that this program knows.
+        msgspec.MsgspecError: it is not a message that this program knows.
     """
     return _FROM_CHILD.decode(line)

@@ -67,7 +67,7 @@ class Annotations:
 
 
 def _with_member(body: bytes, records: Sequence[dict[str, Any]]) -> bytes | None:
-    """A JSON object with the member added; None where the line is none."""
+    """A JSON object with the member added; None where the line is not one."""
     stripped = body.rstrip()
     if not stripped.endswith(b"}") or not body.lstrip().startswith(b"{"):
         return None

@@ -75,7 +75,7 @@ def parse_term(text: str) -> Term:
     """Read one term.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is not one.
     """
     try:
         packed = socket.inet_pton(socket.AF_INET, text)

@@ -10,10 +10,10 @@ and the cost of a line hardly depends on it.
 The rule (docs/reference/addresses-in-text.md has it as a table):
 
 * An address is not part of a longer word: ``1.2.3.4.5``, ``1.2.3.4.example.org``
-  and ``v1.2.3.4`` are none. Brackets, quotes, ``=``, a port, a mask, a full stop
+  and ``v1.2.3.4`` are not. Brackets, quotes, ``=``, a port, a mask, a full stop
   and a colon behind it may stand around it.
 * IPv6 in any spelling, also with ``IPv6:`` before it or ``%zone`` behind it. An
-  IPv4-mapped address is the IPv4 address. A time of day is none.
+  IPv4-mapped address is the IPv4 address. A time of day is not an address.
 * ``[.]``, ``(.)`` and ``[:]`` stand for a dot and a colon.
 * JSON's ``\\n``, ``\\r`` and ``\\t`` are white space.
 """

@@ -11,7 +11,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def parse_duration(text: str) -> timedelta | None:
-    """Read a duration such as 7d, 12h, 30m; None where the text is none.
+    """Read a duration such as 7d, 12h, 30m; None where the text is not one.
 
     Raises:
         OverflowError: it is longer than Python's times.

@@ -66,7 +66,7 @@ def parse_listen(texts: Iterable[str], passed: int | None) -> list[Place]:
         passed: how many sockets systemd passes; None: not known, any of them may be there.
 
     Raises:
-        SettingsError: an item is no address with a port, or is there twice.
+        SettingsError: an item is not an address with a port, or is there twice.
     """
     places: list[Place] = []
     for text in texts:

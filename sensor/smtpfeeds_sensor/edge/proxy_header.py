@@ -64,7 +64,7 @@ class ProxyHeaderReader:
             The header and a copy of the client's octets behind it, or None while more is needed.
 
         Raises:
-            NotAProxyHeader: it is none.
+            NotAProxyHeader: it is not one.
         """
         octets = bytearray().join((self._held, arrived))
         self._held = bytearray()

@@ -2,7 +2,7 @@
 
 One short method a verb: it takes the argument and gives the reply. Events, the
 envelope and the behaviours are kept here; how octets become commands, and what
-is no command, is the dialogue's (``dialogue``). RFC 5321 section 4.1.1, RFC
+is not a command, is the dialogue's (``dialogue``). RFC 5321 section 4.1.1, RFC
 3030 (BDAT), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
 
 No sender, recipient, argument or content outlives the call that read it; the
@@ -58,7 +58,7 @@ _COMPLETE: Final = _MAIL | _RCPT
 _UNREADABLE: Final = bytearray(b"?")
 #: BDAT's size, as a word of its own.
 _SIZE: Final = re.compile(rb"([0-9]{1,20})[0-9]*(?: |\Z)")
-#: What was refused last, so that a line that is no verb is its sender's not listening.
+#: What was refused last, so that a line that is not a verb is its sender's not listening.
 NO_REFUSAL, DATA_REFUSED, AUTH_REFUSED = range(3)
 
 #: From so many on they are a behaviour: RCPT for one MAIL, MAIL without DATA.
@@ -239,7 +239,7 @@ class Commands:
             self._refused = DATA_REFUSED
             return self.persona.refused
         self._mode = CONTENT
-        # A bounce quotes whom it could not reach: a sensor's names in it are no test.
+        # A bounce quotes whom it could not reach: a sensor's names in it are not a test.
         searched = not envelope & _NULL and not self.flags & _RELAY_PROBE
         self._reading = Content(
             self._content_left,

@@ -1,7 +1,7 @@
 """The SMTP dialogue of a sensor: octets in; replies, events and behaviours out.
 
 Pure: no clock, no socket, no reactor. It cuts octets into lines and content,
-judges the lines that are no commands, and keeps the bounds; what each verb does
+judges the lines that are not commands, and keeps the bounds; what each verb does
 is ``commands``. It follows RFC 5321 (reply order, 4.3; sizes, 4.5.3) and RFC
 2920 (pipelining), and stands alone so that every row of the table of what a
 sensor answers is a test that feeds octets.
@@ -105,7 +105,7 @@ class Dialogue(Commands):
         #: A line, or an end of content, that is not whole yet.
         self._rest = bytearray()
         self._commands = self._unknown = self._bad = 0
-        #: The last command, or None where the last line was none.
+        #: The last command, or None where the last line was not one.
         self._previous: Handler | None = None
         #: Set by who sends the replies: an earlier one has not left yet.
         self.owes_reply = False
@@ -188,7 +188,7 @@ class Dialogue(Commands):
             self.flags |= _UNHEEDING
 
     def _other_octets(self, octets: bytearray, at: int, end: int) -> tuple[bytes, int]:
-        """Octets that are no commands."""
+        """Octets that are not commands."""
         if self._mode == CONTENT:
             return self._skip_content(octets, at)
         if self._mode == RESPONSE:
@@ -293,7 +293,7 @@ class Dialogue(Commands):
         erase(begins)
         return reply
 
-    # Lines that are no commands
+    # Lines that are not commands
 
     def _too_many_commands(self) -> bytes:
         return self.end("limit_commands", self.persona.too_many_errors)
@@ -306,7 +306,7 @@ class Dialogue(Commands):
         return self._unknown_line()
 
     def _note_unheeding(self) -> bool:
-        """A line that is no verb: whether it is content in spite of a refusal."""
+        """A line that is not a verb: whether it is content in spite of a refusal."""
         if self._refused:
             self.flags |= _UNHEEDING
         return self._refused == DATA_REFUSED

@@ -27,7 +27,7 @@ def is_junk(line: bytearray) -> bool:
     """Whether a line that begins with no known verb shows that its sender does not speak SMTP.
 
     Its first octet after leading blanks decides, as in ``begins_junk``; where that is a letter,
-    HTTP and header lines are recognized. A blank line is no junk.
+    HTTP and header lines are recognized. A blank line is not junk.
     """
     first = _FIRST.search(line)
     if first is None:

@@ -61,7 +61,7 @@ class Form(NamedTuple):
             return False
         if text[start - 1] not in self.separators or start < 2:
             return True
-        # A tag is no part of an address: "[IPv6:2001:db8::1]".
+        # A tag is not part of an address: "[IPv6:2001:db8::1]".
         return text[start - 2] not in word or text.endswith(_IPV6_TAG, 0, start)
 
 
@@ -124,7 +124,7 @@ class SensorNames:
         return self._forms
 
     def occur_outside_mailboxes(self, text: bytearray, after: int, until: int) -> bool:
-        """Whether a text holds a name that is no mailbox's domain.
+        """Whether a text holds a name that is not a mailbox's domain.
 
         A message to ``postmaster@[192.0.2.1]`` names its recipient in its headers.
 

@@ -203,7 +203,7 @@ def make_persona(
     """Write a style's replies for one host name.
 
     Raises:
-        SettingsError: a banner without the word ESMTP, or a line that is no reply.
+        SettingsError: a banner without the word ESMTP, or a line that is not a reply.
     """
     banner_text = style.banner if banner is None else banner
     if "ESMTP" not in banner_text.split():

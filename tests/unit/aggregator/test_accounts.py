@@ -24,7 +24,7 @@ def test_flood_of_messages_is_named_in_the_second_in_which_it_passes_the_rate() 
     for _ in range(50 * WINDOW_S):
         watch.delivered("mallory", 10)
         watch.delivered("honest", 10_000)
-    assert watch.floods() == [], "the rate itself is no flood"
+    assert watch.floods() == [], "the rate itself is not a flood"
     watch.delivered("mallory", 10)
     (flood,) = [flood for flood in watch.floods() if flood.account == "mallory"]
     assert (flood.messages_per_s, flood.reason) == (50.1, "messages")

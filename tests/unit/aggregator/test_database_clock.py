@@ -239,7 +239,7 @@ def test_two_sensors_are_too_few() -> None:
     [
         ({"a": 0.0, "b": 0.0, "c": 3650 * DAY}, False),  # one account cannot stop the centre
         ({"a": 0.0, "b": 0.0, "c": -3650 * DAY}, False),
-        ({"a": 0.0, "b": 0.0, "c": -40 * DAY, "d": -40 * DAY}, False),  # half is no majority
+        ({"a": 0.0, "b": 0.0, "c": -40 * DAY, "d": -40 * DAY}, False),  # half is not a majority
         ({"a": 0.0, "b": -40 * DAY, "c": 40 * DAY}, False),  # wrong on different sides
         ({"a": 0.0, "b": -40 * DAY, "c": -40 * DAY}, True),
         ({"a": 0.0, "b": 3600.0, "c": -3600.0}, False),  # an hour is not more than an hour

@@ -96,7 +96,7 @@ NEW = row(alive=None, heard_at=None, epoch_at=NOW - DAY)
         (REVOKED, None, True, {"revoked_connection"}),
         (REVOKED, ACCOUNT, False, {"revoked_account"}),
         (RETIRED, None, False, set()),
-        # What was wrong with it when it was retired is no fault any more.
+        # What was wrong with it when it was retired is not a fault any more.
         (RETIRED._replace(drops=9, spool_depth=99_999, skew_s=999.0), None, False, set()),
         (RETIRED, ACCOUNT, True, {"revoked_account", "revoked_connection"}),
         (row(drops=1), ACCOUNT, True, {"drops"}),
@@ -168,7 +168,7 @@ def test_certificates_are_faults_before_they_end_and_after() -> None:
 
 
 def test_every_source_of_a_sensor_is_joined_and_no_other_account_is_one() -> None:
-    """An administrator's account is no sensor; a connection without an account is shown."""
+    """An administrator's account is not a sensor; a connection without an account is shown."""
     refused_only = row(name="stranger", epoch=None)
     accounts = {
         "s1": ACCOUNT,

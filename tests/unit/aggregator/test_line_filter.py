@@ -48,7 +48,7 @@ def in_pieces(text: bytes, cuts: Iterable[int]) -> Iterator[bytes]:
             before = cut
 
 
-# What may stand around an address in a log, and what looks like one and is none.
+# What may stand around an address in a log, and what looks like one and is not.
 
 V4 = st.ip_addresses(v=4, network="192.0.2.0/28").map(str)
 V6 = st.one_of(

@@ -131,7 +131,7 @@ def test_list_beyond_its_bounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         ("25121022", date(2025, 12, 10)),
         ("20121110", date(2020, 12, 11)),  # MISP's lists are of 2016 and later
         ("20161110", date(2016, 11, 10)),
-        ("20991231", None),  # the future is no date
+        ("20991231", None),  # the future is not a date
         ("26133110", None),
         ("26081099", None),
         ("2026-8-1", None),

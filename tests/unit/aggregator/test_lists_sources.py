@@ -111,7 +111,7 @@ def test_list_without_a_date_is_as_old_as_its_last_change() -> None:
     assert (only(first).day, only(first).day_from) == (YESTERDAY, "changed")
     same = read(source, fetch=Archive(a_v4=b"8.8.8.8\n").fetch, before=first)
     assert only(same).day == YESTERDAY
-    # Another tag for the same content is no change.
+    # Another tag for the same content is not a change.
     stripped = State([AddressList.from_json({**only(first).as_json(), "fetched": {
         "sha256": dict(only(first).fetched)["sha256"], "etag": "other"}})])  # fmt: skip
     again = read(source, fetch=Archive(a_v4=b"8.8.8.8\n").fetch, before=stripped)

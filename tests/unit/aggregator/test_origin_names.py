@@ -34,7 +34,7 @@ def test_both_layouts_of_asn_txt_lose_the_country_and_keep_the_name() -> None:
     assert names[15169] == "GOOGLE - Google LLC"
     assert names[29571] == "Orange Cote d'Ivoire - Orange Cote d'Ivoire"
     assert not set(names[64001]) & set('|"#')
-    assert 7901 not in names, "a dash and a country are no name"
+    assert 7901 not in names, "a dash and a country are not a name"
 
 
 def test_json_of_pyasn_keeps_what_looks_like_a_country() -> None:

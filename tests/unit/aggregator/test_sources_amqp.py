@@ -95,7 +95,7 @@ def test_end_of_what_keeps_the_refused_is_noticed_while_the_broker_is_away(
 def test_broker_that_refuses_the_queue_is_asked_less_and_less_often(
     source: AmqpSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes the connection each time: that alone is no success."""
+    """It takes the connection each time: that alone is not a success."""
 
     def refused(*_: object) -> None:
         raise ChannelClosedByBroker(404, "NOT_FOUND - no queue")

@@ -1,4 +1,4 @@
-"""Addresses in lines of text: what is one, what is none, and that the fast way agrees."""
+"""Addresses in lines of text: what is one, what is not, and that the fast way agrees."""
 
 from __future__ import annotations
 

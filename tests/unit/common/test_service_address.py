@@ -90,7 +90,7 @@ def test_any_password_that_is_escaped_is_read_back(password: str) -> None:
     try:
         escaped = quote(password, safe="")
     except UnicodeEncodeError:
-        return  # a lone surrogate is no text that could be a password
+        return  # a lone surrogate is not text that could be a password
     assert parse(f"amqp://s1:{escaped}@mq")[3] == password
 
 

@@ -243,7 +243,7 @@ def test_full_file_keeps_events_in_memory_within_the_bound(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda path: path.write_bytes(b"this is no database, whatever its name says" * 200),
+        lambda path: path.write_bytes(b"this is not a database, whatever its name says" * 200),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes()[:5000] + b"\xff" * 20_000),
     ],

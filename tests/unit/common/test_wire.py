@@ -69,7 +69,7 @@ def test_unknown_fields_are_ignored() -> None:
         {"ip": None},
         {"feed": "dnsrd"},
         {"feed": "smtpdata\n"},  # Python's `$` matches before a last line feed
-        {"first_ms": 0},  # a clock at the epoch is no clock
+        {"first_ms": 0},  # a clock at the epoch is not a clock
         {"last_ms": 2**62},
         {"targets": 2**63},
         {"flags": -1},

@@ -446,7 +446,7 @@ def test_proxy_that_waits_for_its_client_is_counted_by_itself() -> None:
     parts.reception.deadlines.advance(4)
     given_up.connectionLost(Failure(ConnectionError()))
     assert parts.count["proxy_silent"] == 1
-    # A check of the port alone is none.
+    # A check of the port alone is not one.
     checked, _ = parts.connect("198.51.100.1")
     checked.connectionLost(Failure(ConnectionError()))
     parts.reception.deadlines.advance(1)

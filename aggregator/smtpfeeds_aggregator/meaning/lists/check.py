@@ -51,7 +51,7 @@ def check(
     Raises:
         ListsError: the list exceeds a bound.
     """
-    _refuse_share(content.unreadable, content.entries, where, "are no address and no prefix")
+    _refuse_share(content.unreadable, content.entries, where, "are neither an address nor a prefix")
     kept = tuple(p for p in content.prefixes if p.start.to_bytes(p.bits // 8) not in _NOT_GLOBAL)
     special = len(content.prefixes) - len(kept)
     _refuse_share(special, content.entries, where, "are not globally routable")

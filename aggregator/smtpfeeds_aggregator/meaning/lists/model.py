@@ -38,7 +38,7 @@ def parse_prefix(text: str) -> Prefix:
     try:
         number = int.from_bytes(socket.inet_pton(family, address))
     except OSError as exc:
-        raise ValueError(f"{text!r} is no address") from exc
+        raise ValueError(f"{text!r} is not an address") from exc
     if slash and not (length_text.isascii() and length_text.isdigit()):
         raise ValueError(f"{text!r} has no prefix length")
     length = int(length_text) if slash else bits

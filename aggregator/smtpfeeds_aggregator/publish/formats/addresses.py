@@ -21,8 +21,8 @@ def header(frame: Frame) -> str:
     return (
         f"# {frame.feed.name}: addresses of the classes {names}.\n"
         f"# {NOTICE}\n"
-        "# It is no verdict on who has an address now, it is not complete, and it is not made for\n"
-        "# refusing mail or traffic: addresses are shared and change hands.\n"
+        "# It is not a verdict on who has an address now, it is not complete, and it is not made\n"
+        "# for refusing mail or traffic: addresses are shared and change hands.\n"
         f"# Generated {iso(frame.generated)}, expires {iso(frame.expires)}.\n"
     )
 
