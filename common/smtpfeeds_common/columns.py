@@ -73,8 +73,10 @@ def csv_field(value: Any) -> str:
     """Return a value in its CSV form: NA if unknown; a formula is quoted with an apostrophe."""
     if value is None:
         return NOT_KNOWN
+    if type(value) is int:
+        return str(value)
     text = value if type(value) is str else _text(value)
-    return "'" + text if isinstance(value, str) and text.startswith(FORMULA) else text
+    return "'" + text if text.startswith(FORMULA) and isinstance(value, str) else text
 
 
 def tsv_field(value: Any) -> str:

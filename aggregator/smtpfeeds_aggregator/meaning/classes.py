@@ -51,7 +51,7 @@ class Evidence:
     hits: int
     #: Sensors that saw it in the window.
     sensors: int
-    #: Sensors that are alive; with fewer than three, breadth is no evidence.
+    #: Sensors that are alive; with fewer than three, breadth is not evidence.
     sensors_alive: int
     #: Best first: the longest prefix, then the newest list.
     listings: Sequence[Listing] = ()
@@ -69,7 +69,7 @@ class Judgement(NamedTuple):
 #: connections, mean that someone guesses passwords.
 GUESSES_SENSORS: Final = 2
 GUESSES_HITS: Final = 10
-#: With one or two sensors, "seen by one sensor only" is no evidence.
+#: With one or two sensors, "seen by one sensor only" is not evidence.
 BREADTH_SENSORS: Final = 3
 #: A misdirected mail server gets 554 and seldom returns: 60 % of refused sources try once,
 #: 17 % twice, 7 % three times. A sender at one sensor with more connections than this

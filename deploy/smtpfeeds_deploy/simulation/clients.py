@@ -187,7 +187,7 @@ async def data_out_of_order(client: Client) -> None:
 
 
 async def data_without_greet(client: Client) -> None:
-    """Sends DATA without a greet, which is no event."""
+    """Sends DATA without a greet, which is not an event."""
     await client.banner()
     await client.ask(b"DATA", 503)
     await client.quit()
@@ -226,7 +226,7 @@ async def slow_one(client: Client) -> None:
 
 
 async def half_word(client: Client) -> None:
-    """Closes in the middle of its greet, which is no event."""
+    """Closes in the middle of its greet, which is not an event."""
     await client.banner()
     client.talk.send(b"EHL")
     client.talk.end_of_sending()

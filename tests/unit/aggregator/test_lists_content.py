@@ -169,7 +169,7 @@ def many(count: int) -> list[str]:
         ([f"8.{n}.0.0/20" for n in range(17)], "scanner", "69632 IPv4 addresses"),
         ([f"{n}.0.0.0/14" for n in range(20, 37)], "mailer", "IPv4 addresses"),
         (["8.8.8.8", "10.0.0.1"], "scanner", "not globally routable"),
-        (["8.8.8.8", "x"], "scanner", "no address"),
+        (["8.8.8.8", "x"], "scanner", "neither an address nor a prefix"),
         ([], "scanner", "empty"),
     ],
 )

@@ -2,7 +2,7 @@
 
 A wide prefix in a list of scanners would classify a whole provider as a survey. A list that lost
 all its entries, or has ten times as many, is a mistake of its maker or of a mirror. Real lists
-replace nine tenths of their entries within weeks, so change alone is no reason for a refusal.
+replace nine tenths of their entries within weeks, so change alone is not a reason for a refusal.
 """
 
 from collections.abc import Iterable

@@ -37,7 +37,7 @@ MAGIC: Final = b"smtpfeeds-origin-index 1 " + sys.byteorder.encode() + b"\n"
 PAGE: Final = 4096
 #: No origin, as in a gap: AS 0 may not announce prefixes (RFC 7607).
 NONE: Final = 0
-#: Longer prefixes split this block. AS 4294967295 is reserved (RFC 7300), so it is no origin.
+#: Longer prefixes split this block. AS 4294967295 is reserved (RFC 7300), so it is not an origin.
 SPLIT: Final = 0xFFFFFFFF
 DIRECT_SLOTS: Final = 1 << 24
 
