@@ -76,7 +76,7 @@ acceptance: setup test-programs ## acceptance with the large origin tables: ASN_
 	SMTPFEEDS_ASN_DATA="$(ASN_DATA)" $(PYTEST) -m large --timeout=3600 tests/acceptance tests/integration $(ARGS)
 
 .PHONY: test-debian13
-test-debian13: ## as root: all tests in a fresh Debian 13, with user namespaces and without (40 minutes)
+test-debian13: ## as root: all tests in a fresh Debian 13, with user namespaces and without (an hour); WHO=user
 	deploy/setup/test-debian13.sh
 
 .PHONY: acceptance-two-hosts
