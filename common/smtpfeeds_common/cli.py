@@ -173,7 +173,7 @@ class LazyGroup(click.Group):
         except click.ClickException as exc:
             code = wrong_use(exc)
         except click.Abort:
-            complain("smtpfeeds: nothing was done: it was not confirmed")
+            complain("smtpfeeds: not confirmed; nothing was changed")
             code = 1
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(bool(end.code))

@@ -128,7 +128,7 @@ def select(
             near = get_close_matches(name.lower(), by_name, n=1)
             hint = f"did you mean {by_name[near[0]].name}? " if near else ""
             raise SettingsError(
-                f"{option}: there is no field {name!r}; {hint}There are "
+                f"{option}: there is no field {name!r}; {hint}The fields are "
                 + ", ".join(column.name for column in columns)
             )
     if not wanted:

@@ -135,6 +135,6 @@ def _throw_away(output: int) -> None:
 
 def _say_no_space(exc: OSError) -> None:
     """Say which file system is full; the output often goes to a file."""
-    where = exc.filename or "where the output goes"
-    complain(f"smtpfeeds: {exc.strerror}: {where}; what was written is not whole")
+    where = exc.filename or "standard output"
+    complain(f"smtpfeeds: {exc.strerror}: {where}; the output is incomplete")
     _throw_away(1)

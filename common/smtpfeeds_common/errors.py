@@ -85,7 +85,7 @@ class SpoolBusy(SpoolError):
 
 
 class SpoolUnwritable(SpoolError):
-    """The spool file cannot take the events."""
+    """The spool file cannot be written."""
 
 
 class SpoolDamaged(SpoolError):
@@ -101,7 +101,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class BrokerRefused(BrokerError):
-    """The broker refuses what is published."""
+    """The broker refuses every message."""
 
 
 class BatchTooLarge(BrokerError):
@@ -141,7 +141,7 @@ class PublishError(SmtpfeedsError):
 
 
 class NotVerified(SmtpfeedsError):
-    """The published files are not what their manifest or its signature says."""
+    """The published files do not match their manifest or its signature."""
 
     #: The answer is no.
     exit_code = 1
@@ -152,4 +152,4 @@ class FleetError(SmtpfeedsError):
 
 
 class SingleHostError(SmtpfeedsError):
-    """The private PostgreSQL or one of the programs could not be run."""
+    """The private PostgreSQL or one of the programs cannot be run."""

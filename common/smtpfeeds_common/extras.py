@@ -23,7 +23,7 @@ def how_to_install(extra: str) -> str:
     place = came_from(_direct_url())
     if place is None or not place.exists():
         line = _pip(f"./{_SOME_WHEEL}[{extra}]")
-        return f"install the extra from where smtpfeeds came from: {line} (see {_GUIDE})"
+        return f"install the extra from the wheel of smtpfeeds: {line} (see {_GUIDE})"
     return f"install it with: {install_line(extra, place)}"
 
 

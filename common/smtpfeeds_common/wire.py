@@ -99,7 +99,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
     spool: Annotated[
         uuid.UUID,
         msgspec.Meta(
-            description="UUID of the opening of the spool that sealed the batch",
+            description="UUID of the spool's opening in which the batch was sealed",
             extra_json_schema={"pattern": _UUID_PATTERN},
         ),
     ]
@@ -116,7 +116,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.Meta(
             pattern=SENSOR_NAME_PATTERN,
             max_length=63,
-            description="the sensor's name, the same as its account's at the broker",
+            description="the sensor's name, which is also the name of its broker account",
         ),
     ]
     sealed_ms: Annotated[
@@ -128,7 +128,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     drops: Annotated[
         Count,
-        msgspec.Meta(description="events the spool could not keep since it was created"),
+        msgspec.Meta(description="events that the spool dropped since it was created"),
     ] = 0
     addresses: Annotated[
         Count, msgspec.Meta(description="addresses that the sensor listens on; 0: not known")
@@ -144,14 +144,15 @@ class Batch(BatchHeader, frozen=True, kw_only=True):
 
     observations: Annotated[
         list[Observation],
-        msgspec.Meta(max_length=MAX_ROWS_READ, description="a row an address and feed"),
+        msgspec.Meta(max_length=MAX_ROWS_READ, description="one row per address and feed"),
     ] = []
     hours: Annotated[
-        list[HourCount], msgspec.Meta(max_length=MAX_ROWS_READ, description="a row a feed and hour")
+        list[HourCount],
+        msgspec.Meta(max_length=MAX_ROWS_READ, description="one row per feed and hour"),
     ] = []
     overflows: Annotated[
         list[PrefixOverflow],
-        msgspec.Meta(max_length=MAX_ROWS_READ, description="a row a feed and crowded IPv6 /64"),
+        msgspec.Meta(max_length=MAX_ROWS_READ, description="one row per feed and crowded IPv6 /64"),
     ] = []
 
 

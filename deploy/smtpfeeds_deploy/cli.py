@@ -106,7 +106,7 @@ def up(
 @click.command()
 @click.option("--dir", "folder", type=_FOLDER, default=Path("demo"), show_default=True,
               metavar="DIR",
-              help="Folder for the demo; an earlier demo's is replaced.")  # fmt: skip
+              help="Folder for the demo; that of an earlier demo is replaced.")  # fmt: skip
 @click.option("--clients", type=click.IntRange(50, 20_000), default=400, show_default=True,
               help="Number of SMTP clients.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True,

@@ -369,7 +369,7 @@ def test_demo_shows_both_feeds_and_checks_itself(tmp_path: Path) -> None:
             check=False,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
-        assert "Checked: what 60 clients did is exactly what the feeds say" in ended.stdout
+        assert "Checked: the feeds match exactly what 60 clients did" in ended.stdout
         assert "University of Examples" in ended.stdout
         assert "changes, archive and hashes agree with them" in " ".join(ended.stdout.split())
         assert "The feeds, by class" in ended.stdout

@@ -384,7 +384,7 @@ class TestQuery:
 
     def test_limit_says_that_there_is_more(self, run: Run) -> None:
         cut = ("query", "--all", "--json", "--limit")
-        assert "there is more: --limit 2" in run(*cut, "2").stderr
+        assert "there are more rows: --limit 2" in run(*cut, "2").stderr
         assert run(*cut, "5").stderr == ""
 
     def test_prefix_with_host_bits_is_answered_with_a_hint(self, run: Run) -> None:

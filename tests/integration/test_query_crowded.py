@@ -58,7 +58,7 @@ def test_crowded_prefixes_are_listed_newest_first_with_saturated_sums(run: Run) 
 def test_list_is_cut_at_its_limit_and_says_so(run: Run) -> None:
     done = run("feed", "crowded", "--limit", "1", "--format", "ndjson")
     assert len(done.stdout.splitlines()) == 1
-    assert "there is more" in done.stderr
+    assert "there are more rows" in done.stderr
 
 
 def test_nothing_crowded_since_a_time_is_exit_code_1(run: Run) -> None:

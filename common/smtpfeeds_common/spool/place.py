@@ -150,7 +150,7 @@ def quarantine(path: Path) -> Path | None:
         for each in present:
             each.rename(target.with_name(target.name + each.name.removeprefix(path.name)))
         _keep_the_newest(path)
-    logger.error("damaged spool quarantined; a new one is begun", extra=fields(file=str(target)))
+    logger.error("damaged spool quarantined; a new one is created", extra=fields(file=str(target)))
     return target
 
 

@@ -152,7 +152,7 @@ def _copy(
         else:
             batches += 1
             events += taken
-    trouble = reader.trouble or (f"{spoiled} rows and batches are spoiled" if spoiled else "")
+    trouble = reader.trouble or (f"{spoiled} rows and batches are damaged" if spoiled else "")
     if trouble and not rows and not batches:
         raise SpoolError(f"nothing of {source} can be read: {trouble}")
     return Taken(rows, batches, events, left, trouble)

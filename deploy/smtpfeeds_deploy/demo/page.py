@@ -61,7 +61,7 @@ class DemoPage:
 
     def waiting(self) -> AbstractContextManager[object]:
         """Show a spinner until the feeds are published."""
-        text = "Waiting until the feeds say what the clients did"
+        text = "Waiting until the feeds match what the clients did"
         if self._console.is_terminal:
             return self._console.status(text)
         self._console.print(text)
@@ -80,7 +80,7 @@ class DemoPage:
     def failed(self, disagreements: Sequence[str], total: int) -> None:
         """Report that the feeds differ from what the clients did."""
         print_ = self._console.print
-        print_(f"[bold red]The feeds disagree with the clients' ledger in {total} points:[/]")
+        print_(f"[bold red]The feeds differ from the clients' ledger in {total} points:[/]")
         for what in disagreements:
             print_(f"  {what}", markup=False, highlight=False)
         if total > len(disagreements):
@@ -97,8 +97,8 @@ class DemoPage:
             f"{len(feeds[feed][f'{feed}.ndjson'])} addresses in {feed}" for feed in FEED_NAMES
         )
         self._console.print(
-            f"[bold green]Checked:[/] what {len(sessions)} clients did is exactly what the feeds "
-            f"say: {counts}; every address, first and last second, hit count, origin and AS name, "
+            f"[bold green]Checked:[/] the feeds match exactly what {len(sessions)} clients did: "
+            f"{counts}; every address, first and last second, hit count, origin and AS name, "
             f"in all {sum(map(len, feeds.values()))} forms; changes, archive and hashes "
             f"agree with them. It took {took_s:.0f} s.",
             highlight=False,
@@ -111,11 +111,11 @@ class DemoPage:
             f"The published files are in {folder}/feeds/\n"
             f"    less {folder}/feeds/smtpgreet.txt\n"
             f"    head -3 {folder}/feeds/smtpdata.ndjson\n"
-            "To ask further, start the same folder again, as it was:\n"
+            "To run queries, start everything again in the same folder:\n"
             f"    {program} up --dir {folder} --smtp 127.0.0.1:2525 \\\n"
             f"        --origin-table {folder}/{ORIGIN_TABLE} \\\n"
             f"        --as-names {folder}/{AS_NAMES} --publish-non-global\n"
-            "and in another terminal ask, or be a client yourself:\n"
+            "Then run queries in another terminal, or connect as a client:\n"
             f"    {program} query AS65536 --dir {folder}\n"
             f"    {program} feed show smtpdata --dir {folder}\n"
             f"    {program} sensors --dir {folder}\n"
@@ -132,7 +132,7 @@ def _nothing() -> Iterator[None]:
 
 
 def _visitors(sessions: Sequence[Session]) -> Table:
-    table = Table(title="Who came", title_justify="left")
+    table = Table(title="The clients", title_justify="left")
     table.add_column("kind of client")
     for heading in ("visits", "greets", "data"):
         table.add_column(heading, justify="right")

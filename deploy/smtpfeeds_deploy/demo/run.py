@@ -101,7 +101,7 @@ def _prepare(folder: Path) -> None:
         made_up.write_as_names(folder / AS_NAMES)
     except OSError as exc:
         raise SingleHostError(
-            f"cannot make an empty folder {folder}: {exc.strerror}: {exc.filename}; "
+            f"cannot create an empty folder {folder}: {exc.strerror}: {exc.filename}; "
             "give another --dir, or delete the folder as the user who created it"
         ) from exc
 

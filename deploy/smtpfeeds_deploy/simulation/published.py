@@ -78,7 +78,9 @@ def read_text(path: Path) -> Rows:
         lines[-_FOOTER_LINES:],
     )
     if not all(line.startswith("#") for line in head + foot):
-        raise NotThatFormat(f"{path}: the frame is not {_HEADER_LINES} and {_FOOTER_LINES} lines")
+        raise NotThatFormat(
+            f"{path}: it has not {_HEADER_LINES} header and {_FOOTER_LINES} footer lines"
+        )
     rows: Rows = {}
     for line in body:
         asn, name, address, last, feed = (part.strip() for part in line.split("  |  "))
@@ -132,7 +134,7 @@ def _add(
     cls: str = "",
 ) -> None:
     if feed not in FEED_NAMES or normalise_address(address) != address or (feed, address) in rows:
-        raise NotThatFormat(f"{path}: the row of {address!r} in {feed!r} is odd, or there twice")
+        raise NotThatFormat(f"{path}: the row of {address!r} in {feed!r} is invalid or repeated")
     number = None if asn == _NOT_KNOWN else int(asn)
     rows[feed, address] = PublishedRow(number, name, recorded, tags, cls)
 

@@ -44,7 +44,7 @@ def read_stix(path: Path, feed: str) -> Rows:
             raise NotThatFormat(f"{path}: {address['value']} does not belong to its origin")
         label, cls = observed["labels"]
         if label != feed or (feed, address["value"]) in rows:
-            raise NotThatFormat(f"{path}: {address['value']} is odd, or there twice")
+            raise NotThatFormat(f"{path}: {address['value']} is invalid or repeated")
         recorded = Recorded(
             _second(observed["first_observed"]),
             _second(observed["last_observed"]),
@@ -145,7 +145,7 @@ def _archived(folder: Path, feeds: Mapping[str, Rows]) -> Iterator[str]:
     """Check that the archive has a day, and no address that is not in the feed."""
     days = json.loads((folder / "archive" / "index.json").read_bytes())["days"]
     if not days:
-        yield "archive: no day"
+        yield "archive: it has no day"
     for day in days:
         for name, file in day["files"].items():
             plain = gzip.decompress((folder / "archive" / name).read_bytes())

@@ -27,7 +27,7 @@ def now_ms() -> int:
 
 
 class ClientTrouble(SingleHostError):
-    """A simulated client was answered otherwise than it must be."""
+    """A simulated client got an unexpected answer."""
 
 
 class ClosedBySensor(ClientTrouble):

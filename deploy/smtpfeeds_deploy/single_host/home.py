@@ -31,7 +31,7 @@ SENSOR: Final = "local"
 _OF_A_FILE_SYSTEM: Final = frozenset({"lost+found"})
 _HEADER: Final = (
     "# Written by `smtpfeeds up` at each start: changes made here are lost.\n"
-    "# Settings that it has no option for: the environment, as SMTPFEEDS_{program}_<SETTING>.\n"
+    "# Set what it has no option for in the environment, as SMTPFEEDS_{program}_<SETTING>.\n"
 )
 
 #: What PostgreSQL needs to start: a few small files and, if none is left, a WAL segment of 16 MB.

@@ -270,7 +270,7 @@ class PrivatePostgres:
         stated = self._stated_pid()
         if not end_servers_in(self._data, stated, limit_s=self._stop_limit_s):
             left = servers_in(self._data)
-            msg = f"{self._root}: processes {left} of an earlier PostgreSQL do not end: end them"
+            msg = f"{self._root}: processes {left} of an earlier PostgreSQL do not end: kill them"
             raise SingleHostError(msg)
         # The server itself removes a file with a dead process id. If another program has that id
         # now, the server would take it for a running postmaster.
@@ -283,7 +283,7 @@ class PrivatePostgres:
 
     def _make_accounts(self) -> None:
         if self._binaries is None:
-            raise AssertionError("makes the accounts of a server that runs")
+            raise AssertionError("the server does not run")
         make_accounts(self._root, self._binaries, self.dsn_for("postgres", user=SUPERUSER))
 
     def _pid_file_lines(self) -> list[str]:
@@ -346,7 +346,7 @@ class PrivatePostgres:
     def _wait_ready(self) -> None:
         process = self._process
         if process is None:
-            raise AssertionError("waits for a server that was launched")
+            raise AssertionError("the server was not launched")
         deadline = time.monotonic() + self._start_limit_s
         while True:
             lines = self._pid_file_lines()

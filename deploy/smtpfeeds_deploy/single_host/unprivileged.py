@@ -142,7 +142,7 @@ def reaching(parent: Path, program: str, identity: Identity) -> Identity:
     path = next(path for path in paths if not _reaches(identity, path))
     msg = (
         f"PostgreSQL does not run as root, user namespaces are off here, and user {identity.name} "
-        f"cannot reach {path}, nor may root give it the right to (CAP_DAC_OVERRIDE is missing): "
+        f"cannot reach {path}, and root lacks the capability for it (CAP_DAC_OVERRIDE): "
         "choose a folder that every user can enter, or start as an ordinary user"
     )
     raise SingleHostError(msg)
@@ -169,7 +169,7 @@ def is_private_folder(path: Path, uid: int) -> bool:
 def _nameless(uid: int, *, namespaces: bool) -> Identity:
     if not namespaces:
         msg = (
-            f"PostgreSQL does not run as uid {uid}, which the system has no user for, and user "
+            f"PostgreSQL does not run as uid {uid}, for which the system has no user, and user "
             "namespaces are off here: start as a user that `getent passwd` lists"
         )
         raise SingleHostError(msg)

@@ -146,7 +146,7 @@ class SingleHost:
         if self._postgres.another_user:
             self._say(
                 "PostgreSQL does not run as root, and user namespaces are off here: it runs as "
-                f"{self._postgres.another_user}, to whom its folder belongs now"
+                f"{self._postgres.another_user}, who now owns its folder"
             )
 
     def _until_there_is_room(self, start: Callable[[], None]) -> None:
@@ -168,7 +168,7 @@ class SingleHost:
                 return
             if self._sensor.state is State.DOWN:
                 self._sensor.start()
-                self._say("the sensor answers meanwhile")
+                self._say("the sensor runs meanwhile")
             until_s = time.monotonic() + wait_s
             while time.monotonic() < until_s:
                 self._sensor.look()

@@ -26,5 +26,5 @@ def test_full_disk_behind_stdout_is_said_and_fails(tmp_path: Path, lines: int) -
         )
     assert done.returncode == 3
     assert done.stderr.decode() == (
-        "smtpfeeds: No space left on device: where the output goes; what was written is not whole\n"
+        "smtpfeeds: No space left on device: standard output; the output is incomplete\n"
     )

@@ -202,7 +202,7 @@ def test_rows_that_no_sensor_can_have_written_are_left_out(own: Path) -> None:
     old = quarantined_file(own)
     heard(own, range(1), sensor="s")
     taken = deliver_quarantined(old, own)
-    assert taken.trouble == "8 rows and batches are spoiled"
+    assert taken.trouble == "8 rows and batches are damaged"
     assert hits(own) == {**expected(range(3)), ("smtpgreet", "2001::"): 2} | {
         ("smtpgreet", "0.0.0.0"): 2,
         ("smtpdata", "0.0.0.0"): 1,

@@ -66,7 +66,7 @@ def test_cut_files_are_refused(tmp_path: Path) -> None:
     row = "65537  |  Sample  |  192.0.2.7  |  2026-11-23 11:00:00  |  smtpgreet\n"
     text.write_text("#\n" * 68 + row)
     ndjson.write_text('{"ASN": 1')
-    with pytest.raises(NotThatFormat, match="the frame is not"):
+    with pytest.raises(NotThatFormat, match="it has not 68 header and 4 footer lines"):
         read_text(text)
     with pytest.raises(NotThatFormat, match="the last line is cut"):
         read_ndjson(ndjson)

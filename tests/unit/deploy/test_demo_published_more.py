@@ -65,7 +65,7 @@ def test_changed_missing_and_further_files_are_found(folder: Path) -> None:
         "more: in SHA256SUMS or on disk, not in both",
         "archive/index.json: not what SHA256SUMS says",
         "manifest.json: not what SHA256SUMS says",
-        "archive: no day",
+        "archive: it has no day",
     ]
 
 

@@ -54,5 +54,5 @@ def test_uid_without_a_user_takes_a_user_namespace_and_keeps_the_data() -> None:
 
 
 def test_uid_without_a_user_or_namespaces_is_told_to_be_another() -> None:
-    with pytest.raises(SingleHostError, match="uid 12345, which the system has no user for"):
+    with pytest.raises(SingleHostError, match="uid 12345, for which the system has no user"):
         choose_identity(euid=12345, data_uid=None, namespaces=False, sudo_uid=None, has_name=False)

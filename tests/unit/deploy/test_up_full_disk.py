@@ -82,7 +82,7 @@ def test_sensor_is_started_before_the_database_that_has_no_room(
     assert site.started == ["sensor", "PostgreSQL", "migration", "aggregator"]
     assert site.now_s >= site.freed_s
     assert sum("trying again" in each for each in site.messages) == 6
-    assert "the sensor answers meanwhile" in site.messages
+    assert "the sensor runs meanwhile" in site.messages
 
 
 def test_start_that_fails_for_another_reason_is_given_up(
