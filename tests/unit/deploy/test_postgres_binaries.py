@@ -23,7 +23,8 @@ def test_data_that_exist_are_served_by_their_own_major_version() -> None:
 
 def test_data_of_a_version_that_is_not_here_are_refused_and_both_named() -> None:
     with pytest.raises(
-        SingleHostError, match=r"created by PostgreSQL 15, and this host has 18, 16"
+        SingleHostError,
+        match=r"created by PostgreSQL 15, and the extra single-host contains 18, 16",
     ):
         choose([NEW, OLD], 15, DATA)
 
