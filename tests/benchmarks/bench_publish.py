@@ -279,8 +279,8 @@ class _Plain:
     def __init__(self, folder: Path, name: str) -> None:
         self._stream = (folder / name).open("xb")
 
-    def write(self, text: str) -> None:
-        self._stream.write(text.encode("ascii"))
+    def write(self, octets: bytes) -> None:
+        self._stream.write(octets)
 
     def __enter__(self) -> Self:
         return self

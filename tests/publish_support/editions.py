@@ -61,7 +61,7 @@ def write_edition(
         rows = [row for row in entries if row.category == feed]
         form = ndjson if kind == "ndjson" else csv_file
         head = ",".join(csv_file.COLUMNS) + "\n" if kind == "csv" else ""
-        plain = (head + "".join(rows_of(rows, form.rows, 100))).encode()
+        plain = (head + "".join(rows_of(rows, form, 100))).encode()
         name = f"{below}{feed}{form.SUFFIX}"
         for file, octets in ((name, plain), (f"{name}.gz", gzip.compress(plain, mtime=0))):
             (folder / file).write_bytes(octets)

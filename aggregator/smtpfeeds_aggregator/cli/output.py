@@ -14,7 +14,7 @@ from smtpfeeds_common.columns import Column, Record
 from smtpfeeds_common.history import marks
 
 from ..names import NOT_KNOWN
-from ..publish.entries import Entry, rows_of, tags
+from ..publish.entries import Entry, Format, rows_of, tags
 from .entry_columns import ENTRY
 
 #: Rows written at once: few enough that a reader sees them as they come.
@@ -49,15 +49,15 @@ def _write_as_published(entries: Iterable[Entry], form: str) -> None:
 
     if form == "json":
         separator = "["
-        for row in rows_of(entries, ndjson.rows, _TOGETHER):
+        for row in rows_of(entries, ndjson, _TOGETHER):
             sys.stdout.write(f"{separator}\n{row.rstrip()}")
             separator = ","
         sys.stdout.write("\n]\n" if separator == "," else "[]\n")
         return
     if form == "csv":
         sys.stdout.write(",".join(csv_file.COLUMNS) + "\n")
-    module = {"ndjson": ndjson, "csv": csv_file, "text": text}[form]
-    for row in rows_of(entries, module.rows, _TOGETHER):
+    forms: dict[str, Format] = {"ndjson": ndjson, "csv": csv_file, "text": text}
+    for row in rows_of(entries, forms[form], _TOGETHER):
         sys.stdout.write(row)
 
 

@@ -1,15 +1,15 @@
 """The rows of a feed in the order in which they are published, some at a time.
 
 A chunk gives a list for each column, ready to be put into a format's template. Texts
-are made once for all formats, and what repeats (an origin's name, a class, a week of
-days) is made once at all.
+of addresses and times are made once for all formats. What repeats (an origin's name, a
+class, a week of days) is numbered, and each format makes its text of it once.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from operator import add
 from socket import AF_INET6, inet_ntop
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from ..meaning.classes import Judgement
 from ..meaning.words import STEPS
 from ..names import short_name
 from .columns import FeedColumns, Numbers, Rows, Window
+from .entries import Repeated
 from .judgements import Judgements
 
 CHUNK_ROWS: Final = 20_000
@@ -40,6 +41,7 @@ class Chunk:
     def __init__(self, rows: "FeedRows", numbers: Numbers) -> None:
         self._rows, self._numbers = rows, numbers
         self._address = rows.feed.address[numbers]
+        self._coded: dict[Repeated, tuple[list[Any], Numbers]] = {}
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -50,9 +52,21 @@ class Chunk:
         return self._rows.category
 
     @made_once
+    def asns(self) -> Rows:
+        """The origins, sorted; 0 where none is known."""
+        asns: Rows = self._rows.window.asn[self._address]
+        return asns
+
+    @made_once
+    def ipv4(self) -> Rows:
+        """Which rows are of IPv4."""
+        ipv4: Rows = self._address < len(self._rows.window.ipv4)
+        return ipv4
+
+    @made_once
     def asn(self) -> list[int]:
         """The origin; 0 where none is known."""
-        asns: list[int] = self._rows.window.asn[self._address].tolist()
+        asns: list[int] = self.asns.tolist()
         return asns
 
     @made_once
@@ -68,7 +82,7 @@ class Chunk:
     @made_once
     def is_ipv4(self) -> list[bool]:
         """Which rows are of IPv4."""
-        flags: list[bool] = (self._address < len(self._rows.window.ipv4)).tolist()
+        flags: list[bool] = self.ipv4.tolist()
         return flags
 
     @made_once
@@ -117,9 +131,18 @@ class Chunk:
     @made_once
     def new(self) -> list[bool]:
         """Whether it was first seen within a day."""
-        first_s = self._rows.feed.first_s[self._numbers].astype(np.int64)
-        new: list[bool] = (first_s > self._rows.now_s - _NEW_S).tolist()
+        new: list[bool] = self._rows.new(self._numbers).tolist()
         return new
+
+    def texts(self, column: Repeated, text: Callable[[Any], str]) -> Sequence[str]:
+        """A text for each value of a column; ``text`` makes one, once for all that are equal."""
+        if column not in self._coded:
+            self._coded[column] = self._rows.coded(column, self._numbers, self._address)
+        values, places = self._coded[column]
+        texts = np.empty(len(values), object)
+        texts[:] = list(map(text, values))
+        of_rows: list[str] = texts[places].tolist()
+        return of_rows
 
 
 class FeedRows:
@@ -169,12 +192,45 @@ class FeedRows:
 
     def counts(self, counts: Rows) -> list[int]:
         """Counts as they are published."""
+        published: list[int] = self._published(counts).tolist()
+        return published
+
+    def coded(
+        self, column: Repeated, numbers: Numbers, address: Numbers
+    ) -> tuple[list[Any], Numbers]:
+        """The different values of some rows in a column, and the place of each row's value.
+
+        Args:
+            column: which.
+            numbers: the rows, as numbers of the feed's rows.
+            address: the same, as numbers of the window's addresses.
+        """
+        if column == "origin":
+            asns, places = _numbered(self.window.asn[address])
+            return list(zip(asns, self.short_names(asns), strict=True)), places
+        if column == "judgement":
+            which, places = _numbered(self.judgements.which[address])
+            return [self.judgements.kinds[each] for each in which], places
+        if column == "new":
+            return [False, True], self.new(numbers).astype(np.intp)
+        values = getattr(self.feed, column)[numbers]
+        return _numbered(values if column in {"flags", "days"} else self._published(values))
+
+    def new(self, numbers: Numbers) -> Rows:
+        """Which rows were first seen within a day."""
+        new: Rows = self.feed.first_s[numbers].astype(np.int64) > self.now_s - _NEW_S
+        return new
+
+    def _published(self, counts: Rows) -> Rows:
         if self._exact:
-            exact: list[int] = counts.tolist()
-            return exact
+            return counts
         steps = np.asarray(STEPS, np.int64)
-        lower: list[int] = steps[np.searchsorted(steps, counts, side="right") - 1].tolist()
-        return lower
+        return steps[np.searchsorted(steps, counts, side="right") - 1]
+
+
+def _numbered(values: Rows) -> tuple[list[int], Numbers]:
+    different, places = np.unique(values, return_inverse=True)
+    return different.tolist(), places
 
 
 def address_texts(window: Window, address: Numbers) -> list[str]:

@@ -9,14 +9,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.feeds import Feed
 
 from ..meaning.classes import Judgement
 
-K = TypeVar("K")
+if TYPE_CHECKING:
+    # Questions use this module, and start without numpy.
+    from .columns import Rows
+
+#: What many rows share; ``origin`` is the pair of ASN and name.
+Repeated = Literal["origin", "hits", "sensors", "targets", "flags", "judgement", "days", "new"]
+#: A part of each row: one text for all of them, or one for each.
+Piece = str | Sequence[str]
 #: In every format that has room for it.
 NOTICE: Final = (
     "This is a record of observations and not a block list: an innocent mail client can be in it."
@@ -98,6 +105,10 @@ class Columns(Protocol):
         """Whether it was first seen within a day."""
         ...
 
+    def texts(self, column: Repeated, text: Callable[[Any], str]) -> Sequence[str]:
+        """A text for each value of a column; ``text`` makes one, once for all that are equal."""
+        ...
+
 
 class Entry(NamedTuple):
     """One address in one feed; times are UTC, in whole seconds."""
@@ -145,6 +156,18 @@ class EntryColumns:
     def __len__(self) -> int:
         return self._length
 
+    def texts(self, column: Repeated, text: Callable[[Any], str]) -> Sequence[str]:
+        """As `Columns.texts`."""
+        if column == "judgement":
+            return _judgement_texts(self.judgement, text)
+        values: list[Any] = (
+            list(zip(self.asn, self.name, strict=True))
+            if column == "origin"
+            else getattr(self, column)
+        )
+        texts = {value: text(value) for value in set(values)}
+        return list(map(texts.__getitem__, values))
+
 
 _SAME: Final = (
     *("name", "address", "last_seen", "first_seen", "hits", "sensors", "targets", "flags"),
@@ -152,13 +175,11 @@ _SAME: Final = (
 )
 
 
-def rows_of(
-    entries: Iterable[Entry], rows: Callable[[Columns], list[str]], together: int
-) -> Iterator[str]:
+def rows_of(entries: Iterable[Entry], form: "Format", together: int) -> Iterator[str]:
     """Entries of any feeds as a format writes them, so many at a time."""
     for part in _parts(entries, together):
         for _, of_feed in groupby(part, key=lambda entry: entry.category):
-            yield from rows(EntryColumns(list(of_feed)))
+            yield from rows(form, EntryColumns(list(of_feed)))
 
 
 def _parts(entries: Iterable[Entry], together: int) -> Iterator[list[Entry]]:
@@ -196,13 +217,12 @@ class Counts:
     asns: int = 0
     last_asn: int = 0
 
-    def count(self, asns: list[int]) -> None:
+    def count(self, asns: "Rows") -> None:
         """Take the origins of more rows into account; 0 is none."""
-        self.addresses += len(asns)
-        for asn, _ in groupby(asns):
-            if asn != self.last_asn:
-                self.asns += asn != 0
-                self.last_asn = asn
+        if len(asns):
+            self.addresses += len(asns)
+            self.asns += int(asns[0] != self.last_asn) + int((asns[1:] != asns[:-1]).sum())
+            self.last_asn = int(asns[-1])
 
 
 class Format(Protocol):
@@ -212,8 +232,8 @@ class Format(Protocol):
         """What comes before the rows."""
         ...
 
-    def rows(self, columns: Columns) -> list[str]:
-        """Rows, each with its line feed."""
+    def pieces(self, columns: Columns) -> list[Piece]:
+        """What rows consist of, one piece after the other; the last has the line feed."""
         ...
 
     def footer(self, frame: Frame, counts: Counts) -> str:
@@ -221,25 +241,31 @@ class Format(Protocol):
         ...
 
 
-def texts_of(values: Iterable[K], text: Callable[[K], str]) -> Iterator[str]:
-    """Each value's text; what repeats is made once.
+def joined(form: Format, columns: Columns) -> str:
+    """Rows as one text: all pieces of all rows are joined at once."""
+    pieces = form.pieces(columns)
+    count, width = len(columns), len(pieces)
+    parts = [""] * (count * width)
+    for place, piece in enumerate(pieces):
+        parts[place::width] = [piece] * count if isinstance(piece, str) else piece
+    return "".join(parts)
 
-    Args:
-        values: read twice, so not an iterator.
-        text: makes one.
-    """
-    texts = {value: text(value) for value in set(values)}
-    return map(texts.__getitem__, values)
+
+def rows(form: Format, columns: Columns) -> list[str]:
+    """Rows, each by itself."""
+    count = len(columns)
+    every = ([each] * count if isinstance(each, str) else each for each in form.pieces(columns))
+    return list(map("".join, zip(*every, strict=True)))
 
 
-def judgement_texts(
+def _judgement_texts(
     judgements: Sequence[Judgement], text: Callable[[Judgement], str]
-) -> Iterator[str]:
-    """The same for classes: most rows share the very object, and to hash its content takes long."""
+) -> list[str]:
+    """Most rows share the very object, and to hash its content takes long."""
     numbers = list(map(id, judgements))
     different = dict(zip(numbers, judgements, strict=True))
     texts = {number: text(judgement) for number, judgement in different.items()}
-    return map(texts.__getitem__, numbers)
+    return list(map(texts.__getitem__, numbers))
 
 
 #: A flag is compared as a plain number: to combine flags takes a hundred times as long.

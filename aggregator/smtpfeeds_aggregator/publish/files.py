@@ -1,22 +1,29 @@
 """Which files a feed becomes, and the writing of all of them in one pass over its rows.
 
-Each file is written plain and compressed at once, and hashed on the way.
+Each file is written plain and compressed at once, and hashed on the way, in a thread: while it
+writes a chunk of rows, which needs no interpreter, the next one is formatted.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import compress
-from operator import not_
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 from smtpfeeds_common.feeds import Feed
 
-from .entries import Columns, Counts, Format, Frame
+from .chunks import Chunk
+from .columns import Rows
+from .entries import Counts, Format, Frame, joined
 from .formats import csv_file as csv_format
 from .formats import ndjson as ndjson_format
 from .formats import text as text_format
 from .written import PlainAndCompressed, Written
+
+_LF: Final = 10
 
 
 @dataclass(slots=True)
@@ -35,13 +42,14 @@ class FeedFile:
         """Whether this is the feed's main file, with the rows of both families."""
         return self.format is text_format and self.frame.family is None
 
-    def select(self, columns: Columns, rows: list[str]) -> tuple[Iterable[str], list[int]]:
-        """Those of the rows that belong here, and their origins."""
-        family = self.frame.family
-        if family is None:
-            return rows, columns.asn
-        wanted = columns.is_ipv4 if family == 4 else list(map(not_, columns.is_ipv4))
-        return compress(rows, wanted), list(compress(columns.asn, wanted))
+    def take(self, chunk: Chunk, lines: bytes) -> bytes:
+        """Count those of the rows that belong here; returns their lines."""
+        if self.frame.family is None:
+            self.counts.count(chunk.asns)
+            return lines
+        wanted = chunk.ipv4 if self.frame.family == 4 else ~chunk.ipv4
+        self.counts.count(chunk.asns[wanted])
+        return _selected(lines, wanted)
 
 
 def files_of(feed: Feed, frame: Frame, formats: Collection[str]) -> list[FeedFile]:
@@ -59,22 +67,48 @@ def files_of(feed: Feed, frame: Frame, formats: Collection[str]) -> list[FeedFil
     return files
 
 
-def write_files(folder: Path, files: Collection[FeedFile], chunks: Iterator[Columns]) -> None:
-    """Write a feed's files side by side, each plain and compressed."""
-    formats = {file.format: file.format.rows for file in files}
+def write_files(folder: Path, files: Collection[FeedFile], chunks: Iterator[Chunk]) -> None:
+    """Write a feed's files side by side, each plain and compressed.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    formats = {file.format for file in files}
     with ExitStack() as stack:
-        open_files = [
-            (file, stack.enter_context(PlainAndCompressed(folder, file.name))) for file in files
-        ]
-        for file, output in open_files:
-            output.write(file.format.header(file.frame))
-        for columns in chunks:
-            rows = {form: write(columns) for form, write in formats.items()}
-            for file, output in open_files:
-                selected, asns = file.select(columns, rows[file.format])
-                file.counts.count(asns)
-                output.write("".join(selected))
-        for file, output in open_files:
-            output.write(file.format.footer(file.frame, file.counts))
-    for file, output in open_files:
+        outputs = [stack.enter_context(PlainAndCompressed(folder, file.name)) for file in files]
+        thread = stack.enter_context(ThreadPoolExecutor(1, "publish-files"))
+
+        def write(blocks: Collection[bytes]) -> list[Future[None]]:
+            return [
+                thread.submit(output.write, block)
+                for output, block in zip(outputs, blocks, strict=True)
+            ]
+
+        written = write([_ascii(file.format.header(file.frame)) for file in files])
+        for chunk in chunks:
+            lines = {form: _ascii(joined(form, chunk)) for form in formats}
+            blocks = [file.take(chunk, lines[file.format]) for file in files]
+            _wait(written)  # no more than two chunks are held
+            written = write(blocks)
+        _wait(written)
+        _wait(write([_ascii(file.format.footer(file.frame, file.counts)) for file in files]))
+    for file, output in zip(files, outputs, strict=True):
         file.written = output.written(file.frame.feed.name, file.counts.addresses, file.counts.asns)
+
+
+def _ascii(text: str) -> bytes:
+    return text.encode("ascii")
+
+
+def _wait(written: Collection[Future[None]]) -> None:
+    for each in written:
+        each.result()
+
+
+def _selected(lines: bytes, wanted: Rows) -> bytes:
+    """Those of some lines that are wanted: neighbours are cut out together."""
+    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == _LF) + 1
+    edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
+    at = np.concatenate(([0], ends))[edges].tolist()
+    view = memoryview(lines)
+    return b"".join(map(view.__getitem__, map(slice, at[::2], at[1::2])))

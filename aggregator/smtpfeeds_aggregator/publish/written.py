@@ -79,9 +79,8 @@ class PlainAndCompressed:
             self._compressor = stack.enter_context(compressed(self._small))
             self._files = stack.pop_all()
 
-    def write(self, text: str) -> None:
-        """Write text in ASCII to both files."""
-        octets = text.encode("ascii")
+    def write(self, octets: bytes) -> None:
+        """Write to both files."""
         self._plain.write(octets)
         self._compressor.write(octets)
 
@@ -186,7 +185,7 @@ def write_checked(
     with PlainAndCompressed(folder, name) as output:
         for piece, count in pieces:
             entries += count
-            output.write(piece)
+            output.write(piece.encode("ascii"))
     written = output.written(feed, entries)
     check_written(folder, written, keep_going)
     try:

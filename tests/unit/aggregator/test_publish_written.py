@@ -28,7 +28,7 @@ TEXT = "".join(f"192.0.2.{number} row of a feed\n" for number in range(200))
 def write(folder: Path) -> list[Written]:
     with PlainAndCompressed(folder, "some.txt") as output:
         for line in TEXT.splitlines(keepends=True):
-            output.write(line)
+            output.write(line.encode())
     return output.written("smtpgreet", 200)
 
 

@@ -35,11 +35,11 @@ ROWS = [
 
 def csv_of(rows: list[Entry]) -> bytes:
     head = ",".join(csv_file.COLUMNS) + "\n"
-    return (head + "".join(rows_of(rows, csv_file.rows, 100))).encode()
+    return (head + "".join(rows_of(rows, csv_file, 100))).encode()
 
 
 def ndjson_of(rows: list[Entry]) -> bytes:
-    return "".join(rows_of(rows, ndjson.rows, 100)).encode()
+    return "".join(rows_of(rows, ndjson, 100)).encode()
 
 
 def packed(found: AddressSet) -> list[bytes]:

@@ -1,7 +1,6 @@
 """The feed as CSV (RFC 4180 but for the line feed): the feed's five columns, then all others."""
 
 from functools import lru_cache
-from itertools import repeat
 from typing import Final
 
 from smtpfeeds_common.columns import FORMULA
@@ -9,7 +8,7 @@ from smtpfeeds_common.history import marks
 
 from ...meaning.classes import Judgement
 from ...names import NOT_KNOWN
-from ..entries import Columns, Counts, Frame, judgement_texts, tags, texts_of
+from ..entries import Columns, Counts, Frame, Piece, tags
 
 SUFFIX: Final = ".csv"
 COLUMNS: Final = (
@@ -24,29 +23,23 @@ def header(frame: Frame) -> str:  # noqa: ARG001 - every format takes it
     return ",".join(COLUMNS) + "\n"
 
 
-def rows(columns: Columns) -> list[str]:
-    """Rows, each joined from texts that are made once for all rows that share them."""
-    return list(
-        map(
-            "".join,
-            zip(
-                texts_of(list(zip(columns.asn, columns.name, strict=True)), _origin),
-                columns.address,
-                repeat(","),
-                columns.last_seen,
-                repeat(f",{columns.category},"),
-                columns.first_seen,
-                texts_of(columns.hits, ",{},".format),
-                texts_of(columns.sensors, "{},".format),
-                texts_of(columns.flags, _tags),
-                judgement_texts(columns.judgement, _judgement),
-                texts_of(columns.days, _days),
-                texts_of(columns.targets, "{},".format),
-                map(_NEW.__getitem__, columns.new),
-                strict=False,  # what repeats has no end
-            ),
-        )
-    )
+def pieces(columns: Columns) -> list[Piece]:
+    """Rows, of texts that are made once for all rows that share them."""
+    return [
+        columns.texts("origin", _origin),
+        columns.address,
+        ",",
+        columns.last_seen,
+        f",{columns.category},",
+        columns.first_seen,
+        columns.texts("hits", ",{},".format),
+        columns.texts("sensors", "{},".format),
+        columns.texts("flags", _tags),
+        columns.texts("judgement", _judgement),
+        columns.texts("days", _days),
+        columns.texts("targets", "{},".format),
+        columns.texts("new", _NEW.__getitem__),
+    ]
 
 
 def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
@@ -68,6 +61,7 @@ def _origin(origin: tuple[int, str]) -> str:
     return f"{asn or NOT_KNOWN},{field(name)},"
 
 
+@lru_cache(maxsize=1 << 13)
 def _tags(flags: int) -> str:
     return " ".join(tags(flags)) + ","
 

@@ -5,6 +5,7 @@ from typing import IO, Final
 
 import msgspec
 
+from .. import entries
 from ..entries import NOTICE, Columns, Counts, Frame
 from . import ndjson
 
@@ -38,7 +39,7 @@ def header(frame: Frame) -> str:
 
 def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:  # noqa: ARG001 - every document takes them
     """Rows, without what is between them."""
-    return [row[:-1] for row in ndjson.rows(columns)]
+    return [row[:-1] for row in entries.rows(ndjson, columns)]
 
 
 def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both

@@ -5,7 +5,6 @@ a table stumble over it. What there is to know about the file is in the manifest
 """
 
 from functools import lru_cache
-from itertools import repeat
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -14,7 +13,7 @@ from smtpfeeds_common.history import marks
 
 from ...meaning.classes import Judgement
 from ...names import NOT_KNOWN
-from ..entries import Columns, Counts, Frame, judgement_texts, tags, texts_of
+from ..entries import Columns, Counts, Frame, Piece, tags
 
 SUFFIX: Final = ".ndjson"
 _NEW: Final = ("false}\n", "true}\n")
@@ -49,29 +48,23 @@ def header(frame: Frame) -> str:  # noqa: ARG001 - every format takes it
     return ""
 
 
-def rows(columns: Columns) -> list[str]:
-    """Rows, each joined from texts that are made once for all rows that share them."""
-    return list(
-        map(
-            "".join,
-            zip(
-                texts_of(list(zip(columns.asn, columns.name, strict=True)), _origin),
-                columns.address,
-                repeat('","lastseen":"'),
-                columns.last_seen,
-                repeat(f'","category":"{columns.category}","first_seen":"'),
-                columns.first_seen,
-                texts_of(columns.hits, '","hits":{},"sensors":'.format),
-                texts_of(columns.sensors, '{},"tags":'.format),
-                texts_of(columns.flags, _tags),
-                judgement_texts(columns.judgement, _judgement),
-                texts_of(columns.days, _days),
-                texts_of(columns.targets, '{},"new":'.format),
-                map(_NEW.__getitem__, columns.new),
-                strict=False,  # what repeats has no end
-            ),
-        )
-    )
+def pieces(columns: Columns) -> list[Piece]:
+    """Rows, of texts that are made once for all rows that share them."""
+    return [
+        columns.texts("origin", _origin),
+        columns.address,
+        '","lastseen":"',
+        columns.last_seen,
+        f'","category":"{columns.category}","first_seen":"',
+        columns.first_seen,
+        columns.texts("hits", '","hits":{},"sensors":'.format),
+        columns.texts("sensors", '{},"tags":'.format),
+        columns.texts("flags", _tags),
+        columns.texts("judgement", _judgement),
+        columns.texts("days", _days),
+        columns.texts("targets", '{},"new":'.format),
+        columns.texts("new", _NEW.__getitem__),
+    ]
 
 
 def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
@@ -89,6 +82,7 @@ def _origin(origin: tuple[int, str]) -> str:
     return f'{{"ASN":{asn or "null"},"ASname":{shown},"ipaddr":"'
 
 
+@lru_cache(maxsize=1 << 13)
 def _tags(flags: int) -> str:
     """Names of behaviours hold nothing that JSON escapes."""
     names = '","'.join(tags(flags))

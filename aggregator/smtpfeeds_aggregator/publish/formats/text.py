@@ -6,16 +6,21 @@ nothing here changes without the contract tests.
 """
 
 import re
-from itertools import repeat
 from typing import Final
 
+from smtpfeeds_common.addresses import MAX_TEXT
+
 from ...names import NOT_KNOWN, clean_name
-from ..entries import NOTICE, Columns, Counts, Frame, texts_of
+from ..entries import NOTICE, Columns, Counts, Frame, Piece
 
 HEADER_LINES: Final = 68
 FOOTER_LINES: Final = 4
 SUFFIX: Final = ".txt"
 _ADDRESS_WIDTH: Final = 15
+#: By the length of an address: what pads and divides it.
+_BEHIND_ADDRESS: Final = tuple(
+    " " * (_ADDRESS_WIDTH - length) + "  |  " for length in range(MAX_TEXT + 1)
+)
 _MAX_SETTING_CHARS: Final = 120
 
 _EVENTS: Final = {
@@ -24,21 +29,15 @@ _EVENTS: Final = {
 }
 
 
-def rows(columns: Columns) -> list[str]:
+def pieces(columns: Columns) -> list[Piece]:
     """Rows; an origin's two fields are padded once."""
-    return list(
-        map(
-            "".join,
-            zip(
-                texts_of(list(zip(columns.asn, columns.name, strict=True)), _origin),
-                [address.ljust(_ADDRESS_WIDTH) for address in columns.address],
-                repeat("  |  "),
-                columns.last_seen,
-                repeat(f"  |  {columns.category}\n"),
-                strict=False,  # what repeats has no end
-            ),
-        )
-    )
+    return [
+        columns.texts("origin", _origin),
+        columns.address,
+        list(map(_BEHIND_ADDRESS.__getitem__, map(len, columns.address))),
+        columns.last_seen,
+        f"  |  {columns.category}\n",
+    ]
 
 
 def _origin(origin: tuple[int, str]) -> str:
