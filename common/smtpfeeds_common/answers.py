@@ -90,10 +90,10 @@ def format_options(
         def with_form(
             *args: Any, form: str, as_json: bool, fields: str | None, **kwargs: Any
         ) -> Any:
-            wanted = Form("json" if as_json else form, (), fields=fields)
+            answer_form = Form("json" if as_json else form, (), fields=fields)
             if len(answers) == 1:
-                wanted = wanted.of(*answers.values())
-            return command(*args, form=wanted, **kwargs)
+                answer_form = answer_form.of(*answers.values())
+            return command(*args, form=answer_form, **kwargs)
 
         setattr(with_form, ANSWER, dict(answers))
         return with_form  # type: ignore[return-value]  # click's options change the signature
@@ -105,19 +105,19 @@ def write_records(records: Iterable[Record], form: Form, nothing: str) -> None:
     """Write a list. If it is empty, write a note and end the command with exit code 1."""
     rows = iter(records)
     first = next(rows, None)
-    every: Iterator[Record] = chain(() if first is None else (first,), rows)
+    all_rows: Iterator[Record] = chain(() if first is None else (first,), rows)
     if form.format == "json":
-        _write_json(_json(record, form.columns) for record in every)
+        _write_json(_json(record, form.columns) for record in all_rows)
     elif form.format == "ndjson":
-        _write(_json(record, form.columns) for record in every)
+        _write(_json(record, form.columns) for record in all_rows)
     elif form.format == "csv":
-        _write_csv(every, form.columns)
+        _write_csv(all_rows, form.columns)
     elif form.format == "tsv":
         names = [column.name for column in form.columns]
-        rows_of_text = ("\t".join(tsv_field(record[name]) for name in names) for record in every)
+        rows_of_text = ("\t".join(tsv_field(record[name]) for name in names) for record in all_rows)
         _write(chain(["\t".join(names)], rows_of_text))
     elif first is not None:
-        _write_table(every, form)
+        _write_table(all_rows, form)
     if first is None:
         nothing_found(nothing)
 
@@ -182,9 +182,9 @@ def look() -> Look:
 
 def _terminal_width() -> int:
     """Return COLUMNS, or else the width that the terminal reports."""
-    given = os.environ.get("COLUMNS", "")
-    if given.isdecimal() and int(given):
-        return int(given)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or _WIDTH
     except (OSError, ValueError):

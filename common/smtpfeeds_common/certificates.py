@@ -107,11 +107,11 @@ class ExpiryNotes:
             # Keep one entry per name.
             self._warned_s = {k: v for k, v in self._warned_s.items() if k[0] != name}
             self._warned_s[name, expires_s] = monotonic_s
-            more = fields(certificate=name, expires=iso_day(expires_s))
+            event_fields = fields(certificate=name, expires=iso_day(expires_s))
             if left_s <= 0:
-                logger.error("certificate expired; replace it", extra=more)
+                logger.error("certificate expired; replace it", extra=event_fields)
             else:
-                logger.warning("certificate expires soon; replace it", extra=more)
+                logger.warning("certificate expires soon; replace it", extra=event_fields)
 
 
 def _expiry(der: bytes) -> float:

@@ -80,12 +80,12 @@ def wrong_use(error: click.ClickException) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         complain(error.format_message())
         return error.exit_code
-    words = " ".join(error.format_message().split()).rstrip(".")
-    words = words[:1].lower() + words[1:]
+    message = " ".join(error.format_message().split()).rstrip(".")
+    message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
     if context is not None:
-        words += f"{'' if words.endswith('?') else ';'} see `{context.command_path} --help`"
-    complain(f"smtpfeeds: {words}")
+        message += f"{'' if message.endswith('?') else ';'} see `{context.command_path} --help`"
+    complain(f"smtpfeeds: {message}")
     return error.exit_code
 
 

@@ -49,8 +49,8 @@ class Signals:
 
     def take_reload(self) -> bool:
         """Return whether SIGHUP came since the last call."""
-        asked, self._reload = self._reload, False
-        return asked
+        reload, self._reload = self._reload, False
+        return reload
 
     def wait(self, limit_s: float) -> None:
         """Wait up to ``limit_s`` for a signal; one that came since the last wait ends it."""

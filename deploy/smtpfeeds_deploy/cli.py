@@ -85,12 +85,12 @@ def up(
     Example:
       smtpfeeds up --dir ~/smtpfeeds --smtp 0.0.0.0:25 --smtp [::]:25
     """
-    from .single_host.home import Home, Wanted
-    from .single_host.life import Life
+    from .single_host.home import Home, Options
+    from .single_host.status_line import StatusLine
     from .single_host.up import SingleHost, handle_signals, ready_line
 
     home = Home(folder)
-    wanted = Wanted(
+    options = Options(
         smtp=smtp,
         trusted_proxies=trusted_proxy,
         origin_table=origin_table,
@@ -99,7 +99,9 @@ def up(
         publish_non_global=publish_non_global,
         publish_exact_counts=publish_exact_counts,
     )
-    host = SingleHost(home, wanted, signals=handle_signals(), life=Life(sys.stderr, quiet=quiet))
+    host = SingleHost(
+        home, options, signals=handle_signals(), status_line=StatusLine(sys.stderr, quiet=quiet)
+    )
     host.run(lambda: click.echo(ready_line(home)))
 
 

@@ -165,27 +165,27 @@ class Keeper:
         """Drop the tenth that is longest unseen; a row that is seen again meanwhile stays."""
         with reading(self._path):
             (rows,) = self._db.execute(f"SELECT count(*) FROM {table.name}").fetchone()  # noqa: S608 - own names
-            victims = self._db.execute(table.oldest(), (max(_SLICE_ROWS, rows // 10),)).fetchall()
-        if not victims:
+            oldest = self._db.execute(table.oldest(), (max(_SLICE_ROWS, rows // 10),)).fetchall()
+        if not oldest:
             return None
         return sum(
-            self._drop_slice(table, victims[at : at + _SLICE_ROWS], now)
-            for at in range(0, len(victims), _SLICE_ROWS)
+            self._drop_slice(table, oldest[at : at + _SLICE_ROWS], now)
+            for at in range(0, len(oldest), _SLICE_ROWS)
         )
 
     def _drop_slice(
-        self, table: _Droppable, victims: list[tuple[int, bytes, int]], now: Reading
+        self, table: _Droppable, oldest: list[tuple[int, bytes, int]], now: Reading
     ) -> int:
         expired_ms = 0
         if table.is_dated and now.utc_ms is not None:
             expired_ms = now.utc_ms - self._bounds.retention_ms
         dropped = 0
         with transaction(self._db, self._path):
-            for victim in victims:
-                rows = self._db.execute(table.delete(), victim).fetchall()
-                if rows and victim[0] == _GREET and table.has_addresses:
+            for row in oldest:
+                rows = self._db.execute(table.delete(), row).fetchall()
+                if rows and row[0] == _GREET and table.has_addresses:
                     # Its data event came a moment later, and must not stay without its greet.
-                    rows += self._db.execute(table.delete_data(), (victim[1],)).fetchall()
+                    rows += self._db.execute(table.delete_data(), (row[1],)).fetchall()
                 dropped += sum(hits for hits, last_ms in rows if last_ms >= expired_ms)
             self._db.execute(ADD_META, ("drops", dropped))
         return dropped

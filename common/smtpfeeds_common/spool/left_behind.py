@@ -62,13 +62,13 @@ def find_left_behind(folder: Path, sensor: str) -> list[LeftBehind]:
     Raises:
         SpoolError: there is no such folder, or it cannot be read.
     """
-    left = [look_at(path) for path in _quarantined(folder)]
+    files = [look_at(path) for path in _quarantined(folder)]
     for path in find_spools(folder):
         state = look_at(path)
         # A sensor quarantines its own unreadable file when it starts.
         if state.sensor not in {"", sensor} and not _is_in_use(path):
-            left.append(state)
-    return left
+            files.append(state)
+    return files
 
 
 def _quarantined(folder: Path) -> list[Path]:
@@ -171,9 +171,9 @@ class Reader:
             return False
 
     def _read_one_way(
-        self, db: Connection, path: Path, table: str, order: tuple[str, ...], way: str
+        self, db: Connection, path: Path, table: str, order: tuple[str, ...], direction: str
     ) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
-        columns = ", ".join(f"{column} {way}" for column in order)
+        columns = ", ".join(f"{column} {direction}" for column in order)
         try:
             with reading(path):
                 rows = db.execute(

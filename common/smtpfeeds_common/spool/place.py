@@ -68,9 +68,9 @@ def _open_existing(path: Path, sensor: str, bounds: Bounds) -> Opened:
     db = connect(path, synchronous="NORMAL", busy_ms=2_000)
     try:
         with reading(path):
-            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise SpoolDamaged(f"spool {path} is damaged: {verdict}")
+            result = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if result != "ok":
+            raise SpoolDamaged(f"spool {path} is damaged: {result}")
         check_layout(db, path)
         with reading(path):
             owner = get_meta(db, "sensor")
@@ -91,8 +91,8 @@ def _make(path: Path, sensor: str, bounds: Bounds) -> Connection:
     fresh = path.with_suffix(".new")
     with file_access(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in (fresh, *beside(fresh)):
-            left_over.unlink(missing_ok=True)
+        for stale in (fresh, *beside(fresh)):
+            stale.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
     with reading(path), contextlib.closing(connect_new(fresh)) as db:
         db.executescript(

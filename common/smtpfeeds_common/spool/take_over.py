@@ -143,16 +143,16 @@ def _copy(
 ) -> Taken:
     reader = Reader()
     batches = left = 0
-    rows, events, spoiled = _copy_rows(reader, old, source, db, owner)
+    rows, events, damaged = _copy_rows(reader, old, source, db, owner)
     for row in reader.waiting(old, source):
         if take_batch is None:
             left += 1
         elif (taken := take_batch(db, owner, row)) is None:
-            spoiled += 1
+            damaged += 1
         else:
             batches += 1
             events += taken
-    trouble = reader.trouble or (f"{spoiled} rows and batches are damaged" if spoiled else "")
+    trouble = reader.trouble or (f"{damaged} rows and batches are damaged" if damaged else "")
     if trouble and not rows and not batches:
         raise SpoolError(f"nothing of {source} can be read: {trouble}")
     return Taken(rows, batches, events, left, trouble)
@@ -165,12 +165,12 @@ def _copy_rows(
 
     Dated rows are sealed without folding, which would mix them with rows of another day.
     """
-    rows = events = spoiled = 0
+    rows = events = damaged = 0
     unsealed: list[Observation] = []
     for table in ROW_TABLES:
         for row in reader.read(old, source, table):
             if not _is_sound(table, row):
-                spoiled += 1
+                damaged += 1
                 continue
             if table.endswith("observation"):
                 rows += 1
@@ -184,7 +184,7 @@ def _copy_rows(
                 unsealed = []
     if unsealed:
         _seal(db, owner, unsealed)
-    return rows, events, spoiled
+    return rows, events, damaged
 
 
 def _is_sound(table: str, row: tuple[Any, ...]) -> bool:

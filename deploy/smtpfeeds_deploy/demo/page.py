@@ -81,8 +81,8 @@ class DemoPage:
         """Report that the feeds differ from what the clients did."""
         print_ = self._console.print
         print_(f"[bold red]The feeds differ from the clients' ledger in {total} points:[/]")
-        for what in disagreements:
-            print_(f"  {what}", markup=False, highlight=False)
+        for disagreement in disagreements:
+            print_(f"  {disagreement}", markup=False, highlight=False)
         if total > len(disagreements):
             print_(f"  … and {total - len(disagreements)} more")
 

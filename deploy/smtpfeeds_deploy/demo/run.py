@@ -186,8 +186,8 @@ def _outcome(home: Home, sessions: Sequence[Session]) -> Outcome:
         generation = (home.feeds / _CURRENT).resolve(strict=True)
         for feed in FEED_NAMES:
             feeds[feed] = {**read_feed(generation, feed), **read_more(generation, feed)}
-            want = {key: row for key, row in expected.items() if key[0] == feed}
-            differences += feed_disagreements(feeds[feed], want, origins, made_up.AS_NAMES)
+            of_feed = {key: row for key, row in expected.items() if key[0] == feed}
+            differences += feed_disagreements(feeds[feed], of_feed, origins, made_up.AS_NAMES)
         differences += folder_disagreements(generation, rows_by_feed(feeds))
     except FileNotFoundError:
         differences.append(f"nothing is published in {home.feeds}")
@@ -199,11 +199,11 @@ def _outcome(home: Home, sessions: Sequence[Session]) -> Outcome:
 
 def _program() -> str:
     """Return the shortest way to call this program from the current folder."""
-    called = Path(sys.argv[0])
-    if called.name != "smtpfeeds":
+    program = Path(sys.argv[0])
+    if program.name != "smtpfeeds":
         return "smtpfeeds"
     on_path = shutil.which("smtpfeeds")
-    return "smtpfeeds" if on_path and called.samefile(on_path) else str(_as_typed(called))
+    return "smtpfeeds" if on_path and program.samefile(on_path) else str(_as_typed(program))
 
 
 def _as_typed(path: Path) -> Path:

@@ -47,8 +47,8 @@ class Client:
         code = await self.talk.reply()
         self.session.replies.append(code)
         if code not in codes:
-            wanted = " or ".join(map(str, sorted(codes)))
-            raise ClientTrouble(f"answered {code}, not {wanted}")
+            expected = " or ".join(map(str, sorted(codes)))
+            raise ClientTrouble(f"answered {code}, not {expected}")
         return code
 
     async def answers(self, *codes: int) -> None:

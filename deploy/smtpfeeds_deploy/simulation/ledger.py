@@ -136,21 +136,22 @@ def disagreements(expected: Mapping[Key, Expected], recorded: Mapping[Key, Recor
     ]
     for key in sorted(expected.keys() & recorded.keys()):
         differences += [
-            f"{' '.join(key)}: {what}" for what in _differences(expected[key], recorded[key])
+            f"{' '.join(key)}: {difference}"
+            for difference in _differences(expected[key], recorded[key])
         ]
     return differences
 
 
-def _differences(want: Expected, got: Recorded) -> list[str]:
+def _differences(expected: Expected, recorded: Recorded) -> list[str]:
     differences: list[str] = []
-    if got.first is not None and not want.first.holds(got.first):
-        differences.append(f"first seen {got.first} lies outside {want.first}")
-    if not want.last.holds(got.last):
-        differences.append(f"last seen {got.last} lies outside {want.last}")
-    if got.hits is not None and got.hits != want.hits:
-        differences.append(f"{got.hits} hits, not {want.hits}")
-    if got.sensors is not None and got.sensors != len(want.sensors):
-        differences.append(f"{got.sensors} sensors, not {len(want.sensors)}")
+    if recorded.first is not None and not expected.first.holds(recorded.first):
+        differences.append(f"first seen {recorded.first} lies outside {expected.first}")
+    if not expected.last.holds(recorded.last):
+        differences.append(f"last seen {recorded.last} lies outside {expected.last}")
+    if recorded.hits is not None and recorded.hits != expected.hits:
+        differences.append(f"{recorded.hits} hits, not {expected.hits}")
+    if recorded.sensors is not None and recorded.sensors != len(expected.sensors):
+        differences.append(f"{recorded.sensors} sensors, not {len(expected.sensors)}")
     return differences
 
 

@@ -163,10 +163,10 @@ def feed_disagreements(
     differences: list[str] = []
     for name, rows in files.items():
         want = {key: row for key, row in expected.items() if _belongs(name, key[1])}
-        wrong = disagreements(want, {key: row.recorded for key, row in rows.items()})
-        wrong += _origin_disagreements(rows, origins, names, text=name.endswith(".txt"))
-        wrong += _tag_disagreements(rows, want)
-        differences += [f"{name}: {what}" for what in wrong]
+        of_file = disagreements(want, {key: row.recorded for key, row in rows.items()})
+        of_file += _origin_disagreements(rows, origins, names, text=name.endswith(".txt"))
+        of_file += _tag_disagreements(rows, want)
+        differences += [f"{name}: {difference}" for difference in of_file]
     return differences
 
 

@@ -114,11 +114,11 @@ def folder_disagreements(folder: Path, feeds: Mapping[str, Rows]) -> list[str]:
 def _hash_disagreements(folder: Path) -> Iterator[str]:
     lines = (folder / "SHA256SUMS").read_text(encoding="ascii").splitlines()
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    for name in sorted(there ^ {*sums, "SHA256SUMS"}):
+    on_disk = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    for name in sorted(on_disk ^ {*sums, "SHA256SUMS"}):
         yield f"{name}: in SHA256SUMS or on disk, not in both"
     files = json.loads((folder / "manifest.json").read_bytes())["files"]
-    for name in sorted(there & sums.keys()):
+    for name in sorted(on_disk & sums.keys()):
         octets = (folder / name).read_bytes()
         if hashlib.sha256(octets).hexdigest() != sums[name]:
             yield f"{name}: not what SHA256SUMS says"

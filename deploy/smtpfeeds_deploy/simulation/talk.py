@@ -123,9 +123,9 @@ class Talk(asyncio.Protocol):
             self._unread.clear()
             await self._wait("not closed")
 
-    async def _wait(self, what: str) -> None:
+    async def _wait(self, failure: str) -> None:
         self._changed.clear()
         try:
             await asyncio.wait_for(self._changed.wait(), ANSWER_LIMIT_S)
         except TimeoutError as exc:
-            raise ClientTrouble(f"{what} within {ANSWER_LIMIT_S:g} s") from exc
+            raise ClientTrouble(f"{failure} within {ANSWER_LIMIT_S:g} s") from exc

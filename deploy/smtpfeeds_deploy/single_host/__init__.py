@@ -1,7 +1,7 @@
 """The single host: a private PostgreSQL and the programs as child processes, in one folder.
 
 up                              starts, supervises and stops everything
-life                            the status line
+status_line                     the line about events, publication and problems
 programs, child                 the sensor and the aggregator as child processes
 readiness, listening            what they report; the addresses that the sensor listens on
 home, bounded_log               the folder, its settings files, its logs

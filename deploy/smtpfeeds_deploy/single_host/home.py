@@ -41,7 +41,7 @@ Value = str | int | bool | Iterable[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Options:
     """The options of the command line."""
 
     smtp: tuple[str, ...]
@@ -123,24 +123,24 @@ class Home:
         disk = os.statvfs(self.folder)
         return disk.f_bavail * disk.f_frsize < _ROOM_BYTES
 
-    def write_settings(self, wanted: Wanted, dsn: str) -> None:
+    def write_settings(self, options: Options, dsn: str) -> None:
         """Write the settings files of both programs.
 
         Raises:
             SingleHostError: they cannot be written.
         """
         try:
-            _write(self.sensor_file, "SENSOR", self.sensor_settings(wanted))
-            _write(self.aggregator_file, "AGGREGATOR", self.aggregator_settings(wanted, dsn))
+            _write(self.sensor_file, "SENSOR", self.sensor_settings(options))
+            _write(self.aggregator_file, "AGGREGATOR", self.aggregator_settings(options, dsn))
         except OSError as exc:
             raise SingleHostError(f"cannot write {exc.filename}: {exc.strerror}") from exc
 
-    def sensor_settings(self, wanted: Wanted) -> dict[str, Value]:
+    def sensor_settings(self, options: Options) -> dict[str, Value]:
         """Return the sensor's settings."""
         return {
             "name": SENSOR,
-            "listen": wanted.smtp,
-            "trusted_proxies": wanted.trusted_proxies,
+            "listen": options.smtp,
+            "trusted_proxies": options.trusted_proxies,
             "spool_dir": str(self.spools),
             "broker": (),
             # After a change of user, or with worker processes, the sensor could outlive its parent.
@@ -148,33 +148,33 @@ class Home:
             "workers": 1,
         }
 
-    def aggregator_settings(self, wanted: Wanted, dsn: str) -> dict[str, Value]:
+    def aggregator_settings(self, options: Options, dsn: str) -> dict[str, Value]:
         """Return the aggregator's settings."""
         settings: dict[str, Value] = {
             "dsn": dsn,
             "broker": (f"spool:{self.spools}",),
             "feeds_dir": str(self.folder),
-            "publish_interval_s": wanted.publish_every_s,
-            "publish_non_global": wanted.publish_non_global,
-            "publish_exact_counts": wanted.publish_exact_counts,
+            "publish_interval_s": options.publish_every_s,
+            "publish_non_global": options.publish_non_global,
+            "publish_exact_counts": options.publish_exact_counts,
         }
-        for name, path in (("origin_table", wanted.origin_table), ("as_names", wanted.as_names)):
+        for name, path in (("origin_table", options.origin_table), ("as_names", options.as_names)):
             if path is not None:
                 settings[name] = str(path.resolve())
-        if wanted.origin_table is not None:
+        if options.origin_table is not None:
             settings["origin_index_dir"] = str(self.folder / "origin-index")
         return settings
 
-    def environment(self, given: Mapping[str, str], wanted: Wanted) -> dict[str, str]:
+    def environment(self, inherited: Mapping[str, str], options: Options) -> dict[str, str]:
         """Return the children's environment, without variables that override the settings files.
 
         libpq also reads variables such as PGHOSTADDR, PGOPTIONS and PGSERVICE, which are left out.
         """
-        ours = {f"SMTPFEEDS_SENSOR_{name.upper()}" for name in self.sensor_settings(wanted)}
-        ours |= {f"SMTPFEEDS_AGGREGATOR_{n.upper()}" for n in self.aggregator_settings(wanted, "")}
+        ours = {f"SMTPFEEDS_SENSOR_{name.upper()}" for name in self.sensor_settings(options)}
+        ours |= {f"SMTPFEEDS_AGGREGATOR_{n.upper()}" for n in self.aggregator_settings(options, "")}
         return {
             name: value
-            for name, value in given.items()
+            for name, value in inherited.items()
             if name not in ours and not name.startswith("PG")
         }
 

@@ -269,8 +269,10 @@ class PrivatePostgres:
         """
         stated = self._stated_pid()
         if not end_servers_in(self._data, stated, limit_s=self._stop_limit_s):
-            left = servers_in(self._data)
-            msg = f"{self._root}: processes {left} of an earlier PostgreSQL do not end: kill them"
+            running = servers_in(self._data)
+            msg = (
+                f"{self._root}: processes {running} of an earlier PostgreSQL do not end: kill them"
+            )
             raise SingleHostError(msg)
         # The server itself removes a file with a dead process id. If another program has that id
         # now, the server would take it for a running postmaster.

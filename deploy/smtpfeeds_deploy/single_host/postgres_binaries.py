@@ -62,15 +62,15 @@ def at(folder: Path) -> Binaries:
     """
     postgres = folder / "postgres"
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [postgres, "--version"], capture_output=True, text=True, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         msg = f"{postgres} cannot be run ({exc}): install the extra single-host again"
         raise SingleHostError(msg) from exc
-    version = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
+    version = re.search(r"\(PostgreSQL\) (\d+)", result.stdout)
     if version is None:
-        output = (done.stderr or done.stdout).strip()
+        output = (result.stderr or result.stdout).strip()
         msg = (
             f"{postgres} does not print its version ({output}): install the extra single-host again"
         )

@@ -70,19 +70,19 @@ def make_accounts(folder: Path, binaries: Binaries, superuser_dsn: str) -> None:
 
 def environment() -> dict[str, str]:
     """Return the environment without variables that change what PostgreSQL's programs do."""
-    kept = {
+    variables = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PG", "LC_", "LANG"))
     }
-    return {**kept, "LC_ALL": "C"}
+    return {**variables, "LC_ALL": "C"}
 
 
 def _run(command: list[str], folder: Path, *, limit_s: float) -> None:
     """Run a program to its end in ``folder``, which an error message names."""
-    what = next(Path(word).name for word in command if word.endswith(("initdb", "psql")))
+    program = next(Path(word).name for word in command if word.endswith(("initdb", "psql")))
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             cwd=folder,
             env=environment(),
@@ -94,9 +94,9 @@ def _run(command: list[str], folder: Path, *, limit_s: float) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as exc:
-        msg = f"{what} in {folder} did not end within {limit_s:g} s"
+        msg = f"{program} in {folder} did not end within {limit_s:g} s"
         raise SingleHostError(msg) from exc
-    if done.returncode != 0:
-        output = "\n".join((done.stdout + done.stderr).splitlines()[-_OUTPUT_LINES:])
-        msg = f"{what} failed in {folder}:\n{output}"
+    if result.returncode != 0:
+        output = "\n".join((result.stdout + result.stderr).splitlines()[-_OUTPUT_LINES:])
+        msg = f"{program} failed in {folder}:\n{output}"
         raise SingleHostError(msg)

@@ -34,8 +34,8 @@ class SocketFolder:
         if len(os.fsencode(folder)) > _LONGEST_FOLDER or "," in str(folder):
             folder = self._short(os.geteuid() if identity.uid is None else identity.uid)
         folder.mkdir(mode=0o700, exist_ok=True)
-        for left in folder.glob(".s.PGSQL.*"):
-            left.unlink(missing_ok=True)
+        for stale in folder.glob(".s.PGSQL.*"):
+            stale.unlink(missing_ok=True)
         hand_over(folder, identity)
         return folder
 

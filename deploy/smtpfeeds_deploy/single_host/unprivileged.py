@@ -51,13 +51,13 @@ class Identity:
     def keeping(self, capability: str) -> Identity:
         """Return the same identity with one capability of root."""
         sets = ("bounding-set", "inh-caps", "ambient-caps")
-        kept = (
+        options = (
             # PostgreSQL finds its programs with access(2), which honours the capability only so.
             "--securebits=+no_setuid_fixup",
-            *(f"--{each}=-all,+{capability}" for each in sets),
+            *(f"--{capability_set}=-all,+{capability}" for capability_set in sets),
             "--no-new-privs",
         )
-        return Identity((*self.prefix[:-1], *kept, "--"), self.uid, self.gid)
+        return Identity((*self.prefix[:-1], *options, "--"), self.uid, self.gid)
 
 
 def has_name(uid: int) -> bool:
@@ -72,12 +72,12 @@ def has_name(uid: int) -> bool:
 def user_namespaces_work() -> bool:
     """Try whether a program can be started in its own user namespace."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [*_OWN_NAMESPACE, "true"], capture_output=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return done.returncode == 0
+    return result.returncode == 0
 
 
 def choose_identity(

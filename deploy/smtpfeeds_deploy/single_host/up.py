@@ -26,11 +26,11 @@ from smtpfeeds_common.supervision import (
 )
 
 from .bounded_log import BoundedLog
-from .home import Home, Wanted
-from .life import Facts, FactsOfTheRun, Life
+from .home import Home, Options
 from .listening import listening
 from .postgres import PrivatePostgres
 from .programs import Program
+from .status_line import Facts, RunFacts, StatusLine
 
 #: The start fails if a program does not report that it is ready within this time.
 _READY_LIMIT_S: Final = 60.0
@@ -74,15 +74,17 @@ class _Stopped(Exception):
 class SingleHost:
     """Everything that `smtpfeeds up` runs, in one folder."""
 
-    def __init__(self, home: Home, wanted: Wanted, *, signals: Signals, life: Life) -> None:
+    def __init__(
+        self, home: Home, options: Options, *, signals: Signals, status_line: StatusLine
+    ) -> None:
         """Create the children; ``run`` starts them."""
-        self._home, self._wanted = home, wanted
-        self._signals, self._life, self._say = signals, life, life.say
-        self._facts = FactsOfTheRun()
-        self._report = _ToOperator(life.say)
+        self._home, self._options = home, options
+        self._signals, self._status_line, self._say = signals, status_line, status_line.say
+        self._facts = RunFacts()
+        self._report = _ToOperator(status_line.say)
         self._postgres = PrivatePostgres(home.folder, stop_limit_s=_POSTGRES_STOP_LIMIT_S)
         self._server = Child("PostgreSQL", lambda: _Server(self._postgres), self._report)
-        environ = home.environment(os.environ, wanted)
+        environ = home.environment(os.environ, options)
         self._migration = self._program(
             "migration", ("aggregator", "migrate"), home.aggregator_file, environ
         )
@@ -110,14 +112,14 @@ class SingleHost:
             on_ready()
             while not self._signals.stop:
                 self._look()
-                self._life.show(self._gather)
+                self._status_line.show(self._gather)
                 self._signals.wait(_POLL_S)
-            self._life.end()
+            self._status_line.end()
             self._say("stopping")
         except _Stopped:
             self._say("stopped before everything was ready")
         finally:
-            self._life.end()
+            self._status_line.end()
             self._end()
             self._home.leave()
 
@@ -139,7 +141,7 @@ class SingleHost:
         if self._server.state is State.DOWN:
             self._server.start()
             self._say_another_user()
-        self._home.write_settings(self._wanted, self._postgres.dsn)
+        self._home.write_settings(self._options, self._postgres.dsn)
         self._migrate()
 
     def _say_another_user(self) -> None:
@@ -263,6 +265,6 @@ def ready_line(home: Home) -> str:
 
 
 def _failed(program: Program) -> SingleHostError:
-    words = program.last_lines() or f"(it wrote nothing to {program.log.path})"
+    output = program.last_lines() or f"(it wrote nothing to {program.log.path})"
     end = describe_end(program.exit_code or 0)
-    return SingleHostError(f"{program.name} {end} before it was ready:\n{words}")
+    return SingleHostError(f"{program.name} {end} before it was ready:\n{output}")

@@ -13,10 +13,10 @@ from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_common.signals import Signals
 from smtpfeeds_common.supervision import Child, State
 from smtpfeeds_deploy.single_host import up
-from smtpfeeds_deploy.single_host.home import Home, Wanted
-from smtpfeeds_deploy.single_host.life import Life
+from smtpfeeds_deploy.single_host.home import Home, Options
 from smtpfeeds_deploy.single_host.postgres import PrivatePostgres
 from smtpfeeds_deploy.single_host.programs import Program
+from smtpfeeds_deploy.single_host.status_line import StatusLine
 
 
 class Stub:
@@ -51,9 +51,9 @@ class Site:
         monkeypatch.setattr(PrivatePostgres, "dsn", "")
         self.host = up.SingleHost(
             self.home,
-            Wanted(smtp=("127.0.0.1:0",)),
+            Options(smtp=("127.0.0.1:0",)),
             signals=cast("Signals", self),
-            life=cast("Life", SimpleNamespace(say=self.messages.append)),
+            status_line=cast("StatusLine", SimpleNamespace(say=self.messages.append)),
         )
         self.host._server = cast("Child", Stub("PostgreSQL", self.started, self.start_server))
         for name in ("migration", "sensor", "aggregator"):

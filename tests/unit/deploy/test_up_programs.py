@@ -12,7 +12,7 @@ import pytest
 from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_common.systemd import notify, notify_progress
 from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
-from smtpfeeds_deploy.single_host.home import Home, Wanted, toml_text
+from smtpfeeds_deploy.single_host.home import Home, Options, toml_text
 from smtpfeeds_deploy.single_host.readiness import Readiness
 
 
@@ -57,7 +57,7 @@ def test_folder_that_cannot_be_made_says_why(tmp_path: Path) -> None:
 def test_settings_files_say_what_the_command_line_said(tmp_path: Path) -> None:
     home = Home(tmp_path / 'an odd "name"')
     home.take()
-    wanted = Wanted(
+    options = Options(
         smtp=("127.0.0.1:0", "[::1]:0"),
         trusted_proxies=("127.0.0.0/8",),
         origin_table=tmp_path / "table",
@@ -65,7 +65,7 @@ def test_settings_files_say_what_the_command_line_said(tmp_path: Path) -> None:
         publish_non_global=True,
         publish_exact_counts=True,
     )
-    home.write_settings(wanted, "host='/x y' dbname=smtpfeeds")
+    home.write_settings(options, "host='/x y' dbname=smtpfeeds")
     home.leave()
     sensor = tomllib.loads(home.sensor_file.read_text())
     aggregator = tomllib.loads(home.aggregator_file.read_text())
@@ -91,7 +91,7 @@ def test_nobodys_exported_variables_part_the_programs_from_each_other(tmp_path: 
         "PGHOSTADDR": "192.0.2.1",
         "PGOPTIONS": "-c default_transaction_read_only=on",
     }
-    left = Home(tmp_path).environment(given, Wanted(smtp=("127.0.0.1:0",)))
+    left = Home(tmp_path).environment(given, Options(smtp=("127.0.0.1:0",)))
     assert left == {"PATH": "/bin", "SMTPFEEDS_AGGREGATOR_PUBLISHER_NAME": "Example"}
 
 

@@ -42,7 +42,7 @@ class Facts:
 
 
 @dataclass(slots=True)
-class FactsOfTheRun:
+class RunFacts:
     """Gathers facts from the reports of both programs; counts continue when one is restarted."""
 
     _earlier: dict[str, int] = field(default_factory=dict)
@@ -105,7 +105,7 @@ def plain(facts: Facts, now_s: float) -> str:
     return "; ".join(parts)
 
 
-class Life:
+class StatusLine:
     """Writes the status line and the messages of `up`, so that they do not mix."""
 
     def __init__(

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from smtpfeeds_deploy.single_host.life import Facts, FactsOfTheRun, Life, line, plain
+from smtpfeeds_deploy.single_host.status_line import Facts, RunFacts, StatusLine, line, plain
 
 NOW_S = 1_795_431_605.0
 FACTS = Facts(
@@ -33,12 +33,12 @@ class Terminal(io.StringIO):
 
 
 class Shown:
-    """A life whose time a test moves."""
+    """A status line whose time a test moves."""
 
     def __init__(self, stream: io.StringIO, *, term: str = "xterm", quiet: bool = False) -> None:
         self.now_s, self.columns, self.facts = 0.0, 120, FACTS
         self.stream = stream
-        self.life = Life(
+        self.status_line = StatusLine(
             stream,
             quiet=quiet,
             environ={"TERM": term},
@@ -51,7 +51,7 @@ class Shown:
         """As `up` looks: ten times a second."""
         for _ in range(round(seconds * 10)):
             self.now_s += 0.1
-            self.life.show(lambda: self.facts)
+            self.status_line.show(lambda: self.facts)
 
 
 def test_line_fits_80_and_120_columns() -> None:
@@ -95,7 +95,7 @@ def test_terminal_shows_one_line_that_changes_below_what_is_said() -> None:
     shown.facts = Facts(greets=1235)
     shown.pass_time(1)
     assert terminal.shown() == ["greets 1,235  data 0  not published yet"]
-    shown.life.say("PostgreSQL is back")
+    shown.status_line.say("PostgreSQL is back")
     assert terminal.shown() == [
         "smtpfeeds up: PostgreSQL is back",
         "greets 1,235  data 0  not published yet",
@@ -103,8 +103,8 @@ def test_terminal_shows_one_line_that_changes_below_what_is_said() -> None:
     shown.columns = 20
     shown.pass_time(1)
     assert terminal.shown()[1] == "greets 1,235  da…"
-    shown.life.end()
-    shown.life.say("stopping")
+    shown.status_line.end()
+    shown.status_line.say("stopping")
     assert terminal.shown()[1:] == ["smtpfeeds up: stopping", ""]
 
 
@@ -134,7 +134,7 @@ def test_quiet_shows_only_what_is_said(stream: type[io.StringIO]) -> None:
     written = stream()
     shown = Shown(written, quiet=True)
     shown.pass_time(130)
-    shown.life.say("the sensor is back")
+    shown.status_line.say("the sensor is back")
     assert written.getvalue() == "smtpfeeds up: the sensor is back\n"
 
 
@@ -145,18 +145,18 @@ def test_terminal_that_is_gone_ends_nothing() -> None:
 
     shown = Shown(Gone())
     shown.pass_time(1)
-    shown.life.say("stopping")
-    assert shown.life._line == WHOLE
+    shown.status_line.say("stopping")
+    assert shown.status_line._line == WHOLE
 
 
 def test_counts_go_on_when_the_sensor_is_started_again() -> None:
-    run = FactsOfTheRun()
+    run = RunFacts()
     for reported, total in ((5, 5), (9, 9), (0, 9), (2, 11), (0, 11), (1, 12)):
         assert run.gather({"greets": reported}, {}, ()).greets == total
 
 
 def test_last_client_stays_while_the_aggregator_is_started_again() -> None:
-    run = FactsOfTheRun()
+    run = RunFacts()
     client = {"ip": "192.0.2.7", "asn": 64_496, "name": "EXAMPLE\x1b[31m", "seen_s": NOW_S}
     first = run.gather({}, {"client": client, "published_s": NOW_S}, ())
     assert (first.client, first.origin) == ("192.0.2.7", "AS64496 EXAMPLE?[31m")
@@ -167,4 +167,4 @@ def test_last_client_stays_while_the_aggregator_is_started_again() -> None:
 
 def test_client_without_an_origin_has_none() -> None:
     client = {"ip": "192.0.2.7", "asn": None, "name": None, "seen_s": NOW_S}
-    assert FactsOfTheRun().gather({}, {"client": client}, ()).origin == ""
+    assert RunFacts().gather({}, {"client": client}, ()).origin == ""
