@@ -141,7 +141,7 @@ class LazyGroup(click.Group):
 
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
             hint = f". Did you mean `smtpfeeds {near[0]}`?" if near else ""
-            ctx.fail(f"there is no command {args[0]!r}{hint}")
+            ctx.fail(f"no such command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -126,9 +126,9 @@ def select(
             from difflib import get_close_matches
 
             near = get_close_matches(name.lower(), by_name, n=1)
-            hint = f"did you mean {by_name[near[0]].name}? " if near else ""
+            hint = f"Did you mean {by_name[near[0]].name}? " if near else ""
             raise SettingsError(
-                f"{option}: there is no field {name!r}; {hint}The fields are "
+                f"{option}: there is no field {name!r}. {hint}The fields are: "
                 + ", ".join(column.name for column in columns)
             )
     if not wanted:

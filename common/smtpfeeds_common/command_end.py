@@ -84,7 +84,8 @@ def wrong_use(error: click.ClickException) -> int:
     message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
     if context is not None:
-        message += f"{'' if message.endswith('?') else ';'} see `{context.command_path} --help`"
+        see = " See" if message.endswith("?") else "; see"
+        message += f"{see} `{context.command_path} --help`"
     complain(f"smtpfeeds: {message}")
     return error.exit_code
 

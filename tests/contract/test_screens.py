@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from smtpfeeds_aggregator.cli import card
+from smtpfeeds_aggregator.cli import card, feed_diff
+from smtpfeeds_aggregator.cli import filter as filter_command
 from smtpfeeds_aggregator.cli.address_columns import ADDRESS, ANSWER
 from smtpfeeds_aggregator.cli.sensors import _SENSORS
 from smtpfeeds_aggregator.meaning.classes import Class, Judgement
@@ -68,6 +69,41 @@ SENSORS = [
     },
 ]  # fmt: skip
 
+LONG_NAME = "EXAMPLE-AS, Sample Cloud of Somewhere, Inc."
+SUMMARY: list[dict[str, Any]] = [
+    {
+        "lines": 12_345, "ipaddr": "192.0.2.1", "class": "password-guess",
+        "feeds": ("smtpgreet", "smtpdata"), "lastseen": "2026-11-23 14:54:50", "days": "..##.##",
+        "hits": 1234, "ASN": 64496, "ASname": LONG_NAME, "actor": None,
+        "first_seen": "2026-11-14 14:54:50", "sensors": 12, "why": ("auth_again", "many_sensors"),
+        "tags": ("auth", "bare_lf"), "new": False,
+    },
+    {
+        "lines": 1, "ipaddr": "2001:db8:1111:2222:3333:4444:5555:6666", "class": "survey",
+        "feeds": ("smtpgreet",), "lastseen": "2026-11-23 14:54:50", "days": "......#", "hits": 1,
+        "ASN": None, "ASname": None, "actor": "a-long-name-of-a-scanner",
+        "first_seen": "2026-11-23 14:54:50", "sensors": 1, "why": ("listed:a-long-name",),
+        "tags": (), "new": True,
+    },
+]  # fmt: skip
+CHANGES: list[dict[str, Any]] = [
+    {
+        "change": "added", "ipaddr": "2001:db8:1111:2222:3333:4444:5555:6666",
+        "category": "smtpdata", "class": "delivery", "class_before": None,
+        "lastseen": "2026-11-23 14:54:50", "ASN": 64496, "ASname": LONG_NAME,
+    },
+    {
+        "change": "class", "ipaddr": "192.0.2.1", "category": "smtpgreet",
+        "class": "password-guess", "class_before": "probe", "lastseen": "2026-11-23 14:54:50",
+        "ASN": 4_200_000_000, "ASname": "B",
+    },
+    {
+        "change": "gone", "ipaddr": "198.51.100.255", "category": "smtpgreet", "class": None,
+        "class_before": "mail-server", "lastseen": "2026-11-16 00:00:00", "ASN": None,
+        "ASname": None,
+    },
+]  # fmt: skip
+
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize(
@@ -76,6 +112,8 @@ SENSORS = [
         ("addresses", ADDRESS, ADDRESSES),
         ("answers", ANSWER, ANSWERS),
         ("sensors", _SENSORS, SENSORS),
+        ("filter-summary", filter_command._COLUMNS, SUMMARY),
+        ("feed-diff", feed_diff._CHANGES, CHANGES),
     ],
 )
 def test_screen(

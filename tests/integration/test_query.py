@@ -304,7 +304,7 @@ class TestQuery:
             "smtpgreet   4 events, 2 sensors, last ",
             "smtpdata    2 events, 1 sensor, last ",
             "sensor-1: 2 greet, 2 data, at 1 of its 16 addresses lately",
-            "lists       none holds it\n",
+            "lists       none contains it\n",
             "published   no: not publicly routable (documentation (TEST-NET-1), RFC 5737)\n",
         ):
             assert words in card
@@ -364,6 +364,9 @@ class TestQuery:
             [],  # an empty list of addresses is not a question about everything
             ["--all", "192.0.2.1"],
             ["-", "--sort", "hits"],
+            ["-", "192.0.2.1"],
+            ["-", "-"],
+            ["--all", "--sort", "hits,ASN"],
             ["192.0.2.1", "--fields", "hts"],
             ["--all", "--sort", "hts"],
             ["--all", "--format", "text", "--per", "address"],

@@ -189,7 +189,7 @@ def _sensors(sightings: "list[SensorSighting]") -> Iterator[Line]:
 
 def _lists(row: FeedRow, today: date) -> Iterator[Line]:
     if not row.entries:
-        yield "lists", "none holds it"
+        yield "lists", "none contains it"
     for number, (kind, actor, day, is_single, name, prefix) in enumerate(row.entries):
         fresh = is_fresh(date.fromisoformat(day), today, is_single=is_single)
         old = "" if fresh else ", too old to decide"

@@ -147,7 +147,7 @@ def filter_lines(
         lines = LineFilter(matcher, invert=invert, annotate=add, counts=counts)
         failed = _pass_files(files or (_STDIN,), lines, is_quiet=summary)
         if lines.long_lines:
-            note(f"note: {lines.long_lines} lines are longer than 1 MiB: no more was searched")
+            note(f"note: lines longer than 1 MiB, searched only that far: {lines.long_lines}")
         if not matcher:
             note("note: the feeds hold no such address at all")
         if counts is not None:

@@ -196,6 +196,8 @@ def _check_use(
         )
     if sum(given) > 1:
         raise SettingsError("give terms, --file or --all: one of them")
+    if "-" in terms and len(terms) > 1:
+        raise SettingsError("- reads the terms from the standard input: give it once, alone")
     if (file is not None or terms == ("-",)) and (per or sort):
         raise SettingsError("terms that are read are answered one by one: leave --per, --sort out")
 

@@ -24,11 +24,13 @@ class Order:
         """Read it.
 
         Raises:
-            SettingsError: there is no such field.
+            SettingsError: there is no such field, or there are several.
         """
         if text is None:
             return cls(None)
-        (column,) = select(columns, text.removeprefix("-"), option="--sort")[:1]
+        column, *others = select(columns, text.removeprefix("-"), option="--sort")
+        if others:
+            raise SettingsError("--sort: give one field; a minus before it puts the largest first")
         return cls(column.name, largest_first=text.startswith("-"))
 
     def records(self, records: Iterable[Record], limit: int | None) -> Iterator[Record]:

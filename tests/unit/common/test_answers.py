@@ -20,8 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpfeeds_common.answers import Form, Limited, format_options, write_records
-from smtpfeeds_common.columns import Column, csv_field, json_schema
+from smtpfeeds_common.cli import main
+from smtpfeeds_common.columns import Column, csv_field, json_schema, select
 from smtpfeeds_common.config_option import usual_config
+from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.table import Look, Table, shorten
 
 COLUMNS = (
@@ -228,3 +230,36 @@ def test_a_limit_cuts_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
         limited.note()
         assert limited.is_more == is_more
     assert capsys.readouterr().err == "there are more rows: --limit 2 cuts it here\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("hits,nosuch", "--fields: there is no field 'nosuch'. The fields are: address, hits, "),
+        ("adress", "'adress'. Did you mean address? The fields are: address, "),
+        (" , ", "--fields: name at least one of address, "),
+    ],
+)
+def test_a_wrong_field_names_the_nearest_and_all_others(names: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        select(COLUMNS, names)
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["quer"],
+            "no such command 'quer'. Did you mean `smtpfeeds query`? See `smtpfeeds --help`",
+        ),
+        (["zzz"], "no such command 'zzz'; see `smtpfeeds --help`"),
+        (
+            ["man", "--ouput"],
+            "no such option '--ouput'. Did you mean '--output'? See `smtpfeeds man --help`",
+        ),
+    ],
+)
+def test_wrong_use_is_one_line_with_the_nearest_word(arguments: list[str], line: str) -> None:
+    done = CliRunner().invoke(main, arguments, prog_name="smtpfeeds")
+    assert (done.exit_code, done.stderr) == (2, f"smtpfeeds: {line}\n")
