@@ -365,7 +365,6 @@ def test_demo_shows_both_feeds_and_checks_itself(tmp_path: Path) -> None:
             env=environ,
             capture_output=True,
             text=True,
-            timeout=90,
             check=False,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -377,7 +376,7 @@ def test_demo_shows_both_feeds_and_checks_itself(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious").touch()
     command = child.command(["demo", "--dir", str(tmp_path / "mine")])
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 3
     assert "is not from an earlier demo" in ended.stderr
     assert (tmp_path / "mine" / "precious").exists()

@@ -64,7 +64,7 @@ def test_short_form_runs_and_writes_its_figures(program: str, tmp_path: Path) ->
         env=environ,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,7 +11,7 @@ from faults.pipeline import Shape
 from faults.run import Run
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_what_clients_were_answered_counts_once_through_kills_of_everything(
     begin: Callable[..., Run],
 ) -> None:

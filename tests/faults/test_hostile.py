@@ -149,7 +149,7 @@ def show(
         )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_hostile_account_for_a_few_seconds(
     vhost: Vhost, dsn: str, table: Table, tmp_path: Path
 ) -> None:

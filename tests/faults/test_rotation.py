@@ -23,7 +23,6 @@ def epochs(table: Table) -> list[int]:
     return [epoch for (epoch,) in table("SELECT epoch FROM sensor ORDER BY name")]
 
 
-@pytest.mark.timeout(180)
 def test_accounts_rotated_under_load_lose_nothing_and_count_nothing_twice(
     rabbitmq: RabbitNode, certificates: Certificates, dsn: str, table: Table, tmp_path: Path
 ) -> None:

@@ -49,7 +49,7 @@ def open_page(path: Path, tmp_path: Path, fragment: str = "") -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
     )
     assert [line for line in result.stderr.splitlines() if "CONSOLE" in line] == []
     return result.stdout

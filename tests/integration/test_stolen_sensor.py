@@ -8,8 +8,6 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
 from acceptance.harness import clean_environment
 from acceptance.how_to import Place, blocks
 from faults.rotation import BundledSensor, Fleet
@@ -25,7 +23,6 @@ VHOST = "smtpfeeds"
 MADE_UP = ("203.0.113.7", "203.0.113.8")
 
 
-@pytest.mark.timeout(180)
 def test_page_is_right_and_honest_counts_are_exact_afterwards(
     rabbitmq: RabbitNode, certificates: Certificates, dsn: str, table: Table, tmp_path: Path
 ) -> None:

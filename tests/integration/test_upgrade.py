@@ -13,6 +13,7 @@ import pytest
 from ingest_support import DAY_MS, Table, greet, made_batch, now_ms, settings_of, until
 from ingest_support.storing import apply, ingest_store
 from recorded import FIRST, command_of, environment_of, run_of
+from servers.processes import HANG_LIMIT_S
 from smtpfeeds_aggregator.service import Service
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.migrations import Migration, check_schema, migrate, migrations
@@ -66,7 +67,7 @@ def first_version(config: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=HANG_LIMIT_S)
     assert process.returncode == 0, log
 
 
