@@ -79,7 +79,7 @@ class ClockWatch:
         if text:
             logger.error("clock in doubt", extra=fields(reasons=",".join(reasons), detail=text))
         else:
-            logger.warning("clock beyond doubt", extra=fields())
+            logger.warning("clock no longer in doubt", extra=fields())
 
     def _record(self, store: ClockStore, state: ClockState, *, recorded: bool) -> None:
         """Record the state for the next start and for `smtpfeeds aggregator clock`."""

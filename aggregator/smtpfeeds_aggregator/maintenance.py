@@ -54,7 +54,7 @@ class Maintenance:
                 self._disconnect()
             except Exception:
                 # A bug in one round must not end maintenance: the tables would grow for ever.
-                logger.exception("maintenance failed; it goes on with the next round")
+                logger.exception("maintenance failed; the next round tries again")
                 self._disconnect()
             stop.wait(_COMPACT_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
         self._disconnect()

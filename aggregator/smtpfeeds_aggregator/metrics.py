@@ -31,21 +31,21 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.batches = self._counter("batches", "Batches counted, each once.")
-        self.duplicates = self._counter("duplicates", "Batches that had been counted before.")
+        self.duplicates = self._counter("duplicates", "Batches that were counted before.")
         self.rows_read = self._counter("rows_read", "Rows in the batches that were counted.")
         self.rows_written = self._counter("rows_written", "Rows written, after the fold.")
         self.rows_expired = self._counter("rows_expired", "Rows older than the retention.")
         self.rows_overflowed = self._counter(
             "rows_overflowed", "Rows counted under a prefix or an account that was at its bound."
         )
-        self.rows_refused = self._counter("rows_refused", "Rows that no schema admits.")
+        self.rows_refused = self._counter("rows_refused", "Rows that the schema does not allow.")
         self.refused = self._counter("refused", "Messages refused.", ["kind"])
         self.refused_of_account = self._counter(
             "account_refused", "Messages refused, by account and reason.", ["account", "reason"]
         )
         self.past_bucket = self._counter(
             "account_past_bucket_rows",
-            "Rows counted under their account: more new addresses than its bucket has.",
+            "Rows of new addresses beyond the account's bucket, counted under the account.",
             ["account"],
         )
         self.account_flooding = Gauge(
@@ -55,42 +55,43 @@ class Metrics:
             registry=self.registry,
         )
         self._accounts: set[str] = set()
-        self.redelivered = self._counter("redelivered", "Deliveries that came again.")
+        self.redelivered = self._counter("redelivered", "Messages that the source delivered again.")
         self.new_sensors = self._counter("new_sensors", "Sensors heard for the first time.")
         self.holds = self._counter("holds", "Times that batches had to wait for the database.")
-        self.timeouts = self._counter("timeouts", "Transactions given up for taking too long.")
-        self.conflicts = self._counter("conflicts", "Transactions that gave way to another.")
+        self.timeouts = self._counter(
+            "timeouts", "Transactions cancelled because they took too long."
+        )
+        self.conflicts = self._counter("conflicts", "Transactions that ran again after a conflict.")
         self.broker_losses = self._counter("broker_losses", "Connections to the broker lost.")
         self.consumer_losses = self._counter(
             "consumer_losses", "Consumers cancelled or channels closed by the broker."
         )
         self.spool_dropped = self._counter(
-            "spool_dropped_events", "Events that a full spool on this host could not keep."
+            "spool_dropped_events", "Events dropped because a spool on this host was full."
         )
         self.spool_failures = self._counter(
             "spool_failures", "Times that a spool, or their folder, could not be used."
         )
         self.spool_clock_in_doubt = self._gauge(
-            "spool_clock_in_doubt", "1 while no spool is sealed, for this host's clock is in doubt."
+            "spool_clock_in_doubt",
+            "1 while no spool is sealed because this host's clock is in doubt.",
         )
         self.retired_rows = self._counter("retired_rows", "Rows deleted by age.", ["table"])
         self.compacted = self._counter("compacted_batches", "Applied batches moved to ranges.")
         self.lag = self._histogram(
-            "lag_seconds", "From a batch's sealing to its commit.", _LAG_BUCKETS
+            "lag_seconds", "Time from a batch's sealing to its commit.", _LAG_BUCKETS
         )
         self.database_time = self._histogram(
-            "database_seconds", "A transaction's time.", _TIME_BUCKETS
+            "database_seconds", "Time of a transaction.", _TIME_BUCKETS
         )
         self.fold_time = self._histogram(
-            "fold_seconds", "Check, fold and origin of a collection.", _TIME_BUCKETS
+            "fold_seconds", "Time to fold a collection, with its origins.", _TIME_BUCKETS
         )
         self.origin_time = self._histogram(
-            "origin_seconds", "Look-ups of a collection's origins.", _TIME_BUCKETS
+            "origin_seconds", "Time to look up a collection's origins.", _TIME_BUCKETS
         )
-        self.consuming = self._gauge("consuming", "1 while batches can come in.")
-        self.holding = self._gauge(
-            "holding", "1 while batches wait for the database, or for its clock."
-        )
+        self.consuming = self._gauge("consuming", "1 while batches can arrive.")
+        self.holding = self._gauge("holding", "1 while batches wait for the database or its clock.")
         self.refusing_all = self._gauge(
             "refusing_all", "1 while the database refuses even a batch that is known to be good."
         )
@@ -141,7 +142,7 @@ class Metrics:
         )
         self.publish_timeout = Gauge(
             "smtpfeeds_publish_timeout_seconds",
-            "A process that publishes for longer is ended.",
+            "A publishing process that runs longer is killed.",
             registry=self.registry,
         )
         self.publish_not_cleaned = Gauge(

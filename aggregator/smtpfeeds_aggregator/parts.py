@@ -87,12 +87,12 @@ class Part:
                 self._run(self.stop)
                 if self.stop.is_set() or self.may_end:
                     return
-                logger.error("part ended unasked", extra=fields(part=self.name))
+                logger.error("part ended unexpectedly", extra=fields(part=self.name))
             except BaseException:
                 logger.exception("part failed", extra=fields(part=self.name))
             if not self._runs_again:
                 self.failed = True
                 return
             self._troubled_s = time.monotonic()
-            self._health.trouble(self._in_health, "it failed and is run again; see the log")
+            self._health.trouble(self._in_health, "it failed and runs again; see the log")
             self.stop.wait(self._backoff.after(self._troubled_s - began_s))

@@ -171,7 +171,7 @@ class Service:
             if consuming:
                 self.health.well("source")
             else:
-                self.health.trouble("source", "no deliveries can come in")
+                self.health.trouble("source", "no batches can arrive")
             if consuming and not ready:
                 ready = True
                 self._say_ready()

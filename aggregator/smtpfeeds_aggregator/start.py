@@ -69,7 +69,7 @@ def wait_for_database(settings: AggregatorSettings, signals: Signals) -> bool:
             signals.wait(backoff.next_s())
         else:
             if logged:
-                logger.info("the database is there", extra=fields())
+                logger.info("database available", extra=fields())
             return True
     return False
 

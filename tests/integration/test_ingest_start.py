@@ -56,7 +56,7 @@ def test_database_that_is_away_is_waited_for_and_said_once(
     assert len(reasons) == len(set(reasons)), "each reason once"
     proxy.aim(postgres.private.socket_path)
     assert waiting.end()
-    assert caplog.messages[-1] == "the database is there"
+    assert caplog.messages[-1] == "database available"
 
 
 def test_database_that_takes_connections_and_says_nothing_is_waited_for(

@@ -74,10 +74,10 @@ ENVIRONMENT = {
 }
 #: What an aggregator logs when a session was of no use to it.
 TROUBLE = (
-    "database away",
+    "database unavailable",
     "database slow",
     "maintenance waits",
-    "transaction gave way",
+    "transaction conflict",
     "publishing failed",
     "origins not stored",
 )

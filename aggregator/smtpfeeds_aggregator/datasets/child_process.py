@@ -162,7 +162,7 @@ def fetch_file(arguments: dict[str, Any]) -> dict[str, Any]:
 def serve(commands: Mapping[str, Command], noun: str) -> int:
     """Run one command as a child's main function; the last line is its result or error."""
     if sys.flags.optimize:
-        report(error="python -O takes away the checks of pyasn's readers: start without it")
+        report(error="python -O removes the checks of pyasn's readers: start without it")
         return 2
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

@@ -101,7 +101,7 @@ class DatasetDirectory:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as exc:
                 raise self.kind.error(
-                    f"another refresh or rollback is at work in {self.directory}: try later"
+                    f"another refresh or rollback is running in {self.directory}: try later"
                 ) from exc
             yield
 
@@ -212,7 +212,7 @@ class DatasetDirectory:
         """
         if self.status().get("rolled_back") == name:
             raise self.kind.error(
-                f"the {self.kind.noun} {name} was rolled back: it is taken again only with --force"
+                f"the {self.kind.noun} {name} was rolled back: use --force to use it again"
             )
 
     def status(self) -> dict[str, Any]:

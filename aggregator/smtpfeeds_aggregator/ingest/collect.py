@@ -205,7 +205,7 @@ class Collector:
             ]
             self._health.well("origins")
         except Exception:
-            logger.exception("fold failed; batch by batch")
+            logger.exception("fold failed; folding batch by batch")
             collections = [
                 one for batch in once for one in self._fold_alone(batch, repeats, origin)
             ]

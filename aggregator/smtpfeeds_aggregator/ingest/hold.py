@@ -62,7 +62,7 @@ class Hold:
             logger.error("database refuses every batch; all wait", extra=fields(reason=reason))
         else:
             self._health.trouble("database", reason)
-            event = "batches wait" if isinstance(trouble, ClockInDoubt) else "database away"
+            event = "batches wait" if isinstance(trouble, ClockInDoubt) else "database unavailable"
             logger.warning(event, extra=fields(reason=reason))
         self._metrics.holding.set(1)
         self._metrics.refusing_all.set(refuses_all)
@@ -76,7 +76,7 @@ class Hold:
         """End the hold, because the database accepts batches."""
         if not self.is_on:
             return
-        logger.info("database back", extra=fields(away_s=round(self.lasted_s, 1)))
+        logger.info("database accepts batches again", extra=fields(after_s=round(self.lasted_s, 1)))
         self._since_s, self._retry_s = None, _RETRY_FIRST_S
         self._metrics.holding.set(0)
         self._metrics.refusing_all.set(0)

@@ -109,7 +109,9 @@ class Writer:
             self._find_culprit(collection, exc, stop)
             return
         except DatabaseTimeout as exc:
-            logger.warning("database slow; batch by batch", extra=fields(reason=exc.message[:300]))
+            logger.warning(
+                "database slow; writing batch by batch", extra=fields(reason=exc.message[:300])
+            )
             self._write_one_by_one(collection, stop)
             return
         if outcome is not None:
@@ -197,7 +199,7 @@ class Writer:
 
     def _give_back_until_it_is_back(self, stop: Event) -> None:
         """Leave the batches to another aggregator until the database accepts one."""
-        logger.warning("database away for long; batches given back", extra=fields())
+        logger.warning("database unavailable for long; batches given back", extra=fields())
         self._source.pause()
         while not stop.is_set():
             self._health.beat("store", within_s=SILENCE_S)
@@ -232,7 +234,7 @@ class Writer:
         if again := known + len(collection.repeats):
             # A redelivery, a replay or a restored spool: harmless, but operators should see it.
             metrics.duplicates.inc(again)
-            logger.info("counted before", extra=fields(batches=again))
+            logger.info("batches counted before", extra=fields(batches=again))
         metrics.rows_read.inc(outcome.rows_read)
         metrics.rows_written.inc(outcome.rows)
         metrics.rows_expired.inc(outcome.expired)

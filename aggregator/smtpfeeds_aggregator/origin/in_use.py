@@ -73,7 +73,7 @@ class OriginSource:
                 self.look_again(stop)
                 self.refresh_if_due(stop)
             except Exception:
-                logger.exception("origin watch stumbled; the table in use stays")
+                logger.exception("watching the origin table failed; the table in use stays")
 
     def look_again(self, stop: threading.Event | None = None) -> bool:
         """Take a changed table; return whether the table changed."""
@@ -152,7 +152,10 @@ class OriginSource:
         try:
             return open_table(generation)
         except OriginError as exc:
-            logger.warning("origin index made again", extra=fields(reason=exc.message))
+            logger.warning(
+                "origin index not usable; compiling the table again",
+                extra=fields(reason=exc.message),
+            )
         return load_files(
             generation.check(TABLE),
             generation.check(NAMES),

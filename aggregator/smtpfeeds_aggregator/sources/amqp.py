@@ -153,7 +153,7 @@ class AmqpSource:
         while not stop.is_set():
             if not all(helper.is_alive() for helper in helpers) and not stop.is_set():
                 # Refused messages would stay unacknowledged until they fill the prefetch.
-                raise RuntimeError("nothing keeps what is refused any more")
+                raise RuntimeError("a thread that counts or keeps refused messages has ended")
             self._consumed = False
             try:
                 self._connect()

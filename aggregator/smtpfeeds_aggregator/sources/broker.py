@@ -142,7 +142,7 @@ def connect(settings: AggregatorSettings, purpose: str) -> pika.BlockingConnecti
         # pika raises ValueError if the connection is reset before pika uses it.
         except (AMQPError, AMQPConnectorException, OSError, ValueError) as exc:
             failures.append(f"{one.host}:{one.port}: {exc or type(exc).__name__}")
-    raise BrokerUnavailable(f"no broker takes the connection: {'; '.join(failures)}")
+    raise BrokerUnavailable(f"no broker accepts the connection: {'; '.join(failures)}")
 
 
 def certificate_expiry(connection: pika.BlockingConnection) -> float | None:
@@ -220,7 +220,8 @@ def _declared(connection: pika.BlockingConnection, kind: str, name: str, declare
         if exc.reply_code not in {_ACCESS_REFUSED, _PRECONDITION_FAILED}:
             raise
         logger.warning(
-            "used as it is declared", extra=fields(kind=kind, name=name, reason=exc.reply_text)
+            "cannot declare; using the existing one",
+            extra=fields(kind=kind, name=name, reason=exc.reply_text),
         )
         channel = connection.channel()
         declare_one(channel, name, passive=True)

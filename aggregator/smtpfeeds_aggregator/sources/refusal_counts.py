@@ -156,7 +156,7 @@ class RefusalCounter:
             self._count(self._take())
             self._look_for_floods()
         except DatabaseError as exc:
-            logger.warning("refused not counted yet", extra=fields(reason=exc.message))
+            logger.warning("refused messages not counted yet", extra=fields(reason=exc.message))
             stop.wait(_RETRY_S)
         except Exception:
             # Nothing that an account sends, not even its name, may end the program.
@@ -186,7 +186,7 @@ class RefusalCounter:
         except Exception:
             # A bug must neither leave them unacknowledged for ever nor end the program, so
             # all are kept as samples.
-            logger.exception("refused not counted")
+            logger.exception("refused messages not counted")
             samples = [message.octets for message in messages]
         self._log.refused(messages, self._monotonic())
         self._metrics.note_refused(messages)
@@ -209,7 +209,7 @@ class RefusalCounter:
         named = {flood.account for flood in floods}
         for account in [account for account in self._floods if account not in named]:
             del self._floods[account]
-            logger.warning("account floods no more", extra=fields(account=account or "none"))
+            logger.warning("account stopped flooding", extra=fields(account=account or "none"))
         for flood in floods:
             if now_s >= self._floods.get(flood.account, 0.0):
                 self._floods[flood.account] = now_s + _LOG_AGAIN_S

@@ -100,7 +100,7 @@ class RefusedPublisher:
             # message would end the next one.
             expected = isinstance(exc, AMQPError | OSError | SmtpfeedsError)
             logger.warning(
-                "refused not kept yet",
+                "refused messages not kept yet",
                 extra=fields(reason=str(exc) or type(exc).__name__),
                 exc_info=not expected,
             )

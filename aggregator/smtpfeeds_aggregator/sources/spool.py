@@ -226,7 +226,7 @@ class SpoolSource:
             self._complained["clock"] = self._monotonic()
             logger.error("clock in doubt; nothing is sealed", extra=fields(reason=doubt))
         elif not doubt and self._complained.pop("clock", None) is not None:
-            logger.info("clock is believed again")
+            logger.info("clock no longer in doubt")
 
     def _serve(self, path: Path) -> None:
         opened = self._open[path]

@@ -18,8 +18,8 @@ _PORTS: Final = re.compile(r"[0-9]*(?:,[0-9]*)*")
 _NO_URL: Final = "dsn: this is not a URL that PostgreSQL's library reads; "
 _NO_STRING: Final = (
     "dsn: this is not a libpq connection string, such as host=db.example dbname=smtpfeeds "
-    "user=smtpfeeds, or a URL; a value with a space in it stands in single quotes, and in a value "
-    "' is written \\' and \\ is written \\\\"
+    "user=smtpfeeds, or a URL; put a value with a space in single quotes, and write ' as \\' and "
+    "\\ as \\\\ in a value"
 )
 _OR_A_FILE: Final = "; or leave the password to dsn_password_file, where nothing is escaped"
 

@@ -90,7 +90,7 @@ def translate(exc: psycopg.Error) -> DatabaseError:
     if state[:2] in _BAD_DATA or (not state and isinstance(exc, errors.DataError)):
         return BadRows(f"the database refuses the data: {text} (SQLSTATE {state or 'none'})")
     if state in _CONFLICTS:
-        return TransactionConflict(f"another transaction was in the way: {text}")
+        return TransactionConflict(f"conflict with another transaction: {text}")
     silent = _silence(exc)
     if silent is not None or state == _CANCELED:
         return DatabaseTimeout(f"the database takes too long: {silent or text}")

@@ -104,9 +104,11 @@ class IngestStore:
                 return transaction()
             except TransactionConflict as exc:
                 self.conflicts += 1
-                logger.info("transaction gave way", extra=fields(reason=str(exc)[:200]))
+                logger.info(
+                    "transaction conflict; trying again", extra=fields(reason=str(exc)[:200])
+                )
         raise DatabaseUnavailable(
-            f"the transaction gave way to others {_CONFLICT_TRIES} times; trying again later"
+            f"the transaction conflicted with others {_CONFLICT_TRIES} times; trying again later"
         )
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ def test_part_that_ends_unasked_has_failed(caplog: pytest.LogCaptureFixture) -> 
     part.start()
     part._thread.join(30)
     assert part.failed
-    assert caplog.messages == ["part ended unasked"]
+    assert caplog.messages == ["part ended unexpectedly"]
 
 
 def test_periodic_part_runs_again_and_is_reported_meanwhile(
@@ -57,7 +57,7 @@ def test_periodic_part_runs_again_and_is_reported_meanwhile(
     part.start()
     assert runs.wait(30)
     assert caplog.messages == ["part failed"] * 3
-    assert health.problems() == ["publish thread: it failed and is run again; see the log"]
+    assert health.problems() == ["publish thread: it failed and runs again; see the log"]
     part.look()
     assert health.problems() != [], "it has only just begun"
     part._troubled_s = -1000.0
@@ -93,4 +93,4 @@ def test_round_of_maintenance_that_fails_is_not_the_last(
     monkeypatch.setattr("smtpfeeds_aggregator.maintenance._COMPACT_EVERY_S", 0.0)
     Maintenance(AggregatorSettings(), DatabaseClock(), Metrics(), Health()).run(stop)
     assert len(rounds) == 3
-    assert caplog.messages == ["maintenance failed; it goes on with the next round"] * 3
+    assert caplog.messages == ["maintenance failed; the next round tries again"] * 3

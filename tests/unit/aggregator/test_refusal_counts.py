@@ -86,7 +86,7 @@ def test_what_cannot_be_counted_at_all_is_kept(
     counting.refuse(2)
     counting.turns(1)
     assert len(counting.kept) == 2
-    assert "refused not counted" in caplog.text
+    assert "refused messages not counted" in caplog.text
 
 
 def test_message_of_a_closed_channel_is_neither_counted_nor_acknowledged() -> None:
@@ -123,7 +123,7 @@ def test_flood_is_named_in_log_metric_and_ledger_and_its_end_too(
     assert flooding("smtpfeeds_ingest_account_flooding", labels) is not None
     monkeypatch.setattr(counting.watch, "floods", list[Flood])
     counting.turns(1)
-    assert "floods no more" in caplog.text
+    assert "stopped flooding" in caplog.text
     lines = [record for record in caplog.records if "account floods;" in record.message]
     assert len(lines) == 1, "once in ten seconds, not once a look"
     assert flooding("smtpfeeds_ingest_account_flooding", labels) is None

@@ -148,8 +148,9 @@ class _Refresh:
         at, max_age = parse_time(current.manifest.get("table_time")), self.bounds.max_age
         if at is not None and self.steps.now - at > max_age and not self.steps.force:
             raise OriginError(
-                f"the archive has nothing newer than the table in use, which is of {at:%Y-%m-%d}, "
-                f"more than {max_age.days} days old: check whether the archive is still updated"
+                f"the archive has nothing newer than the table in use, which is from "
+                f"{at:%Y-%m-%d}, more than {max_age.days} days old: check whether the archive is "
+                f"still updated"
             )
         return Outcome(current.name, unchanged=True, manifest=current.manifest)
 

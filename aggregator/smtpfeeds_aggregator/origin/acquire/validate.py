@@ -93,9 +93,11 @@ def _age(new: TableInfo, bounds: Bounds, now: datetime) -> Iterable[str]:
         yield "the time of the table is not known"
     elif now - new.table_time > bounds.max_age:
         age = (now - new.table_time).days
-        yield f"it is of {new.table_time:%Y-%m-%d}, {age} days old, more than {bounds.max_age.days}"
+        yield (
+            f"it is from {new.table_time:%Y-%m-%d}, {age} days old, more than {bounds.max_age.days}"
+        )
     elif new.table_time - now > _CLOCK_SLACK:
-        yield f"it is of {new.table_time:%Y-%m-%d}, in the future: check this host's clock"
+        yield f"it is from {new.table_time:%Y-%m-%d}, in the future: check this host's clock"
 
 
 def moved_percent(new: OriginTable, old: OriginTable) -> float:
