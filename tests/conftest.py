@@ -1,10 +1,10 @@
-"""Fixtures for all tests: real servers, started when first asked for; how properties are tried."""
+"""Fixtures for all tests: real servers that start when needed; the settings of Hypothesis."""
 
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["servers.fixtures"]
 
-# The same examples in every run, and no limit in time: a busy machine makes no test fail.
+# The same examples in every run, and no time limit, so that no test fails on a busy machine.
 settings.register_profile(
     "repeatable",
     deadline=None,

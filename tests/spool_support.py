@@ -1,4 +1,4 @@
-"""Readings of a host's clocks, for tests of spools."""
+"""Creates readings of a host's clocks for tests of spools."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ BOOTED_MS = 1_794_000_000_000
 
 
 def at(utc_ms: int, boot: str = BOOT) -> Reading:
-    """Both clocks at a moment, on a host whose clock is believed."""
+    """Return both clocks at a moment, on a host whose wall clock is believed."""
     return Reading(utc_ms, utc_ms - BOOTED_MS, boot)
 
 
 def in_doubt(utc_ms: int, boot: str = BOOT) -> Reading:
-    """The same moment, on a host whose wall clock is in doubt."""
+    """Return both clocks at a moment, on a host whose wall clock is in doubt."""
     return Reading(None, utc_ms - BOOTED_MS, boot)

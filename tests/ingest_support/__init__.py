@@ -38,7 +38,7 @@ def utc(ms: int) -> datetime:
 
 
 def greet(ip: str, at_ms: int | None = None, **more: Any) -> Observation:
-    """One greet, by default a second ago."""
+    """Create one greet, by default a second ago."""
     at_ms = now_ms() - 1000 if at_ms is None else at_ms
     return Observation(
         more.pop("feed", GREET),
@@ -82,7 +82,7 @@ def delivery_of(batch: Batch | bytes, account: str | None = "s1", token: Any = N
 
 
 class KnowsAllOrigins:
-    """An origin table that knows every address: the ASN follows from its first octet."""
+    """An origin table that knows every address and derives the ASN from the first octet."""
 
     def __init__(self, generation: str = "known", offset: int = 64_500) -> None:
         self.generation = generation
@@ -96,7 +96,7 @@ class KnowsAllOrigins:
 
 
 class MemorySource:
-    """The fake beside the real sources: deliveries from a list, and what became of them."""
+    """A fake source: returns deliveries from a list, and records what happens to them."""
 
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -149,7 +149,7 @@ class MemorySource:
 
 
 class MemoryLedger:
-    """The fake beside `RefusalStore`: what was counted, and floods; the first few are samples."""
+    """A fake `RefusalStore`: records refused messages and floods; the first few are samples."""
 
     def __init__(self, samples: int = 20) -> None:
         self.samples = samples
@@ -183,13 +183,13 @@ def settings_of(dsn: str, *broker: str, **more: Any) -> AggregatorSettings:
 
 
 def settled_clock() -> DatabaseClock:
-    """Beyond doubt from its first reading on: rows expire and are deleted at once."""
+    """Create a clock that is believed from its first reading, so that rows expire at once."""
     return DatabaseClock(ClockLimits(settle_s=0))
 
 
 @contextmanager
 def running(settings: AggregatorSettings) -> Iterator[Service]:
-    """An aggregator in this process, on threads, as the command runs it."""
+    """Run an aggregator in this process, on threads, as the command does."""
     service = Service(settings)
     service.start()
     try:
@@ -207,7 +207,7 @@ def until(condition: Callable[[], bool], what: str, limit_s: float = 60.0) -> No
 
 
 class Table:
-    """Short questions to the database."""
+    """Short queries of the database."""
 
     def __init__(self, dsn: str) -> None:
         self.connection = psycopg.connect(dsn, autocommit=True)
@@ -222,7 +222,7 @@ class Table:
         self.connection.execute(sql.encode(), values or None)
 
     def rows(self) -> dict[tuple[str, str], tuple[Any, ...]]:
-        """(address, feed) → first seen, last seen, hits, flags, asn."""
+        """Return (address, feed) → first seen, last seen, hits, flags, asn."""
         rows_in_table = self(
             "SELECT host(ip), feed, first_seen, last_seen, hits, flags, asn FROM observation"
         )

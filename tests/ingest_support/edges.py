@@ -1,6 +1,6 @@
-"""Batches at each edge of what the published schema accepts, and one step past it.
+"""Creates batches at each bound of the published schema, and one step past it.
 
-The schema itself says where its edges are, so that a field that is added later is aimed at too.
+The bounds are read from the schema, so that later fields are covered as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ingest_support import made_batch, now_ms
 from smtpfeeds_common.wire import HourCount, Observation, PrefixOverflow, encode
 
 SCHEMA_FILE = Path(__file__).parents[2] / "docs/reference/batch.schema.json"
-#: The schema of a row by the list that holds it.
+#: The row's schema of each list of a batch.
 ROWS = {"observations": "Observation", "hours": "HourCount", "overflows": "PrefixOverflow"}
 
 Json = dict[str, Any]
@@ -45,7 +45,7 @@ def published_schema() -> Json:
 
 
 def plain_batch(sensor: str = "s1", **more: Any) -> Json:
-    """A good batch with a row of each kind, as JSON."""
+    """Create a valid batch with a row of each kind, as JSON."""
     at = now_ms() - 1000
     batch_of_rows = made_batch(
         Observation("smtpgreet", "192.0.2.1", at, at, 1),
@@ -59,12 +59,12 @@ def plain_batch(sensor: str = "s1", **more: Any) -> Json:
 
 
 def edges(sensor: str = "s1") -> Iterator[Edge]:
-    """Each field of a batch and of its rows at its edges, one field changed at a time."""
+    """Yield batches in which one field of the batch or of a row is at or past a bound."""
     schemas = published_schema()["$defs"]
     for name, schema in schemas["Batch"]["properties"].items():
         for value, accepted in _values(schema, _example(plain_batch()[name])):
             if name == "sensor" and accepted and value != sensor:
-                continue  # the schema's part alone: another sensor's batch is refused for that
+                continue  # the schema accepts another sensor's name, but ingest refuses it
             yield Edge(name, value, accepted, plain_batch(sensor) | {name: value})
     for rows, of in ROWS.items():
         for name, schema in schemas[of]["properties"].items():
@@ -80,7 +80,7 @@ def _example(value: Any) -> Any:
 
 
 def _values(schema: Json, example: Any) -> Iterator[tuple[object, bool]]:
-    """Values at and past the edges of a field, and whether each is accepted."""
+    """Yield values at and past the bounds of a field, and whether each is accepted."""
     yield None, False
     if "enum" in schema:
         yield from _near_names(schema["enum"])

@@ -1,4 +1,4 @@
-"""Fixtures of the ingest tests; a module that uses them imports them by name."""
+"""Fixtures of the ingest tests; a module imports those that it uses by name."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from smtpfeeds_common.cli import main
 
 Run = Callable[..., Result]
 
-#: The name of the database of each server that `migrated_database` copies.
+#: For each server, the name of the database that `migrated_database` copies.
 _templates: WeakKeyDictionary[PostgresServer, str] = WeakKeyDictionary()
 
 
 def migrated_database(server: PostgresServer) -> str:
-    """A new database with the schema; a copy takes half the time of the migrations."""
+    """Create a database with the schema as a copy, which takes half the time of the migrations."""
     if server not in _templates:
         dsn = server.create_database()
         with connect(settings_of(dsn), "test", autocommit=True) as connection:
@@ -42,7 +42,7 @@ def dsn(postgres: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def every_dsn(every_postgres: PostgresServer) -> Iterator[str]:
-    """A database with the schema, on each PostgreSQL that is here in turn."""
+    """A database with the schema, on each installed PostgreSQL in turn."""
     dsn = migrated_database(every_postgres)
     yield dsn
     every_postgres.drop_database(dsn)
@@ -57,7 +57,7 @@ def connection(dsn: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def run(dsn: str) -> Run:
-    """Run `smtpfeeds` with `dsn` in its environment."""
+    """A function that runs `smtpfeeds` with `dsn` in its environment."""
 
     def call(*arguments: str, **more: Any) -> Result:
         return CliRunner().invoke(main, arguments, env={"SMTPFEEDS_AGGREGATOR_DSN": dsn}, **more)
@@ -67,14 +67,14 @@ def run(dsn: str) -> Run:
 
 @pytest.fixture
 def table(dsn: str) -> Iterator[Table]:
-    """Questions to `dsn`."""
+    """Queries of `dsn`."""
     asked = Table(dsn)
     yield asked
     asked.connection.close()
 
 
 def terminate_others(dsn: str) -> None:
-    """End every other session of the database, as an administrator or a failing server does."""
+    """Terminate all other sessions of the database, as an administrator or a failure does."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

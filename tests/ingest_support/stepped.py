@@ -1,7 +1,7 @@
-"""An ingest worker without threads: time passes only where something waits.
+"""An ingest worker without threads, whose time passes only while something waits.
 
-Both parts of the worker run one after the other, so that nothing depends on the machine. What
-happens meanwhile, such as a database that comes back, is put at a moment beforehand.
+Both parts of the worker run in turn, so that nothing depends on the speed of the machine. A test
+schedules other events beforehand, such as the return of a database.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from smtpfeeds_aggregator.sources import Delivery
 
 
 class SteppedTime:
-    """A monotonic clock that stands still until somebody waits."""
+    """A monotonic clock that advances only while something waits."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -36,11 +36,11 @@ class SteppedTime:
         return self.now_s
 
     def after(self, seconds: float, action: Callable[[], object]) -> None:
-        """Do something when so much time has passed from now."""
+        """Schedule an action for when this time has passed."""
         heapq.heappush(self._due, (self.now_s + seconds, next(self._order), action))
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, with all that is due in it."""
+        """Advance the time, and run the actions that become due."""
         until_s = self.now_s + seconds
         while self._due and self._due[0][0] <= until_s:
             self.now_s, _, action = heapq.heappop(self._due)
@@ -48,14 +48,14 @@ class SteppedTime:
         self.now_s = until_s
 
     def wait_for_action(self, seconds: float) -> None:
-        """As `wait`, but no longer than until the next thing that happens."""
+        """Advance the time, at most until the next action."""
         if self._due:
             seconds = min(seconds, max(0.0, self._due[0][0] - self.now_s))
         self.wait(seconds)
 
 
 class SteppedStop(threading.Event):
-    """A stop whose waiting is the clock's."""
+    """A stop event that waits on the stepped clock."""
 
     def __init__(self, time: SteppedTime) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class SteppedStop(threading.Event):
 
 
 class SteppedSource(MemorySource):
-    """Waits for a delivery on the clock."""
+    """A source that waits for a delivery on the stepped clock."""
 
     def __init__(self, time: SteppedTime) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class SteppedSource(MemorySource):
 
 
 class SteppedHandover(Handover):
-    """Has what is put written at once; or, while it is held, only says that it is busy."""
+    """Writes each collection at once; while it is held, it only reports that it is busy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ S = TypeVar("S", bound=Store)
 
 
 class SteppedWork(Generic[S]):
-    """A worker whose parts take turns."""
+    """A worker whose parts run in turn."""
 
     def __init__(
         self, store: S, origin: Callable[[], OriginLookup] = lambda: EMPTY, **settings: object
@@ -129,7 +129,7 @@ class SteppedWork(Generic[S]):
         self.handover.write = lambda: self.worker.writer.turn(self.stop)
 
     def run_for(self, seconds: float) -> None:
-        """Let the parts take turns until so much time has passed, or they are stopped."""
+        """Run the parts in turn until this time has passed, or they are stopped."""
         until_s = self.time.now_s + seconds
         while self.time.now_s < until_s and not self.stop.is_set():
             self.worker.collector.turn(self.stop)

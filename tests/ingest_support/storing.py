@@ -1,4 +1,4 @@
-"""Batches into a database as the ingest worker writes them, without a source."""
+"""Writes batches to a database as the ingest worker does, without a source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RETENTION = timedelta(days=30)
 
 
 def ingest_store(dsn: str, bounds: Bounds | None = None) -> IngestStore:
-    """A store with the bounds of the settings, unless others are given."""
+    """Create a store, by default with the bounds of the settings."""
     settings = settings_of(dsn)
     return IngestStore(
         lambda: connect(settings, "test", autocommit=True),
@@ -28,7 +28,7 @@ def ingest_store(dsn: str, bounds: Bounds | None = None) -> IngestStore:
 
 
 def apply(store: IngestStore, *batches: Batch) -> Outcome:
-    """Write batches in one transaction; each key may be there more than once."""
+    """Write batches in one transaction; a key may occur more than once."""
     unique = {checked.key: checked for checked in map(check, map(delivery_of, batches))}
 
     def refold(keys: frozenset[BatchKey], today: int) -> Folded:

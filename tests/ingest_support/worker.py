@@ -1,4 +1,4 @@
-"""An ingest worker on its two threads, between a source from memory and a store."""
+"""An ingest worker on its two threads, between a source in memory and a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from smtpfeeds_common.history import day_of
 
 
 class MemoryStore:
-    """The fake beside IngestStore: remembers what was applied, fails where a test sets it to."""
+    """A fake IngestStore: records what is applied, and fails as a test sets it."""
 
     def __init__(self) -> None:
         self.known: set[BatchKey] = set()
@@ -30,7 +30,7 @@ class MemoryStore:
         self.away = False
         self.bad: set[int] = set()
         self.refuses_all = False
-        #: Raised, by number of the batch: a fault of ours.
+        #: Errors to raise, by number of the batch, as a bug would.
         self.faults: dict[int, Exception] = {}
         self.conflicts = 0
         self.closed = False

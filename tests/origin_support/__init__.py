@@ -1,1 +1,1 @@
-"""A small made-up Internet for the origin tests: tables, RIBs good and broken, a server."""
+"""Support of the origin tests: tables, valid and broken RIBs, and a server."""

@@ -1,4 +1,4 @@
-"""A Route Views-like archive on loopback, which can be told to misbehave."""
+"""An HTTP archive like Route Views on loopback, with failures that a test chooses."""
 
 import contextlib
 import socket
@@ -15,7 +15,7 @@ RIB_PATH = f"/route-views4/bgpdata/{MONTH}/RIBS/rib.20261122.0600.bz2"
 
 
 class Archive(ThreadingHTTPServer):
-    """Serves `files` by path; a folder's listing comes from them too."""
+    """Serves `files` by path, and listings of their folders."""
 
     daemon_threads = True
 
@@ -39,7 +39,7 @@ class Archive(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is what the tests make it do."""
+        """Ignore it; tests close connections on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(request, client_address, server)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         self.archive.requests.append((self.path, dict(self.headers.items())))
@@ -98,23 +98,23 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, content, ETag=etag)
 
     def _half(self, content: bytes) -> None:
-        """The connection ends in the middle, in good order."""
+        """Close the connection properly after half of the content."""
         etag = f'"{hash(content) & 0xFFFFFFFF:x}"'
         self._send(200, content[: len(content) // 2], len(content), ETag=etag)
 
     def _too_long(self, content: bytes) -> None:
-        """It says less than it has."""
+        """Send more than Content-Length says."""
         self._send(200, content, len(content) - 10)
 
     def _html(self, content: bytes) -> None:
-        """An error page that calls itself a success."""
+        """Send an error page with status 200."""
         self._send(200, b"<html><body>Sorry, we are being maintained</body></html>")
 
     def _redirect_loop(self, content: bytes) -> None:
         self._send(302, b"", Location=self.path)
 
     def _redirect_away(self, content: bytes) -> None:
-        """To where nothing may be fetched from."""
+        """Redirect to a scheme from which nothing may be fetched."""
         self._send(302, b"", Location="ftp://127.0.0.1/rib.bz2")
 
     def _redirect_file(self, content: bytes) -> None:
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.archive.released.wait(30)
 
     def _drip(self, content: bytes) -> None:
-        """A byte now and then: never a stall, never an end."""
+        """Send a byte ten times a second, without end, so that the transfer never stalls."""
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Archive]:
-    """An archive that listens, until the end of the block."""
+    """Run an archive until the end of the block."""
     archive = Archive()
     thread = threading.Thread(target=archive.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -1,4 +1,4 @@
-"""The made-up Internet: prefixes, origins, names; and every way a RIB of it can be broken."""
+"""Invented prefixes, origins and names, and the ways in which a RIB of them can be broken."""
 
 import bz2
 import random
@@ -13,13 +13,13 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 
 from . import mrt
 
-#: The tests' today, a day after the RIBs.
+#: The current time of the tests, a day after the RIBs.
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KNOWN = ("16.0.0.1=3333", "2400:100::1=15169")
 
 
 def rows(count4: int = 400, count6: int = 120, *, seed: int = 1) -> list[tuple[str, int]]:
-    """Prefixes with origins, nested ones among them; the same for the same arguments."""
+    """Return prefixes with origins, some of them nested; the same for the same arguments."""
     chance = random.Random(seed)
     prefixes = {"16.0.0.0/16": 3333, "2400:100::/32": 15169}
     while len(prefixes) < count4:
@@ -38,24 +38,24 @@ def rows(count4: int = 400, count6: int = 120, *, seed: int = 1) -> list[tuple[s
 
 
 def table_text(table: list[tuple[str, int]]) -> str:
-    """The same as a pyasn table."""
+    """Write the rows as a pyasn table."""
     ipv6 = sum(":" in prefix for prefix, _ in table)
     head = f"; IP-ASN32-DAT file\n; Prefixes-v4   : {len(table) - ipv6}\n; Prefixes-v6   : {ipv6}\n"
     return head + "".join(f"{prefix}\t{asn}\n" for prefix, asn in table)
 
 
 def names_text(count: int = 500) -> str:
-    """AS names in the layout of asn.txt."""
+    """Write AS names in the layout of asn.txt."""
     return "".join(f"{asn} NET{asn} - Network {asn}, Inc., US\n" for asn in range(2, count + 2))
 
 
 def packed_rib(table: list[tuple[str, int]]) -> bytes:
-    """A good RIB, as an archive has it."""
+    """Write a valid RIB, compressed as in an archive."""
     return bz2.compress(mrt.dump(table))
 
 
 def settings(directory: Path, **changes: Any) -> AggregatorSettings:
-    """Settings whose bounds fit the made-up Internet."""
+    """Create settings whose bounds fit the invented prefixes."""
     base = AggregatorSettings(
         origin_dir=str(directory),
         origin_rib_urls=(),
@@ -84,7 +84,7 @@ def _cut_records(whole: bytes, count: int) -> bytes:
 
 
 def broken_ribs() -> dict[str, bytes]:
-    """RIBs that must not come into use, by what is wrong with them."""
+    """Return RIBs that must not be used, by their fault."""
     whole = mrt.dump(rows())
     good = bz2.compress(whole)
     odd: dict[str, Callable[[], bytes]] = {

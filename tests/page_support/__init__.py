@@ -1,4 +1,4 @@
-"""Pages to look at and to test: simulated entries with names that try to break out."""
+"""Sample pages for tests, with simulated entries whose names contain markup."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SearchEntry(NamedTuple):
 #: 2026-11-23 11:00 UTC.
 NOW_S = 1_795_431_600
 HOUR_S = 3600
-#: Names that would be markup, or would end a script.
+#: Names that contain markup or could end a script.
 HTML_NAMES = {**HOSTILE_NAMES, 64520: "<script>alert(1)</script>", 64521: "A&B </td>'\""}
 WHY = {
     "survey": ("listed:shodan",),
@@ -64,7 +64,7 @@ WHY = {
 
 
 def search_entries(count: int, seed: int = 1) -> list[SearchEntry]:
-    """So many addresses, a twentieth of them IPv6, the same for the same seed."""
+    """Create entries, five percent of them IPv6; the same seed gives the same entries."""
     dice = random.Random(seed)
     classes, weights = list(WHY), (5, 3, 20, 2, 15, 5, 50)
     asns = [*HTML_NAMES, *range(1, 2000)]
@@ -93,7 +93,7 @@ def search_entries(count: int, seed: int = 1) -> list[SearchEntry]:
 
 
 def search_columns(entries: list[SearchEntry]) -> SearchColumns:
-    """The same as columns."""
+    """Convert entries to columns."""
     rows = sorted(entries, key=lambda entry: sort_key(entry.packed))
     four = [entry.packed for entry in rows if len(entry.packed) == 4]
     six = [entry.packed for entry in rows if len(entry.packed) == 16]
@@ -124,7 +124,7 @@ def search_columns(entries: list[SearchEntry]) -> SearchColumns:
 
 
 def sample_page(entries: list[SearchEntry], total: int | None = None) -> Page:
-    """The page of these entries; ``total`` stands in for a larger feed."""
+    """Create the page of these entries; ``total`` is the address count of a larger feed."""
     greets = entries
     datas = [entry for entry in entries if entry.data_s]
     origins = Counter((entry.asn, entry.name) for entry in entries).most_common(10)
@@ -173,7 +173,7 @@ def sample_page(entries: list[SearchEntry], total: int | None = None) -> Page:
 
 
 def write_sample(folder: Path, entries: list[SearchEntry], total: int | None = None) -> Path:
-    """Write a page with everything beside it; returns the page's path."""
+    """Write a page with all its files, and return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PAGE).write_bytes(render(sample_page(entries, total)))
     (folder / SEARCH_DATA).write_bytes(search_data(search_columns(entries)))

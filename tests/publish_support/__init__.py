@@ -1,4 +1,4 @@
-"""What the publisher's tests share: a made-up origin table, and feeds made without a database."""
+"""Support of the publisher's tests: an invented origin table, and feeds without a database."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.feeds import FEED_BY_NAME
 
-#: The time that counts as now where nothing else is said.
+#: The current time of the tests, unless they pass another.
 NOW = datetime(2026, 11, 23, 10, 59, 30, tzinfo=UTC)
 
-#: AS names as registries hold them: whatever a parser chokes on.
+#: AS names like those of registries that can break a parser.
 HOSTILE_NAMES = {
     64496: "COGENT-174",
     64497: "Pipe | in  |  the  |  middle",
@@ -59,7 +59,7 @@ class Info:
 
 @dataclass
 class Origins:
-    """An origin table and its source in one: addresses to ASNs, ASNs to cleaned names."""
+    """An origin table that is also its source: addresses to ASNs, ASNs to cleaned names."""
 
     asns: dict[str, int] = field(default_factory=dict)
     raw_names: Mapping[int, str] = field(default_factory=lambda: HOSTILE_NAMES)
@@ -78,7 +78,7 @@ class Origins:
 
 
 class RunHere:
-    """Runs publications in the test's process, with a table that no file holds."""
+    """Runs publications in the test's process, with an origin table in memory."""
 
     def __init__(
         self, settings: AggregatorSettings, origins: Origins, clock: DatabaseClock
@@ -114,7 +114,7 @@ class Seen:
     flags_before: int = 0
 
     def copied(self) -> bytes:
-        """As a binary COPY of the window writes it."""
+        """Write the row as a binary COPY of the window does."""
         packed = pack_address(self.ip)
         number = int.from_bytes(packed)
         ipv6 = len(packed) == 16
@@ -141,12 +141,12 @@ class Seen:
 
 
 def _microseconds(time: datetime) -> int:
-    """PostgreSQL's time: microseconds since 2000-01-01."""
+    """Convert to PostgreSQL's time: microseconds since 2000-01-01."""
     return (time - datetime(2000, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def copied_window(rows: Iterable[Seen]) -> list[bytes]:
-    """A binary COPY of the window, cut at odd places."""
+    """Write a binary COPY of the window, in chunks that do not end at rows."""
     body = b"".join(row.copied() for row in rows)
     octets = b"PGCOPY\n\xff\r\n\0" + bytes(8) + body + b"\xff\xff"
     return [octets[at : at + 1000] for at in range(0, len(octets), 1000)]
@@ -171,7 +171,7 @@ def frame_of(feed: str) -> Frame:
 
 
 def rows_of(feed: str, rows: Iterable[Seen]) -> FeedRows:
-    """A feed's rows, judged and with the hostile names, as a publication has them."""
+    """Return a feed's rows with classes and the hostile names, as a publication has them."""
     window = window_of(rows)
     names = {asn: clean_name(name, has_country=False) for asn, name in HOSTILE_NAMES.items()}
     judgements = judge_window(window, 3, NoLists())
@@ -179,7 +179,7 @@ def rows_of(feed: str, rows: Iterable[Seen]) -> FeedRows:
 
 
 def make_feed(folder: Path, feed: str, rows: Sequence[Seen]) -> list[FeedFile]:
-    """Write and check all files of a feed, through everything but the database."""
+    """Write and check all files of a feed as a publication does, but without a database."""
     files = files_of(FEED_BY_NAME[feed], frame_of(feed), ("txt", "csv", "ndjson"))
     write_files(folder, files, rows_of(feed, rows).chunks(7))
     check_feed(folder, files)
@@ -187,7 +187,7 @@ def make_feed(folder: Path, feed: str, rows: Sequence[Seen]) -> list[FeedFile]:
 
 
 def hostile_rows(feed: str = "smtpgreet") -> list[Seen]:
-    """For every hostile name an IPv4 and an IPv6 address, and some whose origin is not known."""
+    """Create an IPv4 and an IPv6 row for each hostile name, and some rows without an origin."""
     rows = [Seen("192.0.2.200", None, feed), Seen("2001:db8::ffff", None, feed)]
     for place, asn in enumerate(HOSTILE_NAMES):
         rows.append(Seen(f"192.0.2.{place}", asn, feed, hits=place))

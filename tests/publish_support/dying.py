@@ -1,7 +1,7 @@
-"""Publishes into a folder and dies at each step in turn, as by `kill -9`: no cleaning up.
+"""Publishes into a folder and exits at each step in turn, without cleaning up, like `kill -9`.
 
-A step is an operation on the file system below the folder, as Python's audit events name them.
-It is a program of its own, because it forks: `python dying.py FOLDER [FIRST_LAYOUT]`.
+A step is a file system operation below the folder, as reported by Python's audit events. It is a
+separate program because it forks: `python dying.py FOLDER [FIRST_LAYOUT]`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DIED = 9
 
 
 def publish(folder: Path, content: str, names: tuple[str, ...] = NAMES) -> None:
-    """One publication, without a database."""
+    """Publish once, without a database."""
     directory = FeedsDirectory(folder)
     directory.check()
     directory.prepare()
@@ -46,7 +46,7 @@ def digest(path: Path) -> str:
 
 
 def check(folder: Path) -> str:
-    """Read what is published as a consumer does; which generation it is."""
+    """Read the published files as a consumer does; return their generation."""
     served = folder / "feeds"
     manifest = json.loads((served / MANIFEST).read_text())
     base = manifest.get("base", "")
@@ -57,7 +57,7 @@ def check(folder: Path) -> str:
 
 
 def die_at(step: int, folder: Path) -> None:
-    """End this process at a step, before it is done."""
+    """Make this process exit just before a step."""
     steps = itertools.count()
     below = os.fsencode(folder)
 
@@ -72,7 +72,7 @@ def die_at(step: int, folder: Path) -> None:
 
 
 def publish_and_die(step: int, folder: Path) -> bool:
-    """In a child; whether it died before it was done."""
+    """Publish in a child that exits at a step; return whether it reached that step."""
     child = os.fork()
     if child == 0:
         die_at(step, folder)

@@ -1,4 +1,4 @@
-"""Small editions for those who read published files: rows, manifest and signature."""
+"""Writes small editions for tests of readers: rows, manifest and signature."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GENERATION = "20261126T010000Z-0123abcd"
 
 
 def entry(address: str, feed: str = "smtpgreet", cls: Class = Class.PROBE, **changes: Any) -> Entry:
-    """A row of a feed."""
+    """Create a row of a feed."""
     new_entry = Entry(
         asn=64496,
         name="EXAMPLE-NET, Inc",

@@ -1,8 +1,7 @@
-"""Publishes again and again, each time in a process of its own, as an aggregator does.
+"""Publishes repeatedly, each time in a separate process, as an aggregator does.
 
-`python publisher.py` with settings as JSON on standard input. It ends with the program that started
-it; a test kills it, or one of its processes. A publication that fails for another reason
-ends it.
+Run `python publisher.py PARENT` with settings as JSON on stdin. It ends when the process PARENT
+ends. A test kills it, or one of its processes. A publication that fails for another reason ends it.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from smtpfeeds_aggregator.publish.process import ProcessRunner
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.parent_process import end_with_parent
 
-#: Nothing was made from then on, so each publication is due.
+#: No publication is as new as this, so each one is due.
 FAR_AHEAD = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 class NoTable:
-    """In place of a source of origins."""
+    """A source of origins without a table."""
 
     current: OriginTable = EMPTY
 
 
 def runner_of(settings: AggregatorSettings) -> ProcessRunner:
-    """A runner without origins and lists."""
+    """Create a runner without origins and lists."""
     lists = ListTable((), "none")
     return ProcessRunner(settings, NoTable(), lambda: lists, DatabaseClock(), Metrics())
 

@@ -1,4 +1,4 @@
-"""A real sensor as a child process, and the simplest of SMTP clients."""
+"""A real sensor as a child process, and a simple SMTP client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SensorProcess:
         self.config = folder / "sensor.toml"
         self.log = folder / "sensor.log"
         self.process: subprocess.Popen[bytes] | None = None
-        #: Words before the command that give it mounts of its own; see ``seen``.
+        #: Command prefix that gives the sensor its own mounts; see ``seen``.
         self.within: list[str] = []
 
     @property
@@ -46,7 +46,7 @@ class SensorProcess:
         return Path(str(self.settings["spool_dir"])) / f"{self.name}.spool"
 
     def seen(self, path: Path) -> Path:
-        """A path as the sensor sees it, which may have mounts of its own."""
+        """Return the path to a file that the sensor sees, which may have its own mounts."""
         if not self.within or self.process is None:
             return path
         return Path(f"/proc/{self.process.pid}/root{path}")
@@ -80,7 +80,7 @@ class SensorProcess:
             raise AssertionError(f"the sensor ended: {self.log.read_text()}")
 
     def _announced(self) -> bool:
-        """Whether this run, and no earlier one, has written where it listens."""
+        """Return whether this run, not an earlier one, has written its addresses."""
         assert self.process is not None
         try:
             announced = json.loads(self.seen(self.spool.with_suffix(".listening")).read_text())
@@ -107,7 +107,7 @@ class SensorProcess:
         return Client(self.place(index), source)
 
     def rows(self) -> dict[tuple[str, str], tuple[int, int, int]]:
-        """(feed, address) → hits, flags, targets; of what is not sealed yet."""
+        """Return (feed, address) → hits, flags, targets of the rows that are not sealed."""
         from smtpfeeds_common.addresses import format_address
         from smtpfeeds_common.feeds import FEED_NAMES
 
@@ -125,14 +125,14 @@ class SensorProcess:
             db.close()
 
     def counters(self) -> dict[str, int]:
-        """As the sensor last noted them: after a clean stop, the last word."""
+        """Return the counters that the sensor last noted; after a clean stop they are final."""
         state = self.query("SELECT value FROM meta WHERE key = 'state'")
         counters: dict[str, int] = json.loads(state[0][0])["counters"]
         return counters
 
 
 class Client:
-    """A client that says and reads what a test tells it."""
+    """A client that a test controls."""
 
     def __init__(self, place: tuple[str, int], source: str = "") -> None:
         bound = (source, 0) if source else None
@@ -153,7 +153,7 @@ class Client:
         self.socket.sendall(octets)
 
     def reply(self) -> int:
-        """One whole reply's code; 0 where the connection ended."""
+        """Read a reply and return its code; 0 if the connection ended."""
         while True:
             line = self.stream.readline()
             if not line:
@@ -166,9 +166,10 @@ class Client:
         return self.reply()
 
     def was_read(self) -> bool:
-        """Whether the sensor's program has read all that was sent; IPv4 alone.
+        """Return whether the sensor has read all that was sent; IPv4 only.
 
-        On loopback what is sent is in the other socket's queue at once; the kernel lists how much.
+        On loopback, sent data is in the receive queue of the other socket at once, and the kernel
+        lists the size of that queue.
         """
         near, far = self.socket.getsockname(), self.socket.getpeername()
         wanted = (_hex_place(far), _hex_place(near))
@@ -179,7 +180,7 @@ class Client:
         return True
 
     def is_closed(self, limit_s: float = 30) -> bool:
-        """Whether the sensor closes, with nothing more said."""
+        """Return whether the sensor closes without another reply."""
         self.socket.settimeout(limit_s)
         try:
             return self.stream.read(1) == b""
@@ -190,13 +191,13 @@ class Client:
 
 
 def _hex_place(place: tuple[str, int]) -> str:
-    """An IPv4 address and port as /proc/net/tcp writes them."""
+    """Write an IPv4 address and port in the form of /proc/net/tcp."""
     return f"{int.from_bytes(socket.inet_aton(place[0]), sys.byteorder):08X}:{place[1]:04X}"
 
 
 @contextmanager
 def running(folder: Path, **settings: Any) -> Iterator[SensorProcess]:
-    """A sensor that listens; ended however the test ends."""
+    """Run a sensor that listens, and end it after the block."""
     folder.mkdir(exist_ok=True)
     with started(SensorProcess(folder, **settings)) as sensor:
         yield sensor
@@ -204,7 +205,7 @@ def running(folder: Path, **settings: Any) -> Iterator[SensorProcess]:
 
 @contextmanager
 def started(sensor: SensorProcess) -> Iterator[SensorProcess]:
-    """The same for a sensor that is made already."""
+    """Start an existing sensor, and end it after the block."""
     sensor.start()
     try:
         yield sensor
@@ -215,7 +216,7 @@ def started(sensor: SensorProcess) -> Iterator[SensorProcess]:
 
 @contextmanager
 def many_files() -> Iterator[int]:
-    """As many open files as this process may have, 20,000 at most; gives how many."""
+    """Raise the limit of open files up to 20,000; yield the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = 20_000 if hard == resource.RLIM_INFINITY else min(hard, 20_000)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
@@ -226,7 +227,7 @@ def many_files() -> Iterator[int]:
 
 
 def memory_bytes(pid: int) -> int:
-    """What a process has in memory for itself."""
+    """Return the proportional set size (Pss) of a process."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
@@ -234,7 +235,7 @@ def memory_bytes(pid: int) -> int:
 
 
 def settle(seconds: float = 0.05) -> None:
-    """Let the sensor see what was sent."""
+    """Give the sensor time to read what was sent."""
     time.sleep(seconds)
 
 

@@ -1,4 +1,4 @@
-"""An attack on a sensor, and honest clients beside it; each keeps its own account."""
+"""An attack on a sensor, and honest clients beside it, which record what they did."""
 
 import asyncio
 import multiprocessing
@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 
 class Ledger:
-    """What the clients themselves know."""
+    """Counts of what the clients did."""
 
     def __init__(self) -> None:
-        #: Greets sent, and greets that were answered, by source.
+        #: By source: greets sent, and greets answered.
         self.sent: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
 
@@ -35,7 +35,7 @@ async def greet(place: tuple[str, int], source: str, ledger: Ledger) -> None:
 
 
 class Attack:
-    """Slow clients, floods, half-open connections and garbage, until told to stop."""
+    """Slow clients, floods, half-open connections and garbage, for a given time."""
 
     def __init__(self, place: tuple[str, int]) -> None:
         self.place = place
@@ -97,10 +97,10 @@ class Attack:
 
 
 class Outcome(NamedTuple):
-    """How the honest clients fared."""
+    """The results of the honest clients."""
 
     tried: int
-    #: The answered ones' times, in order.
+    #: Time to the reply of each answered client, sorted.
     took_s: list[float]
 
     @property
@@ -117,7 +117,7 @@ class Outcome(NamedTuple):
 
 
 async def honest_clients(place: tuple[str, int], seconds: float) -> Outcome:
-    """One a fiftieth of a second."""
+    """Run one client every 20 ms."""
     took: list[float] = []
     tried = 0
     until = time.monotonic() + seconds
@@ -138,7 +138,7 @@ def _attack_in_a_child(place: tuple[str, int], seconds: float) -> None:
 
 @contextmanager
 def under_attack(place: tuple[str, int], seconds: float) -> Iterator[None]:
-    """The attack goes on in a process of its own, and has ended when this has."""
+    """Run the attack in its own process, and wait for its end after the block."""
     attacker = multiprocessing.get_context("fork").Process(
         target=_attack_in_a_child, args=(place, seconds)
     )

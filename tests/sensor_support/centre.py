@@ -1,4 +1,4 @@
-"""The centre as a sensor meets it: exchange, queue and accounts at a real RabbitMQ."""
+"""The broker as a sensor uses it: exchange, queue and accounts in a real RabbitMQ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smtpfeeds_common.wire import decode
 
 
 class Centre:
-    """What the aggregator declares, on an administrator's connection."""
+    """Declares what the aggregator declares, on an administrator's connection."""
 
     def __init__(self, vhost: Vhost) -> None:
         self.vhost = vhost
@@ -51,5 +51,5 @@ class Centre:
                 return properties, body
 
     def waiting(self) -> int:
-        """Messages in the queue."""
+        """Return the number of messages in the queue."""
         return int(self.channel.queue_declare(QUEUE, passive=True).method.message_count)

@@ -1,4 +1,4 @@
-"""A dialogue to feed octets to, without a network."""
+"""A dialogue for tests, which receives octets without a network."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from smtpfeeds_sensor.smtp.personas import STYLES, Persona, make_persona
 PERSONA = make_persona(
     STYLES["plain"], hostname="mx.example", policy_url="https://example.org/why", offer_tls=True
 )
-#: What a client dialled, and the banner's name.
+#: The address that a client connected to, and the banner's name.
 NAMES = SensorNames(bytes((192, 0, 2, 25)), "mx.example")
 GREETED = b"EHLO c.example.org\r\n"
 ENVELOPE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\n"
 
 
 class Talk:
-    """A dialogue behind its banner."""
+    """A dialogue after its banner."""
 
     def __init__(
         self, *, persona: Persona = PERSONA, names: SensorNames = NAMES, **rules: Any
@@ -26,11 +26,11 @@ class Talk:
         self.dialogue = Dialogue(persona, Rules(**rules), self.count, names)
 
     def say(self, octets: bytes) -> list[int]:
-        """The codes of the replies."""
+        """Receive octets and return the codes of the replies."""
         return codes(self.dialogue.receive(octets))
 
     def say_in_turn(self, octets: bytes) -> list[int]:
-        """The same of a client that waits for each reply; STARTTLS is followed by TLS."""
+        """Receive line by line, as from a client that waits for each reply; start TLS if asked."""
         replies = []
         for line in octets.splitlines(keepends=True):
             replies += self.say(line)
@@ -44,6 +44,6 @@ class Talk:
 
 
 def codes(replies: bytes) -> list[int]:
-    """The code of each whole reply."""
+    """Return the code of each reply."""
     lines = replies.decode("ascii").split("\r\n")[:-1]
     return [int(line[:3]) for line in lines if line[3] == " "]

@@ -1,7 +1,7 @@
-"""Runs a command for which the kernel has no IPv6: `python -m sensor_support.no_ipv6 COMMAND…`.
+"""Runs a command as on a kernel without IPv6: `python -m sensor_support.no_ipv6 COMMAND…`.
 
-A seccomp filter answers socket(AF_INET6, …) with EAFNOSUPPORT, as a kernel without IPv6 does; no
-right is needed for it, and what the command starts inherits it (seccomp(2)).
+A seccomp filter answers socket(AF_INET6, …) with EAFNOSUPPORT, as a kernel without IPv6 does. It
+needs no privilege, and children of the command inherit it (seccomp(2)).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _instruction(code: int, value: int, if_so: int = 0, if_not: int = 0) -> byte
 
 
 def refuse_ipv6() -> None:
-    """Refuse IPv6 sockets to this process from here on."""
+    """Refuse IPv6 sockets to this process from now on."""
     lines = [
         _instruction(_LOAD, _NUMBER_AT),
         _instruction(_JUMP_IF_EQUAL, _SOCKET[platform.machine()], 0, 3),

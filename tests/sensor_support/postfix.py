@@ -1,9 +1,9 @@
-"""A private Postfix: an honest mail server that has one message for a sensor.
+"""A private Postfix, as an honest mail server that sends one message to a sensor.
 
-Everything of it is in a folder of its own; it listens on one loopback port, asks no DNS, and knows
-two domains: ``stray.example``, which a wrong entry sends to the sensor, and ``sender.example``,
-whose mailbox is a file here, so that bounces can be read. Postfix's master must be root and hands
-its work to the user ``postfix``; an ordinary user's Postfix is told by fakeroot(1) that it is so.
+All its files are in its own folder. It listens on one loopback port, uses no DNS, and knows two
+domains: ``stray.example``, which a wrong entry routes to the sensor, and ``sender.example``, whose
+mailbox is a file in the folder, where a test reads bounces. Postfix's master requires root and runs
+its daemons as the user ``postfix``; for an ordinary user, fakeroot(1) simulates that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SENDER = "one@sender.example"
 STRAY = "two@stray.example"
 DAEMONS = "/usr/lib/postfix/sbin"
 
-#: As Postfix's own master.cf, without what reads other mail than ours.
+#: Postfix's own master.cf, without services that read other mail.
 _MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
 cleanup  unix n - n - 0 cleanup
@@ -80,7 +80,7 @@ virtual_minimum_uid = 1
 strict_mailbox_ownership = no
 """
 
-#: Begins Postfix in a folder that holds ``etc``.
+#: Starts Postfix in a folder that contains ``etc``.
 _PREPARE = r"""
 set -eu
 cd "$1"
@@ -101,7 +101,7 @@ exec "$3/master" -c "$1/etc" -d
 
 
 class Postfix:
-    """A running one."""
+    """A running Postfix."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder, self.port = folder, port
@@ -112,19 +112,19 @@ class Postfix:
         return log.read_text() if log.exists() else ""
 
     def send(self, text: str) -> None:
-        """Hand it one message for the domain that leads to the sensor."""
+        """Submit one message to the domain that is routed to the sensor."""
         with smtplib.SMTP("127.0.0.1", self.port, "client.sender.example", 20) as smtp:
             smtp.sendmail(SENDER, [STRAY], text)
 
     def bounce(self) -> str:
-        """What is in the sender's mailbox."""
+        """Return the content of the sender's mailbox."""
         return (self.folder / "mail" / "box").read_text()
 
 
 @contextmanager
 def postfix(sensor: tuple[str, int]) -> Iterator[Postfix]:
-    """A Postfix that sends ``stray.example`` to the sensor; gone afterwards, with its folder."""
-    # Not in pytest's own folders: the user `postfix` may not enter those.
+    """Run a Postfix that routes ``stray.example`` to the sensor; delete its folder afterwards."""
+    # Not in pytest's folders, which the user `postfix` may not enter.
     folder = Path(tempfile.mkdtemp(prefix="smtpfeeds-postfix-", dir="/var/tmp"))
     folder.chmod(0o755)
     port, nobody = free_port(), pwd.getpwnam("nobody").pw_uid
@@ -150,7 +150,7 @@ def postfix(sensor: tuple[str, int]) -> Iterator[Postfix]:
         print((folder / "console").read_text(), server.log, file=sys.stderr)
         raise
     finally:
-        # Under fakeroot the process that was started is not Postfix's master, but ends with it.
+        # Under fakeroot the child process is not Postfix's master, but it ends with the master.
         master = folder / "queue" / "pid" / "master.pid"
         if master.exists():
             os.kill(int(master.read_text()), signal.SIGTERM)

@@ -1,1 +1,1 @@
-"""Real servers for tests, RabbitMQ and PostgreSQL, and a proxy that cuts their wires."""
+"""Real servers for tests, RabbitMQ and PostgreSQL, and a proxy that cuts connections to them."""

@@ -1,4 +1,4 @@
-"""A throw-away certificate authority and a server certificate for 127.0.0.1, ::1 and localhost."""
+"""A certificate authority for tests, and a server certificate for 127.0.0.1, ::1 and localhost."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SERVER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
 
 @dataclass(frozen=True)
 class Certificates:
-    """Paths of PEM files: the authority to trust, and what the server shows."""
+    """Paths of PEM files: the authority to trust, and the server's certificate and key."""
 
     authority: Path
     certificate: Path
     key: Path
-    #: Folder of the fleet's own authority: a broker trusts its client certificates.
+    #: Folder of the fleet's authority, whose client certificates a broker trusts.
     fleet: Path
     #: Both authorities in one file, for a server that checks clients.
     trusted: Path
@@ -106,7 +106,7 @@ def _sign(
 
 
 def is_issued_by(certificate: bytes, authority: bytes) -> bool:
-    """Whether an authority's key signed a certificate; both PEM."""
+    """Return whether an authority's key signed a certificate; both are PEM."""
     try:
         x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(
             x509.load_pem_x509_certificate(authority)

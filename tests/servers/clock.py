@@ -1,8 +1,8 @@
 """A wall clock that a test steps while a sensor, an aggregator or PostgreSQL runs.
 
-A small library (``clock.c``), compiled when a test first asks for it and preloaded into the
-program, adds an offset to what the program reads from its wall clocks. The host's clock and all
-monotonic clocks stay as they are. Programs that share one clock are programs of one host.
+A small library (``clock.c``) is compiled when a test first needs it and preloaded into the program.
+It adds an offset to the wall clocks that the program reads. The host's clock and all monotonic
+clocks do not change. Programs that share one clock simulate programs of one host.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NS = 1_000  # nanoseconds in a microsecond, which is the grain of a timedelta
 
 
 def compile_library(folder: Path) -> Path:
-    """The library, compiled into a folder that every user may enter."""
+    """Compile the library into a folder that every user may enter, and return its path."""
     compiler = shutil.which("cc")
     if compiler is None:
         msg = "a C compiler (cc) is needed for tests that step a clock"
@@ -40,10 +40,10 @@ def compile_library(folder: Path) -> Path:
 
 
 class SteppedClock:
-    """The wall clock of every program that is started with it; a program's monotonic clock is real.
+    """The wall clock of every program that is started with it; monotonic clocks stay real.
 
-    Give it to a program at its start, by `environment` (an argument of Popen), by `command`
-    (words before a command), or by `in_environment` (what starts children by itself).
+    A program gets it at its start: pass `environment` to Popen, or run the result of `command`, or
+    use `in_environment` around code that starts children.
     """
 
     def __init__(self, library: Path, file: Path) -> None:
@@ -56,21 +56,21 @@ class SteppedClock:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The environment variables alone that give a program this clock."""
+        """The environment variables that give a program this clock."""
         return dict(self._variables)
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment, with the clock in it."""
+        """This process's environment with the variables of the clock."""
         return {**os.environ, **self._variables}
 
     def command(self, *words: str) -> list[str]:
-        """The same command, run with this clock."""
+        """Return a command that runs ``words`` with this clock."""
         return ["env", *(f"{name}={value}" for name, value in self._variables.items()), *words]
 
     @contextmanager
     def in_environment(self) -> Iterator[None]:
-        """Children that this process starts meanwhile get the clock; itself does not."""
+        """Give the clock to children that this process starts in the block, not to itself."""
         before = {name: os.environ.get(name) for name in self._variables}
         os.environ.update(self._variables)
         try:
@@ -98,9 +98,9 @@ class SteppedClock:
         self.offset += by
 
     def set(self, time: datetime) -> None:
-        """Have the clock show a time now and go on from there."""
+        """Set the clock to a time; it continues from there."""
         self.offset = time - datetime.now(UTC)
 
     def now(self) -> datetime:
-        """What the clock shows."""
+        """Return the time that the clock shows."""
         return datetime.now(UTC) + self.offset

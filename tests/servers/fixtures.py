@@ -1,7 +1,7 @@
-"""The fixtures: servers are started when a test first asks for one, and always stopped.
+"""The fixtures of real servers, which start when a test first asks for one and always stop.
 
-An interrupted run tears them down as any other; of a killed one the kernel ends the children
-(see `processes` and `PrivatePostgres`).
+An interrupted run stops them as usual. If pytest is killed, the kernel ends its children (see
+`processes` and `PrivatePostgres`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _vhost_numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """The newest embedded PostgreSQL, shared by the whole run."""
+    """The newest embedded PostgreSQL, shared by all tests."""
     yield from _postgres(tmp_path_factory, None)
 
 
@@ -41,13 +41,13 @@ def database(postgres: PostgresServer) -> Iterator[str]:
 def every_postgres(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PostgresServer]:
-    """Each PostgreSQL that is here in turn: the embedded versions, and the system's."""
+    """Each installed PostgreSQL in turn: the embedded versions, and the system's."""
     yield from _postgres(tmp_path_factory, request.param)
 
 
 @pytest.fixture
 def every_database(every_postgres: PostgresServer) -> Iterator[str]:
-    """As `database`, in each PostgreSQL that is here in turn."""
+    """Like `database`, in each installed PostgreSQL in turn."""
     dsn = every_postgres.create_database()
     yield dsn
     every_postgres.drop_database(dsn)
@@ -72,9 +72,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def rabbitmq(
     tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
 ) -> Iterator[RabbitNode]:
-    """A broker shared by the whole run, with a TLS listener; leave it running as you found it.
+    """A broker shared by all tests, with a TLS listener; a test must leave it unchanged.
 
-    A test that kills or reconfigures its broker takes `own_rabbitmq`.
+    A test that kills or reconfigures its broker uses `own_rabbitmq`.
     """
     with running(tmp_path_factory.mktemp("rabbitmq"), certificates=certificates) as node:
         yield node
@@ -84,7 +84,7 @@ def rabbitmq(
 def own_rabbitmq(
     tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
 ) -> Iterator[RabbitNode]:
-    """A broker of the test's own (about 7 s): to restart and to kill."""
+    """A broker of one test, which may restart and kill it; a start takes about 7 s."""
     with running(tmp_path_factory.mktemp("own-rabbitmq"), certificates=certificates) as node:
         yield node
 
@@ -106,12 +106,12 @@ class Vhost:
         read: str = "^$",
         topics: dict[str, str] | None = None,
     ) -> str:
-        """An account in this virtual host that may do only what is said; its amqp:// address.
+        """Add an account with only these rights in this virtual host; return its amqp:// address.
 
-        Users are global in a broker: the account of the same name in another test is replaced.
+        Users are global in a broker, so this replaces an account of the same name in another test.
 
         Args:
-            topics: For each exchange, a regular expression of the keys that it may write.
+            topics: for each exchange, a regular expression of the routing keys it may write.
         """
         admin = self.node.admin
         admin.add_user(user, "password")
@@ -123,7 +123,7 @@ class Vhost:
 
 @pytest.fixture
 def vhost(rabbitmq: RabbitNode) -> Iterator[Vhost]:
-    """An empty virtual host of the shared broker, its url the administrator's."""
+    """An empty virtual host of the shared broker, with the administrator's URL."""
     vhost = _add_vhost(rabbitmq)
     yield vhost
     rabbitmq.admin.delete_vhost(vhost.name)
@@ -131,7 +131,7 @@ def vhost(rabbitmq: RabbitNode) -> Iterator[Vhost]:
 
 @pytest.fixture
 def own_vhost(own_rabbitmq: RabbitNode) -> Vhost:
-    """An empty virtual host of the test's own broker."""
+    """An empty virtual host of `own_rabbitmq`."""
     return _add_vhost(own_rabbitmq)
 
 
@@ -144,7 +144,7 @@ def _add_vhost(node: RabbitNode) -> Vhost:
 
 @pytest.fixture
 def cutting_proxy() -> Iterator[Callable[[Target], CuttingProxy]]:
-    """A maker of proxies that are closed after the test."""
+    """A function that creates proxies; they are closed after the test."""
     proxies: list[CuttingProxy] = []
 
     def make(target: Target) -> CuttingProxy:
@@ -166,7 +166,7 @@ def clock_library() -> Iterator[Path]:
 
 @pytest.fixture
 def make_clock(clock_library: Path) -> Iterator[Callable[[], SteppedClock]]:
-    """A maker of clocks, one for each host that a test plays."""
+    """A function that creates clocks, one for each host that a test simulates."""
     with tempfile.TemporaryDirectory(dir=clock_library.parent) as folder:
         Path(folder).chmod(0o755)
         numbers = itertools.count(1)

@@ -1,4 +1,4 @@
-"""A pgbouncer in front of a test's PostgreSQL, on a Unix socket and nothing else."""
+"""A pgbouncer in front of a test's PostgreSQL, only on a Unix socket."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PORT = 6432  # only a part of the socket's name
 
 
 class Pooler:
-    """One running pgbouncer; a context manager."""
+    """A pgbouncer; a context manager that starts and stops it."""
 
     def __init__(self, folder: Path, server: PostgresServer, mode: str, **settings: object) -> None:
-        """Not started yet.
+        """Write the configuration.
 
         Args:
             folder: for its configuration, its log and its socket; a short path.
-            server: what it leads to.
+            server: the PostgreSQL behind it.
             mode: session, transaction or statement.
             settings: further lines of [pgbouncer].
         """
@@ -50,7 +50,7 @@ class Pooler:
         )
 
     def dsn(self, direct: str) -> str:
-        """The same database through the pooler."""
+        """Return the connection string of the same database through the pooler."""
         return (
             f"host={self._folder} port={_PORT} dbname={database_name(direct)} user=smtpfeeds"
             " sslmode=disable"

@@ -1,4 +1,4 @@
-"""PostgreSQL servers for tests: the embedded versions and the system's, a fresh database a test."""
+"""PostgreSQL servers for tests, embedded and the system's, with a new database for each test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smtpfeeds_deploy.single_host.postgres_cluster import SUPERUSER
 
 
 def installed() -> dict[str, Path]:
-    """A name such as `embedded-18` or `system-15` for each PostgreSQL here, newest first."""
+    """Return the installations by names such as `embedded-18` or `system-15`, newest first."""
     folders: dict[str, Path] = {}
     for kind, binaries in (
         ("embedded", postgres_binaries.embedded()),
@@ -28,7 +28,7 @@ def installed() -> dict[str, Path]:
 
 
 class PostgresServer:
-    """One running server, without fsync, that hands out databases."""
+    """A server without fsync that creates databases for tests."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class PostgresServer:
         settings: dict[str, str] | None = None,
         clock: SteppedClock | None = None,
     ) -> None:
-        """Not started yet; `settings` go over the defaults, `clock` is the server's wall clock."""
+        """Do not start yet; `settings` override defaults, `clock` is the server's wall clock."""
         options: dict[str, Any] = {
             "binaries": binaries,
             "durable": False,
@@ -56,11 +56,11 @@ class PostgresServer:
         return self._private
 
     def create_database(self, *, template: str = "template0", encoding: str = "UTF8") -> str:
-        """A new database that belongs to the aggregator's role; its connection string.
+        """Create a database that belongs to the aggregator's role; return its connection string.
 
         Args:
-            template: Another test database's name (nobody connected to it), to start from a copy.
-            encoding: Of the texts in it.
+            template: the name of the database to copy, which must have no connections.
+            encoding: the encoding of its texts.
         """
         name = f"test_{next(self._numbers)}"
         self._execute(
@@ -72,7 +72,7 @@ class PostgresServer:
         return self._private.dsn_for(name)
 
     def set_default(self, dsn: str, name: str, value: str) -> None:
-        """Set what new sessions of a database begin with."""
+        """Set the default of a parameter for new sessions of a database."""
         with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
             connection.execute(
                 sql.SQL("ALTER DATABASE {} SET {} = {}").format(
@@ -83,14 +83,14 @@ class PostgresServer:
             )
 
     def drop_database(self, dsn: str) -> None:
-        """Drop a test's database, also with clients connected."""
+        """Drop a test's database, even while clients are connected."""
         self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", database_name(dsn))
 
     def superuser_dsn(self, database: str = "postgres") -> str:
         return self._private.dsn_for(database, user=SUPERUSER)
 
     def dsn_through(self, host: str, port: int, dsn: str) -> str:
-        """The same database by TCP, through a CuttingProxy on `private.socket_path`."""
+        """Return the same database by TCP, through a CuttingProxy to `private.socket_path`."""
         return f"host={host} port={port} dbname={database_name(dsn)} user=smtpfeeds sslmode=disable"
 
     def _execute(self, statement: LiteralString, *names: str) -> None:
@@ -100,7 +100,7 @@ class PostgresServer:
 
 
 class _PostgresWithClock(PrivatePostgres):
-    """A server whose every start gets the same stepped clock."""
+    """A server with a stepped clock, also after a restart."""
 
     def __init__(self, directory: Path, clock: SteppedClock, **options: Any) -> None:
         super().__init__(directory, **options)
@@ -112,5 +112,5 @@ class _PostgresWithClock(PrivatePostgres):
 
 
 def database_name(dsn: str) -> str:
-    """The database a connection string names."""
+    """Return the database that a connection string names."""
     return str(conninfo_to_dict(dsn)["dbname"])

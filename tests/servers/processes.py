@@ -1,8 +1,7 @@
-"""Child processes that never outlive the tests.
+"""Child processes that end with the tests.
 
-A pytest that is killed with -9 must leave no broker behind: children ask the kernel, by
-PR_SET_PDEATHSIG, to be killed when the thread that started them ends. So servers are started from
-pytest's main thread.
+If pytest is killed with -9, no server may stay. The kernel therefore kills a child when the thread
+that started it ends (PR_SET_PDEATHSIG), so servers must be started from pytest's main thread.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from collections.abc import Callable
 
 from smtpfeeds_common.supervision import Child
 
-# Under Linux's default ephemeral range (32768-60999), so that no client socket takes a port
-# between our choosing it and the server's binding it.
+# Below Linux's default ephemeral range (32768-60999), so that no client socket takes a port
+# before the server binds it.
 _PORTS = range(20_000, 32_000)
-#: No promise of a program: it only ends a wait for what never comes. A loaded machine is slow.
+#: Ends a wait that would never end; no test of speed, because a loaded machine is slow.
 HANG_LIMIT_S = 60.0
-#: What was given already: a server that is still starting does not listen yet.
+#: Ports that were returned before; a server that is still starting does not listen yet.
 _given: set[int] = set()
 
 
 class NoReport:
-    """For a child whose ends and returns a test looks at by itself."""
+    """Ignores reports, for a test that looks at the child itself."""
 
     def ended(self, child: Child, code: int, again_s: float) -> None: ...
 
@@ -37,11 +36,11 @@ class NoReport:
 
 
 class ServerFailedError(RuntimeError):
-    """A test's server did not do what was asked of it."""
+    """A test's server failed."""
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nothing listens now, and another one at each call."""
+    """Return a TCP port of 127.0.0.1 on which nothing listens, a different one at each call."""
     while True:
         port = random.choice(_PORTS)
         if port in _given:
@@ -57,7 +56,7 @@ def free_port() -> int:
 
 
 def bound_to_parent(command: list[str]) -> list[str]:
-    """The same command, killed by the kernel when its parent ends."""
+    """Return a command that the kernel kills when its parent ends."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         msg = "setpriv (util-linux) is needed so that no server outlives the tests"
@@ -66,7 +65,7 @@ def bound_to_parent(command: list[str]) -> list[str]:
 
 
 def end(process: subprocess.Popen[bytes], *, limit_s: float) -> None:
-    """Ask the process to stop; kill it when the limit has passed."""
+    """Send SIGTERM to a process, and kill it at the time limit."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
@@ -80,7 +79,7 @@ def wait_until(condition: Callable[[], bool], *, what: str, limit_s: float = HAN
     """Poll until the condition holds.
 
     Raises:
-        ServerFailedError: It does not hold within the limit; `what` is in the message.
+        ServerFailedError: it does not hold within the limit; the message contains `what`.
     """
     deadline = time.monotonic() + limit_s
     while not condition():

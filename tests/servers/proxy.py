@@ -1,4 +1,4 @@
-"""A wire that can be cut on purpose: between a program and its broker or database."""
+"""A TCP proxy between a program and its broker or database, which a test cuts on purpose."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ _T = TypeVar("_T")
 
 
 class Wire(Enum):
-    """What the proxy does with bytes; it takes connections in each case."""
+    """What the proxy does with bytes; it accepts connections in each case."""
 
     FORWARDS = "forwards"
-    PAUSED = "paused"  # bytes wait, in our small buffer and the kernel's
-    BLACKHOLE = "blackhole"  # bytes are swallowed, both ways
+    PAUSED = "paused"  # bytes wait, in a small buffer of the proxy and in the kernel's
+    BLACKHOLE = "blackhole"  # bytes are discarded, both ways
 
 
 class CuttingProxy:
-    """A TCP proxy with an event loop in a thread of its own.
+    """A TCP proxy with an event loop in its own thread.
 
-    It forwards until told otherwise; an order has been carried out when its method returns.
-    `port` stays the same throughout.
+    It forwards at first. When a method returns, its change is in effect. `port` never changes.
     """
 
     host = "127.0.0.1"
 
     def __init__(self, target: Target) -> None:
         self.port = 0
-        #: Connections taken so far.
+        #: Connections accepted so far.
         self.accepted = 0
         self._target = target
         self._wire = Wire.FORWARDS
@@ -55,36 +54,36 @@ class CuttingProxy:
         self._order(self._listen())
 
     def forward(self) -> None:
-        """Back to normal: connections that are still there go on, new ones are taken."""
+        """Forward again: existing connections continue, and new ones are accepted."""
         self._order(self._set(Wire.FORWARDS))
         self._order(self._listen())
 
     def pause(self) -> None:
-        """Let bytes wait; nobody is told."""
+        """Hold back all bytes; neither side is notified."""
         self._order(self._set(Wire.PAUSED))
 
     def blackhole(self) -> None:
-        """Swallow bytes both ways, as a firewall that drops does; nobody is told.
+        """Discard bytes both ways, as a firewall that drops packets; neither side is notified.
 
-        What was swallowed is gone, so let `cut` follow before `forward`.
+        The bytes are lost, so call `cut` before `forward`.
         """
         self._order(self._set(Wire.BLACKHOLE))
 
     def aim(self, target: Target) -> None:
-        """Forward new connections to another target; where nothing listens, they are reset."""
+        """Forward new connections to another target; they are reset if nothing listens there."""
         self._target = target
 
     def cut(self) -> int:
-        """Reset every connection; new ones are taken. Returns how many there were."""
+        """Reset every connection and return their number; new ones are accepted."""
         return self._order(self._reset_all())
 
     def refuse(self) -> int:
-        """Reset every connection and refuse new ones. Returns how many there were."""
+        """Reset every connection, refuse new ones, and return the number of those reset."""
         self._order(self._stop_listening())
         return self.cut()
 
     def close(self) -> None:
-        """End it, thread included."""
+        """Stop the proxy and its thread."""
         if self._loop.is_closed():
             return
         self.refuse()
@@ -181,13 +180,13 @@ class CuttingProxy:
             if self._wire is not Wire.BLACKHOLE and not sink.is_closing():
                 sink.write_eof()
         except OSError:
-            # One end was reset: the other must hear of it, as it would without us in between.
+            # One end was reset; the other must be reset too, as it would be without a proxy.
             if self._wire is not Wire.BLACKHOLE:
                 _reset(sink)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST, as a dead peer's kernel would: nothing more is delivered."""
+    """Close with RST, as the kernel of a dead peer does; no more data is delivered."""
     end: socket.socket = writer.get_extra_info("socket")
     if end.family != socket.AF_UNIX and end.fileno() >= 0:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,9 +1,9 @@
 """A real RabbitMQ, and a cluster of three, on private ports in private folders.
 
-Debian's wrapper in /usr/sbin changes to the user `rabbitmq` and its shared folders; the scripts
-under /usr/lib/rabbitmq/bin do as their environment says, as root and as an ordinary user. Nothing
-of a system-wide RabbitMQ is read or touched: own node name, cookie, HOME, epmd, ports, plugins.
-Longer than a module should be: a node's folder, ports, start and end are one thing to get right.
+Debian's wrapper in /usr/sbin changes to the user `rabbitmq` and its shared folders. The scripts in
+/usr/lib/rabbitmq/bin follow the environment instead, for root and for an ordinary user. A node has
+its own name, cookie, HOME, epmd, ports and plugins, so it does not touch a system-wide RabbitMQ.
+The module is longer than usual because a node's folder, ports, start and end depend on each other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SCRIPT_FOLDERS = (
 
 
 def scripts_folder() -> Path:
-    """Where RabbitMQ's own scripts are, without a distribution's wrapper."""
+    """Return the folder of RabbitMQ's own scripts, without a distribution's wrapper."""
     for folder in _SCRIPT_FOLDERS:
         if (folder / "rabbitmq-server").exists():
             return folder
@@ -49,7 +49,7 @@ def scripts_folder() -> Path:
 
 
 class Epmd:
-    """Erlang's port mapper, our own: what finds a node's distribution port by its name."""
+    """A private epmd, Erlang's port mapper, which finds a node's distribution port by its name."""
 
     def __init__(self, home: Path) -> None:
         self.port = free_port()
@@ -84,7 +84,7 @@ class Epmd:
 
 @dataclass(frozen=True)
 class RabbitHome:
-    """What nodes of one cluster share: the cookie's folder, the port mapper, the accounts."""
+    """The folder of the cookie, the port mapper and the accounts that nodes of a cluster share."""
 
     folder: Path
     epmd: Epmd
@@ -101,7 +101,7 @@ class RabbitHome:
 
 
 class RabbitNode:
-    """One broker: start it, stop it, kill it, start it again on the same ports and data."""
+    """A broker that a test starts, stops and kills; its ports and data stay the same."""
 
     def __init__(
         self,
@@ -114,16 +114,16 @@ class RabbitNode:
         channel_tick_ms: int = CHANNEL_TICK_MS,
         host: str = "127.0.0.1",
     ) -> None:
-        """Nothing is started yet.
+        """Choose ports; `launch` starts the node.
 
         Args:
-            home: What the nodes of one cluster share.
-            name: Unique within the home.
-            certificates: With them, there is a TLS listener at `tls_port` as well.
-            settings: Further lines of rabbitmq.conf, such as `consumer_timeout`.
+            home: what the nodes of one cluster share.
+            name: unique within the home.
+            certificates: if given, it also listens for TLS on `tls_port`.
+            settings: further lines of rabbitmq.conf, such as `consumer_timeout`.
             peers: Erlang node names to form a cluster with.
-            channel_tick_ms: How often channels look at `consumer_timeout`.
-            host: The one address that it listens on, for AMQP and administrators.
+            channel_tick_ms: how often channels check `consumer_timeout`.
+            host: the address on which it listens for AMQP and for the management API.
         """
         self.home, self.host = home, host
         self.node_name = f"{name}@localhost"
@@ -139,17 +139,17 @@ class RabbitNode:
 
     @property
     def pid(self) -> int:
-        """The Erlang machine's own process id, for signals such as SIGSTOP."""
+        """The process id of the Erlang VM, for signals such as SIGSTOP."""
         return self._running().pid
 
     def url(self, vhost: str = "/", user: str | None = None, password: str | None = None) -> str:
-        """An amqp:// address of this node; the administrator's account unless told otherwise."""
+        """Return an amqp:// address of this node, by default with the administrator's account."""
         who = f"{user or self.home.user}:{password or self.home.password}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"amqp://{who}@{host}:{self.port}/{vhost.replace('/', '%2F')}"
 
     def launch(self) -> None:
-        """Start the process, and do not wait."""
+        """Start the process without waiting until it is ready."""
         if self._process is not None and self._process.poll() is None:
             return
         self._write_configuration()
@@ -173,20 +173,20 @@ class RabbitNode:
         self.wait_ready()
 
     def stop(self) -> None:
-        """Stop in order, as a service manager does; nothing to do when it is not running."""
+        """Stop it with SIGTERM, as a service manager does; does nothing if it is not running."""
         if self._process is not None:
             end(self._process, limit_s=STOP_LIMIT_S)
             self._process = None
 
     def kill(self) -> None:
-        """kill -9: no goodbye to any client or peer."""
+        """Kill it with SIGKILL, so that it closes no connection properly."""
         process = self._running()
         process.send_signal(signal.SIGKILL)
         process.wait()
         self._process = None
 
     def discard(self) -> None:
-        """End it for good: its data are thrown away, so there is no point in a stop of 6 s."""
+        """Kill it at the end of a test; nobody needs its data, and a proper stop takes 6 s."""
         if self._process is not None:
             self.kill()
 
@@ -195,7 +195,7 @@ class RabbitNode:
         self.start()
 
     def ctl(self, *arguments: str, limit_s: float = 60) -> str:
-        """rabbitmqctl on this node: slow (1-2 s), but it can do what the HTTP API cannot."""
+        """Run rabbitmqctl on this node, for what the HTTP API cannot do; it takes 1-2 s."""
         command = [str(scripts_folder() / "rabbitmqctl"), "--node", self.node_name, *arguments]
         done = subprocess.run(
             command,
@@ -213,17 +213,17 @@ class RabbitNode:
         return done.stdout
 
     def settle(self) -> None:
-        """Write down which quorum queues there are: call it before the first kill.
+        """Make RabbitMQ write the table of its quorum queues to disk; call it before a kill.
 
-        RabbitMQ keeps the names of its quorum queues' logs in a table that it writes seconds later.
-        A kill -9 before that leaves a declared queue without its log: no leader, ever.
+        RabbitMQ keeps the names of the queues' logs in a table that it writes seconds later. A
+        kill -9 before that leaves a declared queue without its log, and it never gets a leader.
         """
-        # Its own timer writes after half a second, and was seen to lose to a sync just before.
+        # RabbitMQ's own timer writes the table after 0.5 s; a sync just before that can miss it.
         time.sleep(1.5)
         self.ctl("eval", "[ok = dets:sync(Table) || Table <- dets:all()].")
 
     def log_tail(self, lines: int = 40) -> str:
-        """The end of the node's log and console."""
+        """Return the last lines of the node's log and console."""
         tail = []
         for path in (*sorted(self._folder.glob("log/*.log")), self._console()):
             if path.exists():
@@ -269,7 +269,7 @@ class RabbitNode:
             "default_user": self.home.user,
             "default_pass": self.home.password,
             "loopback_users": "none",
-            # A test machine's full disk or small memory is not what the tests are about.
+            # The tests must not depend on the machine's free disk space and memory.
             "disk_free_limit.absolute": "50MB",
             "vm_memory_high_watermark.absolute": "1GB",
             "management.rates_mode": "none",
@@ -288,7 +288,7 @@ class RabbitNode:
             return {}
         certificates = self._certificates
         return {
-            # The product's own: what `smtpfeeds fleet broker` writes.
+            # The lines that `smtpfeeds fleet broker` writes.
             **login_settings(certificates.trusted, certificates.certificate, certificates.key),
             "listeners.ssl.local": f"{self.host}:{self.tls_port}",
         }
@@ -303,7 +303,7 @@ class RabbitNode:
         return {"cluster_formation.peer_discovery_backend": "classic_config", **nodes}
 
     def environment(self) -> dict[str, str]:
-        """What its server and its `rabbitmqctl` run with."""
+        """Return the environment of the server and of `rabbitmqctl`."""
         erlang = "-kernel inet_dist_use_interface {127,0,0,1}"
         return {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
@@ -311,8 +311,8 @@ class RabbitNode:
             "HOME": str(self.home.folder),
             "ERL_EPMD_PORT": str(self.home.epmd.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            # The script then becomes the Erlang machine instead of waiting for it in a shell:
-            # the process we hold is the broker itself, and its death signal reaches it.
+            # The script then execs the Erlang VM instead of waiting for it in a shell, so the child
+            # process is the broker itself and gets the death signal.
             "RUNNING_UNDER_SYSTEMD": "true",
             "RABBITMQ_NODENAME": self.node_name,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
@@ -340,7 +340,7 @@ def running(
     channel_tick_ms: int = CHANNEL_TICK_MS,
     host: str = "127.0.0.1",
 ) -> Iterator[RabbitNode]:
-    """A broker with everything of its own in this folder, stopped at the end."""
+    """Run a broker in this folder, and end it after the block."""
     home = RabbitHome.make(folder)
     try:
         node = RabbitNode(
@@ -360,7 +360,7 @@ def running(
 
 
 class RabbitCluster:
-    """Three brokers that share quorum queues; a context manager that stops what it started."""
+    """Three brokers that share quorum queues; a context manager that starts and stops them."""
 
     def __init__(self, folder: Path, *, settings: dict[str, str] | None = None) -> None:
         self._home = RabbitHome.make(folder)
@@ -371,9 +371,9 @@ class RabbitCluster:
         ]
 
     def start(self) -> None:
-        """Start all and wait until every node sees three running, and `/` on each.
+        """Start all nodes and wait until each sees three running nodes, with `/` on each.
 
-        Before that, adding a virtual host waits for the nodes that are not ready, for long.
+        Before that, adding a virtual host would wait for the nodes that are not ready.
         """
         for node in self.nodes:
             node.launch()
@@ -382,7 +382,7 @@ class RabbitCluster:
         wait_until(self._is_whole, limit_s=START_LIMIT_S, what="three nodes form one cluster")
 
     def leader_of(self, vhost: str, queue: str) -> RabbitNode:
-        """The node that leads a quorum queue now, as any living node sees it."""
+        """Return the node that leads a quorum queue, as the running nodes report it."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             for node in self.nodes:
@@ -396,7 +396,7 @@ class RabbitCluster:
         raise ServerFailedError(msg)
 
     def stop(self) -> None:
-        """End all for good."""
+        """Kill all nodes at the end of a test."""
         for node in self.nodes:
             node.discard()
         self._home.epmd.stop()
@@ -407,7 +407,7 @@ class RabbitCluster:
         )
 
     def add_vhost(self, vhost: str) -> None:
-        """Add a virtual host, and wait until it runs on every node as every node sees it."""
+        """Add a virtual host, and wait until every node reports that it runs on every node."""
         self.nodes[0].admin.add_vhost(vhost)
         wait_until(
             lambda: self._all_see(lambda admin: admin.vhost_runs_on(vhost)),
@@ -416,7 +416,7 @@ class RabbitCluster:
         )
 
     def _all_see(self, nodes_seen: Callable[[RabbitAdmin], set[str]]) -> bool:
-        """Whether every node answers, and names all nodes."""
+        """Return whether every node answers and names all nodes."""
         everyone = {node.node_name for node in self.nodes}
         with suppress(OSError, HTTPException, AdminError):
             return all(nodes_seen(node.admin) == everyone for node in self.nodes)

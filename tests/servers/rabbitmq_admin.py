@@ -1,6 +1,6 @@
-"""Accounts, virtual hosts and queues of a test's broker, by the management plugin's HTTP API.
+"""Manages accounts, virtual hosts and queues of a test's broker by RabbitMQ's management API.
 
-rabbitmqctl starts an Erlang machine for every call (1-2 s); this takes milliseconds.
+A call takes milliseconds. rabbitmqctl starts an Erlang VM for each call, which takes 1-2 s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 CALL_LIMIT_S: Final = 30.0
-#: A virtual host is added when all nodes have it, which busy ones took over 30 s for.
+#: Adding a virtual host ends when all nodes have it; busy nodes can take more than 30 s.
 _VHOST_LIMIT_S: Final = 120.0
 
 
@@ -31,7 +31,7 @@ class RabbitAdmin:
     def call(
         self, method: str, *path: str, body: object = None, limit_s: float = CALL_LIMIT_S
     ) -> Any:
-        """One request to /api/<path>, each part quoted; the decoded answer or None."""
+        """Send a request to /api/<path>, each part quoted; return the decoded answer or None."""
         target = "/api/" + "/".join(quote(part, safe="") for part in path)
         connection = http.client.HTTPConnection(self._host, self._port, timeout=limit_s)
         try:
@@ -47,7 +47,7 @@ class RabbitAdmin:
         return json.loads(text) if text else None
 
     def answers(self) -> bool:
-        """Whether the node is up to serving administrators."""
+        """Return whether the node serves the management API."""
         try:
             self.call("GET", "overview")
         except (OSError, http.client.HTTPException, AdminError):
@@ -58,7 +58,7 @@ class RabbitAdmin:
         self.call("PUT", "vhosts", vhost, body={}, limit_s=_VHOST_LIMIT_S)
 
     def vhost_runs_on(self, vhost: str) -> set[str]:
-        """The names of the nodes on which a virtual host runs; empty where there is none."""
+        """Return the names of the nodes on which a virtual host runs."""
         try:
             state = self.call("GET", "vhosts", vhost).get("cluster_state", {})
         except AdminError as exc:
@@ -79,7 +79,7 @@ class RabbitAdmin:
     def permit(
         self, user: str, vhost: str, *, configure: str = "^$", write: str = "^$", read: str = "^$"
     ) -> None:
-        """Set the user's permissions: each a regular expression; the default permits nothing."""
+        """Set the user's permissions, each a regular expression; the defaults permit nothing."""
         body = {"configure": configure, "write": write, "read": read}
         self.call("PUT", "permissions", vhost, user, body=body)
 
@@ -90,10 +90,11 @@ class RabbitAdmin:
         self.call("PUT", "topic-permissions", vhost, user, body=body)
 
     def queue(self, vhost: str, name: str) -> dict[str, Any]:
-        """What the broker says of a queue: arguments, type, members, leader, and counts.
+        """Return the broker's description of a queue: arguments, type, members, leader, counts.
 
         The counts lag by up to the statistics interval (5 s). Those of a passive declaration are
-        fresher, and still those of statistics: 0 just after a broker's start. To be sure, consume.
+        newer, but also come from statistics, and are 0 just after a broker's start. Only consuming
+        is reliable.
         """
         answer: dict[str, Any] = self.call("GET", "queues", vhost, name)
         return answer
@@ -112,7 +113,7 @@ class RabbitAdmin:
         return answer
 
     def close_connections(self) -> int:
-        """Close every client's connection, as an operator would; how many there were."""
+        """Close every client's connection, as an operator would; return their number."""
         names = [connection["name"] for connection in self.connections()]
         for name in names:
             try:

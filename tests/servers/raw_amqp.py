@@ -1,7 +1,7 @@
-"""Publishes messages whose properties are given as octets, as no AMQP library would write them.
+"""Publishes messages with properties as raw octets, which no AMQP library would write.
 
-As much of AMQP 0-9-1 as that takes (sections 2.3.5, 4.2): a connection with a password, a channel
-in confirm mode, basic.publish, and the broker's answer.
+It implements only what that needs of AMQP 0-9-1 (sections 2.3.5, 4.2): a connection with a
+password, a channel in confirm mode, basic.publish, and the broker's answer.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ class RefusedByBrokerError(Exception):
 
 
 def short(text: bytes) -> bytes:
-    """A short string."""
+    """Encode a short string."""
     return bytes([len(text)]) + text
 
 
 def long(data: bytes) -> bytes:
-    """A long string, or a table or an array from its contents."""
+    """Encode a long string, or a table or an array from its contents."""
     return struct.pack(">I", len(data)) + data
 
 
 def header(name: bytes, kind: bytes, value: bytes) -> bytes:
-    """An entry of a table."""
+    """Encode an entry of a table."""
     return short(name) + kind + value
 
 
 def properties(flags: int, *values: bytes) -> bytes:
-    """The flags, and the values in the order of their flags."""
+    """Encode the flags, and the values in the order of their flags."""
     return struct.pack(">H", flags) + b"".join(values)
 
 
 class RawPublisher:
-    """One connection with one channel in confirm mode."""
+    """A connection with one channel in confirm mode."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -79,7 +79,7 @@ class RawPublisher:
         """Publish and wait for the confirm.
 
         Raises:
-            RefusedByBrokerError: the broker does not take it.
+            RefusedByBrokerError: the broker does not accept it.
         """
         target = short(exchange.encode()) + short(key)
         self._send(1, _PUBLISH, b"\0\0" + target + b"\0")
@@ -110,7 +110,7 @@ class RawPublisher:
         self._frame(_METHOD, channel, struct.pack(">HH", *method) + arguments)
 
     def _expect(self, method: tuple[int, int]) -> bytes:
-        """The arguments of the next method, which must be this one."""
+        """Return the arguments of the next method, which must be this one."""
         while True:
             kind, channel, size = struct.unpack(">BHI", self._take(7))
             payload = self._take(size + 1)[:-1]
