@@ -101,9 +101,10 @@ COPY incoming FROM STDIN (FORMAT binary);
 DELETE FROM incoming WHERE last_seen < now() - %(retention)s::interval;
 
 -- name: delete_lone_notes
--- Remove notes (behaviours without an event) whose sensor has no event of the address: the event
--- expired, was purged or was counted under a prefix or account, and a note alone makes no entry. A greet
--- row that only data events updated has no hits of its own.
+-- Remove notes (behaviours without an event) whose sensor has no event of the address in its epoch: the
+-- event expired, was purged, was counted under a prefix or account, or came in an earlier epoch, whose
+-- purge must leave nothing. A note alone makes no entry. A greet row that only data events updated has no
+-- hits of its own.
 DELETE FROM incoming AS i
 WHERE i.days = 0
     AND NOT EXISTS (
