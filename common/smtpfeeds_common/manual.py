@@ -13,6 +13,7 @@ from .errors import SettingsError
 _SECTION: Final = "1"
 #: click's mark of a paragraph that it does not rewrap.
 _AS_IT_IS: Final = "\b"
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 
 
 @click.command(short_help="Write manual pages of all commands.")
@@ -82,9 +83,18 @@ def page(path: tuple[str, ...], command: click.Command) -> str:
         lines.append(".SH COMMANDS")
         for below in command.list_commands(context):
             lines += [".TP", f"\\fB{_text(f'{name}-{below}')}\\fR({_SECTION})"]
-    if command.epilog:
-        lines += [".SH EXIT STATUS", *_paragraphs(command.epilog)]
+    lines += _epilog(command.epilog or "")
     return "\n".join(lines) + "\n"
+
+
+def _epilog(text: str) -> Iterator[str]:
+    """Write what stands below the help: examples, then the exit codes."""
+    parts = re.split(r"\n\s*\n", text.strip()) if text else []
+    for section, is_example in (("EXAMPLES", True), ("EXIT STATUS", False)):
+        wanted = [part for part in parts if part.startswith(_AS_IT_IS) == is_example]
+        if wanted:
+            yield f".SH {section}"
+            yield from _paragraphs("\n\n".join(wanted))
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -100,6 +110,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Escape a line, so that roff reads no request and no escape in it."""
+    """Escape a line, so that roff reads no request and no escape in it, in any encoding."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    escaped = _NOT_ASCII.sub(lambda match: f"\\[u{ord(match[0]):04X}]", escaped)
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped

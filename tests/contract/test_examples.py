@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from smtpfeeds_common.answers import ANSWER
@@ -145,6 +146,17 @@ def test_completion_is_installed_where_the_shell_looks(shell: str, tmp_path: Pat
     assert written.read_text() == printed.stdout
 
 
+def test_a_shell_completes_the_names_of_files() -> None:
+    complete = ShellComplete(main, {}, "smtpfeeds", "_SMTPFEEDS_COMPLETE")
+    for words in (
+        *(["filter"], ["filter", "--from"], ["filter", "--key"], ["query", "--from"]),
+        *(["query", "--file"], ["stats", "--from"], ["feed", "show", "smtpgreet", "--from"]),
+        *(["feed", "diff"], ["feed", "diff", "before"], ["feed", "verify"]),
+    ):
+        kinds = {item.type for item in complete.get_completions(words, "x")}
+        assert kinds == {"file"}, words
+
+
 def test_every_command_has_a_manual_page(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["man", "--output", str(tmp_path)])
     assert done.exit_code == 0
@@ -153,6 +165,11 @@ def test_every_command_has_a_manual_page(tmp_path: Path) -> None:
     text = (tmp_path / "smtpfeeds-query.1").read_text()
     assert text.startswith('.TH "SMTPFEEDS-QUERY" "1"')
     assert "\\-\\-min\\-hits" in text
+    for page in tmp_path.iterdir():
+        assert page.read_bytes().isascii(), "a pager may expect any encoding"
+    below_options = (tmp_path / "smtpfeeds-stats.1").read_text().partition(".SH OPTIONS")[2]
+    sections = [line for line in below_options.splitlines() if line.startswith(".SH")]
+    assert sections == [".SH EXAMPLES", ".SH EXIT STATUS"]
     # No line of the help is taken for a request.
     requests = {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))}
     assert requests <= {".TH", ".SH", ".PP", ".TP", ".B", ".nf", ".fi"}

@@ -12,7 +12,7 @@ from smtpfeeds_common.garbage import no_garbage
 from smtpfeeds_common.times import iso_utc
 
 from .entry_columns import class_colour
-from .source import KEY, published
+from .source import KEY, PLACE, published
 
 _CHANGES: Final = (
     Column("change", help="added, gone, or class: its class has changed"),
@@ -35,8 +35,8 @@ be read.
 
 
 @click.command("diff", epilog=_EPILOG, short_help="Show what changed between two editions.")
-@click.argument("before")
-@click.argument("after")
+@click.argument("before", type=PLACE, metavar="BEFORE")
+@click.argument("after", type=PLACE, metavar="AFTER")
 @click.option(
     "--feed", "feeds", type=click.Choice(FEED_NAMES), multiple=True, help="Only this feed."
 )

@@ -21,7 +21,7 @@ from smtpfeeds_common.garbage import no_garbage
 
 from ..meaning.words import CLASSES
 from .entry_columns import class_colour
-from .source import Source, source_options
+from .source import PLACE, Source, source_options
 
 if TYPE_CHECKING:
     from ..query.address_set import AddressSet
@@ -70,7 +70,7 @@ Exit codes: 0 a line matched, 1 none did, 2 something went wrong.
 @click.command(
     "filter", epilog=_EPILOG, short_help="Print the lines of a log that hold a known address."
 )
-@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.argument("files", nargs=-1, type=PLACE, metavar="[FILE]...")
 @click.option("--invert", is_flag=True, help="Print the lines that hold no such address.")
 @click.option(
     "--only-class",

@@ -110,14 +110,21 @@ def last_seen_within(
             yield entry
 
 
+#: A shell completes it as a file name; whether it can be read is checked when it is opened.
+PLACE: Final = click.Path(readable=False, allow_dash=True)
+
 FROM: Final = click.option(
     "--from",
     "published_in",
+    type=PLACE,
     metavar="DIR|FILE|URL",
     help="Read published files, and not the database.",
 )
 KEY: Final = click.option(
-    "--key", help="The publisher's public key, for --from: RW…, or a file that holds it."
+    "--key",
+    type=PLACE,
+    metavar="KEY|FILE",
+    help="The publisher's public key, for --from: RW…, or a file that holds it.",
 )
 
 
