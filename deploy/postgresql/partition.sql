@@ -1,7 +1,7 @@
 -- Splits the two large tables of an EMPTY database into sixteen partitions by address.
 -- Run once, after `smtpfeeds aggregator migrate` and before the first batch:
 --   psql -v ON_ERROR_STOP=1 -f partition.sql DATABASE
--- The program needs to know nothing of it. docs/how-to/scale-out.md says when it is worth it.
+-- The programs need no setting for it. docs/how-to/scale-out.md says when it is worth it.
 
 BEGIN;
 

@@ -1,4 +1,4 @@
--- The database of one installation, and a role for each part of it. May be run again.
+-- Creates the database of one installation, and a role for each part. It may be run again.
 --
 --     runuser -u postgres -- psql --file=- <roles.sql
 --
@@ -6,8 +6,8 @@
 -- smtpfeeds_ingest   the aggregator's `dsn`
 -- smtpfeeds_publish  the aggregator's `publish_dsn`
 --
--- After `smtpfeeds aggregator migrate` each gets its privileges by `smtpfeeds aggregator roles grant`.
--- No role has a password: how each may connect is in pg_hba.conf.
+-- After `smtpfeeds aggregator migrate`, run `smtpfeeds aggregator roles grant` to grant the privileges.
+-- No role has a password; pg_hba.conf decides who may connect.
 \set ON_ERROR_STOP on
 SELECT format('CREATE ROLE %I LOGIN', name)
 FROM (VALUES ('smtpfeeds_owner'), ('smtpfeeds_ingest'), ('smtpfeeds_publish')) AS wanted (name)
@@ -16,5 +16,5 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
 SELECT 'CREATE DATABASE smtpfeeds OWNER smtpfeeds_owner'
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'smtpfeeds')
 \gexec
--- Nobody connects who was not granted it.
+-- Only roles with the privilege may connect.
 REVOKE ALL ON DATABASE smtpfeeds FROM PUBLIC;

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes a sensor's account, or gives it a new password. Run it once for each sensor.
+# Creates a sensor's account, or sets a new password. Run it once for each sensor.
 #
 #     add-sensor.sh NAME PASSWORD_FILE
 #
-# The account's name is the sensor's. It may publish to the exchange under its own routing key, and
-# nothing else: read nothing, declare nothing, use no default exchange, speak for no other sensor.
+# The account has the sensor's name. It may only publish to the exchange with its own routing key: it
+# cannot read, declare, use the default exchange, or publish for another sensor.
 set -eu
-# What rabbitmqctl prints while it reads a password, "Password:", is not a question: it goes to /dev/null.
-# RabbitMQ 4 reads it only where nothing but the name is given: no --quiet here.
+# rabbitmqctl prints "Password:" while it reads a password from stdin; that goes to /dev/null.
+# RabbitMQ 4 reads it only if the name is the only argument, so these commands have no --quiet.
 
 VHOST=smtpfeeds
 EXCHANGE=smtpfeeds
@@ -38,7 +38,7 @@ if rabbitmqctl --quiet list_users | cut -f1 | grep -qx "$name"; then
 else
     head -n 1 "$2" | rabbitmqctl add_user "$name" >/dev/null
 fi
-# First what the account may not do: between these two lines it can do nothing at all.
+# Limit the routing key first. Until the second command, the account has no permission at all.
 rabbitmqctl --quiet set_topic_permissions --vhost "$VHOST" "$name" "$EXCHANGE" \
     "^observations\.$name\$" "$NOTHING"
 rabbitmqctl --quiet set_permissions --vhost "$VHOST" "$name" "$NOTHING" "^$EXCHANGE\$" "$NOTHING"

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes the virtual host `smtpfeeds` and the aggregator's account in it. May be run again.
+# Creates the virtual host `smtpfeeds` and the aggregator's account. It may be run again.
 #
 #     set-up-centre.sh PASSWORD_FILE
 #
-# The aggregator declares the exchange and both queues itself when it starts. It publishes what it
-# refuses to its own second queue, through the default exchange: hence `amq.default`.
+# The aggregator declares the exchange and both queues when it starts. It publishes refused messages to
+# its second queue through the default exchange, so it needs the right to `amq.default`.
 set -eu
 
 VHOST=smtpfeeds
@@ -18,9 +18,8 @@ if [ $# -ne 1 ] || [ ! -s "$1" ]; then
 fi
 
 rabbitmqctl --quiet list_vhosts name | grep -qx "$VHOST" || rabbitmqctl --quiet add_vhost "$VHOST"
-# What rabbitmqctl prints of it, "Password:", is not a question. RabbitMQ 4 reads it only where nothing but
-# the name is given: no --quiet here.
-# The password goes by standard input: arguments can be read by every user of the host.
+# The password goes to stdin, because every user of the host can read arguments. rabbitmqctl prints
+# "Password:" while it reads. RabbitMQ 4 reads it only if the name is the only argument: no --quiet here.
 if rabbitmqctl --quiet list_users | cut -f1 | grep -qx "$ACCOUNT"; then
     head -n 1 "$1" | rabbitmqctl change_password "$ACCOUNT" >/dev/null
 else

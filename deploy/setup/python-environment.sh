@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes .venv beside pyproject.toml: the hash-locked dependencies, then the project itself.
+# Creates .venv beside pyproject.toml with the hash-locked dependencies and the project itself.
 #
-# One environment serves the demo, the tests and the benchmarks. Nothing is done when it is up to
-# date. PYTHON names the interpreter to make it with (default: python3).
+# The demo, the tests and the benchmarks share it. If it is up to date, the script does nothing. PYTHON
+# names the interpreter (default: python3).
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -11,7 +11,7 @@ PYTHON=${PYTHON:-python3}
 REQUIREMENTS=deploy/requirements/dev.txt
 STAMP=.venv/.smtpfeeds-set-up
 
-# What would put packages elsewhere than into .venv, or take modules from elsewhere.
+# These would install packages outside .venv, or import modules from elsewhere.
 unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_HASHES PIP_NO_DEPS
 
 fail() {
@@ -19,8 +19,8 @@ fail() {
     exit 1
 }
 
-# What .venv was made from. The first line decides whether it must be made again: the scripts in it
-# hold the checkout's path.
+# What .venv is made from. If the first line changes, it must be created again, because its scripts
+# contain the checkout's path.
 state() {
     printf '%s in %s\n' "$("$PYTHON" -c 'import sys; print(sys.version, sys.executable)')" "$PWD" |
         tr '\n' ' '
@@ -30,12 +30,12 @@ state() {
 
 check_interpreter() {
     command -v "$PYTHON" >/dev/null ||
-        fail "$PYTHON is not here: install Python 3.11 or newer (Debian package python3), or set PYTHON"
+        fail "$PYTHON is missing: install Python 3.11 or newer (Debian package python3), or set PYTHON"
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "$PYTHON is $("$PYTHON" -V 2>&1): Python 3.11 or newer is needed; set PYTHON to one"
 }
 
-# pyasn is built from source: that takes a C compiler and Python's headers.
+# pyasn is built from source, which needs a C compiler and Python's headers.
 check_prerequisites() {
     local missing=() version headers
     version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -56,7 +56,7 @@ works() {
     .venv/bin/python -c 'import smtpfeeds_common' 2>/dev/null
 }
 
-# What pip is doing, of its many words a line a stage.
+# Prints one line per stage of pip's output.
 tell_stages() {
     local line
     while IFS= read -r line; do
@@ -70,12 +70,12 @@ tell_stages() {
     done
 }
 
-# Only errors; the warnings of an odd pip configuration are not ours to show.
+# Drops warnings, which come from the host's pip configuration.
 only_errors() {
     sed -E '/^(WARNING|DEPRECATION):/d' >&2
 }
 
-# Both pipes are of this process, so that its last words come before ours.
+# The shell waits for both pipes, so that pip's last lines come before the next message.
 pip_install() {
     { { .venv/bin/python -m pip --disable-pip-version-check --no-input --no-color install \
         --progress-bar off "$@" 2>&3 | tell_stages; } 3>&1 1>&4 | only_errors; } 4>&1
@@ -84,16 +84,16 @@ pip_install() {
 install_everything() {
     if ! { [ -f "$STAMP" ] && [ "$(head -n 1 "$STAMP")" = "$1" ] && works; }; then
         echo "Setting up .venv: about a minute the first time, longer over a slow network."
-        echo "Making the environment with $("$PYTHON" -V) ..."
+        echo "Creating the environment with $("$PYTHON" -V) ..."
         "$PYTHON" -m venv --clear .venv
     fi
     echo "Fetching $(grep -c '==' "$REQUIREMENTS") locked packages ..."
     pip_install --require-hashes -r "$REQUIREMENTS" ||
-        fail "pip could not install $REQUIREMENTS: what it said is above"
-    # Hashes make pip refuse a local project, so that comes by itself; its build backend is locked.
+        fail "pip could not install $REQUIREMENTS; its output is above"
+    # With hashes pip refuses a local project, so it is a second call; its build backend is locked.
     echo "Installing smtpfeeds ..."
     pip_install --no-deps --no-build-isolation --editable . >/dev/null ||
-        fail "pip could not install the project itself: what it said is above"
+        fail "pip could not install the project itself; its output is above"
 }
 
 main() {

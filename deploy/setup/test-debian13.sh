@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs the whole suite in a fresh Debian 13, and removes it: for maintainers, as root.
+# For maintainers, as root: runs all tests in a fresh Debian 13, and removes it.
 #
 #     deploy/setup/test-debian13.sh [FOLDER]     (default: a new folder in /var/tmp)
 #
-# Twice: with user namespaces, and in a plain chroot, where the kernel refuses them as most
-# containers do. As root there, with WHO=user as an ordinary user. Needs debootstrap, git, unshare;
-# MIRROR and SUITE choose another source or release, SMTPFEEDS_TEST what is run in place of
-# `make demo test`. Host and root share the network.
+# It runs them twice: with user namespaces, and in a plain chroot, where the kernel refuses them as in
+# most containers. The tests run as root, with WHO=user as an ordinary user. The script needs
+# debootstrap, git and unshare. MIRROR and SUITE choose another source or release, SMTPFEEDS_TEST
+# another command than `make demo test`. Host and Debian share the network.
 set -euo pipefail
 
 SUITE=${SUITE:-trixie}
@@ -22,7 +22,7 @@ fail() {
 }
 
 check() {
-    [ "$(id -u)" -eq 0 ] || fail "this needs root: it makes a root file system and changes into it"
+    [ "$(id -u)" -eq 0 ] || fail "this needs root, to create a root file system and change into it"
     local program
     for program in debootstrap git unshare chroot; do
         command -v "$program" >/dev/null || fail "$program is missing (Debian packages debootstrap, git)"
@@ -34,7 +34,7 @@ check() {
     esac
 }
 
-# What this host needs to reach its package sources, the new root needs too.
+# Copies this host's settings to reach its package sources.
 take_over_network() {
     local file
     for file in /etc/resolv.conf /etc/hosts /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
@@ -43,19 +43,19 @@ take_over_network() {
     for file in /etc/apt/apt.conf.d /etc/apt/auth.conf.d; do
         [ ! -d "$file" ] || cp --no-clobber "$file"/* "$root$file"/ 2>/dev/null || true
     done
-    # These keep packages from being installed whole.
+    # These would leave out parts of packages.
     rm -f "$root"/etc/apt/apt.conf.d/docker-*
     chroot "$root" apt-get update --quiet=2
 }
 
-# A copy of what is committed, so that nothing here is changed.
+# Clones the committed state, so that the tests do not change this checkout.
 copy_checkout() {
     local checkout
     checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
     git -c safe.directory="$checkout" clone --quiet --no-hardlinks "$checkout" "$root$home/smtpfeeds"
 }
 
-# An ordinary user cannot install the programs that tests drive.
+# Root installs the programs that tests use, because an ordinary user cannot.
 add_user() {
     chroot "$root" useradd --create-home --shell /bin/bash tester
     copy_checkout
@@ -63,7 +63,7 @@ add_user() {
     inside none deploy/setup/test-programs.sh </dev/null
 }
 
-# In a mount namespace of its own: what is mounted goes with it, however it ends.
+# Runs a command inside, in its own mount namespace, so that its mounts always end with it.
 inside() {
     local how=$1 code
     export root home
@@ -95,14 +95,14 @@ main() {
     local how status=0
     check
     root=${1:-$(mktemp --directory /var/tmp/smtpfeeds-debian.XXXXXX)}
-    # It is removed at the end.
+    # It must be empty, because it is removed at the end.
     mkdir -p "$root"
     rmdir "$root" 2>/dev/null || fail "$root is not empty"
     mkdir "$root"
     trap remove_root EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    echo "Making a root of $SUITE in $root ..."
+    echo "Creating a root file system of $SUITE in $root ..."
     debootstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$root" ${MIRROR:+"$MIRROR"} \
         >"$root.log" 2>&1 || { tail -n 5 "$root.log" >&2; fail "debootstrap failed"; }
     rm -f "$root.log"

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Sees to the programs that the tests drive: a RabbitMQ to run privately, and SMTP clients.
+# Installs the programs that the tests use, such as RabbitMQ and SMTP clients.
 #
-# As root on Debian or Ubuntu what is missing is installed, and nothing that is installed is
-# started; as anyone else the missing packages are named and the script fails.
+# As root on Debian or Ubuntu it installs missing packages without starting their services. Otherwise
+# it names the missing packages and fails.
 set -euo pipefail
 
 POLICY=/usr/sbin/policy-rc.d
 POLICY_KEPT=/usr/sbin/policy-rc.d.smtpfeeds-kept
 POLICY_MARK="smtpfeeds test set-up"
 
-# program:package pairs; server programs live where ordinary users' PATH does not look. A name with
-# two colons in it is a Perl module: swaks speaks TLS only where it is there.
+# program:package pairs. Server programs may be outside an ordinary user's PATH. A name with two colons
+# is a Perl module, which swaks needs for TLS.
 WANTED=(
     rabbitmq-server:rabbitmq-server
     swaks:swaks
@@ -76,15 +76,15 @@ install_packages() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     forbid_service_starts
-    # Without this answer the package writes a mail server's configuration for this host.
+    # Without this answer the package configures a mail server for this host.
     echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections
-    # The package lists may be absent (containers) or stale: fetch them once when the first try fails.
+    # The package lists may be missing (containers) or stale, so fetch them if the first try fails.
     if ! apt_install "$@" >"$log" 2>&1; then
         echo "Fetching the package lists ..."
         apt-get update --quiet=2 >>"$log" 2>&1 || true
         if ! apt_install "$@" >>"$log" 2>&1; then
             tail -n 30 "$log" >&2
-            echo "error: could not install: $* (the end of the package manager's words is above)" >&2
+            echo "error: could not install: $* (the end of apt-get's output is above)" >&2
             exit 1
         fi
     fi
@@ -96,13 +96,13 @@ main() {
     [ ${#missing[@]} -eq 0 ] && return 0
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         {
-            echo "error: the tests need programs that are not here: ${missing[*]}"
+            echo "error: the tests need programs that are missing: ${missing[*]}"
             echo "On Debian or Ubuntu, as root: $0"
             echo "It installs them without starting any service. Elsewhere: install packages of these names."
         } >&2
         exit 1
     fi
-    echo "Installing for the tests, starting nothing: ${missing[*]} ..."
+    echo "Installing for the tests, without starting services: ${missing[*]} ..."
     install_packages "${missing[@]}"
     mapfile -t missing < <(missing_packages)
     if [ ${#missing[@]} -ne 0 ]; then

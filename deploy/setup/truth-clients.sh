@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches real SMTP clients for `make truth` as Debian packages and unpacks them into a folder.
-# Nothing is installed and nothing is started, so packages that conflict can stand side by side.
+# It installs and starts nothing, so packages that conflict can be unpacked together.
 #
 # usage: truth-clients.sh FOLDER
 set -euo pipefail
@@ -9,14 +9,14 @@ FOLDER=${1:?usage: truth-clients.sh FOLDER}
 PACKAGES=(hydra msmtp s-nail esmtp ssmtp nullmailer exim4-daemon-light libnss-wrapper)
 
 command -v apt-get >/dev/null || {
-    echo "error: the clients come as Debian packages, and there is no apt-get here" >&2
+    echo "error: the clients are Debian packages, and apt-get is missing" >&2
     exit 1
 }
 [ -e "$FOLDER/complete" ] && exit 0
 rm -rf "$FOLDER"
 mkdir -p "$FOLDER/packages" "$FOLDER/root"
 
-# A package and what it needs that is not installed here.
+# Names the packages, and their dependencies that are not installed.
 wanted() {
     local package
     for package in "${PACKAGES[@]}"; do
