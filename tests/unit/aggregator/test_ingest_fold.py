@@ -8,11 +8,13 @@ import uuid
 from ipaddress import ip_address
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest_support import DAY_MS, KnowsAllOrigins, data, delivery_of, greet, made_batch, utc
+from smtpfeeds_aggregator.ingest import fold as fold_module
 from smtpfeeds_aggregator.ingest.check import check, printable, stored_counters
 from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.ingest.refusals import refused_rows_body
@@ -140,6 +142,23 @@ def test_days_and_bits_are_relative_to_today(rows: list[Observation], stored: li
         (row,) = unpack(one.copy)
         assert row[6:11] == tuple(stored)
         assert one.has_notes == (stored[0] == 0 and rows[0].hits == 0)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4_096])
+def test_rows_that_share_some_of_their_bits_keep_their_own(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the table in one fold, each on an address of its own."""
+    monkeypatch.setattr(fold_module, "_KEPT", kept)
+    rows = [
+        msgspec.structs.replace(row, ip=f"192.0.2.{number}")
+        for number, (rows_of_one, _) in enumerate(DAYS_AND_BITS)
+        for row in rows_of_one
+    ]
+    folded_together = fold([check(delivery_of(made_batch(*rows)))], EMPTY, MONDAY // DAY_MS)
+    assert [list(row[6:11]) for row in unpack(folded_together.copy)] == [
+        stored for _, stored in DAYS_AND_BITS
+    ]
 
 
 def test_note_moves_no_time_of_its_event() -> None:
