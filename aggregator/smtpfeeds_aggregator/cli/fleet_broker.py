@@ -45,11 +45,13 @@ def broker(ca_folder: Path, output: Path, hosts: tuple[str, ...], renew_days: in
       smtpfeeds fleet broker broker.example 2001:db8::1 --renew-days 397
     """
     from ..fleet.authority import Authority
-    from ..fleet.broker import CERTIFICATE, PLUGINS, SETTINGS, TRUSTED, write_broker
+    from ..fleet.broker import CERTIFICATE, PLUGINS, SETTINGS, TRUSTED, owner_of, write_broker
 
     changed = write_broker(Authority.load(ca_folder), hosts, output, renew_days)
     for name in (SETTINGS, CERTIFICATE, TRUSTED):
         click.echo(output / name)
+    if owner := owner_of(output / CERTIFICATE):
+        note(f"{output / CERTIFICATE} belongs to {owner}: let the user of RabbitMQ read it")
     if changed:
         note(
             f"now run `rabbitmq-plugins enable {' '.join(PLUGINS)}`, then "

@@ -105,6 +105,15 @@ def write_broker(authority: Authority, hosts: Sequence[str], folder: Path, renew
         raise FleetError(f"cannot write the broker's files in {folder}: {exc}") from exc
 
 
+def owner_of(path: Path) -> str:
+    """Who owns the file, if that is not RabbitMQ's user; else an empty text."""
+    try:
+        name = path.owner()
+    except KeyError:
+        name = str(path.stat().st_uid)
+    return "" if name == USER else name
+
+
 def _is_right(path: Path, authority: Authority, hosts: Sequence[str], renew_days: int) -> bool:
     if not path.exists():
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from click.testing import CliRunner, Result
 
 from servers.certificates import is_issued_by
 from smtpfeeds_aggregator.cli.fleet import fleet
+from smtpfeeds_aggregator.fleet import broker
 from smtpfeeds_aggregator.fleet.authority import Authority, belong
-from smtpfeeds_aggregator.fleet.broker import CERTIFICATE, SETTINGS, TRUSTED
+from smtpfeeds_aggregator.fleet.broker import CERTIFICATE, SETTINGS, TRUSTED, owner_of
 from smtpfeeds_common.errors import FleetError
 
 HOSTS = ("broker.example", "2001:db8::1")
@@ -41,7 +43,9 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """RabbitMQ's user is here the one that runs the test."""
+    monkeypatch.setattr(broker, "USER", owner_of(tmp_path) or broker.USER)
     return Site(tmp_path)
 
 
@@ -96,10 +100,16 @@ def test_again_it_keeps_what_is_right_and_renews_what_is_not(site: Site) -> None
     assert site.settings()["ssl_options.verify"] == "verify_peer"
 
 
-def test_it_names_what_is_missing(site: Site, tmp_path: Path) -> None:
+def test_it_names_what_is_missing(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.ca = tmp_path / "none"
     assert "smtpfeeds fleet ca init" in str(site.run(*HOSTS).exception)
     site.ca = tmp_path / "ca"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(broker, "USER", "not-a-user-of-this-host")
+        assert "let the user of RabbitMQ read it" in site.run(*HOSTS).stderr
+    shutil.rmtree(site.folder / "conf.d")
     (site.folder / "conf.d").write_text("")
     refused = site.run(*HOSTS)
     assert isinstance(refused.exception, FleetError)
