@@ -1,4 +1,4 @@
-"""Addresses: many spellings in, one out."""
+"""Addresses: many text forms are accepted, one is written."""
 
 import ipaddress
 
@@ -61,7 +61,7 @@ def test_what_is_not_one_host_address_is_refused(text: str) -> None:
 
 @given(st.binary(min_size=16, max_size=16))
 def test_ipv6_agrees_with_the_standard_library(packed: bytes) -> None:
-    """Except for IPv4-mapped addresses, which are written as IPv4."""
+    """IPv4-mapped addresses differ, because they are written as IPv4."""
     address = ipaddress.IPv6Address(packed)
     expected = str(address.ipv4_mapped or address.compressed)
     assert format_address(packed) == expected

@@ -1,4 +1,4 @@
-"""How many new addresses of an IPv6 /64 get a row in a day, and of how many prefixes."""
+"""The bounds of new addresses per IPv6 /64 and day, and of prefixes."""
 
 import tracemalloc
 
@@ -20,7 +20,7 @@ def test_addresses_of_a_prefix_are_bounded_and_those_admitted_stay_so() -> None:
 
 
 def test_one_more_prefix_than_are_watched_opens_no_full_one_again() -> None:
-    """At the bound an unknown prefix counts as crowded; nothing but a new day makes room."""
+    """At the bound an unknown prefix counts as crowded; only a new day makes room."""
     admission = PrefixAdmission(1, 3)
     assert [admission.admits(address(n, 1)) for n in range(3)] == [True] * 3
     assert not admission.admits(address(3, 1))
@@ -52,7 +52,7 @@ def test_it_does_as_sets_would(addresses: list[tuple[int, int]]) -> None:
 
 
 def test_memory_of_a_whole_48_is_bounded() -> None:
-    """65,536 prefixes of 64 addresses: their 33.5 MB, and the prefixes themselves."""
+    """65,536 prefixes of 64 addresses take 33.5 MB, and the memory of the prefixes."""
     tracemalloc.start()
     try:
         admission = PrefixAdmission(64, 65_536)

@@ -1,4 +1,4 @@
-"""Every list of every command: five formats, chosen fields, tables that fit."""
+"""Lists that commands print: five formats, chosen fields, tables that fit the terminal."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_narrow_terminal_shortens_and_then_goes_without_the_least_important() ->
 @given(width=st.integers(20, 300))
 def test_no_line_is_longer_than_the_terminal(width: int) -> None:
     lines, left_out = table(width)
-    # Columns of rank 0 are always there: 20 + 4, and a gap.
+    # Columns of rank 0 are never left out: 20 + 4, and a gap.
     assert max(map(len, lines)) <= max(width, 26)
     assert "address" not in left_out
 
@@ -157,7 +157,7 @@ def test_shortened_text_fits_and_keeps_its_begin(text: str, width: int, middle: 
 
 
 def test_rows_beyond_the_sample_are_written_as_they_come() -> None:
-    """A table of any length is held in part only."""
+    """A long table is never in memory as a whole."""
     taken = 0
 
     def rows() -> Iterator[dict[str, object]]:
@@ -177,7 +177,7 @@ def test_rows_beyond_the_sample_are_written_as_they_come() -> None:
     [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
 )
 def test_terminal_has_colour_and_pipe_has_none(environ: dict[str, str], colour: bool) -> None:
-    """A real terminal of 60 columns."""
+    """The terminal is a real one with 60 columns."""
     code = (
         "from smtpfeeds_common.answers import Form, write_records\n"
         "from smtpfeeds_common.columns import Column\n"

@@ -1,4 +1,4 @@
-"""When certificates expire: as `cryptography` reads it, and what is warned of."""
+"""The expiry of certificates agrees with `cryptography`, and warnings come in time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def made(
     st.integers(1, 2**150),
 )
 def test_the_end_is_the_one_that_was_signed(until: datetime, number: int) -> None:
-    """In both forms of a time: two digits of a year up to 2049, four after it."""
+    """Both forms of a time are read: two-digit years up to 2049, four digits after that."""
     until = until.replace(microsecond=0, tzinfo=UTC)
     assert expiries(made(until, number=number).decode()) == [until.timestamp()]
 
@@ -55,7 +55,7 @@ def test_a_long_certificate_and_a_chain_are_read(tmp_path: Path) -> None:
     file.write_bytes(text)
     assert expiries(text.decode()) == [first.timestamp(), second.timestamp()]
     assert file_expiry(str(file)) == first.timestamp()
-    # Old and new authority in one file: it serves until the last of them ends.
+    # A file with an old and a new authority is usable until the last one expires.
     assert file_expiry(str(file), authorities=True) == second.timestamp()
 
 
@@ -95,7 +95,7 @@ def test_expiry_is_warned_of_once_a_day_from_two_weeks_before(
     assert logged(end - timedelta(days=13), 10 + _DAY_S - 1) == [], "once a day"
     assert logged(end - timedelta(days=13), 10 + _DAY_S) == soon
     assert logged(end, 10 + 2 * _DAY_S) == ["certificate expired; replace it"]
-    # Renewed: the new one is warned of for itself.
+    # A renewed certificate gets its own warning.
     notes.note("broker", end.timestamp() + 60 * _DAY_S)
     assert logged(end, 10 + 3 * _DAY_S) == []
     notes.note("broker", end.timestamp() + _DAY_S)

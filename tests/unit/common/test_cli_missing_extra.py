@@ -1,4 +1,4 @@
-"""A command whose extra is not installed says the line that installs it, whenever it notices."""
+"""A command whose extra is missing prints the line that installs it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smtpfeeds_common.extras import came_from, how_to_install, install_line
 def test_package_that_is_missing_when_the_command_runs_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
-    """psycopg is imported by the running command, not with its group."""
+    """The command imports psycopg only when it runs, not with its group."""
     for name in [name for name in sys.modules if name.startswith("smtpfeeds_aggregator.store")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
@@ -30,7 +30,7 @@ def test_package_that_is_missing_when_the_command_runs_is_named_with_its_extra(
 
 
 def test_wheel_is_named_where_pip_took_it_from(tmp_path: Path) -> None:
-    """A name alone would be looked up in a public registry."""
+    """With the name alone, pip would ask a public registry."""
     wheel = tmp_path / "a folder" / "smtpfeeds-0.1.0-py3-none-any.whl"
     noted = came_from(f'{{"url": "{wheel.as_uri()}", "archive_info": {{}}}}')
     assert noted == wheel
@@ -50,7 +50,7 @@ def test_checkout_has_its_locked_packages_installed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "noted",
     [
-        None,  # installed by name, or by a distribution's package
+        None,  # installed by name, or from a distribution's package
         "not JSON",
         "[]",
         '{"url": "https://example.net/smtpfeeds.whl"}',

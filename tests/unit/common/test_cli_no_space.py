@@ -1,4 +1,4 @@
-"""An answer that goes to a full disk ends with a message, not with a traceback."""
+"""A command whose output goes to a full disk ends with a message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.mark.parametrize("lines", [1, 20_000], ids=["at the end", "on the way"])
 def test_full_disk_behind_stdout_is_said_and_fails(tmp_path: Path, lines: int) -> None:
-    """A short answer meets the full disk when it is flushed, a long one while it is written."""
+    """A short output fails when it is flushed, a long one while it is written."""
     table = tmp_path / "table"
     table.write_text("1.0.0.0/8\t64496\n")
     command = [sys.executable, "-m", "smtpfeeds_common.cli", "origin", "lookup"]

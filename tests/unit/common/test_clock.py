@@ -1,4 +1,4 @@
-"""The clock: when the wall clock is believed, and what is read meanwhile."""
+"""The clock: when the wall clock is believed, and what a reading contains while it is not."""
 
 import pytest
 

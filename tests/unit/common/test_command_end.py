@@ -1,4 +1,4 @@
-"""A command's exit code says what became of it, whatever went wrong on the way."""
+"""A command's exit code shows its outcome, for every way in which it can end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from smtpfeeds_common.cli import COMMANDS, LazyGroup, main
 
 PROGRAM = [sys.executable, "-m", "smtpfeeds_common.cli"]
-#: A group with commands that end in every way.
+#: A group with a command for each way to end.
 ODD = """
 import sys, click
 from smtpfeeds_common.cli import LazyGroup
@@ -53,7 +53,7 @@ def run(*arguments: str, code: str | None = None, stdout: int = subprocess.PIPE)
 
 @pytest.fixture
 def closed_pipe() -> Iterator[int]:
-    """A pipe that nobody reads any more."""
+    """Open a pipe whose reader is closed."""
     reader, writer = os.pipe()
     os.close(reader)
     yield writer
@@ -61,7 +61,7 @@ def closed_pipe() -> Iterator[int]:
 
 
 def leaves(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
-    """Every command there is, by its words."""
+    """Yield every command with its words."""
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
@@ -116,7 +116,7 @@ def test_command_without_an_output_ends_as_it_should() -> None:
 def test_every_command_has_these_ends(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of them are called through the one group that sees to it."""
+    """All commands run through the group that handles their end."""
     command: click.Command = main
     for word in words:
         assert isinstance(command, click.Group)

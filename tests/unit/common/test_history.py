@@ -1,4 +1,4 @@
-"""Bits that age: compared with a simulation that keeps every visit."""
+"""Bits that age, compared with a simulation that keeps every visit."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_after_two_weeks_nothing_of_an_old_visit_is_left(visits: list[Visit]) ->
 def test_a_note_adds_behaviours_and_no_day() -> None:
     event, note = History(START, 1, 1, 0, 2), History(START, 0, 4)
     assert fold(event, note) == event._replace(flags_now=5)
-    # Of an event of the week before, its behaviours stay in that week.
+    # Behaviours of an event of the week before stay in that week.
     assert fold(event._replace(day=START + 7), note).flags_before == 4
 
 
@@ -104,7 +104,7 @@ def test_a_row_that_begins_in_the_future_has_no_days() -> None:
 
 @given(VISITS, st.integers(START - 30, START + 120))
 def test_clamped_visits_are_of_the_day_of_the_clock(visits: list[Visit], today: int) -> None:
-    """But of what is older than the two weeks of the newest visit nothing is known."""
+    """Behaviours older than the two weeks of the newest visit are not known."""
     row = history(visits)
     newest = max(day for day, _, _ in visits)
     known = {min(day, today) for day, _, _ in visits if newest - day < DAYS_MAX}
@@ -125,15 +125,15 @@ def test_clamped_visits_are_of_the_day_of_the_clock(visits: list[Visit], today: 
 
 #: Stored columns, all flags, days of first_seen and last_seen, retention; days and flags then.
 STORED = [
-    # No program but 0.1.0 has written it: its two ends, and flags of the last day.
+    # Only 0.1.0 has written it: first and last day, and flags of the last day.
     (History(), 5, START - 3, START, 60, History(START, 0b1001, 5)),
     (History(), 5, START, START, 60, History(START, 1, 5)),
-    # It has moved last_seen and added flags since.
+    # 0.1.0 has moved last_seen and added flags since.
     (History(START, 0b101, 4), 12, START - 2, START + 1, 60, History(START + 1, 0b1011, 12)),
     (History(START, 1, 4), 12, START, START + 7, 60, History(START + 7, 1 | 1 << 7, 8, 4)),
-    # Moved to a day that is later than its last event: no day after last_seen counts.
+    # Moved to a day after its last event; no day after last_seen counts.
     (History(START, 0b1111, 4), 4, START - 3, START - 2, 60, History(START, 0b1100, 4)),
-    # Nothing before first_seen, nor past the retention.
+    # No day before first_seen or past the retention.
     (History(START, 0b11111, 4), 4, START - 2, START, 60, History(START, 0b111, 4)),
     (History(START, 1 << 40 | 1, 4), 4, START - 50, START, 30, History(START, 1, 4)),
 ]

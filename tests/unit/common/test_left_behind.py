@@ -1,4 +1,4 @@
-"""What nobody delivers: found, taken over once, dropped."""
+"""Spool files that no program delivers are found, taken over once, or dropped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOW = 1_795_000_000_000
 
 
 def heard(path: Path, numbers: range, *, sensor: str, sealed: int = 0) -> list[SealedBatch]:
-    """A spool in which each number is an address that greeted once; the first ones are sealed."""
+    """Create a spool with one greet for each number; the first ones are sealed."""
     batches = []
     with contextlib.closing(Spool(path, sensor=sensor, boot=BOOT)) as spool:
         for number in numbers[:sealed]:
@@ -54,7 +54,7 @@ def heard(path: Path, numbers: range, *, sensor: str, sealed: int = 0) -> list[S
 
 
 def hits(path: Path) -> dict[tuple[str, str], int]:
-    """All events of a spool, by feed and address, whatever batch they are in."""
+    """Count all events of a spool by feed and address, in all batches."""
     counted: dict[tuple[str, str], int] = {}
     with contextlib.closing(Sealer(path)) as sealer:
         while sealer.seal(at(BOOTED_MS + 10_000)) is not None:
@@ -83,7 +83,7 @@ def own(tmp_path: Path) -> Path:
 
 
 def spoil(path: Path) -> None:
-    """Overwrite a page in the middle of the file, as a failing disk does."""
+    """Overwrite a page in the middle of a file, as a failing disk does."""
     with path.open("r+b") as stream:
         stream.seek(path.stat().st_size // 2 // 4096 * 4096)
         stream.write(b"\xaa" * 4096)
@@ -120,7 +120,7 @@ def test_quarantined_file_is_delivered_batches_under_their_names_and_rows_once(o
 def test_taking_over_that_breaks_off_counts_nothing_twice(
     own: Path, monkeypatch: pytest.MonkeyPatch, is_deleted: bool
 ) -> None:
-    """Killed when the rows are in the spool, before or after the file is gone."""
+    """The program is killed after it has copied the rows, before or after it deletes the file."""
     heard(own, range(50), sensor="s", sealed=20)
     old = quarantined_file(own)
     heard(own, range(1000, 1001), sensor="s")
@@ -219,7 +219,7 @@ def test_file_that_would_push_out_what_is_there_is_refused(own: Path) -> None:
     assert read_status(own).rows["smtpgreet"] == 0
 
 
-# Spools of another name
+# Spools of another sensor
 
 
 def test_unsealed_rows_of_a_renamed_sensor_become_the_new_ones(own: Path) -> None:
@@ -270,7 +270,7 @@ def test_spool_of_another_sensor_that_is_in_use_is_that_sensors_own_business(own
     assert [left.path for left in find_left_behind(own.parent, "s")] == [other]
 
 
-# Batches that are held
+# Held batches
 
 
 def test_held_batches_are_sent_again_or_dropped(own: Path) -> None:
@@ -297,7 +297,7 @@ def _sealed(batch: SealedBatch) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("how", ["quarantined", "another's", "another's, sealed"])
 def test_what_is_taken_over_keeps_its_days_and_their_behaviours(tmp_path: Path, how: str) -> None:
-    """An address of three weeks ago is not given this week's behaviours, nor the other way."""
+    """An address of three weeks ago does not get this week's behaviours, and the reverse."""
     then, now = 1_795_000_000_000, 1_795_000_000_000 + 21 * 24 * 3_600_000
     own, ip = tmp_path / "s.spool", bytes([192, 0, 2, 1])
     source = own if how == "quarantined" else tmp_path / "old.spool"

@@ -1,4 +1,4 @@
-"""Logs: one line an event, whatever a value holds."""
+"""Logs: one line per event, for every value of a field."""
 
 import io
 import json
@@ -65,7 +65,7 @@ def logging_as_it_was() -> Iterator[None]:
 
 @pytest.mark.usefixtures("logging_as_it_was")
 def test_a_broker_that_is_away_writes_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    """Our own line says it; pika's tracebacks are for who asks for debug."""
+    """smtpfeeds logs one line; pika's tracebacks appear only at level debug."""
     configure("info")
     logging.getLogger("pika.adapters.blocking_connection").error("Error in _create_connection().")
     assert capsys.readouterr().err == ""
@@ -75,7 +75,7 @@ def test_a_broker_that_is_away_writes_no_traceback(capsys: pytest.CaptureFixture
 
 
 def test_time_is_left_out_only_where_the_journal_reads_this_very_stream(tmp_path: Path) -> None:
-    """A child of a service inherits the variable, and writes to a file."""
+    """A child of a service inherits the variable but writes to a file."""
     with (tmp_path / "log").open("w") as stream, (tmp_path / "other").open("w") as other:
         status = os.fstat(stream.fileno())
         environ = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}

@@ -1,4 +1,4 @@
-"""The address of a service: read as it is meant or not at all, and never printed with a secret."""
+"""The address of a service is read correctly or refused, and printed without its secret."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parse(url: str) -> tuple[object, ...]:
             ("2001:db8::1", 5671, "s1", "se#cr/et", "a b"),
         ),
         ("amqp://s1:a:b@mq", ("mq", 5672, "s1", "a:b", "/")),
-        ("amqp://s1:a@b@mq", ("mq", 5672, "s1", "a@b", "/")),  # the last @ is the host's
+        ("amqp://s1:a@b@mq", ("mq", 5672, "s1", "a@b", "/")),  # the last @ precedes the host
         ("amqp://s1:100%@mq", ("mq", 5672, "s1", "100%", "/")),
         ("amqp://s1:[x]@mq?heartbeat=10", ("mq", 5672, "s1", "[x]", "/")),
         ("amqp://:word@mq", ("mq", 5672, None, "word", "/")),
@@ -51,7 +51,7 @@ def test_address_is_read(url: str, read: tuple[object, ...]) -> None:
         "amqp://s1:Zebra/Quokka@mq",
         "amqp://s1:Zebra?Quokka@mq",
         "amqp://s1:Zebra#Quokka@mq",
-        "amqp://s1:12/Quokka@mq",  # as a port it would pass
+        "amqp://s1:12/Quokka@mq",  # it would be a valid port
         "amqp://s1:12?heartbeat=Quokka@mq",
         "amqp://s1:Quokka",
         "amqp://s1:Zebra/Quokka",
@@ -90,7 +90,7 @@ def test_any_password_that_is_escaped_is_read_back(password: str) -> None:
     try:
         escaped = quote(password, safe="")
     except UnicodeEncodeError:
-        return  # a lone surrogate is not text that could be a password
+        return  # a lone surrogate cannot be part of a password
     assert parse(f"amqp://s1:{escaped}@mq")[3] == password
 
 

@@ -1,4 +1,4 @@
-"""Settings: file, then environment, then flag; a mistake refuses to start and says which."""
+"""Settings: file, then environment, then flag; a mistake is an error that names it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_an_empty_secret_file_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e400"])
 def test_number_that_is_none_passes_no_range(tmp_path: Path, number: str) -> None:
-    """NaN is neither less nor more than any bound."""
+    """NaN compares as neither less nor more than a bound."""
     with pytest.raises(SettingsError, match="not a finite number"):
         load(
             Example,

@@ -1,4 +1,4 @@
-"""Signals of a program that has a main loop of its own."""
+"""Signals of a program with its own main loop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_hangup_asks_for_one_reload_and_no_stop(signals: Signals) -> None:
 
 
 def test_many_signals_do_not_block(signals: Signals) -> None:
-    """The pipe of a program that is busy fills up."""
+    """While a program is busy, its pipe fills up."""
     for _ in range(70_000):
         signals.ask_to_stop()
     signals.wait(3600)

@@ -1,4 +1,4 @@
-"""The spool, sensor's side: what is in the file, what folds, what the bounds do."""
+"""The sensor's side of the spool: the file's content, folding, and the bounds."""
 
 import errno
 import os
@@ -41,12 +41,12 @@ def query(path: Path, sql: str) -> list[tuple[object, ...]]:
 
 
 def sealed(path: Path) -> list[Batch]:
-    """The batches in the file, in their order."""
+    """Read the batches in the file, in order."""
     return [decode(body).batch for (body,) in query(path, "SELECT body FROM batch ORDER BY seq")]  # type: ignore[arg-type]  # octets, by the table
 
 
 def test_rows_of_a_day_are_sealed_when_the_next_begins(path: Path) -> None:
-    """No row holds behaviours of two weeks, by either deliverer, and however late."""
+    """No row has behaviours of two weeks, with either deliverer, and after any delay."""
     midnight = NOW - NOW % (24 * HOUR) + 24 * HOUR
     spool = opened(path)
     spool.fold(Event(0, IP, midnight - 5, 1, 0))
@@ -68,7 +68,7 @@ def test_rows_of_a_day_are_sealed_when_the_next_begins(path: Path) -> None:
     assert query(path, "SELECT * FROM observation") == [
         (0, IP, midnight, midnight + 1, 2, 4 | 8 | 16, 0b1100)
     ]
-    # The deliverer takes it up as any other.
+    # The deliverer sends it like any other batch.
     sealer = Sealer(path)
     assert [(each.spool, each.seq) for each in sealer.waiting()] == [(str(batch.spool), 1)]
     later = sealer.seal(at(midnight + 9))
@@ -147,7 +147,7 @@ def test_hours_and_feeds_are_counted_apart(path: Path) -> None:
 
 
 def test_committed_events_survive_kill_9(path: Path) -> None:
-    """What was answered is in the file: a killed process loses nothing of it."""
+    """Answered events are in the file, so a killed process loses none."""
     code = (
         "import sys; from pathlib import Path; from smtpfeeds_common.spool import *\n"
         "spool = Spool(Path(sys.argv[1]), sensor='s')\n"
@@ -174,7 +174,7 @@ def test_committed_events_survive_kill_9(path: Path) -> None:
     spool.close()
     kept = query(path, "SELECT count(*) FROM observation")[0][0]
     assert isinstance(kept, int)
-    # One more may have been committed and not said any more.
+    # One more may be committed but not printed.
     assert committed <= kept <= committed + 1
 
 
@@ -270,13 +270,13 @@ def test_damage_while_running_is_noticed_and_replaced(path: Path) -> None:
     spool.fold(Event(0, IP, NOW))
     spool.commit()
     assert not bool(sealer.replaced)
-    # What a failing disk leaves: pages that are not what they were, also in the log.
+    # A failing disk changes pages of the file and of its log.
     for name in (path, path.with_name(path.name + "-wal")):
         with name.open("r+b") as stream:
             stream.seek(0)
             stream.write(b"\xaa" * name.stat().st_size)
     assert spool._db is not None
-    spool._db.execute("PRAGMA shrink_memory")  # else SQLite has the few pages in its cache
+    spool._db.execute("PRAGMA shrink_memory")  # else SQLite reads them from its cache
     spool.fold(Event(0, bytes(4), NOW))
     with pytest.raises(SpoolDamaged):
         spool.commit()
@@ -306,7 +306,7 @@ def test_file_deleted_while_running_is_noticed(path: Path) -> None:
 
 
 def test_log_whose_file_is_gone_is_not_played_into_a_new_spool(path: Path) -> None:
-    """Killed while quarantining a spool, or the file alone deleted: what is left stays out."""
+    """After a kill during quarantine, or if only the file was deleted, the old log is not used."""
     code = (
         "import os, sys; from pathlib import Path; from smtpfeeds_common.spool import *\n"
         "spool = Spool(Path(sys.argv[1]), sensor='s')\n"
@@ -329,7 +329,7 @@ def test_log_whose_file_is_gone_is_not_played_into_a_new_spool(path: Path) -> No
 def test_error_of_the_file_while_a_new_one_is_begun_is_one_of_ours(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk fills up as the new file is put in place: the sensor tries again."""
+    """If the disk fills up while the new file is renamed, the sensor tries again."""
     spool = opened(path)
 
     def full(*_: object) -> None:
@@ -347,7 +347,7 @@ def test_error_of_the_file_while_a_new_one_is_begun_is_one_of_ours(
 
 
 def test_addresses_of_one_prefix64_are_bounded_a_day(path: Path) -> None:
-    """One host with a /64 can come from millions of addresses: 64 a day, the rest by prefix."""
+    """A host with a /64 has millions of addresses; 64 a day get rows, the rest a count."""
     spool = opened(path, per_prefix64=4)
     prefix = bytes.fromhex("20010db800000001")
     for number in range(10):
@@ -358,7 +358,7 @@ def test_addresses_of_one_prefix64_are_bounded_a_day(path: Path) -> None:
     spool.commit()
     spool.close()
     assert query(path, "SELECT count(*) FROM observation") == [(1,)]
-    # What was left of the first day is sealed.
+    # The remaining rows of the first day are sealed.
     (batch,) = sealed(path)
     assert Counter(row.feed for row in batch.observations) == {"smtpgreet": 4, "smtpdata": 1}
     assert [(row.prefix, row.hits) for row in batch.overflows] == [("2001:db8:0:1::/64", 6)]
@@ -395,7 +395,7 @@ def test_spool_is_for_its_owner_alone(path: Path) -> None:
 
 
 def test_quarantined_files_are_bounded_and_the_oldest_go(path: Path) -> None:
-    """A disk that spoils one file after the other must not fill up with them."""
+    """A disk that damages one file after another must not fill up with them."""
     for number in range(MOST_QUARANTINED + 3):
         path.write_text(f"{number}")
         Path(f"{path}-wal").write_text("log")
@@ -456,7 +456,7 @@ def test_full_database_at_the_start_is_no_reason_to_fail(
 def test_spool_that_this_user_may_not_write_is_refused_at_the_start(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mistake in how the host is set up does not pass by itself."""
+    """A missing right does not pass by itself, unlike a full disk."""
 
     def refused(*_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -516,7 +516,7 @@ def test_undated_events_fold_apart_and_share_the_bounds(path: Path) -> None:
 
 
 def test_note_adds_behaviours_to_its_event_and_counts_nothing(path: Path) -> None:
-    """Before the commit, after it, and after the event was sealed away."""
+    """The note arrives before the commit, after it, and after the event is sealed."""
     spool = opened(path)
     event = Event(0, IP, NOW, flags=1, target=3)
     spool.fold(event)
@@ -571,7 +571,7 @@ def test_notes_are_bounded(path: Path) -> None:
 
 
 def test_the_first_version_reads_our_messages(path: Path) -> None:
-    """A sensor of this version delivers to an aggregator of 0.1.0: no row is refused."""
+    """An aggregator of 0.1.0 refuses no row of a sensor of this version."""
     spool = opened(path)
     spool.note_state(at(NOW), version="9", counters={}, addresses=7)
     for day in (0, 1, 9):

@@ -1,4 +1,4 @@
-"""What a recorder may rely on, of the real spool and of the fake that stands in for it in tests."""
+"""The contract of a spool for its recorder, checked with the real one and with the fake."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOUNDS = Bounds(memory_rows=3_000)
 
 
 class Troubles(Protocol):
-    """A spool, and what can go wrong under it."""
+    """A spool, and the failures that a test turns on."""
 
     spool: Spool | FakeSpool
 
@@ -86,7 +86,7 @@ class OfTheReal:
         for path in (self.spool.path, Path(f"{self.spool.path}-wal")):
             path.write_bytes(b"\xaa" * path.stat().st_size)
         assert self.spool._db is not None
-        self.spool._db.execute("PRAGMA shrink_memory")  # else the few pages are in its cache
+        self.spool._db.execute("PRAGMA shrink_memory")  # else it reads its cache
 
     def take_place(self) -> None:
         self.folder.rename(self.away)
@@ -160,7 +160,7 @@ def test_damaged_file_is_said_to_be_until_it_is_replaced(troubles: Troubles) -> 
 
 
 def test_replacement_that_fails_is_done_by_the_next_commit_that_can(troubles: Troubles) -> None:
-    """Nobody has to call `replace` again, and what was folded is written when there is a file."""
+    """`replace` is called only once; folded events are written when there is a file."""
     spool = troubles.spool
     fold(spool, 0)
     spool.commit()

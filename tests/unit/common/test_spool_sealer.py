@@ -1,4 +1,4 @@
-"""The spool, deliverer's side: batches that never change, epochs, replay, the bound's rule."""
+"""The deliverer's side of the spool: batches that never change, epochs, replay, the bound."""
 
 import contextlib
 import shutil
@@ -78,7 +78,7 @@ def test_nothing_to_seal_seals_nothing_but_an_empty_one_when_asked(path: Path) -
 
 
 def test_nothing_to_seal_writes_nothing(path: Path) -> None:
-    """It is tried each second: a quiet sensor's card would wear out."""
+    """Sealing is tried every second; writes would wear out the flash card of a quiet sensor."""
     spool = filled(path, 0)
     sealer = Sealer(path)
     assert sealer.seal(at(NOW)) is None
@@ -118,7 +118,7 @@ def test_sealed_batch_waits_across_openings_and_never_changes(path: Path) -> Non
 
 
 def test_every_opening_begins_a_new_epoch(path: Path, tmp_path: Path) -> None:
-    """A restored backup or a cloned image can never reuse a number."""
+    """A restored backup or a cloned image never reuses a number."""
     spool = filled(path)
     sealer = Sealer(path)
     first = sealer.seal(at(NOW))
@@ -162,7 +162,7 @@ def test_no_spool_yet_says_so(path: Path) -> None:
 def test_spool_that_goes_while_it_is_opened_is_said_and_not_made_empty(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sensor may be setting it aside at this very moment."""
+    """The sensor may be quarantining the file at that moment."""
     monkeypatch.setattr(Path, "exists", lambda _: True)
     with pytest.raises(SpoolError, match="is gone"):
         Sealer(path)
@@ -270,7 +270,7 @@ def test_unconfirmed_batches_never_go(path: Path) -> None:
 
 
 def test_greet_never_goes_before_the_data_event_of_its_address(path: Path) -> None:
-    """Data ⊆ greet holds for what is left, though a data event is seen after its greet."""
+    """Each remaining data event has its greet, although a data event is seen after its greet."""
     spool = Spool(path, sensor="s")
     for number in range(6000):
         spool.fold(Event(0, number.to_bytes(4), NOW + number * 10))
@@ -300,7 +300,7 @@ def test_row_seen_again_meanwhile_stays(path: Path) -> None:
 
 
 def test_deliverer_without_bounds_of_its_own_keeps_those_of_the_sensor(path: Path) -> None:
-    """On a single host another program delivers, which does not know the sensor's settings."""
+    """On a single host the aggregator delivers, which does not know the sensor's settings."""
     bounds = Bounds(max_bytes=1_000_000, replay_ms=DAY // 2)
     Spool(path, sensor="s", bounds=Bounds(max_bytes=2_000_000)).close()
     Spool(path, sensor="s", bounds=bounds).close()
@@ -320,7 +320,7 @@ def test_deliverer_without_bounds_of_its_own_keeps_those_of_the_sensor(path: Pat
 
 
 def sealed_and_confirmed(path: Path, batches: int, rows_each: int) -> None:
-    """A spool from which so many batches were delivered."""
+    """Create a spool with so many confirmed batches."""
     spool, sealer = Spool(path, sensor="s"), Sealer(path)
     for number in range(batches):
         for row in range(rows_each):
@@ -334,7 +334,7 @@ def sealed_and_confirmed(path: Path, batches: int, rows_each: int) -> None:
 
 
 def test_replay_near_the_bound_costs_no_event(path: Path) -> None:
-    """At nine tenths the batches of a replay go, which were confirmed before, and no fresh row."""
+    """At 90 percent of the bound, confirmed batches of a replay are dropped, and no new row."""
     sealed_and_confirmed(path, 62, 400)
     used = read_status(path).used_bytes
     bounds = Bounds(max_bytes=used * 100 // 89)
@@ -361,7 +361,7 @@ def test_confirmed_batches_that_no_replay_wants_go_before_those_of_one(path: Pat
 
 @pytest.mark.parametrize("step", [40 * DAY, -40 * DAY, 3650 * DAY, -3650 * DAY])
 def test_step_of_the_clock_deletes_no_batch_that_a_replay_may_need(path: Path, step: int) -> None:
-    """How long a batch has been confirmed is counted by the monotonic clock."""
+    """The age of a confirmation follows the monotonic clock."""
     sealed_and_confirmed(path, 3, 1)
     bounds = Bounds(replay_ms=DAY)
     now = at(NOW + HOUR)
@@ -385,7 +385,7 @@ def test_time_between_two_boots_does_not_age_a_spool(path: Path) -> None:
 
 
 def test_counts_of_crowded_prefixes_go_at_the_bound_before_any_address(path: Path) -> None:
-    """A client with a /32 has 2³² prefixes to come from: they push out no address."""
+    """A client with a /32 has 2³² prefixes; their counts must not replace any address."""
     bounds = Bounds(max_bytes=1_000_000, prefixes64=1)
     with contextlib.closing(Spool(path, sensor="s", bounds=Bounds(prefixes64=1))) as spool:
         for number in range(1_000):
@@ -400,7 +400,7 @@ def test_counts_of_crowded_prefixes_go_at_the_bound_before_any_address(path: Pat
         assert len(rows(path)) == 1_001
 
 
-# What was heard while the clock was in doubt
+# Events heard while the clock was in doubt
 
 
 def test_nothing_is_sealed_while_the_clock_is_in_doubt(path: Path) -> None:
@@ -441,7 +441,7 @@ def test_what_was_heard_in_this_boot_keeps_its_distance_from_now(path: Path) -> 
 
 
 def test_what_an_earlier_boot_heard_is_dated_at_the_beginning_of_this_one(path: Path) -> None:
-    """The latest time that it can have been heard."""
+    """That is the latest time at which it can have been heard."""
     hear_undated(path, "earlier", 50 * HOUR)
     with contextlib.closing(Sealer(path)) as sealer:
         sealed = sealer.seal(at(BOOTED_MS + 2 * HOUR))
@@ -535,7 +535,7 @@ def test_batch_is_split_down_to_single_rows_and_no_further(path: Path) -> None:
 
 
 def test_batch_that_was_confirmed_before_is_never_split(path: Path) -> None:
-    """What arrived may be applied: under a new name it would count again."""
+    """The batch may already be applied; under a new name its rows would count again."""
     sealed_and_confirmed(path, 1, 5)
     replay(path, 0)
     with contextlib.closing(Sealer(path)) as sealer:
@@ -581,7 +581,7 @@ def test_spool_of_the_first_version_is_taken_over_whole(tmp_path: Path) -> None:
 
 
 def test_first_version_reads_and_writes_what_this_one_has_had(tmp_path: Path) -> None:
-    """An operator who goes back finds each event once."""
+    """After a downgrade each event is still there once."""
     path = tmp_path / "lisbon-1.spool"
     shutil.copyfile(FIRST_SPOOL, path)
     Spool(path, sensor="lisbon-1").close()

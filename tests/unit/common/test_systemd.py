@@ -1,4 +1,4 @@
-"""What systemd receives."""
+"""The datagrams that systemd receives."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_receiver_that_is_gone_is_logged_and_ends_nothing(
 
 
 def test_reload_names_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """systemd compares it with the moment at which it sent the signal (sd_notify(3))."""
+    """systemd compares the time with that of its signal (sd_notify(3))."""
     path = tmp_path / "notify"
     monkeypatch.setenv("NOTIFY_SOCKET", str(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:

@@ -1,4 +1,4 @@
-"""Every command spells a time in the same way."""
+"""All commands write times in the same form."""
 
 from __future__ import annotations
 

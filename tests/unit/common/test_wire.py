@@ -1,4 +1,4 @@
-"""The wire: what one end encodes the other reads, and hostile rows stay alone."""
+"""The message: one end decodes what the other encodes, and an invalid row costs no other."""
 
 import json
 import uuid
@@ -40,7 +40,7 @@ def observation(**changes: Any) -> wire.Observation:
 
 
 def raw(**changes: Any) -> dict[str, Any]:
-    """A batch as JSON would have it, to be spoilt."""
+    """Create a valid batch as JSON, for tests to break."""
     decoded: dict[str, Any] = json.loads(wire.encode(batch()))
     return decoded | changes
 
@@ -52,7 +52,7 @@ def test_batch_reads_back_as_it_was_written() -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    """A newer sensor may say more without breaking an older aggregator."""
+    """A newer sensor may add fields without breaking an older aggregator."""
     message = raw(later="field")
     message["observations"][0]["later"] = 1
     assert wire.decode(json.dumps(message).encode()).batch == batch()
@@ -68,15 +68,15 @@ def test_unknown_fields_are_ignored() -> None:
         {"ip": "1" * 65},
         {"ip": None},
         {"feed": "dnsrd"},
-        {"feed": "smtpdata\n"},  # Python's `$` matches before a last line feed
-        {"first_ms": 0},  # a clock at the epoch is not a clock
+        {"feed": "smtpdata\n"},  # Python's `$` also matches before a final line feed
+        {"first_ms": 0},  # a clock at the epoch is wrong
         {"last_ms": 2**62},
         {"targets": 2**63},
         {"flags": -1},
     ],
 )
 def test_a_hostile_row_stays_alone(spoilt: dict[str, Any]) -> None:
-    """Its neighbours are read; it is handed back as it came, with the reason."""
+    """The other rows are decoded; the row is returned as received, with the reason."""
     message = raw()
     good = message["observations"][0]
     message["observations"] = [good, good | spoilt, good]
@@ -106,7 +106,7 @@ def test_a_row_that_is_not_utf8_stays_alone() -> None:
         b"\0" * 100,
         b'{"spool":"x"}',
         b"[" * 100_000,  # deeper than any parser's stack
-        json.dumps(raw(v=2)).encode(),  # a schema of the future
+        json.dumps(raw(v=2)).encode(),  # a later schema
         json.dumps(raw(v=0)).encode(),
         json.dumps(raw(seq=0)).encode(),
         json.dumps(raw(seq=2**63)).encode(),
@@ -130,7 +130,7 @@ def test_a_message_beyond_the_bound_is_refused_unread() -> None:
 
 
 def test_a_full_batch_is_within_the_bounds() -> None:
-    """5,000 of the longest rows that a sensor can write still pass."""
+    """5,000 of the longest rows that a sensor can write are accepted."""
     longest = observation(
         feed="smtpgreet", ip="2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", hits=2**53, flags=7
     )

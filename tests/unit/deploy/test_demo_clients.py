@@ -1,4 +1,4 @@
-"""The made-up clients: their plan, their PROXY headers, and what each kind enters in the ledger."""
+"""The simulated clients: their plan, their PROXY headers, and their entries in the ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smtpfeeds_deploy.simulation.talk import Talk
 TARGETS = [Target("127.0.0.1", 25, "one"), Target("::1", 25, "two")]
 DOCUMENTATION = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"]
 
-#: What each kind must cause, written down apart from the code that does it.
+#: The expected events of each kind, independent of the code of the kinds.
 CAUSES = {
     "scanner": {"smtpgreet"},
     "banner_grabber": set(),
@@ -75,7 +75,7 @@ def test_every_source_is_a_documentation_address_within_the_bound_of_a_prefix() 
         ("192.0.2.1", 64496),
         ("192.0.2.200", 64497),  # the longer prefix wins
         ("198.51.100.70", 65537),
-        ("203.0.113.200", None),  # announced by nobody
+        ("203.0.113.200", None),  # without an origin
         ("2001:db8:2000::1", 64511),
         ("2001:db8:2001::1", 65551),
         ("2001:db8:f000::1", None),
@@ -102,7 +102,7 @@ def test_proxy_header_version_2_is_the_specifications_octets() -> None:
 
 
 class Sensor(asyncio.Protocol):
-    """Answers as the dialogue's table says, as far as these clients go."""
+    """Answers these clients as the documented dialogue says."""
 
     REPLIES: Final = {b"QUIT": 221, b"AUTH": 502, b"BDAT": 502}
 

@@ -1,4 +1,4 @@
-"""The clients' ledger: what must be recorded of what clients did, and what counts as agreement."""
+"""The clients' ledger: the rows it expects, and when recorded rows agree with them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_second_greet_of_a_connection_is_none() -> None:
 
 
 def test_visits_fold_to_the_earliest_and_the_latest_bracket() -> None:
-    """Two overlapping visits: the first may be either's, so may the last."""
+    """Of two overlapping visits, either may be the first and either the last."""
     row = expected_rows(
         [session(("smtpgreet", 10, 50)), session(("smtpgreet", 20, 30)), session()]
     )["smtpgreet", CLIENT]
@@ -80,7 +80,7 @@ def test_every_way_to_disagree_is_said() -> None:
     assert disagreements(want, {key: row_found()}) == []
     assert disagreements(want, {key: row_found(first=None, hits=None, sensors=None)}) == []
     ways: list[tuple[dict[str, Any], str]] = [
-        ({"first": Bracket(11, 11)}, "first seen"),  # a millisecond after the answer
+        ({"first": Bracket(11, 11)}, "first seen"),  # a millisecond after the reply
         ({"last": Bracket(19, 19)}, "last seen"),  # a millisecond before it was sent
         ({"hits": 3}, "3 hits, not 2"),
         ({"sensors": 2}, "2 sensors, not 1"),
@@ -101,7 +101,7 @@ def test_time_cut_to_the_second_agrees_with_what_lies_in_that_second() -> None:
 
 
 def test_events_an_hour_agree_only_with_the_hours_they_can_have_fallen_into() -> None:
-    """One event lies in an hour for certain, one was sent before the hour and answered after."""
+    """One event is certainly in an hour; one was sent before the hour and answered after it."""
     sessions = [
         session(("smtpgreet", NOON_MS + 1, NOON_MS + 2)),
         session(("smtpgreet", NOON_MS - 1, NOON_MS + 1)),

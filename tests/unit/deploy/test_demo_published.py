@@ -1,4 +1,4 @@
-"""Published files read back: what is cut or odd is refused, what differs is differences."""
+"""The readers of published files refuse damaged ones and report each difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's check of hashes, changes and archive finds what is wrong with them."""
+"""The demo's check of hashes, changes and archive finds faults in them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_changed_missing_and_further_files_are_found(folder: Path) -> None:
     [
         ("added", "192.0.2.1", "delivery"),  # another class
         ("added", "192.0.2.2", "probe"),  # not in the feed
-        ("gone", "192.0.2.1", None),  # it is there
+        ("gone", "192.0.2.1", None),  # it is in the feed
     ],
 )
 def test_change_that_the_feed_does_not_show_is_found(

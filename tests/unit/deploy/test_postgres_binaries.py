@@ -1,4 +1,4 @@
-"""Which PostgreSQL is taken: the newest, or for data that exist the one that made them."""
+"""The choice of PostgreSQL: the newest, or the version that created existing data."""
 
 from __future__ import annotations
 

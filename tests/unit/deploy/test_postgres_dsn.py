@@ -1,4 +1,4 @@
-"""A connection string survives any folder's name."""
+"""A connection string works with any folder name."""
 
 from __future__ import annotations
 

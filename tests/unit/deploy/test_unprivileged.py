@@ -1,4 +1,4 @@
-"""Who a server is to be: decided from who we are, who owns its data, and what the host allows."""
+"""The user of a server follows from this process, the owner of the data, and the host."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_root_without_user_namespaces_takes_an_unprivileged_user() -> None:
 
 
 def test_data_once_given_to_a_user_stay_that_users() -> None:
-    """A namespace of root's could not read them, though it might be there by now."""
+    """A namespace of root could not read the data, even if namespaces work now."""
     chosen = choose_identity(euid=0, data_uid=NOBODY, namespaces=True, sudo_uid=None)
     assert chosen.uid == NOBODY
 
@@ -46,7 +46,7 @@ def test_user_who_does_not_exist_is_refused() -> None:
 
 
 def test_uid_without_a_user_takes_a_user_namespace_and_keeps_the_data() -> None:
-    """Containers are started with any uid; initdb ends where its uid has no name."""
+    """Containers may run with any uid, but initdb fails if its uid has no name."""
     chosen = choose_identity(
         euid=12345, data_uid=12345, namespaces=True, sudo_uid=None, has_name=False
     )

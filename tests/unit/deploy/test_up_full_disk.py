@@ -1,4 +1,4 @@
-"""`smtpfeeds up` that is started again on a full disk answers clients, and goes on when it can."""
+"""`smtpfeeds up` on a full disk runs the sensor, and starts the rest when there is space."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Stub:
 
 
 class Site:
-    """A host whose disk a test fills, and whose time passes by waiting alone."""
+    """A host whose disk a test fills, and whose time passes only by waiting."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_full, self.now_s, self.freed_s = True, 0.0, 20.0
@@ -90,7 +90,7 @@ def test_start_that_fails_for_another_reason_is_given_up(
 ) -> None:
     site = Site(tmp_path, monkeypatch)
     with pytest.raises(SingleHostError, match="no space"):
-        site.host._start()  # there is no earlier run whose settings the sensor could use
+        site.host._start()  # without an earlier run, the sensor has no settings
     assert site.started == []
     site.home.sensor_file.write_text("of the run before")
     site.is_full = False

@@ -1,4 +1,4 @@
-"""What the command line of `smtpfeeds up` refuses before anything is started."""
+"""The command line of `smtpfeeds up` refuses wrong options before it starts anything."""
 
 from pathlib import Path
 
@@ -14,16 +14,16 @@ from smtpfeeds_deploy.cli import up
         ("127.0.0.1", "lacks a port"),
         (":25", "lacks a host"),
         ("127.0.0.1:65536", "lacks a port"),
-        ("::1:25", "in brackets, [::1]:25"),  # where the address ends cannot be told
+        ("::1:25", "in brackets, [::1]:25"),  # the end of the address is ambiguous
         ("300.0.0.1:25", "'300.0.0.1'"),
-        ("localhost:25", "'localhost'"),  # names are for no listener: which of its addresses?
+        ("localhost:25", "'localhost'"),  # a name may have several addresses
         ("[]:25", "lacks a host"),
     ],
 )
 def test_address_that_cannot_be_heard_on_is_wrong_use(
     tmp_path: Path, address: str, message: str
 ) -> None:
-    """Exit code 2, at once: no PostgreSQL is started for it."""
+    """It exits with 2 at once, before it starts PostgreSQL."""
     folder = tmp_path / "site"
     done = CliRunner().invoke(up, ["--dir", str(folder), "--smtp", address])
     assert done.exit_code == 2

@@ -1,4 +1,4 @@
-"""What `smtpfeeds up` is made of: pauses between starts, its folder, its settings, its logs."""
+"""The parts of `smtpfeeds up`: pauses between starts, the folder, the settings, the logs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_folder_in_use_by_another_says_so_and_by_whom(tmp_path: Path) -> None:
 
 
 def test_folder_that_is_not_empty_and_not_its_own_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """A slip of --dir must not fill somebody's home."""
+    """A mistake in --dir must not fill a home folder."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "letter.txt").write_text("mine\n")
-    (site / "lock").touch()  # a name that anybody may use
+    (site / "lock").touch()  # a name that other programs use too
     with pytest.raises(SingleHostError, match="is not empty and was not created by `smtpfeeds up`"):
         Home(site).take()
     assert sorted(entry.name for entry in site.iterdir()) == ["letter.txt", "lock"]
@@ -81,7 +81,7 @@ def test_settings_files_say_what_the_command_line_said(tmp_path: Path) -> None:
 
 
 def test_nobodys_exported_variables_part_the_programs_from_each_other(tmp_path: Path) -> None:
-    """Who has another database's DSN exported does not get this host's events in there."""
+    """An exported DSN of another database does not redirect this host's events."""
     given = {
         "PATH": "/bin",
         "SMTPFEEDS_AGGREGATOR_DSN": "postgresql://production/",

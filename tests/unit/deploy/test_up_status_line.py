@@ -1,4 +1,4 @@
-"""How `smtpfeeds up` shows that it is alive."""
+"""The status line of `smtpfeeds up`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ WHOLE = "greets 1,234  data 567  published 11:00:00Z  last 192.0.2.7 AS64496 EXA
 
 
 class Terminal(io.StringIO):
-    """A stream that says that it is a terminal, and shows what a terminal would."""
+    """A stream that reports itself as a terminal and shows what a terminal would show."""
 
     def isatty(self) -> bool:
         return True
 
     def shown(self) -> list[str]:
-        """The lines on the screen: an erased line is gone."""
+        """The lines on the screen, without erased ones."""
         lines = self.getvalue().split("\n")
         return [each.rpartition("\r\x1b[K")[2] for each in lines]
 
@@ -48,7 +48,7 @@ class Shown:
         )
 
     def pass_time(self, seconds: float) -> None:
-        """As `up` looks: ten times a second."""
+        """Let time pass, with a look ten times a second, as `up` does."""
         for _ in range(round(seconds * 10)):
             self.now_s += 0.1
             self.status_line.show(lambda: self.facts)
