@@ -46,15 +46,18 @@ def show_card(store: "AskingStore", asker: Asker, term: Term, access: "Access") 
     """Write it; ends the command with exit code 1 where nothing of the address is stored."""
     rows = _rows(asker, term)
     ip = rows[0].ip
-    published = _published(store, ip, rows, publish_non_global=access.publish_non_global)
+    about = store.about(ip)
+    reason = why_not_published(
+        pack_address(ip), about.exclusions, publish_non_global=access.publish_non_global
+    )
     _write(
         ip,
         [
-            *_origin(rows[0], _prefix(access.origin_dir, rows[0]), store.origin_in_use()),
+            *_origin(rows[0], _prefix(access.origin_dir, rows[0]), about.origin),
             *_what_it_did(rows),
-            *_sensors(store.sensors_of(ip)),
+            *_sensors(about.sensors),
             *_lists(rows[0], datetime.fromtimestamp(store.moment.now_s, UTC).date()),
-            *published,
+            *_published(rows, store.moment.window_s, reason),
         ],
     )
 
@@ -197,13 +200,8 @@ def _lists(row: FeedRow, today: date) -> Iterator[Line]:
         yield "lists" if number == 0 else "", f"{name}{who}, {kind}: {prefix}, of {day}{old}"
 
 
-def _published(
-    store: "AskingStore", ip: str, rows: list[FeedRow], *, publish_non_global: bool
-) -> Iterator[Line]:
-    reason = why_not_published(
-        pack_address(ip), store.exclusions_of(ip), publish_non_global=publish_non_global
-    )
-    recent = [row.feed for row in rows if row.last_s >= store.moment.window_s]
+def _published(rows: list[FeedRow], window_s: int, reason: str | None) -> Iterator[Line]:
+    recent = [row.feed for row in rows if row.last_s >= window_s]
     if reason:
         yield "published", f"no: {reason}"
     elif not recent:

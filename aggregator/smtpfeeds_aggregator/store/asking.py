@@ -58,6 +58,17 @@ class Exclusion(NamedTuple):
     until: datetime | None
 
 
+class About(NamedTuple):
+    """What is known of an address besides its rows."""
+
+    #: What each sensor saw of it.
+    sensors: list[SensorSighting]
+    #: Those in force that contain it, longest prefix first.
+    exclusions: list[Exclusion]
+    #: The origin table of the last publication, and its time.
+    origin: tuple[str, datetime | None] | None
+
+
 class AskingStore:
     """Runs the queries on one connection in autocommit mode."""
 
@@ -174,20 +185,21 @@ class AskingStore:
         )
         return list(map(Crowded._make, rows))
 
-    def sensors_of(self, ip: str) -> list[SensorSighting]:
-        """Return what each sensor saw of an address."""
-        return list(
-            map(SensorSighting._make, self._rows("sensors_of", ip=ip, week=self.moment.week))
-        )
-
-    def exclusions_of(self, ip: str) -> list[Exclusion]:
-        """Return the exclusions in force that contain an address, longest prefix first."""
-        return list(map(Exclusion._make, self._rows("exclusions_of", ip=ip)))
-
-    def origin_in_use(self) -> tuple[str, datetime | None] | None:
-        """Return the origin table of the last publication, and its time."""
-        rows = self._rows("origin_in_use")
-        return (rows[0][0], rows[0][1]) if rows else None
+    def about(self, ip: str) -> About:
+        """Return what is known of an address besides its rows, in one round trip."""
+        execute = self._connection.execute
+        parameters = {"ip": ip, "week": self.moment.week}
+        with database_errors():
+            with self._connection.pipeline():
+                sensors, exclusions, origin = (
+                    execute(self._sql[query], parameters, prepare=False)
+                    for query in ("sensors_of", "exclusions_of", "origin_in_use")
+                )
+            return About(
+                list(map(SensorSighting._make, sensors.fetchall())),
+                list(map(Exclusion._make, exclusions.fetchall())),
+                origin.fetchone(),
+            )
 
     def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with database_errors():

@@ -227,17 +227,12 @@ def _tables(connection: Connection) -> _Tables:
 def _recorded(connection: Connection) -> list[AppliedStep]:
     """Return all steps in the database, each once."""
     sql, tables = queries("schema.sql"), _tables(connection)
-    steps: list[AppliedStep] = []
-    if tables.schema_step:
-        steps += [AppliedStep(*row) for row in connection.execute(sql["applied_steps"])]
-    if tables.schema_migration:
-        known = {step.version for step in steps}
-        steps += [
-            AppliedStep(version, name)
-            for version, name in connection.execute(sql["applied_migrations"])
-            if version not in known
-        ]
-    return steps
+    with connection.pipeline():
+        newer = connection.execute(sql["applied_steps"]) if tables.schema_step else ()
+        older = connection.execute(sql["applied_migrations"]) if tables.schema_migration else ()
+    steps = [AppliedStep(*row) for row in newer]
+    known = {step.version for step in steps}
+    return steps + [AppliedStep(*row) for row in older if row[0] not in known]
 
 
 def _refuse_newer(recorded: list[AppliedStep], own: tuple[Migration, ...], *, write: bool) -> None:
