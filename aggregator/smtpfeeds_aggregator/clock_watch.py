@@ -89,7 +89,7 @@ class ClockWatch:
             reasons |= {"sensors"} if state.unconfirmed else set()
             store.record_doubt(self._id, sorted(reasons), _text(state), state.sensors_ahead_s)
         elif recorded and not state.unconfirmed:
-            store.take_doubt_back(self._id, others=state.settled or not self._has_looked)
+            store.withdraw_doubt(self._id, others=state.settled or not self._has_looked)
         self._has_looked = True
         if state.settled:
             store.note(every_s=NOTE_EVERY_S)

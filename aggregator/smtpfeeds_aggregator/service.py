@@ -174,7 +174,7 @@ class Service:
                 self.health.trouble("source", "no batches can arrive")
             if consuming and not ready:
                 ready = True
-                self._say_ready()
+                self._notify_ready()
             if interval_s and time.monotonic() - fed_s >= interval_s and not self.health.stuck():
                 fed_s = time.monotonic()
                 notify("WATCHDOG=1")
@@ -192,7 +192,7 @@ class Service:
                 self._progress.report()
             self._signals.wait(_TICK_S)
 
-    def _say_ready(self) -> None:
+    def _notify_ready(self) -> None:
         settings = self._settings
         logger.info(
             "ready",

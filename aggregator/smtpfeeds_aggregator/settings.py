@@ -182,7 +182,7 @@ class AggregatorSettings:
         minimum=0,
         maximum=86_400,
         unit="seconds",
-        help="wait up to this much longer, by chance, so that not all ask at once",
+        help="add a random delay of up to this, so that not all hosts fetch at once",
     )
     origin_rib_urls: tuple[str, ...] = setting(
         ("https://archive.routeviews.org/route-views4/bgpdata",),
@@ -309,7 +309,7 @@ class AggregatorSettings:
         minimum=0,
         maximum=86_400,
         unit="seconds",
-        help="wait up to this much longer, by chance, so that not all ask at once",
+        help="add a random delay of up to this, so that not all hosts fetch at once",
     )
     lists_fetch_timeout_s: int = setting(
         1800,
@@ -406,7 +406,7 @@ class AggregatorSettings:
     )
 
     def __post_init__(self) -> None:
-        """Check what no single field can tell."""
+        """Check fields against each other."""
         if self.origin_dir and self.origin_table:
             raise SettingsError("give either origin_dir or origin_table, not both")
         if "txt" not in self.formats:

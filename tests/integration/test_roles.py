@@ -185,7 +185,7 @@ def _retires(dsn: str, table: Table) -> None:
     with connect(settings_of(dsn), "test", autocommit=True) as connection:
         clock = ClockStore(connection)
         clock.record_doubt(uuid.uuid4(), ["sensors"], "a doubt", 1.0)
-        clock.take_doubt_back(uuid.uuid4(), others=True)
+        clock.withdraw_doubt(uuid.uuid4(), others=True)
         clock.note(every_s=0)
         store = MaintenanceStore(connection, retention=RETENTION)
         assert store.try_lock()

@@ -67,7 +67,7 @@ def test_step_states_the_oldest_programs_that_go_on_after_it() -> None:
     text = "-- Adds.\n-- oldest reader: 0.1.0\n-- oldest writer: 0.2.0\nSELECT 1;"
     step = read_step(20, "adds", text)
     assert (step.oldest_reader, step.oldest_writer) == ("0.1.0", "0.2.0")
-    assert not step.first_version_goes_on
+    assert not step.first_version_works
     with pytest.raises(ValueError, match="0020_adds.sql: state"):
         read_step(20, "adds", text.replace("reader", "raeder"))
 

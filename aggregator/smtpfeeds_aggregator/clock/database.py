@@ -131,7 +131,7 @@ class DatabaseClock:
         self._doubts: tuple[Doubt, ...] = ()
         self._sensors_ahead_s = 0.0
         self._acceptances = 0
-        self._beyond_doubt_since_s = 0.0
+        self._no_doubt_since_s = 0.0
 
     # What threads report.
 
@@ -207,7 +207,7 @@ class DatabaseClock:
         record = reading.record
         if first:
             self._acceptances = record.acceptances
-            self._beyond_doubt_since_s = reading.after_s
+            self._no_doubt_since_s = reading.after_s
             self._step_seen_s = reading.after_s if "step" in record.doubts else None
             self._unconfirmed = "sensors" in record.doubts
         elif record.acceptances != self._acceptances:
@@ -218,7 +218,7 @@ class DatabaseClock:
         reasons = (self._step(reading), self._earlier(reading), self._sensors_differ(reading))
         self._doubts = tuple(doubt for doubt in reasons if doubt is not None)
         if self._doubts or self._unconfirmed:
-            self._beyond_doubt_since_s = reading.after_s
+            self._no_doubt_since_s = reading.after_s
 
     def _step(self, reading: Reading) -> Doubt | None:
         moved_s = self._offsets.moved_s()
@@ -275,7 +275,7 @@ class DatabaseClock:
     def _is_settled(self) -> bool:
         if self._reading is None or self._doubts or self._unconfirmed:
             return False
-        since_s = self._reading.after_s - self._beyond_doubt_since_s
+        since_s = self._reading.after_s - self._no_doubt_since_s
         return since_s >= self._limits.settle_s
 
     def _noted(self, reading: Reading) -> datetime:

@@ -195,8 +195,8 @@ def _note_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _note(part: Path, what: dict[str, str]) -> None:
-    _note_path(part).write_text(json.dumps(what), encoding="utf-8")
+def _note(part: Path, facts: dict[str, str]) -> None:
+    _note_path(part).write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _begun(part: Path, url: str) -> dict[str, Any]:

@@ -141,14 +141,14 @@ class Generations:
         stuck = []
         for name in others[max(kept - 1, 0) :]:
             # Move it by one rename first: a reader sees a complete generation or none.
-            doomed = self.unfinished / name
+            moved = self.unfinished / name
             try:
-                (self._folder / name).rename(doomed)
+                (self._folder / name).rename(moved)
             except FileNotFoundError:
                 pass
             except OSError:
                 stuck.append(name)
-            shutil.rmtree(doomed, ignore_errors=True)
+            shutil.rmtree(moved, ignore_errors=True)
         return stuck
 
     def clean(self) -> int:

@@ -124,7 +124,7 @@ def _fold_rows(batches: Sequence[CheckedBatch], today: int) -> dict[bytes, _Row]
                 days, flags, before = 1 if hits else 0, seen.flags, 0
                 targets, older = seen.targets, 0
             else:
-                days, flags, before, targets, older = _on(seen, today)
+                days, flags, before, targets, older = _relative_to(seen, today)
             head = _FAMILY[len(packed)] + packed
             is_data = feed == DATA.name
             key = head + (data_end if is_data else greet_end)
@@ -147,7 +147,7 @@ def _fold_rows(batches: Sequence[CheckedBatch], today: int) -> dict[bytes, _Row]
     return rows
 
 
-def _on(seen: Observation, today: int) -> tuple[int, int, int, int, int]:
+def _relative_to(seen: Observation, today: int) -> tuple[int, int, int, int, int]:
     """Return days, flags and targets relative to today, of a row with another day in it.
 
     A row has its first and its last day. A sensor's spool keeps each row within one day. A row may

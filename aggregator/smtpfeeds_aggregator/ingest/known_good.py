@@ -49,7 +49,7 @@ def known_good() -> Folded:
     old_ms = now_ms - int(_OLD.total_seconds() * 1000)
     greets = [Observation("smtpgreet", ip, now_ms, now_ms, 1, 1, 1) for ip in (*_IPV4, *_IPV6)]
     data = [Observation("smtpdata", ip, now_ms, now_ms, 1) for ip in (_IPV4[0], _IPV6[0])]
-    outlived = [Observation("smtpgreet", "192.0.2.1", old_ms, old_ms, 1)]
+    expired = [Observation("smtpgreet", "192.0.2.1", old_ms, old_ms, 1)]
     batch = Batch(
         spool=uuid.uuid4(),
         seq=1,
@@ -57,7 +57,7 @@ def known_good() -> Folded:
         sealed_ms=now_ms,
         version=_SENSOR,
         counters={"connections": 1},
-        observations=greets + data + outlived,
+        observations=greets + data + expired,
         hours=[HourCount("smtpgreet", now_ms, 1)],
         overflows=[PrefixOverflow("smtpgreet", "2001:db8:1::/64", now_ms, now_ms, 1)],
     )

@@ -106,7 +106,7 @@ class Writer:
         try:
             outcome = self._apply(collection, stop)
         except BadRows as exc:
-            self._find_culprit(collection, exc, stop)
+            self._refuse_bad_batch(collection, exc, stop)
             return
         except DatabaseTimeout as exc:
             logger.warning(
@@ -148,7 +148,7 @@ class Writer:
                 if stop.is_set():
                     return None
                 if self._hold.lasted_s >= self._hold_s:
-                    self._give_back_until_it_is_back(stop)
+                    self._give_back_and_wait(stop)
                     return None
                 stop.wait(self._hold.next_wait_s())
             else:
@@ -197,7 +197,7 @@ class Writer:
             return BadRows(f"writing a known-good batch failed: {describe(exc)}")
         return None
 
-    def _give_back_until_it_is_back(self, stop: Event) -> None:
+    def _give_back_and_wait(self, stop: Event) -> None:
         """Leave the batches to another aggregator until the database accepts one."""
         logger.warning("database unavailable for long; batches given back", extra=fields())
         self._source.pause()
@@ -211,7 +211,7 @@ class Writer:
                 return
             self._hold.note(trouble)
 
-    def _find_culprit(self, collection: Collection, cause: BadRows, stop: Event) -> None:
+    def _refuse_bad_batch(self, collection: Collection, cause: BadRows, stop: Event) -> None:
         """Refuse only the batch that the database refuses; write the others."""
         if len(collection.batches) > 1:
             self._write_one_by_one(collection, stop)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .table.prefixes import PrefixTable
 
 #: On this many addresses pyasn and the compiled index must agree.
-REFEREE_ADDRESSES: Final = 20_000
+COMPARED_ADDRESSES: Final = 20_000
 
 
 def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def compile_table(arguments: dict[str, Any]) -> dict[str, Any]:
         "first_bad": counts.first_bad,
         "split4": split,
     }
-    sample = list(referee_sample(ipv4, ipv6, REFEREE_ADDRESSES))
+    sample = list(comparison_sample(ipv4, ipv6, COMPARED_ADDRESSES))
     del ipv4, ipv6, names
     with os.fdopen(os.dup(arguments["fd"]), "r+b") as out:
         write_index(out, sections, facts)
@@ -106,7 +106,7 @@ def no_names(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"names": 0}
 
 
-def referee_sample(ipv4: "PrefixTable", ipv6: "PrefixTable", count: int) -> Iterator[bytes]:
+def comparison_sample(ipv4: "PrefixTable", ipv6: "PrefixTable", count: int) -> Iterator[bytes]:
     """Yield addresses at and beside the edges of prefixes, and random ones."""
     chance = random.Random(1)  # noqa: S311 - a sample, no secret
     for prefixes in (ipv4, ipv6):

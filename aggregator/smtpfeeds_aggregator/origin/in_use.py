@@ -181,13 +181,13 @@ class OriginSource:
 
     def _refuse(self, seen: object, exc: OriginError) -> None:
         # A missing file is looked for each time, but logged once.
-        what = "missing" if seen is None else seen
-        if what != self._refused:
+        refused = "missing" if seen is None else seen
+        if refused != self._refused:
             logger.error(
                 "origin table refused; the one in use stays",
                 extra=fields(reason=exc.message, generation=self._current.generation),
             )
-        self._refused = what
+        self._refused = refused
 
     def _take(self, table: OriginTable, seen: object) -> None:
         self._current = table

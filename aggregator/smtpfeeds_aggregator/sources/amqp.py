@@ -15,9 +15,10 @@ import contextlib
 import logging
 import queue
 import time
+from collections.abc import Callable
 from functools import partial
 from threading import Event, Thread
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
@@ -129,11 +130,11 @@ class AmqpSource:
         channel = self._channel
         return channel is not None and channel.is_open and bool(channel.consumer_tags)
 
-    def _call(self, what: Any) -> None:
+    def _call(self, callback: Callable[[], None]) -> None:
         connection = self._connection
         if connection is not None:
             with contextlib.suppress(ConnectionWrongStateError):
-                connection.add_callback_threadsafe(what)
+                connection.add_callback_threadsafe(callback)
 
     # On the connection's thread.
 
@@ -192,7 +193,7 @@ class AmqpSource:
             elif not self.consuming:
                 self._consume(connection)
             elif self._in_hand.adapt():
-                self._begin_anew()
+                self._consume_again()
             connection.process_data_events(time_limit=_TICK_S)
             if not connection.is_open:
                 raise BrokerUnavailable("the connection was closed")
@@ -220,7 +221,7 @@ class AmqpSource:
         channel.basic_consume(self._settings.queue, partial(self._delivered, self._session))
         logger.info("consuming", extra=fields(queue=self._settings.queue, prefetch=prefetch))
 
-    def _begin_anew(self) -> None:
+    def _consume_again(self) -> None:
         """Consume with another prefetch; unacknowledged deliveries stay valid.
 
         pika requeues what arrives for the old consumer until the broker has cancelled it.

@@ -69,7 +69,9 @@ def parameters(settings: AggregatorSettings, purpose: str) -> list[pika.URLParam
     Raises:
         SettingsError: a URL or a file cannot be read.
     """
-    return [_one(address, settings, purpose) for address in parse_brokers(settings.broker)]
+    return [
+        _parameters_of(address, settings, purpose) for address in parse_brokers(settings.broker)
+    ]
 
 
 def account(settings: AggregatorSettings) -> str:
@@ -83,7 +85,9 @@ def account(settings: AggregatorSettings) -> str:
     return str(credentials.username)
 
 
-def _one(address: ServiceAddress, settings: AggregatorSettings, purpose: str) -> pika.URLParameters:
+def _parameters_of(
+    address: ServiceAddress, settings: AggregatorSettings, purpose: str
+) -> pika.URLParameters:
     try:
         broker = pika.URLParameters(address.without_account)
     except (ValueError, TypeError, OSError, SyntaxError):
@@ -164,8 +168,8 @@ def declare(connection: pika.BlockingConnection, queue: str) -> None:
         pika.exceptions.AMQPError: the broker refuses, or the connection broke.
     """
     if queue == QUEUE:
-        _declared(connection, "exchange", EXCHANGE, _declare_exchange)
-        _declared(connection, "queue", QUEUE, _declare_queue)
+        _declare(connection, "exchange", EXCHANGE, _declare_exchange)
+        _declare(connection, "queue", QUEUE, _declare_queue)
         _bind(connection)
     else:
         with_channel = connection.channel()
@@ -176,7 +180,7 @@ def declare(connection: pika.BlockingConnection, queue: str) -> None:
 
 def declare_refused(connection: pika.BlockingConnection) -> None:
     """Declare the queue of refused messages; keep an existing one."""
-    _declared(connection, "queue", REFUSED_QUEUE, _declare_refused)
+    _declare(connection, "queue", REFUSED_QUEUE, _declare_refused)
 
 
 def _declare_exchange(channel: BlockingChannel, name: str, *, passive: bool) -> None:
@@ -211,7 +215,7 @@ def _declare_refused(channel: BlockingChannel, name: str, *, passive: bool) -> N
     )
 
 
-def _declared(connection: pika.BlockingConnection, kind: str, name: str, declare_one: Any) -> None:
+def _declare(connection: pika.BlockingConnection, kind: str, name: str, declare_one: Any) -> None:
     """Declare; use what exists if declaring is not allowed or its arguments differ."""
     channel = connection.channel()
     try:

@@ -38,7 +38,7 @@ _LEFT_OVER_S: Final = 10.0
 #: After this long an empty batch shows that a quiet sensor is alive.
 _ALIVE_S: Final = 60.0
 #: A lasting trouble is logged again this often.
-_COMPLAIN_S: Final = 60.0
+_LOG_AGAIN_S: Final = 60.0
 
 
 class _Token(NamedTuple):
@@ -95,7 +95,7 @@ class SpoolSource:
         self._open: dict[Path, _Open] = {}
         #: Spools whose recorded time was compared with the clock.
         self._compared: set[Path] = set()
-        self._complained: dict[str, float] = {}
+        self._logged_s: dict[str, float] = {}
         self._scanned_s: float | None = None
         self._has_folder = False
 
@@ -192,7 +192,7 @@ class SpoolSource:
             paths = find_spools(self._folder)
         except SpoolError as exc:
             self._has_folder = False
-            self._complain(str(self._folder), exc.message)
+            self._log_trouble(str(self._folder), exc.message)
             return
         self._has_folder = True
         for path, opened in list(self._open.items()):
@@ -207,11 +207,11 @@ class SpoolSource:
         try:
             sealer = Sealer(path)
         except SpoolError as exc:
-            self._complain(str(path), exc.message)
+            self._log_trouble(str(path), exc.message)
             return
         except Exception as exc:
             logger.exception("spool not opened", extra=fields(spool=path.name))
-            self._complain(str(path), str(exc))
+            self._log_trouble(str(path), str(exc))
             return
         if path not in self._compared:
             self._compared.add(path)
@@ -222,10 +222,10 @@ class SpoolSource:
     def _watch_clock(self) -> None:
         doubt = self._clock.doubt
         self._metrics.spool_clock_in_doubt.set(bool(doubt))
-        if doubt and self._is_due(self._complained.get("clock"), _COMPLAIN_S):
-            self._complained["clock"] = self._monotonic()
+        if doubt and self._is_due(self._logged_s.get("clock"), _LOG_AGAIN_S):
+            self._logged_s["clock"] = self._monotonic()
             logger.error("clock in doubt; nothing is sealed", extra=fields(reason=doubt))
-        elif not doubt and self._complained.pop("clock", None) is not None:
+        elif not doubt and self._logged_s.pop("clock", None) is not None:
             logger.info("clock no longer in doubt")
 
     def _serve(self, path: Path) -> None:
@@ -239,11 +239,11 @@ class SpoolSource:
         except SpoolBusy:
             return  # the sensor is writing: the next turn tries again
         except SpoolError as exc:
-            self._complain(str(path), exc.message)
+            self._log_trouble(str(path), exc.message)
             self._drop(path)
         except Exception as exc:
             logger.exception("spool not served", extra=fields(spool=path.name))
-            self._complain(str(path), str(exc))
+            self._log_trouble(str(path), str(exc))
             self._drop(path)
 
     def _keep_bounds(self, path: Path, opened: _Open) -> None:
@@ -333,7 +333,7 @@ class SpoolSource:
                     opened.sealer.note_failure(held_reason, self._clock.read())
         except SpoolError as exc:
             if not isinstance(exc, SpoolBusy):
-                self._complain(str(opened.sealer.path), exc.message)
+                self._log_trouble(str(opened.sealer.path), exc.message)
             for item in items:
                 self._done.put(item)
             return
@@ -344,8 +344,8 @@ class SpoolSource:
         opened = self._open.pop(path)
         opened.sealer.close()
 
-    def _complain(self, what: str, reason: str) -> None:
+    def _log_trouble(self, place: str, reason: str) -> None:
         self._metrics.spool_failures.inc()
-        if self._is_due(self._complained.get(what), _COMPLAIN_S):
-            self._complained[what] = self._monotonic()
+        if self._is_due(self._logged_s.get(place), _LOG_AGAIN_S):
+            self._logged_s[place] = self._monotonic()
             logger.warning("spool not usable", extra=fields(reason=reason))

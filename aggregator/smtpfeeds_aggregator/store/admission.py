@@ -61,12 +61,12 @@ class Admission:
     _accounts: list[AccountRow] = field(default_factory=list)
     _wide: Counter[PrefixDay] = field(default_factory=Counter)
 
-    def take_rows(self, folded: Folded) -> None:
+    def remove_rows(self, folded: Folded) -> None:
         """Remove the rows past a bound from ``incoming``; call it before they are stored."""
-        self._take_of_sensors(folded)
+        self._remove_of_sensors(folded)
         if folded.has_ipv6:
-            self._take_of_full()
-            self._take_of_prefixes()
+            self._remove_of_full()
+            self._remove_of_prefixes()
 
     def write(self, overflows: Sequence[OverflowRow]) -> None:
         """Write the counts of prefixes and accounts; call it after all writes but the sensors'."""
@@ -80,7 +80,7 @@ class Admission:
     def _room(self, sensor: str) -> int:
         return self.rooms.get(sensor, self.bounds.per_sensor)
 
-    def _take_of_sensors(self, folded: Folded) -> None:
+    def _remove_of_sensors(self, folded: Folded) -> None:
         sensors = sorted({key.sensor for key in folded.keys})
         near = [sensor for sensor in sensors if self._room(sensor) < folded.rows]
         if near:
@@ -105,13 +105,13 @@ class Admission:
 
     # Prefixes.
 
-    def _take_of_full(self) -> None:
+    def _remove_of_full(self) -> None:
         """Remove new addresses of full prefixes; they need no row, no lock and no count."""
         for length in WIDE:
             if prefixes := self.full.of_length(length):
                 self._refuse(length, dict.fromkeys(prefixes, 0), limit=0)
 
-    def _take_of_prefixes(self) -> None:
+    def _remove_of_prefixes(self) -> None:
         crowded: dict[PrefixDay, int] = {}
         limit = self.bounds.per_prefix64
         for prefix, length, day, addresses in self._run(
@@ -130,9 +130,9 @@ class Admission:
             if addresses > self.bounds.many
         ]
         if many:
-            self._take_of_many(many)
+            self._remove_of_crowded(many)
 
-    def _take_of_many(self, many: Sequence[PrefixDay]) -> None:
+    def _remove_of_crowded(self, many: Sequence[PrefixDay]) -> None:
         """Remove rows past the bound of a /48 or /32 that has many new addresses at once."""
         before = self._counts(many)
         for length in reversed(WIDE):

@@ -61,9 +61,9 @@ class ClockStore:
         """Record why this run of an aggregator doubts the clock."""
         self._run("record_doubt", run=run, doubts=reasons, doubt=doubt, ahead_s=ahead_s)
 
-    def take_doubt_back(self, run: UUID, *, others: bool) -> None:
+    def withdraw_doubt(self, run: UUID, *, others: bool) -> None:
         """Withdraw the doubt that this run recorded, or with `others` any doubt."""
-        self._run("take_doubt_back", run=run, others=others)
+        self._run("withdraw_doubt", run=run, others=others)
 
     def status(self) -> ClockStatus:
         """Return the clock's state for operators."""

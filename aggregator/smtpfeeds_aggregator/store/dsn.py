@@ -32,17 +32,17 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
     """
     is_url = _URL.match(dsn)
     if is_url and _is_ambiguous(dsn[is_url.end() :]):
-        raise SettingsError(_wrong(is_url=True))
+        raise SettingsError(_parse_error(is_url=True))
     try:
         given = conninfo.conninfo_to_dict(dsn)
     except (psycopg.Error, UnicodeError):
-        raise SettingsError(_wrong(is_url=is_url is not None)) from None
+        raise SettingsError(_parse_error(is_url=is_url is not None)) from None
     if not _PORTS.fullmatch(str(given.get("port", ""))):
-        raise SettingsError(_wrong(is_url=is_url is not None))
+        raise SettingsError(_parse_error(is_url=is_url is not None))
     return given
 
 
-def _wrong(*, is_url: bool) -> str:
+def _parse_error(*, is_url: bool) -> str:
     """Return the message about a DSN that libpq cannot parse."""
     if not is_url:
         return _NO_STRING + _OR_A_FILE

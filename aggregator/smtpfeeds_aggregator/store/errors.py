@@ -91,7 +91,7 @@ def translate(exc: psycopg.Error) -> DatabaseError:
         return BadRows(f"the database refuses the data: {text} (SQLSTATE {state or 'none'})")
     if state in _CONFLICTS:
         return TransactionConflict(f"conflict with another transaction: {text}")
-    silent = _silence(exc)
+    silent = _timeout_of(exc)
     if silent is not None or state == _CANCELED:
         return DatabaseTimeout(f"the database takes too long: {silent or text}")
     if state == _NO_PRIVILEGE:
@@ -102,7 +102,7 @@ def translate(exc: psycopg.Error) -> DatabaseError:
     return DatabaseUnavailable(f"the database cannot be used now: {text or type(exc).__name__}")
 
 
-def _silence(exc: BaseException | None) -> ServerSilent | None:
+def _timeout_of(exc: BaseException | None) -> ServerSilent | None:
     """Return the timeout that led to an error, because the clean-up may raise another error."""
     while exc is not None and not isinstance(exc, ServerSilent):
         exc = exc.__cause__ or exc.__context__

@@ -300,7 +300,7 @@ class IngestStore:
         if folded.has_notes:
             notes = connection.execute(self._sql["delete_lone_notes"], parameters).rowcount
         self._write_names(connection, folded.names)
-        admission.take_rows(folded)
+        admission.remove_rows(folded)
         connection.execute(self._sql["upsert_observations"], parameters)
         connection.execute(self._sql["upsert_sightings"], parameters)
         return _NotStored(expired, notes)

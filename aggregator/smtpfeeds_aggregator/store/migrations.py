@@ -66,7 +66,7 @@ class Migration:
         return f"{self.version:04d} {self.name}"
 
     @property
-    def first_version_goes_on(self) -> bool:
+    def first_version_works(self) -> bool:
         """Whether programs of 0.1.0 may use the tables after it."""
         return {self.oldest_reader, self.oldest_writer} == {FIRST_VERSION}
 
@@ -176,7 +176,7 @@ def _apply(connection: Connection, step: Migration, pause: Callable[[float], obj
 def _record(connection: Connection, step: Migration) -> None:
     sql = queries("schema.sql")
     row = {"version": step.version, "name": step.name}
-    if step.version == FIRST_STEP or not step.first_version_goes_on:
+    if step.version == FIRST_STEP or not step.first_version_works:
         connection.execute(sql["record_migration"], row)
     if step.version != FIRST_STEP:
         more = {

@@ -91,7 +91,7 @@ class PurgeStore:
     def touched(self, part: Part) -> int:
         """Return how many addresses a purge would change."""
         with database_errors():
-            row = self._connection.execute(self._sql["count_touched"], _asked(part)).fetchone()
+            row = self._connection.execute(self._sql["count_touched"], _parameters(part)).fetchone()
         return int(row[0]) if row else 0
 
     def purge(self, part: Part) -> Purged:
@@ -123,7 +123,7 @@ class PurgeStore:
             with database_errors():
                 rows = self._connection.execute(
                     self._sql["touched"],
-                    {**_asked(part), "after": after, "rows": SLICE_ADDRESSES},
+                    {**_parameters(part), "after": after, "rows": SLICE_ADDRESSES},
                 ).fetchall()
             if rows:
                 yield [ip for (ip,) in rows]
@@ -154,10 +154,12 @@ class PurgeStore:
         self._run("note_purge", part)
 
     def _run(self, query: str, part: Part, **parameters: Any) -> int:
-        return self._connection.execute(self._sql[query], {**_asked(part), **parameters}).rowcount
+        return self._connection.execute(
+            self._sql[query], {**_parameters(part), **parameters}
+        ).rowcount
 
 
-def _asked(part: Part) -> dict[str, Any]:
+def _parameters(part: Part) -> dict[str, Any]:
     return {
         "sensor": part.sensor,
         "enrolments": list(part.enrolments),

@@ -62,7 +62,7 @@ _SECOND_SESSION_S: Final = 5.0
 _ROUNDS: Final = 2
 
 
-class _Seen(NamedTuple):
+class _NewSession(NamedTuple):
     """The values of a new session, before anything is set."""
 
     pid: int
@@ -93,7 +93,7 @@ def begin_session(
     _refuse_old_server(connection)
     row = connection.execute(queries("session.sql")["look"], prepare=False).fetchone()
     assert row is not None
-    seen = _Seen(*row)
+    seen = _NewSession(*row)
     # Check before anything is set: such a pooler would apply it to other programs' sessions.
     if connection.info.backend_pid != seen.pid:
         _refuse_shared_sessions(connection, seen.pid, open_another)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtpfeeds_aggregator.origin.child import referee_sample
+from smtpfeeds_aggregator.origin.child import comparison_sample
 from smtpfeeds_aggregator.origin.table.compile import compile_sections
 from smtpfeeds_aggregator.origin.table.index import PAGE, OriginIndex, write_index
 from smtpfeeds_aggregator.origin.table.radix import Trees, disagreements, read_prefixes
@@ -103,7 +103,7 @@ def test_index_agrees_with_pyasn() -> None:
     with tempfile.TemporaryFile() as out:
         write_index(out, sections, {"split4": split})
         index = OriginIndex(out.fileno(), name="test")
-    sample = list(referee_sample(ipv4, ipv6, 2000))
+    sample = list(comparison_sample(ipv4, ipv6, 2000))
     assert list(disagreements(trees, index, sample)) == []
     whole = [*Trees("test").load(["\n".join(lines) + "\n"])]
     assert list(disagreements(whole, index, sample)) == []

@@ -61,9 +61,9 @@ def check(
     return kept, content.unreadable + special
 
 
-def _refuse_share(count: int, entries: int, where: str, what: str) -> None:
+def _refuse_share(count: int, entries: int, where: str, fault: str) -> None:
     if count > entries * MAX_BAD_SHARE:
-        raise ListsError(f"{where}: {count} of {entries} entries {what}, more than 1 %")
+        raise ListsError(f"{where}: {count} of {entries} entries {fault}, more than 1 %")
 
 
 def _refuse_wide(prefixes: Iterable[Prefix], bounds: Bounds, where: str) -> None:

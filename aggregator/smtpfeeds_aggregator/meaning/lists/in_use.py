@@ -99,7 +99,7 @@ class ListSource:
             self._refused = ""
         except ListsError as exc:
             if stop is None or not stop.is_set():
-                self._complain(exc.message)
+                self._log_refused(exc.message)
         return self._current is not before
 
     def refresh_if_due(
@@ -180,7 +180,7 @@ class ListSource:
         if state.refused:
             raise ListsError("; ".join(state.refused.values()))
 
-    def _complain(self, reason: str) -> None:
+    def _log_refused(self, reason: str) -> None:
         if reason != self._refused:
             logger.error(
                 "lists refused; those in use stay",

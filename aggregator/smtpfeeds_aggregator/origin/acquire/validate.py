@@ -78,12 +78,12 @@ def _counts(new: TableInfo, old: TableInfo, bounds: Bounds) -> Iterable[str]:
         ("IPv6 prefixes", new.prefixes_ipv6, old.prefixes_ipv6, bounds.min_prefixes_ipv6),
         ("origin ASNs", new.origins, old.origins, bounds.min_origins),
     )
-    for what, count, before, least in rows:
+    for noun, count, before, least in rows:
         if count < least:
-            yield f"{count} {what}, fewer than {least}"
+            yield f"{count} {noun}, fewer than {least}"
         elif before and abs(count - before) * 100 > before * bounds.max_change_percent:
             yield (
-                f"{count} {what}, {before} in the table in use: "
+                f"{count} {noun}, {before} in the table in use: "
                 f"a change of more than {bounds.max_change_percent:g} %"
             )
 

@@ -64,34 +64,34 @@ def read_parts(path: Path, counts: TableCounts) -> Iterator[str]:
         yield from checked_parts(stream, str(path), counts)
 
 
-def read_whole(path: Path, what: str) -> bytes:
+def read_whole(path: Path, noun: str) -> bytes:
     """Read a whole regular file within a bound, and decompress gzip.
 
     Raises:
         OriginError: the file is missing, not a regular file, damaged or too large.
     """
-    with _opened(path, what) as stream:
+    with _opened(path, noun) as stream:
         content = stream.read(MAX_TEXT_BYTES + 1)
     if len(content) > MAX_TEXT_BYTES:
-        raise OriginError(f"the {what} {path} is larger than {MAX_TEXT_BYTES} bytes: not used")
+        raise OriginError(f"the {noun} {path} is larger than {MAX_TEXT_BYTES} bytes: not used")
     return content
 
 
 @contextmanager
-def _opened(path: Path, what: str) -> Iterator[IO[bytes]]:
+def _opened(path: Path, noun: str) -> Iterator[IO[bytes]]:
     try:
         with path.open("rb") as stream:
             if not stat.S_ISREG(path.stat().st_mode):
-                raise OriginError(f"the {what} {path} is not a file: give the file itself")
+                raise OriginError(f"the {noun} {path} is not a file: give the file itself")
             packed = stream.read(2) == b"\x1f\x8b"
             stream.seek(0)
             yield cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if packed else stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise OriginError(
-            f"the {what} {path} is cut short or damaged ({exc}): copy or fetch it again"
+            f"the {noun} {path} is cut short or damaged ({exc}): copy or fetch it again"
         ) from exc
     except OSError as exc:
-        raise OriginError(f"cannot read the {what} {path}: {exc.strerror or exc}") from exc
+        raise OriginError(f"cannot read the {noun} {path}: {exc.strerror or exc}") from exc
 
 
 def checked_parts(stream: IO[bytes], where: str, counts: TableCounts) -> Iterator[str]:

@@ -14,7 +14,7 @@ UPDATE database_clock
 SET doubts = %(doubts)s, doubt = %(doubt)s, ahead_s = %(ahead_s)s, doubted_by = %(run)s
 WHERE (doubts, doubt, doubted_by) IS DISTINCT FROM (%(doubts)s::text[], %(doubt)s, %(run)s);
 
--- name: take_doubt_back
+-- name: withdraw_doubt
 -- This run's doubt, or also another run's, which may have ended.
 UPDATE database_clock
 SET doubts = '{}', doubt = '', ahead_s = 0, doubted_by = NULL
