@@ -15,6 +15,9 @@ from pathlib import Path
 
 import psycopg
 
+from faults.databases import read_all
+from faults.reckoning import Entry, judge
+from faults.shown import BY_KIND, target_of
 from servers.processes import NoReport
 from smtpfeeds_common.supervision import State, stop_all
 from smtpfeeds_deploy.simulation.ledger import (
@@ -153,6 +156,22 @@ class Truth:
                 *self._sightings(connection),
                 *self._activity(connection),
             ]
+
+    def behaviours(self, dsn: str) -> list[str]:
+        """The same of behaviours, days and targets; of sensors with the default answers."""
+        entries = []
+        for each in self.sessions:
+            shown = BY_KIND[each.kind].whole
+            entry = Entry(
+                each.source,
+                each.sensor,
+                tuple(each.events),
+                target=target_of(each.target),
+                flags=shown,
+                answered_flags={event.feed: shown for event in each.events},
+            )
+            entries.append(entry)
+        return judge(entries, read_all(dsn)).says
 
     def _observations(self, connection: psycopg.Connection) -> list[str]:
         rows = connection.execute(

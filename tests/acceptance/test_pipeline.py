@@ -102,6 +102,7 @@ def test_two_sensors_by_rabbitmq(
     truth = truth_of(first + second)
     assert len({(s.source, s.sensor) for s in truth.sessions}) > 200
     wait_to_agree(lambda: truth.database(database), "the database")
+    wait_to_agree(lambda: truth.behaviours(database), "behaviours, days and targets")
     wait_to_agree(lambda: truth.published(site.folder / "aggregator" / "feeds"), "the files")
     with psycopg.connect(database) as connection:
         sensors = connection.execute("SELECT name, drops FROM sensor ORDER BY name").fetchall()
@@ -126,6 +127,7 @@ def test_two_sensors_by_their_spools(
     truth = truth_of(let_loose(visits(targets, seed=13)))
 
     wait_to_agree(lambda: truth.database(database), "the database")
+    wait_to_agree(lambda: truth.behaviours(database), "behaviours, days and targets")
     wait_to_agree(lambda: truth.published(site.folder / "aggregator" / "feeds"), "the files")
 
 

@@ -54,7 +54,12 @@ BY_KIND: Final[Mapping[str, Shown]] = {
     "helo_twice": _shown(_NAME | Flags.HELO, rest=_ENVELOPE | Flags.QUIT),
     "vanisher": _shown(_NAME, rest=Flags.SENDER),
     "hasty": _shown(_NAME | Flags.HELO),
-    **dict.fromkeys(("data_without_greet", "http_request", "half_word"), _shown(_NOTHING)),
+    "password_guesser": _shown(_NAME, rest=Flags.AUTH | Flags.UNOFFERED | Flags.QUIT),
+    "slow_one": _shown(_NAME | Flags.LOWER_CASE, rest=Flags.QUIT),
+    **dict.fromkeys(
+        ("data_without_greet", "http_request", "half_word", "banner_grabber", "tls_hello"),
+        _shown(_NOTHING),
+    ),
 }
 
 
