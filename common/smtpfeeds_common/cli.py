@@ -86,7 +86,7 @@ COMMANDS: Final = {
         "aggregator",
         "Lists of known scanners and large mailers.",
     ),
-    "up": Entry("smtpfeeds_deploy.cli:up", "single-host", "Run everything on this one host."),
+    "up": Entry("smtpfeeds_deploy.cli:up", "single-host", "Run everything on one host."),
     "demo": Entry(
         "smtpfeeds_deploy.cli:demo", "single-host", "Show the whole pipeline with made-up clients."
     ),

@@ -56,7 +56,7 @@ def _networks(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 @click.option("--publish-non-global", is_flag=True,
               help="Publish also addresses that are not publicly routable.")  # fmt: skip
 @click.option("--publish-exact-counts", is_flag=True,
-              help="Publish exact numbers of events and sensors, not steps.")  # fmt: skip
+              help="Publish exact numbers of events and sensors, not rounded ones.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True,
               help="Show no progress line; errors are still reported.")  # fmt: skip
 def up(
@@ -70,7 +70,7 @@ def up(
     publish_exact_counts: bool,  # noqa: FBT001 - click calls by keyword
     quiet: bool,  # noqa: FBT001 - click calls by keyword
 ) -> None:
-    """Run everything on this one host, in one folder.
+    """Run everything on one host, in one folder.
 
     It starts a private PostgreSQL, the sensor and the aggregator, prints a line that begins with
     "ready" when all of them listen, and runs until SIGINT or SIGTERM. Started again on the same
