@@ -1,4 +1,4 @@
-"""What the accounts of a sensor and of the centre may not do, each tried at a real RabbitMQ."""
+"""The accounts of a sensor and of the aggregator have no other rights, tried on a real RabbitMQ."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Broker(NamedTuple):
         return pika.BlockingConnection(pika.ConnectionParameters(*where))
 
     def answer(self, connection: pika.BlockingConnection, attempt: Attempt) -> int:
-        """The code with which the broker closes a new channel; 0: it did what was asked."""
+        """Return the code with which the broker closes a new channel; 0 if it obeyed."""
         channel = connection.channel()
         channel.confirm_delivery()
         try:
@@ -131,7 +131,7 @@ def test_accounts_reach_no_other_virtual_host_and_no_administration(broker: Brok
 
 
 def test_sensors_account_has_a_bound_of_connections_and_of_channels(broker: Broker) -> None:
-    """A stolen password exhausts nothing of the broker; the bound is the account's own."""
+    """A stolen password cannot exhaust the broker; the bound is per account."""
     with ExitStack() as stack:
         bound = limits(workers=1)
         held = [
@@ -139,7 +139,7 @@ def test_sensors_account_has_a_bound_of_connections_and_of_channels(broker: Brok
         ]
         with pytest.raises(ProbableAccessDeniedError, match=r"\(530\) .*connection limit"):
             broker.connect(SENSOR)
-        # Others are not concerned.
+        # Other accounts are not affected.
         broker.connect(CENTRE).close()
         channels = [held[0].channel() for _ in range(bound["max-channels"])]
         with pytest.raises(ConnectionClosedByBroker) as too_many:

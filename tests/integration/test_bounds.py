@@ -1,6 +1,6 @@
-"""No account and no owner of an IPv6 prefix fills the disk: the rest is counted elsewhere.
+"""No account and no owner of an IPv6 prefix can fill the disk: further events are only counted.
 
-Every event is counted once, under its address, its prefix or its account: each test adds up.
+Every event counts once, for its address, its prefix or its account; each test checks the sum.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def open_store(dsn: str) -> Iterator[Open]:
 
 @pytest.fixture
 def store(open_store: Open) -> IngestStore:
-    """With room for any number in the buckets."""
+    """A store whose buckets never run empty."""
     return open_store(per_sensor=10**9)
 
 
@@ -79,13 +79,13 @@ def ipv4(first: int, count: int) -> list[Observation]:
 
 
 def ipv6(prefix: str, count: int, *, first: int = 0, step: int = 1 << 64) -> list[Observation]:
-    """Each in a /64 of its own, unless told otherwise."""
+    """Create addresses, by default each in its own /64."""
     start = int(ipaddress.IPv6Network(prefix).network_address)
     return [greet(str(ipaddress.ip_address(start + (first + n) * step + 1))) for n in range(count)]
 
 
 def total(table: Table) -> int:
-    """All greet events that are counted, wherever."""
+    """Sum all greet events, for addresses, prefixes and accounts."""
     return sum(
         table.one(f"SELECT coalesce(sum(hits), 0)::int FROM {name} WHERE feed = 'smtpgreet'")
         for name in ("observation", "prefix_overflow", "sensor_overflow")
@@ -140,7 +140,7 @@ def test_bucket_fills_while_the_sensor_is_silent_and_to_three_days_at_most(
 
 
 def test_week_long_backlog_of_a_large_sensor_passes(dsn: str, table: Table) -> None:
-    """Ten thousand new addresses a day, of seven days at once, by the bounds of the settings."""
+    """The default bounds admit ten thousand new addresses a day, for seven days at once."""
     store = ingest_store(dsn)
     spool, at = uuid.uuid4(), now_ms()
     for day in range(7):
@@ -157,7 +157,7 @@ def test_week_long_backlog_of_a_large_sensor_passes(dsn: str, table: Table) -> N
 
 
 def test_estimate_of_new_addresses_is_near_the_truth(dsn: str, table: Table) -> None:
-    """A quarter is looked at; of forty thousand, half of them known, twenty thousand are new."""
+    """The estimate samples a quarter; of forty thousand addresses, half are new."""
     store = ingest_store(dsn, Bounds(sample_percent=25))
     rows = [f"10.0.{n >> 8}.{n & 255}" for n in range(40_000)]
     for part in range(0, 40_000, 4_000):
@@ -234,7 +234,7 @@ def test_new_addresses_of_a_48_and_a_32_past_their_bounds_are_counted_under_them
 
 
 def test_full_prefix_costs_no_further_rows(store: IngestStore, table: Table) -> None:
-    """Neither an address, nor a count of its /64s, nor a /64 that a sensor counts."""
+    """It adds no row for an address, for a /64, or for a /64 that a sensor counts."""
     apply(store, made_batch(*ipv6("2001:db8:1::/48", 11)))
     before = table.one("SELECT count(*) FROM prefix_admission")
     for part in range(1, 4):
@@ -284,7 +284,7 @@ def test_64_stays_exact_within_a_wide_prefix(store: IngestStore, table: Table) -
 
 
 def test_single_addresses_of_a_48_are_bounded_by_the_estimate(dsn: str, table: Table) -> None:
-    """By the bounds of the settings: about 1,024, however the addresses come."""
+    """With the default bounds about 1,024 addresses get rows, in any order of arrival."""
     store = ingest_store(dsn)
     for part in range(100):
         apply(store, made_batch(*ipv6("2001:db8:1::/48", 30, first=30 * part)))

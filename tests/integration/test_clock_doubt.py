@@ -1,6 +1,6 @@
-"""The clock of a real PostgreSQL is stepped under load: nothing is lost, deleted or dated wrong.
+"""Stepping the clock of a real PostgreSQL under load loses, deletes or misdates nothing.
 
-Ten minutes and an hour are seconds here (`LIMITS`); the unit tests have the real ones.
+`LIMITS` turns ten minutes and an hour into seconds; the unit tests use the real limits.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Site:
         until(lambda: self.reasons() == set(reasons), what, limit_s)
 
     def generated(self) -> list[datetime]:
-        """When each edition was made, by its manifest."""
+        """Return when each edition was generated, from its manifest."""
         paths = (self.folder / "www" / "feeds" / "generations").glob("*/manifest.json")
         manifests = [json.loads(path.read_text()) for path in paths]
         return sorted(datetime.fromisoformat(each["generated"]) for each in manifests)
@@ -325,7 +325,7 @@ def test_question_that_is_denied_accepts_nothing(dsn: str, table: Table) -> None
 def test_clock_that_differs_from_three_sensors_is_in_doubt(
     dsn: str, table: Table, tmp_path: Path, stepped: SteppedClock, ahead: timedelta
 ) -> None:
-    """Also where it was wrong before anybody started, so that no step was seen."""
+    """This holds even if the clock was wrong before any start, so that no step was seen."""
     stepped.step(ahead)
     site = Site(dsn, tmp_path, ClockLimits(steady_s=2, settle_s=3600, sensors_steady_s=2))
     with running(site), load(site, "s1", "s2", "s3") as sensors:
@@ -350,7 +350,7 @@ def test_clock_that_differs_from_three_sensors_is_in_doubt(
 def test_doubt_of_the_sensors_outlasts_a_restart(
     dsn: str, table: Table, tmp_path: Path, stepped: SteppedClock
 ) -> None:
-    """Until they are heard again nothing is published, and then the reason is the same."""
+    """Until the sensors report again nothing is published; then the reason is the same."""
     table.run(
         "UPDATE database_clock SET doubts = '{sensors}', doubt = 'an earlier run', ahead_s = -3e6"
     )
@@ -410,7 +410,7 @@ def test_newest_time_is_noted_once_a_minute_and_never_goes_back(
 
 @contextmanager
 def program(config: Path, log: Path, clock: SteppedClock) -> Iterator[None]:
-    """The command, on a host with this clock."""
+    """Run the command on a host with this clock."""
     words = ["-m", "smtpfeeds_common.cli", "aggregator", "run", "--config", str(config)]
     with log.open("ab") as stream:
         process = subprocess.Popen(
@@ -433,7 +433,7 @@ def hear(spools: Path, address: str, at: datetime) -> None:
 def test_restart_after_weeks_goes_by_itself(
     dsn: str, table: Table, tmp_path: Path, stepped: SteppedClock
 ) -> None:
-    """One host, one clock: what was heard before the weeks is counted, and nothing deleted yet."""
+    """On one host with one clock, events from before are counted, and nothing is deleted yet."""
     spools, www = tmp_path / "spools", tmp_path / "www"
     spools.mkdir()
     config, log = tmp_path / "aggregator.toml", tmp_path / "log"
@@ -466,7 +466,7 @@ def test_restart_after_weeks_goes_by_itself(
 def test_editions_of_two_aggregators_are_one_for_each_point_of_the_grid(
     dsn: str, tmp_path: Path, stepped: SteppedClock, behind_ms: int
 ) -> None:
-    """Grid, generated and expires are by one clock, whatever this host's own shows."""
+    """Grid, generated and expires follow the database's clock, not that of the host."""
     stepped.offset = timedelta(milliseconds=-behind_ms)
     settings = AggregatorSettings(
         dsn=dsn, feeds_dir=str(tmp_path), publish_interval_s=1, generations_kept=1000

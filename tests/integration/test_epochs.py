@@ -1,4 +1,4 @@
-"""Epochs of a sensor's account: what a stolen one reported goes exactly.
+"""Epochs of a sensor's account: a purge removes exactly the reports of a stolen account.
 
 The first test is the promise itself: histories of batches, replays, rotations, compactions and
 purges at random, each against a simulation that never saw the batches of the purged epochs.
@@ -62,7 +62,7 @@ def store(dsn: str) -> Iterator[IngestStore]:
 
 @dataclass
 class Simulation:
-    """What was heard and not purged: the batches themselves, with their epochs."""
+    """The batches that were received and not purged, with their epochs."""
 
     epochs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SENSORS, 1))
     heard: dict[tuple[str, uuid.UUID, int], tuple[int, Batch]] = field(default_factory=dict)
@@ -138,7 +138,7 @@ def _merge(rows: dict[Any, list[int]], key: Any, new: list[int]) -> None:
 
 
 def tables_of(table: Table) -> dict[str, Any]:
-    """The same of the database."""
+    """Read the same tables from the database."""
 
     def ms(time: datetime) -> int:
         return round(time.timestamp() * 1000)
@@ -197,7 +197,7 @@ def batches(draw: st.DrawFn) -> Batch:
         *draw(st.lists(observations(), max_size=4)),
         sensor=sensor,
         spool=draw(st.sampled_from(SPOOLS[sensor])),
-        # Few numbers: replays, and thieves who take numbers that the sensor has yet to use.
+        # Few numbers, so that replays and thieves use numbers that the sensor uses later.
         seq=draw(st.integers(1, 3)),
         hours=draw(
             st.lists(st.builds(HourCount, feed, st.just(NOON_MS), st.integers(1, 9)), max_size=2)
@@ -221,7 +221,7 @@ def batches(draw: st.DrawFn) -> Batch:
 steps = st.lists(
     st.one_of(
         batches(),
-        # Mostly of one account: rotation, purge and replay must meet.
+        # Mostly one account, so that rotation, purge and replay meet.
         st.tuples(st.just("rotate"), st.sampled_from(("stolen", "stolen", "honest"))),
         st.tuples(
             st.just("purge"), st.sampled_from(("stolen", "stolen", "honest")), st.integers(1, 4)
@@ -361,7 +361,7 @@ def test_rotation_waits_for_transactions_under_way_and_takes_no_batch_of_the_nex
 def test_sensor_counts_once_in_what_is_asked_and_published_whatever_its_epochs(
     dsn: str, store: IngestStore
 ) -> None:
-    """It cannot have more targets than addresses either, whatever bits it reports."""
+    """It never has more targets than addresses, for any bits that it reports."""
     for bits in (0b1111, 0b11111, -1):
         hours = [HourCount("smtpgreet", now_ms(), 2)]
         rows = greet("8.8.8.8", targets=bits), data("8.8.8.8", targets=1)
@@ -409,7 +409,7 @@ def test_epochs_are_listed_with_their_times(dsn: str, store: IngestStore) -> Non
 def test_forgotten_sensor_leaves_a_database_that_never_heard_it(
     dsn: str, store: IngestStore, table: Table
 ) -> None:
-    """Whatever its epochs; what others reported of the same addresses stays as it was."""
+    """This holds for all its epochs; reports of other sensors on the same addresses stay."""
     hours = [HourCount("smtpgreet", NOON_MS, 2)]
     overflows = [PrefixOverflow("smtpgreet", "2001:db8:2::/64", NOON_MS, NOON_MS, 4)]
     honest = made_batch(
@@ -440,7 +440,7 @@ def test_forgotten_sensor_leaves_a_database_that_never_heard_it(
     for name in ("past_epoch", "spool_at_epoch_end", "sensor_overflow", "refusal", "flood"):
         assert table(f"SELECT * FROM {name}") == [], name
     assert run(dsn, "sensors", "forget", "stolen", "--yes").exit_code == 1
-    # A sensor of that name is a new one.
+    # A later sensor with that name is a new one.
     assert apply(store, made_batch(greet("192.0.2.2"), sensor="stolen")).new_sensors == ("stolen",)
 
 

@@ -19,7 +19,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def see(connection: Connection, *ips: str) -> None:
-    """Two feeds and two sensors for each address."""
+    """Store each address in two feeds and by two sensors."""
     connection.execute(
         b"INSERT INTO observation (ip, feed, first_seen, last_seen, hits)"
         b" SELECT ip::inet, feed, now(), now(), 2 FROM unnest(%(ips)s::text[]) AS i (ip),"
@@ -93,7 +93,7 @@ def test_to_forget_deletes_every_row_of_a_prefix_and_nothing_else(
     assert result.stdout.endswith("`smtpfeeds publish now`\n")
     for table in (b"observation", b"sighting"):
         assert stored(connection, table) == ["192.0.1.255", "192.0.3.0", "2001:db8::1"]
-    # What a spool or a replay brings back later is stored and not published.
+    # Events from a spool or a replay that arrive later are stored and not published.
     (listed,) = exclusions(run)
     until = datetime.fromisoformat(str(listed["until"]))
     assert until > NOW + timedelta(days=AggregatorSettings().retention_days + 7)

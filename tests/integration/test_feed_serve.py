@@ -1,4 +1,4 @@
-"""`smtpfeeds feed serve`: types, policy, and nothing from outside of the folder."""
+"""`smtpfeeds feed serve`: types, policy, and no file from outside the folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROGRAM = (sys.executable, "-m", "smtpfeeds_common.cli", "feed", "serve")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Feeds, with what may lie beside them: a secret, and a link to it."""
+    """A folder with feeds, and beside it a secret and a link to that."""
     feeds = tmp_path / "feeds"
     generation = feeds / "generations" / "one"
     generation.mkdir(parents=True)
@@ -41,7 +41,7 @@ def url(folder: Path) -> Iterator[str]:
 
 
 def get(url: str) -> tuple[int, str, str]:
-    """Status, type, body."""
+    """Return status, type and body."""
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read().decode()

@@ -1,4 +1,4 @@
-"""`smtpfeeds fleet` at a real RabbitMQ: set up, enrol, deliver with the bundle, rotate, revoke."""
+"""`smtpfeeds fleet` on a real RabbitMQ: set up, enrol, deliver with the bundle, rotate, revoke."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ VHOST = "smtpfeeds-fleet-commands"
 
 
 class Fleet:
-    """The commands, with the options that say which broker and which database."""
+    """Runs the commands with the options for broker and database."""
 
     def __init__(self, rabbitmq: RabbitNode, folder: Path, dsn: str) -> None:
         self.rabbitmq, self.folder, self.dsn = rabbitmq, folder, dsn
@@ -72,18 +72,18 @@ class Fleet:
         return CliRunner().invoke(fleet, [command, *options, *words])
 
     def rows(self, command: str, *words: str) -> Any:
-        """The answer of a command as JSON."""
+        """Return the JSON output of a command."""
         return json.loads(self.run(command, "--json", *words).stdout)
 
     def faults(self, *words: str) -> set[tuple[str, str]]:
-        """What `check` finds: whose, and which."""
+        """Return the faults that `check` finds, as sensor and fault."""
         done = self.run("check", "--json", *words)
         rows = json.loads(done.stdout)
         assert done.exit_code == (1 if rows else 0), done.output
         return {(row["name"], row["fault"]) for row in rows}
 
     def password(self, name: str) -> str:
-        """What the bundle of a sensor says; its settings name the same account."""
+        """Return the password in a sensor's bundle; its settings name the same account."""
         with tarfile.open(self.folder / f"{name}.tar.gz") as tar:
             files = {
                 member.name.rpartition("/")[2]: tar.extractfile(member)
@@ -152,7 +152,7 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(site: Fleet) -> None:
     sensor = site.connect("acme-1", first)
     publish(sensor, "acme-1")
 
-    # Again, without harm: the one that exists keeps its password and its bundle.
+    # A second run changes nothing: the existing account keeps its password and bundle.
     done = site.run("enroll", "acme-1", "acme-3", bundles=True)
     assert (done.exit_code, site.password("acme-1")) == (0, first)
     assert "acme-1 has an account already" in done.stderr
@@ -176,7 +176,7 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(site: Fleet) -> None:
     again = site.connect("acme-1", second)
     publish(again, "acme-1")
 
-    # An account that was made and not limited, because that run broke off, is limited by the next.
+    # If a run is interrupted between creating and limiting an account, the next run limits it.
     management = Management(site.url, site.rabbitmq.home.password, vhost=VHOST)
     site.rabbitmq.admin.call("DELETE", "user-limits", "acme-2", "max-connections")
     assert management.accounts()["acme-2"].workers is None
@@ -204,7 +204,7 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(site: Fleet) -> None:
 def test_what_is_known_of_a_sensor_is_shown_and_what_is_wrong_is_found(
     site: Fleet, table: Table
 ) -> None:
-    """Enrolled, heard, silent, revoked behind our back, retired, and back in a new epoch."""
+    """Sensors are enrolled, heard, silent, deleted at the broker, retired, or in a new epoch."""
     assert site.run("enroll", "acme-1", "acme-2", bundles=True).exit_code == 0
     assert site.faults() == set(), "an enrolled sensor is installed within a day"
     table.run("UPDATE sensor SET enrolled_at = now() - interval '25 hours'")
@@ -256,7 +256,7 @@ def test_what_is_known_of_a_sensor_is_shown_and_what_is_wrong_is_found(
         ("by-hand", "no_row"),
     }
     assert ("acme-1", "skew") in site.faults()
-    # Enrolled again, each gets what it should have, and keeps its password.
+    # Enrolled again, each account gets its rights back and keeps its password.
     assert site.run("enroll", "acme-1", "acme-2", "by-hand", bundles=True).exit_code == 0
     left = site.faults("--skew-s", "9999999", "--drops", "2", "--spool-rows", "90000")
     assert left == {("acme-1", "silent"), ("acme-2", "silent"), ("acme-1", "refused")}
@@ -300,7 +300,7 @@ def unpack(site: Fleet, name: str, to: Path) -> dict[str, Any]:
 def test_sensors_with_client_certificates_deliver_until_they_are_revoked(
     site: Fleet, certificates: Certificates, tmp_path: Path
 ) -> None:
-    """Real TLS, `EXTERNAL`, and real sensors with what is in their bundles."""
+    """It uses real TLS, `EXTERNAL`, and real sensors with the files of their bundles."""
     site.ca = certificates.fleet
     words = ("--certificate", "--broker-ca", str(certificates.authority))
     refused = site.run("enroll", "tls-1", *words, bundles=True)
@@ -328,7 +328,7 @@ def test_sensors_with_client_certificates_deliver_until_they_are_revoked(
         assert (properties.user_id, decode(body).batch.sensor) == ("tls-1", "tls-1")
 
         management = Management(site.url, node.home.password, vhost=VHOST)
-        # A list of one account's connections does not say how they logged in.
+        # The list of an account's connections lacks the mechanism of their login.
         wait_until(
             lambda: (
                 [
@@ -347,7 +347,7 @@ def test_sensors_with_client_certificates_deliver_until_they_are_revoked(
         due = site.faults("--certificate-days", "3650")
         assert {fault for _, fault in due} == {"certificate_expires"}
 
-        # The name is all that the broker knows of a certificate: without its account it is nothing.
+        # The broker only uses the name in a certificate, which is useless without its account.
         assert site.run("revoke", "tls-1").exit_code == 0
         link = BrokerLink.of_settings(SensorSettings(**loaded(settings)))
         with pytest.raises(BrokerRefused, match="tls-1"):
@@ -357,7 +357,7 @@ def test_sensors_with_client_certificates_deliver_until_they_are_revoked(
         with_password = site.run("enroll", "tls-1", bundles=True)
         assert "works again with a new account" in str(with_password.exception)
 
-        # Sure that nobody else has the key: the sensor goes on with its old certificate.
+        # If the key is safe, the sensor continues with its old certificate.
         done = site.run("enroll", "tls-1", "--reuse-name", *words, bundles=True, tls=True)
         assert done.exit_code == 0, done.output
         link.open()
@@ -377,7 +377,7 @@ def test_sensors_with_client_certificates_deliver_until_they_are_revoked(
 def test_a_broker_that_accepts_no_client_certificates_is_named(
     site: Fleet, certificates: Certificates
 ) -> None:
-    """Its setting is changed as it runs, and set back."""
+    """The setting is changed while the broker runs, and set back."""
     site.ca = certificates.fleet
     words = ("--certificate", "--broker-ca", str(certificates.authority))
     assert site.run("enroll", "tls-2", *words, bundles=True, tls=True).exit_code == 0
@@ -429,7 +429,7 @@ def test_an_account_is_revoked_although_the_database_is_away(site: Fleet) -> Non
 
 
 def test_scripts_without_the_plugin_give_the_same_rights(rabbitmq: RabbitNode, site: Fleet) -> None:
-    """With the real `rabbitmqctl`; a password goes by standard input and is never shown."""
+    """It uses the real `rabbitmqctl`; a password goes to stdin and is never shown."""
     for name in (CENTRE, "by-script"):
         (site.folder / name).write_text("the password\n")
     _script(rabbitmq, "set-up-centre.sh", str(site.folder / CENTRE))
@@ -449,7 +449,7 @@ def test_scripts_without_the_plugin_give_the_same_rights(rabbitmq: RabbitNode, s
 
 
 def _script(node: RabbitNode, name: str, *words: str) -> str:
-    # The node by RABBITMQ_NODENAME: with --node, rabbitmqctl 4 reads no password from its stdin.
+    # RABBITMQ_NODENAME names the node: with --node, rabbitmqctl 4 reads no password from stdin.
     environ = node.environment()
     environ["PATH"] = f"{scripts_folder()}{os.pathsep}{environ['PATH']}"
     script = Path(__file__).parents[2] / "deploy" / "rabbitmq" / name

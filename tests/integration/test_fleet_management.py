@@ -1,4 +1,4 @@
-"""Accounts of sensors by the management API of a real RabbitMQ, and what they may not do."""
+"""Sensors' accounts, created by the management API of a real RabbitMQ, and their limits."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_an_account_has_a_bound_of_connections(
 ) -> None:
     account = SensorAccount("edge-1", new_password(), workers=1)
     enroll(management, account)
-    # A worker, a check, a replay, and what the broker has not noticed the end of.
+    # A worker, a check, a replay, and connections whose end the broker has not noticed.
     held = [connect(rabbitmq, account) for _ in range(5)]
     with pytest.raises(AMQPError):
         connect(rabbitmq, account)

@@ -1,4 +1,4 @@
-"""A flood of one account at a real broker: it delays others until it is revoked, and loses nothing.
+"""A flood from one account on a real broker delays others until it is revoked; none is lost.
 
 Both accounts have the documented rights. The honest one publishes as a sensor does: each batch
 until it is confirmed. Its ledger is compared with the database in the end.
@@ -59,7 +59,7 @@ def assert_nothing_is_lost(table: Table) -> None:
 
 
 class Flooder:
-    """Publishes without confirms, as fast as the broker takes it, until it is cut off."""
+    """Publishes without confirms, as fast as the broker accepts, until it is cut off."""
 
     def __init__(self, url: str, bodies: Callable[[int], bytes]) -> None:
         self.sent = 0
@@ -80,7 +80,7 @@ class Flooder:
                     )
                     self.sent += 1
                 self._connection.process_data_events(time_limit=0)
-            # The broker answers after it has handled all that was published before.
+            # The broker answers after it has handled all earlier messages.
             channel.close()
         except AMQPError:
             self.cut_off.set()
@@ -118,7 +118,7 @@ def left(vhost: Vhost) -> int:
 
 
 def is_taken(publisher: Publisher, batch: Batch) -> bool:
-    """Publish once; whether the broker confirmed it."""
+    """Publish once; return whether the broker confirmed it."""
     try:
         publisher.publish(batch)
     except NackError:
@@ -180,7 +180,7 @@ def test_account_that_floods_is_named_while_it_does_and_the_honest_one_loses_not
     letters = DeadLetters(settings_of(dsn, vhost.url)).read(1_000)
     kept = [letter.account for letter in letters]
     assert kept.count("honest") == 1, "the flood pushed no other evidence out"
-    # Of two hours, where the clock has just struck.
+    # There are two hours if one has just begun.
     assert kept.count("mallory") in (
         {SAMPLES_OF_HOUR, 2 * SAMPLES_OF_HOUR} if reason == "not_a_batch" else {0}
     )
@@ -190,7 +190,7 @@ def test_account_that_floods_is_named_while_it_does_and_the_honest_one_loses_not
 def test_flood_that_fills_the_queue_delays_until_the_account_is_revoked(
     vhost: Vhost, dsn: str, table: Table
 ) -> None:
-    """The broker refuses everybody then; an honest sensor keeps its batches and tries again."""
+    """The broker then refuses all messages; an honest sensor keeps its batches and tries again."""
     connection = pika.BlockingConnection(pika.URLParameters(vhost.url))
     broker.declare(connection, QUEUE)
     connection.close()
@@ -199,7 +199,7 @@ def test_flood_that_fills_the_queue_delays_until_the_account_is_revoked(
     honest = Publisher(account_of(vhost, "honest"), "honest")
     with flooder.flooding():
         waiting = honest_batches()
-        # No aggregator runs: the flood fills the queue, whatever is published beside it.
+        # No aggregator runs, so the flood fills the queue.
         until(lambda: not is_taken(honest, made_batch(sensor="honest")), "the broker refuses")
         with running(settings_of(dsn, vhost.url)):
             until(lambda: flood_in_sensors(dsn) is not None, "it is named")

@@ -1,4 +1,4 @@
-"""Properties that no library would write, through a real RabbitMQ: they cost one message."""
+"""Hostile message properties through a real RabbitMQ cost only their own message."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def left_in(vhost: Vhost, queue: str) -> int:
 
 
 def publish_raw(url: str, exchange: str, key: bytes, encoded: bytes, body: bytes) -> bool:
-    """Whether the broker confirmed it."""
+    """Publish; return whether the broker confirmed it."""
     with RawPublisher(url) as raw:
         try:
             raw.publish(exchange, key, encoded, body)
@@ -108,7 +108,7 @@ def publish_raw(url: str, exchange: str, key: bytes, encoded: bytes, body: bytes
 def test_batch_with_hostile_properties_counts_and_those_behind_it_too(
     service: Service, s1: str, vhost: Vhost, table: Table
 ) -> None:
-    """Its own account sent it, and it is a batch; before, the consumer never got past it."""
+    """It is a batch from its own account, so it counts; the consumer continues after it."""
     spool, honest = uuid.uuid4(), Publisher(s1, "s1")
     confirmed = 0
     for number, encoded in enumerate(HOSTILE.values(), 1):
@@ -126,7 +126,7 @@ def test_batch_with_hostile_properties_counts_and_those_behind_it_too(
 def test_sender_that_cannot_be_read_is_refused_with_the_reason(
     service: Service, vhost: Vhost, table: Table
 ) -> None:
-    """An account that may put any user_id, as an operator's own tools do."""
+    """The account may set any user_id, as an operator's tools can."""
     vhost.node.admin.add_user("tool", "password", tags="impersonator")
     vhost.node.admin.permit("tool", vhost.name, write=".*")
     url = vhost.node.url(vhost.name, "tool", "password")
@@ -141,7 +141,7 @@ def test_sender_that_cannot_be_read_is_refused_with_the_reason(
 def test_dead_letters_with_hostile_properties_are_listed_put_back_and_dropped(
     service: Service, vhost: Vhost, table: Table
 ) -> None:
-    """An operator's own tools may put anything among the refused."""
+    """An operator's tools may publish anything to the queue of refused messages."""
     confirmed = 0
     for encoded in HOSTILE.values():
         plain = encoded.replace(S1, short(b"test-admin"))
@@ -175,7 +175,7 @@ def greeting(table: bytes) -> bytes:
     ids=["time", "kind", "deep", "long"],
 )
 def test_sensor_holds_its_batches_while_its_broker_says_what_cannot_be_read(table: bytes) -> None:
-    """All that a sensor reads is its broker's own: no account's message ever reaches it."""
+    """A sensor only reads what its broker itself sends; no account's message reaches it."""
     settings = SensorSettings(name="s1", broker_password="x")
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -1,4 +1,4 @@
-"""A fault of the database that hits every batch is blamed on none: all wait, none is refused."""
+"""If a database error affects every batch, none is refused; all wait."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def add_constraint(table: Table) -> Callable[[], None]:
 
 
 def add_constraint_of_the_sensor(table: Table) -> Callable[[], None]:
-    """Hit by the last statement of a transaction."""
+    """Add a constraint that fails in the last statement of a transaction."""
     table.run("ALTER TABLE sensor ADD CONSTRAINT odd CHECK (version = 'another') NOT VALID")
     return lambda: table.run("ALTER TABLE sensor DROP CONSTRAINT odd")
 
 
 def add_deferred_constraint(table: Table) -> Callable[[], None]:
-    """Hit by the commit alone."""
+    """Add a constraint that fails only at the commit."""
     table.run(
         "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'odd' USING ERRCODE = '23514'; END $$"
@@ -93,7 +93,7 @@ def add_deferred_constraint(table: Table) -> Callable[[], None]:
 
 
 def detach_partition(table: Table) -> Callable[[], None]:
-    """The part that the first batch of the test goes into."""
+    """Detach the partition of the test's first batch."""
     with psycopg.connect(table.connection.info.dsn, autocommit=True) as connection:
         connection.execute(PARTITION.read_bytes())
     part = table.one(
@@ -183,7 +183,7 @@ def test_known_good_batch_runs_every_statement_and_leaves_nothing(
     vars(work.store)["_sql"] = Noting(work.store._sql)
     vars(work.store)["_admission_sql"] = Noting(work.store._admission_sql)
     work.store.probe(known_good())
-    # Only where a batch has notes, a session was given up.
+    # A session was closed only if a batch has notes.
     assert statements.keys() - executed <= {"delete_lone_notes", "end_session"}
     tables = ("observation", "sighting", "activity", "prefix_overflow", "prefix_admission")
     for name in (

@@ -1,4 +1,4 @@
-"""From a real RabbitMQ into a real PostgreSQL: exactly once, and whatever the broker does."""
+"""From a real RabbitMQ into a real PostgreSQL, exactly once, through failures of the broker."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_batch_that_raises_in_our_own_code_is_refused_and_those_behind_it_are_st
     service: Service,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before, it ended every aggregator, and the next one that was started."""
+    """A batch must not end every aggregator that receives it."""
 
     def faulty(batches: Sequence[CheckedBatch], origin: OriginLookup, today: int) -> Folded:
         if any(batch.key.seq == 2 for batch in batches):
@@ -206,7 +206,7 @@ def test_batch_that_raises_in_our_own_code_is_refused_and_those_behind_it_are_st
 def test_queue_deleted_under_the_consumer_is_noticed(
     s1: Publisher, vhost: Vhost, table: Table, service: Service
 ) -> None:
-    """pika says nothing of it: the aggregator must look."""
+    """pika does not report it, so the aggregator must check."""
     vhost.node.admin.delete_queue(vhost.name, QUEUE)
     until(lambda: counted(service, "consumer_losses") == 1, "the loss is noticed")
     until(lambda: service._source.consuming, "it consumes again")
@@ -217,7 +217,7 @@ def test_queue_deleted_under_the_consumer_is_noticed(
 def test_queue_that_an_operator_declared_otherwise_is_bound_too(
     vhost: Vhost, dsn: str, table: Table
 ) -> None:
-    """Taken as it is: but a queue that nothing is routed to would leave the aggregator deaf."""
+    """The queue is used as it is; without a binding it would receive nothing."""
     with contextlib.closing(pika.BlockingConnection(pika.URLParameters(vhost.url))) as connection:
         arguments = {"x-queue-type": "quorum", "x-max-length-bytes": 1_000_000}
         connection.channel().queue_declare(QUEUE, durable=True, arguments=arguments)
@@ -276,10 +276,10 @@ def test_acknowledgement_timeout_of_the_broker_is_survived(
 
 
 def dead_letters(vhost: Vhost, *arguments: str) -> tuple[int, str]:
-    """`smtpfeeds aggregator dead-letters …` with the environment as its settings."""
+    """Run `smtpfeeds aggregator dead-letters …` with settings from the environment."""
     environ = {"SMTPFEEDS_AGGREGATOR_BROKER": vhost.url}
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level  # the command sets up logs of its own
+    handlers, level = root.handlers[:], root.level  # the command configures logging itself
     try:
         done = CliRunner().invoke(main, ["aggregator", "dead-letters", *arguments], env=environ)
     finally:
@@ -291,7 +291,7 @@ def dead_letters(vhost: Vhost, *arguments: str) -> tuple[int, str]:
 def test_dead_letters_are_seen_put_back_and_dropped(
     s1: Publisher, vhost: Vhost, table: Table, service: Service
 ) -> None:
-    """Also a good batch: one that the database refused until its operator mended it."""
+    """One is a valid batch that the database refused until its operator repaired it."""
     table.run("ALTER TABLE observation ADD CONSTRAINT odd CHECK (hits <> 13)")
     good = made_batch(greet("192.0.2.1", hits=13))
     s1.publish(b"not a batch \x1b[31m")

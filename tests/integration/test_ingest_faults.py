@@ -1,4 +1,4 @@
-"""The database goes away in every way, under a real broker: nothing is lost, nothing twice."""
+"""The database fails in many ways, with a real broker: nothing is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from smtpfeeds_common.topology import EXCHANGE, QUEUE
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[PostgresServer]:
-    """A PostgreSQL of the test's own, to break."""
+    """A PostgreSQL that a test breaks."""
     server = PostgresServer(tmp_path, settings={"max_connections": "12"})
     with server.private:
         yield server
@@ -73,7 +73,7 @@ def test_database_restarted_and_its_sessions_ended_under_load(
 def test_long_absence_leaves_the_queue_to_others_and_ends(
     server: PostgresServer, vhost: Vhost, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond a minute (here: a second) the consumer is cancelled; the broker has all of it back."""
+    """After a minute (here a second) the consumer is cancelled, and the broker has all messages."""
     defaults = worker.IngestWorker.__init__.__kwdefaults__
     quick = {**(defaults or {}), "hold_s": 1.0, "probe_s": 1.0}
     monkeypatch.setattr(worker.IngestWorker.__init__, "__kwdefaults__", quick)
@@ -154,7 +154,7 @@ def test_database_that_stays_connected_and_never_answers_is_given_up(
     publisher: Publisher,
     cutting_proxy: Callable[[Target], CuttingProxy],
 ) -> None:
-    """As behind a pooler or a firewall that swallows a reset: keepalives are answered, no more."""
+    """A pooler, or a firewall that drops a reset, answers keepalives and nothing else."""
     dsn = migrated_database(postgres)
     proxy = cutting_proxy(postgres.private.socket_path)
     through = postgres.dsn_through(proxy.host, proxy.port, dsn) + " connect_timeout=2"
@@ -168,7 +168,7 @@ def test_database_that_stays_connected_and_never_answers_is_given_up(
         until(lambda: sample(service, "timeouts_total") > 0, "the silence is noticed")
         until(lambda: sample(service, "holding") == 1, "it waits")
         publish(publisher, spool, 41, 50)
-        proxy.forward()  # the old connection goes on, deaf: nobody is told of its end
+        proxy.forward()  # the old connection stays open, without answers
         until(lambda: hits(dsn) == 50, "all 50 count")
         until(lambda: service.health.problems() == [], "all is well again")
     assert hits(dsn) == 50
@@ -179,10 +179,10 @@ def test_database_that_stays_connected_and_never_answers_is_given_up(
 def test_slow_database_is_given_less_at_a_time_and_gets_on(
     postgres: PostgresServer, vhost: Vhost, publisher: Publisher
 ) -> None:
-    """Several batches together are over the limit, one by one they are not: none waits for ever."""
+    """Several batches together exceed the time limit, single ones do not; none waits for ever."""
     dsn = migrated_database(postgres)
     slow = Table(dsn)
-    # Whatever the machine: several rows take as long as anyone waits, a single one no time.
+    # On any machine, several rows exceed the limit, and a single one takes no time.
     slow.run(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"
         " IF (SELECT count(*) FROM written) > 1 THEN PERFORM pg_sleep(600); END IF;"

@@ -1,4 +1,4 @@
-"""Large messages from a real broker: few are in hand at a time, and all that are batches count."""
+"""Of large messages from a real broker, few are in memory at a time, and all batches count."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGE = 1_000_000
 
 
 class Watched(in_hand.InHand):
-    """Notes the most octets that were in hand."""
+    """Records the most octets in memory."""
 
     most_bytes = 0
 
@@ -36,7 +36,7 @@ def source_of(service: Service) -> amqp.AmqpSource:
 
 
 def large_batch(spool: uuid.UUID, seq: int) -> bytes:
-    """A batch with a field that the reader ignores."""
+    """Create a batch with a large field that the reader ignores."""
     body = encode(made_batch(greet("192.0.2.1"), spool=spool, seq=seq))
     return body[:-1] + b',"later":"' + b"x" * LARGE + b'"}'
 
@@ -68,7 +68,7 @@ def test_octets_in_hand_are_bounded_while_the_database_is_busy(
         until(lambda: table.hits() == counted, "all are counted")
         publisher.publish(made_batch(greet("192.0.2.1"), spool=spool, seq=31))
         until(lambda: hand.prefetch == 100, "it takes many again")
-    # What was in hand as it began again, and what it may take then: each within the bound.
+    # Messages in memory at the restart and those it may then receive, each within the bound.
     assert hand.most_bytes <= 2 * in_hand.MAX_BYTES + LARGE
     assert table.hits() == {("192.0.2.1", "smtpgreet"): 31}
     publisher.close()

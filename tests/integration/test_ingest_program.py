@@ -1,4 +1,4 @@
-"""The program as a service manager sees it: migrate, ready, stop, and what it says."""
+"""The program as a service manager sees it: migrate, ready, stop, and its output."""
 
 from __future__ import annotations
 

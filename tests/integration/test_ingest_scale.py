@@ -1,4 +1,4 @@
-"""What docs/how-to/scale-out.md promises: shards of the queue, parts of the tables, any number."""
+"""The promises of docs/how-to/scale-out.md: shards of the queue, partitions of the tables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def enable_plugin(node: RabbitNode, name: str) -> None:
 
 
 def make_shards(vhost: Vhost) -> None:
-    """As the how-to says: a hash exchange behind the topic exchange, a queue for each shard."""
+    """Declare a hash exchange behind the topic exchange and a queue per shard, as documented."""
     connection = pika.BlockingConnection(pika.URLParameters(vhost.url))
     channel = connection.channel()
     channel.exchange_declare(EXCHANGE, "topic", durable=True)

@@ -1,4 +1,4 @@
-"""An aggregator that starts while what it needs is away, or has the wrong address for it."""
+"""An aggregator starts while the database or broker is away, or with a wrong address of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from smtpfeeds_common.signals import Signals
 
 
 class Waiting:
-    """`wait_for_database` in a thread."""
+    """Runs `wait_for_database` in a thread."""
 
     def __init__(self, dsn: str) -> None:
         self.signals = Signals()
@@ -80,7 +80,7 @@ def test_stop_ends_the_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
 
 
 def test_mistake_in_the_dsn_ends_with_what_is_wrong(dsn: str) -> None:
-    """Waiting would not help: no such database, no such account."""
+    """A missing database or account is a mistake; waiting would not help."""
     for wrong, message in (
         (dsn + " dbname=nowhere", r'database "nowhere" does not exist; check dsn'),
         (dsn + " user=nobody-here", r"nobody-here.*check dsn"),

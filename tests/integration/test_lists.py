@@ -189,7 +189,7 @@ def test_running_program_refreshes_on_its_schedule(config: AggregatorSettings) -
 def test_change_of_an_operator_s_file_is_taken_and_a_bad_one_is_not(
     tmp_path: Path, kept: bool
 ) -> None:
-    """With a directory as a generation, without one in memory."""
+    """With a directory the list becomes a generation, without one it is in memory."""
     own = tmp_path / "ours.txt"
     own.write_text("8.8.8.8\n")
     config = AggregatorSettings(

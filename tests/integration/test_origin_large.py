@@ -1,4 +1,4 @@
-"""Against real and full-sized tables: SMTPFEEDS_ASN_DATA names the folder they lie in."""
+"""Origins with real, full-sized tables from the folder that SMTPFEEDS_ASN_DATA names."""
 
 import bz2
 import gzip
@@ -54,7 +54,7 @@ def real(data: Path) -> OriginTable:
 
 
 def independent(path: Path) -> Iterator[tuple[str, int]]:
-    """The table's lines, read by nothing of the project or of pyasn."""
+    """Read the table's lines without the project's code or pyasn."""
     with gzip.open(path, "rt") as stream:
         for line in stream:
             if line[0] not in ";#\n":
@@ -63,7 +63,7 @@ def independent(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def test_random_addresses_agree_with_an_independent_reading(data: Path, real: OriginTable) -> None:
-    """10,000 addresses, half of them under known prefixes: exact matches by length in a dict."""
+    """10,000 addresses, half of them in known prefixes, are looked up in dicts by prefix length."""
     table: dict[tuple[int, int, int], int] = {}
     starts: list[tuple[int, int]] = []
     for prefix, asn in independent(data / "ipasn-20260822.dat.gz"):
@@ -118,7 +118,7 @@ def test_both_large_tables_know_the_known_answers(data: Path, real: OriginTable)
 def test_ribs_convert_to_exactly_their_prefixes(
     data: Path, name: str, ipv4: int, ipv6: int
 ) -> None:
-    """As many as pyasn's own conversion gives, and the same origin for each."""
+    """The result has as many prefixes as pyasn's own conversion, with the same origins."""
     from pyasn import mrtx
 
     path = data / "mrt" / name
@@ -192,7 +192,7 @@ def test_each_of_the_broken_ribs_leaves_the_table_in_use(data: Path, tmp_path: P
 
 
 def test_a_full_rib_is_refreshed_within_its_bounds(data: Path, tmp_path: Path) -> None:
-    """With the default bounds and known answers; only the clock is the RIB's."""
+    """Bounds and known answers are the defaults; only the clock is set to the RIB's time."""
     config = AggregatorSettings(
         origin_dir=str(tmp_path / "origins"), as_names=str(data / "asnames-20260715.json.gz")
     )
@@ -209,7 +209,7 @@ def test_a_full_rib_is_refreshed_within_its_bounds(data: Path, tmp_path: Path) -
 def test_twenty_swaps_between_full_tables_under_load(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every batch of look-ups agrees with one generation; how long each took is printed."""
+    """Every batch of look-ups agrees with one generation; the test prints their times."""
     config = AggregatorSettings(origin_dir=str(tmp_path / "origins"))
     generations = [
         refresh(config, source=data / name, force=True).generation

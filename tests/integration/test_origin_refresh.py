@@ -1,6 +1,6 @@
-"""The whole way of a refresh, over loopback and from files; and every way it can break.
+"""A whole refresh, over loopback and from files, and the ways in which it can fail.
 
-Long, for every way to break needs the same archive, settings and table in use.
+The module is long because all failures need the same archive, settings and table in use.
 """
 
 import bz2
@@ -249,7 +249,7 @@ def test_a_misbehaving_server_leaves_the_table_in_use_and_its_reason(
         again(config)
     assert answers(config) == before
     assert word in failure(config)
-    if mode in {"half", "reset"}:  # and when it behaves again, all is well
+    if mode in {"half", "reset"}:  # after the archive is repaired, the refresh succeeds
         archive.mode = "well"
         assert not again(config).unchanged
 
@@ -403,7 +403,7 @@ def test_a_directory_without_the_internet(tmp_path: Path) -> None:
 def test_what_is_brought_by_hand_leaves_the_schedule_alone(
     in_use: AggregatorSettings, archive: Archive, tmp_path: Path
 ) -> None:
-    """Neither a mistyped path nor a table that is taken moves the next fetch."""
+    """Neither a mistyped path nor a table from a file changes the time of the next fetch."""
     archive.files[RIB_PATH] = b"broken"
     with pytest.raises(OriginError):
         refresh(in_use, now=NOW)
@@ -467,7 +467,7 @@ def leftovers(config: AggregatorSettings) -> list[str]:
 def test_a_full_disk_leaves_the_table_in_use(
     in_use: AggregatorSettings, archive: Archive, limit: int
 ) -> None:
-    """No file may grow over the limit: what is fetched, the table, or the index does not fit."""
+    """With a limit on file sizes, the fetched file, the table or the index does not fit."""
     config = in_use
     before = answers(config)
     archive.files[RIB_PATH] = LATER
@@ -514,7 +514,7 @@ KILLED = """
 def test_kill_9_at_each_step_leaves_a_whole_table_in_use(
     tmp_path: Path, first_generation: Path
 ) -> None:
-    """Each child, sync, rename and link is where the process dies once."""
+    """The process dies once at each child, sync, rename and link."""
     source = tmp_path / "rib.20261122.0600.bz2"
     before = answers(settings(first_generation))
     source.write_bytes(LATER)
@@ -540,7 +540,7 @@ def test_kill_9_at_each_step_leaves_a_whole_table_in_use(
         generation, origins = answers(config)
         generations.add(generation)
         assert origins == before[1]
-        if step % 6 == 0:  # and the next refresh finds its way
+        if step % 6 == 0:  # and the next refresh succeeds
             refresh(config, source=source, now=NOW + timedelta(seconds=1))
             assert leftovers(config) == []
     assert len(generations) == 2
@@ -550,7 +550,7 @@ def test_kill_9_at_each_step_leaves_a_whole_table_in_use(
 def test_a_child_that_dies_leaves_the_table_in_use(
     in_use: AggregatorSettings, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the kernel ends one that takes too much memory."""
+    """The child is killed, as the kernel kills one that uses too much memory."""
     config = in_use
     before = answers(config)
     archive.files[RIB_PATH] = LATER
@@ -634,7 +634,7 @@ def test_pieces_of_other_ribs_do_not_pile_up(config: AggregatorSettings, archive
 
 
 def test_a_child_ends_with_its_parent() -> None:
-    """Also when the parent is killed: the pipe it holds ends with it."""
+    """This holds if the parent is killed, because its end of the pipe is closed."""
     arguments = {"url": "http://127.0.0.1:1/", "target": "/nowhere"}
     with socket.create_server(("127.0.0.1", 0)) as server:
         arguments["url"] = f"http://127.0.0.1:{server.getsockname()[1]}/"

@@ -1,4 +1,4 @@
-"""A running program's table: noticed, swapped, kept; and the commands beside it."""
+"""The table of a running program is noticed, swapped and kept; commands run beside it."""
 
 import json
 import logging
@@ -43,14 +43,14 @@ def files(tmp_path: Path, text: str = ONE, **changes: object) -> AggregatorSetti
 
 
 def put(path: Path, text: str) -> None:
-    """Replace a file as a careful program does."""
+    """Replace a file by a rename."""
     aside = path.with_name("aside")
     aside.write_text(text)
     aside.replace(path)
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> int:
-    """How many errors were logged, whatever level another test has left behind."""
+    """Count the logged errors, independently of a level that another test has set."""
     return sum(record.levelno >= logging.ERROR for record in caplog.records)
 
 
@@ -220,7 +220,7 @@ def origins_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The commands of the child processes that are started."""
+    """Return the commands of the child processes that are started."""
     started: list[str] = []
     real = subprocess.Popen
 

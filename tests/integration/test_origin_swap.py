@@ -1,4 +1,4 @@
-"""Tables swapped under an aggregator at work: ingest never fails, each publication is of one."""
+"""Tables are swapped under a running aggregator: ingest never fails, each set uses one table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BATCH_ROWS = 200
 
 
 class Ingest(threading.Thread):
-    """Applies batches of made-up clients as fast as it can, with the table current then."""
+    """Applies batches of simulated clients as fast as it can, with the current table."""
 
     def __init__(self, dsn: str, source: OriginSource, address: Callable[[], str]) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ def configured(dsn: str, tmp_path: Path) -> AggregatorSettings:
 def test_each_publication_agrees_with_one_generation_through_swaps_under_load(
     dsn: str, tmp_path: Path
 ) -> None:
-    """Nothing fails, and no row of a set comes from another table than its manifest names."""
+    """Nothing fails, and all rows of a set come from the table that its manifest names."""
     prefixes = rows()
     for number, shift in enumerate((0, 20_000)):
         path = tmp_path / "t.dat"
