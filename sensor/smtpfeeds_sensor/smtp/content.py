@@ -30,7 +30,7 @@ MORE, ENDED, TOO_MUCH = range(3)
 class Content:
     """The content of one message, until it ends or there is too much of it."""
 
-    __slots__ = ("_at_start", "_by_lf", "_names", "_tail", "held", "left", "names_sensor")
+    __slots__ = ("_at_start", "_by_lf", "_counted", "_names", "held", "left", "names_sensor")
 
     def __init__(self, limit_bytes: int, *, by_lf: bool, names: SensorNames | None = None) -> None:
         """Begin.
@@ -42,8 +42,8 @@ class Content:
         """
         self._by_lf, self._names = by_lf, names
         self._at_start = True
-        #: The last octets that were searched, in lower case: a name may go on in the next piece.
-        self._tail = bytearray()
+        #: Octets of ``held`` that were counted: a name may begin in them, no end.
+        self._counted = 0
         #: Whether one of the names was found.
         self.names_sensor = False
         #: Octets that may still come; its end is not content.
@@ -68,20 +68,24 @@ class Content:
                 self.held = octets[at:]
                 return MORE, end
             self._at_start = False
-        ends_at, goes_on_at = self._find_dot(octets, at)
-        before = (ends_at if ends_at >= 0 else max(at, end - _TAIL)) - at
+        begins = at + self._counted
+        ends_at, goes_on_at = self._find_dot(octets, begins)
+        stop = ends_at if ends_at >= 0 else max(begins, end - _TAIL)
+        is_too_much = stop - begins > self.left
         if self._names is not None:
-            piece = octets[at : at + min(before, self.left)]
-            self._search(piece, is_last=before <= self.left and ends_at >= 0)
-            erase(piece)
-        if before > self.left:
-            self.forget()
+            # What ends it stands beside no name.
+            whole = ends_at >= 0 and not is_too_much
+            until = min(stop, begins + self.left) - (0 if whole else BEHIND)
+            self._search(self._names, octets, at, begins - BEHIND, until)
+        if is_too_much:
             return TOO_MUCH, end
-        self.left -= before
+        self.left -= stop - begins
         if ends_at >= 0:
-            self.forget()
             return ENDED, goes_on_at
-        self.held = octets[at + before :]
+        keeps = 0 if self._names is None else self._names.longest + BEHIND + BEFORE
+        holds_from = max(at, stop - keeps)
+        self._counted = stop - holds_from
+        self.held = octets[holds_from:]
         return MORE, end
 
     def _find_dot(self, octets: bytearray, at: int) -> tuple[int, int]:
@@ -91,28 +95,14 @@ class Content:
         match = _END_LF.search(octets, at)
         return match.span() if match else (-1, -1)
 
-    def _search(self, piece: bytearray, *, is_last: bool) -> None:
-        names = self._names
-        assert names is not None
-        decided = max(0, len(self._tail) - BEHIND)
-        lower = piece.lower()
-        # Its end stands alone.
-        text = bytearray().join((self._tail, lower, b"\r\n" if is_last else b""))
-        if names.occur_outside_mailboxes(text, decided, len(text) - (0 if is_last else BEHIND)):
+    def _search(
+        self, names: SensorNames, octets: bytearray, start: int, judged: int, until: int
+    ) -> None:
+        """Search from ``start`` for names that end behind ``judged``, not behind ``until``."""
+        text = octets[start : until + BEHIND]
+        lower = text.lower()
+        if names.occur_outside_mailboxes(lower, judged - start, until - start):
             self.names_sensor = True
-            self._names, tail = None, bytearray()
-        else:
-            tail = text[-(names.longest + BEHIND + BEFORE) :]
-        self.forget()
-        self._tail = tail
-        erase(lower)
+            self._names = None
         erase(text)
-
-    def forget(self) -> None:
-        """Erase what is held for the search."""
-        erase(self._tail)
-
-    @property
-    def held_bytes(self) -> int:
-        """Octets held for the search."""
-        return len(self._tail)
+        erase(lower)

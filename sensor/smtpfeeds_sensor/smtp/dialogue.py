@@ -118,8 +118,8 @@ class Dialogue(Commands):
     @property
     def held_bytes(self) -> int:
         """Octets held of what arrived."""
-        reading = self._reading
-        return len(self._rest) + (reading.held_bytes if reading is not None else 0)
+        responses = self._reading
+        return len(self._rest) + (responses.held_bytes if isinstance(responses, Responses) else 0)
 
     def note_early(self) -> None:
         """What arrives next was sent before the banner."""
@@ -139,7 +139,7 @@ class Dialogue(Commands):
         """
         if self._rest:
             octets = self._rest + arrived
-            self._forget_rest()
+            self.forget()
         else:
             octets = bytearray(arrived)
         replies = self._read(octets)
@@ -148,11 +148,6 @@ class Dialogue(Commands):
 
     def forget(self) -> None:
         """Erase what is held: the connection is gone."""
-        self._forget_rest()
-        if isinstance(self._reading, Content):
-            self._reading.forget()
-
-    def _forget_rest(self) -> None:
         if self._rest:
             erase(self._rest)
             self._rest = bytearray()
@@ -171,8 +166,10 @@ class Dialogue(Commands):
                     continue
                 reply, at = self._without_line_end(octets, at, end)
             else:
-                if (replies or self.owes_reply) and octets[at:] != b"\r":  # of LF CR
-                    self._note_impatience()
+                if replies or self.owes_reply:
+                    is_rest_of_lf_cr = end - at == 1 and octets[at] == _CR
+                    if not is_rest_of_lf_cr:
+                        self._note_impatience()
                 reply, at = self._other_octets(octets, at, end)
             replies += reply
         return replies
@@ -203,7 +200,7 @@ class Dialogue(Commands):
     def tls_started(self) -> None:
         """The state is as at connect, but what was heard stays heard (RFC 3207 4.2)."""
         super().tls_started()
-        self._forget_rest()
+        self.forget()
         self._previous = None
 
     def end(self, counter: str, reply: bytes, how: int = CLOSE) -> bytes:

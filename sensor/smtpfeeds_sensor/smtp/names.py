@@ -27,6 +27,8 @@ _HEX: Final = frozenset(b"0123456789abcdef")
 _WORD: Final = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyz")
 _HOST: Final = _WORD | frozenset(b"-_")
 _IPV6_TAG: Final = b"ipv6:"
+#: What stands before the domain of a mailbox.
+_OF_MAILBOX: Final = (b"@", b"@[", b"@" + _IPV6_TAG, b"@[" + _IPV6_TAG)
 #: An IPv6 address as nibbles with dots.
 _LONGEST_ADDRESS: Final = 63
 #: Octets before and behind a form that decide whether it stands alone, or in a mailbox.
@@ -46,6 +48,12 @@ class Form(NamedTuple):
     word: frozenset[int]
     #: Separators of its parts: with a part of a number or word beyond, it is part of a longer name.
     separators: bytes = b""
+    #: What may stand before it and belongs to it.
+    tag: bytes = b""
+
+    def start_of(self, text: bytearray, at: int) -> int:
+        """Where the name begins whose text is at ``at``: at its tag, where it has one."""
+        return at - len(self.tag) if self.tag and text.endswith(self.tag, 0, at) else at
 
     def stands_alone(self, text: bytearray, start: int, end: int) -> bool:
         """Whether nothing at ``text[start:end]``'s sides makes it part of something longer."""
@@ -70,7 +78,6 @@ class SensorNames:
 
     __slots__ = (
         "_address",
-        "_any_form",
         "_any_spelling",
         "_forms",
         "_greets_as_host",
@@ -90,9 +97,8 @@ class SensorNames:
         self._host = host if is_full_host_name(host) else b""
         self._greets_as_host = re.compile(re.escape(self._host) + rb"\.*\Z", re.IGNORECASE)
         self._forms: tuple[Form, ...] = ()
-        #: Any of the forms, in lower case and in any case; asked for first: nearly no client names
-        #: the sensor.
-        self._any_form = self._any_spelling = _NOTHING
+        #: Any of the forms, in any case.
+        self._any_spelling = _NOTHING
         #: Octets of the longest form.
         self.longest = max(len(host), _LONGEST_ADDRESS)
 
@@ -119,7 +125,6 @@ class SensorNames:
         if not self._forms:
             host = (Form(self._host, _HOST, b"."),) if self._host else ()
             self._forms = _address_forms(self._address) + host
-            self._any_form = re.compile(b"|".join(re.escape(form.text) for form in self._forms))
             self._any_spelling = _any_of(form.text for form in self._forms)
         return self._forms
 
@@ -138,16 +143,15 @@ class SensorNames:
     def _search(
         self, text: bytearray, after: int, until: int, place: Callable[[bytearray, int], bool]
     ) -> bool:
-        forms = self.forms
-        if self._any_form.search(text) is None:
-            return False
-        for form in forms:
+        # One search for each form takes half as long as one regular expression for all.
+        for form in self.forms:
             length = len(form.text)
-            start = text.find(form.text, max(0, after + 1 - length))
-            while 0 <= start <= until - length:
-                if form.stands_alone(text, start, start + length) and place(text, start):
+            at = text.find(form.text, max(0, after + 1 - length), until)
+            while at >= 0:
+                start = form.start_of(text, at)
+                if form.stands_alone(text, start, at + length) and place(text, start):
                     return True
-                start = text.find(form.text, start + 1)
+                at = text.find(form.text, at + 1, until)
         return False
 
 
@@ -179,8 +183,7 @@ def _anywhere(text: bytearray, start: int) -> bool:  # noqa: ARG001 - as every p
 
 
 def _outside_mailbox(text: bytearray, start: int) -> bool:
-    before = text[max(0, start - BEFORE) : start].removesuffix(_IPV6_TAG).removesuffix(b"[")
-    return not before.endswith(b"@")
+    return not text.endswith(_OF_MAILBOX, 0, start)
 
 
 def read_address(word: memoryview) -> bytes | None:
@@ -200,8 +203,7 @@ def _address_forms(address: bytes) -> tuple[Form, ...]:
     texts = _ipv4_forms(address) if len(address) == IPv4_BYTES else _ipv6_forms(address)
     return (
         *texts,
-        Form(hexadecimal, _WORD),
-        Form(b"0x" + hexadecimal, _WORD),
+        Form(hexadecimal, _WORD, tag=b"0x"),
         Form(str(number).encode(), _DIGITS),
     )
 
