@@ -12,7 +12,7 @@ from typing import Final
 from smtpfeeds_common.errors import DatabaseError
 from smtpfeeds_common.logs import fields
 
-from .clock.database import REASONS, ClockState, DatabaseClock, message
+from .clock.database import REASONS, ClockState, DatabaseClock, Reading, message
 from .health import Health
 from .metrics import Metrics
 from .settings import AggregatorSettings
@@ -61,7 +61,7 @@ class ClockWatch:
         reading = store.read(self._clock.monotonic)
         state = self._clock.take(reading)
         self._alarm(state)
-        self._record(store, state, recorded=bool(reading.record.doubts))
+        self._record(store, state, reading)
 
     def _alarm(self, state: ClockState) -> None:
         reasons: tuple[str, ...] = tuple(doubt.reason for doubt in state.doubts)
@@ -81,18 +81,18 @@ class ClockWatch:
         else:
             logger.warning("clock no longer in doubt", extra=fields())
 
-    def _record(self, store: ClockStore, state: ClockState, *, recorded: bool) -> None:
+    def _record(self, store: ClockStore, state: ClockState, reading: Reading) -> None:
         """Record the state for the next start and for `smtpfeeds aggregator clock`."""
         reasons = {doubt.reason for doubt in state.doubts}
         if state.doubts:
             # The doubt that sensors have yet to confirm must survive this process too.
             reasons |= {"sensors"} if state.unconfirmed else set()
             store.record_doubt(self._id, sorted(reasons), _text(state), state.sensors_ahead_s)
-        elif recorded and not state.unconfirmed:
+        elif reading.record.doubts and not state.unconfirmed:
             store.withdraw_doubt(self._id, others=state.settled or not self._has_looked)
         self._has_looked = True
         if state.settled:
-            store.note(every_s=NOTE_EVERY_S)
+            store.note(reading, every_s=NOTE_EVERY_S)
 
 
 def _text(state: ClockState) -> str:

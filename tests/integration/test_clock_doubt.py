@@ -396,16 +396,38 @@ def test_newest_time_is_noted_once_a_minute_and_never_goes_back(
 ) -> None:
     with connect(settings_of(dsn), "test", autocommit=True) as connection:
         store = ClockStore(connection)
-        store.note(every_s=60)
+        note_now(store)
         first = table.one("SELECT noted FROM database_clock")
         assert abs(first - datetime.now(UTC)) < timedelta(minutes=1)
         for step in (timedelta(seconds=50), timedelta(days=-400)):
             stepped.offset = step
-            store.note(every_s=60)
+            note_now(store)
             assert table.one("SELECT noted FROM database_clock") == first
         stepped.offset = timedelta(seconds=120)
-        store.note(every_s=60)
+        note_now(store)
         assert table.one("SELECT noted FROM database_clock") > first
+
+
+def note_now(store: ClockStore) -> None:
+    store.note(store.read(time.monotonic), every_s=60)
+
+
+def test_step_between_a_reading_and_its_note_is_not_noted(
+    dsn: str, table: Table, stepped: SteppedClock
+) -> None:
+    """Else the clock would seem to be earlier as soon as it is right again."""
+    noted = "SELECT noted FROM database_clock"
+    with connect(settings_of(dsn), "test", autocommit=True) as connection:
+        store = ClockStore(connection)
+        reading = store.read(time.monotonic)
+        stepped.step(timedelta(days=40))
+        store.note(reading, every_s=0)
+        assert table.one(noted) == reading.now
+        before = store.read(time.monotonic)
+        stepped.offset = timedelta(0)
+        accepted = store.accept()
+        store.note(before, every_s=0)
+        assert table.one(noted) == accepted
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -186,7 +187,7 @@ def _retires(dsn: str, table: Table) -> None:
         clock = ClockStore(connection)
         clock.record_doubt(uuid.uuid4(), ["sensors"], "a doubt", 1.0)
         clock.withdraw_doubt(uuid.uuid4(), others=True)
-        clock.note(every_s=0)
+        clock.note(clock.read(time.monotonic), every_s=0)
         store = MaintenanceStore(connection, retention=RETENTION)
         assert store.try_lock()
         assert store.compact(batches=1, spools=10) == 3

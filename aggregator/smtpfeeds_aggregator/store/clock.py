@@ -53,9 +53,13 @@ class ClockStore:
         """Read the clock now."""
         return read_clock(self._connection, monotonic)
 
-    def note(self, *, every_s: float) -> None:
-        """Record the time now, unless one was recorded within `every_s`."""
-        self._run("note_clock", every_s=every_s)
+    def note(self, reading: Reading, *, every_s: float) -> None:
+        """Record the time of a reading without a doubt, unless one was within `every_s` before.
+
+        Nothing is recorded where an operator has accepted the clock since that reading.
+        """
+        acceptances = reading.record.acceptances
+        self._run("note_clock", now=reading.now, every_s=every_s, acceptances=acceptances)
 
     def record_doubt(self, run: UUID, reasons: list[str], doubt: str, ahead_s: float) -> None:
         """Record why this run of an aggregator doubts the clock."""

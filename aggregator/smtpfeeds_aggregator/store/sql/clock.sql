@@ -5,9 +5,10 @@
 SELECT now(), noted, acceptances, accepted_ahead_s, doubts FROM database_clock;
 
 -- name: note_clock
--- One row, changed at most once a minute by the first aggregator, so none waits for another.
-UPDATE database_clock SET noted = now()
-WHERE noted < now() - make_interval(secs => %(every_s)s);
+-- One row, changed at most once a minute by the first aggregator, so none waits for another. The
+-- time is the one that was judged: the clock may have been stepped since, and now() be wrong.
+UPDATE database_clock SET noted = %(now)s
+WHERE noted < %(now)s - make_interval(secs => %(every_s)s) AND acceptances = %(acceptances)s;
 
 -- name: record_doubt
 UPDATE database_clock
