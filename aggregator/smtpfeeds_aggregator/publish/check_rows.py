@@ -1,0 +1,276 @@
+"""Reads the rows of a feed's main text file back: each is a row of this feed, and in order.
+
+Blocks of lines are read as columns of octets. Where a block is not as it should be, or its columns
+cannot tell, its lines are read one by one: they decide, and a message can name the line. Nothing
+here shares code with the formats beyond their numbers: what is checked is what a consumer reads.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import repeat
+from socket import AF_INET6, inet_ntop, inet_pton
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from smtpfeeds_common.addresses import IPv4_BYTES, IPv6_BYTES, format_address, pack_address
+from smtpfeeds_common.errors import AddressError, PublishError
+
+from ..names import NOT_KNOWN
+from .files import FeedFile
+from .formats.text import HEADER_LINES
+
+_ASN: Final = re.compile(rb"NA|[1-9][0-9]{0,9}")
+_NAME: Final = re.compile(rb"[!-~](?:[ -~]{0,28}[!-~])?")
+_BAD_NAME: Final = re.compile(
+    rb'["#|]|eval\(|,[^,]*,[^,]*,|[0-9]+\.[0-9]+\.[0-9]+\.[0-9]', re.IGNORECASE
+)
+_TIME: Final = re.compile(rb"20[0-9]{2}-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]")
+#: The least and the greatest octet of each place of a time.
+_TIME_LEAST: Final = b"2000-00-00 00:00:00"
+_TIME_MOST: Final = b"2099-19-39 29:59:59"
+_DIVIDER: Final = b"  |  "
+#: The fields of ASN and name, each with what divides it from the next.
+_ORIGIN_OCTETS: Final = 11 + 5 + 30 + 5
+_ADDRESS_WIDTH: Final = 15
+_LF, _SPACE, _DOT, _ZERO, _COLON = b"\n .0:"
+
+Octets = npt.NDArray[np.uint8]
+
+
+class Digest(Protocol):
+    """A hash under way."""
+
+    def update(self, data: "bytes | memoryview", /) -> None:
+        """Take more octets into account."""
+        ...
+
+    def hexdigest(self) -> str:
+        """The hash of all of them."""
+        ...
+
+
+class _Keys(NamedTuple):
+    """Where rows stand in the order: ASN, octets of the address, its upper and lower 64 bits."""
+
+    asn: npt.NDArray[np.int64]
+    octets: npt.NDArray[np.int64]
+    high: npt.NDArray[np.uint64]
+    low: npt.NDArray[np.uint64]
+
+
+class _Unclear(Exception):
+    """The columns of a block do not show that its rows are right."""
+
+
+class FamilyRows:
+    """What the rows of one family add up to."""
+
+    def __init__(self, digest: Digest) -> None:
+        self.digest = digest
+        self.rows = 0
+        #: Those of its rows; 0 for none.
+        self.asns: set[int] = set()
+
+
+class RowReader:
+    """Reads rows of the main file; most have the origin of the row before."""
+
+    def __init__(self, file: FeedFile, families: dict[int, FamilyRows]) -> None:
+        """Read nothing yet.
+
+        Args:
+            file: the main file of a feed.
+            families: by the octets of an address.
+        """
+        self._file, self._families = file, families
+        self._end = b"  |  %s\n" % file.frame.feed.name.encode()
+        self._least = np.frombuffer(_DIVIDER + _TIME_LEAST + self._end, np.uint8)
+        self._most = np.frombuffer(_DIVIDER + _TIME_MOST + self._end, np.uint8)
+        self._origins: dict[bytes, int] = {}
+        self._before = (-1, 0, 0, 0)
+        self.rows = 0
+
+    def read(self, block: bytes) -> None:
+        """Check some lines.
+
+        Raises:
+            PublishError: one is not a row of this file, or not in order.
+        """
+        octets = np.frombuffer(block, np.uint8)
+        ends = np.flatnonzero(octets == _LF) + 1
+        try:
+            if not len(ends) or ends[-1] != len(block):
+                raise _Unclear
+            keys = self._keys_of_columns(block, octets, ends)
+        except _Unclear:
+            lines = block.splitlines(keepends=True)
+            keys = self._keys_of_lines(lines)
+            ends = np.cumsum([len(line) for line in lines])
+        self._check_order(keys)
+        self._count(block, ends, keys)
+
+    def _keys_of_columns(self, block: bytes, octets: Octets, ends: Any) -> _Keys:
+        starts = np.concatenate(([0], ends[:-1]))
+        behind = len(self._least)
+        fields = ends - starts - _ORIGIN_OCTETS - behind
+        if fields.min() < _ADDRESS_WIDTH:
+            raise _Unclear
+        tails = _slices(octets, ends - behind, behind)
+        if not ((tails >= self._least) & (tails <= self._most)).all():
+            raise _Unclear
+        asns = self._asns_of_columns(_slices(octets, starts, _ORIGIN_OCTETS))
+        texts = _slices(octets, starts + _ORIGIN_OCTETS, _ADDRESS_WIDTH)
+        ipv6 = (fields > _ADDRESS_WIDTH) | (texts == _COLON).any(axis=1)
+        high = np.zeros(len(ends), np.uint64)
+        low = high.copy()
+        low[~ipv6] = _ipv4_numbers(texts[~ipv6])
+        at, widths = (starts[ipv6] + _ORIGIN_OCTETS).tolist(), fields[ipv6].tolist()
+        numbers = _ipv6_numbers([block[a : a + n] for a, n in zip(at, widths, strict=True)])
+        high[ipv6], low[ipv6] = numbers[:, 0], numbers[:, 1]
+        sizes = np.where(ipv6, np.int64(IPv6_BYTES), np.int64(IPv4_BYTES))
+        return _Keys(asns, sizes, high, low)
+
+    def _asns_of_columns(self, fields: Octets) -> npt.NDArray[np.int64]:
+        is_first = np.ones(len(fields), bool)
+        is_first[1:] = (fields[1:] != fields[:-1]).any(axis=1)
+        try:
+            asns = [self._asn(each.tobytes()) for each in fields[is_first]]
+        except ValueError:
+            raise _Unclear from None
+        of_rows: npt.NDArray[np.int64] = np.array(asns, np.int64)[np.cumsum(is_first) - 1]
+        return of_rows
+
+    def _asn(self, octets: bytes) -> int:
+        asn = self._origins.get(octets)
+        if asn is None:
+            asn = self._origins[octets] = _origin(octets)
+        return asn
+
+    def _keys_of_lines(self, lines: Sequence[bytes]) -> _Keys:
+        keys = []
+        for place, line in enumerate(lines):
+            try:
+                asn, packed = self._key(line)
+            except ValueError as exc:
+                raise self._bad(place, str(exc)) from exc
+            number = int.from_bytes(packed)
+            keys.append((asn, len(packed), number >> 64, number & 0xFFFF_FFFF_FFFF_FFFF))
+        asns, sizes, highs, lows = zip(*keys, strict=True)
+        return _Keys(
+            np.array(asns, np.int64),
+            np.array(sizes, np.int64),
+            np.array(highs, np.uint64),
+            np.array(lows, np.uint64),
+        )
+
+    def _key(self, line: bytes) -> tuple[int, bytes]:
+        """The row's ASN and address."""
+        asn = self._asn(line[:_ORIGIN_OCTETS])
+        address, divider, rest = line[_ORIGIN_OCTETS:].partition(_DIVIDER)
+        text = address.rstrip(b" ").decode("ascii", "replace")
+        try:
+            packed = pack_address(text)
+        except AddressError:
+            raise ValueError("not an address") from None
+        if format_address(packed) != text or len(address) != max(len(text), _ADDRESS_WIDTH):
+            raise ValueError("an address in another spelling")
+        if not divider or rest[19:] != self._end or not _TIME.fullmatch(rest[:19]):
+            raise ValueError("not a row of this feed")
+        return asn, packed
+
+    def _check_order(self, keys: _Keys) -> None:
+        is_after = np.zeros(len(keys.asn), bool)
+        is_equal = np.ones(len(keys.asn), bool)
+        for column, before in zip(keys, self._before, strict=True):
+            earlier = np.concatenate((np.array([before], column.dtype), column[:-1]))
+            is_after |= is_equal & (column > earlier)
+            is_equal &= column == earlier
+        if not is_after.all():
+            raise self._bad(int(np.argmin(is_after)), "rows are not in order")
+        asn, octets, high, low = (int(column[-1]) for column in keys)
+        self._before = (asn, octets, high, low)
+
+    def _count(self, block: bytes, ends: Any, keys: _Keys) -> None:
+        view = memoryview(block)
+        changes = np.flatnonzero(np.diff(keys.octets)).tolist()
+        first = 0
+        for last in [*changes, len(ends) - 1]:
+            start = int(ends[first - 1]) if first else 0
+            self._families[int(keys.octets[first])].digest.update(view[start : int(ends[last])])
+            first = last + 1
+        for octets, family in self._families.items():
+            asns = keys.asn[keys.octets == octets]
+            family.rows += len(asns)
+            family.asns.update(np.unique(asns).tolist())
+        self.rows += len(ends)
+
+    def _bad(self, place: int, what: str) -> PublishError:
+        return bad_line(self._file, HEADER_LINES + self.rows + place + 1, what)
+
+
+def bad_line(file: FeedFile, number: int, what: str) -> PublishError:
+    """The error about a line of a file."""
+    return PublishError(f"{file.name}, line {number}: {what}; the generation is not published")
+
+
+def _slices(octets: Octets, starts: Any, width: int) -> Octets:
+    """So many octets from each of some places on, a row each."""
+    slices: Octets = np.lib.stride_tricks.sliding_window_view(octets, width)[starts]
+    return slices
+
+
+def _ipv4_numbers(texts: Octets) -> npt.NDArray[np.uint64]:
+    """Dotted quads, padded with spaces: four numbers up to 255 without leading zeros."""
+    digits = texts - np.uint8(_ZERO)
+    is_digit, is_dot, is_space = digits <= 9, texts == _DOT, texts == _SPACE
+    number = np.zeros(len(texts), np.uint64)
+    part = np.zeros(len(texts), np.int64)
+    is_start = np.ones(len(texts), bool)
+    is_right = (is_digit | is_dot | is_space).all(axis=1) & (is_dot.sum(axis=1) == 3)
+    for place in range(_ADDRESS_WIDTH):
+        digit, dot = is_digit[:, place], is_dot[:, place]
+        # Each part begins with a digit; a zero alone, and spaces only behind the last part.
+        is_right &= ~is_start | digit
+        if place:
+            is_right &= is_space[:, place] | ~is_space[:, place - 1]
+            is_right &= ~(digit & ~is_start & (part == 0))
+        part = np.where(digit, part * 10 + digits[:, place], part)
+        is_right &= part <= 255
+        number = np.where(dot, number << np.uint64(8) | part.astype(np.uint64), number)
+        part[dot] = 0
+        is_start = dot
+    if not (is_right & ~is_start).all():
+        raise _Unclear
+    number <<= np.uint64(8)
+    number |= part.astype(np.uint64)
+    return number
+
+
+def _ipv6_numbers(fields: list[bytes]) -> npt.NDArray[np.uint64]:
+    """The halves of addresses, each in its one spelling and padded to the column's width."""
+    texts = [field.rstrip(b" ").decode("ascii", "replace") for field in fields]
+    try:
+        packed = list(map(inet_pton, repeat(AF_INET6), texts))
+    except (OSError, ValueError):
+        raise _Unclear from None
+    widths = [max(len(text), _ADDRESS_WIDTH) for text in texts]
+    if list(map(len, fields)) != widths or "." in "".join(texts):
+        raise _Unclear
+    if list(map(inet_ntop, repeat(AF_INET6), packed)) != texts:
+        raise _Unclear
+    return np.frombuffer(b"".join(packed), ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _origin(octets: bytes) -> int:
+    """The ASN of a row's first two fields; 0 for none."""
+    fields = octets.split(_DIVIDER)
+    if len(fields) != 3 or (len(fields[0]), len(fields[1]), fields[2]) != (11, 30, b""):
+        raise ValueError("not an ASN and a name, padded to 11 and 30")
+    number, name = fields[0].rstrip(b" "), fields[1].rstrip(b" ")
+    if not _ASN.fullmatch(number):
+        raise ValueError("not an ASN and a name, padded to 11 and 30")
+    if not _NAME.fullmatch(name) or _BAD_NAME.search(name):
+        raise ValueError("not a name that every consumer can read")
+    return 0 if number == NOT_KNOWN.encode() else int(number)
