@@ -7,13 +7,12 @@ class, a week of days) is numbered, and each format makes its text of it once.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from operator import add
 from socket import AF_INET6, inet_ntop
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from smtpfeeds_common.addresses import format_address
+from smtpfeeds_common.addresses import IPv4_BYTES, format_address
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.history import NEW_FOR
 
@@ -27,6 +26,8 @@ from .judgements import Judgements
 CHUNK_ROWS: Final = 20_000
 _NEW_S: Final = int(NEW_FOR.total_seconds())
 _DAY_S: Final = 86_400
+#: A part of a dotted quad with what follows it; shorter ones are padded with NUL.
+_PART: Final = "S4"
 
 if TYPE_CHECKING:
     # What a type checker takes it for: an attribute that is only read.
@@ -251,25 +252,16 @@ def address_texts(window: Window, address: Numbers) -> list[str]:
 
 
 def _ipv4_texts(numbers: Rows) -> list[str]:
-    """Both halves of an address from tables: three times as fast as the C library, one by one."""
-    upper, lower = _halves()
-    return list(
-        map(
-            add,
-            map(upper.__getitem__, (numbers >> 16).tolist()),
-            map(lower.__getitem__, (numbers & 0xFFFF).tolist()),
-        )
-    )
+    """Padded to one width, then all at once: six times as fast as the C library, one by one."""
+    octets = numbers.astype(">u4").view(np.uint8).reshape(-1, IPv4_BYTES)
+    padded = np.empty(octets.shape, _PART)
+    padded[:, :-1], padded[:, -1] = _parts(".")[octets[:, :-1]], _parts("\n")[octets[:, -1]]
+    return padded.tobytes().translate(None, b"\0").decode("ascii").splitlines()
 
 
 @cache
-def _halves() -> tuple[list[str], list[str]]:
-    """``a.b.`` and ``c.d`` for every 16 bits: 7 MB."""
-    octets = [str(octet) for octet in range(256)]
-    return (
-        [f"{a}.{b}." for a in octets for b in octets],
-        [f"{c}.{d}" for c in octets for d in octets],
-    )
+def _parts(end: str) -> Rows:
+    return np.array([f"{octet}{end}".encode() for octet in range(256)], _PART)
 
 
 def _ipv6_text(packed: bytes) -> str:
@@ -281,19 +273,16 @@ def _ipv6_text(packed: bytes) -> str:
 def time_texts(seconds: Rows) -> list[str]:
     """``2026-11-23 11:00:59`` for seconds since 1970-01-01, from tables of days and of seconds."""
     day, second = np.divmod(seconds.astype(np.int64), _DAY_S)
-    days: list[int] = day.tolist()
-    dates = {each: f"{np.datetime64(each, 'D')} " for each in set(days)}
-    return list(
-        map(
-            add,
-            map(dates.__getitem__, days),
-            map(_seconds_of_day().__getitem__, second.tolist()),
-        )
-    )
+    days, places = np.unique(day, return_inverse=True)
+    dates = np.array([f"{np.datetime64(each, 'D')} ".encode() for each in days.tolist()], "S11")
+    lines = np.empty(len(seconds), [("date", "S11"), ("time", "S9")])
+    lines["date"], lines["time"] = dates[places], _seconds_of_day()[second]
+    return lines.tobytes().decode("ascii").splitlines()
 
 
 @cache
-def _seconds_of_day() -> list[str]:
-    """``11:00:59`` for each second: 5 MB."""
+def _seconds_of_day() -> Rows:
+    """``11:00:59`` and a line end for each second: 778 kB."""
     two = [f"{number:02}" for number in range(60)]
-    return [f"{hour}:{minute}:{second}" for hour in two[:24] for minute in two for second in two]
+    times = [f"{hour}:{minute}:{each}\n" for hour in two[:24] for minute in two for each in two]
+    return np.array([time.encode() for time in times], "S9")
