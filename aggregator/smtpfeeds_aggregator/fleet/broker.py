@@ -36,7 +36,8 @@ SETTINGS: Final = "conf.d/smtpfeeds.conf"
 USER: Final = "rabbitmq"
 #: For the server alone: the file holds its key.
 _SECRET: Final = 0o400
-#: A batch is at most a hundredth of it; a stolen account cannot fill the aggregator's memory.
+#: Twice what an aggregator accepts, which refuses the rest by itself; RabbitMQ before 4 accepts
+#: 128 MiB, with which a stolen account could fill the aggregator's memory.
 MESSAGE_MAX_BYTES: Final = 16 * 1024 * 1024
 
 
