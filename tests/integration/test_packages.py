@@ -1,4 +1,4 @@
-"""The wheel and the source distribution: the same each time, whole, enough without a checkout."""
+"""The wheel and the source distribution are reproducible, complete, and work without a checkout."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ import pytest
 from smtpfeeds_common.shipped import shipped_file, shipped_names
 
 CHECKOUT = Path(__file__).parents[2]
-#: What is made in a checkout, at its top.
+#: Generated files at the top of a checkout.
 MADE = (".git", ".venv*", ".cache", ".*_cache", ".hypothesis", "demo", "build", "dist", "site")
 
 
 def not_copied(folder: str, names: list[str]) -> set[str]:
-    """What a copy of the checkout leaves out."""
+    """Return the names that a copy of the checkout leaves out."""
     patterns = ("__pycache__", *(MADE if Path(folder) == CHECKOUT else ()))
     return set(shutil.ignore_patterns(*patterns)(folder, names))
 
 
 def build(tree: Path, into: Path, kind: str, *, umask: int) -> Path:
-    """Build a tree's package; returns its file."""
-    # Nothing of the surroundings that a build could take up.
+    """Build a tree's package and return its file."""
+    # Without variables that a build could use.
     environ = {k: v for k, v in os.environ.items() if k != "SOURCE_DATE_EPOCH"}
     before = os.umask(umask)
     try:
@@ -48,7 +48,7 @@ def build(tree: Path, into: Path, kind: str, *, umask: int) -> Path:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout: its files have other times and may have other modes."""
+    """A copy of the checkout, whose files have other times and may have other modes."""
     copy = tmp_path_factory.mktemp("packages") / "tree"
     shutil.copytree(CHECKOUT, copy, ignore=not_copied, copy_function=shutil.copyfile)
     return copy
@@ -69,10 +69,10 @@ def digest(path: Path) -> str:
 def test_two_builds_have_one_hash_and_the_source_distribution_builds_the_same_wheel(
     tree: Path, packages: tuple[Path, Path]
 ) -> None:
-    """Whatever the times of the files, the umask and the folder are."""
+    """The times of the files, the umask and the folder do not matter."""
     wheel, source = packages
     with tarfile.open(source) as tar:
-        # Debian 12's Python 3.11.2 has no filters yet; later ones warn without.
+        # Debian 12's Python 3.11.2 has no filters; later ones warn without one.
         filters = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         tar.extractall(tree.parent / "unpacked", **filters)  # type: ignore[arg-type]
     (unpacked,) = (tree.parent / "unpacked").iterdir()
@@ -86,7 +86,7 @@ def test_two_builds_have_one_hash_and_the_source_distribution_builds_the_same_wh
 def test_wheel_has_all_that_is_shipped_and_writes_it_out(
     tmp_path: Path, packages: tuple[Path, Path]
 ) -> None:
-    """Also the licence; and neither tests nor what only the tests install."""
+    """It contains the licence, but no tests and no locked packages of the tests."""
     with zipfile.ZipFile(packages[0]) as wheel:
         names = set(wheel.namelist())
         wheel.extractall(tmp_path / "installed")
@@ -109,7 +109,7 @@ def test_wheel_has_all_that_is_shipped_and_writes_it_out(
     script = written / "rabbitmq" / "add-sensor.sh"
     assert script.stat().st_mode & 0o111 == 0o111
     assert not (written / "nginx").exists()
-    # What an operator has changed stays; what is as it was is not an error.
+    # A file that an operator has changed stays; an unchanged one is no error.
     unit.write_text("mine")
     refused = command(tmp_path / "installed", "shipped", "write", str(written))
     assert refused.returncode == 2
@@ -136,7 +136,7 @@ def command(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize("extra", ["sensor", "sensor-tls", "aggregator", "single-host"])
 def test_locked_packages_are_all_that_an_extra_needs(extra: str) -> None:
-    """`pip install` of the wheel with an extra asks for nothing but what the lock pins."""
+    """`pip install` of the wheel with an extra needs only packages that the lock pins."""
     locked = locked_versions(extra)
     wanted, seen = {f"smtpfeeds[{extra}]"}, set[str]()
     while wanted:
@@ -152,7 +152,7 @@ def test_locked_packages_are_all_that_an_extra_needs(extra: str) -> None:
 
 
 def locked_versions(extra: str) -> dict[str, set[str]]:
-    """The locked versions by name: several where Python's version decides."""
+    """Return the locked versions by name; several if they depend on Python's version."""
     versions: dict[str, set[str]] = {}
     for line in shipped_file(f"requirements/{extra}.txt").decode().splitlines():
         if "==" in line and not line.startswith(" "):
@@ -162,7 +162,7 @@ def locked_versions(extra: str) -> dict[str, set[str]]:
 
 
 def requirements_of(name: str, extras: set[str]) -> set[str]:
-    """What a package needs here, as `name` or `name[extra]`."""
+    """Return the requirements of a package here, as `name` or `name[extra]`."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 

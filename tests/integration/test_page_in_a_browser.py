@@ -1,4 +1,4 @@
-"""The page in headless Chromium, opened from a disk: it shows, it searches, it logs nothing."""
+"""The page in headless Chromium, opened from disk: it shows, searches and logs no message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from page_support import HTML_NAMES, SearchEntry, search_entries, write_sample
 from smtpfeeds_common.addresses import format_address
 
-#: No request to anywhere, nothing but the page.
+#: Chromium without requests of its own.
 ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -38,7 +38,7 @@ def pages(
 
 
 def open_page(path: Path, tmp_path: Path, fragment: str = "") -> str:
-    """The page's elements after its scripts have run; fails where the console has a message."""
+    """Return the page's elements after its scripts have run; fail if the console has a message."""
     result = subprocess.run(
         [
             "chromium",
@@ -72,7 +72,7 @@ def test_the_page_opens_without_a_message(
     path, _ = pages(count)
     dom = open_page(path, tmp_path)
     assert f"{count:,}<span> addresses" in dom
-    # The sample is older than its expiry: the page says so by the reader's clock.
+    # The sample has expired by the reader's clock, and the page says so.
     assert re.search(r'<p id="stale" class="notice">', dom)
 
 

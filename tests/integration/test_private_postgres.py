@@ -1,4 +1,4 @@
-"""The private PostgreSQL of a single host: made, started, killed, found again, and gone."""
+"""The private PostgreSQL of a single host is created, started, killed, found again and removed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_folder_is_the_owners_alone_and_its_parent_is_untouched(tmp_path: Path) 
     with PrivatePostgres(tmp_path, durable=False) as private:
         for path in (private.socket_path.parent, data_folder(tmp_path), tmp_path / "postgres"):
             assert stat.S_IMODE(path.stat().st_mode) == 0o700
-            # Root's own only where user namespaces let root run it.
+            # It belongs to root only if user namespaces let root run it.
             assert pwd.getpwuid(path.stat().st_uid).pw_name == (private.another_user or OURSELVES)
     assert tmp_path.stat().st_uid == os.geteuid()
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o751
@@ -142,7 +142,7 @@ def test_server_of_a_killed_owner_is_no_hindrance_to_the_next(tmp_path: Path, fr
 
 
 def test_program_that_only_stands_in_the_data_folder_lives_on(tmp_path: Path) -> None:
-    """An operator's shell, say; and what a shell has started there."""
+    """Such a program is an operator's shell, or one that a shell has started there."""
     with PrivatePostgres(tmp_path, durable=False):
         pass
     bystander = subprocess.Popen(["sleep", "600"], cwd=data_folder(tmp_path))
@@ -226,7 +226,7 @@ def test_cut_short_initdb_is_done_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder_for_all(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A folder that every user can reach; pytest's own are their owner's alone."""
+    """A folder that every user can reach; only the owner can enter pytest's folders."""
     folder = Path("/var/tmp") / f"smtpfeeds-test-{os.getpid()}-{request.node.name}"
     folder.mkdir(mode=0o755)
     yield folder
@@ -234,7 +234,7 @@ def folder_for_all(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 def test_without_user_namespaces_root_runs_it_as_another_user(folder_for_all: Path) -> None:
-    """Whose data they are from then on; an ordinary user runs it as before."""
+    """The data then belong to that user; for an ordinary user nothing changes."""
     with PrivatePostgres(folder_for_all, durable=False, user_namespaces=False) as private:
         remember(private.dsn)
         owner = data_folder(folder_for_all).stat().st_uid
@@ -248,7 +248,7 @@ def test_without_user_namespaces_root_runs_it_as_another_user(folder_for_all: Pa
 
 
 def test_without_user_namespaces_it_runs_in_a_folder_that_is_roots_alone(tmp_path: Path) -> None:
-    """As below /root: nothing is moved, and no folder is opened to others."""
+    """Below /root, for example, no file is moved and no folder is opened to others."""
     tmp_path.chmod(0o700)
     with PrivatePostgres(tmp_path, durable=False, user_namespaces=False) as private:
         remember(private.dsn)
@@ -256,7 +256,7 @@ def test_without_user_namespaces_it_runs_in_a_folder_that_is_roots_alone(tmp_pat
         assert private.pid is not None
         lines = Path(f"/proc/{private.pid}/status").read_text().splitlines()
         held = int(next(line.split()[1] for line in lines if line.startswith("CapEff:")), 16)
-        # One right and no other: to pass through folders (CAP_DAC_READ_SEARCH, or _OVERRIDE).
+        # It has one capability, to pass through folders (CAP_DAC_READ_SEARCH or _OVERRIDE).
         assert held in ({1 << 2, 1 << 1} if os.geteuid() == 0 else {0})
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
     with PrivatePostgres(tmp_path, durable=False, user_namespaces=False) as again:
@@ -264,7 +264,7 @@ def test_without_user_namespaces_it_runs_in_a_folder_that_is_roots_alone(tmp_pat
 
 
 def test_right_that_root_may_not_give_is_named(tmp_path: Path) -> None:
-    """In a process without the right, as in a container without any."""
+    """The process lacks the capability, as in a container without any."""
     tmp_path.chmod(0o700)
     code = (
         "import sys; from pathlib import Path\n"
@@ -276,7 +276,7 @@ def test_right_that_root_may_not_give_is_named(tmp_path: Path) -> None:
     )
     lost = "-dac_read_search,-dac_override"
     prefix = ["setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}", "--"]
-    # An ordinary user has no such right in the first place, and may not drop it either.
+    # An ordinary user has no such capability, and cannot drop one.
     words = [*(prefix if os.geteuid() == 0 else []), sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert f"user nobody cannot reach {tmp_path}" in done.stdout

@@ -1,6 +1,6 @@
 """Publishing from a real PostgreSQL into generations behind one symlink.
 
-Long, for all of it needs the same filled database and feeds directory.
+The module is long because all tests need the same filled database and feeds directory.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def feeds(settings: AggregatorSettings) -> Path:
 
 
 def files_below(folder: Path) -> set[str]:
-    """The paths of all files of a folder."""
+    """Return the paths of all files of a folder."""
     folder = folder.resolve()
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
@@ -137,7 +137,7 @@ def test_window_becomes_files_of_every_format(
         "lastseen": "2026-11-23 10:58:30",
         "category": "smtpgreet",
         "first_seen": "2026-11-23 09:58:30",
-        # Seven lie in the step that begins at six.
+        # The count seven is published as the step that begins at six.
         "hits": "6",
         "sensors": "2",
         "tags": "bare_lf full_host_name",
@@ -222,7 +222,7 @@ def test_manifest_tells_what_the_files_hold(
     publish_once(settings, Origins({"192.0.2.9": 64496}), connection, now=NOW)
     document = json.loads((feeds / "manifest.json").read_text())
     assert document["generated"] == "2026-11-23T10:59:30Z"
-    assert document["expires"] == "2026-11-23T12:00:00Z"  # one moment of the grid missed
+    assert document["expires"] == "2026-11-23T12:00:00Z"  # one point of the grid is missed
     assert document["window"] == {"start": "2026-11-16T11:00:00Z", "end": "2026-11-23T11:00:00Z"}
     assert document["origin_generation"] == "table-1"
     assert set(document["files"]) == {
@@ -281,7 +281,7 @@ def test_what_is_not_routable_or_excluded_is_left_out_and_counted(
 def test_origins_that_differ_are_written_back(
     settings: AggregatorSettings, connection: Connection
 ) -> None:
-    """Also those of rows that are not published: queries show them."""
+    """Origins of rows that are not published are included, because queries show them."""
     for ip, asn in (("192.0.2.1", None), ("192.0.2.2", 64496), ("192.0.2.3", 5), ("10.0.0.1", 5)):
         observe(connection, ip, asn=asn)
     observe(connection, "192.0.2.1", "smtpdata")
@@ -342,7 +342,7 @@ def test_links_are_relative_and_old_generations_go(
 def test_nothing_but_generations_is_in_what_is_served(
     settings: AggregatorSettings, connection: Connection, feeds: Path
 ) -> None:
-    """Settings, a spool and a database may lie in the directory above."""
+    """Settings, a spool and a database may be in the directory above."""
     publish_once(settings, Origins(), connection, now=NOW)
     (generation,) = (feeds / "generations").iterdir()
     links = {path.name for path in feeds.iterdir() if path.is_symlink()}
@@ -392,7 +392,7 @@ def test_octet_that_changes_on_disk_before_the_check_is_not_published(
     feeds: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of the plain file and of the compressed one, of those with the rows and of documents."""
+    """This holds for plain and compressed files, for those with rows and for documents."""
     observe(connection, "192.0.2.1")
     publish_once(settings, Origins(), connection, now=NOW)
     good = (feeds / "current").readlink()
@@ -448,7 +448,7 @@ def test_lock_that_went_with_the_session_forbids_the_switch(
     feeds: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Another may be publishing by now: what was written by then is thrown away."""
+    """Another process may publish by now, so the files written so far are deleted."""
     publish_once(settings, Origins(), connection, now=NOW)
     before = (feeds / "current").readlink()
 
@@ -490,7 +490,7 @@ def problems(loop: PublishLoop) -> list[str]:
 
 
 def tomorrow() -> float:
-    """The grid's next moment where the interval is a day."""
+    """Return the grid's next point for an interval of a day."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return (today + timedelta(days=1)).timestamp()
 
@@ -533,7 +533,7 @@ class TestLoop:
         assert runs(loop, "published") == 1
 
     def test_one_of_two_processes_is_enough(self, settings: AggregatorSettings) -> None:
-        """The second comes a moment later, at the same point of the grid."""
+        """The second process starts a moment later, at the same point of the grid."""
         daily = replace(settings, publish_interval_s=86_400)
         first, second = publishing(daily), publishing(daily)
         assert first.publish() == second.publish() == tomorrow()
@@ -546,7 +546,7 @@ class TestLoop:
         connection: Connection,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Not only at the grid's next moment: with this interval that is a day away."""
+        """The successor does not wait for the grid's next point, which is a day away."""
         monkeypatch.setattr(service, "TAKE_OVER_S", 0.1)
         directory = FeedsDirectory(Path(settings.feeds_dir))
         directory.check()
@@ -569,7 +569,7 @@ class TestLoop:
     def test_directory_that_cannot_be_looked_into_is_a_failed_run(
         self, settings: AggregatorSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Not the end of the loop, and of ingest beside it."""
+        """It does not end the loop, or ingest beside it."""
 
         def refused(_: FeedsDirectory) -> None:
             raise PermissionError(13, "Permission denied")
@@ -590,7 +590,7 @@ class TestLoop:
     def test_stopped_run_does_not_finish_first(
         self, settings: AggregatorSettings, connection: Connection, feeds: Path
     ) -> None:
-        """A run under way ends before the switch, is not a failure, and leaves nothing behind."""
+        """A run in progress ends before the switch, is not a failure, and leaves no files."""
         observe(connection, "192.0.2.1", last=datetime.now(UTC))
         stop = threading.Event()
 
@@ -608,7 +608,7 @@ class TestLoop:
         assert list((feeds.parent / ".unfinished").iterdir()) == []
 
     def test_fault_of_ours_is_a_failed_run(self, settings: AggregatorSettings) -> None:
-        """Ingest shares the process: it goes on."""
+        """Ingest, in the same process, continues."""
 
         def faulty(_: AggregatorSettings) -> Connection:
             raise ZeroDivisionError
@@ -621,7 +621,7 @@ class TestLoop:
 def test_aggregator_tells_of_its_publications_in_metrics_and_health(
     settings: AggregatorSettings, tmp_path: Path, feeds: Path
 ) -> None:
-    """What failed is seen where an operator looks, and so is that it is over."""
+    """Metrics and health show a failure, and its end."""
     spools = tmp_path / "spools"
     spools.mkdir()
     feeds.mkdir(parents=True)
@@ -646,7 +646,7 @@ def test_aggregator_tells_of_its_publications_in_metrics_and_health(
 def test_part_that_moves_batches_and_ends_unasked_ends_the_program_as_failed(
     settings: AggregatorSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A service manager starts it again only if it says so."""
+    """A service manager restarts it only after a failing exit code."""
     monkeypatch.setattr(IngestWorker, "store", lambda *_: None)
     service = Service(replace(settings, broker=(f"spool:{tmp_path}",)))
     service.start()

@@ -49,7 +49,7 @@ class Site:
             )
 
     def publish(self, now: datetime) -> dict[str, Any]:
-        """Publish, verify all files against the manifest, and give the manifest."""
+        """Publish, verify all files against the manifest, and return the manifest."""
         assert publish_once(self.settings, Origins(), self.connection, now=now) is not None
         open_edition(self.feeds, None, now=now).verify_all()
         current = self.feeds / "current"
@@ -72,7 +72,7 @@ class Site:
         ]
 
     def archived(self) -> dict[str, set[str]]:
-        """Addresses of smtpgreet by day."""
+        """Return the archived addresses of smtpgreet by day."""
         index = json.loads((self.feeds / "archive" / "index.json").read_text())
         addresses = {}
         for day in index["days"]:
@@ -135,11 +135,11 @@ def test_changes_are_since_the_edition_that_is_a_day_old(site: Site) -> None:
     kept = sorted((site.feeds.parent / ".changes").iterdir())
     assert len(kept) == 5
     assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
-    # After a pause of days nobody knows what a day ago was.
+    # After a pause of days, there is no edition of a day ago.
     assert site.publish(later + 3 * DAY)["changes_since"] is None
     assert site.changes() == []
     assert len(list((site.feeds.parent / ".changes").iterdir())) == 1
-    # More editions in an hour make no more files.
+    # Further editions in an hour add no files.
     site.publish(later + 3 * DAY + timedelta(minutes=5))
     assert len(list((site.feeds.parent / ".changes").iterdir())) == 1
 
@@ -164,7 +164,7 @@ def test_archive_keeps_the_last_edition_of_each_day_for_its_own_retention(site: 
 
 
 def test_excluded_address_leaves_everything_that_is_served_at_once(site: Site) -> None:
-    """Archive, MISP days, kept generations, and the changes: those must not name it as gone."""
+    """This covers archive, MISP days, kept generations and changes, which must not name it."""
     for address in ("192.0.2.1", "192.0.2.2", "2001:db8::1"):
         site.observe(address, NOW - HOUR)
     for days in range(2):
@@ -184,7 +184,7 @@ def test_excluded_address_leaves_everything_that_is_served_at_once(site: Site) -
             octets = gzip.decompress(octets) if path.suffix == ".gz" else octets
             assert b"2001:db8::1" not in octets, path
             assert b'192.0.2.1"' not in octets, path
-    # It is done once, not with each edition.
+    # This happens once, not with each edition.
     site.publish(NOW + DAY + 2 * HOUR)
     assert len(list((site.feeds / "generations").iterdir())) == 2
 
@@ -192,9 +192,9 @@ def test_excluded_address_leaves_everything_that_is_served_at_once(site: Site) -
 def test_run_that_cannot_clean_up_has_published_and_the_next_one_cleans(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that dies after the switch: what must go is still noted as to be done.
+    """It is like a run that dies after the switch: the removals stay noted.
 
-    A full disk does not keep what is served from being removed.
+    A full disk does not prevent the removal of published files.
     """
 
     def full(*given: object) -> None:
@@ -222,7 +222,7 @@ def test_run_that_cannot_clean_up_has_published_and_the_next_one_cleans(
 
 
 def test_damaged_file_of_the_archive_is_named_when_it_has_to_be_cleaned(site: Site) -> None:
-    """And the archive goes on without it once an operator has removed it, as the message says."""
+    """After an operator has removed it, as the message says, the archive continues without it."""
     site.observe("192.0.2.1", NOW - HOUR)
     site.publish(NOW)
     site.publish(NOW + DAY)
@@ -291,13 +291,13 @@ def test_file_that_did_not_change_is_the_one_of_the_edition_before(site: Site) -
     site.publish(NOW + 2 * HOUR)
     third = files()
     assert third["smtpgreet.csv.gz"] != second["smtpgreet.csv.gz"]
-    # What is on the disk decides, not what the edition before was: a damaged file is not kept.
+    # The file on disk decides, not the edition before: a damaged file is written again.
     damaged = (site.feeds / "smtpgreet.csv.gz").resolve()
     damaged.chmod(0o644)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     site.publish(NOW + 3 * HOUR)
     assert files()["smtpgreet.csv.gz"] != third["smtpgreet.csv.gz"]
-    # The edition before the last change is whole, and shares nothing with what came after it.
+    # The edition before the last change is complete, and shares no file with later ones.
     oldest = min((site.feeds / "generations").iterdir())
     open_edition(oldest, None, now=NOW).verify_all()
 

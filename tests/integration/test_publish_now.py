@@ -222,7 +222,7 @@ def test_generation_that_cannot_be_removed_is_shown_until_it_is(
     config: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An address that is excluded or forgotten is still served from there."""
+    """An excluded or forgotten address would still be served from there."""
     metrics = Metrics()
     loop = publishing(settings, metrics)
     rename = Path.rename

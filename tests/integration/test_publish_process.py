@@ -1,6 +1,6 @@
-"""Publications in a process of their own: what they use, how they end, and who learns why.
+"""Publications in a separate process: their inputs, how they end, and how that is reported.
 
-A test that needs a publication in its middle locks a table that the process reads.
+A test locks a table that the process reads, to stop a publication in the middle.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from smtpfeeds_common.errors import SmtpfeedsError
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-#: Nothing was made from then on.
+#: No publication is as new as this.
 FAR_AHEAD = datetime(2100, 1, 1, tzinfo=UTC)
 NO_LISTS = ListTable((), "none")
 
@@ -135,7 +135,7 @@ def test_process_publishes_with_the_table_lists_and_clock_of_the_aggregator(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The table may be in memory alone, as the index of plain files is."""
+    """The table may be only in memory, as for plain files."""
     observe(connection, 3)
     table, names = tmp_path / "table.dat", tmp_path / "names.json"
     table.write_text("192.0.2.0/31\t64496\n192.0.2.2/31\t64497\n")
@@ -202,7 +202,7 @@ def test_process_publishes_with_the_table_lists_and_clock_of_the_aggregator(
 def test_killed_process_frees_its_lock_and_is_a_failed_run(
     settings: AggregatorSettings, connection: Connection, tmp_path: Path
 ) -> None:
-    """Its session ends in the middle of its statement, which still waits for the table."""
+    """Its session ends during a statement that still waits for the table."""
     config = tmp_path / "aggregator.toml"
     config.write_text(
         f"dsn = {json.dumps(settings.dsn)}\nfeeds_dir = {json.dumps(settings.feeds_dir)}\n"
@@ -238,7 +238,7 @@ def test_killed_process_frees_its_lock_and_is_a_failed_run(
 def test_process_past_its_time_or_its_stop_is_ended(
     settings: AggregatorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By SIGKILL in the end: it waits in the database's client, where it does not look."""
+    """SIGKILL ends it, because it waits in the database client and handles no signal there."""
     metrics, clock, processes = Metrics(), DatabaseClock(), list[float]()
     monkeypatch.setattr(metrics.publish_process_id, "set", processes.append)
     short = replace(settings, publish_timeout_s=1)
@@ -327,7 +327,7 @@ def test_process_ends_with_its_parent(settings: AggregatorSettings) -> None:
         with stopped_in_the_middle(settings, run) as (_, running):
             parent.kill()
             until(lambda: not is_alive(running.process_id), "it ends too")
-            # Its threads end one by one, and with the last of them its files are closed.
+            # Its threads end one by one; its files are closed when the last one ends.
             status = StatusFile(Path(settings.feeds_dir))
             until(lambda: status.read_running() is None, "status shows no run")
             until(lambda: not is_locked(settings), "the lock is free", 30)

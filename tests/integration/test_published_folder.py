@@ -1,4 +1,4 @@
-"""The folder that is served: whole at every moment, and current through a mount."""
+"""The published folder is complete at every moment, and current through a mount."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DYING = Path(dying.__file__)
 
 
 class Reader:
-    """Reads below a directory that it has opened once, as a bind mount or a container does."""
+    """Reads below a directory that it opens once, like a bind mount or a container."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -48,7 +48,7 @@ class Reader:
         return manifest
 
     def take_all(self, pause: Callable[[], object]) -> str:
-        """The manifest, and after a while the files of the same generation."""
+        """Read the manifest and, some time later, the files of the same generation."""
         manifest = self.manifest()
         pause()
         for name, file in manifest["files"].items():
@@ -71,7 +71,7 @@ def settings_of(dsn: str, folder: Path, **more: Any) -> AggregatorSettings:
 def test_reader_takes_manifest_and_files_of_one_generation_while_others_are_published(
     dsn: str, tmp_path: Path
 ) -> None:
-    """And what it has opened once, as a mount has, stays current."""
+    """A directory that is opened once, as by a mount, stays current."""
     settings = settings_of(dsn, tmp_path)
     switched, stop = threading.Event(), threading.Event()
     taken: list[str] = []
@@ -113,7 +113,7 @@ def test_published_folder_is_whole_at_whatever_step_the_publisher_dies(tmp_path:
 
 @pytest.fixture
 def first_layout(dsn: str, tmp_path: Path) -> Path:
-    """What an aggregator of 0.1.0 publishes."""
+    """A folder as an aggregator of 0.1.0 publishes it."""
     folder, spools = tmp_path / "first", tmp_path / "spools"
     spools.mkdir()
     config = tmp_path / "aggregator.toml"
@@ -137,7 +137,7 @@ def first_layout(dsn: str, tmp_path: Path) -> Path:
 def test_layout_of_the_first_version_is_taken_over(
     dsn: str, first_layout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its files are there under their old names before and after the one step that counts."""
+    """Its files have their old names before and after the one step that switches."""
     feeds = first_layout / "feeds"
     assert feeds.is_symlink()
     manifest = (feeds / "manifest.json").read_bytes()
@@ -197,7 +197,7 @@ def test_paths_change_places_where_the_file_system_can_and_where_it_cannot(
 def test_death_between_the_two_steps_of_such_a_file_system_is_made_good(
     first_layout: Path,
 ) -> None:
-    """The symlink is gone, and the directory is not there yet."""
+    """At that point the symlink is removed, and the directory does not exist yet."""
     manifest = (first_layout / "feeds" / "manifest.json").read_bytes()
     (first_layout / "feeds").unlink()
     directory = FeedsDirectory(first_layout)
@@ -209,7 +209,7 @@ def test_death_between_the_two_steps_of_such_a_file_system_is_made_good(
 def test_first_version_refuses_the_new_layout_and_leaves_it_alone(
     dsn: str, first_layout: Path, tmp_path: Path
 ) -> None:
-    """Hosts are upgraded one by one: one that publishes the same directory may still be old."""
+    """Hosts are upgraded one by one, so an old one may publish into the same directory."""
     settings = settings_of(dsn, first_layout)
     with connect(settings, "test", autocommit=True) as connection:
         publish_once(settings, Origins(), connection)
@@ -233,7 +233,7 @@ def test_first_version_refuses_the_new_layout_and_leaves_it_alone(
 
 
 def test_other_folders_of_the_old_name_stay(tmp_path: Path) -> None:
-    """Where feeds_dir is also origin_dir, `generations` holds origin tables."""
+    """If feeds_dir is also origin_dir, `generations` contains origin tables."""
     kept = tmp_path / "generations" / "20261123T061500Z-2518d6efcace-117e44bfd736"
     kept.mkdir(parents=True)
     dying.publish(tmp_path, "one")

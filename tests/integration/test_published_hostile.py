@@ -38,7 +38,7 @@ Answer = Callable[["Handler"], None]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as the test says; HTTP/1.0, so that a body may end with the connection."""
+    """Answers as a test sets it, with HTTP/1.0, so that a body may end with the connection."""
 
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride] # no other one makes it
 
@@ -57,7 +57,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Nothing: the paths are noted."""
+        """Log nothing; the test records the paths."""
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -260,7 +260,7 @@ def test_redirects_stay_on_the_web_and_are_few(serve: Serve, location: str, word
 def test_no_redirect_leaves_https(
     serve: Serve, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor one that returns to https: the server in between could send the reader anywhere."""
+    """A redirect over http and back to https is refused too; anyone could change it."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
     places: list[str] = []
     plain = serve(lambda handler: handler.reply(302, Location=places[0]))
@@ -281,7 +281,7 @@ def test_no_redirect_leaves_https(
 
 
 def test_a_server_cannot_make_a_reader_wait(serve: Serve) -> None:
-    """Neither by a header nor by an octet now and then."""
+    """A slow header or a slow body cannot make it wait."""
     busy = serve(lambda handler: handler.reply(503, Retry_After="86400"))
     with pytest.raises(DatasetError, match="answers 503"):
         entries(busy.url, Remote(None))
@@ -369,7 +369,7 @@ def from_folder(folder: Path) -> Answer:
 def test_another_command_may_empty_the_cache_at_any_time(
     serve: Serve, served: Path, tmp_path: Path
 ) -> None:
-    """Between the question whether a copy is still good and the answer that it is."""
+    """Another command empties it between the request and the answer that the copy is current."""
     cache = tmp_path / "cache"
     from_files = from_folder(served)
 
@@ -386,7 +386,7 @@ def test_another_command_may_empty_the_cache_at_any_time(
 def test_a_copy_that_is_not_what_the_etag_was_given_for_is_not_used(
     serve: Serve, served: Path, tmp_path: Path
 ) -> None:
-    """As where two commands wrote it at once, or the file system lost its end."""
+    """Two commands may have written it at once, or the file system may have lost its end."""
     cache = tmp_path / "cache"
     server = serve(from_folder(served))
     assert len(entries(server.url, Remote(cache))) == 3
@@ -399,7 +399,7 @@ def test_a_copy_that_is_not_what_the_etag_was_given_for_is_not_used(
 
 
 class FullDisk(Remote):
-    """Its cache is on a file system without space."""
+    """A cache on a full file system."""
 
     def _begin(self, place: Path | None) -> tuple[Path | None, IO[bytes]]:
         if place is None:
@@ -431,7 +431,7 @@ def test_a_user_without_a_home_directory_keeps_nothing(
 
 
 def test_an_edition_that_is_replaced_is_not_mixed(serve: Serve, served: Path) -> None:
-    """A mirror without generations shows the next edition's files below this one's manifest."""
+    """A mirror without generations can serve the next edition's files with this manifest."""
     server = serve(from_folder(served))
     published = open_published(server.url, None, now=NOW, remote=Remote(None))
     assert f"generations/{GENERATION}" in (served / MANIFEST).read_text()
@@ -455,14 +455,14 @@ def test_a_range_of_ipv6_that_ends_in_mapped_addresses_is_one_of_ipv6(
     folder = write_edition(tmp_path / "feeds", [*ROWS, entry("::fffe:0:5")])
     done = run("query", term, "--from", folder, "--format", "csv", "--fields", "ipaddr")
     if term.startswith("::-"):
-        # Both ends of a range are written, and one is an IPv4 address.
+        # Both ends of a range are printed, and one is an IPv4 address.
         assert done.exit_code == 2
     else:
         assert done.stdout == "ipaddr\n::fffe:0:5\n"
 
 
 def test_a_delimiter_is_written_as_it_was_typed(tmp_path: Path, run: Callable[..., Result]) -> None:
-    """Python reads an octet of the command line that is not UTF-8 as a lone surrogate."""
+    """Python decodes an octet of the command line that is not UTF-8 to a lone surrogate."""
     folder = write_edition(tmp_path / "feeds", ROWS)
     log = tmp_path / "mail.log"
     log.write_text("from 192.0.2.2\n")

@@ -31,7 +31,7 @@ ROWS = [entry("192.0.2.2"), entry("192.0.2.2", "smtpdata"), entry("2001:db8::2",
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder with ETags, and notes what it was asked."""
+    """Serves a folder with ETags, and records the requests."""
 
     daemon_threads = True
 
@@ -63,12 +63,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Nothing: the requests are noted."""
+        """Log nothing; the requests are recorded."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A served folder: the files below their generation, and the manifest on top."""
+    """A server of a folder with the files below their generation and the manifest at the top."""
     served = tmp_path / "served"
     write_edition(served / "generations" / GENERATION, ROWS)
     shutil.copy(served / "generations" / GENERATION / MANIFEST, served / MANIFEST)

@@ -1,6 +1,6 @@
-"""`smtpfeeds sensors purge --since`: what the centre heard from a time on goes, the rest stays.
+"""`smtpfeeds sensors purge --since` deletes what the aggregator received since a time, no more.
 
-Epochs, which go exactly, are in test_epochs.py.
+test_epochs.py tests the purge of epochs, which is exact.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from smtpfeeds_common.wire import HourCount, Observation, PrefixOverflow
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
-#: Sensor `bad` is not to be trusted since then.
+#: The sensor `bad` is not trusted since then.
 BAD = NOW - 3 * HOUR
 LONG_AGO = NOW - 9 * HOUR
 
@@ -51,7 +51,7 @@ def see(
 
 
 def fold(table: Table) -> None:
-    """Make observation of sightings, as ingest would have."""
+    """Compute `observation` from `sighting`, as ingest does."""
     table.run(
         "INSERT INTO observation SELECT s.ip, f.feed, min(first_seen), max(last_seen),"
         " coalesce(sum(hits) FILTER (WHERE s.feed = f.feed), 0),"
@@ -63,22 +63,22 @@ def fold(table: Table) -> None:
 
 @pytest.fixture
 def seen(table: Table) -> None:
-    """What `bad` and `good` reported, before and after."""
+    """Store the reports of `bad` and `good`, before and after."""
     table.run("INSERT INTO sensor (name) VALUES ('bad'), ('good')")
     before, after, both = (LONG_AGO, LONG_AGO), (BAD, NOW), (LONG_AGO, NOW)
-    # Only the bad sensor, since then; dated back, as a thief may.
+    # Only from the bad sensor, since then, dated back, as a thief may.
     see(table, "192.0.2.1", seen=(NOW - 99 * HOUR, NOW - 98 * HOUR), heard=after)
     see(table, "192.0.2.1", "smtpdata", seen=after, heard=after)
     # Both; the bad one since then.
     see(table, "192.0.2.2", seen=(NOW - 99 * HOUR, NOW), heard=after, hits=50, flags=4)
     see(table, "192.0.2.2", sensor="good", seen=(LONG_AGO, BAD), heard=both, hits=3, flags=1)
-    # Heard of before too, and DATA of it: what came later may have lowered the first time.
+    # Reported before too, with DATA; a later report may have lowered the first time.
     see(table, "192.0.2.3", seen=(NOW - 99 * HOUR, NOW), heard=both, hits=9, flags=2)
     see(table, "192.0.2.3", "smtpdata", seen=(LONG_AGO, NOW - 8 * HOUR), heard=both)
     # Before only; by another only.
     see(table, "192.0.2.4", seen=(LONG_AGO, LONG_AGO + HOUR), heard=before)
     see(table, "2001:db8::5", sensor="good", seen=(LONG_AGO, NOW), heard=both)
-    # Before the database recorded when it heard; then only the event's time tells.
+    # From before the database recorded arrival times; only the event's time decides.
     see(table, "192.0.2.6", seen=(LONG_AGO, NOW), heard=(None, None), hits=7)
     fold(table)
     for hour, heard, sensor in (
@@ -110,7 +110,7 @@ def test_observation_is_rebuilt_from_what_is_left(dsn: str, table: Table) -> Non
     later = LONG_AGO + HOUR
     assert observations(table) == [
         ("192.0.2.2", "smtpgreet", LONG_AGO, BAD, 3, 1, 64496),
-        # Seen once, when the centre first heard of it, whatever was said of it since.
+        # Seen once, at its first arrival, regardless of later reports.
         ("192.0.2.3", "smtpdata", LONG_AGO, LONG_AGO, 1, 0, 64496),
         ("192.0.2.3", "smtpgreet", LONG_AGO, LONG_AGO, 1, 0, 64496),
         ("192.0.2.4", "smtpgreet", LONG_AGO, later, 2, 0, 64496),
@@ -124,7 +124,7 @@ def test_observation_is_rebuilt_from_what_is_left(dsn: str, table: Table) -> Non
 
 
 def test_what_a_thief_dates_back_goes_too(dsn: str, table: Table, connection: Connection) -> None:
-    """By ingest itself: five days back survived a purge that went by the event's time."""
+    """Ingest accepts events of five days ago, which a purge by event time would miss."""
     store = ingest_store(dsn)
     at = now_ms()
     apply(store, made_batch(greet("192.0.2.1", at - 1000), sensor="s1"))
@@ -168,7 +168,7 @@ def test_prefix_counts_that_were_heard_before_and_after_are_cut_back(
 
 @pytest.mark.usefixtures("seen")
 def test_days_and_bits_are_those_of_what_is_left(table: Table, connection: Connection) -> None:
-    """What is cut back has the day on which it was heard first, and no behaviours."""
+    """A row that is cut back has the day of its first arrival, and no behaviours."""
     table.run("TRUNCATE observation, sighting")
     today = now_ms() // DAY_MS
     long_ago = NOW - timedelta(days=10)
@@ -239,7 +239,7 @@ def test_slices_meet_every_address_once(
 def test_address_of_others_outlives_the_retention_of_who_saw_it_first(
     dsn: str, table: Table, connection: Connection
 ) -> None:
-    """Who saw an address is kept as long as the address, so that a purge rebuilds it exactly."""
+    """Sightings are kept as long as their address, so that a purge rebuilds it exactly."""
     from ingest_support.storing import RETENTION
     from smtpfeeds_aggregator.store.maintenance import MaintenanceStore
 

@@ -1,6 +1,6 @@
-"""The commands that ask the database, as an operator types them.
+"""The commands that query the database, as an operator types them.
 
-Long, for every command is asked of the same few rows, which are only worth making once.
+The module is long because all commands use the same rows, which are created once.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def see(
 
 
 def fold(connection: Connection) -> None:
-    """Make observation of sightings, as ingest would have."""
+    """Compute `observation` from `sighting`, as ingest does."""
     connection.execute(
         "INSERT INTO observation SELECT s.ip, f.feed, min(first_seen), max(last_seen),"
         " coalesce(sum(hits) FILTER (WHERE s.feed = f.feed), 0),"
@@ -190,7 +190,7 @@ class TestQuery:
 
     def test_row_has_the_feeds_columns_and_more(self, run: Run) -> None:
         (row,) = json.loads(run("query", "192.0.2.1", "--feed", "smtpgreet", "--json").stdout)
-        # Near midnight they are two days, and neither need be today.
+        # Near midnight these are two days, and neither must be today.
         days = {(NOW.date() - (NOW - hours * HOUR).date()).days for hours in (1, 3)}
         assert row == {
             "ASN": None,
@@ -339,7 +339,7 @@ class TestQuery:
         connection.execute("UPDATE observation SET asn = 3333 WHERE ip = '9.9.9.10'")
         ask = ("--config", str(config))
         assert "origin      AS19281, announces 9.9.8.0/23\n" in run("query", "9.9.9.9", *ask).stdout
-        # The table has another origin by now: its prefix is not this one's.
+        # The table has another origin now, so its prefix is not shown.
         assert "origin      AS3333\n" in run("query", "9.9.9.10", *ask).stdout
         (tmp_path / "origins" / "current").resolve().joinpath("origin.index").write_bytes(b"x")
         damaged = run("query", "9.9.9.9", *ask)
@@ -361,7 +361,7 @@ class TestQuery:
         "args",
         [
             ["192.0.2.300"],
-            [],  # an empty list of addresses is not a question about everything
+            [],  # an empty list of addresses does not select everything
             ["--all", "192.0.2.1"],
             ["-", "--sort", "hits"],
             ["-", "192.0.2.1"],
@@ -422,7 +422,7 @@ class TestQuery:
 
 
 def test_ranges_are_index_ranges_whatever_the_table_holds(connection: Connection) -> None:
-    """A thousand terms among many rows read the keys, and no table as a whole."""
+    """A thousand terms read only index keys, and no whole table."""
     connection.execute(
         "INSERT INTO observation SELECT '10.0.0.0'::inet + g, 'smtpgreet', now(), now(), 1"
         " FROM generate_series(1, 20000) g"
@@ -441,7 +441,7 @@ def test_ranges_are_index_ranges_whatever_the_table_holds(connection: Connection
     ).fetchall()  # fmt: skip
     text = "\n".join(line for (line,) in plan)
     assert "observation_pkey" in text
-    # A comparison of rows would take the place of the lower bound: a scan from the first row on.
+    # A row comparison would replace the lower bound and scan from the first row.
     assert ">= t.low)" in text
     assert "ROW(" not in text
     assert "Seq Scan on observation" not in text
@@ -558,7 +558,7 @@ class TestFeed:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Stored, counted now, and counted from the published files they are the same."""
+        """Stored statistics equal those counted now and those counted from the published files."""
         assert "--live counts" in run("stats").stderr
         settings = AggregatorSettings(
             dsn=dsn, feeds_dir=str(tmp_path), publish_non_global=True, publish_exact_counts=True
@@ -573,7 +573,7 @@ class TestFeed:
         every = ("stats", "--format", "ndjson")
         stored = run(*every).stdout.splitlines()
         live = run(*every, "--live", "--config", str(config)).stdout.splitlines()
-        # Midnight may be between the two.
+        # Midnight may fall between the two.
         assert [row for row in live if '"by":"day"' not in row] == [
             row for row in stored if '"by":"day"' not in row
         ]
@@ -635,7 +635,7 @@ class TestFeed:
         monkeypatch: pytest.MonkeyPatch,
         options: list[str],
     ) -> None:
-        """In the order of publication: no origin, then by origin; what is left out is not there."""
+        """The order is that of publication: no origin first, then by origin, without rows left out."""
         for n in range(60):
             see(connection, f"9.9.{n % 7}.{n}", first=NOW - DAY, last=NOW - n * MINUTE)
             see(connection, f"2620:fe::{n:x}", "smtpdata", first=NOW - 9 * DAY)
