@@ -635,7 +635,7 @@ class TestFeed:
         monkeypatch: pytest.MonkeyPatch,
         options: list[str],
     ) -> None:
-        """The order is that of publication: no origin first, then by origin, without rows left out."""
+        """The order is that of publication: without rows that are left out."""
         for n in range(60):
             see(connection, f"9.9.{n % 7}.{n}", first=NOW - DAY, last=NOW - n * MINUTE)
             see(connection, f"2620:fe::{n:x}", "smtpdata", first=NOW - 9 * DAY)

@@ -1,4 +1,4 @@
-"""No message, log or traceback of either program has a part of a password in it."""
+"""No message, log or traceback of either program contains a part of a password."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from servers.processes import free_port
 from smtpfeeds_common.cli import main
 
 PROGRAM = str(Path(sys.executable).parent / "smtpfeeds")
-#: A password has both words, and a character between them; no output has a part of either.
+#: A password consists of both words and a character between them; no output contains either.
 WORDS = ("Qzxvjw", "Wkqypz")
 PARTS = ("Qzx", "zxv", "xvj", "vjw", "Wkq", "kqy", "qyp", "ypz")
-#: What a program logs when it could not connect, and goes on.
+#: The log event of a program that could not connect and tries again.
 TRIED = ("no broker; batches are held", "waiting for the database")
 CHARACTERS = "#/?%@:[]\\ ,'\"&=+;!"
 
@@ -42,7 +42,7 @@ def sensor_settings(folder: Path) -> dict[str, Any]:
 
 
 def command(arguments: list[str], environ: dict[str, str] | None = None) -> tuple[int, str]:
-    """A command's exit code and output; one that goes on running is stopped when it has tried."""
+    """Return a command's exit code and output; stop one that keeps running after its first try."""
     output: list[str] = []
     with subprocess.Popen(
         [PROGRAM, *arguments],
@@ -60,9 +60,9 @@ def command(arguments: list[str], environ: dict[str, str] | None = None) -> tupl
 
 
 def check(program: str, config: Path) -> tuple[int, str]:
-    """`smtpfeeds PROGRAM check-config`, in this process."""
+    """Run `smtpfeeds PROGRAM check-config` in this process."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level  # the command sets up logs of its own
+    handlers, level = root.handlers[:], root.level  # the command configures logging itself
     try:
         done = CliRunner().invoke(main, [program, "check-config", "--config", str(config)])
     finally:
@@ -89,7 +89,7 @@ def passwords() -> list[str]:
 @pytest.mark.parametrize("step", ["check-config", "run"])
 @pytest.mark.parametrize("program", ["sensor", "aggregator"])
 def test_broker_password_is_never_printed(tmp_path: Path, program: str, step: str) -> None:
-    """Whether its address can be read or not; and what cannot be read is told how to write it."""
+    """For an invalid address the message says how to write it, and quotes none of it."""
     base = sensor_settings(tmp_path)
     if program == "aggregator":
         base = {"dsn": "host=127.0.0.1 port=1 dbname=x", "log_level": "debug"}
@@ -111,7 +111,7 @@ def test_broker_password_is_never_printed(tmp_path: Path, program: str, step: st
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("broker", "amqp://s1:{}@127.0.0.1/"),  # a text in place of a list
+        ("broker", "amqp://s1:{}@127.0.0.1/"),  # a text instead of a list
         ("broker", ["s1:{}@127.0.0.1"]),
         ("broker", [["{}"]]),
         ("dsn", ["host=x password={}"]),
@@ -149,7 +149,7 @@ def test_database_password_is_never_printed(tmp_path: Path, step: str) -> None:
 
 
 def test_secrets_in_the_environment_are_not_printed(tmp_path: Path) -> None:
-    """A comma parts the addresses there: the message says how to write one."""
+    """A comma separates addresses there; the message says how to escape one."""
     password = ",".join(WORDS)
     config = write(tmp_path, sensor_settings(tmp_path))
     environ = {"SMTPFEEDS_SENSOR_BROKER": f"amqp://s1:{password}@127.0.0.1/"}

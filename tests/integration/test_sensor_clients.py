@@ -1,4 +1,4 @@
-"""Clients as they are found in the wild talk to a sensor, and land where they should."""
+"""Real clients talk to a sensor, and are recorded in the right feeds."""
 
 import re
 import subprocess
@@ -9,12 +9,12 @@ import pytest
 
 from sensor_support import SensorProcess, running
 
-#: Local address: the persona there, and what nmap's own database calls it.
+#: By local address: the persona, and its name in nmap's database.
 LOOKS = {
     "127.0.0.2": ("postfix", "Postfix smtpd"),
     "127.0.0.3": ("exim", "Exim smtpd"),
 }
-#: What would give the sensor away.
+#: Text that would reveal the sensor.
 GIVE_AWAYS = ("twisted", "python", "smtpfeeds", "honeypot")
 
 
@@ -44,14 +44,14 @@ def test_swaks_hears_the_refusal(sensor: SensorProcess) -> None:
         *("--to", "a@mx.example", "--from", "b@client.example", "--helo", "client.example"),
     )
     assert "554 5.7.1 This host takes no mail; see https://example.org/why" in done.stdout
-    # swaks' own code for a refused DATA.
+    # swaks' exit code for a refused DATA.
     assert done.returncode == 25
     assert sensor.rows()["smtpgreet", "127.0.1.1"][0] == 1
     assert sensor.rows()["smtpdata", "127.0.1.1"][0] == 1
 
 
 def test_swaks_goes_on_over_tls_and_is_one_client(sensor: SensorProcess) -> None:
-    """EHLO, STARTTLS, EHLO again: one greet, one data, and the same refusal."""
+    """EHLO, STARTTLS and EHLO again make one greet and one data event, with the same refusal."""
     host, port = sensor.place()
     done = run(
         *("swaks", "--server", host, "--port", str(port), "--local-interface", "127.0.1.2"),
@@ -60,7 +60,7 @@ def test_swaks_goes_on_over_tls_and_is_one_client(sensor: SensorProcess) -> None
     )
     assert "=== TLS started with cipher TLSv1." in done.stdout, done.stdout + done.stderr
     assert "<~* 554 5.7.1 This host takes no mail" in done.stdout
-    # It is not offered again within TLS (RFC 3207 section 4.2).
+    # STARTTLS is not offered again within TLS (RFC 3207 section 4.2).
     assert "<~  250 STARTTLS" not in done.stdout
     assert "<~  250-STARTTLS" not in done.stdout
     assert done.returncode == 25
@@ -81,7 +81,7 @@ def test_nmap_takes_a_persona_for_what_it_looks_like(
 
 @pytest.mark.large
 def test_nothing_nmap_provokes_gives_the_plain_sensor_away(sensor: SensorProcess) -> None:
-    """Its database does not know it, so all probes are sent (30 s), and what came is shown."""
+    """nmap's database does not know the sensor, so it sends and prints all probes (30 s)."""
     host, port = sensor.place()
     done = run("nmap", "-Pn", "-n", "-sV", "-sC", "-p", str(port), host)
     assert re.search(rf"{port}/tcp open +smtp", done.stdout), done.stdout
@@ -104,7 +104,7 @@ def test_nmaps_smtp_scripts_see_a_mail_server(sensor: SensorProcess) -> None:
     )
     assert "smtp-commands" in done.stdout
     assert "PIPELINING" in done.stdout
-    # It judges by RCPT, which a sensor answers with 250: what is refused is the content.
+    # It judges by RCPT, to which a sensor replies 250; only the content is refused.
     assert "smtp-open-relay" in done.stdout
     assert sensor.rows()["smtpgreet", "127.0.0.1"][0] >= 1
 

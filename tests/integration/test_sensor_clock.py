@@ -1,6 +1,6 @@
-"""A real sensor whose host's clock is stepped under load: all are answered, all is counted once.
+"""Stepping the clock of a real sensor under load: all clients are answered and counted once.
 
-The clock that is stepped is the sensor's alone; monotonic clocks, and this test's, stay right.
+Only the sensor's wall clock is stepped; monotonic clocks and the test's clock stay right.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def stepped(folder: Path, clock: SteppedClock, **settings: object) -> Iterator[S
 
 
 class Load:
-    """Clients that come one after the other, each source again and again."""
+    """Clients that connect one after the other, each source repeatedly."""
 
     def __init__(self, sensor: SensorProcess) -> None:
         self.sensor = sensor
-        #: Sources whose greet was answered, and how often.
+        #: How often the greet of each source was answered.
         self.answered: dict[str, int] = {}
         self.failures: list[str] = []
         self._stop = threading.Event()
@@ -71,7 +71,7 @@ class Load:
         self.end()
 
     def end(self) -> None:
-        """No more clients; those that are there are served."""
+        """Start no more clients, and wait for those that are connected."""
         self._stop.set()
         for thread in self._threads:
             thread.join(60)
@@ -94,7 +94,7 @@ class Load:
                 self.failures.append(f"{source}: {codes}")
 
     def more(self, number: int = 20) -> None:
-        """Wait until so many more clients were answered."""
+        """Wait until so many more clients are answered."""
         wanted = sum(self.answered.values()) + number
         wait_until(lambda: sum(list(self.answered.values())) >= wanted, what="answers")
 
@@ -114,7 +114,7 @@ def now_ms() -> int:
 def test_everyone_is_answered_and_counted_once_at_the_right_time(
     tmp_path: Path, clock: SteppedClock
 ) -> None:
-    """Each step is undone before the clock is believed: no event has a wrong time."""
+    """Each step is undone before the clock is believed, so no event has a wrong time."""
     began_ms = now_ms()
     with stepped(tmp_path, clock) as sensor, Load(sensor) as load:
         load.more()
@@ -142,14 +142,14 @@ def test_everyone_is_answered_and_counted_once_at_the_right_time(
     )
     for batch in sealed:
         for row in batch.observations:
-            # Believed steps are those of one second.
+            # Steps of one second are believed.
             assert began_ms - 2_000 <= row.first_ms <= row.last_ms <= now_ms() + 2_000
 
 
 def test_broker_gets_every_event_once_through_all_steps(
     tmp_path: Path, clock: SteppedClock, vhost: Vhost
 ) -> None:
-    """Also where the clock stays wrong for so long that it is believed: it is what the host has."""
+    """This holds even if the clock stays wrong until it is believed."""
     centre = Centre(vhost)
     centre.declare_queue()
     settings = {"broker": [centre.account()], "seal_interval_s": 0.1, "clock_steady_s": 1.0}
@@ -185,7 +185,7 @@ def test_broker_gets_every_event_once_through_all_steps(
 def test_limits_in_time_go_by_no_wall_clock(
     tmp_path: Path, clock: SteppedClock, step: timedelta
 ) -> None:
-    """A step times nobody out, and lets nobody stay for longer."""
+    """A step times no client out, and lets none stay longer."""
     with stepped(tmp_path, clock, idle_timeout_s=3, session_timeout_s=60) as sensor:
         busy, idle = sensor.connect(), sensor.connect()
         assert [busy.reply(), idle.reply()] == [220, 220]
@@ -205,7 +205,7 @@ def test_limits_in_time_go_by_no_wall_clock(
 def test_host_that_begins_in_1970_is_heard_when_its_clock_is_right(
     tmp_path: Path, clock: SteppedClock, vhost: Vhost
 ) -> None:
-    """It answers, says why it delivers nothing, and dates what it heard by the monotonic clock."""
+    """It answers, says why it delivers nothing, and dates events by the monotonic clock."""
     centre = Centre(vhost)
     centre.declare_queue()
     port = free_port()

@@ -1,4 +1,4 @@
-"""Open files: how many a sensor holds, asks for, and what happens where there are no more."""
+"""Open files of a sensor: how many it holds and asks for, and what happens at the limit."""
 
 import resource
 import subprocess
@@ -9,11 +9,11 @@ from servers.processes import wait_until
 
 
 def limited(sensor: SensorProcess, soft: int, hard: int) -> SensorProcess:
-    """The same, with these limits on open files from its start, and no right to pass them."""
+    """Start the sensor with these limits on open files, without the right to raise them."""
     sensor.within = ["prlimit", f"--nofile={soft}:{hard}", "--"]
     if is_root():
-        # The kernel lets root raise the hard limit, unless it has lost that right. Others do not
-        # have it, and may not give it up.
+        # Root may raise the hard limit unless it drops that capability. Others do not
+        # have it, and may not drop it.
         sensor.within += [
             "setpriv",
             "--bounding-set=-sys_resource",
@@ -28,7 +28,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_soft_limit_is_raised_to_what_addresses_and_workers_need(tmp_path: Path) -> None:
-    """Four workers on 256 addresses: 1,024 sockets in the parent, 256 in each worker."""
+    """Four workers on 256 addresses need 1,024 sockets in the parent and 256 in each worker."""
     sensor = SensorProcess(
         tmp_path, listen=["127.1.0.0/24:0"], workers=4, max_connections=50, name="many"
     )
@@ -54,7 +54,7 @@ def test_sockets_past_the_hard_limit_refuse_the_start_with_the_number(tmp_path: 
 
 
 def test_connections_past_the_limit_get_a_reply(tmp_path: Path) -> None:
-    """Fewer connections are taken, rather than some closed without a word."""
+    """The sensor accepts fewer connections, and closes none without a reply."""
     sensor = limited(SensorProcess(tmp_path, listen=["127.0.0.1:0"]), 150, 150)
     with started(sensor):
         assert "max_connections is lowered" in sensor.log.read_text()
@@ -76,7 +76,7 @@ def test_clients_closed_for_lack_of_files_are_counted(tmp_path: Path) -> None:
             _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, hard))
             clients = [Client(sensor.place(), f"127.0.8.{1 + number}") for number in range(30)]
-            # The first may take numbers that were free below.
+            # The first ones may get lower free numbers.
             closed = [client.reply() for client in clients].count(0)
             for client in clients:
                 client.close()

@@ -1,4 +1,4 @@
-"""The disk under the spool is full: the sensor goes on answering, and nothing answered is lost."""
+"""With a full disk under the spool, the sensor keeps answering, and no answered event is lost."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ CLIENTS = 60
 
 
 class FileLimit:
-    """RLIMIT_FSIZE on the sensor: no file of it may grow. Needs no root."""
+    """RLIMIT_FSIZE on the sensor, so that none of its files can grow; needs no root."""
 
     def __init__(self, folder: Path) -> None:
         self.sensor = SensorProcess(folder)
@@ -33,7 +33,7 @@ class FileLimit:
         self._limit(resource.RLIM_INFINITY)
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Do nothing."""
 
     def _limit(self, octets: int) -> None:
         assert self.sensor.process is not None
@@ -43,7 +43,7 @@ class FileLimit:
 
 
 class TinyDisk:
-    """A file system of 2 MB in a mount namespace of its own, filled to the last octet."""
+    """A file system of 2 MB in its own mount namespace, filled completely."""
 
     def __init__(self, folder: Path) -> None:
         self.disk = folder / "disk"
@@ -81,7 +81,7 @@ Disk = FileLimit | TinyDisk
 
 
 def may_mount() -> bool:
-    """Whether a real full file system can be had: it takes root, and more than a container has."""
+    """Return whether this process may mount, which needs root outside most containers."""
     tried = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
     return is_root() and subprocess.run(tried, capture_output=True, check=False).returncode == 0
 
@@ -100,7 +100,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 
 
 def greets(sensor: SensorProcess, copy: Path) -> dict[str, int]:
-    """Hits by address, out of a copy: SQLite would look for the file among our own mounts."""
+    """Return hits by address from a copy, as SQLite would use the test's mounts."""
     for suffix in ("", "-wal"):
         shutil.copyfile(sensor.seen(Path(f"{sensor.spool}{suffix}")), f"{copy}{suffix}")
     with contextlib.closing(sqlite3.connect(copy)) as db:
@@ -111,7 +111,7 @@ def greets(sensor: SensorProcess, copy: Path) -> dict[str, int]:
 
 
 def greet(sensor: SensorProcess, source: str) -> None:
-    """Be answered; the client waits ten seconds for that."""
+    """Greet and wait up to ten seconds for the reply."""
     with sensor.connect(0, source) as client:
         assert client.reply() == 220
         assert client.say(b"EHLO client.example\r\n") == 250
@@ -120,12 +120,12 @@ def greet(sensor: SensorProcess, source: str) -> None:
 def test_sensor_answers_on_a_full_disk_and_loses_nothing_it_answered(
     tmp_path: Path, disk: Disk
 ) -> None:
-    """It folds in memory, says so once, and writes all of it when there is room again."""
+    """It folds in memory, logs that once, and writes everything when there is space again."""
     sensor = disk.sensor
     sensor.start()
     greet(sensor, "127.2.0.1")
     disk.fill()
-    # Some may still go into what the file has left; each client comes twice.
+    # The file may have space for some; each client connects twice.
     sources = [f"127.3.{number // 200}.{1 + number % 200}" for number in range(CLIENTS)]
     for source in sources * 2:
         greet(sensor, source)
@@ -145,7 +145,7 @@ def test_sensor_answers_on_a_full_disk_and_loses_nothing_it_answered(
 def test_sensor_that_is_started_on_a_full_disk_is_ready_and_loses_nothing_it_answers(
     tmp_path: Path, disk: Disk
 ) -> None:
-    """Also where it was killed while the disk was full: nobody has to start it by hand."""
+    """This holds if it was killed while the disk was full; an operator need not intervene."""
     sensor = disk.sensor
     sensor.start()
     greet(sensor, "127.2.0.1")

@@ -1,4 +1,4 @@
-"""Minutes of load on a real sensor: killed in the middle of it, and under attack beside it."""
+"""Minutes of load on a real sensor, which is killed meanwhile, or under attack."""
 
 import asyncio
 import os
@@ -37,14 +37,14 @@ async def greet_many(sensor: SensorProcess, ledger: Ledger, kill_at: int) -> Non
         assert sensor.process is not None
         sensor.process.kill()
         sensor.process.wait()
-        # In this thread, though it stops the clients for a second: see ``bound_to_parent``.
+        # In this thread, which stops the clients for a second; see ``bound_to_parent``.
         sensor.start()
 
     await asyncio.gather(killer(), *(one_client(number) for number in range(64)))
 
 
 def test_killed_ten_times_in_the_middle_of_20000_sessions(tmp_path: Path) -> None:
-    """Every greet a client saw answered is in the spool, none twice in the counts."""
+    """Every greet that was answered is in the spool, and counted once."""
     ledger = Ledger()
     sensor = SensorProcess(
         tmp_path, listen=[f"127.0.0.1:{free_port()}"], max_connections_per_source=1000

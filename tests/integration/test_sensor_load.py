@@ -1,4 +1,4 @@
-"""Thousands of clients that just sit there, and a short attack; the long one has its own target."""
+"""Thousands of idle clients, and a short attack; the long one has its own target."""
 
 import asyncio
 import selectors
@@ -10,12 +10,12 @@ from sensor_support import many_files, memory_bytes, running
 from sensor_support.attack import honest_clients, under_attack
 
 IDLE = 10_000
-#: 8 kB is aimed at, and measured by ``make bench-sensor``; a busy machine adds buffers.
+#: The aim is 8 kB, measured by ``make bench-sensor``; a busy machine adds buffers.
 MAX_IDLE_BYTES = 12_000
 
 
 def test_ten_thousand_that_just_sit_there_cost_little_and_keep_nobody_out(tmp_path: Path) -> None:
-    """Where this host lets a process have fewer files open, as many as it does."""
+    """If the host's limit on open files is lower, that many."""
     with many_files() as allowed, running(tmp_path, max_connections=IDLE + 10) as sensor:
         number = min(IDLE, allowed - 1000)
         assert number >= 1000, f"this host allows {allowed} open files; raise it (ulimit -Hn)"
@@ -38,7 +38,7 @@ def test_ten_thousand_that_just_sit_there_cost_little_and_keep_nobody_out(tmp_pa
 
 
 def sit_there(place: tuple[str, int], index: int) -> socket.socket:
-    """A hundred from each address, as the default bound allows."""
+    """Open a hundred connections from each address, as the default bound allows."""
     client = socket.socket()
     client.bind((f"127.9.{index // 100}.1", 0))
     client.connect(place)
@@ -58,7 +58,7 @@ def wait_for_banners(clients: list[socket.socket]) -> None:
 
 
 def test_honest_clients_are_answered_beside_an_attack(tmp_path: Path) -> None:
-    """Slow clients, half-open ones, floods from one source and from many, garbage: all at once."""
+    """The attack has slow and half-open clients, floods from one and many sources, and garbage."""
     with many_files(), running(tmp_path, max_connections_per_source=20) as sensor:
         assert sensor.process is not None
         with under_attack(sensor.place(), 5):
@@ -72,5 +72,5 @@ def test_honest_clients_are_answered_beside_an_attack(tmp_path: Path) -> None:
     assert outcome.tried > 20
     assert outcome.share == 1
     assert late - early < 8_000_000
-    # It was an attack.
+    # The attack took place.
     assert counters["refused_source"] + counters["bad_lines"] > 100

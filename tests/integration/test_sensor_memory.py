@@ -1,7 +1,7 @@
-"""What clients send is in no memory of the sensor once they are gone, freed memory included.
+"""After clients have left, no memory of the sensor, not even freed memory, has what they sent.
 
-The sensor writes its own memory to a file on a signal: to read another process's needs rights that
-a container may not give.
+The sensor writes its own memory to a file on a signal, because reading another process needs rights
+that a container may not give.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import pytest
 from sensor_support import Client, SensorProcess, started
 from servers.processes import wait_until
 
-#: As docs/explanation/privacy.md states it.
+#: As docs/explanation/privacy.md states.
 FURTHER_CLIENTS = 1
-#: The command as it is installed, with a signal that makes it write its memory.
+#: The installed command, with a signal handler that writes its memory to a file.
 WITNESS = """\
 import os, pathlib, signal, sys
 def write_memory(*_):
@@ -46,7 +46,7 @@ main()
 
 
 class Witness(SensorProcess):
-    """A sensor that writes its memory when it is asked to."""
+    """A sensor that writes its memory to a file on request."""
 
     def command(self, *words: str) -> list[str]:
         self.write_config()
@@ -63,19 +63,19 @@ class Witness(SensorProcess):
 
 
 class Markers:
-    """Words that occur nowhere but in what a client sends."""
+    """Words that only occur in what a client sends."""
 
     def __init__(self) -> None:
         self.words: dict[str, bytes] = {}
 
     def new(self, place: str, length: int = 0) -> bytes:
-        """A new word for a place, repeated up to a length."""
+        """Create a new word for a place, repeated up to a length."""
         word = b"zq%dx%sy" % (len(self.words), os.urandom(4).hex().encode())
         self.words[f"{place}, {length} octets"] = word
         return b".".join([word] * (1 + length // len(word)))
 
     def places_in(self, octets: bytes) -> list[str]:
-        """Where the words were sent that are found, in any case."""
+        """Return the places of the words that are found, regardless of case."""
         octets = octets.lower()
         return [place for place, word in self.words.items() if word in octets]
 
@@ -157,7 +157,7 @@ def test_memory_and_files_hold_nothing_that_a_client_sent(tmp_path: Path, tls: s
             with connect() as client:
                 leave(client, markers)
                 if leave is _leave_amid_line:
-                    # A line that is not whole is held, and is seen: so the others would be.
+                    # A partial line is in memory and is found, so the test can find what is there.
                     wait_until(
                         lambda: "half a line, 400 octets" in markers.places_in(sensor.memory()),
                         what="the line that is held is in the memory",

@@ -1,4 +1,4 @@
-"""A sensor holds the modules that its settings use, and no others."""
+"""A sensor imports only the modules that its settings need."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from sensor_support import SensorProcess
 
-#: Packages that some settings use, and nothing else does.
+#: Packages that only some settings need.
 OPTIONAL = {"OpenSSL", "cryptography", "service_identity", "pika", "prometheus_client"}
-#: Never: they are of the centre, or cost memory for what the sensor does not do.
+#: Packages that a sensor never needs.
 NEVER = {"psycopg", "pyasn", "rich", "numpy", "multiprocessing", "sqlalchemy", "unittest"}
-#: The command as it is installed; at its end it writes which packages it has imported.
+#: The installed command, which at its end writes the packages that it has imported.
 WITNESS = """\
 import atexit, json, pathlib, sys
 def write():
@@ -28,14 +28,14 @@ main()
 
 
 class Witness(SensorProcess):
-    """A sensor that says which packages it has imported."""
+    """A sensor that reports its imported packages."""
 
     def command(self, *words: str) -> list[str]:
         self.write_config()
         return [sys.executable, "-c", WITNESS, "sensor", *words, "--config", str(self.config)]
 
     def modules(self) -> set[str]:
-        """The packages, once it has ended."""
+        """Return the packages, after it has ended."""
         return set(json.loads(self.config.with_suffix(".modules").read_text()))
 
 
@@ -43,7 +43,7 @@ class Witness(SensorProcess):
     ("settings", "used"),
     [
         ({}, set[str]()),
-        # Nobody listens there: it goes on trying.
+        # Nothing listens there, so it keeps trying.
         ({"broker": ["amqp://s1:secret@127.0.0.1:1/x"]}, {"pika"}),
         (
             {"tls": "made", "metrics_listen": "127.0.0.1:0"},
@@ -69,7 +69,7 @@ def test_sensor_imports_what_its_settings_use_and_nothing_else(
 
 
 def test_starttls_without_its_packages_names_the_extra(tmp_path: Path) -> None:
-    """Said by the start and by check-config, before anything is opened."""
+    """The start and check-config both report it before they open anything."""
     sensor = SensorProcess(tmp_path, tls="made")
     sensor.write_config()
     absent = (

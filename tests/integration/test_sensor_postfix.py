@@ -1,4 +1,4 @@
-"""Stray mail: a real Postfix has a message for a sensor, and its sender hears of it at once."""
+"""Stray mail: a real Postfix sends a message to a sensor, and its sender gets a bounce at once."""
 
 import re
 from pathlib import Path
@@ -17,14 +17,14 @@ MESSAGE = "Subject: for somebody else\r\n\r\n" + "A line of an honest message.\r
     ("policy", "tls"),
     [
         ("reject", "off"),  # refused at DATA
-        ("drain", "off"),  # refused after the text was read and thrown away
-        ("reject", "made"),  # Postfix takes STARTTLS where it is offered
+        ("drain", "off"),  # refused after the text was read and discarded
+        ("reject", "made"),  # Postfix uses STARTTLS if it is offered
     ],
 )
 def test_stray_message_is_bounced_and_never_tried_again(
     tmp_path: Path, policy: str, tls: str
 ) -> None:
-    """The sender reads why and whose host it is; nothing stays in the queue."""
+    """The bounce says why and names the host; nothing stays in the queue."""
     with (
         running(tmp_path, data_policy=policy, tls=tls, policy_url=POLICY) as sensor,
         postfix(sensor.place()) as mta,

@@ -1,4 +1,4 @@
-"""Nothing of who wrote to whom is kept: neither in the spool, nor in a batch, nor in a log."""
+"""No sender, recipient or content is kept in the spool, in a batch or in a log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sensor_support import running
 from servers.processes import wait_until
 
-#: What a client says of itself and others; each word is found again nowhere.
+#: What a client sends about itself and others; none of these words may be stored.
 SAID = (b"greeting-name", b"from-whom", b"to-whom", b"c2VjcmV0LXVzZXI", b"whose-box", b"the-text")
 SESSION = (
     b"EHLO greeting-name.example.net\r\nAUTH PLAIN c2VjcmV0LXVzZXI=\r\n"
@@ -21,7 +21,7 @@ BODY = b"Subject: the-text\r\n\r\nthe-text\r\n.\r\n"
 
 @pytest.mark.parametrize("policy", ["reject", "drain"])
 def test_no_argument_and_no_content_is_found_in_any_file(tmp_path: Path, policy: str) -> None:
-    """Every file the sensor wrote is read, the least severe lines of the log included."""
+    """The test reads every file that the sensor wrote, with the log at level debug."""
     with running(tmp_path, data_policy=policy, log_level="debug") as sensor:
         with sensor.connect() as client:
             assert client.reply() == 220

@@ -1,4 +1,4 @@
-"""Started as root: the port is opened, then root is given up for good, in every process."""
+"""A sensor that starts as root opens its port and then gives up root in every process."""
 
 import os
 import pwd
@@ -17,20 +17,20 @@ from sensor_support import Client, SensorProcess, is_root, running
 from servers.certificates import Certificates
 from servers.processes import free_port, wait_until
 
-#: Whom to become; an ordinary user can only stay who they are.
+#: The user to become; an ordinary user can only stay the same.
 USER = pwd.getpwnam("nobody") if is_root() else pwd.getpwuid(os.geteuid())
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Where that user may go; pytest's own folders are their owner's alone."""
+    """A folder that this user may enter; only the owner can enter pytest's folders."""
     with tempfile.TemporaryDirectory(prefix="smtpfeeds-user-", dir="/var/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
 def processes(sensor: SensorProcess) -> list[int]:
-    """The sensor's, workers included."""
+    """Return the sensor's processes, with its workers."""
     assert sensor.process is not None
     pid = sensor.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -43,10 +43,10 @@ def status(pid: int) -> dict[str, list[str]]:
 
 
 def privileged_port() -> int:
-    """One that only root may open, where this is root."""
+    """Return a port that only root may open, if this is root."""
     if not is_root():
         return free_port()
-    # At random: tests of another checkout may run at the same time.
+    # A random one, because tests of another checkout may run at the same time.
     for port in random.sample(range(600, 1024), 424):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,7 +67,7 @@ def test_root_is_given_up_once_the_port_is_open(folder: Path, workers: int) -> N
         assert len(pids) == (1 if workers == 1 else 3)
         for pid in pids:
             report = status(pid)
-            # Real, effective, saved and for files; nothing to climb back by.
+            # Real, effective, saved and file system ids, so that root cannot be regained.
             assert report["Uid"] == [str(USER.pw_uid)] * 4
             assert report["Gid"] == [str(USER.pw_gid)] * 4
             assert int(report["CapEff"][0], 16) == int(report["CapPrm"][0], 16) == 0
@@ -93,7 +93,7 @@ def test_user_that_is_not_there_is_refused_before_anything_is_made(folder: Path)
 
 
 def test_secrets_that_only_root_may_read_are_read_before_root_is_given_up(folder: Path) -> None:
-    """A key of 0600 root is the usual one; at SIGHUP it stays in use."""
+    """A key usually has mode 0600 and belongs to root; at SIGHUP it stays in use."""
     certificates = Certificates.make(folder / "certificates")
     for path in (certificates.key, certificates.certificate):
         path.chmod(0o600)
@@ -120,7 +120,7 @@ def test_secrets_that_only_root_may_read_are_read_before_root_is_given_up(folder
 
 
 def test_check_is_done_as_the_user_that_the_sensor_will_be(folder: Path) -> None:
-    """As root everything can be read; as the unit's user it cannot."""
+    """Root can read all files, but the unit's user cannot."""
     secret = folder / "password"
     secret.touch(0o600)
     secret.write_text("secret\n")

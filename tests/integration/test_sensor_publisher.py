@@ -1,4 +1,4 @@
-"""The publisher and a real RabbitMQ: confirms, refusals, cuts, failover, TLS, accounts, replay."""
+"""The publisher with a real RabbitMQ: confirms, refusals, cuts, failover, TLS, accounts, replay."""
 
 import json
 import socket
@@ -86,7 +86,7 @@ def test_unroutable_concerns_all(centre: Centre, link: BrokerLink) -> None:
 def test_full_queue_concerns_all(centre: Centre, link: BrokerLink) -> None:
     centre.declare_queue(**{"x-max-length-bytes": 100, "x-overflow": "reject-publish"})
     link.open()
-    # The limit is looked at after a message is taken.
+    # RabbitMQ checks the limit after it accepts a message.
     for _ in range(2):
         link.publish(batch(b"x" * 90))
     with pytest.raises(BrokerRefused, match="queue is full"):
@@ -117,7 +117,7 @@ def test_wrong_password_is_a_refusal(centre: Centre) -> None:
     host = url.rpartition("@")[2]
     with pytest.raises(BrokerRefused, match="refuses the account"):
         link_to(f"amqp://s1:wrong@{host}").open()
-    # The password from a setting stands before the one in the address.
+    # The password from a setting overrides the one in the address.
     secret = url.split("//")[1].split("@")[0].split(":")[1]
     link = link_to(f"amqp://s1:wrong@{host}", broker_password=secret)
     link.open()
@@ -125,7 +125,7 @@ def test_wrong_password_is_a_refusal(centre: Centre) -> None:
 
 
 def test_new_password_is_taken_over_for_the_next_connection(centre: Centre) -> None:
-    """After SIGHUP: a password that was changed at the broker does not take a restart."""
+    """SIGHUP applies a password that was changed at the broker, without a restart."""
     url = centre.account()
     link = link_to(url.replace("//s1:", "//s1:old-"))
     with pytest.raises(BrokerRefused):
@@ -156,7 +156,7 @@ def test_only_too_large_is_the_batchs_own_fault(centre: Centre, link: BrokerLink
 def test_broker_that_never_confirms_is_given_up_in_time(
     centre: Centre, cutting_proxy: Callable[[Target], CuttingProxy]
 ) -> None:
-    """pika has no time limit on a confirm: with the quorum lost a publish blocks for ever."""
+    """pika has no time limit on a confirm; without a quorum a publish would block for ever."""
     centre.declare_queue()
     parts = pika.URLParameters(centre.account())
     proxy = cutting_proxy((parts.host, parts.port))
@@ -186,7 +186,7 @@ def test_broker_that_answers_nothing_at_all_is_given_up(monkeypatch: pytest.Monk
 
 
 def test_broker_that_is_away_is_said_to_refuse_the_connection() -> None:
-    """The operator reads what the kernel said, not the name of a class."""
+    """The operator reads the kernel's error text instead of a class name."""
     settings = SensorSettings(name="s1", broker=(f"amqp://s1:x@127.0.0.1:{free_port()}/",))
     with pytest.raises(BrokerUnavailable, match="Connection refused"):
         BrokerLink.of_settings(settings).open()
@@ -199,7 +199,7 @@ def test_failover_to_the_broker_that_is_there(centre: Centre) -> None:
     link.open()
     link.publish(batch())
     link.close()
-    # The one that worked is tried first from then on.
+    # From then on, the broker that worked is tried first.
     link.open()
     link.publish(batch())
     link.close()
@@ -254,7 +254,7 @@ def test_sensor_delivers_what_it_heard(centre: Centre, tmp_path: Path) -> None:
             "127.0.0.7",
             1,
         )
-        # A replay beside the running sensor: the same batch under the same number.
+        # A replay beside the running sensor sends the same batch under the same number.
         assert sensor.call("replay", "--since", "1h").returncode == 0
         again = centre.take_events()[1]
         assert again == body
@@ -271,7 +271,7 @@ def test_broker_restart_is_survived(own_vhost: Vhost, tmp_path: Path) -> None:
     with running(tmp_path, **sensor_with(tmp_path, account, backoff_max_s=2.0)) as sensor:
         greet(sensor, "127.0.0.1")
         wait_until(lambda: not sensor.rows(), what="the first batch")
-        # Else the queue may be lost with the node, and that is not what this is about.
+        # Otherwise the queue may be lost with the node, which this test is not about.
         own_vhost.node.settle()
         own_vhost.node.kill()
         for number in range(5):
@@ -299,7 +299,7 @@ def test_broker_restart_is_survived(own_vhost: Vhost, tmp_path: Path) -> None:
 def test_broker_that_blocks_publishers_gets_the_batch_when_it_blocks_no_more(
     centre: Centre, tmp_path: Path
 ) -> None:
-    """Short of memory it stops reading (connection.blocked): what waits is held, none is lost."""
+    """Short of memory, it stops reading (connection.blocked); batches wait, none is lost."""
     centre.declare_queue()
     node = centre.vhost.node
     settings = {"confirm_timeout_s": 1.0, "backoff_max_s": 1.0}
@@ -308,7 +308,7 @@ def test_broker_that_blocks_publishers_gets_the_batch_when_it_blocks_no_more(
         centre.take_events()
         node.ctl("set_vm_memory_high_watermark", "absolute", "1")
         try:
-            # The message that makes the broker block may itself still be taken.
+            # The broker may still accept the message that makes it block.
             for number in range(3):
                 greet(sensor, f"127.0.8.{1 + number}")
                 time.sleep(0.5)
@@ -394,7 +394,7 @@ def test_spool_of_a_renamed_sensor_is_delivered_by_its_own_account(
 def test_broker_that_takes_small_messages_only_gets_every_event_once(
     centre: Centre, tmp_path: Path
 ) -> None:
-    """The real RabbitMQ's word for it is understood, and what follows is sealed smaller."""
+    """The sensor understands RabbitMQ's refusal, and seals smaller batches afterwards."""
     centre.declare_queue()
     limit = "application:set_env(rabbit, max_message_size, {})."
     centre.vhost.node.ctl("eval", limit.format(3_000))

@@ -1,4 +1,4 @@
-"""SIGHUP: a real sensor goes on with lists, certificates and passwords that it reads again."""
+"""At SIGHUP a real sensor reads lists, certificates and passwords again, without a restart."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from servers.processes import wait_until
 
 
 def hang_up(sensor: SensorProcess, line: str, *, times: int = 1) -> None:
-    """Send SIGHUP, and wait until the log has the line once for each process."""
+    """Send SIGHUP, and wait until each process has logged the line."""
     assert sensor.process is not None
     before = sensor.log.read_text().count(line)
     sensor.process.send_signal(signal.SIGHUP)
@@ -23,7 +23,7 @@ def hang_up(sensor: SensorProcess, line: str, *, times: int = 1) -> None:
 
 
 def certificate_of(sensor: SensorProcess, authority: Path) -> bytes | None:
-    """The certificate that STARTTLS shows, if that authority signed it."""
+    """Return the certificate that STARTTLS presents, if that authority signed it."""
     context = ssl.create_default_context(cafile=str(authority))
     with sensor.connect() as client:
         client.reply()
@@ -72,7 +72,7 @@ def test_renewed_certificate_and_changed_lists_are_taken_over(tmp_path: Path, wo
 
 
 def test_worker_that_is_started_later_has_what_was_read_again(tmp_path: Path) -> None:
-    """By SIGHUP, and from files that change later, which needs no signal."""
+    """This holds for a reload by SIGHUP, and for files that change later without a signal."""
     old, new = Certificates.make(tmp_path / "old"), Certificates.make(tmp_path / "new")
     newest = Certificates.make(tmp_path / "newest")
     with running(
@@ -94,7 +94,7 @@ def test_worker_that_is_started_later_has_what_was_read_again(tmp_path: Path) ->
             assert certificate_of(sensor, new.authority)
         for fresh, in_use in ((newest.certificate, new.certificate), (newest.key, new.key)):
             shutil.copyfile(fresh, in_use)
-        # The parent and each worker, whether or not one looked between the two files.
+        # Parent and workers, even if one reads between the writes of the two files.
         good = "certificates and passwords read again changed="
         wait_until(lambda: sensor.log.read_text().count(good) >= 3, what="all look")
         for _ in range(4):
@@ -102,7 +102,7 @@ def test_worker_that_is_started_later_has_what_was_read_again(tmp_path: Path) ->
 
 
 def test_what_cannot_be_used_leaves_what_is_in_use(tmp_path: Path) -> None:
-    """Half a certificate, a mistake in the file: the sensor goes on, and the log says why."""
+    """After half a certificate, or a mistake in the file, it continues and logs the reason."""
     certificates = Certificates.make(tmp_path / "certificates")
     with running(
         tmp_path,
@@ -131,7 +131,7 @@ def test_settings_that_need_a_restart_are_named(tmp_path: Path) -> None:
         sensor.write_config()
         hang_up(sensor, "changed=ignore")
         assert "need a restart settings=max_line_bytes,persona" in sensor.log.read_text()
-        # Once: what was stated before is not a change.
+        # Once, because the same warning is not repeated.
         hang_up(sensor, "changed=none")
         assert sensor.log.read_text().count("need a restart") == 1
         with sensor.connect() as client:

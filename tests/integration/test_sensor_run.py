@@ -1,6 +1,6 @@
 """A real sensor process: listening, PROXY, TLS, personas, limits, workers, stop, kill -9.
 
-Long, for each is a few lines on what most share: one process, started once for all of them.
+The module is long because most tests share one process that is started once.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_sensor.edge.listen import target_bit
 
-#: Where this and its helpers are, for a child that needs them.
+#: The folder of this module and its support, for a child that needs them.
 TESTS = Path(__file__).parent.parent
 
 SESSION = (b"EHLO c.example.org\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<a@b>\r\n", b"DATA\r\n")
@@ -35,7 +35,7 @@ SESSION = (b"EHLO c.example.org\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<a@b>\r\n",
 
 @pytest.fixture(scope="module")
 def sensor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorProcess]:
-    """One sensor that many tests talk to, each as a client of its own by PROXY protocol."""
+    """A sensor that many tests share, each as another client by the PROXY protocol."""
     with running(
         tmp_path_factory.mktemp("sensor"),
         listen=["127.0.0.1:0", "127.0.0.2:0", "[::1]:0"],
@@ -54,14 +54,14 @@ def proxied(sensor: SensorProcess, source: str, destination: str = "203.0.113.1"
 
 
 def wrapped(client: Client) -> ssl.SSLSocket:
-    """TLS on a connection that has 220 to STARTTLS."""
+    """Start TLS on a connection that got 220 for STARTTLS."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context.wrap_socket(client.socket)
 
 
 def target(address: str) -> int:
-    """The bit of a sensor's own address in ``targets``."""
+    """Return the bit of a sensor's own address in ``targets``."""
     return 1 << target_bit(pack_address(address))
 
 
@@ -81,7 +81,7 @@ def test_session_is_in_the_spool_when_it_is_answered(sensor: SensorProcess) -> N
         assert sensor.rows()["smtpdata", "192.0.2.1"][0] == 1
         assert client.say(b"QUIT\r\n") == 221
         assert client.is_closed()
-    # What it did after its events is noted with both, and counts nothing.
+    # Behaviours after its events are noted with both, and count no event.
     wait_until(
         lambda: all(
             sensor.rows()[feed, "192.0.2.1"][1] & Flags.QUIT for feed in ("smtpgreet", "smtpdata")
@@ -92,7 +92,7 @@ def test_session_is_in_the_spool_when_it_is_answered(sensor: SensorProcess) -> N
 
 
 def test_ipv4_and_ipv6_side_by_side_each_with_its_address(sensor: SensorProcess) -> None:
-    """The stock endpoints fail with EADDRINUSE or report ::ffff:a.b.c.d."""
+    """Twisted's endpoints would fail with EADDRINUSE or report ::ffff:a.b.c.d."""
     with sensor.connect(0) as four, sensor.connect(2) as six:
         assert (four.reply(), six.reply()) == (220, 220)
         assert (four.say(b"HELO x\n"), six.say(b"HELO x\r\n")) == (250, 250)
@@ -103,7 +103,7 @@ def test_ipv4_and_ipv6_side_by_side_each_with_its_address(sensor: SensorProcess)
 
 
 def test_proxy_header_in_two_segments(sensor: SensorProcess) -> None:
-    """The stock wrapper drops it, and sends the banner before it knows the client."""
+    """Twisted's wrapper would drop it, and send the banner before it knows the client."""
     with sensor.connect(0, "127.0.0.2") as client:
         client.send(b"PROXY TCP6 2001:db8::7 2001")
         client.socket.settimeout(0.2)
@@ -139,7 +139,7 @@ def test_health_check_of_a_proxy_is_answered_and_never_counted(
 
 
 def test_proxy_v2_header_of_some_kilobytes(sensor: SensorProcess) -> None:
-    """Identifiers of a cloud, a client's certificate: they are skipped."""
+    """It contains a cloud's identifiers and a client's certificate, which the sensor skips."""
     addresses = socket.inet_aton("192.0.2.23") + socket.inet_aton("203.0.113.9") + b"\0\1\0\x19"
     header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + (12 + 9000).to_bytes(2) + addresses
     with sensor.connect(0, "127.0.0.2") as client:
@@ -186,7 +186,7 @@ def test_client_gone_before_its_answer_still_counts(sensor: SensorProcess) -> No
 
 
 def test_starttls_with_a_certificate_made_at_start(sensor: SensorProcess) -> None:
-    """Plaintext behind STARTTLS is thrown away; DATA without a new EHLO is data."""
+    """Plaintext after STARTTLS is discarded; DATA without a new EHLO is a data event."""
     with proxied(sensor, "192.0.2.50") as client:
         assert client.reply() == 220
         assert client.say(b"EHLO x\r\n") == 250
@@ -288,7 +288,7 @@ def test_limits_per_source_and_in_all(tmp_path: Path) -> None:
 
 
 def test_idle_and_slow_clients_end(tmp_path: Path) -> None:
-    """An octet a second does not keep a connection: only whole lines do, and the session ends."""
+    """One octet a second does not keep a connection open; only whole lines do."""
     with running(tmp_path, idle_timeout_s=2, session_timeout_s=4) as sensor:
         began = time.monotonic()
         idle, slow, busy = (sensor.connect() for _ in range(3))
@@ -339,7 +339,7 @@ def test_client_that_never_reads_in_tls_is_dropped_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_replies_that_were_read_are_no_longer_unsent(tmp_path: Path, *, tls: bool) -> None:
-    """A client that reads all it asked for is never dropped, whatever it adds up to."""
+    """A client that reads all replies is never dropped, regardless of their total size."""
     with running(tmp_path, max_commands=100_000, max_unsent_bytes=2000, tls="made") as sensor:
         connected = sensor.connect()
         client = in_tls(connected) if tls else connected.socket
@@ -374,7 +374,7 @@ def test_early_starttls_gets_banner_and_replies_before_the_handshake(tmp_path: P
 
 
 def test_content_past_the_bound_still_gets_its_refusal(tmp_path: Path) -> None:
-    """A sender in the middle of a large message must read 554, not a reset."""
+    """A sender of a large message must get 554 instead of a reset."""
     with (
         running(tmp_path, data_policy="drain", max_content_bytes=100_000) as sensor,
         sensor.connect() as client,
@@ -453,9 +453,9 @@ def test_workers_share_the_port_each_with_a_spool(tmp_path: Path) -> None:
 def test_child_that_the_sensor_did_not_start_is_reaped_and_ends_nothing(
     tmp_path: Path, workers: int
 ) -> None:
-    """As the first process of a container it inherits every orphan."""
+    """As the first process of a container, the sensor inherits every orphan."""
     sensor = SensorProcess(tmp_path, workers=workers)
-    # The shell becomes the sensor, which then has a child that it did not start.
+    # The shell execs the sensor, which then has a child that it did not start.
     sensor.within = ["sh", "-c", 'sleep 600 & exec "$@"', "sh"]
     with started(sensor):
         assert sensor.process is not None
@@ -474,7 +474,7 @@ def test_child_that_the_sensor_did_not_start_is_reaped_and_ends_nothing(
 
 
 def test_workers_hold_only_their_own_sockets(tmp_path: Path) -> None:
-    """Neither the originals of what Twisted copied, nor those of the other workers."""
+    """A worker has neither the sockets that Twisted duplicated, nor those of other workers."""
     with running(tmp_path, workers=3, listen=["127.1.0.0/24:0"]) as sensor:
         assert sensor.process is not None
         pid = sensor.process.pid
@@ -495,7 +495,7 @@ def command_of(pid: int) -> bytes:
 
 
 def listeners(pid: int) -> int:
-    """How many TCP listening sockets a process holds."""
+    """Count the listening TCP sockets of a process."""
     listening = {
         line.split()[9]
         for table in ("tcp", "tcp6")
@@ -504,7 +504,7 @@ def listeners(pid: int) -> int:
     }
     held = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        # The program may close one of its files between the two steps.
+        # The program may close a file between the two steps.
         with contextlib.suppress(FileNotFoundError):
             held.append(str(entry.readlink()))
     return sum(link.removeprefix("socket:[").removesuffix("]") in listening for link in held)
@@ -535,7 +535,7 @@ def test_files_certificate_metrics_and_notify(tmp_path: Path) -> None:
                     assert secured.version() in {"TLSv1.2", "TLSv1.3"}
             address = f"http://127.0.0.1:{port}/metrics"
             wait_until(
-                # With TLS 1.3 the client is done first.
+                # In TLS 1.3 the client finishes the handshake first.
                 lambda: b"tls_handshakes_total 1.0" in urllib.request.urlopen(address).read(),
                 what="the handshake is counted",
             )
@@ -549,7 +549,7 @@ def test_files_certificate_metrics_and_notify(tmp_path: Path) -> None:
 
 
 def test_systemd_sockets_by_index(tmp_path: Path) -> None:
-    """The stock `systemd:name=` with a repeated name takes the last one."""
+    """Twisted's `systemd:name=` would use the last socket of a repeated name."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     places = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
     sensor = SensorProcess(tmp_path, listen=["systemd:1"])
@@ -580,7 +580,7 @@ def test_systemd_sockets_by_index(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rounds", [2])
 def test_kill_9_under_load_loses_no_greet_that_was_answered(tmp_path: Path, rounds: int) -> None:
-    """Every greet a client saw answered is in the spool, none twice in the counts."""
+    """Every greet that was answered is in the spool, and counted once."""
     answered: dict[str, int] = {}
     sent: dict[str, int] = {}
     ledger = threading.Lock()
@@ -628,10 +628,10 @@ def test_kill_9_under_load_loses_no_greet_that_was_answered(tmp_path: Path, roun
 
 
 def test_file_that_cannot_be_written_is_survived(tmp_path: Path) -> None:
-    """The sensor goes on answering, folds in memory, says so once, and recovers."""
+    """The sensor keeps answering, folds in memory, logs that once, and recovers."""
     with running(tmp_path, trusted_proxies=["127.0.0.2/32"]) as sensor:
-        # Another hand on the file: what keeps the sensor's commits out looks like a full disk
-        # from here, and lasts as long as the test wants.
+        # Another connection locks the file. For the sensor that looks like a full disk,
+        # and it lasts as long as the test needs.
         import sqlite3
 
         db = sqlite3.connect(sensor.spool, isolation_level=None)
@@ -654,7 +654,7 @@ def test_file_that_cannot_be_written_is_survived(tmp_path: Path) -> None:
 
 
 def without_ipv6(sensor: SensorProcess) -> SensorProcess:
-    """The same, for which the kernel has no IPv6."""
+    """Run the sensor as on a kernel without IPv6."""
     sensor.within = ["env", f"PYTHONPATH={TESTS}", sys.executable, "-m", "sensor_support.no_ipv6"]
     return sensor
 
