@@ -359,7 +359,7 @@ def test_rotation_waits_for_transactions_under_way_and_takes_no_batch_of_the_nex
 
 
 def test_sensor_counts_once_in_what_is_asked_and_published_whatever_its_epochs(
-    dsn: str, store: IngestStore
+    dsn: str, store: IngestStore, connection: Connection
 ) -> None:
     """It never has more targets than addresses, for any bits that it reports."""
     for bits in (0b1111, 0b11111, -1):
@@ -385,6 +385,8 @@ def test_sensor_counts_once_in_what_is_asked_and_published_whatever_its_epochs(
         targets = 4 if command[0] == "query" else 3
         assert counted["smtpgreet"] == (2, targets, "8.8.8.8"), command
         assert counted.get("smtpdata", (1, 1, "8.8.8.8")) == (1, 1, "8.8.8.8"), command
+    counts = "targets_count(-1, 0), targets_count(7, 2), targets_count(7, 4), targets_count(0, 4)"
+    assert connection.execute(f"SELECT {counts}".encode()).fetchone() == (64, 2, 3, 0)
     card = run(dsn, "query", "8.8.8.8").stdout
     assert "s1: 3 greet, 3 data, at 2 of its 2 addresses lately" in card
     assert "s2: 1 greet, at 2 addresses lately" in card
