@@ -1,6 +1,6 @@
-"""Whatever a server, a database or an environment is set to: all works, or says why not.
+"""For many settings of server, database and environment, everything works or says why not.
 
-Each case goes through every command and program that talks to the database.
+Each case runs every command and program that connects to the database.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.cli import main
 from smtpfeeds_common.spool import Event, Spool
 
-#: What an operator may have set for other programs; in SQL, as after `ALTER DATABASE … SET name =`.
+#: Settings that an operator has for other programs, as in `ALTER DATABASE … SET name =`.
 SETTINGS = {
     "DateStyle SQL": {"DateStyle": "'SQL, DMY'"},
     "DateStyle German": {"DateStyle": "German", "IntervalStyle": "iso_8601"},
@@ -64,7 +64,7 @@ SETTINGS = {
         "plan_cache_mode": "force_generic_plan",
     },
 }
-#: What libpq reads beside the DSN; a DSN that names a host, a database and an account wins.
+#: Variables that libpq reads; a DSN with host, database and account overrides them.
 ENVIRONMENT = {
     "PGDATESTYLE": "German",
     "PGTZ": "Asia/Kathmandu",
@@ -72,7 +72,7 @@ ENVIRONMENT = {
     "PGOPTIONS": "-c default_transaction_read_only=on -c search_path=public,pg_catalog",
     "PGAPPNAME": "another",
 }
-#: What an aggregator logs when a session was of no use to it.
+#: Log events of an aggregator that cannot use a session.
 TROUBLE = (
     "database unavailable",
     "database slow",
@@ -85,7 +85,7 @@ TROUBLE = (
 
 @dataclass
 class Site:
-    """A database as an operator has set it up, and the folder of an aggregator."""
+    """A database with an operator's settings, and the folder of an aggregator."""
 
     dsn: str
     folder: Path
@@ -102,7 +102,7 @@ class Site:
         return CliRunner().invoke(main, arguments, env={"SMTPFEEDS_AGGREGATOR_DSN": self.dsn})
 
     def hear(self, address: str) -> None:
-        """A sensor hears HELO and DATA."""
+        """Let a sensor hear HELO and DATA."""
         spool = Spool(self.spools / "s1.spool", sensor="s1")
         for feed in (0, 1):
             spool.fold(Event(feed, pack_address(address), now_ms() - 1000))
@@ -124,7 +124,7 @@ def site_in(folder: Path, dsn: str) -> Site:
 
 @pytest.fixture
 def pooler_folder() -> Iterator[Path]:
-    """Short enough for a Unix socket in it."""
+    """A folder with a path short enough for a Unix socket."""
     with TemporaryDirectory(prefix="smtpfeeds-", dir="/tmp") as folder:
         yield Path(folder)
 
@@ -137,9 +137,9 @@ def ok(result: Result) -> str:
 def goes_through_everything(
     site: Site, caplog: pytest.LogCaptureFixture, direct: str, *, quiet_s: float = 0.1
 ) -> None:
-    """Each program and command does its work, with nothing to complain of."""
+    """Check that each program and command works without an error or warning."""
     assert "applied 0001" in ok(site.command("aggregator", "migrate"))
-    # The command has set the logs up for itself.
+    # The command has configured logging itself.
     logging.getLogger().addHandler(caplog.handler)
     caplog.set_level(logging.INFO)
     table = Table(direct)
@@ -149,7 +149,7 @@ def goes_through_everything(
         until(lambda: table.one("SELECT count(*) FROM observation") == 2, "the first is stored")
         feeds = site.folder / "out" / "feeds"
         until((feeds / "manifest.json").exists, "the feeds are published")
-        # Longer than the limits that the database sets, as between two batches of a night.
+        # Longer than the database's limits, as between two batches at night.
         until(lambda: quiet_for(table, quiet_s), "the sessions are quiet")
         site.hear("9.9.9.8")
         until(lambda: table.one("SELECT count(*) FROM observation") == 4, "the second is stored")
@@ -168,7 +168,7 @@ def goes_through_everything(
 
 
 def quiet_for(table: Table, seconds: float) -> bool:
-    """Whether no session but ours has done anything for so long."""
+    """Return whether no other session has been active for this time."""
     return bool(
         table.one(
             "SELECT coalesce(max(state_change) < clock_timestamp() - make_interval(secs => %s),"
@@ -196,7 +196,7 @@ def ask_everything(site: Site) -> None:
 
 
 def says_why_not(site: Site, words: str) -> None:
-    """Each program and command ends with the reason, and with neither 0 nor "nothing found"."""
+    """Check that each program and command prints the reason and fails, with neither 0 nor 1."""
     every_command_ends_with(site, 3, words)
     with pytest.raises(DatabaseUnsuitable, match=words):
         Service(site.settings)
@@ -258,7 +258,7 @@ def test_environment_of_libpq_changes_nothing(
 def test_environment_of_libpq_does_not_reach_a_private_database(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--dir names the database of `smtpfeeds up`; the variables are about some other one."""
+    """--dir names the database of `smtpfeeds up`; the variables name another one."""
     ok(site.command("aggregator", "migrate"))
     (site.folder / "aggregator.toml").write_text(f'dsn = "{site.dsn}"\n')
     elsewhere = {"PGHOSTADDR": "192.0.2.1", "PGSERVICE": "nowhere", "PGPORT": "1", **ENVIRONMENT}
@@ -271,7 +271,7 @@ def test_environment_of_libpq_does_not_reach_a_private_database(
 def test_schema_of_the_tables_stays_theirs_when_the_search_path_changes(
     site: Site, postgres: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A new first schema in the search_path gets no second set of tables."""
+    """A new first schema in the search_path does not get a second set of tables."""
     ok(site.command("aggregator", "migrate"))
     table = Table(site.dsn)
     table.run("DELETE FROM schema_step; DROP TABLE schema_step; CREATE SCHEMA another")
@@ -305,13 +305,13 @@ def test_pooler_in_session_mode_changes_nothing(
 def test_pooler_that_shares_sessions_is_named(
     site: Site, postgres: PostgresServer, pooler_folder: Path, mode: str, in_turn: int
 ) -> None:
-    """Nothing is set in a session that belongs to other programs in the next moment."""
+    """A session that other programs use next must not be changed."""
     with (
         Pooler(pooler_folder, postgres, mode, server_round_robin=in_turn) as pooler,
         psycopg.connect(pooler.dsn(site.dsn), autocommit=True) as other,
         psycopg.connect(pooler.dsn(site.dsn), autocommit=True) as another,
     ):
-        # Two of its sessions are open and given out in turn.
+        # Two of its sessions are open and used in turn.
         with other.transaction() if mode == "transaction" else nullcontext():
             other.execute("SELECT 1")
             another.execute("SELECT 1")
@@ -353,7 +353,7 @@ def test_wrong_dsn_is_never_taken_for_an_empty_answer(
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A server that asks the aggregator's account for a password."""
+    """A server that requires a password of the aggregator's account."""
     folder = tmp_path_factory.mktemp("guarded")
     rules = folder / "pg_hba.conf"
     rules.write_text("local all postgres trust\nlocal all all scram-sha-256\n")

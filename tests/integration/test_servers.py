@@ -1,4 +1,4 @@
-"""The servers that other tests rely on: isolated, to be broken and mended, and gone afterwards."""
+"""The servers of the tests are isolated, can be broken and repaired, and end afterwards."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def publish(channel: BlockingChannel, body: bytes) -> None:
 
 
 def first_body(url: str, limit_s: float = 30) -> bytes | None:
-    """What a consumer gets first; without a leader yet RabbitMQ closes with 541."""
+    """Return the first body of a consumer; without a leader RabbitMQ closes with 541."""
     deadline = time.monotonic() + limit_s
     while True:
         try:
@@ -56,7 +56,7 @@ def first_body(url: str, limit_s: float = 30) -> bytes | None:
 
 
 def test_port_is_given_once() -> None:
-    """Four of one broker, all free until it listens: two alike would keep it from starting."""
+    """A broker needs four ports that are free until it listens, and all different."""
     assert len({free_port() for _ in range(500)}) == 500
 
 
@@ -128,12 +128,12 @@ def test_killed_broker_comes_back_with_its_confirmed_messages(own_vhost: Vhost) 
     with pytest.raises(pika.exceptions.AMQPConnectionError):
         connect(own_vhost.url)
     own_vhost.node.start()
-    # A depth would be told from statistics that the queue's leader has yet to make.
+    # A depth would come from statistics that the queue's leader does not have yet.
     assert first_body(own_vhost.url) == b"batch"
 
 
 def test_unlimited_redelivery_needs_a_large_positive_delivery_limit(vhost: Vhost) -> None:
-    """RabbitMQ 3.10 takes -1 literally and throws a message away at its first requeue."""
+    """RabbitMQ 3.10 reads -1 literally and drops a message at its first requeue."""
     with connect(vhost.url) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
@@ -145,7 +145,7 @@ def test_unlimited_redelivery_needs_a_large_positive_delivery_limit(vhost: Vhost
         for method, _, _ in channel.consume("observations", inactivity_timeout=10):
             assert method is not None, "no delivery in 10 s"
             deliveries += 1
-            if deliveries == 30:  # RabbitMQ 4 would stop at 20 by default
+            if deliveries == 30:  # the default of RabbitMQ 4 is 20
                 break
             channel.basic_nack(method.delivery_tag, requeue=True)
         channel.cancel()
@@ -228,7 +228,7 @@ def test_paused_bytes_arrive_later_and_swallowed_bytes_never(cutting_proxy: Make
 
 def test_proxy_to_nobody_resets_its_client(cutting_proxy: MakeProxy) -> None:
     proxy = cutting_proxy(("127.0.0.1", free_port()))
-    with (  # the reset may come before the connection is made, or after
+    with (  # the reset may come before or after the connection is open
         pytest.raises(ConnectionResetError),
         socket.create_connection((proxy.host, proxy.port), timeout=5) as client,
     ):

@@ -1,7 +1,7 @@
-"""A spool file that was restored from a copy, or cloned, loses nothing that it hears afterwards.
+"""A spool that is restored from a copy, or cloned, loses no later event.
 
-The real file, sealed and stored as on a single host; what it had sealed before the copy was made is
-recognised, and what it seals afterwards has a name that was never used.
+The real file is sealed and stored as on a single host. Batches sealed before the copy are
+recognised, and later batches have new names.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def store(dsn: str) -> Iterator[IngestStore]:
 
 
 def hear(path: Path, *addresses: str) -> None:
-    """A sensor opens the spool, hears a greet of each, and ends."""
+    """Let a sensor open the spool, hear a greet of each, and end."""
     with closing(Spool(path, sensor="s1")) as spool:
         for address in addresses:
             spool.fold(Event(GREET, pack_address(address), now_ms()))
@@ -62,7 +62,7 @@ def hear(path: Path, *addresses: str) -> None:
 
 
 def deliver(path: Path, store: IngestStore, *, confirmed: bool = True) -> int:
-    """Seal and store all there is; how many batches were counted now."""
+    """Seal and store everything; return how many batches were counted."""
     with closing(Sealer(path)) as sealer:
         sealer.seal(CLOCK.read())
         counted = 0
@@ -81,7 +81,7 @@ def deliver(path: Path, store: IngestStore, *, confirmed: bool = True) -> int:
 
 
 def copy(path: Path, target: Path) -> None:
-    """As a backup does: the write-ahead log is in it."""
+    """Copy the spool with its write-ahead log, as a backup does."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copy(path, target)

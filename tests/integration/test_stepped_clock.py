@@ -1,4 +1,4 @@
-"""The clock that other tests step: programs see the step, their monotonic clock does not."""
+"""The stepped clock of the tests: programs see the step, but not in their monotonic clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from servers.postgres import PostgresServer
 from servers.processes import bound_to_parent
 
 MARGIN = timedelta(seconds=60)
-#: Answers each line with the wall clock by four calls, and the monotonic clock around a sleep.
+#: For each line, prints the wall clock by four calls, and the monotonic clock around a sleep.
 PROGRAM = """
 import datetime, sys, threading, time
 for line in sys.stdin:
@@ -89,6 +89,6 @@ def test_postgresql_follows_a_step_within_a_session(
 
 
 def test_library_without_its_file_ends_the_program(clock_library: Path) -> None:
-    """A test whose clock cannot be stepped fails, instead of passing with the real time."""
+    """A test whose clock cannot be stepped must fail instead of using the real time."""
     ended = subprocess.run(["true"], env={"LD_PRELOAD": str(clock_library)}, check=False)
     assert ended.returncode < 0

@@ -1,4 +1,4 @@
-"""The page about a stolen sensor, followed by its commands; honest counts are exact afterwards."""
+"""The commands of the page about a stolen sensor leave exactly the honest counts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_page_is_right_and_honest_counts_are_exact_afterwards(
 
 
 def _steal(node: RabbitNode, stolen: BundledSensor, table: Table) -> None:
-    """Report with the password: addresses that never came, and an honest one a week early."""
+    """Report with the stolen password: invented addresses, and an honest one a week early."""
     until(lambda: bool(_honest(table)), "another sensor has heard of somebody")
     password = (stolen.folder / "broker-password").read_text().strip()
     thief = Publisher(node.url(VHOST, stolen.name, password), stolen.name)
@@ -73,7 +73,7 @@ def _honest(table: Table) -> list[str]:
 
 
 def _administrator(node: RabbitNode, folder: Path) -> dict[str, str]:
-    """A shell in which `smtpfeeds` is this checkout's and `rabbitmqctl` reaches the test's node."""
+    """Return a shell with this checkout's `smtpfeeds`, and `rabbitmqctl` for the test's node."""
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     environ = "".join(f"export {k}='{v}'\n" for k, v in node.environment().items())

@@ -1,4 +1,4 @@
-"""What one ingest transaction writes, on every PostgreSQL that is here: exactly once, by rule."""
+"""One ingest transaction writes each batch exactly once, on every installed PostgreSQL."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_batch_counts_once_however_often_it_comes(store: IngestStore, table: Tab
 def test_same_spool_and_number_from_another_account_is_another_batch(
     store: IngestStore, table: Table
 ) -> None:
-    """A cloned disk image under a second name, or a stolen UUID, hides nobody's batches."""
+    """A cloned disk image with another name, or a stolen UUID, hides no other batch."""
     spool = uuid.uuid4()
     apply(store, made_batch(greet("192.0.2.1"), spool=spool, sensor="s1"))
     assert apply(store, made_batch(greet("192.0.2.1"), spool=spool, sensor="s2")).fresh
@@ -113,7 +113,7 @@ def test_same_spool_and_number_from_another_account_is_another_batch(
 
 
 def test_restored_copy_of_a_spool_loses_nothing_new(store: IngestStore, table: Table) -> None:
-    """It sends again what was sent, under the old UUID, and what is new under a new one."""
+    """It sends earlier batches again with the old UUID, and new ones with a new UUID."""
     old, new = uuid.uuid4(), uuid.uuid4()
     for seq in (1, 2, 3):
         apply(store, made_batch(greet("192.0.2.1"), spool=old, seq=seq))
@@ -146,7 +146,7 @@ def test_data_raises_the_greet_row_and_not_its_hits(store: IngestStore, table: T
 def test_note_adds_behaviours_to_its_address_and_makes_no_entry(
     store: IngestStore, table: Table
 ) -> None:
-    """A row without hits is not an event: nothing is invented, nothing is counted."""
+    """A row without hits is not an event, so nothing is invented or counted."""
     apply(store, made_batch(greet("192.0.2.1", hits=2, flags=1)))
     apply(
         store,
@@ -224,7 +224,7 @@ def test_addresses_of_a_prefix_beyond_its_bound_are_counted_under_it(
 
 
 def test_counters_saturate_and_spoil_nobody(store: IngestStore, table: Table) -> None:
-    """One hostile sensor cannot make an address's counter refuse everybody's batches."""
+    """A hostile sensor cannot overflow an address's counter, so that other batches fail."""
     huge = [greet("192.0.2.1", hits=2**53) for _ in range(600)]
     for _ in range(3):
         hours = [HourCount("smtpgreet", now_ms(), 2**53)] * 600
@@ -265,13 +265,13 @@ def test_data_the_database_refuses_is_told_from_a_database_that_is_away(
 def test_read_only_default_of_the_database_is_for_others(
     store: IngestStore, every_dsn: str, table: Table
 ) -> None:
-    """A session sets it for itself; a server that is read-only, a standby, is away."""
+    """A session overrides the default; a read-only server, such as a standby, is unavailable."""
     name = table.one("SELECT current_database()")
     table.run(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     assert apply(store, made_batch(greet("192.0.2.1"))).fresh
     store.probe(known_good())
     assert store._connection is not None
-    store._connection.execute("SET default_transaction_read_only = on")  # as a standby is, always
+    store._connection.execute("SET default_transaction_read_only = on")  # as a standby always is
     with pytest.raises(DatabaseUnavailable, match="read-only"):
         store.probe(known_good())
     assert apply(store, made_batch(greet("192.0.2.1"))).fresh, "by a new session"
@@ -290,7 +290,7 @@ Collections = list[list[Batch]]
 
 
 def overlapping_work() -> tuple[list[Collections], dict[tuple[str, str], int]]:
-    """Collections for two workers, every fifth given to both; and what they add up to."""
+    """Create collections for two workers, every fifth for both, and return their sums."""
     ledger: dict[tuple[str, str], int] = {}
     work: list[Collections] = [[], []]
     chance = random.Random(7)
@@ -311,7 +311,7 @@ def overlapping_work() -> tuple[list[Collections], dict[tuple[str, str], int]]:
 
 
 def test_two_workers_on_the_same_keys_neither_deadlock_nor_lose(dsn: str) -> None:
-    """Overlapping addresses, sensors, names, hours and prefixes; a compactor beside them."""
+    """They have addresses, sensors, names, hours and prefixes in common; a compactor runs too."""
     table = Table(dsn)
     work, ledger = overlapping_work()
     stores = [store_of(dsn), store_of(dsn)]

@@ -1,4 +1,4 @@
-"""What keeps the tables small never costs a batch, nor a row that ingest refreshed."""
+"""Maintenance that keeps the tables small never loses a batch or a row that ingest refreshed."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_fragments_of_a_spool_are_bounded_by_closing_the_lowest_gaps(
 def test_compaction_that_comes_too_late_takes_nothing_back(
     store: IngestStore, keeper: MaintenanceStore, asked: Table
 ) -> None:
-    """Another has moved the batches between the look and the lock: they stay recognised."""
+    """Another compactor moves the batches between the check and the lock; they stay recognised."""
     batch = made_batch(greet("192.0.2.1"), spool=uuid.uuid4(), seq=1)
     apply(store, batch)
     keeper.compact(batches=1, spools=10)
@@ -128,7 +128,7 @@ def test_compaction_that_comes_too_late_takes_nothing_back(
 
 
 def test_batch_and_its_compaction_in_a_race_count_once(dsn: str, table: Table) -> None:
-    """Two workers are given every batch; the compactor moves them while they work."""
+    """Two workers get every batch; the compactor moves the batches at the same time."""
     spool = uuid.uuid4()
     batches = [made_batch(greet("192.0.2.1"), spool=spool, seq=n) for n in range(1, 151)]
     fresh: list[int] = []
@@ -156,7 +156,7 @@ def test_batch_and_its_compaction_in_a_race_count_once(dsn: str, table: Table) -
 
 
 class Worker:
-    """An ingest worker that shares a spool, in a thread, until it is let go."""
+    """An ingest worker in a thread, which holds a spool's shared lock until it is released."""
 
     def __init__(self, dsn: str, spool: uuid.UUID) -> None:
         self.store = ingest_store(dsn)
@@ -186,7 +186,7 @@ class Worker:
 def test_compactor_has_its_turn_before_workers_that_come_after_it(
     dsn: str, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two busy workers, of which one always has the spool, would keep it away for ever."""
+    """Two busy workers, one of which always holds the spool, would otherwise block it for ever."""
     monkeypatch.setattr(maintenance, "_LOCK_WAIT", "60s")
     spool = uuid.uuid4()
     store = ingest_store(dsn)
@@ -222,7 +222,7 @@ def test_compactor_has_its_turn_before_workers_that_come_after_it(
 def test_compactor_leaves_a_spool_that_a_worker_of_the_first_version_keeps(
     dsn: str, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a worker knows the row's lock alone. Other spools, and the rest of the round, go on."""
+    """Such a worker only uses the row's lock. Other spools and the rest of the round continue."""
     monkeypatch.setattr(maintenance, "_LOCK_WAIT", "1ms")
     monkeypatch.setattr(maintenance, "_BUSY_MAX", 2)
     store = ingest_store(dsn)
@@ -344,7 +344,7 @@ def test_row_that_ingest_refreshes_during_retention_stays(
 
 
 def test_row_locked_by_ingest_is_left_for_the_next_round(dsn: str, table: Table) -> None:
-    """A long transaction holds no retention up."""
+    """A long transaction does not delay retention."""
     store = ingest_store(dsn)
     apply(store, made_batch(greet("192.0.2.1"), greet("192.0.2.2")))
     store.close()
@@ -414,7 +414,7 @@ def test_one_aggregator_at_a_time_does_maintenance(dsn: str) -> None:
 def test_late_data_is_older_than_the_retention_at_the_same_moment_everywhere(
     store: IngestStore, asked: Table
 ) -> None:
-    """What ingest stores is never at once what retention takes."""
+    """Ingest never stores a row that retention would delete at once."""
     edge = now_ms() - 30 * DAY_MS
     apply(store, made_batch(greet("192.0.2.1", edge - 60_000), greet("192.0.2.2", edge + 60_000)))
     assert list(asked.rows()) == [("192.0.2.2", "smtpgreet")]

@@ -1,4 +1,4 @@
-"""The schema: forward only, atomic, one at a time, the same by every way."""
+"""Migrations go forward, are atomic, run one at a time, and always give the same schema."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from smtpfeeds_aggregator.store.migrations import (
 )
 from smtpfeeds_common.errors import DatabaseUnavailable, SchemaMismatch
 
-#: Everything that makes a schema, as PostgreSQL describes it.
+#: All parts of a schema, as PostgreSQL describes them.
 DESCRIBE = (
     """SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name,
     is_identity FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2""",
@@ -73,7 +73,7 @@ def test_step_states_the_oldest_programs_that_go_on_after_it() -> None:
 
 
 def test_steps_that_are_missing_are_applied_in_order_of_number(connection: Connection) -> None:
-    """Branches number their steps in ranges: one may come after a higher one was applied."""
+    """Branches number their steps in ranges, so a step may follow a higher one."""
     first, high = migrations()[0], Migration(9040, "high", "CREATE TABLE high ()")
     low = Migration(9010, "low", "CREATE TABLE low ()")
     between = Migration(9020, "between", "ALTER TABLE low ADD COLUMN high bigint")
@@ -84,7 +84,7 @@ def test_steps_that_are_missing_are_applied_in_order_of_number(connection: Conne
 def test_step_waits_for_a_locked_table_without_keeping_others_from_it(
     connection: Connection, every_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A publication's snapshot may stay open for minutes; ingest goes on meanwhile."""
+    """A publication's snapshot may stay open for minutes; ingest continues meanwhile."""
     migrate(connection)
     monkeypatch.setattr(migrations_module, "_LOCK_WAIT", "50ms")
     step = Migration(9000, "adds", "ALTER TABLE observation ADD COLUMN more bigint DEFAULT 0")
@@ -173,7 +173,7 @@ def test_no_server_is_said_in_our_words() -> None:
 def test_newest_time_of_what_is_stored_is_noted_and_no_time_of_an_empty_database(
     database: str,
 ) -> None:
-    """A first start may be under a wrong clock; nothing of it is kept."""
+    """The clock may be wrong at a first start, so its time is not kept."""
     first, *others = migrations()
     with connect(settings_of(database), "test", autocommit=True) as connection:
         migrate(connection, (first,))

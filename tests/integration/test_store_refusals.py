@@ -27,7 +27,7 @@ from smtpfeeds_common.cli import main
 @pytest.fixture
 def store(dsn: str, table: Table) -> Iterator[RefusalStore]:
     store = RefusalStore(lambda: connect(settings_of(dsn), "test", autocommit=True))
-    # Counts are by the hour: no test begins in the last seconds of one.
+    # Counts are by the hour, so no test starts in the last seconds of one.
     left = "SELECT now() < date_trunc('hour', now()) + interval '59 minutes 40 seconds'"
     until(lambda: bool(table.one(left)), "the next hour begins")
     yield store
@@ -64,7 +64,7 @@ def test_refusals_are_counted_by_account_hour_and_reason(store: RefusalStore, ta
 def test_samples_of_an_account_and_hour_are_bounded_in_number_whatever_the_reason(
     store: RefusalStore, table: Table
 ) -> None:
-    """A flood has no more bodies in the queue than an account that was refused a few times."""
+    """A flood leaves no more bodies in the queue than a few refusals do."""
     first = store.record([*refused(15), *refused(15, code=RefusalCode.TOO_LARGE)])
     assert first == [10] * SAMPLES_OF_HOUR + [-1] * (30 - SAMPLES_OF_HOUR)
     assert store.record(refused(5)) == [-1] * 5
@@ -77,7 +77,7 @@ def test_samples_of_an_account_and_hour_are_bounded_in_number_whatever_the_reaso
 def test_samples_of_an_account_and_hour_are_bounded_in_octets(
     store: RefusalStore, table: Table
 ) -> None:
-    """The body that does not fit is cut."""
+    """A body that does not fit is cut."""
     third = SAMPLE_OCTETS_OF_HOUR // 3 + 1
     rest = SAMPLE_OCTETS_OF_HOUR - 2 * third
     assert store.record(refused(4, octets=third)) == [third, third, rest, -1]

@@ -1,6 +1,6 @@
 """Days and bits of stored rows, compared with a simulation that keeps every event.
 
-The database's clock is a function of the test's, so that months pass between two batches.
+The test replaces the database's clock function, so that months pass between two batches.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ FEEDS: tuple[FeedName, ...] = ("smtpgreet", "smtpdata")
 
 
 class Heard(NamedTuple):
-    """Events of one row: a time before now, or after it, in hours; flags; a target."""
+    """Events of one row: hours before or after now; flags; a target."""
 
     feed: FeedName
     events: tuple[tuple[int, int, int], ...]
     is_note: bool
 
     def at(self, now_ms: int) -> list[tuple[int, int, int]]:
-        """Time, flags and target of each event; a note is of one that was not long ago."""
+        """Return time, flags and target of each event; a note belongs to a recent event."""
         hours = -150 if self.is_note else -(10**6)
         return sorted(
             (now_ms + max(each[0], hours) * HOUR_MS, each[1], each[2]) for each in self.events
@@ -79,7 +79,7 @@ batches = st.lists(
     max_size=3,
 )
 Step = tuple[int, list[tuple[str, list[Heard]]], bool]
-#: Hours that pass, batches of one transaction, and whether all of s2 is taken out afterwards.
+#: Hours that pass, batches of one transaction, and whether s2 is purged afterwards.
 steps = st.lists(
     st.tuples(
         st.integers(0, 30) | st.integers(0, 24 * 70),
@@ -97,17 +97,17 @@ def day(at_ms: int) -> int:
 
 @dataclass
 class Row:
-    """What is known of a feed at a sensor, event by event."""
+    """The events of a feed at a sensor."""
 
     first_ms: int
     last_ms: int
     days: set[int]
-    #: By the day that they count for.
+    #: By the day for which they count.
     flags: list[tuple[int, int]]
     targets: list[tuple[int, int]]
 
     def recent(self, what: list[tuple[int, int]], week: int) -> int:
-        """Of this epoch week and the one before."""
+        """Return those of this epoch week and the week before."""
         return reduce(int.__or__, [bits for at, bits in what if at // 7 >= week - 1], 0)
 
 
@@ -122,7 +122,7 @@ def together(one: Row, other: Row) -> Row:
 
 
 def message(heard: Heard, now_ms: int) -> Observation:
-    """A sensor's row of some events, or of a note."""
+    """Create a sensor's row of some events, or of a note."""
     seen = heard.at(now_ms)
     first, last = seen[0][0], seen[-1][0]
     if heard.is_note:
@@ -132,7 +132,7 @@ def message(heard: Heard, now_ms: int) -> Observation:
 
 
 def flags_and_targets(seen: list[tuple[int, int, int]]) -> tuple[int, int]:
-    """What a row says of its events."""
+    """Combine flags and targets of events."""
     return (
         reduce(int.__or__, [flags for _, flags, _ in seen]),
         reduce(int.__or__, [1 << target for _, _, target in seen]),
@@ -140,7 +140,7 @@ def flags_and_targets(seen: list[tuple[int, int, int]]) -> tuple[int, int]:
 
 
 def row_of(heard: Heard, now_ms: int) -> Row:
-    """The same events as a row tells them, clamped to the clock: its two days, its last week."""
+    """Return the events as a row represents them, clamped to the clock: two days, the last week."""
     seen = heard.at(now_ms)
     first, last = seen[0][0], seen[-1][0]
     counts_for = day(min(last, now_ms))
@@ -155,14 +155,14 @@ def row_of(heard: Heard, now_ms: int) -> Row:
 
 
 class Simulation:
-    """All that was heard, by feed and sensor."""
+    """All events, by feed and sensor."""
 
     def __init__(self, retention: timedelta) -> None:
         self.retention_ms = int(retention.total_seconds() * 1000)
         self.rows: dict[tuple[str, str], Row] = {}
 
     def hear(self, heard_by: list[tuple[str, list[Heard]]], now_ms: int) -> None:
-        """The batches of one transaction."""
+        """Apply the batches of one transaction."""
         oldest = now_ms - self.retention_ms
         incoming: dict[tuple[str, str], Row] = {}
         for sensor, each in heard_by:
@@ -181,7 +181,7 @@ class Simulation:
         for sensor, each in heard_by:
             for note in each:
                 key = (note.feed, sensor)
-                # One that comes with events of its address that have expired goes with them.
+                # A note is dropped together with the expired events of its address.
                 expired = key in incoming and incoming[key].last_ms < oldest
                 if note.is_note and key in self.rows and not expired:
                     at, flags, _ = note.at(now_ms)[-1]
@@ -193,7 +193,7 @@ class Simulation:
 
 
 class Database:
-    """A store on a database whose clock is ours."""
+    """A store on a database whose clock the test sets."""
 
     def __init__(self, dsn: str, retention: timedelta) -> None:
         self._dsn = dsn
@@ -240,7 +240,7 @@ RETENTIONS = [7, 8, 30, 59, 60, 61, 365, 3650]
 
 
 def test_stored_days_and_bits_are_those_of_a_simulation(database: str, table: Table) -> None:
-    """Late batches, clocks that are wrong, any order, a purge; nothing is lost or invented."""
+    """With late batches, wrong clocks, any order and a purge, nothing is lost or invented."""
 
     @settings(deadline=None, max_examples=25, derandomize=True)
     @given(steps, st.sampled_from(RETENTIONS), st.integers(0, 20), st.integers(-1, 1))
@@ -308,7 +308,7 @@ def compare(table: Table, feed: str, expected: Simulation, today: int, retention
 def test_transaction_that_began_before_midnight_and_waited_loses_no_day(
     database: str, table: Table
 ) -> None:
-    """The other one has moved the row to the next day; this one's row is of the day before."""
+    """The other transaction has moved the row to the next day; this one has the day before."""
     midnight = START_MS + 7 * DAY_MS
     for hour, flags in ((1, 1), (-1, 2)):
         now_ms = midnight + hour * HOUR_MS
@@ -325,7 +325,7 @@ def test_transaction_that_began_before_midnight_and_waited_loses_no_day(
 
 
 def test_note_of_a_later_epoch_of_the_account_finds_its_event(database: str, table: Table) -> None:
-    """Rows of a sensor past its first epoch have another name than the sensor."""
+    """After the first epoch, rows of a sensor have another name than the sensor."""
     aggregator = Database(database, timedelta(days=30))
     aggregator.set_clock(START_MS)
     event = Heard("smtpgreet", ((0, 1, 1),), is_note=False)

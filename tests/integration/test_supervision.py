@@ -1,4 +1,4 @@
-"""Child processes that are to run all the time: real ones, on a clock that the test moves."""
+"""Supervised child processes: real ones, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from servers.processes import wait_until
 from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_common.supervision import Child, State, describe_end, stop_all
 
-#: Reports that it is ready, then does what the word says, once each line comes in.
+#: Reports that it is ready, then obeys a word at each line of input.
 _CHILD = """
 import os, signal, subprocess, sys
 what = sys.argv[1]
@@ -59,7 +59,7 @@ class Run:
         return "ready" in self.lines
 
     def end(self) -> None:
-        """Let it end by itself; it is not reaped."""
+        """Let it end by itself, without reaping it."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
@@ -73,7 +73,7 @@ class Run:
 
 
 class Supervised:
-    """A child, its runs, its clock and what is reported of it."""
+    """A child with its runs, its clock and its reports."""
 
     def __init__(self, what: str) -> None:
         self.runs: list[Run] = []
@@ -171,7 +171,7 @@ def test_child_that_was_never_ready_is_its_owners_business(supervised: Make) -> 
 
 
 def test_child_that_cannot_be_started_again_is_tried_again(supervised: Make) -> None:
-    """No memory for a process, a disk that is full: the supervisor itself goes on."""
+    """Without memory for a process, or on a full disk, the supervisor continues."""
     it = supervised("ends")
     it.run()
     it.runs[0].end()
@@ -195,7 +195,7 @@ def test_what_a_child_started_ends_with_it(supervised: Make) -> None:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -206,7 +206,7 @@ def runs(pid: int) -> bool:
 def test_no_signal_goes_to_a_number_that_was_reaped(
     supervised: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be another program's by then."""
+    """Another program may have it by then."""
     sent: list[tuple[int, bool]] = []
 
     def note(pid: int, number: int) -> None:
@@ -238,7 +238,7 @@ def test_all_are_stopped_at_once_and_the_stubborn_killed(supervised: Make) -> No
     assert stubborn.child.exit_code == -signal.SIGKILL
 
 
-#: In a process of its own: here other tests' servers are children too.
+#: In a separate process, because servers of other tests are children of this one.
 _ORPHANS = """
 import os, subprocess
 from smtpfeeds_common.supervision import reap_orphans

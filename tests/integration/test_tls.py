@@ -1,4 +1,4 @@
-"""TLS to a broker that has IPv6 only, and certificates that are renewed under both ends."""
+"""TLS to a broker with IPv6 only, and certificates that are renewed while both ends run."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from smtpfeeds_common.topology import EXCHANGE
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
 
 VHOST = "smtpfeeds"
-#: The broker reads its files again, and every connection begins again.
+#: Makes the broker read its files again and close every connection.
 _FORGET_AND_CLOSE = """
     ssl:clear_pem_cache(),
     [rabbit_networking:close_connection(Pid, "renewed") || Pid <- rabbit_networking:connections()].
 """
 _AT_CENTRE = "smtpfeeds_certificate_expiry_timestamp_seconds"
-#: A socket's state in /proc/net/tcp6.
+#: The state of a listening socket in /proc/net/tcp6.
 _LISTEN = "0A"
 
 
 def test_broker_with_ipv6_only_and_certificates_renewed_at_both_ends_without_a_restart(
     tmp_path: Path, dsn: str, table: Table, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Events go on with another authority; both ends show and warn when certificates expire."""
+    """Delivery continues with another authority; both ends show and warn of the expiry."""
     soon = Certificates.make(tmp_path / "soon", timedelta(days=9))
     later = Certificates.make(tmp_path / "later", timedelta(days=90))
     end = file_expiry(str(soon.certificate))
@@ -80,7 +80,7 @@ def test_broker_with_ipv6_only_and_certificates_renewed_at_both_ends_without_a_r
             assert f"broker_ca_file: expires {iso_day(end)}" in sensor.call("check-config").stderr
             assert f"broker_ca_file: expires {iso_day(end)}" in list(check(settings))
 
-            # The broker's certificate is replaced, with another authority's.
+            # The broker gets a certificate of another authority.
             for name in ("authority", "certificate", "key"):
                 shutil.copyfile(getattr(later, name), getattr(soon, name))
             node.ctl("eval", _FORGET_AND_CLOSE)
@@ -111,7 +111,7 @@ def _greet(sensor: SensorProcess) -> None:
 
 
 def _shown(sensor: SensorProcess) -> dict[str, float]:
-    """When the certificates expire by the sensor's metrics."""
+    """Return when the certificates expire, from the sensor's metrics."""
     port = _metrics_port(sensor)
     with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
@@ -121,7 +121,7 @@ def _shown(sensor: SensorProcess) -> dict[str, float]:
 
 
 def _metrics_port(sensor: SensorProcess) -> int:
-    """The port of [::1] on which it listens, other than the one for SMTP."""
+    """Return the port of [::1] on which it listens besides that for SMTP."""
     assert sensor.process is not None
     proc = Path(f"/proc/{sensor.process.pid}")
     sockets = {str(each.readlink()) for each in (proc / "fd").iterdir()}

@@ -1,4 +1,4 @@
-"""`make truth` in short: a few simulated kinds against its five real sensors."""
+"""A short `make truth`: a few simulated kinds against its five real sensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aggregators and clients of 0.1.0 go on while hosts are upgraded one by one, the centre first."""
+"""Aggregators and clients of 0.1.0 keep working while hosts are upgraded, the aggregator first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from smtpfeeds_common.errors import SchemaMismatch
 from smtpfeeds_common.history import History, moved, of_stored, recent_flags
 from smtpfeeds_common.spool import Event, Spool
 
-#: A step of some later version, as all of them are: it adds.
+#: A step of a later version; like all steps, it only adds.
 ADDS = Migration(
     9000,
     "adds",
@@ -45,7 +45,7 @@ def connection(database: str) -> Iterator[Connection]:
 
 
 def hear(folder: Path, sensor: str, address: str, flags: int = 0) -> int:
-    """One greet; when it was."""
+    """Store one greet and return its time."""
     at_ms = now_ms() - 1000
     spool = Spool(folder / f"{sensor}.spool", sensor=sensor)
     spool.fold(Event(0, pack_address(address), at_ms, flags))
@@ -56,7 +56,7 @@ def hear(folder: Path, sensor: str, address: str, flags: int = 0) -> int:
 
 @contextmanager
 def first_version(config: Path) -> Iterator[subprocess.Popen[str]]:
-    """An aggregator of 0.1.0."""
+    """Run an aggregator of 0.1.0."""
     process = subprocess.Popen(
         command_of("aggregator", "run", "--config", str(config)),
         env=environment_of(FIRST),
@@ -74,7 +74,7 @@ def first_version(config: Path) -> Iterator[subprocess.Popen[str]]:
 def test_aggregator_and_queries_of_the_first_version_go_on_after_an_upgrade(
     database: str, tmp_path: Path, table: Table, connection: Connection
 ) -> None:
-    """Also when 0.1.0 starts again after it, and where a still later version adds to the tables."""
+    """This holds if 0.1.0 starts again afterwards, or if a later version adds to the tables."""
     spools = tmp_path / "spools"
     spools.mkdir()
     config = tmp_path / "aggregator.toml"
@@ -103,7 +103,7 @@ def test_aggregator_and_queries_of_the_first_version_go_on_after_an_upgrade(
 
 
 class Heard:
-    """Events of one address: what its row must say, whichever version has written it."""
+    """Events of one address, which its row must represent, whichever version has written it."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -135,7 +135,7 @@ class Heard:
 def test_days_and_behaviours_are_right_while_both_versions_write(
     database: str, tmp_path: Path, table: Table, connection: Connection
 ) -> None:
-    """A row of 0.1.0 is taken over, written by 0.1.0 once more, and taken over again."""
+    """A row of 0.1.0 is converted, written by 0.1.0 again, and converted again."""
     spools = tmp_path / "spools"
     spools.mkdir()
     config = tmp_path / "aggregator.toml"
@@ -177,7 +177,7 @@ def test_schema_of_the_first_version_becomes_that_of_a_fresh_installation(
 def test_programs_older_than_a_step_allows_say_which_version_is_needed(
     database: str, tmp_path: Path, connection: Connection, table: Table
 ) -> None:
-    """A step may leave readers of this version alone and stop its writers."""
+    """A step may keep readers of this version working and stop its writers."""
     migrate(connection)
     migrate(connection, (*migrations(), Migration(9000, "writes", "", "0.1.0", "9.1.0")))
     check_schema(connection, write=False)
