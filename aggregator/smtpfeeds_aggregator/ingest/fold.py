@@ -39,10 +39,11 @@ _COPY_TRAILER: Final = b"\xff\xff"
 #: last_seen, hits, days, flags and targets of this week and of the one before, and asn.
 _IPv4_HEAD: Final = struct.pack(">hiBBBB", 12, 8, 2, 32, 0, 4)
 _IPv6_HEAD: Final = struct.pack(">hiBBBB", 12, 20, 3, 128, 0, 16)
-#: Packing is half of what a row takes here. Many rows of today have the same flags or the same
-#: targets, so these are packed once for all of them: at most so many of each.
+#: Packing takes half of the time of a row here. Many rows of today have the same flags or the same
+#: targets, so each value is packed once for all of them.
 _FLAGS: Final = struct.Struct(">iqiqiq")
 _TARGETS: Final = struct.Struct(">iqiq")
+#: Most packed values of flags, and of targets, that are kept; others are packed for each row.
 _KEPT: Final = 4_096
 _ROW: Final = f">{len(_IPv4_HEAD)}s{{octets}}s{{names}}siqiqiq{_FLAGS.size}s{_TARGETS.size}si"
 

@@ -30,7 +30,7 @@ REASONS: Final[dict[str, str]] = {
     "listed": "a list of scanners contains it",
     "listed-old": "a list of scanners contains it; the entry is too old to decide",
     "mailer": "a list of large mailers contains it: a hint, never enough alone",
-    "one_sensor": "one sensor alone saw it",
+    "one_sensor": "only one sensor saw it",
     "many_sensors": "more than one sensor saw it",
     "many_hits": f"{GUESSES_HITS} connections or more",
     "only_bounces": "its senders were null: bounces of mail that someone else forged",

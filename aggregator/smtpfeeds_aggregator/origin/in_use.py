@@ -2,8 +2,8 @@
 
 `load` runs once, then `run` on its own thread. It notices a new table, loads it, and
 then swaps one reference; with `origin_dir` it also refreshes that directory on its
-schedule. Code that still holds the old table can use it on. A table that cannot be
-used is logged once, and the one in use stays.
+schedule. Code that has a reference to the old table can still use it. A table that
+cannot be used is logged once, and the one in use stays.
 """
 
 import logging

@@ -135,7 +135,7 @@ def _note_text(name: str, value: bytes, read: Properties) -> None:
         setattr(read, name, value.decode())
     except UnicodeDecodeError:
         if name == "user_id":
-            read.problem = "user_id is not UTF-8: nobody vouches for who sent this"
+            read.problem = "user_id is not UTF-8, so the sender is not known"
 
 
 def _own_headers(table: _Octets) -> dict[str, str]:

@@ -102,9 +102,9 @@ class PublicationStore:
             yield copy
 
     def addresses(self, feeds: Collection[str], since: datetime) -> tuple[bytes, bytes]:
-        """The addresses of feeds that were last seen since a time, packed one behind the other.
+        """Return the packed addresses of feeds that were last seen since a time, concatenated.
 
-        IPv4 ones of four octets, then IPv6 ones of sixteen; one in both feeds comes twice.
+        First the IPv4 addresses, then the IPv6 addresses; an address in both feeds is there twice.
         """
         with database_errors(), self._connection.cursor(binary=True) as cursor:
             cursor.execute(self._sql["addresses_of_window"], {"feeds": list(feeds), "since": since})

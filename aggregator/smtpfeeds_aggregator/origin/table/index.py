@@ -9,7 +9,7 @@ The file is a page of header (magic, then JSON: facts and sections) and, on page
 boundaries, arrays in the machine's byte order:
 
     direct4          uint32[2**24]  ASN of each IPv4 /24; 0 none, SPLIT: see the ranges
-                                    (empty in small tables: the ranges alone answer)
+                                    (empty in small tables, which use only the ranges)
     start4 asn4 length4             ranges of IPv4: first address, ASN, prefix length
     start6 asn6 length6             ranges of IPv6 by their upper 64 bits, SPLIT as above
     first6           uint32[2**16 + 1]  where the ranges of each upper 16 bits begin

@@ -2,8 +2,8 @@
 
 pyasn's loader rejects the whole table for one bad line. It accepts a truncated file
 silently, even within an ASN, and accepts an empty file, a folder or a file of comments.
-So this module checks the text first: it leaves out and counts lines without a prefix
-and origin, and refuses a truncated or empty file.
+This module checks the text first: it leaves out and counts lines without a prefix and
+origin, and refuses a truncated or empty file.
 """
 
 import gzip

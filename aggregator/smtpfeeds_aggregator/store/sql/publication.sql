@@ -90,8 +90,8 @@ COPY (
 ) TO STDOUT (FORMAT binary);
 
 -- name: addresses_of_window
--- The addresses of the same rows alone, packed, one behind the other: a value for each /8 of IPv4
--- and for each first octet of IPv6, as a client spends more on a row than on an address.
+-- Only the addresses of the same rows, packed and concatenated: one value for each /8 of IPv4 and for
+-- each first octet of IPv6, because a client spends more time on a row than on an address.
 SELECT family(o.ip), string_agg(substring(inet_send(o.ip) FROM 5), ''::bytea)
 FROM observation AS o
 WHERE o.last_seen >= %(since)s
