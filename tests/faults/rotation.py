@@ -203,9 +203,9 @@ class Fleet:
             broker_ca_file=str(certificates.authority),
         )
         node.admin.permit(node.home.user, vhost, configure="^$", write="^$", read=".*")
-        self._queue = stack.enter_context(
-            pika.BlockingConnection(pika.URLParameters(node.url(vhost)))
-        )
+        # Idle until the end, which a slow machine reaches after several heartbeats.
+        idle = pika.URLParameters(f"{node.url(vhost)}?heartbeat=0")
+        self._queue = stack.enter_context(pika.BlockingConnection(idle))
         self._aggregator = stack.enter_context(ExitStack())
         self._aggregator.enter_context(running(settings))
         self.sensors = []
