@@ -64,7 +64,7 @@ of what is refused comes only once. So the rule is as it was before the run, wit
 
 * Such a bot gets `mail-server`, always. How many there are on the Internet is unknown, so the share
   of engines above is not a rate of errors in the wild: the last table shows how far it can move.
-* `mail-server` is no evidence of innocence. Never put an address on an allow list because of it.
+* `mail-server` is not evidence of innocence. Never put an address on an allow list because of it.
 
 """
 #: Of engines, with the class `mail-server`.

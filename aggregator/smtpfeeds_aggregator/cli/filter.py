@@ -19,7 +19,7 @@ from smtpfeeds_common.errors import SettingsError, SmtpfeedsError
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.garbage import no_garbage
 
-from ..meaning.words import CLASSES
+from ..meaning.classes import Class
 from .entry_columns import class_colour
 from .source import PLACE, Source, source_options
 
@@ -75,7 +75,7 @@ Exit codes: 0 a line matched, 1 none did, 2 something went wrong.
 @click.option(
     "--only-class",
     "classes",
-    type=click.Choice([str(name) for name in CLASSES]),
+    type=click.Choice([str(name) for name in Class]),
     multiple=True,
     metavar="CLASS",
     help="Only addresses of this class, such as relay-test; can be given again.",

@@ -25,7 +25,7 @@ from smtpfeeds_common.command_end import nothing_is_left
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES
 
-from ..meaning.words import CLASSES
+from ..meaning.classes import Class
 from .address_columns import ADDRESS, ANSWER, address_record, answer_record
 from .database import connected
 from .entry_columns import ENTRY
@@ -66,7 +66,7 @@ _NAMED: Final = 20
 @click.option(
     "--class",
     "classes",
-    type=click.Choice([str(name) for name in CLASSES]),
+    type=click.Choice([str(name) for name in Class]),
     multiple=True,
     help="Only this class.",
 )
