@@ -1,4 +1,4 @@
-"""Fixtures of the acceptance stories."""
+"""Fixtures of the acceptance tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smtpfeeds_deploy.simulation import made_up
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    """Programs that are stopped at the end, each of its own accord."""
+    """Programs that are stopped at the end with SIGTERM."""
     site = Site(tmp_path)
     try:
         yield site
@@ -25,7 +25,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="session")
 def made_up_origins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Settings that name the made-up origin table and its names."""
+    """Settings with the invented origin table and AS names."""
     folder = tmp_path_factory.mktemp("origins")
     table, names = folder / "origin-table.txt", folder / "as-names.json"
     made_up.write_origin_table(table)

@@ -25,9 +25,9 @@ from acceptance.how_to import Block, blocks
 
 CHECKOUT = Path(__file__).parents[2]
 PAGE = CHECKOUT / "docs" / "how-to" / "two-hosts.md"
-#: A server as Debian's installer leaves it has these.
+#: Packages of a server after Debian's installer.
 STOCK = "ca-certificates,dbus,iproute2,procps,python3,sudo,systemd,systemd-sysv"
-#: What differs from the page: this site's.
+#: The values of this site that differ from the page.
 SITE = {
     "BROKER": "localhost",
     "ORIGIN_TABLE": "/srv/ipasn.dat",
@@ -48,7 +48,7 @@ with socket.create_connection(("127.0.0.1", 25), 10, source_address=("{_CLIENT}"
 
 
 def make_root(root: Path, suite: str, mirror: str) -> None:
-    """A root of that release, which reaches its packages as this host does."""
+    """Create a root file system of that release, with this host's access to packages."""
     mirrors = [mirror] if mirror else []
     subprocess.run(
         ["debootstrap", "--variant=minbase", f"--include={STOCK}", suite, root, *mirrors],
@@ -69,7 +69,7 @@ def make_root(root: Path, suite: str, mirror: str) -> None:
 
 @contextmanager
 def network() -> Iterator[str]:
-    """A network namespace that has only loopback."""
+    """Create a network namespace with only loopback."""
     name = f"smtpfeeds-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
@@ -80,7 +80,7 @@ def network() -> Iterator[str]:
 
 
 class Machine:
-    """A booted machine, and the shell in which the page is followed there."""
+    """A booted machine, and the shell that runs the page's commands there."""
 
     def __init__(self, name: str, root: Path, network_path: str, log: Path) -> None:
         self.name, self.log = name, log
@@ -102,7 +102,7 @@ class Machine:
 
     @property
     def pid(self) -> int:
-        """The machine's process 1, by its number here."""
+        """The process id of the machine's process 1 on this host."""
         own = self._nspawn.pid
         children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
         if not children:
@@ -110,14 +110,14 @@ class Machine:
         return int(children[0])
 
     def inside(self, *command: str, outer_network: bool = False) -> list[str]:
-        """A command line that runs inside."""
+        """Return a command line that runs inside."""
         spaces = ["--mount", "--uts", "--ipc", "--pid", *([] if outer_network else ["--net"])]
         pairs = [f"{key}={value}" for key, value in self.environ.items()]
         enter = ["nsenter", f"--target={self.pid}", *spaces, "env", "-i", *pairs]
         return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', self.cwd, *command]
 
     def call(self, *command: str, text: str | None = None) -> str:
-        """Run a command to its end; gives what it printed."""
+        """Run a command to its end and return its output."""
         return self._end(self.inside(*command), text)
 
     def _end(self, command: list[str], text: str | None = None) -> str:
@@ -136,7 +136,7 @@ class Machine:
         self.call("sh", "-c", 'mkdir -p "$(dirname "$0")"; cat >"$0"', path, text=content)
 
     def take(self, path: str, there: "Machine", target: str) -> None:
-        """Bring a file here from another machine."""
+        """Copy a file from another machine to this one."""
         with subprocess.Popen(there.inside("cat", path), stdout=subprocess.PIPE) as reading:
             writing = self.inside("sh", "-c", 'umask 077; cat >"$0"', target)
             subprocess.run(writing, stdin=reading.stdout, check=True)
@@ -154,14 +154,14 @@ class Machine:
         return printed
 
     def ask(self, block: Block) -> str:
-        """What a block's commands print now; one that has no answer yet ends with 1."""
+        """Return the current output of a block; commands without an answer yet exit with 1."""
         asked = subprocess.run(
             self.inside("bash", "-uc", block.text), capture_output=True, text=True, check=False
         )
         return asked.stdout
 
     def power_off(self) -> None:
-        """End it at once: nothing of it is kept."""
+        """End it at once; nothing is kept."""
         with suppress(OSError):
             os.kill(self.pid, signal.SIGKILL)
         self._nspawn.wait()
@@ -177,7 +177,7 @@ def wait_for(holds: Callable[[], bool], what: str, log: Path | None = None) -> N
 
 
 def boots(machine: Machine) -> bool:
-    """Whether its services are up; a unit that a machine without hardware lacks does not matter."""
+    """Return whether its services run; units that need hardware do not matter."""
     try:
         state = subprocess.run(
             machine.inside("systemctl", "is-system-running"),
@@ -189,7 +189,7 @@ def boots(machine: Machine) -> bool:
 
 
 def prepare(centre: Machine) -> None:
-    """What is the site's: a checkout, origin data."""
+    """Put the site's checkout and origin data there."""
     centre.put("/srv/ipasn.dat", "127.0.0.0/8\t64500\n")
     centre.put("/srv/names.json", '{"64500": "University of Examples"}')
     safe = f"safe.directory={CHECKOUT}"
@@ -204,7 +204,7 @@ def prepare(centre: Machine) -> None:
 
 
 def follow_page(centre: Machine, sensor: Machine) -> None:
-    """Every block of the page, in its order; then a client, and the page's checks."""
+    """Run every block of the page in order, then a client, and the page's checks."""
     machines = {"centre": centre, "sensor": sensor}
     checks: list[tuple[Machine, Block]] = []
     site = dict(SITE)
@@ -230,7 +230,7 @@ def follow_page(centre: Machine, sensor: Machine) -> None:
 
 
 def carry_bundle(centre: Machine, sensor: Machine) -> None:
-    """What the page has carried to the sensor host."""
+    """Copy the bundle to the sensor host, as the page says."""
     bundle = f"{centre.environ['SENSOR']}.tar.gz"
     path = f"{centre.environ['BUNDLES']}/{bundle}"
     sensor.take(path, centre, bundle)
@@ -238,7 +238,7 @@ def carry_bundle(centre: Machine, sensor: Machine) -> None:
 
 
 def see_it_works(centre: Machine, sensor: Machine, checks: list[tuple[Machine, Block]]) -> None:
-    """Say EHLO; then the page's checks show it."""
+    """Send EHLO, and wait until the page's checks show it."""
     sensor.call("python3", "-c", _EHLO)
     about = next(block for machine, block in checks if machine is centre)
     wait_for(lambda: _CLIENT in centre.ask(about), f"the centre knows {_CLIENT}")
@@ -261,7 +261,7 @@ def main() -> None:
     given = options.parse_args()
     if os.geteuid() != 0:
         sys.exit("this needs root: it boots machines")
-    # Its machines end with it, also where it was started in the background.
+    # Its machines end with it, even if it was started in the background.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name, ExitStack() as stack:
         folder = Path(name)

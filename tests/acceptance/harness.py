@@ -1,4 +1,4 @@
-"""What the acceptance stories share: real programs, real clients, and where to look afterwards.
+"""Support of the acceptance tests: real programs, real clients, and checks afterwards.
 
 The programs run as an operator runs them, by the `smtpfeeds` command and settings files; what they
 recorded is read from the database and from the published files, apart from their own code.
@@ -46,7 +46,7 @@ STOP_LIMIT_S = 60.0
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without any setting of smtpfeeds."""
+    """Return the environment without settings of smtpfeeds."""
     return {name: text for name, text in os.environ.items() if not name.startswith("SMTPFEEDS_")}
 
 
@@ -60,7 +60,7 @@ def wait_for(condition: Callable[[], bool], what: str, limit_s: float = READY_LI
 
 @dataclass
 class Site:
-    """Programs of one story, in one folder; stopped when the story ends."""
+    """The programs of one test, in one folder; they are stopped when the test ends."""
 
     folder: Path
     programs: list[Program] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Site:
         return program
 
     def run(self, name: str, *arguments: str) -> None:
-        """Run `smtpfeeds ARGUMENTS…` to its end, which must be a good one."""
+        """Run `smtpfeeds ARGUMENTS…` to its end; it must succeed."""
         program = self.program(name, *arguments)
         program.start()
 
@@ -106,7 +106,7 @@ class Site:
         self.run("migrate", "aggregator", "migrate", "--config", str(config))
 
     def sensor(self, name: str, **values: Value) -> list[Target]:
-        """Start a sensor on both loopback addresses; where it listens."""
+        """Start a sensor on both loopback addresses; return where it listens."""
         spools = self.folder / f"spool-{name}" if "spool_dir" not in values else None
         settings: dict[str, Value] = {
             "name": name,
@@ -120,13 +120,13 @@ class Site:
         return [Target(host, port, name) for host, port in listening(folder, name)]
 
     def stop(self) -> list[str]:
-        """Stop in the reverse order; the names of those that had to be killed."""
+        """Stop in the reverse order; return the names of programs that had to be killed."""
         killed = stop_all(reversed(self.programs), STOP_LIMIT_S)
         self.programs.clear()
         return [program.name for program in killed]
 
     def logs(self) -> str:
-        """The end of every log, for the message of a failed test."""
+        """Return the end of every log, for the message of a failed test."""
         return "\n\n".join(
             f"--- {path.name}\n{BoundedLog(path).tail()}"
             for path in sorted(self.folder.glob("log/*.log"))
@@ -134,7 +134,7 @@ class Site:
 
 
 def let_loose(visits: Iterable[Visit], *, parallel: int = 32) -> list[Session]:
-    """Make the visits; every client must be answered as it must be."""
+    """Make the visits; every client must get the expected answers."""
     sessions = asyncio.run(simulate(list(visits), parallel=parallel))
     assert troubles(sessions) == []
     return sessions
@@ -142,14 +142,14 @@ def let_loose(visits: Iterable[Visit], *, parallel: int = 32) -> list[Session]:
 
 @dataclass(frozen=True)
 class Truth:
-    """What must be recorded and published."""
+    """The rows that must be recorded and published."""
 
     sessions: Sequence[Session]
     origins: Mapping[str, int | None]
     names: Mapping[int, str]
 
     def database(self, dsn: str) -> list[str]:
-        """Every way in which the database is not what the clients did."""
+        """Describe each difference between the database and what the clients did."""
         with psycopg.connect(dsn) as connection:
             return [
                 *self._observations(connection),
@@ -158,7 +158,7 @@ class Truth:
             ]
 
     def behaviours(self, dsn: str) -> list[str]:
-        """The same of behaviours, days and targets; of sensors with the default answers."""
+        """Describe each difference of behaviours, days and targets, for default answers."""
         entries = []
         for each in self.sessions:
             shown = BY_KIND[each.kind].whole
@@ -217,11 +217,11 @@ class Truth:
         return activity_disagreements(self.sessions, recorded)
 
     def published(self, folder: Path) -> list[str]:
-        """Every way in which the published files are not what the clients did."""
+        """Describe each difference between the published files and what the clients did."""
         current = folder / "current"
         if not current.exists():
             return [f"nothing is published in {folder}"]
-        # One generation for all files: another may be published while we read.
+        # All files from one generation, because another may be published meanwhile.
         generation = current.resolve()
         differences: list[str] = []
         expected = expected_rows(self.sessions)

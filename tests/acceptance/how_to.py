@@ -1,4 +1,4 @@
-"""Runs the commands of a how-to, to the letter.
+"""Runs the commands of a how-to exactly as written.
 
 A fenced block says where it is run, and how: `sh centre` to its end, `sh centre runs` for as long
 as the story lasts, `sh centre check` when the story says so. The first block of a place, which says
@@ -30,15 +30,15 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
-    """All blocks that say where they are run."""
+    """Return all blocks that say where they run."""
     return [Block(*match.groups("")) for match in _BLOCK.finditer(page.read_text("utf-8"))]
 
 
 @dataclass
 class Place:
-    """One host of the story: its environment, carried from block to block."""
+    """One host: its environment is kept from block to block."""
 
-    #: Where its commands are given.
+    #: The folder of its commands.
     cwd: Path
     log: Path
     environ: dict[str, str]
@@ -48,12 +48,12 @@ class Place:
         self.log.touch()
 
     def say_where(self, block: Block, values: dict[str, str]) -> None:
-        """Take the first block's variables with our values: all of them, and no other."""
+        """Set exactly the variables of the first block to the test's values."""
         assert set(_EXPORT.findall(block.text)) == set(values)
         self.environ |= values
 
     def run(self, block: Block) -> str:
-        """Run a block to its end; what it printed."""
+        """Run a block to its end and return its output."""
         kept = self.log.with_suffix(".environment")
         script = f"{block.text}\nenv -0 >'{kept}'\n"
         done = subprocess.run(
@@ -72,7 +72,7 @@ class Place:
         return done.stdout
 
     def keep_running(self, block: Block) -> None:
-        """Start a block's one command, which runs until the story ends."""
+        """Start a block's only command, which runs until the test ends."""
         with self.log.open("ab") as log:
             self.running.append(
                 subprocess.Popen(
@@ -86,7 +86,7 @@ class Place:
             )
 
     def has_said(self, text: str) -> bool:
-        """Whether what keeps running has logged this; it must still run."""
+        """Return whether the running command has logged this; it must still run."""
         log = self.log.read_text(errors="replace")
         assert all(process.poll() is None for process in self.running), log
         return text in log

@@ -1,4 +1,4 @@
-"""Which processes belong to a program that we started: for the proof that none is left."""
+"""Finds the processes of a program that a test started, to prove that none is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Process(NamedTuple):
 
 
 def descendants(pid: int) -> set[Process]:
-    """All living processes below this one."""
+    """Return all running descendants of a process."""
     parents = {each: parent for each in _pids() if (parent := _parent(each)) is not None}
     processes: set[Process] = set()
     waiting = [pid]
@@ -31,12 +31,12 @@ def descendants(pid: int) -> set[Process]:
 
 
 def still_there(processes: set[Process]) -> set[Process]:
-    """Those of them that still run; a zombie, which only its parent can remove, does not."""
+    """Return those that still run; a zombie, which only its parent can remove, does not."""
     return {each for each in processes if _process(each.pid) == each}
 
 
 def only(processes: set[Process], word: str) -> int:
-    """The process id of the one whose command line holds this word."""
+    """Return the id of the only process whose command line contains this word."""
     (pid,) = [each.pid for each in processes if word in each.command]
     return pid
 

@@ -24,7 +24,7 @@ from smtpfeeds_aggregator.names import clean_name
 from smtpfeeds_deploy.simulation import made_up
 from smtpfeeds_deploy.simulation.simulate import Target
 
-#: Python's `is_global` lets these through.
+#: Python's `is_global` accepts these.
 NOT_GLOBAL = [
     ip_network(text) for text in ("192.88.99.0/24", "2002::/16", "224.0.0.0/4", "ff00::/8")
 ]
@@ -59,7 +59,7 @@ class Table:
         return None
 
     def addresses(self, chance: random.Random) -> Iterator[str]:
-        """Public addresses, for the greater part in prefixes of the table."""
+        """Return public addresses, most of them in prefixes of the table."""
         networks = [(key, base) for key, table in self.lengths.items() for base in table]
         while True:
             (version, length), base = chance.choice(networks)

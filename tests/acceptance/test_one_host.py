@@ -56,7 +56,7 @@ class Up:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                # No terminal, whatever the tests are run from.
+                # Without a terminal, even if the tests run in one.
                 start_new_session=True,
             )
 
@@ -74,7 +74,7 @@ class Up:
         return descendants(self.process.pid)
 
     def stop(self, number: signal.Signals) -> float:
-        """Send a signal; how long it took to end."""
+        """Send a signal; return how long it took to end."""
         began = time.monotonic()
         self.process.send_signal(number)
         self.process.wait(STOP_LIMIT_S + 20)
@@ -83,7 +83,7 @@ class Up:
 
 @contextmanager
 def running(folder: Path, origins: dict[str, str]) -> Iterator[Up]:
-    """`smtpfeeds up`, ready; at the end it is told to stop, where it still runs."""
+    """Run `smtpfeeds up` until it is ready; stop it after the block if it still runs."""
     up = Up(folder, options(origins))
     up.start()
     try:
@@ -110,7 +110,7 @@ def options(origins: dict[str, str]) -> list[str]:
 
 
 def published(sessions: list[Session], folder: Path) -> list[str]:
-    """Every way in which the published files are not what the clients did."""
+    """Describe each difference between the published files and what the clients did."""
     origins = {session.source: made_up.origin_of(session.source) for session in sessions}
     return Truth(sessions, origins, made_up.AS_NAMES).published(folder / "feeds")
 
@@ -118,7 +118,7 @@ def published(sessions: list[Session], folder: Path) -> list[str]:
 def test_stopped_in_time_without_a_trace_and_everything_there_at_the_next_start(
     tmp_path: Path, made_up_origins: dict[str, str]
 ) -> None:
-    """SIGINT and SIGTERM: exit 0 within 10 s, no process left; what was counted stays counted."""
+    """After SIGINT or SIGTERM it exits with 0 within 10 s, no process is left, and counts stay."""
     folder = tmp_path / "site"
     sessions: list[Session] = []
     for seed, number in ((1, signal.SIGINT), (2, signal.SIGTERM)):
@@ -137,7 +137,7 @@ def test_stopped_in_time_without_a_trace_and_everything_there_at_the_next_start(
 def test_children_that_are_killed_come_back_and_nothing_is_lost(
     tmp_path: Path, made_up_origins: dict[str, str]
 ) -> None:
-    """kill -9 of the sensor, the aggregator and PostgreSQL, with clients before and after."""
+    """The test kills sensor, aggregator and PostgreSQL with -9; clients come before and after."""
     folder = tmp_path / "site"
     sessions: list[Session] = []
     with running(folder, made_up_origins) as up:
@@ -168,7 +168,7 @@ def wait_for_line(up: Up, line: str) -> None:
 
 
 def listening_again(folder: Path) -> list[Target]:
-    """Where the sensor listens, once it takes connections."""
+    """Wait until the sensor accepts connections; return where it listens."""
 
     def answers() -> bool:
         try:
@@ -185,7 +185,7 @@ def listening_again(folder: Path) -> list[Target]:
 def test_killed_itself_it_leaves_no_process_and_loses_nothing(
     tmp_path: Path, made_up_origins: dict[str, str]
 ) -> None:
-    """kill -9 of `smtpfeeds up`: its children end with it; the same folder starts again."""
+    """After kill -9 of `smtpfeeds up` its children end too, and the same folder starts again."""
     folder = tmp_path / "site"
     with running(folder, made_up_origins) as up:
         sessions = let_loose(made_up.visits(60, up.targets, seed=5))
@@ -202,7 +202,7 @@ def test_killed_itself_it_leaves_no_process_and_loses_nothing(
 def test_terminal_shows_what_is_heard_and_published(
     tmp_path: Path, made_up_origins: dict[str, str], columns: int
 ) -> None:
-    """Greets, data, the last client with its AS, the last publication; and what is wrong."""
+    """It shows greets, data, the last client with its AS, the last publication, and problems."""
     up = Up(tmp_path / "site", options(made_up_origins))
     ours, its = os.openpty()
     termios.tcsetwinsize(its, (24, columns))
@@ -251,19 +251,19 @@ class Screen:
     def __init__(self, terminal: int) -> None:
         self._terminal = terminal
         self._octets = b""
-        #: Every line that was drawn, also those that are gone.
+        #: Every line that was drawn, including erased ones.
         self.drawn: list[str] = []
         os.set_blocking(terminal, False)
 
     def text(self) -> str:
-        """All that was written so far."""
-        with contextlib.suppress(BlockingIOError, OSError):  # OSError: nobody writes any more
+        """Return all output so far."""
+        with contextlib.suppress(BlockingIOError, OSError):  # OSError: the writer has closed
             while piece := os.read(self._terminal, 65_536):
                 self._octets += piece
         return self._octets.decode()
 
     def line(self) -> str:
-        """The line that changes, as it is now."""
+        """Return the current status line."""
         text = self.text()
         drawn = [part.partition("\r\n")[0] for part in text.split("\r\x1b[K")[1:]]
         self.drawn = [part for part in drawn if not part.startswith("smtpfeeds up: ")]
@@ -274,10 +274,10 @@ class Screen:
 def test_hangup_of_a_service_reads_files_again_and_stops_nothing(
     tmp_path: Path, made_up_origins: dict[str, str]
 ) -> None:
-    """Without a terminal SIGHUP is not a hang-up; with one, it is gone and so is `up`."""
+    """Without a terminal SIGHUP is not a hang-up; with one, it ends `up`."""
     folder = tmp_path / "site"
     with running(folder, made_up_origins) as up:
-        # Sessions of the database come and go, and so do helpers of the aggregator.
+        # Database sessions and helper processes of the aggregator start and end.
         family = {each for each in up.family() if "single_host.child" in each.command}
         assert {"sensor", "aggregator"} <= {
             word for each in family for word in each.command.split()
@@ -323,7 +323,7 @@ def test_port_that_is_taken_ends_the_start_with_the_reason(tmp_path: Path) -> No
 
 
 def test_stop_during_the_start_is_heard(tmp_path: Path, made_up_origins: dict[str, str]) -> None:
-    """Asked to stop before it is ready, it says so, is not ready, and leaves no process."""
+    """If it must stop before it is ready, it says so and leaves no process."""
     up = Up(tmp_path / "site", options(made_up_origins))
     up.start()
     wait_for(lambda: "starting the private PostgreSQL" in up.said(), "it has begun")
@@ -353,9 +353,9 @@ def test_wrong_use_is_exit_code_2_before_anything_is_made(
 
 
 def test_demo_shows_both_feeds_and_checks_itself(tmp_path: Path) -> None:
-    """The whole demo, with few clients; a second time in the same folder it begins anew.
+    """The whole demo runs with few clients; a second run in the same folder starts anew.
 
-    The second time libpq's variables are about some other database.
+    In the second run, libpq's variables name another database.
     """
     command = child.command(["demo", "--dir", str(tmp_path / "demo"), "--clients", "60"])
     elsewhere = {"PGHOSTADDR": "192.0.2.1", "PGPORT": "1", "PGSERVICE": "nowhere", "PGDATA": "/"}

@@ -25,7 +25,7 @@ from smtpfeeds_deploy.simulation.ledger import Session
 from smtpfeeds_deploy.simulation.simulate import Target, Visit
 from smtpfeeds_deploy.single_host.home import Value
 
-#: Who must begin with a PROXY header; other loopback addresses are clients in person.
+#: Addresses that must send a PROXY header; other loopback addresses are clients themselves.
 PROXIES = ["127.0.0.1/32", "::1/128"]
 #: A sensor's own addresses, as proxies name them: different bits of `targets`.
 DESTINATIONS = ("192.0.2.1", "192.0.2.2", "2001:db8::1")
@@ -34,7 +34,7 @@ IN_PERSON = 60
 
 
 def visits(targets: Sequence[Target], *, seed: int) -> list[Visit]:
-    """Proxied visits of every kind, and some that come in person from 127.0.0.2 and on."""
+    """Plan proxied visits of every kind, and direct ones from 127.0.0.2 and following."""
     chance = random.Random(seed)
     proxied = [
         replace(visit, destination=DESTINATIONS[chance.randrange(2)])
@@ -55,7 +55,7 @@ def visits(targets: Sequence[Target], *, seed: int) -> list[Visit]:
 def aggregator(
     site: Site, dsn: str, broker: str, origins: dict[str, str], name: str = "aggregator"
 ) -> dict[str, Value]:
-    """Settings of an aggregator that publishes every two seconds."""
+    """Return settings of an aggregator that publishes every two seconds."""
     return {
         "dsn": dsn,
         "broker": [broker],
@@ -134,7 +134,7 @@ def test_two_sensors_by_their_spools(
 def test_addresses_that_are_not_publicly_routable_are_left_out_and_counted(
     site: Site, database: str, made_up_origins: dict[str, str]
 ) -> None:
-    """The default: documentation addresses are in the database, and in no published file."""
+    """By default, documentation addresses are in the database but in no published file."""
     spools = site.folder / "spools"
     spools.mkdir()
     settings = aggregator(site, database, f"spool:{spools}", made_up_origins)
@@ -165,5 +165,5 @@ def test_addresses_that_are_not_publicly_routable_are_left_out_and_counted(
 
 
 def left_out(feeds: Path) -> object:
-    """What the manifest of the current generation says was left out."""
+    """Return the counts of left-out addresses from the current manifest."""
     return json.loads((feeds / "manifest.json").read_text())["left_out"]

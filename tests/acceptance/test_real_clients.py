@@ -1,6 +1,6 @@
-"""swaks, nmap's scripts and Postfix's smtp-source talk to a sensor, and land where they should.
+"""swaks, nmap's scripts and Postfix's smtp-source connect to a sensor and are recorded correctly.
 
-What landed is read from the sensor's own spool, sealed and decoded as the aggregator would.
+Events are read from the sensor's spool, sealed and decoded as the aggregator does.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run(*command: str, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
 
 
 def landed(site: Site) -> dict[str, Observation]:
-    """What the sensor's spool holds, by feed; a client that hung up is heard a moment later."""
+    """Return the spool's rows by feed; a client that hung up is recorded a moment later."""
     time.sleep(0.5)
     sealer = Sealer(site.folder / f"spool-{SENSOR}" / f"{SENSOR}.spool")
     sealed = sealer.seal(Clock().read(), empty=True)

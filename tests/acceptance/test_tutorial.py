@@ -1,4 +1,4 @@
-"""The tutorial's commands, followed; only the port is another one."""
+"""The tutorial's commands work; the test changes only the port."""
 
 from __future__ import annotations
 

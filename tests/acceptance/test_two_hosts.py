@@ -1,4 +1,4 @@
-"""The how-to for two hosts, followed to the letter with a real RabbitMQ and a real PostgreSQL.
+"""The how-to for two hosts works as written, with a real RabbitMQ and a real PostgreSQL.
 
 Only what differs from site to site is given: folders, ports, certificates. Each host gets programs
 in an empty environment of its own; the sensor's are installed by its bundle's own script, the built
@@ -42,17 +42,17 @@ SENSOR = "lisbon-1"
 VHOST = "smtpfeeds"
 #: ACCESS_REFUSED; PRECONDITION_FAILED is what a false user_id gets.
 REFUSALS = {403, 406}
-#: Clients come from loopback in person: this is whose it is said to be.
+#: The origin of loopback, from which the clients connect.
 ORIGIN_TABLE = "127.0.0.0/8\t64500\n::1/128\t64511\n"
 AS_NAMES = {64500: "University of Examples", 64511: "Invalid Hosting Ltd"}
 
-#: Two environments are installed; a busy machine takes minutes for it.
+#: Two environments are installed, which takes minutes on a busy machine.
 pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass
 class Hosts:
-    """Both hosts, as they are when the how-to has been followed."""
+    """Both hosts after the commands of the how-to."""
 
     centre: Place
     sensor: Place
@@ -62,8 +62,8 @@ class Hosts:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgres]:
-    """A PostgreSQL as a distribution leaves it: no role and no database of ours."""
-    # It must know who connects, which it does not from within a user namespace of its own.
+    """A PostgreSQL as a distribution installs it, without roles and databases of smtpfeeds."""
+    # It must see the uid of its clients, which it does not in its own user namespace.
     with PrivatePostgres(
         tmp_path_factory.mktemp("centre-postgres"), durable=False, user_namespaces=False
     ) as server:
@@ -77,7 +77,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgr
 def administrator(
     tmp_path_factory: pytest.TempPathFactory, rabbitmq: RabbitNode, database: PrivatePostgres
 ) -> Iterator[dict[str, str]]:
-    """A shell in which `psql` reaches the test's own server as its administrator."""
+    """Return a shell whose `psql` connects to the test's server as administrator."""
     folder = tmp_path_factory.mktemp("administrator")
     (folder / "management-password").write_text(rabbitmq.home.password)
     yield {
@@ -117,7 +117,7 @@ def hosts(
         "AS_NAMES": str(folder / "names.json"),
         "PUBLISH_EVERY_S": "1",
         "PGHOST": str(database.socket_path.parent),
-        # For any user that runs the test: its servers let that user in.
+        # Works for any user that runs the test, because its servers admit that user.
         "DATABASE_ADMIN": "",
         "RUN_AS": "",
     }
@@ -179,7 +179,7 @@ def _run_unit(place: Place, program: str, ready: str, here: Callable[[str], str]
 
 
 def test_wheel_gives_a_sensor_host_neither_psycopg_nor_pyasn(hosts: Hosts) -> None:
-    """Installed alone in an empty environment, and a sensor runs there."""
+    """It is installed in an empty environment, and a sensor runs there."""
     programs = hosts.machine.programs / "bin"
     listed = subprocess.check_output([programs / "pip", "list", "--format=json"], text=True)
     names = {package["name"].lower() for package in json.loads(listed)}
@@ -237,7 +237,7 @@ def test_what_clients_do_at_the_sensor_is_known_at_the_centre(
 def test_only_the_users_that_the_page_names_are_admitted_to_its_roles(
     hosts: Hosts, database: PrivatePostgres
 ) -> None:
-    """`admit.sh` was run by the page; again it changes nothing."""
+    """The page has run `admit.sh`; a second run changes nothing."""
     with psycopg.connect(database.dsn_for("postgres", user=SUPERUSER)) as admin:
         rows = admin.execute("SELECT current_setting('hba_file'), current_setting('ident_file')")
         files = [Path(name) for name in rows.fetchone() or ()]
@@ -249,13 +249,13 @@ def test_only_the_users_that_the_page_names_are_admitted_to_its_roles(
     assert [(file.read_text(), file.stat().st_uid) for file in files] == before
     for part in ("owner", "ingest", "publish"):
         psycopg.connect(database.dsn_for("smtpfeeds", user=f"smtpfeeds_{part}")).close()
-    # It exists, and without the rule this server would admit it.
+    # The user exists, and without the rule this server would admit it.
     with pytest.raises(psycopg.OperationalError, match="Peer authentication failed"):
         psycopg.connect(database.dsn_for("smtpfeeds", user=SUPERUSER))
 
 
 def _each(hosts: Hosts, block: Block) -> list[str]:
-    """What each command of a block printed."""
+    """Return the output of each command of a block."""
     lines = block.text.strip().splitlines()
     return [hosts.centre.run(block._replace(text=line)) for line in lines]
 

@@ -1,4 +1,4 @@
-"""Addresses of the broker, as the settings give them."""
+"""The broker's addresses in the settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from smtpfeeds_sensor.settings import SensorSettings
     "address",
     [
         "amqp://lisbon-1@127.0.0.1:5672/smtpfeeds",
-        "amqp://127.0.0.1:5672/smtpfeeds",  # the account is called as the sensor is
+        "amqp://127.0.0.1:5672/smtpfeeds",  # the account has the sensor's name
     ],
 )
 def test_password_comes_from_the_file_where_the_address_has_none(
@@ -41,7 +41,7 @@ def test_password_comes_from_the_file_where_the_address_has_none(
 
 
 def test_connection_lost_in_the_handshake_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pika guesses at a wrong password; a refusal would be an alarm, and hold all batches."""
+    """pika assumes a wrong password; a refusal would raise an alarm and hold all batches."""
     lost = ProbableAuthenticationError(repr(StreamLostError("Stream connection lost: reset")))
     refused = ProbableAuthenticationError(repr(ConnectionClosedByBroker(403, "ACCESS_REFUSED")))
     settings = SensorSettings(name="s1", broker=("amqp://s1:x@127.0.0.1",))

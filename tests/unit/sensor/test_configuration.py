@@ -1,4 +1,4 @@
-"""Files of secrets are read again when they change, with no signal."""
+"""Files of secrets are read again when they change, without a signal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from smtpfeeds_sensor.settings import SensorSettings
 
 
 def test_changed_content_and_changed_permissions_are_read_once(tmp_path: Path) -> None:
-    """A renewed file may be unreadable until its owner or mode is set, which keeps its time."""
+    """A new file may be unreadable until its owner or mode is set, which keeps its time."""
     secret = tmp_path / "password"
     secret.write_text("old\n")
     secret.chmod(0o600)

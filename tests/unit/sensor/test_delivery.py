@@ -1,4 +1,4 @@
-"""Delivery: what each outcome of a publish leads to, with a real spool and a broker that obeys."""
+"""Delivery after each outcome of a publish, with a real spool and a fake broker."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -92,7 +92,7 @@ def test_empty_batch_each_minute_says_it_is_alive(parts: Set) -> None:
 
 
 def test_nothing_is_sealed_while_the_broker_is_away(parts: Set) -> None:
-    """A week without it costs one row a client, not one a visit."""
+    """A week without the broker costs one row per client, not one per visit."""
     parts.link.away = BrokerUnavailable("no route")
     for _ in range(50):
         parts.hear(1)
@@ -123,7 +123,7 @@ def test_batch_without_a_confirm_goes_again_under_the_same_number(parts: Set) ->
 def test_batches_that_wait_are_bounded(
     parts: Set, outcome: BrokerRefused | BrokerUnavailable
 ) -> None:
-    """A broker that takes connections and no batch: no more is sealed than waits."""
+    """If a broker accepts connections but no batch, no further batches are sealed."""
     for number in range(30):
         parts.link.fails.append(outcome)
         parts.hear(1, first=number)
@@ -152,7 +152,7 @@ TOO_LARGE = BatchTooLarge("message size 9 is larger than configured max size 8")
 
 
 def test_batch_called_too_large_is_split_until_it_is_taken_each_row_once(parts: Set) -> None:
-    """Only its size counts against it; and the next ones are sealed smaller."""
+    """Each row is delivered once, and the next batches are sealed smaller."""
     parts.hear(100)
     parts.link.most_bytes = 3_000
     for _ in range(20):
@@ -264,7 +264,7 @@ def test_what_is_sealed_already_goes_out_while_the_clock_is_in_doubt(parts: Set)
     assert parts.delivery.state is State.HELD
 
 
-# What an operator reads
+# Messages for an operator
 
 
 def test_status_has_the_last_delivery_and_the_reason_of_the_last_failure(parts: Set) -> None:
@@ -333,7 +333,7 @@ def test_bound_is_kept_without_a_deliverer(tmp_path: Path) -> None:
 def test_housekeeping_says_its_trouble_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A disk may be full for days, and is looked at every five seconds."""
+    """A disk may be full for days, and housekeeping runs every five seconds."""
     parts = Set(tmp_path / "s.spool")
     keeper = Housekeeping(parts.path, parts.spool.bounds, parts.count, parts.clock)
     aside = parts.path.rename(tmp_path / "aside")

@@ -1,4 +1,4 @@
-"""The thread of a delivery goes on whatever is raised on it; ended all the same, it is started."""
+"""The delivery thread survives every exception; if it ends, it is started again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMIT_S = 30
 
 
 class Work:
-    """Raises what it is given, once each, at the place it is given for."""
+    """Raises each given exception once, at its given place."""
 
     def __init__(self) -> None:
         self.raises: dict[str, BaseException] = {}

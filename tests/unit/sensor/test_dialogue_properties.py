@@ -1,4 +1,4 @@
-"""Any octets, cut anyhow: same replies and events, bounded memory, one greet and one data."""
+"""Any octets in any segments: the same replies and events, bounded memory, one greet and data."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_promises_hold_for_any_octets(stream: bytes, cuts: list[int], rules: obj
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
 def test_promises_hold_for_the_corpus(path: Path) -> None:
-    """What the fuzz target found stays found."""
+    """The inputs that the fuzz target found are tested again."""
     rules, cuts, stream = split_input(path.read_bytes())
     check(stream, cuts, rules)
 

@@ -19,7 +19,7 @@ def begun(**rules: object) -> Dialogue:
 
 
 def test_input_without_a_line_end_is_not_held() -> None:
-    """The stock class held 8 MB of it and took 12.6 s of CPU."""
+    """Twisted's class kept 8 MB of it and took 12.6 s of CPU."""
     dialogue = begun()
     began = time.process_time()
     for _ in range(2000):
@@ -38,7 +38,7 @@ def test_endless_line_of_single_octets_is_bounded() -> None:
 
 
 def test_long_line_of_content_does_not_return_to_commands() -> None:
-    """In the stock class its rest was parsed as commands, and forged an EHLO."""
+    """Twisted's class parsed the rest as commands, which forged an EHLO."""
     dialogue = begun(drain=True)
     dialogue.receive(b"MAIL FROM:<>\r\nRCPT TO:<a>\r\nHELO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\n")
     dialogue.take()
@@ -77,7 +77,7 @@ def test_noop_vrfy_and_help_are_known() -> None:
 
 
 def test_content_needs_no_header_and_no_delivery() -> None:
-    """With no delivery object the stock class raised in its default Received header."""
+    """Without a delivery object Twisted's class raised in its default Received header."""
     dialogue = begun(drain=True)
     octets = b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\nno header\r\n.\r\n"
     assert dialogue.receive(octets).endswith(b"554 5.7.1 This host takes no mail\r\n")

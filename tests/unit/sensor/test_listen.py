@@ -1,4 +1,4 @@
-"""Where to listen: what the setting says, and which bit of ``targets`` an address is."""
+"""The setting ``listen``, and the bit of an address in ``targets``."""
 
 import os
 
@@ -46,10 +46,10 @@ def test_systemd_says_how_many_it_passes_and_to_whom() -> None:
 
 
 def test_bit_of_a_target_depends_on_its_address_alone() -> None:
-    """A sensor that gets one more address must not move the others' bits."""
+    """A further address of a sensor must not change the bits of the others."""
     assert target_bit(pack_address("192.0.2.9")) == 16
     assert target_bit(pack_address("2001:db8::1")) == 44
-    # A /26 has 64 addresses: they share bits by chance alone, not by the form of a checksum.
+    # The 64 addresses of a /26 share bits only by chance, not by the form of a checksum.
     block = {target_bit(pack_address(f"192.0.2.{n}")) for n in range(64)}
     assert len(block) > 32
 
@@ -58,6 +58,6 @@ def test_addresses_are_counted_as_clients_dial_them() -> None:
     one, two, public = (pack_address(f"192.0.2.{n}") for n in (1, 2, 3))
     assert count_addresses([one, two, one], {}) == 2
     assert count_addresses([one, two], {one: public, two: public}) == 1
-    # How many a wildcard stands for is not known, unless the public ones are listed.
+    # The number of addresses of a wildcard is only known if the public ones are listed.
     assert count_addresses([None, one], {}) == 0
     assert count_addresses([None], {one: public, two: pack_address("192.0.2.4")}) == 2

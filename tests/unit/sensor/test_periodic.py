@@ -1,4 +1,4 @@
-"""Periodic calls go on whatever one of them meets."""
+"""Periodic calls continue after an error of one of them."""
 
 from __future__ import annotations
 

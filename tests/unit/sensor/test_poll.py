@@ -1,4 +1,4 @@
-"""The sensor's reactor serves what is ready as Twisted's does, whatever happens meanwhile."""
+"""The sensor's reactor serves ready descriptors as Twisted's does, even if they change."""
 
 import socket
 import time
@@ -13,7 +13,7 @@ from smtpfeeds_sensor.edge.poll import SensorReactor
 
 
 class Reader:
-    """A socket that is ready to be read, and does as a test says when it is."""
+    """A readable socket, which calls a test's function when it is read."""
 
     def __init__(self, reactor: SensorReactor, then: Callable[[], None] = lambda: None) -> None:
         self.socket, self.peer = socket.socketpair()
@@ -85,7 +85,7 @@ def test_error_in_one_ends_it_and_no_other(reactor: SensorReactor) -> None:
 
 
 def test_time_is_monotonic(reactor: SensorReactor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A timer is due after its wait, whatever the wall clock does meanwhile."""
+    """A timer is due after its wait, regardless of the wall clock."""
     due: list[float] = []
     monkeypatch.setattr(time, "time", lambda: 0.0)
     before = time.monotonic()

@@ -32,7 +32,7 @@ def codes(replies: bytes) -> list[int]:
 
 
 class FakeRecorder:
-    """Holds replies until the test lets them go."""
+    """Holds replies until the test releases them."""
 
     def __init__(self) -> None:
         self.events: list[tuple[int, bytes, int, int]] = []
@@ -55,7 +55,7 @@ class FakeRecorder:
 
 
 class FakeSocket:
-    """The kernel: takes so many octets until the client reads."""
+    """A fake kernel socket, which accepts so many octets until the client reads."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -88,7 +88,7 @@ class Transport(FileDescriptor):
 
     @property
     def sent(self) -> bytes:
-        """What has left the program."""
+        """The octets that have left the program."""
         return self.kernel.taken
 
     @property
@@ -207,7 +207,7 @@ def test_client_that_does_not_read_is_dropped_at_the_bound() -> None:
 
 
 def test_what_a_client_has_read_counts_no_more_as_unsent() -> None:
-    """Slow, it reads all in the end; more than the bound goes by, and it is never dropped."""
+    """A slow client that reads everything is never dropped, even past the bound in total."""
     parts = Set(max_unsent_bytes=200)
     connection, transport = parts.connect(room=30)
     for _ in range(90):
@@ -215,7 +215,7 @@ def test_what_a_client_has_read_counts_no_more_as_unsent() -> None:
         transport.client_reads(70)
     assert transport.end == ""
     assert len(transport.sent) + transport.unsent == 22 + 450 * len(b"250 2.0.0 OK\r\n")
-    # In order, and once it has all of them replies leave at once again.
+    # In order; after it has read all, replies leave at once again.
     transport.client_reads(10_000)
     connection.dataReceived(b"VRFY x\r\n")
     transport.kernel_is_ready()
@@ -275,7 +275,7 @@ def test_time_bounds(settings: dict[str, int], counter: str) -> None:
     assert b"421 4.4.2" in transport.sent
     assert parts.count[counter] == 1
     assert not parts.reception.open
-    # Nothing is asked of one that is gone.
+    # A closed connection is not queried.
     parts.reception.deadlines.advance(6)
     assert transport.end == "closed"
 
@@ -324,7 +324,7 @@ def test_banner_waits_and_an_early_talker_is_noted() -> None:
 def test_early_session_is_answered_in_order_and_ends_after_its_last_reply(
     *, commit_first: bool
 ) -> None:
-    """Its end waits for the banner: neither is lost to the other."""
+    """Its end waits for the banner, and both are sent."""
     parts = Set(banner_delay_s=2.0)
     connection, transport = parts.connect()
     connection.dataReceived(b"EHLO x\r\nQUIT\r\n")
@@ -420,7 +420,7 @@ SESSION = b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\n.\r\nxyzzy\r\nGET /
 
 @pytest.mark.parametrize("header", HEALTH_CHECKS)
 def test_proxys_own_check_is_answered_and_never_counted(header: bytes) -> None:
-    """A whole session: nothing of it but that a proxy's check was here."""
+    """It is a whole session, and only the check itself is noted."""
     parts = Set(trusted_proxies=Networks(["198.51.100.0/24"]))
     connection, transport = parts.connect("198.51.100.1")
     connection.dataReceived(header + SESSION)
@@ -446,7 +446,7 @@ def test_proxy_that_waits_for_its_client_is_counted_by_itself() -> None:
     parts.reception.deadlines.advance(4)
     given_up.connectionLost(Failure(ConnectionError()))
     assert parts.count["proxy_silent"] == 1
-    # A check of the port alone is not one.
+    # A check of the port alone is not counted.
     checked, _ = parts.connect("198.51.100.1")
     checked.connectionLost(Failure(ConnectionError()))
     parts.reception.deadlines.advance(1)

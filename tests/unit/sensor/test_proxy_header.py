@@ -1,4 +1,4 @@
-"""PROXY protocol headers, version 1 and 2, whole and in pieces, good and not."""
+"""PROXY protocol headers, version 1 and 2, whole and in pieces, valid and invalid."""
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ def v2(verb: int, family: int, rest: bytes) -> bytes:
 
 
 def read(*pieces: bytes) -> tuple[ProxyHeader, bytes] | None:
-    """What the last piece makes of the header."""
+    """Return the result of the header's last piece."""
     reader = ProxyHeaderReader()
     for piece in pieces[:-1]:
         assert reader.feed(piece) is None
@@ -41,7 +41,7 @@ GOOD = [
     (v2(0x21, 0x21, pack_address("::1") + SIX_TO + PORTS), pack_address("::1"), SIX_TO),
     # Optional fields are skipped.
     (v2(0x21, 0x11, FOUR + FOUR_TO + PORTS + b"\x04\0\2xx"), FOUR, FOUR_TO),
-    # As many as the length can name: client certificates, identifiers of a cloud.
+    # As many as the length allows: client certificates, identifiers of a cloud.
     (v2(0x21, 0x11, FOUR + FOUR_TO + PORTS + b"\x20" * 1100), FOUR, FOUR_TO),
     (v2(0x21, 0x21, SIX + SIX_TO + PORTS + b"\xee" * 65_499), SIX, SIX_TO),
     (v2(0x20, 0x00, b"\x04" * 65_535), None, None),

@@ -1,4 +1,4 @@
-"""The recorder: one commit a turn, replies after it; outages that never stop the answers."""
+"""The recorder commits once per turn and replies afterwards; outages never stop the replies."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Set:
         self.addresses = 0
 
     def hear(self) -> Holder:
-        """One more client."""
+        """Record one more client."""
         self.addresses += 1
         holder = Holder()
         ip = self.addresses.to_bytes(4)
@@ -60,11 +60,11 @@ class Set:
         return self.recorder.holds_replies
 
     def events(self) -> list[int]:
-        """How many events each commit wrote."""
+        """Return how many events each commit wrote."""
         return [len(events) for events in self.spool.commits]
 
     def finish(self) -> list[str]:
-        """Stop cleanly; filled when that is done."""
+        """Stop cleanly; the returned list is filled when that is done."""
         done: list[str] = []
         self.recorder.finish(version="1", client_ms=None, then=lambda: done.append("done"))
         return done
@@ -137,7 +137,7 @@ def test_damaged_file_is_replaced_and_replies_wait_for_the_new_one(parts: Set) -
 
 
 def test_replacement_that_fails_is_tried_again_until_all_is_written(parts: Set) -> None:
-    """The disk is away for a while just when the file must be replaced: no event is lost."""
+    """The disk is unavailable while the file must be replaced, and no event is lost."""
     parts.spool.is_damaged = parts.spool.has_no_place = True
     holder = parts.hear()
     parts.timer.advance(0)
@@ -281,7 +281,7 @@ def test_file_damaged_just_before_a_stop_is_replaced(parts: Set) -> None:
 
 
 def test_recorder_on_a_real_spool_whose_folder_goes_and_comes(tmp_path: Path) -> None:
-    """The same end to end: damaged, no place for a new one, then all of it is written."""
+    """A real file is damaged, has no place for a new one, and later all events are written."""
     folder, away = tmp_path / "spools", tmp_path / "away"
     spool = Spool(folder / "s.spool", sensor="s")
     timer, count = Clock(), new_counters()
