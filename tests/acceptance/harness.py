@@ -133,7 +133,7 @@ class Site:
         )
 
 
-def let_loose(visits: Iterable[Visit], *, parallel: int = 32) -> list[Session]:
+def run_clients(visits: Iterable[Visit], *, parallel: int = 32) -> list[Session]:
     """Make the visits; every client must get the expected answers."""
     sessions = asyncio.run(simulate(list(visits), parallel=parallel))
     assert troubles(sessions) == []

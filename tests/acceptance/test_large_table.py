@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.harness import Site, Truth, let_loose, wait_to_agree
+from acceptance.harness import Site, Truth, run_clients, wait_to_agree
 from servers.fixtures import Vhost
 from smtpfeeds_aggregator.names import clean_name
 from smtpfeeds_deploy.simulation import made_up
@@ -117,7 +117,7 @@ def test_public_addresses_against_a_real_table(site: Site, vhost: Vhost, databas
     chance = random.Random(1)
     drawn = table.addresses(chance)
     sources = sorted({next(drawn) for _ in range(ADDRESSES)})
-    sessions = let_loose(made_up.visits(CLIENTS, targets, seed=1, sources=sources))
+    sessions = run_clients(made_up.visits(CLIENTS, targets, seed=1, sources=sources))
 
     origins = {session.source: table.origin(session.source) for session in sessions}
     names = {

@@ -23,7 +23,7 @@ from acceptance.harness import (
     STOP_LIMIT_S,
     Truth,
     clean_environment,
-    let_loose,
+    run_clients,
     wait_for,
     wait_to_agree,
 )
@@ -123,7 +123,7 @@ def test_stopped_in_time_without_a_trace_and_everything_there_at_the_next_start(
     sessions: list[Session] = []
     for seed, number in ((1, signal.SIGINT), (2, signal.SIGTERM)):
         with running(folder, made_up_origins) as up:
-            sessions += let_loose(made_up.visits(80, up.targets, seed=seed))
+            sessions += run_clients(made_up.visits(80, up.targets, seed=seed))
             wait_to_agree(partial(published, sessions, folder), "the files")
             family = up.family()
             assert len(family) > 3
@@ -142,14 +142,14 @@ def test_children_that_are_killed_come_back_and_nothing_is_lost(
     sessions: list[Session] = []
     with running(folder, made_up_origins) as up:
         for seed, word in enumerate(("sensor run", "aggregator run", "bin/postgres")):
-            sessions += let_loose(made_up.visits(40, up.targets, seed=seed))
+            sessions += run_clients(made_up.visits(40, up.targets, seed=seed))
             victim = only(
                 {p for p in up.family() if " -D " in p.command or "run" in p.command}, word
             )
             os.kill(victim, signal.SIGKILL)
             wait_for_another(up, victim, word)
             up.targets = listening_again(folder)
-        sessions += let_loose(made_up.visits(40, up.targets, seed=9))
+        sessions += run_clients(made_up.visits(40, up.targets, seed=9))
         wait_to_agree(partial(published, sessions, folder), "the files")
         assert up.said().count("was killed by SIGKILL; starting it again") == 3
         for part in ("the sensor", "the aggregator", "PostgreSQL"):
@@ -188,13 +188,13 @@ def test_killed_itself_it_leaves_no_process_and_loses_nothing(
     """After kill -9 of `smtpfeeds up` its children end too, and the same folder starts again."""
     folder = tmp_path / "site"
     with running(folder, made_up_origins) as up:
-        sessions = let_loose(made_up.visits(60, up.targets, seed=5))
+        sessions = run_clients(made_up.visits(60, up.targets, seed=5))
         family = up.family()
         up.process.kill()
         up.process.wait()
         wait_for(lambda: still_there(family) == set(), "every process is gone", 10)
     with running(folder, made_up_origins) as up:
-        sessions += let_loose(made_up.visits(40, up.targets, seed=6))
+        sessions += run_clients(made_up.visits(40, up.targets, seed=6))
         wait_to_agree(partial(published, sessions, folder), "the files")
 
 
@@ -219,7 +219,7 @@ def test_terminal_shows_what_is_heard_and_published(
     os.close(its)
     try:
         up.wait_ready()
-        sessions = let_loose(made_up.visits(80, up.targets, seed=1))
+        sessions = run_clients(made_up.visits(80, up.targets, seed=1))
         counts = "greets {}  data {}  published ".format(
             *(events(sessions, feed) for feed in FEEDS)
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 
-from acceptance.harness import Site, Truth, let_loose, wait_to_agree
+from acceptance.harness import Site, Truth, run_clients, wait_to_agree
 from servers.fixtures import Vhost
 from smtpfeeds_common.topology import REFUSED_QUEUE
 from smtpfeeds_deploy.simulation import made_up
@@ -96,8 +96,8 @@ def test_two_sensors_by_rabbitmq(
         )
         targets += site.sensor(name, broker=[url], trusted_proxies=PROXIES)
 
-    first = let_loose(visits(targets, seed=11))
-    second = let_loose(visits(targets, seed=12))
+    first = run_clients(visits(targets, seed=11))
+    second = run_clients(visits(targets, seed=12))
 
     truth = truth_of(first + second)
     assert len({(s.source, s.sensor) for s in truth.sessions}) > 200
@@ -124,7 +124,7 @@ def test_two_sensors_by_their_spools(
         targets += site.sensor(name, spool_dir=str(spools), trusted_proxies=PROXIES)
     site.start("aggregator", "aggregator", "run", "--config", str(config))
 
-    truth = truth_of(let_loose(visits(targets, seed=13)))
+    truth = truth_of(run_clients(visits(targets, seed=13)))
 
     wait_to_agree(lambda: truth.database(database), "the database")
     wait_to_agree(lambda: truth.behaviours(database), "behaviours, days and targets")
@@ -146,7 +146,7 @@ def test_addresses_that_are_not_publicly_routable_are_left_out_and_counted(
     plan = made_up.visits(60, targets, seed=14)
     public = replace(plan[0], kind="mailer", source="8.8.8.8")
 
-    truth = truth_of(let_loose([*plan, public]))
+    truth = truth_of(run_clients([*plan, public]))
 
     wait_to_agree(lambda: truth.database(database), "the database")
     only = Truth([s for s in truth.sessions if s.source == public.source], truth.origins, {})

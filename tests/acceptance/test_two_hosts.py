@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from acceptance.harness import Truth, clean_environment, let_loose, wait_for, wait_to_agree
+from acceptance.harness import Truth, clean_environment, run_clients, wait_for, wait_to_agree
 from acceptance.how_to import Block, Place, blocks
 from bundle_support import Host
 from servers.certificates import Certificates
@@ -217,7 +217,7 @@ def test_what_clients_do_at_the_sensor_is_known_at_the_centre(
     by_family = {":" in target.host: target for target in targets}
     visits = [Visit(kind, by_family[True]) for kind in KINDS]
     visits += [Visit(k, by_family[False], bind_to=f"127.0.0.{n}") for n in (2, 3) for k in KINDS]
-    sessions = let_loose(visits)
+    sessions = run_clients(visits)
     origins = {s.source: 64511 if ":" in s.source else 64500 for s in sessions}
     truth = Truth(sessions, origins, AS_NAMES)
 

@@ -66,7 +66,7 @@ def run_demo(folder: Path, *, clients: int, seed: int) -> int:
     page.begin(_as_typed(folder), clients)
     with _running(home):
         plan = made_up.visits(clients, _targets(home), seed=seed)
-        sessions = _let_loose(plan, page)
+        sessions = _run_clients(plan, page)
         outcome = _wait_for_agreement(home, sessions, page)
     page.show(outcome.sessions, outcome.feeds)
     if outcome.disagreements:
@@ -155,7 +155,7 @@ def _targets(home: Home) -> list[Target]:
     return [Target(host, port, SENSOR) for host, port in listening(home.spools)]
 
 
-def _let_loose(plan: Sequence[Visit], page: DemoPage) -> list[Session]:
+def _run_clients(plan: Sequence[Visit], page: DemoPage) -> list[Session]:
     with page.progress(len(plan)) as advance:
         return asyncio.run(simulate(plan, on_done=lambda _: advance()))
 
