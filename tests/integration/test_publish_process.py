@@ -235,6 +235,41 @@ def test_killed_process_frees_its_lock_and_is_a_failed_run(
     assert (after["last_failure"], after["earlier_failure"]["kind"]) == (None, "killed")
 
 
+def test_edition_of_a_process_that_ends_after_the_switch_counts(
+    settings: AggregatorSettings, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waits for a table that it writes after the switch; what it left undone is noted."""
+    observe(connection, 3)
+    metrics, health, clock = Metrics(), Health(), DatabaseClock()
+    runner = runner_of(settings, clock=clock, metrics=metrics)
+    loop = PublishLoop(settings, runner, clock, metrics, health)
+    status = StatusFile(Path(settings.feeds_dir))
+    with psycopg.connect(settings.dsn) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("LOCK TABLE publication_summary")
+        future = pool.submit(loop.publish)
+        try:
+            until(lambda: status.read().success is not None or future.done(), "it has switched", 60)
+            running = status.read_running()
+            assert running is not None, future.result()
+            assert status.not_cleaned() is None, "it may still do it"
+            os.kill(running.process_id, signal.SIGKILL)
+            assert future.result(60) % settings.publish_interval_s == 0, "nothing is to repeat"
+        finally:
+            other.rollback()
+    noted = status.read()
+    assert noted.failure is None
+    assert noted.success is not None
+    assert noted.success.generation == current(settings).name
+    assert noted.success.addresses == {"smtpgreet": 3, "smtpdata": 0}
+    assert "did not finish" in (status.not_cleaned() or "")
+    sample = metrics.registry.get_sample_value
+    assert sample("smtpfeeds_publish_runs", {"result": "published"}) == 1
+    assert sample("smtpfeeds_publish_not_cleaned") == 1
+    assert sample("smtpfeeds_publish_failures", {"reason": "killed"}) == 0
+    assert health.problems() == []
+    assert "the process was ended afterwards" in caplog.text
+
+
 def test_process_past_its_time_or_its_stop_is_ended(
     settings: AggregatorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,7 +183,7 @@ def _state(settings: "AggregatorSettings") -> dict[str, Any]:
         "addresses": success and success.addresses,
         "left_out": success and success.left_out,
         "not_written": (success and success.not_written) or None,
-        "not_cleaned": success and success.not_cleaned,
+        "not_cleaned": file.not_cleaned(),
         "running": running
         and {
             "since": iso_utc(running.since),

@@ -1,7 +1,8 @@
 """One publication, from the window in the database to the switch of the symlink.
 
 Until the switch nothing that is published changes. A later run repeats what fails after
-it: origins that could not be written back still differ then.
+it: origins that could not be written back still differ then. The status names the edition
+from the switch on, whatever ends this process afterwards.
 """
 
 import errno
@@ -37,7 +38,7 @@ from .signing import Signer
 from .snapshot import LeftOut, origin_changes, origins_in, with_origins
 from .statistics import TOP, Summary, summarise
 from .statistics import encode as encode_summary
-from .status import StatusFile, Success
+from .status import NOT_FINISHED, StatusFile, Success
 from .stopping import KeepGoing, PublishStopped, go_on, guarded
 from .withdrawn import Withdrawn
 
@@ -239,6 +240,7 @@ class _Publication:
             writer.write(generation, content, continued)
             summary = self._summarise(content)
             self._switch(generation)
+            self._note(generation, writer, left_out_counts, began, NOT_FINISHED)
             self._store_summary(summary)
             changed = self._write_back(stored, window, names)
         not_cleaned = continued.published(self._directory.prune)
@@ -252,17 +254,27 @@ class _Publication:
             time.monotonic() - began,
             not_cleaned,
         )
+        self._note(generation, writer, left_out_counts, began, not_cleaned)
+        return outcome
+
+    def _note(
+        self,
+        generation: Generation,
+        writer: GenerationWriter,
+        left_out: dict[str, dict[str, int]],
+        began_s: float,
+        not_cleaned: str | None,
+    ) -> None:
         success = Success(
-            outcome.generated,
+            self._now,
             generation.name,
-            outcome.addresses,
-            left_out_counts,
-            outcome.seconds,
+            writer.addresses,
+            left_out,
+            time.monotonic() - began_s,
             writer.not_written,
             not_cleaned,
         )
         StatusFile(self._directory.path).published(success)
-        return outcome
 
     def _check_change(self, window: Window) -> None:
         addresses: dict[str, int] = {

@@ -23,13 +23,13 @@ from ..metrics import Metrics
 from ..settings import AggregatorSettings
 from ..store.connection import Connection, discard
 from ..store.publication import PublicationStore
-from .failures import REASONS, PublishTimedOut, reason_of
+from .failures import REASONS, PublishKilled, PublishTimedOut, reason_of
 from .generation import FeedsDirectory
 from .grid import next_point, this_point
 from .once import Published, is_left_to_another
 from .sanity import SuspiciousFeeds
 from .scheduled import Runner, connect_publisher
-from .status import StatusFile
+from .status import StatusFile, Success
 from .stopping import PublishStopped
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,12 @@ class PublishLoop:
             left = is_left_to_another(self._directory, store, point, now)
         finally:
             discard(connection)
-        published = None if left else self._runner.run(point, stop)
+        try:
+            published = None if left else self._runner.run(point, stop)
+        except (PublishTimedOut, PublishKilled) as exc:
+            if (success := self._status.read().success) is None or success.time < point:
+                raise
+            return self._count_ended_late(success, exc)
         if published is None:
             return self._leave_to_another(point, now)
         self._count(published)
@@ -142,8 +147,7 @@ class PublishLoop:
             # It is about to publish, and may still die.
             return min(again_s, now.timestamp() + TAKE_OVER_S)
         self._metrics.publish_runs.labels("left to another").inc()
-        noted = self._status.read().success
-        self._metrics.publish_not_cleaned.set(noted is not None and noted.not_cleaned is not None)
+        self._metrics.publish_not_cleaned.set(self._status.not_cleaned() is not None)
         logger.info("published by another process")
         return again_s
 
@@ -195,6 +199,20 @@ class PublishLoop:
                 seconds=round(published.seconds, 2),
             ),
         )
+
+    def _count_ended_late(self, success: Success, reason: SmtpfeedsError) -> float:
+        """Count a run that was ended after its switch; when to call this again."""
+        metrics = self._metrics
+        metrics.publish_runs.labels("published").inc()
+        metrics.published_at.set(success.time.timestamp())
+        metrics.publish_not_cleaned.set(True)
+        for feed, addresses in success.addresses.items():
+            metrics.published_addresses.labels(feed).set(addresses)
+        logger.warning(
+            "feeds published, the process was ended afterwards; the next publication cleans up",
+            extra=fields(generation=success.generation, reason=reason_of(reason)),
+        )
+        return next_point(success.time.timestamp(), self._interval_s)
 
     @property
     def _interval_s(self) -> int:

@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 _FILE: Final = ".publish-status.json"
 _RUNNING: Final = ".publish-running.json"
+#: Noted from the switch to the end of a run.
+NOT_FINISHED: Final = (
+    "the publication did not finish: old editions and stored origins are as they were before"
+)
 #: A reader holds the lock of the file for a moment.
 _TRIES: Final = 10
 _TRY_AGAIN_S: Final = 0.01
@@ -92,6 +96,14 @@ class StatusFile:
         with suppress(OSError, msgspec.MsgspecError):
             return msgspec.json.decode(self._path.read_bytes(), type=Status)
         return Status()
+
+    def not_cleaned(self) -> str | None:
+        """What the last run that published left undone; while it runs it may still do it."""
+        running = self.read_running()
+        success = self.read().success
+        if success is None or (running and success.not_cleaned == NOT_FINISHED):
+            return None
+        return success.not_cleaned
 
     def read_running(self) -> Running | None:
         """The run of now; None if there is none, or it cannot be read."""
