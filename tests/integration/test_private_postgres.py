@@ -280,7 +280,7 @@ def test_right_that_root_may_not_give_is_named(tmp_path: Path) -> None:
     words = [*(prefix if os.geteuid() == 0 else []), sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert f"user nobody cannot reach {tmp_path}" in done.stdout
-    assert "CAP_DAC_OVERRIDE is missing" in done.stdout
+    assert "root lacks the capability for it (CAP_DAC_OVERRIDE)" in done.stdout
 
 
 def test_folder_that_the_other_user_can_enter_needs_no_right(folder_for_all: Path) -> None:
