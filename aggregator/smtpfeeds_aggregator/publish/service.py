@@ -158,8 +158,9 @@ class PublishLoop:
         self._waits_for_clock = True
 
     def _count_failure(self, error: Exception, message: str) -> float:
-        self._metrics.publish_runs.labels("failed").inc()
         self._note(error, message)
+        # Last: who sees the count also finds the reason in status and health.
+        self._metrics.publish_runs.labels("failed").inc()
         logger.error(
             "publishing failed, the last good feeds stay; tried again within a minute",
             extra=fields(reason=reason_of(error), error=message),
@@ -170,8 +171,8 @@ class PublishLoop:
     def _count_refusal(self, error: SuspiciousFeeds | PublishTimedOut) -> float:
         """Count a run that would end in the same way now; returns the grid's next moment."""
         timed_out = isinstance(error, PublishTimedOut)
-        self._metrics.publish_runs.labels("failed" if timed_out else "refused").inc()
         self._note(error, error.message)
+        self._metrics.publish_runs.labels("failed" if timed_out else "refused").inc()
         event = "publication took too long" if timed_out else "publication refused"
         logger.error(event, extra=fields(reason=error.message))
         return self._next_point()
