@@ -124,16 +124,6 @@ def _leave_amid_content(client: Client, markers: Markers) -> None:
     client.send(markers.new("half a message", 5000))
 
 
-def _pipeline_content(client: Client, markers: Markers) -> None:
-    """Send content behind DATA in one group, which waits for no reply."""
-    client.send(
-        b"EHLO all.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
-        + (markers.new("content behind DATA", 400) + b"\r\n") * 40
-        + b".\r\nQUIT\r\n"
-    )
-    assert [client.reply() for _ in range(6)] == [250, 250, 250, 354, 554, 221]
-
-
 @pytest.mark.parametrize("tls", ["off", "made"])
 def test_memory_and_files_hold_nothing_that_a_client_sent(tmp_path: Path, tls: str) -> None:
     markers = Markers()
@@ -151,8 +141,6 @@ def test_memory_and_files_hold_nothing_that_a_client_sent(tmp_path: Path, tls: s
         for length in (0, 300, 1500):
             with connect() as client:
                 _talk(client, markers, length)
-        with connect() as client:
-            _pipeline_content(client, markers)
         for leave in (_leave_amid_line, _leave_amid_content):
             with connect() as client:
                 leave(client, markers)
