@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from smtpfeeds_aggregator.publish.once import Published, publish_once
 from smtpfeeds_aggregator.publish.process import ProcessRunner
 from smtpfeeds_aggregator.publish.sanity import SuspiciousFeeds
 from smtpfeeds_aggregator.publish.service import PublishLoop
-from smtpfeeds_aggregator.publish.status import Running, StatusFile
+from smtpfeeds_aggregator.publish.status import Running, StatusFile, Success
 from smtpfeeds_aggregator.publish.stopping import PublishStopped
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store.connection import Connection, connect
@@ -279,6 +279,9 @@ def test_process_past_its_time_or_its_stop_is_ended(
     short = replace(settings, publish_timeout_s=1)
     runner = runner_of(short, clock=clock, metrics=metrics, grace_s=0.1)
     loop = PublishLoop(short, runner, clock, metrics, Health())
+    status = StatusFile(Path(settings.feeds_dir))
+    # From a time at which the clock was ahead: a run that has published nothing is not that one.
+    status.published(Success(datetime.now(UTC) + timedelta(days=1), "earlier", {}, {}, 1.0))
     with psycopg.connect(settings.dsn) as other:
         other.execute("LOCK TABLE observation")
         again_s = loop.publish()
@@ -286,7 +289,7 @@ def test_process_past_its_time_or_its_stop_is_ended(
     assert not is_alive(process)
     assert none == 0
     assert again_s % settings.publish_interval_s == 0, "it would take as long again now"
-    failure = StatusFile(Path(settings.feeds_dir)).read().failure
+    failure = status.read().failure
     assert failure is not None
     assert (failure.kind, failure.refused) == ("timed_out", False)
     assert "longer than 1 s (publish_timeout_s)" in failure.reason

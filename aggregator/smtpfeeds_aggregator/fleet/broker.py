@@ -94,7 +94,7 @@ def write_broker(authority: Authority, hosts: Sequence[str], folder: Path, renew
         FleetError: a file cannot be read or written.
     """
     try:
-        (folder / SETTINGS).parent.mkdir(mode=0o755, exist_ok=True)
+        _make_readable((folder / SETTINGS).parent)
         _write_changed(folder / TRUSTED, authority.certificate)
         certificate = folder / CERTIFICATE
         if not _is_right(certificate, authority, hosts, renew_days):
@@ -121,6 +121,13 @@ def _is_right(path: Path, authority: Authority, hosts: Sequence[str], renew_days
     content = path.read_bytes()
     expires = validity(content).ends_within(datetime.now(UTC), renew_days)
     return not expires and authority.fits(content, hosts)
+
+
+def _make_readable(folder: Path) -> None:
+    """Make a folder that RabbitMQ can read, whatever the umask; one that exists keeps its mode."""
+    if not folder.exists():
+        folder.mkdir()
+        folder.chmod(0o755)
 
 
 def _write_changed(path: Path, content: bytes) -> bool:

@@ -128,10 +128,12 @@ class PublishLoop:
             left = is_left_to_another(self._directory, store, point, now)
         finally:
             discard(connection)
+        before = self._status.read().success
         try:
             published = None if left else self._runner.run(point, stop)
         except (PublishTimedOut, PublishKilled) as exc:
-            if (success := self._status.read().success) is None or success.time < point:
+            success = self._status.read().success
+            if success is None or success == before:
                 raise
             return self._count_ended_late(success, exc)
         if published is None:
@@ -206,7 +208,7 @@ class PublishLoop:
         metrics = self._metrics
         metrics.publish_runs.labels("published").inc()
         metrics.published_at.set(success.time.timestamp())
-        metrics.publish_not_cleaned.set(True)
+        metrics.publish_not_cleaned.set(self._status.not_cleaned() is not None)
         for feed, addresses in success.addresses.items():
             metrics.published_addresses.labels(feed).set(addresses)
         logger.warning(

@@ -66,6 +66,7 @@ def test_it_writes_what_the_broker_needs_and_says_what_to_do_next(site: Site) ->
     assert site.authority.fits(certificate, HOSTS)
     modes = {name: stat.S_IMODE((site.folder / name).stat().st_mode) for name in site.contents()}
     assert modes == {CERTIFICATE: 0o400, SETTINGS: 0o644, TRUSTED: 0o644}
+    assert stat.S_IMODE((site.folder / SETTINGS).parent.stat().st_mode) == 0o755
     settings = site.settings()
     assert settings["ssl_options.certfile"] == str(site.folder / CERTIFICATE)
     assert settings["auth_mechanisms.2"] == "EXTERNAL"
