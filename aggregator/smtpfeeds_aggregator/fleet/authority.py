@@ -179,7 +179,7 @@ class Authority:
         )
         copy = self.folder / ISSUED / f"{name}.pem"
         with _writing(self.folder):
-            if copy.exists() and (kind := validity(copy.read_bytes()).kind) != _kind(certificate):
+            if copy.exists() and (kind := _validity_of(copy).kind) != _kind(certificate):
                 raise FleetError(f"{name} has the certificate of a {kind}: choose another name")
             write_whole(copy, _pem(certificate))
         return Issued(_pem(certificate), _key_pem(key), certificate.not_valid_after_utc)
@@ -193,11 +193,12 @@ def validity(pem: bytes) -> Validity:
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem)
+        kind = _kind(certificate)
     except ValueError as exc:
         raise FleetError(f"this is not a certificate in PEM: {exc}") from exc
     return Validity(
         _common_name(certificate),
-        _kind(certificate),
+        kind,
         certificate.not_valid_before_utc,
         certificate.not_valid_after_utc,
         certificate.fingerprint(hashes.SHA256()).hex(),
@@ -211,13 +212,21 @@ def validities(folder: Path) -> Iterator[Validity]:
         FleetError: a certificate cannot be read.
     """
     try:
-        yield validity((folder / CERTIFICATE).read_bytes())
+        yield _validity_of(folder / CERTIFICATE)
         for file in sorted((folder / ISSUED).glob("*.pem")):
-            yield validity(file.read_bytes())
+            yield _validity_of(file)
     except FileNotFoundError:
         return
     except OSError as exc:
         raise FleetError(f"cannot read the certificates in {folder}: {exc.strerror}") from exc
+
+
+def _validity_of(file: Path) -> Validity:
+    """What the certificate in a file says of itself; an error names the file."""
+    try:
+        return validity(file.read_bytes())
+    except FleetError as exc:
+        raise FleetError(f"{file}: {exc.message}") from exc
 
 
 def belong(certificate: bytes, key: bytes) -> bool:

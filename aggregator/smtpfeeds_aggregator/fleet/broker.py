@@ -23,7 +23,7 @@ from typing import Final
 
 from smtpfeeds_common.errors import FleetError
 
-from .authority import Authority, validity
+from .authority import Authority, belong, validity
 from .files import write_whole
 
 #: Its name at the authority.
@@ -119,8 +119,12 @@ def _is_right(path: Path, authority: Authority, hosts: Sequence[str], renew_days
     if not path.exists():
         return False
     content = path.read_bytes()
-    expires = validity(content).ends_within(datetime.now(UTC), renew_days)
-    return not expires and authority.fits(content, hosts)
+    # A damaged file is replaced: what it should hold is issued here.
+    return (
+        belong(content, content)
+        and authority.fits(content, hosts)
+        and not validity(content).ends_within(datetime.now(UTC), renew_days)
+    )
 
 
 def _make_readable(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import stat
@@ -100,6 +101,14 @@ def test_what_cannot_be_read_is_named(authority: Authority, tmp_path: Path) -> N
     (authority.folder / KEY).write_bytes(b"nonsense")
     with pytest.raises(FleetError, match="cannot be read"):
         Authority.load(authority.folder)
+    copy = authority.folder / ISSUED / "broker.pem"
+    copy.write_bytes(b"nonsense")
+    for use in (
+        lambda: authority.issue_server("broker", ["broker.example"]),
+        lambda: list(authority.validities()),
+    ):
+        with pytest.raises(FleetError, match=re.escape(str(copy))):
+            use()
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65])

@@ -101,6 +101,20 @@ def test_again_it_keeps_what_is_right_and_renews_what_is_not(site: Site) -> None
     assert site.settings()["ssl_options.verify"] == "verify_peer"
 
 
+@pytest.mark.parametrize("end", [0, 100, -100], ids=["empty", "certificate cut", "key cut"])
+def test_a_damaged_certificate_or_key_is_replaced(site: Site, end: int) -> None:
+    assert site.run(*HOSTS).exit_code == 0
+    path = site.folder / CERTIFICATE
+    cut = path.read_bytes()[:end]
+    path.chmod(0o600)
+    path.write_bytes(cut)
+    again = site.run(*HOSTS)
+    assert (again.exit_code, again.stderr) == (0, "")
+    content = path.read_bytes()
+    assert belong(content, content)
+    assert site.authority.fits(content, HOSTS)
+
+
 def test_it_names_what_is_missing(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
