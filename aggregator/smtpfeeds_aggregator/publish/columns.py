@@ -164,16 +164,44 @@ class FeedColumns:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """All addresses of the window: IPv4 before IPv6, each by the address as a number."""
+class Addresses:
+    """Addresses with their origins: IPv4 before IPv6, each by the address as a number."""
 
     #: IPv4 addresses as numbers; they are the first rows.
     ipv4: Rows
     #: The upper and lower 64 bits of IPv6 addresses.
     high: Rows
     low: Rows
-    #: The stored origin of each address; 0: none is known.
+    #: The origin of each address; 0: none is known.
     asn: Rows
+
+    def __len__(self) -> int:
+        return len(self.ipv4) + len(self.low)
+
+    def packed(self, start: int, end: int) -> list[bytes]:
+        """The addresses of some rows, 4 or 16 octets each."""
+        raw4 = self.ipv4[start:end].astype(">u4").tobytes()
+        packed = [raw4[at : at + IPv4_BYTES] for at in range(0, len(raw4), IPv4_BYTES)]
+        first6, last6 = max(0, start - len(self.ipv4)), max(0, end - len(self.ipv4))
+        if last6 > first6:
+            octets = np.empty((min(last6, len(self.low)) - first6, 2), ">u8")
+            octets[:, 0], octets[:, 1] = self.high[first6:last6], self.low[first6:last6]
+            raw6 = octets.tobytes()
+            packed += [raw6[at : at + 16] for at in range(0, len(raw6), 16)]
+        return packed
+
+    def addresses(self, wanted: Rows) -> "Addresses":
+        """Only those for which ``wanted`` is true, without what feeds hold of them."""
+        wanted4, wanted6 = wanted[: len(self.ipv4)], wanted[len(self.ipv4) :]
+        return Addresses(
+            self.ipv4[wanted4], self.high[wanted6], self.low[wanted6], self.asn[wanted]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Addresses):
+    """All addresses of the window, with what each feed holds of them."""
+
     #: In the order of ``FEEDS``.
     feeds: tuple[FeedColumns, FeedColumns]
 
@@ -216,21 +244,6 @@ class Window:
             ),
         )
 
-    def __len__(self) -> int:
-        return len(self.ipv4) + len(self.low)
-
-    def packed(self, start: int, end: int) -> list[bytes]:
-        """The addresses of some rows, 4 or 16 octets each."""
-        raw4 = self.ipv4[start:end].astype(">u4").tobytes()
-        packed = [raw4[at : at + IPv4_BYTES] for at in range(0, len(raw4), IPv4_BYTES)]
-        first6, last6 = max(0, start - len(self.ipv4)), max(0, end - len(self.ipv4))
-        if last6 > first6:
-            octets = np.empty((min(last6, len(self.low)) - first6, 2), ">u8")
-            octets[:, 0], octets[:, 1] = self.high[first6:last6], self.low[first6:last6]
-            raw6 = octets.tobytes()
-            packed += [raw6[at : at + 16] for at in range(0, len(raw6), 16)]
-        return packed
-
     def select(self, wanted: Rows) -> "Window":
         """Only the addresses for which ``wanted`` is true."""
         numbers = np.cumsum(wanted) - 1
@@ -238,14 +251,8 @@ class Window:
             replace(part, address=numbers[part.address])
             for part in (feed.select(wanted[feed.address]) for feed in self.feeds)
         )
-        wanted4, wanted6 = wanted[: len(self.ipv4)], wanted[len(self.ipv4) :]
-        return Window(
-            self.ipv4[wanted4],
-            self.high[wanted6],
-            self.low[wanted6],
-            self.asn[wanted],
-            (greet, data),
-        )
+        kept = self.addresses(wanted)
+        return Window(kept.ipv4, kept.high, kept.low, kept.asn, (greet, data))
 
     def of_addresses(self, feed: FeedColumns, name: str) -> Rows:
         """A feed's column with a row for each address; 0 where the feed does not hold it."""

@@ -25,7 +25,7 @@ from ..origin.lookup import DescribedLookup
 from ..settings import AggregatorSettings
 from ..store.asked import ALIVE_S
 from ..store.connection import Connection
-from ..store.publication import PublicationStore
+from ..store.publication import OriginChange, PublicationStore
 from .columns import Window
 from .continued import Continued
 from .edition import MANIFEST
@@ -233,6 +233,9 @@ class _Publication:
             )
             left_out = LeftOut.by_settings(self._settings, excluded)
             published, left_out_counts = left_out.apply(window)
+            changes = origin_changes(stored, window)
+            # They may be as large as what is published of them.
+            del stored, window
             content = self._content(published, names, left_out_counts)
             writer = GenerationWriter(
                 self._settings, self._frame, self._signer, before, self._keep_going
@@ -242,7 +245,7 @@ class _Publication:
             self._switch(generation)
             self._note(generation, writer, left_out_counts, began, NOT_FINISHED)
             self._store_summary(summary)
-            changed = self._write_back(stored, window, names)
+            changed = self._write_back(changes, names)
         not_cleaned = continued.published(self._directory.prune)
         outcome = Published(
             generation.final,
@@ -345,7 +348,7 @@ class _Publication:
             )
         self._directory.switch(generation)
 
-    def _write_back(self, stored: Window, window: Window, names: dict[int, str]) -> int:
+    def _write_back(self, changes: Iterator[OriginChange], names: dict[int, str]) -> int:
         """Store the lists, and the origins and names that are new, for queries to find."""
         try:
             self._store.store_lists(self._lists.generation, self._lists.ranges())
@@ -360,7 +363,6 @@ class _Publication:
                 origins=info.origins,
             )
             self._store.store_names(names)
-            changes = origin_changes(stored, window)
             return self._store.store_origins(guarded(changes, self._keep_going))
         except (DatabaseError, PublishStopped) as exc:
             logger.warning(

@@ -1,6 +1,6 @@
 """The window of a publication: its times, what is left out of it, and where it comes from."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_network
@@ -17,7 +17,7 @@ from ..origin.lookup import OriginLookup
 from ..settings import AggregatorSettings
 from ..special_purpose import not_global
 from ..store.publication import OriginChange
-from .columns import Window
+from .columns import Addresses, Window
 from .stopping import KeepGoing, go_on
 
 #: Rows whose origins are looked up in one call.
@@ -111,19 +111,26 @@ def with_origins(window: Window, table: OriginLookup, keep_going: KeepGoing = go
 def origin_changes(before: Window, after: Window) -> Iterator[OriginChange]:
     """The rows whose origin is not the stored one, in the database's key order.
 
+    Until they are read, this holds the changed addresses alone and neither window.
+
     Args:
         before: a window with its stored origins.
         after: the same window with those of a table.
     """
+    changed = before.asn != after.asn
     held = {
-        name: _mask(len(before), columns.address)
+        name: _mask(len(before), columns.address)[changed]
         for name, columns in zip(FEED_NAMES, before.feeds, strict=True)
     }
-    for number in np.flatnonzero(before.asn != after.asn).tolist():
-        address = format_address(before.packed(number, number + 1)[0])
+    return _changes(after.addresses(changed), held)
+
+
+def _changes(addresses: Addresses, held: Mapping[str, Mask]) -> Iterator[OriginChange]:
+    for number in range(len(addresses)):
+        address = format_address(addresses.packed(number, number + 1)[0])
         for name in _KEY_ORDER:
             if held[name][number]:
-                yield OriginChange(address, name, int(after.asn[number]) or None)
+                yield OriginChange(address, name, int(addresses.asn[number]) or None)
 
 
 def _mask(length: int, numbers: Any) -> Mask:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -119,7 +120,11 @@ def test_changed_origins_come_in_the_databases_key_order() -> None:
             Seen("10.0.0.9", 7),
         ]
     )
-    assert list(origin_changes(window, with_origins(window, Table()))) == [
+    changes = origin_changes(window, with_origins(window, Table()))
+    rows = [ref(feed.hits) for feed in window.feeds]
+    del window
+    assert [row() for row in rows] == [None, None], "both windows are freed before it is read"
+    assert list(changes) == [
         ("10.0.0.9", "smtpgreet", None),
         ("192.0.2.2", "smtpdata", 7),
         ("192.0.2.2", "smtpgreet", 7),
