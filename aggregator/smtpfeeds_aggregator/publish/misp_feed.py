@@ -65,16 +65,15 @@ class _Index(msgspec.Struct, frozen=True):
     events: list[_Indexed]
 
 
-class _Times(msgspec.Struct, frozen=True, gc=False):
+class _Known(msgspec.Struct, frozen=True, gc=False):
     """What is needed of an attribute in a day that is closed."""
 
     value: str
-    first_seen: str
     last_seen: str
 
 
 class _ClosedEvent(msgspec.Struct, frozen=True):
-    Attribute: list[_Times]
+    Attribute: list[_Known]
 
 
 class _ClosedFile(msgspec.Struct, frozen=True):
@@ -167,7 +166,7 @@ class MispFeed:
         # Rows of the window may be known from any of its days.
         if self._today - entry.day <= (WINDOW_DAYS + 1) * _DAY:
             for each in self._read(entry, _ClosedFile).Event.Attribute:
-                days.know(each.value, each.first_seen, each.last_seen)
+                days.know(each.value, each.last_seen)
         self._link(entry)
 
     def _read(self, entry: _Indexed, kind: type[T]) -> T:
@@ -242,8 +241,8 @@ class _Days:
         self._is_first = is_first
         self._held: dict[date, list[_Held]] = defaultdict(list)
         self._places: dict[date, dict[str, tuple[_Held, int]]] = defaultdict(dict)
-        #: Of each address the last event that is in the folder, and the first.
-        self._newest: dict[str, tuple[str, str]] = {}
+        #: Of each address the last event that is in the folder.
+        self._newest: dict[str, str] = {}
         self.left_out: dict[date, int] = defaultdict(int)
 
     def is_closed(self, day: date) -> bool:
@@ -261,14 +260,13 @@ class _Days:
         places = self._places[held.day]
         for place, each in enumerate(held.event.Attribute):
             places[each.value] = held, place
-            self.know(each.value, each.first_seen, each.last_seen)
+            self.know(each.value, each.last_seen)
 
-    def know(self, address: str, first_seen: str, last_seen: str) -> None:
-        """An address is in the folder with these times."""
-        times = misp.row_time(last_seen), misp.row_time(first_seen)
-        known = self._newest.get(address)
-        if known is None or known < times:
-            self._newest[address] = times
+    def know(self, address: str, last_seen: str) -> None:
+        """An address is in the folder with this time of its last event."""
+        last = misp.row_time(last_seen)
+        if self._newest.get(address, "") < last:
+            self._newest[address] = last
 
     def add(self, rows: Columns) -> None:
         """Add what is new in some rows."""
@@ -283,7 +281,7 @@ class _Days:
             strict=True,
         ):
             known = known_of(address)
-            if known is not None and not self._is_news(first, last, *known):
+            if known is not None and not self._is_news(address, first, last, known):
                 continue
             day = date.fromisoformat(last[:10])
             if self.is_closed(day):
@@ -294,11 +292,15 @@ class _Days:
             else:
                 self._put(day, place, address, first, last, misp.comment(judgement, asn, name))
 
-    def _is_news(self, first: str, last: str, known_last: str, known_first: str) -> bool:
+    def _is_news(self, address: str, first: str, last: str, known: str) -> bool:
         """Whether a row says more than is known; an earlier beginning alone opens no closed day."""
-        if last == known_last:
-            return first < known_first and not self.is_closed(date.fromisoformat(last[:10]))
-        return last > known_last
+        if last != known:
+            return last > known
+        day = date.fromisoformat(last[:10])
+        if self.is_closed(day) or address not in self._places[day]:
+            return False
+        held, place = self._places[day][address]
+        return first < misp.row_time(held.event.Attribute[place].first_seen)
 
     def _place(self, day: date, address: str) -> tuple[_Held, int] | None:
         """Where an address stands in a day, or is to; None where the day is full."""
