@@ -234,19 +234,38 @@ def test_what_clients_do_at_the_sensor_is_known_at_the_centre(
              "loopback is left out of what is published")  # fmt: skip
 
 
-def test_only_the_users_that_the_page_names_are_admitted_to_its_roles(
-    hosts: Hosts, database: PrivatePostgres
-) -> None:
-    """The page has run `admit.sh`; a second run changes nothing."""
-    with psycopg.connect(database.dsn_for("postgres", user=SUPERUSER)) as admin:
-        rows = admin.execute("SELECT current_setting('hba_file'), current_setting('ident_file')")
-        files = [Path(name) for name in rows.fetchone() or ()]
+def _admission(admin: psycopg.Connection) -> dict[Path, tuple[str, int, int]]:
+    """Return content, owner and mode of PostgreSQL's two files, and of any copies beside them."""
+    rows = admin.execute("SELECT current_setting('hba_file'), current_setting('ident_file')")
+    files = [Path(name) for name in rows.fetchone() or ()]
     assert len(files) == 2
-    before = [(file.read_text(), file.stat().st_uid) for file in files]
+    kept = [copy for file in files for copy in file.parent.glob(f"{file.name}*")]
+    return {file: (file.read_text(), file.stat().st_uid, file.stat().st_mode) for file in kept}
+
+
+def test_only_the_users_that_the_page_names_are_admitted_to_its_roles(
+    hosts: Hosts, database: PrivatePostgres, tmp_path: Path
+) -> None:
+    """The page has run `admit.sh`; neither a second run nor a failed one changes anything."""
     (line,) = [each for block in blocks(PAGE) for each in block.text.splitlines()
                if "admit.sh" in each]  # fmt: skip
-    hosts.centre.run(Block("centre", "", line))
-    assert [(file.read_text(), file.stat().st_uid) for file in files] == before
+    with psycopg.connect(database.dsn_for("postgres", user=SUPERUSER)) as admin:
+        before = _admission(admin)
+        assert len(before) == 2
+        hosts.centre.run(Block("centre", "", line))
+        assert _admission(admin) == before
+        # A regular expression without an end: PostgreSQL names an error.
+        wrong = line.replace('"$($RUN_AS id -un)"', "'/('")
+        assert wrong != line
+        output = hosts.centre.run(Block("centre", "", f"! {wrong} 2>&1"))
+        assert "does not understand the new lines" in output
+        assert _admission(admin) == before
+        # A server without the view of errors in pg_ident.conf.
+        (tmp_path / "psql").write_text("#!/bin/sh\necho '14.20 (Debian 14.20-1)'\n")
+        (tmp_path / "psql").chmod(0o755)
+        output = hosts.centre.run(Block("centre", "", f"! PATH={tmp_path}:$PATH {line} 2>&1"))
+        assert "needs PostgreSQL 15 or later; the server is 14.20" in output
+        assert _admission(admin) == before
     for part in ("owner", "ingest", "publish"):
         psycopg.connect(database.dsn_for("smtpfeeds", user=f"smtpfeeds_{part}")).close()
     # The user exists, and without the rule this server would admit it.
