@@ -21,7 +21,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from servers.certificates import Certificates
 from servers.fixtures import Vhost
 from servers.postgres import PostgresServer, database_name
-from servers.processes import free_port, wait_until
+from servers.processes import HANG_LIMIT_S, bound_to_parent, free_port, wait_until
 from servers.proxy import CuttingProxy, Target
 from servers.rabbitmq import RabbitNode
 
@@ -38,14 +38,14 @@ def publish(channel: BlockingChannel, body: bytes) -> None:
     channel.basic_publish("", "observations", body, properties=lasting, mandatory=True)
 
 
-def first_body(url: str, limit_s: float = 30) -> bytes | None:
+def first_body(url: str, limit_s: float = HANG_LIMIT_S) -> bytes | None:
     """Return the first body of a consumer; without a leader RabbitMQ closes with 541."""
     deadline = time.monotonic() + limit_s
     while True:
         try:
             with connect(url) as connection:
                 for _, _, body in connection.channel().consume(
-                    "observations", inactivity_timeout=10
+                    "observations", inactivity_timeout=HANG_LIMIT_S
                 ):
                     assert body is None or isinstance(body, bytes)
                     return body
@@ -66,7 +66,7 @@ def test_confirmed_message_is_consumed_from_a_quorum_queue(vhost: Vhost) -> None
         channel.confirm_delivery()
         channel.queue_declare("observations", durable=True, arguments=QUORUM)
         publish(channel, b"batch")
-        for method, _, body in channel.consume("observations", inactivity_timeout=10):
+        for method, _, body in channel.consume("observations", inactivity_timeout=HANG_LIMIT_S):
             assert body == b"batch"
             assert method is not None
             channel.basic_ack(method.delivery_tag)
@@ -142,8 +142,8 @@ def test_unlimited_redelivery_needs_a_large_positive_delivery_limit(vhost: Vhost
         publish(channel, b"batch")
         channel.basic_qos(prefetch_count=1)
         deliveries = 0
-        for method, _, _ in channel.consume("observations", inactivity_timeout=10):
-            assert method is not None, "no delivery in 10 s"
+        for method, _, _ in channel.consume("observations", inactivity_timeout=HANG_LIMIT_S):
+            assert method is not None, "no delivery"
             deliveries += 1
             if deliveries == 30:  # the default of RabbitMQ 4 is 20
                 break
@@ -203,20 +203,26 @@ def echo_server() -> tuple[socket.socket, int]:
 def test_paused_bytes_arrive_later_and_swallowed_bytes_never(cutting_proxy: MakeProxy) -> None:
     listener, port = echo_server()
     proxy = cutting_proxy(("127.0.0.1", port))
-    with listener, socket.create_connection((proxy.host, proxy.port), timeout=5) as client:
+    with (
+        listener,
+        socket.create_connection((proxy.host, proxy.port), timeout=HANG_LIMIT_S) as client,
+    ):
         far, _ = listener.accept()
         with far:
-            far.settimeout(0.2)
             proxy.pause()
             client.sendall(b"late")
+            far.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 far.recv(10)
+            far.settimeout(HANG_LIMIT_S)
             proxy.forward()
             assert far.recv(10) == b"late"
             proxy.blackhole()
             client.sendall(b"never")
+            far.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 far.recv(10)
+            far.settimeout(HANG_LIMIT_S)
             proxy.forward()
             client.sendall(b"again")
             assert far.recv(10) == b"again"
@@ -230,7 +236,7 @@ def test_proxy_to_nobody_resets_its_client(cutting_proxy: MakeProxy) -> None:
     proxy = cutting_proxy(("127.0.0.1", free_port()))
     with (  # the reset may come before or after the connection is open
         pytest.raises(ConnectionResetError),
-        socket.create_connection((proxy.host, proxy.port), timeout=5) as client,
+        socket.create_connection((proxy.host, proxy.port), timeout=HANG_LIMIT_S) as client,
     ):
         client.recv(1)
 
@@ -265,6 +271,16 @@ def test_killed_test_run_leaves_no_server_behind(tmp_path: Path) -> None:
         assert len(pids) == 3
         starter.send_signal(signal.SIGKILL)
     wait_until(lambda: not any(_runs(pid) for pid in pids), what="the servers are gone")
+
+
+def test_command_does_not_run_without_its_parent(tmp_path: Path) -> None:
+    """Its parent may end before the kernel watches it; another one takes its place, here `sh`."""
+    done, left = tmp_path / "done", tmp_path / "left"
+    subprocess.run(bound_to_parent(["touch", str(done)]), check=True)
+    assert done.exists()
+    later = ["sh", "-c", '"$@" || exit 3', "sh", *bound_to_parent(["touch", str(left)])]
+    assert subprocess.run(later, check=False).returncode == 3
+    assert not left.exists()
 
 
 def _runs(pid: int) -> bool:

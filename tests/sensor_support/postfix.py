@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from servers.processes import bound_to_parent, end, free_port, wait_until
+from servers.processes import bound_to_parent, end, free_port, killed_with_parent, wait_until
 
 SENDER = "one@sender.example"
 STRAY = "two@stray.example"
@@ -136,7 +136,7 @@ def postfix(sensor: tuple[str, int]) -> Iterator[Postfix]:
     command = ["sh", "-c", _PREPARE, "sh", str(folder), str(nobody), DAEMONS]
     with (folder / "console").open("wb") as console:
         process = subprocess.Popen(
-            _as_root(bound_to_parent(command)),
+            bound_to_parent(_as_root(command)),
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,
@@ -160,4 +160,6 @@ def postfix(sensor: tuple[str, int]) -> Iterator[Postfix]:
 
 
 def _as_root(command: list[str]) -> list[str]:
-    return command if os.geteuid() == 0 else bound_to_parent(["fakeroot", "--", *command])
+    if os.geteuid() == 0:
+        return command
+    return ["fakeroot", "--", *killed_with_parent(), *command]

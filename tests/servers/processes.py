@@ -6,6 +6,7 @@ that started it ends (PR_SET_PDEATHSIG), so servers must be started from pytest'
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -55,13 +56,23 @@ def free_port() -> int:
             return port
 
 
+#: The parent may end before setpriv has asked for the signal, which then never comes.
+_IF_PARENT_LIVES = '[ "$PPID" = "$0" ] && exec "$@"'
+
+
 def bound_to_parent(command: list[str]) -> list[str]:
-    """Return a command that the kernel kills when its parent ends."""
+    """Return a command for a child of this process, which the kernel kills when this one ends."""
+    shell = ["sh", "-c", _IF_PARENT_LIVES, str(os.getpid())]
+    return [*killed_with_parent(), *shell, *command]
+
+
+def killed_with_parent() -> list[str]:
+    """Return the prefix of a command that the kernel kills when its parent ends."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        msg = "setpriv (util-linux) is needed so that no server outlives the tests"
+        msg = "setpriv (util-linux) is needed so that no server is left after the tests"
         raise ServerFailedError(msg)
-    return [setpriv, "--pdeathsig=KILL", "--", *command]
+    return [setpriv, "--pdeathsig=KILL", "--"]
 
 
 def end(process: subprocess.Popen[bytes], *, limit_s: float) -> None:
