@@ -1,4 +1,4 @@
-"""What the load of the fault runs takes for a wrong answer, and what for a kill."""
+"""The load of the fault runs tells a wrong answer from a killed sensor."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from contextlib import contextmanager
 import pytest
 
 from faults.load import Load
+from servers.processes import wait_until
 from smtpfeeds_deploy.simulation import talk
 from smtpfeeds_deploy.simulation.simulate import Target
 
 
 @contextmanager
 def sensor(answer: bytes) -> Iterator[Target]:
-    """A server that sends a banner, and this in place of each reply; nothing: it closes."""
+    """Run a server that sends a banner and answers each line alike; without an answer it closes."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -37,16 +38,15 @@ def sensor(answer: bytes) -> Iterator[Target]:
 
 
 def load(target: Target) -> Load:
-    """Some sessions of every kind."""
+    """Run at least fifty sessions."""
     clients = Load([target], seed=1, rate_per_s=400)
     clients.start()
-    while len(clients.entries) < 50:
-        threading.Event().wait(0.01)
+    wait_until(lambda: len(clients.entries) >= 50, what="fifty sessions are over")
     clients.stop()
     return clients
 
 
-def test_closed_connection_is_no_wrong_answer_and_another_reply_is(
+def test_another_reply_is_a_wrong_answer_and_a_closed_connection_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with sensor(b"") as target:

@@ -16,6 +16,7 @@ import pika
 import psycopg
 from pika.exceptions import AMQPError
 
+from servers.processes import HANG_LIMIT_S
 from smtpfeeds_aggregator.accounts import Flood, RefusedMessage
 from smtpfeeds_aggregator.clock.database import ClockLimits, DatabaseClock
 from smtpfeeds_aggregator.service import Service
@@ -199,7 +200,7 @@ def running(settings: AggregatorSettings) -> Iterator[Service]:
         assert not failed, "a part of the aggregator failed; see the log"
 
 
-def until(condition: Callable[[], bool], what: str, limit_s: float = 60.0) -> None:
+def until(condition: Callable[[], bool], what: str, limit_s: float = HANG_LIMIT_S) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, f"after {limit_s:g} s it is not so that {what}"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from servers.processes import HANG_LIMIT_S
+
 PROGRAM = (sys.executable, "-m", "smtpfeeds_common.cli", "feed", "serve")
 
 
@@ -43,7 +45,7 @@ def url(folder: Path) -> Iterator[str]:
 def get(url: str) -> tuple[int, str, str]:
     """Return status, type and body."""
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=HANG_LIMIT_S) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read().decode()
     except urllib.error.HTTPError as exc:
         with exc:
@@ -74,7 +76,7 @@ def test_nothing_beside_the_feeds_is_served(url: str, path: str) -> None:
 
 
 def test_the_policy_is_a_header_too(url: str) -> None:
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=HANG_LIMIT_S) as answer:
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'")
         assert policy.endswith("frame-ancestors 'none'")

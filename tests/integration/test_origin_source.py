@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from origin_support.archive import RIB_PATH, serving
 from origin_support.world import KNOWN, names_text, packed_rib, rows, settings, table_text
+from servers.processes import HANG_LIMIT_S, wait_until
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
 from smtpfeeds_aggregator.origin.acquire.refresh import refresh
 from smtpfeeds_aggregator.origin.generation import directory_of
@@ -160,12 +160,11 @@ def test_run_notices_new_tables_until_it_is_stopped(tmp_path: Path) -> None:
     thread = threading.Thread(target=source.run, args=(stop,))
     thread.start()
     put(tmp_path / "table.dat", TWO)
-    deadline = time.monotonic() + 30
-    while source.current.generation == before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    stop.set()
-    thread.join(60)
-    assert source.current.generation != before
+    try:
+        wait_until(lambda: source.current.generation != before, what="the new table is in use")
+    finally:
+        stop.set()
+        thread.join(HANG_LIMIT_S)
     assert not thread.is_alive()
 
 

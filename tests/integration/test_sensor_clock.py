@@ -21,7 +21,7 @@ from sensor_support import SensorProcess
 from sensor_support.centre import Centre
 from servers.clock import SteppedClock
 from servers.fixtures import Vhost
-from servers.processes import free_port, wait_until
+from servers.processes import HANG_LIMIT_S, free_port, wait_until
 from smtpfeeds_common.clock import EARLIEST_MS, Clock
 from smtpfeeds_common.spool import Sealer, read_status
 from smtpfeeds_common.wire import Batch, decode
@@ -228,7 +228,9 @@ def test_host_that_begins_in_1970_is_heard_when_its_clock_is_right(
             what="the status tells it",
         )
         assert "clock in doubt" in sensor.log.read_text()
-        metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
+        metrics = urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/metrics", timeout=HANG_LIMIT_S
+        ).read()
         assert b"smtpfeeds_sensor_clock_in_doubt 1.0" in metrics
         assert (
             centre.channel.queue_declare(

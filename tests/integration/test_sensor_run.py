@@ -22,7 +22,7 @@ import pytest
 
 from sensor_support import Client, SensorProcess, memory_bytes, running, settle, started
 from servers.certificates import Certificates
-from servers.processes import free_port, wait_until
+from servers.processes import HANG_LIMIT_S, free_port, wait_until
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_sensor.edge.listen import target_bit
@@ -109,7 +109,7 @@ def test_proxy_header_in_two_segments(sensor: SensorProcess) -> None:
         client.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
             client.socket.recv(1)
-        client.socket.settimeout(10)
+        client.socket.settimeout(HANG_LIMIT_S)
         client.send(b":db8::1 1 25\r\nEHLO x\r\n")
     with sensor.connect(0, "127.0.0.2") as client:
         client.send(b"PROXY TCP6 2001:db8::8 2001:db8::1 1 25\r\nEHLO x\r\n")
@@ -539,7 +539,7 @@ def test_files_certificate_metrics_and_notify(tmp_path: Path) -> None:
                 lambda: b"tls_handshakes_total 1.0" in urllib.request.urlopen(address).read(),
                 what="the handshake is counted",
             )
-            text = urllib.request.urlopen(address, timeout=5).read()
+            text = urllib.request.urlopen(address, timeout=HANG_LIMIT_S).read()
             assert b"smtpfeeds_sensor_greets_total 1.0" in text
             assert b"smtpfeeds_sensor_spool_in_outage 0.0" in text
             assert sensor.stop() == 0

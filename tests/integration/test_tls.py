@@ -17,6 +17,7 @@ from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from sensor_support import SensorProcess
 from servers import rabbitmq
 from servers.certificates import Certificates
+from servers.processes import HANG_LIMIT_S
 from servers.rabbitmq import RabbitNode
 from smtpfeeds_aggregator.cli.check_config import check
 from smtpfeeds_common.certificates import file_expiry, iso_day
@@ -113,7 +114,7 @@ def _greet(sensor: SensorProcess) -> None:
 def _shown(sensor: SensorProcess) -> dict[str, float]:
     """Return when the certificates expire, from the sensor's metrics."""
     port = _metrics_port(sensor)
-    with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=HANG_LIMIT_S) as answer:
         lines = answer.read().decode().splitlines()
     prefix = 'smtpfeeds_sensor_certificate_expiry_timestamp_seconds{certificate="'
     pairs = (line.removeprefix(prefix).split('"} ') for line in lines if line.startswith(prefix))

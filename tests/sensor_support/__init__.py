@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from servers.processes import bound_to_parent, wait_until
+from servers.processes import HANG_LIMIT_S, bound_to_parent, wait_until
 
 
 class SensorProcess:
@@ -136,7 +136,7 @@ class Client:
 
     def __init__(self, place: tuple[str, int], source: str = "") -> None:
         bound = (source, 0) if source else None
-        self.socket = socket.create_connection(place, 10, source_address=bound)
+        self.socket = socket.create_connection(place, HANG_LIMIT_S, source_address=bound)
         self.stream = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:
@@ -179,7 +179,7 @@ class Client:
                 return int(fields[4].partition(":")[2], 16) == 0
         return True
 
-    def is_closed(self, limit_s: float = 30) -> bool:
+    def is_closed(self, limit_s: float = HANG_LIMIT_S) -> bool:
         """Return whether the sensor closes without another reply."""
         self.socket.settimeout(limit_s)
         try:

@@ -9,6 +9,7 @@ from threading import Event, Thread
 
 import pytest
 
+from servers.processes import HANG_LIMIT_S
 from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.metrics_http import MetricsServer
@@ -44,7 +45,7 @@ def served() -> Iterator[tuple[str, Metrics, Health]]:
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=HANG_LIMIT_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as exc:
         with exc:
