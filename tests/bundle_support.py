@@ -1,7 +1,7 @@
-"""A folder that stands for a sensor's host: a bundle's own install script runs there.
+"""A folder in place of a sensor's host, in which a bundle's own install script runs.
 
-The script changes a host, as root. Here its paths are a folder's, and what only root can do is
-replaced: users, owners, services. Everything else is the script's own.
+The script changes a host, as root. Here its paths are inside a folder, and the programs that need
+root are replaced: those for users, owners and services. Everything else runs as it is.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class Host:
             self._program(folder / "bin" / name, text)
 
     def without_programs(self) -> None:
-        """Install no package: what would is replaced, too."""
+        """Replace the programs that install packages, so that none is installed."""
         (self.programs / "bin").mkdir(parents=True)
         for name in ("python", "pip", "smtpfeeds"):
             self._program(self.programs / "bin" / name, "true")
 
     def here(self, text: str) -> str:
-        """Commands or settings with the paths of this host."""
+        """Return commands or settings with the paths of this host."""
         for place, here in (
             ("/etc/smtpfeeds", self.settings),
             ("/opt/smtpfeeds", self.programs),
@@ -69,7 +69,7 @@ class Host:
         return text
 
     def install(self, bundle: Path, **settings: str) -> str:
-        """Unpack a bundle and run its script; what it prints.
+        """Unpack a bundle and run its script; return what it prints.
 
         Args:
             bundle: the file.
@@ -97,7 +97,7 @@ class Host:
         return done.stdout
 
     def files(self) -> set[str]:
-        """What is in the folder of settings."""
+        """Return the names of the files in the folder of settings."""
         return {path.name for path in self.settings.iterdir()}
 
     def _program(self, path: Path, text: str) -> None:

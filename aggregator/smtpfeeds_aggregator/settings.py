@@ -1,7 +1,8 @@
 """The aggregator's settings: one frozen dataclass, from which the reference page is made.
 
-The module is long because the list is: each setting stands with its default, bounds and help, and
-splitting the class would only scatter them.
+The module has more than 400 lines because the dataclass is the reference of all settings, one
+field with its default, bounds and help for each. A program cannot create it with settings that
+contradict each other.
 """
 
 from dataclasses import dataclass, replace

@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 _GUIDE: Final = "docs/how-to/two-hosts.md"
-#: Stands for a wheel whose path is not known.
+#: In place of the path of a wheel, if it is not known.
 _SOME_WHEEL: Final = Path("smtpfeeds-….whl")
 
 

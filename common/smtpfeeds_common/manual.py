@@ -88,7 +88,7 @@ def page(path: tuple[str, ...], command: click.Command) -> str:
 
 
 def _epilog(text: str) -> Iterator[str]:
-    """Write what stands below the help: examples, then the exit codes."""
+    """Write the text after the help: examples, then the exit codes."""
     parts = re.split(r"\n\s*\n", text.strip()) if text else []
     for section, is_example in (("EXAMPLES", True), ("EXIT STATUS", False)):
         wanted = [part for part in parts if part.startswith(_AS_IT_IS) == is_example]

@@ -1,8 +1,9 @@
 """The sensor's settings: one frozen dataclass, from which the reference page is made.
 
-Every bound the sensor keeps is here with its default. What several settings
-must agree on is checked by ``check``, which opens and starts nothing. The module
-is long because the list is: each setting stands with its default, bounds and help.
+Every bound of the sensor is here with its default. The module has more than 400
+lines because the dataclass is the reference of all settings, one field with its
+bounds and help for each. Below it are the values that are read from settings, and
+``check``, which compares settings with each other and opens and starts nothing.
 """
 
 import os

@@ -47,7 +47,7 @@ class Place:
     def __post_init__(self) -> None:
         self.log.touch()
 
-    def say_where(self, block: Block, values: dict[str, str]) -> None:
+    def set_variables(self, block: Block, values: dict[str, str]) -> None:
         """Set exactly the variables of the first block to the test's values."""
         assert set(_EXPORT.findall(block.text)) == set(values)
         self.environ |= values
@@ -85,7 +85,7 @@ class Place:
                 )
             )
 
-    def has_said(self, text: str) -> bool:
+    def has_logged(self, text: str) -> bool:
         """Return whether the running command has logged this; it must still run."""
         log = self.log.read_text(errors="replace")
         assert all(process.poll() is None for process in self.running), log

@@ -24,7 +24,7 @@ def test_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
             ours = block._replace(text=block.text.replace("2525", port))
             if block.how == "runs":
                 here.keep_running(ours)
-                wait_for(lambda: here.has_said("ready: SMTP on 127.0.0.1:"), "it is ready")
+                wait_for(lambda: here.has_logged("ready: SMTP on 127.0.0.1:"), "it is ready")
             else:
                 printed.append(here.run(ours))
     finally:

@@ -140,7 +140,7 @@ def hosts(
 def _follow(hosts: Hosts, values: dict[str, str]) -> None:
     for number, block in enumerate(blocks(PAGE)[1:]):
         if number == 0:
-            hosts.centre.say_where(block, values)
+            hosts.centre.set_variables(block, values)
         elif block.how == "check":
             hosts.checks[block.place].append(block)
         elif block.how != "host":
@@ -175,7 +175,7 @@ def _run_unit(place: Place, program: str, ready: str, here: Callable[[str], str]
             place.run(block)
         else:
             place.keep_running(block)
-    wait_for(partial(place.has_said, ready), "it is ready")
+    wait_for(partial(place.has_logged, ready), "it is ready")
 
 
 def test_wheel_gives_a_sensor_host_neither_psycopg_nor_pyasn(hosts: Hosts) -> None:

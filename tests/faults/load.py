@@ -53,7 +53,7 @@ _WEIGHTS = {
 _REGULARS, _REGULARS_SHARE = 40, 0.3
 #: The sensor's addresses that clients come to, behind a proxy.
 _DIALLED = {4: [f"192.0.2.{n}" for n in range(1, 9)], 6: [f"2001:db8::{n}" for n in range(1, 9)]}
-#: Until a sensor that was killed answers again.
+#: A sensor that was killed answers again within this.
 _LAST_VISIT_LIMIT_S = 60.0
 #: Answered events that are remembered for those who wait until they are in the database.
 _LATEST = 20_000
@@ -99,7 +99,7 @@ class Load:
         self.answered = 0
         #: The latest of them: feed, address, sensor, and when it was sent (ms).
         self.latest: deque[tuple[str, str, str, int]] = deque(maxlen=_LATEST)
-        #: What clients were answered otherwise than they must be.
+        #: Wrong answers.
         self.odd: list[str] = []
         self._targets, self._parallel = list(targets), parallel
         self._chance = random.Random(seed)
@@ -119,10 +119,10 @@ class Load:
         self._thread.join()
 
     def begin_last_visits(self) -> threading.Thread:
-        """One client more at each sensor, after all others: what those showed is stored with it.
+        """Start one more client at each sensor; its event stores the behaviours of all others.
 
         Returns:
-            The thread in which they come.
+            The thread of these clients.
         """
         thread = threading.Thread(
             target=lambda: asyncio.run(self._last_visits()), name="last visits", daemon=True
@@ -135,7 +135,7 @@ class Load:
         for target in self._targets:
             while not await self._visit("scanner", target):
                 if time.monotonic() > until:
-                    self.odd.append(f"{target.sensor} answers nobody")
+                    self.odd.append(f"{target.sensor} answers no client")
                     break
 
     def _run(self) -> None:
@@ -156,7 +156,7 @@ class Load:
             await self._visit(kind, self._chance.choice(self._targets))
 
     async def _visit(self, kind: str, target: Target) -> bool:
-        """One client, from its first octet to its entry; whether an event was answered."""
+        """Run one client and enter it; return whether an event was answered."""
         regular = self._chance.random() < _REGULARS_SHARE
         source = self._chance.choice(self._regulars) if regular else self._address()
         dialled = self._chance.choice(_DIALLED[6 if ":" in source else 4])
@@ -174,7 +174,7 @@ class Load:
         except ClientTrouble as exc:
             self.odd.append(f"{kind} {source}: {exc.message}")
         except (OSError, TimeoutError):
-            # No sensor is there: one that was killed comes back.
+            # No sensor listens; one that was killed is started again.
             await asyncio.sleep(0.02)
         finally:
             talk.close()

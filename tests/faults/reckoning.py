@@ -3,11 +3,12 @@
 Under faults a client may be cut off between its verb and the answer: then nobody can know whether
 it was heard. So every number has a least (what clients saw answered) and a most (what they sent).
 Between the two all is well; below it something was lost, above it something was counted twice, and
-what nobody sent is invented. Times are held to the same rule, and so are sets: behaviours, days,
-and which of a sensor's addresses were hit. There at least is what was stored before an answer left,
-and at most all that clients did. A behaviour that shows later is stored with the next event that
-its sensor answers, or lost where that is killed before. So behaviours are exact where all clients
-of a row ended before an answer to somebody who came later, with no kill in between.
+what nobody sent is invented. The same rule holds for times and for sets: behaviours, days, and
+which of a sensor's addresses were hit. A row has at least what was stored before an answer was
+sent, and at most all that its clients did. A behaviour that shows later is stored with the next
+event that the sensor answers, or is lost if the sensor is killed before. So the behaviours of a row
+are exact if the sensor answered a later client after all clients of the row had ended, and was not
+killed in between.
 
 Pure: entries and recorded rows in, a verdict out.
 """
@@ -43,11 +44,11 @@ class Entry:
     unanswered: tuple[Heard, ...] = ()
     #: The bit of the sensor's address that it came to.
     target: int = 0
-    #: All that it shows of itself by its end, and what was stored before its events were answered.
+    #: All its behaviours, and by feed those stored before the event was answered.
     flags: int = 0
     answered_flags: Mapping[str, int] = field(default_factory=dict)
     began_ms: int = 0
-    #: It had done all that its kind does, and both ends were closed. None: it was cut off.
+    #: When it had done everything and both sides had closed. None: it was cut off.
     ended_ms: int | None = None
 
 
@@ -140,7 +141,7 @@ class Verdict:
 def judge(
     entries: Iterable[Entry], recorded: Recorded, kills: Mapping[str, Sequence[int]] | None = None
 ) -> Verdict:
-    """Compare; the greatest disagreement of the three tables is what counts.
+    """Compare; the table that disagrees most counts.
 
     Args:
         entries: what clients did.
@@ -166,12 +167,12 @@ def judge(
 
 
 def whole_entries(entries: Iterable[Entry], kills: Mapping[str, Sequence[int]]) -> set[int]:
-    """The places of entries all of whose behaviours are stored.
+    """Return the places of entries all of whose behaviours are stored.
 
-    Their sensor answered somebody who came after their end, and was not killed in between.
+    Their sensor answered a client that came after their end, and was not killed in between.
     """
     entries = list(entries)
-    #: By sensor and how many kills came before: when the last whom it answered then came.
+    #: By sensor and number of earlier kills: when the last client that it answered came.
     latest: dict[tuple[str, int], int] = {}
     for entry in entries:
         if entry.answered:

@@ -1,8 +1,8 @@
-"""What each kind of client shows of itself, by its own words: the bits that its rows must have.
+"""The behaviours of each kind of client: the bits that its rows must have.
 
-From what the client sends (`smtpfeeds_deploy.simulation.clients`) and the meanings of the bits,
-never from the sensor: one with the default answers, which refuses DATA and offers neither TLS nor
-AUTH.
+They follow from what the client sends (`smtpfeeds_deploy.simulation.clients`) and the meanings of
+the bits, not from the sensor's code. The sensor has the default answers: it refuses DATA and offers
+neither TLS nor AUTH.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Shown:
 
     #: Stored before the event was answered, by feed.
     answered: Mapping[str, Flags]
-    #: All of them, once the sensor knows that it is gone.
+    #: All of them, as soon as the sensor has noticed its end.
     whole: Flags
 
 
@@ -31,7 +31,7 @@ _NOTHING: Final = Flags(0)
 
 
 def _shown(greet: Flags, data: Flags = _NOTHING, rest: Flags = _NOTHING) -> Shown:
-    """What it shows with its greet, until its DATA, and after that or without DATA."""
+    """Behaviours with the greet, until DATA, and after DATA or without it."""
     answered: dict[str, Flags] = {GREET.name: greet, DATA.name: greet | data}
     return Shown(answered, greet | data | rest)
 
@@ -39,7 +39,7 @@ def _shown(greet: Flags, data: Flags = _NOTHING, rest: Flags = _NOTHING) -> Show
 _NAME: Final = Flags.FULL_HOST_NAME
 _ENVELOPE: Final = Flags.SENDER | Flags.RECIPIENT
 _ORDER: Final = _ENVELOPE | Flags.MESSAGE
-#: It goes on behind EHLO and after the refusal, and pipelines as was offered.
+#: It pipelines, as the sensor offers, and continues after the refusal.
 _BULK: Final = _shown(_NAME, rest=_ORDER | Flags.UNHEEDING | Flags.EXTENSION)
 #: Kinds that never greet have no row, and show nothing.
 BY_KIND: Final[Mapping[str, Shown]] = {

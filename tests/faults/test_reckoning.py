@@ -33,7 +33,7 @@ def heard(feed: str, at_ms: int = NOON, width_ms: int = 10) -> Heard:
 
 
 def row(hits: int, first_ms: int, last_ms: int) -> Row:
-    """Of clients that show nothing of themselves, on the day of its times."""
+    """Create a row without behaviours, on the days of its times."""
     days = frozenset(range(first_ms // DAY_MS, last_ms // DAY_MS + 1))
     return Row(hits, first_ms, last_ms, 0, 0, 0, days)
 
@@ -183,12 +183,12 @@ def mailer(at_ms: int = NOON, *, ended: bool = True, source: str = _SOURCE) -> E
     )
 
 
-#: One that ended, and one who came later and of whom that is not known.
+#: A client that ended, and a later one whose end is not known.
 VISITS = [mailer(), mailer(NOON + 2000, ended=False, source=_LATER)]
 
 
 def stored(changed: Key = (), **changes: Any) -> Recorded:
-    """What a database says of them, but for one row."""
+    """Return what a database holds of them, with changes of one row."""
     sightings: dict[Key, Row] = {}
     for source, at_ms in ((_SOURCE, NOON), (_LATER, NOON + 2000)):
         days = frozenset({NOON // DAY_MS})
@@ -208,7 +208,7 @@ KEY = (GREET, _SOURCE, "s1")
 LATER_KEY = (GREET, _LATER, "s1")
 
 
-def test_what_a_client_did_is_exact_once_its_sensor_answered_somebody_later() -> None:
+def test_behaviours_are_exact_if_the_sensor_answered_a_later_client() -> None:
     assert whole_entries(VISITS, {}) == {0}
     assert whole_entries(VISITS, {"s2": [NOON + 1500]}) == {0}
     # Killed in between, or in the middle of either: its last behaviours may be lost.
@@ -227,7 +227,7 @@ def test_a_behaviour_that_was_dropped_or_made_up_is_seen(feed: str, column: str)
         assert any(feed in line and "flags" in line for line in verdict.says), str(verdict)
 
 
-def test_behaviours_of_one_that_was_cut_off_lie_between_what_was_answered_and_what_it_did() -> None:
+def test_behaviours_of_an_interrupted_client_are_within_their_bounds() -> None:
     for flags, good in (
         (_SHOWN.answered[GREET], True),
         (_SHOWN.whole, True),
@@ -250,7 +250,7 @@ def test_a_day_that_moved_or_was_added_is_seen(later: int) -> None:
         assert any("on days" in line for line in verdict.says), str(verdict)
 
 
-def test_an_event_about_midnight_is_on_either_day() -> None:
+def test_event_around_midnight_counts_on_either_day() -> None:
     midnight = NOON + 12 * HOUR_MS
     entry = Entry(_SOURCE, "s1", (Heard(GREET, Bracket(midnight - 5, midnight + 5)),))
     before, after = midnight // DAY_MS - 1, midnight // DAY_MS
@@ -273,5 +273,5 @@ def test_a_target_that_was_dropped_or_made_up_is_seen(targets: int) -> None:
     assert any("targets" in line for line in verdict.says), str(verdict)
 
 
-def test_of_every_kind_it_is_known_what_it_shows() -> None:
+def test_behaviours_of_every_kind_are_known() -> None:
     assert set(_WEIGHTS) <= set(BY_KIND) == set(KINDS)

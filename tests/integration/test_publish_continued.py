@@ -135,7 +135,7 @@ def test_changes_are_since_the_edition_that_is_a_day_old(site: Site) -> None:
     kept = sorted((site.feeds.parent / ".changes").iterdir())
     assert len(kept) == 5
     assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
-    # After a pause of days, there is no edition of a day ago.
+    # If nothing was published for three days, there is no edition to compare with.
     assert site.publish(later + 3 * DAY)["changes_since"] is None
     assert site.changes() == []
     assert len(list((site.feeds.parent / ".changes").iterdir())) == 1

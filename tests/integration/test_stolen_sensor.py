@@ -38,7 +38,7 @@ def test_page_is_right_and_honest_counts_are_exact_afterwards(
         host = Place(stolen.folder, tmp_path / "host.log", _administrator(rabbitmq, tmp_path))
         host.environ["SETTINGS"] = str(stolen.folder)
         variables, *commands = blocks(PAGE)
-        centre.say_where(variables, _values(fleet, stolen, rabbitmq, certificates, tmp_path))
+        centre.set_variables(variables, _values(fleet, stolen, rabbitmq, certificates, tmp_path))
         for block in commands:
             if block.how == "host":
                 stolen.install(restart=False)

@@ -167,7 +167,7 @@ def _known(
 
 
 def _matcher_of(known: "Mapping[bytes, Known]", ipv6_prefix: int) -> "TextMatcher":
-    """Finds them; of an IPv6 prefix the newest stands for it."""
+    """Return what finds them; for an IPv6 prefix it finds the newest address."""
     from ..query.address_set import AddressSet
     from ..query.known import newest_first
 

@@ -143,7 +143,7 @@ class Home:
             "trusted_proxies": options.trusted_proxies,
             "spool_dir": str(self.spools),
             "broker": (),
-            # After a change of user, or with worker processes, the sensor could outlive its parent.
+            # With another user or with workers, the sensor would not end with its parent.
             "user": "",
             "workers": 1,
         }

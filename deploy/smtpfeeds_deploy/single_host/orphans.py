@@ -1,4 +1,4 @@
-"""Ends PostgreSQL servers that outlived the program that started them.
+"""Ends PostgreSQL servers whose program has ended.
 
 A postmaster and its children run the program `postgres` in the data folder. Both are checked,
 because an operator's shell may be in that folder, and after a crash another program may have the

@@ -66,8 +66,8 @@ _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 class PrivatePostgres:
     """One PostgreSQL in one directory; as a context manager it is started and stopped.
 
-    The kernel signals the server when the thread that called `start` ends, so that the server does
-    not outlive a killed program. Call `start` from a thread that lives as long as the program.
+    The kernel signals the server when the thread that called `start` ends, so that the server
+    ends with a killed program. Call `start` from a thread that lives as long as the program.
     """
 
     def __init__(

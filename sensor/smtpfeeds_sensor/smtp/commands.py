@@ -58,7 +58,7 @@ _COMPLETE: Final = _MAIL | _RCPT
 _UNREADABLE: Final = bytearray(b"?")
 #: BDAT's size, as a word of its own.
 _SIZE: Final = re.compile(rb"([0-9]{1,20})[0-9]*(?: |\Z)")
-#: What was refused last, so that a line that is not a verb is its sender's not listening.
+#: The last refusal; a line after it that is not a verb shows that the client ignores replies.
 NO_REFUSAL, DATA_REFUSED, AUTH_REFUSED = range(3)
 
 #: From so many on they are a behaviour: RCPT for one MAIL, MAIL without DATA.
@@ -239,7 +239,8 @@ class Commands:
             self._refused = DATA_REFUSED
             return self.persona.refused
         self._mode = CONTENT
-        # A bounce quotes whom it could not reach: a sensor's names in it are not a test.
+        # A bounce quotes the address that it did not reach, so the sensor's names in it do not
+        # show that the client tests for a relay.
         searched = not envelope & _NULL and not self.flags & _RELAY_PROBE
         self._reading = Content(
             self._content_left,

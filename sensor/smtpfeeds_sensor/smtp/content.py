@@ -42,7 +42,7 @@ class Content:
         """
         self._by_lf, self._names = by_lf, names
         self._at_start = True
-        #: Octets of ``held`` that were counted: a name may begin in them, no end.
+        #: Octets of ``held`` that are counted already: a name may begin in them, the end cannot.
         self._counted = 0
         #: Whether one of the names was found.
         self.names_sensor = False
@@ -55,7 +55,7 @@ class Content:
         """Skip from ``at`` on.
 
         Returns:
-            MORE, ENDED or TOO_MUCH; and where commands go on, if it ended.
+            MORE, ENDED or TOO_MUCH; and where the next command begins, if it ended.
         """
         end = len(octets)
         self.held = bytearray()
@@ -69,19 +69,19 @@ class Content:
                 return MORE, end
             self._at_start = False
         begins = at + self._counted
-        ends_at, goes_on_at = self._find_dot(octets, begins)
+        ends_at, next_at = self._find_dot(octets, begins)
         stop = ends_at if ends_at >= 0 else max(begins, end - _TAIL)
         is_too_much = stop - begins > self.left
         if self._names is not None:
-            # What ends it stands beside no name.
-            whole = ends_at >= 0 and not is_too_much
-            until = min(stop, begins + self.left) - (0 if whole else BEHIND)
+            # The octets after a name decide whether it is one; the last name has none.
+            has_ended = ends_at >= 0 and not is_too_much
+            until = min(stop, begins + self.left) - (0 if has_ended else BEHIND)
             self._search(self._names, octets, at, begins - BEHIND, until)
         if is_too_much:
             return TOO_MUCH, end
         self.left -= stop - begins
         if ends_at >= 0:
-            return ENDED, goes_on_at
+            return ENDED, next_at
         keeps = 0 if self._names is None else self._names.longest + BEHIND + BEFORE
         holds_from = max(at, stop - keeps)
         self._counted = stop - holds_from
@@ -98,7 +98,7 @@ class Content:
     def _search(
         self, names: SensorNames, octets: bytearray, start: int, judged: int, until: int
     ) -> None:
-        """Search from ``start`` for names that end behind ``judged``, not behind ``until``."""
+        """Search from ``start`` for names that end after ``judged``, but not after ``until``."""
         text = octets[start : until + BEHIND]
         lower = text.lower()
         if names.occur_outside_mailboxes(lower, judged - start, until - start):

@@ -147,7 +147,7 @@ class Dialogue(Commands):
         return replies
 
     def forget(self) -> None:
-        """Erase what is held: the connection is gone."""
+        """Erase what is held."""
         if self._rest:
             erase(self._rest)
             self._rest = bytearray()

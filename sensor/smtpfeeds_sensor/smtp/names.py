@@ -27,7 +27,7 @@ _HEX: Final = frozenset(b"0123456789abcdef")
 _WORD: Final = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyz")
 _HOST: Final = _WORD | frozenset(b"-_")
 _IPV6_TAG: Final = b"ipv6:"
-#: What stands before the domain of a mailbox.
+#: The octets before the domain of a mailbox.
 _OF_MAILBOX: Final = (b"@", b"@[", b"@" + _IPV6_TAG, b"@[" + _IPV6_TAG)
 #: An IPv6 address as nibbles with dots.
 _LONGEST_ADDRESS: Final = 63
@@ -48,11 +48,11 @@ class Form(NamedTuple):
     word: frozenset[int]
     #: Separators of its parts: with a part of a number or word beyond, it is part of a longer name.
     separators: bytes = b""
-    #: What may stand before it and belongs to it.
+    #: A prefix that is optional, and part of it.
     tag: bytes = b""
 
     def start_of(self, text: bytearray, at: int) -> int:
-        """Where the name begins whose text is at ``at``: at its tag, where it has one."""
+        """Return where the name begins whose text is at ``at``; its tag is part of it."""
         return at - len(self.tag) if self.tag and text.endswith(self.tag, 0, at) else at
 
     def stands_alone(self, text: bytearray, start: int, end: int) -> bool:
