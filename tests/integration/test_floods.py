@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import pika
 import pytest
 from click.testing import CliRunner
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, NackError
 
 from ingest_support import Publisher, Table, greet, made_batch, running, settings_of, until
@@ -33,6 +34,8 @@ from smtpfeeds_common.wire import Batch, encode
 # ruff: noqa: F811 - fixtures are imported by name and asked for by name
 
 BATCHES = 40
+#: Messages that a flooder publishes before it looks whether it must stop.
+BURST = 20
 #: Of the flooder, which opens it once.
 SPOOL = uuid.uuid4()
 
@@ -59,7 +62,12 @@ def assert_nothing_is_lost(table: Table) -> None:
 
 
 class Flooder:
-    """Publishes without confirms, as fast as the broker accepts, until it is cut off."""
+    """Publishes without confirms, as fast as the broker accepts, until it is cut off.
+
+    Only the last message is confirmed: RabbitMQ answers the end of a channel before its queue has
+    written all messages, and RabbitMQ 3.10 then drops those that are left. A queue takes a
+    channel's messages in their order, so after that confirm it has all that were sent.
+    """
 
     def __init__(self, url: str, bodies: Callable[[int], bytes]) -> None:
         self.sent = 0
@@ -70,20 +78,30 @@ class Flooder:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        properties = pika.BasicProperties(delivery_mode=2, user_id="mallory")
         try:
             channel = self._connection.channel()
             while not self._stop.is_set():
-                for _ in range(20):
-                    channel.basic_publish(
-                        EXCHANGE, routing_key("mallory"), self._bodies(self.sent), properties
-                    )
-                    self.sent += 1
+                for _ in range(BURST):
+                    self._publish(channel)
                 self._connection.process_data_events(time_limit=0)
-            # The broker answers after it has handled all earlier messages.
+            channel.confirm_delivery()
+            self._publish(channel)
             channel.close()
         except AMQPError:
             self.cut_off.set()
+
+    def _publish(self, channel: BlockingChannel) -> None:
+        properties = pika.BasicProperties(delivery_mode=2, user_id="mallory")
+        channel.basic_publish(EXCHANGE, routing_key("mallory"), self._bodies(self.sent), properties)
+        self.sent += 1
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Stop after this burst and its last message."""
+        self._stop.set()
 
     @contextmanager
     def flooding(self) -> Iterator[None]:
@@ -91,9 +109,9 @@ class Flooder:
         try:
             yield
         finally:
-            self._stop.set()
+            self.stop()
             self._thread.join(60)
-            assert not self._thread.is_alive()
+            assert not self.is_alive
             with contextlib.suppress(AMQPError):
                 self._connection.close()
 
@@ -187,6 +205,30 @@ def test_account_that_floods_is_named_while_it_does_and_the_honest_one_loses_not
         {SAMPLES_OF_HOUR, 2 * SAMPLES_OF_HOUR} if reason == "not_a_batch" else {0}
     )
     honest.close()
+
+
+def test_flooder_ends_when_the_queue_has_all_that_it_sent(vhost: Vhost) -> None:
+    """The tests compare its number with what the aggregator counts, however slow the queue is."""
+    connection = pika.BlockingConnection(pika.URLParameters(vhost.url))
+    broker.declare(connection, QUEUE)
+    connection.close()
+    is_held, last = threading.Event(), threading.Event()
+
+    def bodies(n: int) -> bytes:
+        if n == 1:
+            assert is_held.wait(60)
+        if n == BURST:
+            last.set()
+        return b"%d" % n
+
+    flooder = Flooder(account_of(vhost, "mallory"), bodies)
+    with flooder.flooding():
+        until(lambda: left(vhost) == 1, "the queue has the first message")
+        with vhost.node.holding_queue(vhost.name, QUEUE):
+            flooder.stop()
+            is_held.set()
+            until(lambda: last.is_set() or not flooder.is_alive, "it ends, or waits for the queue")
+    assert flooder.sent == left(vhost) == BURST + 1
 
 
 def test_flood_that_fills_the_queue_delays_until_the_account_is_revoked(

@@ -222,6 +222,21 @@ class RabbitNode:
         time.sleep(1.5)
         self.ctl("eval", "[ok = dets:sync(Table) || Table <- dets:all()].")
 
+    @contextmanager
+    def holding_queue(self, vhost: str, queue: str) -> Iterator[None]:
+        """Suspend a quorum queue: publishers and consumers stay connected, and it does nothing."""
+        self.ctl(
+            "eval",
+            "Caller = self(), spawn(fun() -> register(test_holder, self()),"
+            f" erlang:suspend_process(whereis('{vhost}_{queue}')),"
+            " Caller ! held, receive go -> ok end end), receive held -> ok end.",
+        )
+        try:
+            yield
+        finally:
+            # Erlang resumes what an ended process has suspended.
+            self.ctl("eval", "test_holder ! go.")
+
     def log_tail(self, lines: int = 40) -> str:
         """Return the last lines of the node's log and console."""
         tail = []

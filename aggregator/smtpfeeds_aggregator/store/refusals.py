@@ -4,8 +4,8 @@ It stores no bodies. A few messages of each account and hour are kept as samples
 queue of refused messages; this module chooses them. So a flood of refused messages costs
 one updated row, and does not push older samples out of that queue.
 
-A message that is delivered again after it was counted (the aggregator was killed before
-the acknowledgement) counts again here, and only here.
+A message that is delivered again after it was counted (the aggregator or its connection
+to the broker ended before the acknowledgement) counts again here, and only here.
 """
 
 from collections.abc import Callable, Sequence
