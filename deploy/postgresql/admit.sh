@@ -20,7 +20,7 @@ ask() {
     psql --no-psqlrc --quiet --tuples-only --no-align --command="$1" postgres </dev/null
 }
 
-# PostgreSQL's errors in both files, read anew.
+# PostgreSQL's errors in both files, as they are now.
 errors() {
     ask 'SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL
         UNION ALL SELECT error FROM pg_ident_file_mappings WHERE error IS NOT NULL'

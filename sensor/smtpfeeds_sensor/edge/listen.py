@@ -66,7 +66,7 @@ def parse_listen(texts: Iterable[str], passed: int | None) -> list[Place]:
         passed: how many sockets systemd passes; None: not known, any of them may be there.
 
     Raises:
-        SettingsError: an item is not an address with a port, or is there twice.
+        SettingsError: an item is not an address with a port, or occurs twice.
     """
     places: list[Place] = []
     for text in texts:
@@ -76,7 +76,7 @@ def parse_listen(texts: Iterable[str], passed: int | None) -> list[Place]:
     seen: set[Place] = set()
     for place in places:
         if place in seen and place.port:
-            raise SettingsError(f"listen: {place} is there twice")
+            raise SettingsError(f"listen: {place} occurs twice")
         seen.add(place)
     return places
 
