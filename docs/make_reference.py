@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from smtpfeeds_aggregator.meaning.words import CLASSES, REASONS
+from smtpfeeds_aggregator.classification.explanations import CLASSES, REASONS
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common import wire
 from smtpfeeds_common.answers import ANSWER

@@ -10,7 +10,7 @@ BOOTED_MS = 1_794_000_000_000
 
 
 def at(utc_ms: int, boot: str = BOOT) -> Reading:
-    """Return both clocks at a moment, on a host whose wall clock is believed."""
+    """Return both clocks at a moment, on a host whose wall clock is trusted."""
     return Reading(utc_ms, utc_ms - BOOTED_MS, boot)
 
 

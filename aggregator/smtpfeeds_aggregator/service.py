@@ -111,7 +111,7 @@ class Service:
             again("certificates", CertificateWatch(settings, metrics).run),
         ]
         if settings.feeds_dir:
-            from .meaning.lists.in_use import ListSource
+            from .classification.lists.in_use import ListSource
             from .publish.process import ProcessRunner
             from .publish.service import PublishLoop
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from . import __version__
-from .command_end import complain, end_at_once, ended_by_output, flush, unexpected, wrong_use
+from .command_end import end_at_once, ended_by_output, flush, print_error, unexpected, wrong_use
 from .errors import FAILED, SmtpfeedsError
 from .garbage import no_garbage
 
@@ -173,7 +173,7 @@ class LazyGroup(click.Group):
         except click.ClickException as exc:
             code = wrong_use(exc)
         except click.Abort:
-            complain("smtpfeeds: not confirmed; nothing was changed")
+            print_error("smtpfeeds: not confirmed; nothing was changed")
             code = 1
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(bool(end.code))
@@ -194,7 +194,7 @@ class LazyGroup(click.Group):
             with ended_by_output():
                 return super().invoke(ctx)
         except SmtpfeedsError as exc:
-            complain(f"smtpfeeds: {exc.message}")
+            print_error(f"smtpfeeds: {exc.message}")
             ctx.exit(exc.exit_code)
         except ModuleNotFoundError as exc:
             # A command may import a package of its extra only when it runs.

@@ -1,4 +1,4 @@
-"""The host's clocks: the time of an event, and whether the wall clock can be believed.
+"""The host's clocks: the time of an event, and whether the wall clock can be trusted.
 
 ``Clock`` reads two clocks together. The monotonic clock (``CLOCK_BOOTTIME``, milliseconds since
 the host booted) advances evenly, even when someone sets the time. The wall clock (UTC) gives an
@@ -10,7 +10,7 @@ date, a time service corrects it. The wall clock is *in doubt*
   some time.
 
 While the wall clock is in doubt, events carry the monotonic time instead. Once the wall clock is
-believed again, each event gets a UTC time at the same distance from now.
+trusted again, each event gets a UTC time at the same distance from now.
 """
 
 import threading
@@ -27,7 +27,7 @@ LATEST_MS: Final = 4_102_444_800_000
 #: A wall clock that moves further than this against the monotonic clock has been stepped. Time
 #: services slew by less than half a second in 15 minutes; a healthy one steps by less than this.
 STEP_MS: Final = 60_000
-#: How long a clock that was stepped must be steady before it is believed.
+#: How long a clock that was stepped must be steady before it is trusted.
 STEADY_S: Final = 120.0
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -75,14 +75,14 @@ class Clock:
                 self._stepped_ms, self._step_ms = elapsed_ms, moved_ms
             if self._stepped_ms is not None and elapsed_ms - self._stepped_ms >= self._steady_ms:
                 self._stepped_ms = None
-            believed = self._stepped_ms is None and EARLIEST_MS <= utc_ms < LATEST_MS
-            return Reading(utc_ms if believed else None, elapsed_ms, self._boot)
+            trusted = self._stepped_ms is None and EARLIEST_MS <= utc_ms < LATEST_MS
+            return Reading(utc_ms if trusted else None, elapsed_ms, self._boot)
 
     def compare(self, noted_ms: int | None) -> None:
         """Treat the wall clock as stepped if it is behind a time noted in an earlier run.
 
         Args:
-            noted_ms: the newest UTC time that was noted while the wall clock was believed.
+            noted_ms: the newest UTC time that was noted while the wall clock was trusted.
         """
         with self._lock:
             elapsed_ms, utc_ms = self._elapsed_ms(), self._utc_ms()
@@ -91,7 +91,7 @@ class Clock:
 
     @property
     def doubt(self) -> str:
-        """Why the wall clock is in doubt, for an operator; empty while it is believed."""
+        """Why the wall clock is in doubt, for an operator; empty while it is trusted."""
         if self.read().utc_ms is not None:
             return ""
         utc_ms = self._utc_ms()
@@ -99,7 +99,7 @@ class Clock:
             shown = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(utc_ms // 1000))
             return f"the host's clock shows an impossible time, {shown}"
         return (
-            f"the host's clock was stepped by {self._step_ms / 1000:+.0f} s; it is believed when "
+            f"the host's clock was stepped by {self._step_ms / 1000:+.0f} s; it is trusted when "
             f"it has been steady for {self._steady_ms / 1000:g} s"
         )
 

@@ -54,7 +54,7 @@ def ended_by_output() -> Iterator[None]:
         raise
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Write to stderr; a closed stderr is ignored."""
     try:
         click.echo(printable(text, keep="\n"), err=True)
@@ -78,7 +78,7 @@ def flush(code: int) -> int:
 def wrong_use(error: click.ClickException) -> int:
     """Print in one line what is wrong with the arguments, and return the exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        complain(error.format_message())
+        print_error(error.format_message())
         return error.exit_code
     message = " ".join(error.format_message().split()).rstrip(".")
     message = message[:1].lower() + message[1:]
@@ -86,7 +86,7 @@ def wrong_use(error: click.ClickException) -> int:
     if context is not None:
         see = " See" if message.endswith("?") else "; see"
         message += f"{see} `{context.command_path} --help`"
-    complain(f"smtpfeeds: {message}")
+    print_error(f"smtpfeeds: {message}")
     return error.exit_code
 
 
@@ -137,5 +137,5 @@ def _throw_away(output: int) -> None:
 def _say_no_space(exc: OSError) -> None:
     """Say which file system is full; the output often goes to a file."""
     where = exc.filename or "standard output"
-    complain(f"smtpfeeds: {exc.strerror}: {where}; the output is incomplete")
+    print_error(f"smtpfeeds: {exc.strerror}: {where}; the output is incomplete")
     _throw_away(1)

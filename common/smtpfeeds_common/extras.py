@@ -20,14 +20,14 @@ _SOME_WHEEL: Final = Path("smtpfeeds-….whl")
 
 def how_to_install(extra: str) -> str:
     """Return how to install a missing extra, with the line to type."""
-    place = came_from(_direct_url())
+    place = source_path(_direct_url())
     if place is None or not place.exists():
         line = _pip(f"./{_SOME_WHEEL}[{extra}]")
         return f"install the extra from the wheel of smtpfeeds: {line} (see {_GUIDE})"
     return f"install it with: {install_line(extra, place)}"
 
 
-def came_from(direct_url: str | None) -> Path | None:
+def source_path(direct_url: str | None) -> Path | None:
     """Return the wheel or checkout that pip recorded; None if it recorded no local one."""
     try:
         parts = urlsplit(str(json.loads(direct_url or "{}").get("url", "")))

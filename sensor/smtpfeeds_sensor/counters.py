@@ -63,7 +63,7 @@ COUNTERS: Final = {
     "spool_waits": "times replies waited because the spool was locked",
     "spool_outages": "times the spool could not be written and memory took over",
     "spool_replaced": "damaged spools quarantined",
-    "events_undated": "events heard while the host's clock was in doubt; dated when it is believed",
+    "events_undated": "events heard while the host's clock was in doubt; dated when it is trusted",
     "events_dropped": "events whose row did not fit in memory meanwhile",
     # Delivery
     "batches_confirmed": "batches the broker confirmed",

@@ -250,12 +250,12 @@ class SensorService:
             self._listen_for_metrics()
 
     def _watch_clock(self) -> None:
-        """Log when the host's clock is not believed, and when it is again."""
+        """Log when the host's clock is not trusted, and when it is again."""
         now_s, doubt = self._reactor.seconds(), self._clock.doubt
         if not doubt:
             if self._doubt_logged_s is not None:
                 self._doubt_logged_s = None
-                logger.info("clock is believed again; what was heard meanwhile is dated by it")
+                logger.info("clock is trusted again; what was heard meanwhile is dated by it")
         elif self._doubt_logged_s is None or now_s - self._doubt_logged_s >= _CLOCK_ALARM_S:
             self._doubt_logged_s = now_s
             logger.error(
@@ -295,7 +295,7 @@ class SensorService:
         self.recorder.note_state(version=__version__, client_ms=self._client_ms())
 
     def _client_ms(self) -> int | None:
-        """When the last client connected: UTC, where the clock is believed."""
+        """When the last client connected: UTC, where the clock is trusted."""
         last_s, utc_ms = self.reception.last_client_s, self._clock.read().utc_ms
         if last_s is None or utc_ms is None:
             return None

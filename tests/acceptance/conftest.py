@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from acceptance.harness import Site
-from smtpfeeds_deploy.simulation import made_up
+from smtpfeeds_deploy.simulation import synthetic
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session")
-def made_up_origins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def synthetic_origins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Settings with the invented origin table and AS names."""
     folder = tmp_path_factory.mktemp("origins")
     table, names = folder / "origin-table.txt", folder / "as-names.json"
-    made_up.write_origin_table(table)
-    made_up.write_as_names(names)
+    synthetic.write_origin_table(table)
+    synthetic.write_as_names(names)
     return {"origin_table": str(table), "as_names": str(names)}

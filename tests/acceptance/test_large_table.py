@@ -21,7 +21,7 @@ import pytest
 from acceptance.harness import Site, Truth, run_clients, wait_to_agree
 from servers.fixtures import Vhost
 from smtpfeeds_aggregator.names import clean_name
-from smtpfeeds_deploy.simulation import made_up
+from smtpfeeds_deploy.simulation import synthetic
 from smtpfeeds_deploy.simulation.simulate import Target
 
 #: Python's `is_global` accepts these.
@@ -117,7 +117,7 @@ def test_public_addresses_against_a_real_table(site: Site, vhost: Vhost, databas
     chance = random.Random(1)
     drawn = table.addresses(chance)
     sources = sorted({next(drawn) for _ in range(ADDRESSES)})
-    sessions = run_clients(made_up.visits(CLIENTS, targets, seed=1, sources=sources))
+    sessions = run_clients(synthetic.visits(CLIENTS, targets, seed=1, sources=sources))
 
     origins = {session.source: table.origin(session.source) for session in sessions}
     names = {

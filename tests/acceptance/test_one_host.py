@@ -28,7 +28,7 @@ from acceptance.harness import (
     wait_to_agree,
 )
 from acceptance.processes import Process, descendants, only, still_there
-from smtpfeeds_deploy.simulation import made_up
+from smtpfeeds_deploy.simulation import synthetic
 from smtpfeeds_deploy.simulation.ledger import Session, expected_rows
 from smtpfeeds_deploy.simulation.simulate import Target
 from smtpfeeds_deploy.single_host import child
@@ -111,19 +111,19 @@ def options(origins: dict[str, str]) -> list[str]:
 
 def published(sessions: list[Session], folder: Path) -> list[str]:
     """Describe each difference between the published files and what the clients did."""
-    origins = {session.source: made_up.origin_of(session.source) for session in sessions}
-    return Truth(sessions, origins, made_up.AS_NAMES).published(folder / "feeds")
+    origins = {session.source: synthetic.origin_of(session.source) for session in sessions}
+    return Truth(sessions, origins, synthetic.AS_NAMES).published(folder / "feeds")
 
 
 def test_stopped_in_time_without_a_trace_and_everything_there_at_the_next_start(
-    tmp_path: Path, made_up_origins: dict[str, str]
+    tmp_path: Path, synthetic_origins: dict[str, str]
 ) -> None:
     """After SIGINT or SIGTERM it exits with 0 within 10 s, no process is left, and counts stay."""
     folder = tmp_path / "site"
     sessions: list[Session] = []
     for seed, number in ((1, signal.SIGINT), (2, signal.SIGTERM)):
-        with running(folder, made_up_origins) as up:
-            sessions += run_clients(made_up.visits(80, up.targets, seed=seed))
+        with running(folder, synthetic_origins) as up:
+            sessions += run_clients(synthetic.visits(80, up.targets, seed=seed))
             wait_to_agree(partial(published, sessions, folder), "the files")
             family = up.family()
             assert len(family) > 3
@@ -135,21 +135,21 @@ def test_stopped_in_time_without_a_trace_and_everything_there_at_the_next_start(
 
 
 def test_children_that_are_killed_come_back_and_nothing_is_lost(
-    tmp_path: Path, made_up_origins: dict[str, str]
+    tmp_path: Path, synthetic_origins: dict[str, str]
 ) -> None:
     """The test kills sensor, aggregator and PostgreSQL with -9; clients come before and after."""
     folder = tmp_path / "site"
     sessions: list[Session] = []
-    with running(folder, made_up_origins) as up:
+    with running(folder, synthetic_origins) as up:
         for seed, word in enumerate(("sensor run", "aggregator run", "bin/postgres")):
-            sessions += run_clients(made_up.visits(40, up.targets, seed=seed))
+            sessions += run_clients(synthetic.visits(40, up.targets, seed=seed))
             victim = only(
                 {p for p in up.family() if " -D " in p.command or "run" in p.command}, word
             )
             os.kill(victim, signal.SIGKILL)
             wait_for_another(up, victim, word)
             up.targets = listening_again(folder)
-        sessions += run_clients(made_up.visits(40, up.targets, seed=9))
+        sessions += run_clients(synthetic.visits(40, up.targets, seed=9))
         wait_to_agree(partial(published, sessions, folder), "the files")
         assert up.said().count("was killed by SIGKILL; starting it again") == 3
         for part in ("the sensor", "the aggregator", "PostgreSQL"):
@@ -183,27 +183,27 @@ def listening_again(folder: Path) -> list[Target]:
 
 
 def test_killed_itself_it_leaves_no_process_and_loses_nothing(
-    tmp_path: Path, made_up_origins: dict[str, str]
+    tmp_path: Path, synthetic_origins: dict[str, str]
 ) -> None:
     """After kill -9 of `smtpfeeds up` its children end too, and the same folder starts again."""
     folder = tmp_path / "site"
-    with running(folder, made_up_origins) as up:
-        sessions = run_clients(made_up.visits(60, up.targets, seed=5))
+    with running(folder, synthetic_origins) as up:
+        sessions = run_clients(synthetic.visits(60, up.targets, seed=5))
         family = up.family()
         up.process.kill()
         up.process.wait()
         wait_for(lambda: still_there(family) == set(), "every process is gone", 10)
-    with running(folder, made_up_origins) as up:
-        sessions += run_clients(made_up.visits(40, up.targets, seed=6))
+    with running(folder, synthetic_origins) as up:
+        sessions += run_clients(synthetic.visits(40, up.targets, seed=6))
         wait_to_agree(partial(published, sessions, folder), "the files")
 
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_terminal_shows_what_is_heard_and_published(
-    tmp_path: Path, made_up_origins: dict[str, str], columns: int
+    tmp_path: Path, synthetic_origins: dict[str, str], columns: int
 ) -> None:
     """It shows greets, data, the last client with its AS, the last publication, and problems."""
-    up = Up(tmp_path / "site", options(made_up_origins))
+    up = Up(tmp_path / "site", options(synthetic_origins))
     ours, its = os.openpty()
     termios.tcsetwinsize(its, (24, columns))
     shown = Screen(ours)
@@ -219,7 +219,7 @@ def test_terminal_shows_what_is_heard_and_published(
     os.close(its)
     try:
         up.wait_ready()
-        sessions = run_clients(made_up.visits(80, up.targets, seed=1))
+        sessions = run_clients(synthetic.visits(80, up.targets, seed=1))
         counts = "greets {}  data {}  published ".format(
             *(events(sessions, feed) for feed in FEEDS)
         )
@@ -272,11 +272,11 @@ class Screen:
 
 
 def test_hangup_of_a_service_reads_files_again_and_stops_nothing(
-    tmp_path: Path, made_up_origins: dict[str, str]
+    tmp_path: Path, synthetic_origins: dict[str, str]
 ) -> None:
     """Without a terminal SIGHUP is not a hang-up; with one, it ends `up`."""
     folder = tmp_path / "site"
-    with running(folder, made_up_origins) as up:
+    with running(folder, synthetic_origins) as up:
         # Database sessions and helper processes of the aggregator start and end.
         family = {each for each in up.family() if "single_host.child" in each.command}
         assert {"sensor", "aggregator"} <= {
@@ -292,11 +292,11 @@ def test_hangup_of_a_service_reads_files_again_and_stops_nothing(
 
 
 def test_second_one_on_the_same_folder_is_told_so(
-    tmp_path: Path, made_up_origins: dict[str, str]
+    tmp_path: Path, synthetic_origins: dict[str, str]
 ) -> None:
     folder = tmp_path / "site"
-    with running(folder, made_up_origins) as up:
-        second = run_to_the_end(folder, *options(made_up_origins))
+    with running(folder, synthetic_origins) as up:
+        second = run_to_the_end(folder, *options(synthetic_origins))
         assert second.returncode == 3
         assert f"in use by another `smtpfeeds up` (process {up.process.pid})" in second.stderr
         assert up.process.poll() is None
@@ -322,9 +322,9 @@ def test_port_that_is_taken_ends_the_start_with_the_reason(tmp_path: Path) -> No
     assert f"cannot listen on {where}: Address already in use" in ended.stderr
 
 
-def test_stop_during_the_start_is_heard(tmp_path: Path, made_up_origins: dict[str, str]) -> None:
+def test_stop_during_the_start_is_heard(tmp_path: Path, synthetic_origins: dict[str, str]) -> None:
     """If it must stop before it is ready, it says so and leaves no process."""
-    up = Up(tmp_path / "site", options(made_up_origins))
+    up = Up(tmp_path / "site", options(synthetic_origins))
     up.start()
     wait_for(lambda: "starting the private PostgreSQL" in up.said(), "it has begun")
     up.process.send_signal(signal.SIGTERM)

@@ -19,7 +19,7 @@ import psycopg
 from acceptance.harness import Site, Truth, run_clients, wait_to_agree
 from servers.fixtures import Vhost
 from smtpfeeds_common.topology import REFUSED_QUEUE
-from smtpfeeds_deploy.simulation import made_up
+from smtpfeeds_deploy.simulation import synthetic
 from smtpfeeds_deploy.simulation.clients import KINDS
 from smtpfeeds_deploy.simulation.ledger import Session
 from smtpfeeds_deploy.simulation.simulate import Target, Visit
@@ -40,7 +40,7 @@ def visits(targets: Sequence[Target], *, seed: int) -> list[Visit]:
         replace(visit, destination=DESTINATIONS[chance.randrange(2)])
         if ":" not in visit.source
         else visit
-        for visit in made_up.visits(CLIENTS, targets, seed=seed)
+        for visit in synthetic.visits(CLIENTS, targets, seed=seed)
     ]
     ipv4 = [target for target in targets if ":" not in target.host]
     in_person = [
@@ -68,12 +68,12 @@ def aggregator(
 
 
 def truth_of(sessions: Sequence[Session]) -> Truth:
-    origins = {session.source: made_up.origin_of(session.source) for session in sessions}
-    return Truth(sessions, origins, made_up.AS_NAMES)
+    origins = {session.source: synthetic.origin_of(session.source) for session in sessions}
+    return Truth(sessions, origins, synthetic.AS_NAMES)
 
 
 def test_two_sensors_by_rabbitmq(
-    site: Site, vhost: Vhost, database: str, made_up_origins: dict[str, str]
+    site: Site, vhost: Vhost, database: str, synthetic_origins: dict[str, str]
 ) -> None:
     settings = aggregator(
         site,
@@ -84,7 +84,7 @@ def test_two_sensors_by_rabbitmq(
             write=r"^(smtpfeeds(\..*)?|amq\.default)$",
             read=r"^smtpfeeds(\..*)?$",
         ),
-        made_up_origins,
+        synthetic_origins,
     )
     config = site.settings("aggregator", settings)
     site.migrate(config)
@@ -111,12 +111,12 @@ def test_two_sensors_by_rabbitmq(
 
 
 def test_two_sensors_by_their_spools(
-    site: Site, database: str, made_up_origins: dict[str, str]
+    site: Site, database: str, synthetic_origins: dict[str, str]
 ) -> None:
     """Without a broker: the aggregator reads both sensors' spools in one folder."""
     spools = site.folder / "spools"
     spools.mkdir()
-    settings = aggregator(site, database, f"spool:{spools}", made_up_origins)
+    settings = aggregator(site, database, f"spool:{spools}", synthetic_origins)
     config = site.settings("aggregator", settings)
     site.migrate(config)
     targets: list[Target] = []
@@ -132,18 +132,18 @@ def test_two_sensors_by_their_spools(
 
 
 def test_addresses_that_are_not_publicly_routable_are_left_out_and_counted(
-    site: Site, database: str, made_up_origins: dict[str, str]
+    site: Site, database: str, synthetic_origins: dict[str, str]
 ) -> None:
     """By default, documentation addresses are in the database but in no published file."""
     spools = site.folder / "spools"
     spools.mkdir()
-    settings = aggregator(site, database, f"spool:{spools}", made_up_origins)
+    settings = aggregator(site, database, f"spool:{spools}", synthetic_origins)
     del settings["publish_non_global"]
     config = site.settings("aggregator", settings)
     site.migrate(config)
     targets = site.sensor("sensor-a", spool_dir=str(spools), trusted_proxies=PROXIES)
     site.start("aggregator", "aggregator", "run", "--config", str(config))
-    plan = made_up.visits(60, targets, seed=14)
+    plan = synthetic.visits(60, targets, seed=14)
     public = replace(plan[0], kind="mailer", source="8.8.8.8")
 
     truth = truth_of(run_clients([*plan, public]))

@@ -54,10 +54,10 @@ from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.sources import broker
-from smtpfeeds_aggregator.store.asked import RowFilter
-from smtpfeeds_aggregator.store.asking import AskingStore
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.migrations import migrate
+from smtpfeeds_aggregator.store.query import QueryStore
+from smtpfeeds_aggregator.store.query_rows import RowFilter
 from smtpfeeds_aggregator.store.rows import Folded
 from smtpfeeds_aggregator.store.sql import queries
 from smtpfeeds_common.addresses import pack_address
@@ -635,7 +635,7 @@ def asking(dsn: str, bodies: Sequence[bytes]) -> Iterator[list[float]]:
     def ask() -> None:
         wanted = RowFilter(feeds=["smtpgreet", "smtpdata"])
         with connect(AggregatorSettings(dsn=dsn), "bench", autocommit=True) as connection:
-            store = AskingStore(connection)
+            store = QueryStore(connection)
             while not stop.wait(0.05):
                 ip = random.choice(ips)
                 started = time.monotonic()

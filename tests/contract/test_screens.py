@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
+from smtpfeeds_aggregator.classification.classes import Class, Judgement
 from smtpfeeds_aggregator.cli import card, feed_diff
 from smtpfeeds_aggregator.cli import filter as filter_command
 from smtpfeeds_aggregator.cli.address_columns import ADDRESS, ANSWER
 from smtpfeeds_aggregator.cli.sensors import _SENSORS
-from smtpfeeds_aggregator.meaning.classes import Class, Judgement
 from smtpfeeds_aggregator.publish.statistics import Statistic, Summary
 from smtpfeeds_aggregator.query import overview
 from smtpfeeds_aggregator.query.overview import Alive
 from smtpfeeds_aggregator.query.rows import FeedRow
-from smtpfeeds_aggregator.store.asking import SensorSighting
+from smtpfeeds_aggregator.store.query import SensorSighting
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.table import Look, Table
 

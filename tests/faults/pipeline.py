@@ -20,7 +20,7 @@ from servers.processes import NoReport, ServerFailedError, free_port
 from servers.proxy import CuttingProxy
 from smtpfeeds_common.spool import read_status
 from smtpfeeds_common.supervision import State, describe_end, stop_all
-from smtpfeeds_deploy.simulation import made_up
+from smtpfeeds_deploy.simulation import synthetic
 from smtpfeeds_deploy.simulation.simulate import Target
 from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
 from smtpfeeds_deploy.single_host.programs import Program
@@ -131,8 +131,8 @@ class Pipeline:
 
     def _write_settings(self) -> None:
         table, names = self.folder / "origin-table.txt", self.folder / "as-names.json"
-        made_up.write_origin_table(table)
-        made_up.write_as_names(names)
+        synthetic.write_origin_table(table)
+        synthetic.write_as_names(names)
         common = {
             "origin_table": str(table),
             "as_names": str(names),

@@ -251,7 +251,7 @@ class Fleet:
     def _nothing_waits(self) -> bool:
         for sensor in self.sensors:
             report = read_status(sensor.process.spool)
-            if report.batches_waiting or report.batches_again or any(report.rows.values()):
+            if report.batches_waiting or report.batches_to_replay or any(report.rows.values()):
                 return False
         return True
 

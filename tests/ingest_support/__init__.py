@@ -184,7 +184,7 @@ def settings_of(dsn: str, *broker: str, **more: Any) -> AggregatorSettings:
 
 
 def settled_clock() -> DatabaseClock:
-    """Create a clock that is believed from its first reading, so that rows expire at once."""
+    """Create a clock that is trusted from its first reading, so that rows expire at once."""
     return DatabaseClock(ClockLimits(settle_s=0))
 
 

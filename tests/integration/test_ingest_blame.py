@@ -25,7 +25,7 @@ from ingest_support import (
 )
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from ingest_support.worker import Work
-from smtpfeeds_aggregator.ingest.known_good import known_good
+from smtpfeeds_aggregator.ingest.probe_batch import probe_batch
 from smtpfeeds_aggregator.store.bounds import Bounds
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
@@ -182,7 +182,7 @@ def test_known_good_batch_runs_every_statement_and_leaves_nothing(
     statements = {**work.store._sql, **work.store._admission_sql}
     vars(work.store)["_sql"] = Noting(work.store._sql)
     vars(work.store)["_admission_sql"] = Noting(work.store._admission_sql)
-    work.store.probe(known_good())
+    work.store.probe(probe_batch())
     # A session was closed only if a batch has notes.
     assert statements.keys() - executed <= {"delete_lone_notes", "end_session"}
     tables = ("observation", "sighting", "activity", "prefix_overflow", "prefix_admission")

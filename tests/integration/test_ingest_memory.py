@@ -10,7 +10,7 @@ from ingest_support import Publisher, Table, greet, made_batch, running, setting
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from servers.fixtures import Vhost
 from smtpfeeds_aggregator.service import Service
-from smtpfeeds_aggregator.sources import amqp, in_hand
+from smtpfeeds_aggregator.sources import amqp, prefetch
 from smtpfeeds_aggregator.sources.dead_letters import DeadLetters
 from smtpfeeds_common.topology import EXCHANGE
 from smtpfeeds_common.wire import encode
@@ -20,7 +20,7 @@ from smtpfeeds_common.wire import encode
 LARGE = 1_000_000
 
 
-class Watched(in_hand.InHand):
+class Watched(prefetch.Prefetch):
     """Records the most octets in memory."""
 
     most_bytes = 0
@@ -50,13 +50,13 @@ def publisher(vhost: Vhost) -> Publisher:
 def test_octets_in_hand_are_bounded_while_the_database_is_busy(
     vhost: Vhost, dsn: str, table: Table, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_hand, "MAX_BYTES", 5 * LARGE)
-    monkeypatch.setattr(in_hand, "NARROW", 4)
-    monkeypatch.setattr(in_hand, "CALM_S", 0.5)
-    monkeypatch.setattr(amqp, "InHand", Watched)
+    monkeypatch.setattr(prefetch, "MAX_BYTES", 5 * LARGE)
+    monkeypatch.setattr(prefetch, "NARROW", 4)
+    monkeypatch.setattr(prefetch, "CALM_S", 0.5)
+    monkeypatch.setattr(amqp, "Prefetch", Watched)
     spool = uuid.uuid4()
     with running(settings_of(dsn, vhost.url)) as service:
-        hand = source_of(service)._in_hand
+        hand = source_of(service)._prefetch
         assert isinstance(hand, Watched)
         until(lambda: service._source.consuming, "the aggregator consumes")
         with table.connection.transaction():
@@ -69,7 +69,7 @@ def test_octets_in_hand_are_bounded_while_the_database_is_busy(
         publisher.publish(made_batch(greet("192.0.2.1"), spool=spool, seq=31))
         until(lambda: hand.prefetch == 100, "it takes many again")
     # Messages in memory at the restart and those it may then receive, each within the bound.
-    assert hand.most_bytes <= 2 * in_hand.MAX_BYTES + LARGE
+    assert hand.most_bytes <= 2 * prefetch.MAX_BYTES + LARGE
     assert table.hits() == {("192.0.2.1", "smtpgreet"): 31}
     publisher.close()
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from origin_support.archive import Archive, serving
-from smtpfeeds_aggregator.meaning.lists.in_use import ListSource
-from smtpfeeds_aggregator.meaning.lists.refresh import Outcome, directory_of, refresh
-from smtpfeeds_aggregator.meaning.lists.table import ListTable
+from smtpfeeds_aggregator.classification.lists.in_use import ListSource
+from smtpfeeds_aggregator.classification.lists.refresh import Outcome, directory_of, refresh
+from smtpfeeds_aggregator.classification.lists.table import ListTable
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import ListsError

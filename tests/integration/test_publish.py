@@ -26,11 +26,11 @@ import pytest
 from ingest_support import running, until
 from ingest_support.fixtures import dsn  # noqa: F401 - fixtures
 from publish_support import NOW, Info, Origins, RunHere
+from smtpfeeds_aggregator.classification.lists.model import AddressList, parse_prefix
+from smtpfeeds_aggregator.classification.lists.table import ListTable
 from smtpfeeds_aggregator.clock.database import DatabaseClock
 from smtpfeeds_aggregator.health import Health
 from smtpfeeds_aggregator.ingest.worker import IngestWorker
-from smtpfeeds_aggregator.meaning.lists.model import AddressList, parse_prefix
-from smtpfeeds_aggregator.meaning.lists.table import ListTable
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.publish import check, generation_writer, service
 from smtpfeeds_aggregator.publish.generation import FeedsDirectory

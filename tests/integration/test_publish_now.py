@@ -1,4 +1,4 @@
-"""`smtpfeeds publish`, and editions whose numbers are not believed, with a real PostgreSQL."""
+"""`smtpfeeds publish`, and editions whose numbers are not trusted, with a real PostgreSQL."""
 
 from __future__ import annotations
 

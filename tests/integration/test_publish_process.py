@@ -29,11 +29,11 @@ from click.testing import CliRunner
 from ingest_support import until
 from ingest_support.fixtures import dsn  # noqa: F401 - fixtures
 from publish_support import Origins
+from smtpfeeds_aggregator.classification.lists.model import AddressList, parse_prefix
+from smtpfeeds_aggregator.classification.lists.table import ListTable
 from smtpfeeds_aggregator.cli.publish import publish
 from smtpfeeds_aggregator.clock.database import ClockInDoubt, DatabaseClock, Reading
 from smtpfeeds_aggregator.health import Health
-from smtpfeeds_aggregator.meaning.lists.model import AddressList, parse_prefix
-from smtpfeeds_aggregator.meaning.lists.table import ListTable
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.origin import EMPTY, OriginSource
 from smtpfeeds_aggregator.publish.generation import FeedsDirectory
@@ -336,7 +336,7 @@ import sys, threading
 from datetime import UTC, datetime
 import msgspec
 from smtpfeeds_aggregator.clock.database import DatabaseClock
-from smtpfeeds_aggregator.meaning.lists.table import ListTable
+from smtpfeeds_aggregator.classification.lists.table import ListTable
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.publish.process import ProcessRunner

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from publish_support.editions import GENERATION, entry, write_edition
-from smtpfeeds_aggregator.meaning.classes import Class, Judgement
+from smtpfeeds_aggregator.classification.classes import Class, Judgement
 from smtpfeeds_aggregator.publish.edition import MANIFEST
 from smtpfeeds_aggregator.publish.signing import Signer, generate_keys
 from smtpfeeds_aggregator.query.published.places import open_published

@@ -22,15 +22,15 @@ from ingest_support.fixtures import Run, connection, dsn, run  # noqa: F401 - fi
 from origin_support import world
 from publish_support import Info, Origins
 from servers.postgres import database_name
+from smtpfeeds_aggregator.classification.lists.model import AddressList, parse_prefix
+from smtpfeeds_aggregator.classification.lists.table import ListTable
 from smtpfeeds_aggregator.cli.database import connected
-from smtpfeeds_aggregator.meaning.lists.model import AddressList, parse_prefix
-from smtpfeeds_aggregator.meaning.lists.table import ListTable
 from smtpfeeds_aggregator.origin.acquire.refresh import refresh
 from smtpfeeds_aggregator.publish.formats import csv_file as csv_format
 from smtpfeeds_aggregator.publish.once import publish_once
 from smtpfeeds_aggregator.query import feed as feed_now
 from smtpfeeds_aggregator.settings import AggregatorSettings
-from smtpfeeds_aggregator.store import asking
+from smtpfeeds_aggregator.store import query as query_store
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.listed import ListedEntry, ListedRange, store_lists
 from smtpfeeds_aggregator.store.publication import PublicationStore
@@ -407,7 +407,7 @@ class TestQuery:
             ("PAGE_ROWS", 2), ("ROWS_OF_WIDE_RANGE", 3), ("RANGES_AT_ONCE", 2),
             ("WIDE_RANGES_AT_ONCE", 2), ("KEYS_MAX", 2),
         ):  # fmt: skip
-            monkeypatch.setattr(asking, name, value)
+            monkeypatch.setattr(query_store, name, value)
         assert found(run("query", "--all", "--json")) == everything
         assert found(run("query", "AS64496", "--json")) == everything
         halves = ("::/0", "0.0.0.0/1", "192.0.2.0/24", "128.0.0.0/1")
@@ -430,7 +430,7 @@ def test_ranges_are_index_ranges_whatever_the_table_holds(connection: Connection
         " FROM generate_series(1, 20000) g"
     )
     connection.execute("ANALYZE observation, sighting, listed_range")
-    sql = "EXPLAIN " + queries("asking.sql")["rows_of_ranges"].split("\n", 3)[3]
+    sql = "EXPLAIN " + queries("query.sql")["rows_of_ranges"].split("\n", 3)[3]
     plan = connection.execute(
         sql.encode(),
         {
@@ -676,7 +676,7 @@ class TestFeed:
             return copy_window(since, until, week, only)
 
         monkeypatch.setattr(store, "copy_window", spy)
-        wanted = feed_now.Wanted(feed="smtpgreet", rows=11)
+        wanted = feed_now.FeedSelection(feed="smtpgreet", rows=11)
         rows, _ = feed_now.FeedNow(AggregatorSettings(dsn=dsn), store, wanted).rows()
         assert [row.address for row in rows][:2] == ["9.0.0.1", "9.0.0.2"]
         assert copied == [11 + feed_now._SPARE]

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from ingest_support.fixtures import migrated_database
 from publish_support import Info, Origins
 from servers.postgres import PostgresServer
-from smtpfeeds_aggregator.meaning.lists.model import AddressList, parse_prefix
-from smtpfeeds_aggregator.meaning.lists.table import ListTable
+from smtpfeeds_aggregator.classification.lists.model import AddressList, parse_prefix
+from smtpfeeds_aggregator.classification.lists.table import ListTable
 from smtpfeeds_aggregator.publish.once import publish_once
-from smtpfeeds_aggregator.query.find import Asker, Wanted
 from smtpfeeds_aggregator.query.rows import FeedRow
+from smtpfeeds_aggregator.query.term_query import QueryFilter, TermQuery
 from smtpfeeds_aggregator.query.terms import Term, parse_term
 from smtpfeeds_aggregator.settings import AggregatorSettings
-from smtpfeeds_aggregator.store.asked import RowFilter
-from smtpfeeds_aggregator.store.asking import AskingStore
 from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.listed import store_lists
+from smtpfeeds_aggregator.store.query import QueryStore
+from smtpfeeds_aggregator.store.query_rows import RowFilter
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.cli import main
 from smtpfeeds_common.feeds import FEED_NAMES
@@ -123,8 +123,8 @@ def test_class_and_days_are_those_that_the_feeds_publish(
 
 @pytest.fixture(scope="module")
 def everything(connection: Connection) -> list[FeedRow]:
-    wanted = Wanted(stored=RowFilter(feeds=FEED_NAMES))
-    return list(Asker(AskingStore(connection), wanted).everything())
+    wanted = QueryFilter(stored=RowFilter(feeds=FEED_NAMES))
+    return list(TermQuery(QueryStore(connection), wanted).everything())
 
 
 address4 = st.builds("9.0.{}.{}".format, st.integers(0, 3), st.integers(0, 30))
@@ -170,9 +170,9 @@ def test_any_mixture_of_terms_gives_what_a_loop_gives(
     feeds: tuple[str, ...],
     min_sensors: int,
 ) -> None:
-    store = AskingStore(connection)
+    store = QueryStore(connection)
     terms = [parse_term(text) for text in texts]
-    wanted = Wanted(stored=RowFilter(feeds=feeds, min_hits=min_hits), min_sensors=min_sensors)
+    wanted = QueryFilter(stored=RowFilter(feeds=feeds, min_hits=min_hits), min_sensors=min_sensors)
     candidates = [
         row
         for row in everything
@@ -183,15 +183,15 @@ def test_any_mixture_of_terms_gives_what_a_loop_gives(
         place = next((n for n, each in enumerate(terms) if belongs(row, each)), None)
         if place is not None:
             expected[row.ip, row.feed] = (place, row)
-    asker = Asker(store, wanted)
-    placed = list(asker.rows(terms))
+    term_query = TermQuery(store, wanted)
+    placed = list(term_query.rows(terms))
     assert len(placed) == len(expected)
     assert {(row.ip, row.feed): (place, row) for place, row in placed} == expected
     assert [place for place, _ in placed] == sorted(place for place, _ in placed)
-    missing = asker.not_seen(terms, {place for place, _ in placed})
+    missing = term_query.not_seen(terms, {place for place, _ in placed})
     unseen = [each for each in terms if not any(belongs(row, each) for row in candidates)]
     assert missing == unseen
-    answers = [(each.text, summary.addresses) for each, summary in asker.answers(terms)]
+    answers = [(each.text, summary.addresses) for each, summary in term_query.answers(terms)]
     assert answers == [
         (each.text, len({row.ip for row in candidates if belongs(row, each)})) for each in terms
     ]

@@ -114,7 +114,7 @@ def now_ms() -> int:
 def test_everyone_is_answered_and_counted_once_at_the_right_time(
     tmp_path: Path, clock: SteppedClock
 ) -> None:
-    """Each step is undone before the clock is believed, so no event has a wrong time."""
+    """Each step is undone before the clock is trusted, so no event has a wrong time."""
     began_ms = now_ms()
     with stepped(tmp_path, clock) as sensor, Load(sensor) as load:
         load.more()
@@ -142,14 +142,14 @@ def test_everyone_is_answered_and_counted_once_at_the_right_time(
     )
     for batch in sealed:
         for row in batch.observations:
-            # Steps of one second are believed.
+            # Steps of one second are trusted.
             assert began_ms - 2_000 <= row.first_ms <= row.last_ms <= now_ms() + 2_000
 
 
 def test_broker_gets_every_event_once_through_all_steps(
     tmp_path: Path, clock: SteppedClock, vhost: Vhost
 ) -> None:
-    """This holds even if the clock stays wrong until it is believed."""
+    """This holds even if the clock stays wrong until it is trusted."""
     centre = Centre(vhost)
     centre.declare_queue()
     settings = {"broker": [centre.account()], "seal_interval_s": 0.1, "clock_steady_s": 1.0}
@@ -247,7 +247,7 @@ def test_host_that_begins_in_1970_is_heard_when_its_clock_is_right(
         assert (row.ip, row.hits) == ("127.0.0.7", 1)
         assert before_ms - 1_000 <= row.first_ms == row.last_ms <= after_ms + 1_000
         wait_until(
-            lambda: "clock is believed again" in sensor.log.read_text(),
+            lambda: "clock is trusted again" in sensor.log.read_text(),
             what="the log tells it",
         )
         assert sensor.stop() == 0

@@ -27,7 +27,7 @@ from ingest_support import (
 from ingest_support.fixtures import dsn, every_dsn, terminate_others  # noqa: F401 - fixtures
 from smtpfeeds_aggregator.ingest.check import check
 from smtpfeeds_aggregator.ingest.fold import fold
-from smtpfeeds_aggregator.ingest.known_good import known_good
+from smtpfeeds_aggregator.ingest.probe_batch import probe_batch
 from smtpfeeds_aggregator.origin import EMPTY
 from smtpfeeds_aggregator.store.bounds import Bounds
 from smtpfeeds_aggregator.store.connection import connect
@@ -269,11 +269,11 @@ def test_read_only_default_of_the_database_is_for_others(
     name = table.one("SELECT current_database()")
     table.run(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     assert apply(store, made_batch(greet("192.0.2.1"))).fresh
-    store.probe(known_good())
+    store.probe(probe_batch())
     assert store._connection is not None
     store._connection.execute("SET default_transaction_read_only = on")  # as a standby always is
     with pytest.raises(DatabaseUnavailable, match="read-only"):
-        store.probe(known_good())
+        store.probe(probe_batch())
     assert apply(store, made_batch(greet("192.0.2.1"))).fresh, "by a new session"
 
 

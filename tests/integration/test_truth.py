@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import date
 
-from smtpfeeds_aggregator.meaning.classes import Class
+from smtpfeeds_aggregator.classification.classes import Class
 from truth.catalogue import KINDS
 from truth.report import Result, interval, page
 from truth.run import run

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from publish_support import HOSTILE_NAMES
-from smtpfeeds_aggregator.meaning.classes import Class, Judgement
-from smtpfeeds_aggregator.meaning.words import CLASSES
+from smtpfeeds_aggregator.classification.classes import Class, Judgement
+from smtpfeeds_aggregator.classification.explanations import CLASSES
 from smtpfeeds_aggregator.names import short_name
 from smtpfeeds_aggregator.publish.page.model import (
     ClassRow,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from smtpfeeds_aggregator.meaning.classes import Class, Judgement
+from smtpfeeds_aggregator.classification.classes import Class, Judgement
 from smtpfeeds_aggregator.publish.edition import MANIFEST, SIGNATURE, VERSION, read_edition
 from smtpfeeds_aggregator.publish.entries import Entry, rows_of
 from smtpfeeds_aggregator.publish.formats import csv_file, ndjson

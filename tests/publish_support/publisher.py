@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from smtpfeeds_aggregator.classification.lists.table import ListTable
 from smtpfeeds_aggregator.clock.database import DatabaseClock
-from smtpfeeds_aggregator.meaning.lists.table import ListTable
 from smtpfeeds_aggregator.metrics import Metrics
 from smtpfeeds_aggregator.origin import EMPTY, OriginTable
 from smtpfeeds_aggregator.publish.failures import PublishKilled

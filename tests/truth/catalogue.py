@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from smtpfeeds_aggregator.meaning.classes import Class, Listing
+from smtpfeeds_aggregator.classification.classes import Class, Listing
 
 from . import engines, real
 from .kinds import Group, Kind, Visit, Where

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, NamedTuple
 
-from smtpfeeds_aggregator.meaning.classes import Class, Listing
+from smtpfeeds_aggregator.classification.classes import Class, Listing
 
 Where = Literal["first", "held-out"]
 Group = Literal["survey", "mail server", "mail program", "hostile", "engine", "looker"]

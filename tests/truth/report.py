@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
-from smtpfeeds_aggregator.meaning.classes import Class
+from smtpfeeds_aggregator.classification.classes import Class
 
 from .kinds import Kind
 

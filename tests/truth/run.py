@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 from sensor_support import SensorProcess
-from smtpfeeds_aggregator.meaning.classes import Class, Evidence, judge
+from smtpfeeds_aggregator.classification.classes import Class, Evidence, judge
 
 from .catalogue import KINDS
 from .kinds import Kind, Visit

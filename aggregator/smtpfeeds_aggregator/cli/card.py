@@ -20,17 +20,17 @@ from smtpfeeds_common.history import marks
 from smtpfeeds_common.table import paint
 from smtpfeeds_common.times import iso_utc, row_time
 
-from ..meaning.listings import is_fresh
-from ..meaning.words import CLASSES, REASONS
-from ..query.find import Asker
+from ..classification.explanations import CLASSES, REASONS
+from ..classification.listings import is_fresh
 from ..query.not_published import why_not_published
 from ..query.rows import FeedRow
+from ..query.term_query import TermQuery
 from ..query.terms import Term
 from .entry_columns import class_colour
 
 if TYPE_CHECKING:
     from ..query.published.places import Published
-    from ..store.asking import AskingStore, SensorSighting
+    from ..store.query import QueryStore, SensorSighting
     from .access import Access
 
 #: Where the values begin.
@@ -42,9 +42,9 @@ _WIDTH_IN_A_PIPE: Final = 100
 Line = tuple[str, str]
 
 
-def show_card(store: "AskingStore", asker: Asker, term: Term, access: "Access") -> None:
+def show_card(store: "QueryStore", term_query: TermQuery, term: Term, access: "Access") -> None:
     """Write it; ends the command with exit code 1 where nothing of the address is stored."""
-    rows = _rows(asker, term)
+    rows = _rows(term_query, term)
     ip = rows[0].ip
     about = store.about(ip)
     reason = why_not_published(
@@ -62,9 +62,9 @@ def show_card(store: "AskingStore", asker: Asker, term: Term, access: "Access") 
     )
 
 
-def show_published_card(files: "Published", asker: Asker, term: Term) -> None:
+def show_published_card(files: "Published", term_query: TermQuery, term: Term) -> None:
     """Write what published files hold of an address; exit code 1 where it is not in them."""
-    rows = _rows(asker, term)
+    rows = _rows(term_query, term)
     edition = files.edition
     edition_time = f", made {iso_utc(edition.generated)}" if edition else ""
     feeds = " and ".join(sorted((row.feed for row in rows), reverse=True))
@@ -80,8 +80,8 @@ def show_published_card(files: "Published", asker: Asker, term: Term) -> None:
     )
 
 
-def _rows(asker: Asker, term: Term) -> list[FeedRow]:
-    rows = [row for _, row in asker.rows([term])]
+def _rows(term_query: TermQuery, term: Term) -> list[FeedRow]:
+    rows = [row for _, row in term_query.rows([term])]
     if not rows:
         note(f"not seen: {term.text}")
         raise click.exceptions.Exit(NOTHING_FOUND)

@@ -82,7 +82,7 @@ def _public_key(file: str) -> str:
 
 
 def _lists(settings: AggregatorSettings) -> Iterator[str]:
-    from ..meaning.lists.sources import sources_of
+    from ..classification.lists.sources import sources_of
 
     for path in settings.lists_files:
         _check_file("lists_files", Path(path))

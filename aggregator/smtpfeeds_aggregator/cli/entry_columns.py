@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from smtpfeeds_common.columns import Column
 
-#: Classes whose addresses tried what nobody asked for; `meaning/classes.py` has all of them.
+#: Classes whose addresses tried what nobody asked for; `classification/classes.py` has all of them.
 _HOSTILE: Final = frozenset({"relay-test", "password-guess", "user-probe", "delivery"})
 
 

@@ -59,11 +59,11 @@ def feed_list(settings: "AggregatorSettings", form: Form) -> None:
     """
     from ..publish.snapshot import window_end, window_start
     from ..store.publication import PublicationStore
-    from ..store.reading import ReadingStore
+    from ..store.status import StatusStore
 
     with connected(settings) as connection:
         since = window_start(window_end(PublicationStore(connection).now()))
-        held = {state.feed: state for state in ReadingStore(connection).feeds(since)}
+        held = {state.feed: state for state in StatusStore(connection).feeds(since)}
     records = [
         {
             "feed": feed.name,
@@ -108,10 +108,12 @@ def feed_show(
         rows = last_seen_within(published.entries((name,)), since, until)
         write_entries(rows, form, limit, f"{published.name} has no such row of {name}")
         return
-    from ..query.feed import FeedNow, Wanted, empty_feed
+    from ..query.feed import FeedNow, FeedSelection, empty_feed
     from ..store.publication import PublicationStore
 
-    wanted = Wanted(feed=name, since=since, until=until, rows=None if limit is None else limit + 1)
+    wanted = FeedSelection(
+        feed=name, since=since, until=until, rows=None if limit is None else limit + 1
+    )
     with source.connected() as (settings, connection):
         rows, left_out = FeedNow(settings, PublicationStore(connection), wanted).rows()
     write_entries(rows, form, limit, empty_feed(name, left_out))
@@ -138,10 +140,10 @@ def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, 
       smtpfeeds feed crowded
       smtpfeeds feed crowded --since 2d --limit 20
     """
-    from ..store.reading import ReadingStore
+    from ..store.status import StatusStore
 
     with connected(settings) as connection:
-        prefixes = ReadingStore(connection).crowded(parsed_time(since), limit + 1)
+        prefixes = StatusStore(connection).crowded(parsed_time(since), limit + 1)
     cut = Limited(limit)
     records = cut.of(one._asdict() for one in prefixes)
     write_records(records, form, "no IPv6 prefix was past its addresses of a day")

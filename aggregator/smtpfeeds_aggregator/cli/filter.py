@@ -14,12 +14,12 @@ import click
 
 from smtpfeeds_common.answers import Form, Limited, format_options, note, write_records
 from smtpfeeds_common.columns import Column
-from smtpfeeds_common.command_end import complain
+from smtpfeeds_common.command_end import print_error
 from smtpfeeds_common.errors import SettingsError, SmtpfeedsError
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.garbage import no_garbage
 
-from ..meaning.classes import Class
+from ..classification.classes import Class
 from .entry_columns import class_colour
 from .source import PLACE, Source, source_options
 
@@ -187,7 +187,7 @@ def _as_grep() -> Iterator[None]:
     try:
         yield
     except SmtpfeedsError as exc:
-        complain(f"smtpfeeds: {exc.message}")
+        print_error(f"smtpfeeds: {exc.message}")
         raise click.exceptions.Exit(_WRONG) from exc
 
 
@@ -231,13 +231,13 @@ def _pass_files(files: Iterable[str], lines: "LineFilter", *, is_quiet: bool) ->
                     output.flush()
         except UnreadableInput as exc:
             failed = True
-            complain(f"smtpfeeds: {name}: {exc}")
+            print_error(f"smtpfeeds: {name}: {exc}")
         except OSError as exc:
             # What cannot be written is for the command's end, and so is a closed pipe.
             if exc.filename != name:
                 raise
             failed = True
-            complain(f"smtpfeeds: {name}: {exc.strerror}")
+            print_error(f"smtpfeeds: {name}: {exc.strerror}")
     return failed
 
 

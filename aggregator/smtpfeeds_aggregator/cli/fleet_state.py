@@ -245,12 +245,12 @@ def _fleet(
     settings: "AggregatorSettings", management: "Management", ca_folder: Path | None
 ) -> _Fleet:
     from ..fleet.state import reports
-    from ..store.reading import ReadingStore
+    from ..store.status import StatusStore
 
     # The database first: a sensor that is enrolled meanwhile has an account without a row, not the
     # reverse.
     with connected(settings) as connection:
-        states = ReadingStore(connection).sensors()
+        states = StatusStore(connection).sensors()
     certificates = [] if ca_folder is None else _certificates(ca_folder)
     accounts, connections = management.accounts(), management.connections()
     return _Fleet(

@@ -25,8 +25,8 @@ from .addresses import addresses_of
 from .options import CONFIG, FOLDER, config_of
 
 if TYPE_CHECKING:
-    from ..meaning.lists.in_use import ListSource
-    from ..meaning.lists.table import ListTable, Match
+    from ..classification.lists.in_use import ListSource
+    from ..classification.lists.table import ListTable, Match
     from ..settings import AggregatorSettings
 
 _STATUS: Final = (
@@ -162,7 +162,7 @@ def refresh(
       smtpfeeds lists refresh
       smtpfeeds lists refresh --offline
     """
-    from ..meaning.lists.refresh import refresh as run_refresh
+    from ..classification.lists.refresh import refresh as run_refresh
 
     outcome = run_refresh(
         settings,
@@ -193,7 +193,7 @@ def rollback(settings: "AggregatorSettings", *, form: str) -> None:
     Example:
       smtpfeeds lists rollback
     """
-    from ..meaning.lists.refresh import directory_of
+    from ..classification.lists.refresh import directory_of
 
     if not settings.lists_dir:
         raise SettingsError("lists_dir is not set: only a directory of lists can be rolled back")
@@ -206,7 +206,7 @@ def rollback(settings: "AggregatorSettings", *, form: str) -> None:
 
 
 def _loaded(settings: "AggregatorSettings") -> "ListSource":
-    from ..meaning.lists.in_use import ListSource
+    from ..classification.lists.in_use import ListSource
 
     source = ListSource(settings)
     source.load()
@@ -236,7 +236,7 @@ def _state_of(settings: "AggregatorSettings", table: "ListTable") -> dict[str, A
     }
     if not settings.lists_dir:
         return state
-    from ..meaning.lists.refresh import directory_of, schedule_of
+    from ..classification.lists.refresh import directory_of, schedule_of
 
     directory = directory_of(settings.lists_dir)
     noted = directory.status()

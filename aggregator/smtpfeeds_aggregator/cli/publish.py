@@ -90,7 +90,7 @@ def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str
 
 
 def _publish(settings: "AggregatorSettings", *, force: bool, wait_s: float) -> "Published":
-    from ..meaning.lists.in_use import ListSource
+    from ..classification.lists.in_use import ListSource
     from ..origin import OriginSource
     from ..publish.once import publish_once
 

@@ -25,7 +25,7 @@ from smtpfeeds_common.command_end import nothing_is_left
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.feeds import FEED_NAMES
 
-from ..meaning.classes import Class
+from ..classification.classes import Class
 from .address_columns import ADDRESS, ANSWER, address_record, answer_record
 from .database import connected
 from .entry_columns import ENTRY
@@ -36,12 +36,12 @@ from .source import published as look_up
 from .term_input import TERMS_AT_ONCE, read_terms
 
 if TYPE_CHECKING:
-    from ..query.find import Asker, Wanted
     from ..query.published.places import Published
     from ..query.rows import FeedRow
     from ..query.summary import Summary
+    from ..query.term_query import QueryFilter, TermQuery
     from ..query.terms import Term
-    from ..store.asking import AskingStore
+    from ..store.query import QueryStore
     from .access import Access
 
 #: Terms named in a note; the others are counted.
@@ -133,50 +133,50 @@ def query(
     from_stream = file is not None or terms == ("-",)
     _check_use(terms, file, per, sort, everything=everything)
     wanted = _wanted(**filters)
-    with _asker(access, wanted, published_in, key) as (store, files, asker):
+    with _term_query(access, wanted, published_in, key) as (store, files, term_query):
         if from_stream:
-            _answer_stream(asker, file, form, limit, count=count)
+            _answer_stream(term_query, file, form, limit, count=count)
             return
-        asked = [] if everything else list(read_terms(terms))
-        _note_hints(asked)
+        parsed = [] if everything else list(read_terms(terms))
+        _note_hints(parsed)
         if store is not None:
-            _note_crowded(store, asked, wanted, everything=everything)
+            _note_crowded(store, parsed, wanted, everything=everything)
         is_plain = form.is_table and form.fields is None and not count
-        if is_plain and len(asked) == 1 and (per, sort, limit) == (None, None, None):
-            only = asked[0].range
+        if is_plain and len(parsed) == 1 and (per, sort, limit) == (None, None, None):
+            only = parsed[0].range
             if only is not None and only.is_single:
                 from .card import show_card, show_published_card
 
                 if files is not None:
-                    show_published_card(files, asker, asked[0])
+                    show_published_card(files, term_query, parsed[0])
                 elif store is not None and access is not None:
-                    show_card(store, asker, asked[0], access)
+                    show_card(store, term_query, parsed[0], access)
                 return
-        _answer(asker, asked, form, per, sort, limit, count=count)
+        _answer(term_query, parsed, form, per, sort, limit, count=count)
 
 
 @contextmanager
-def _asker(
-    access: "Access | None", wanted: "Wanted", published_in: str | None, key: str | None
-) -> "Iterator[tuple[AskingStore | None, Published | None, Asker]]":
-    """What is asked, the database's store or published files, and what answers."""
+def _term_query(
+    access: "Access | None", wanted: "QueryFilter", published_in: str | None, key: str | None
+) -> "Iterator[tuple[QueryStore | None, Published | None, TermQuery]]":
+    """The query of terms, and the store of the database unless published files answer."""
     if published_in is not None:
         if wanted.stored.sensor is not None:
             raise SettingsError("published files do not say what a sensor saw: leave --sensor out")
-        from ..query.published.ask import PublishedAsker
+        from ..query.published.term_query import PublishedTermQuery
 
         published = look_up(published_in, key)
         feeds = [name for name in wanted.stored.feeds if name in published.feeds()]
-        yield None, published, PublishedAsker(published.entries(feeds), wanted)
+        yield None, published, PublishedTermQuery(published.entries(feeds), wanted)
         return
     check_key(published_in, key)
     assert access is not None
     with connected(access) as connection:
-        from ..query.find import Asker
-        from ..store.asking import AskingStore
+        from ..query.term_query import TermQuery
+        from ..store.query import QueryStore
 
-        store = AskingStore(connection)
-        yield store, None, Asker(store, wanted)
+        store = QueryStore(connection)
+        yield store, None, TermQuery(store, wanted)
     nothing_is_left()
 
 
@@ -215,9 +215,9 @@ def _wanted(
     min_hits: int,
     min_sensors: int,
     family: str | None,
-) -> "Wanted":
-    from ..query.find import Wanted
-    from ..store.asked import RowFilter
+) -> "QueryFilter":
+    from ..query.term_query import QueryFilter
+    from ..store.query_rows import RowFilter
 
     stored = RowFilter(
         feeds=feeds or FEED_NAMES,
@@ -228,7 +228,7 @@ def _wanted(
         family=None if family is None else int(family),
         sensor=sensor,
     )
-    return Wanted(
+    return QueryFilter(
         stored=stored,
         classes=frozenset(classes),
         actor=actor,
@@ -238,7 +238,7 @@ def _wanted(
 
 
 def _answer(
-    asker: "Asker",
+    term_query: "TermQuery",
     terms: list["Term"],
     form: Form,
     per: str | None,
@@ -249,7 +249,7 @@ def _answer(
 ) -> None:
     """Write the rows of all terms, and name the terms that nothing was found for."""
     seen: set[int] = set()
-    rows = _marked(asker.rows(terms), seen) if terms else asker.everything()
+    rows = _marked(term_query.rows(terms), seen) if terms else term_query.everything()
     nothing = f"nothing found for {_named(terms)}" if terms else "nothing found"
     per = per or ("address" if form.is_table else "feed")
     if form.format == "text" and per == "address":
@@ -270,7 +270,7 @@ def _answer(
         records = Order.of(sort, ADDRESS).records(map(address_record, _by_address(rows)), limit)
         write_records(written.of(records), shown, nothing)
     written.note()
-    if not written.is_more and terms and (missing := asker.not_seen(terms, seen)):
+    if not written.is_more and terms and (missing := term_query.not_seen(terms, seen)):
         note(f"not seen: {_named(missing)}")
 
 
@@ -296,16 +296,16 @@ def _by_address(rows: "Iterator[FeedRow]") -> "Iterator[Summary]":
 
 
 def _answer_stream(
-    asker: "Asker", file: Path | None, form: Form, limit: int | None, *, count: bool
+    term_query: "TermQuery", file: Path | None, form: Form, limit: int | None, *, count: bool
 ) -> None:
-    """One answer a term, in the order of the input; terms are read and asked block by block."""
+    """One answer a term, in the order of the input; terms are read and answered block by block."""
     seen = total = 0
 
     def records() -> Iterator[dict[str, Any]]:
         nonlocal seen, total
         terms = read_terms(("-",), file)
         while block := list(islice(terms, TERMS_AT_ONCE)):
-            for term, summary in asker.answers(block):
+            for term, summary in term_query.answers(block):
                 total += 1
                 seen += summary.addresses > 0
                 yield answer_record(term.text, summary)
@@ -333,10 +333,10 @@ def _note_hints(terms: Sequence["Term"]) -> None:
 
 
 def _note_crowded(
-    store: "AskingStore", terms: Sequence["Term"], wanted: "Wanted", *, everything: bool
+    store: "QueryStore", terms: Sequence["Term"], wanted: "QueryFilter", *, everything: bool
 ) -> None:
     """Say below which prefix there is more than what is stored by itself."""
-    from ..query.find import ipv6_bounds
+    from ..query.term_query import ipv6_bounds
     from ..query.terms import EVERYTHING_IPV6
 
     bounds = [EVERYTHING_IPV6.bounds] if everything else ipv6_bounds(terms)

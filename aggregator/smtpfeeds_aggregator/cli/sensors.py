@@ -14,7 +14,7 @@ from .sensors_removal import end_unknown, forget, purge, unknown
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
-    from ..store.reading import SensorState
+    from ..store.status import SensorState
 
 
 def state_colour(state: Any) -> str | None:
@@ -183,10 +183,10 @@ def sensors_refusals(
       smtpfeeds sensors refusals
       smtpfeeds sensors refusals sensor-1 --since 24h
     """
-    from ..store.reading import ReadingStore
+    from ..store.status import StatusStore
 
     with connected(settings) as connection:
-        rows = ReadingStore(connection).refusals(name, parsed_time(since), limit + 1)
+        rows = StatusStore(connection).refusals(name, parsed_time(since), limit + 1)
     records = [
         {
             "account": _account(row.account),
@@ -206,10 +206,10 @@ def sensors_refusals(
 
 
 def _list_sensors(settings: "AggregatorSettings", form: Form, *, with_retired: bool) -> None:
-    from ..store.reading import ReadingStore
+    from ..store.status import StatusStore
 
     with connected(settings) as connection:
-        every = ReadingStore(connection).sensors()
+        every = StatusStore(connection).sensors()
     states = [state for state in every if with_retired or state.state != "retired"]
     records = [
         {

@@ -116,10 +116,10 @@ def forget(settings: "AggregatorSettings", name: str, *, yes: bool) -> None:
       smtpfeeds sensors forget sensor-1
     """
     from ..store.fleet import FleetStore
-    from ..store.reading import ReadingStore
+    from ..store.status import StatusStore
 
     with connected(settings, write=True, long=True) as connection:
-        state = next((one for one in ReadingStore(connection).sensors() if one.name == name), None)
+        state = next((one for one in StatusStore(connection).sensors() if one.name == name), None)
         if state is None or state.epoch is None:
             end_unknown(name)
         if state.alive:

@@ -55,11 +55,11 @@ class Source(NamedTuple):
         if self.is_published:
             yield self.published().entries(feeds)
             return
-        from ..query.feed import FeedNow, Wanted
+        from ..query.feed import FeedNow, FeedSelection
         from ..store.publication import PublicationStore
 
         with self.connected() as (settings, connection):
-            now = FeedNow(settings, PublicationStore(connection), Wanted(feed=feeds[0]))
+            now = FeedNow(settings, PublicationStore(connection), FeedSelection(feed=feeds[0]))
             yield now.every_feed(feeds)
 
     def addresses(self, feeds: Sequence[str]) -> "AddressSet":

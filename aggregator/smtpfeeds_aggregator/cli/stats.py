@@ -164,9 +164,9 @@ def _of_files(source: Source) -> "Summary":
 
 def _stored(connection: "Connection") -> "Summary":
     from ..publish.statistics import decode
-    from ..store.reading import ReadingStore
+    from ..store.status import StatusStore
 
-    content = ReadingStore(connection).summary()
+    content = StatusStore(connection).summary()
     if content is None:
         raise _NothingPublished
     try:
@@ -180,16 +180,16 @@ def _stored(connection: "Connection") -> "Summary":
 
 def _alive(connection: "Connection") -> "Alive":
     from ..query.overview import Alive
-    from ..store.reading import ReadingStore
+    from ..store.status import StatusStore
 
-    sensors = ReadingStore(connection).sensors()
+    sensors = StatusStore(connection).sensors()
     silent = tuple(one.name for one in sensors if one.state == "silent")
     return Alive(sum(one.state == "alive" for one in sensors), silent)
 
 
 def _counted_now(settings: "AggregatorSettings", connection: "Connection") -> "Summary":
-    from ..query.feed import FeedNow, Wanted
+    from ..query.feed import FeedNow, FeedSelection
     from ..store.publication import PublicationStore
 
-    wanted = Wanted(feed=FEED_NAMES[0])
+    wanted = FeedSelection(feed=FEED_NAMES[0])
     return FeedNow(settings, PublicationStore(connection), wanted).statistics()

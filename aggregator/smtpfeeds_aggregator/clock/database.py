@@ -226,14 +226,14 @@ class DatabaseClock:
         if moved_s:
             return Doubt(
                 "step",
-                f"it has moved by {span(moved_s)} against the monotonic clock; it is believed "
+                f"it has moved by {span(moved_s)} against the monotonic clock; it is trusted "
                 f"again when it has been steady for {minutes:g} minutes",
             )
         seen_s = self._step_seen_s
         if seen_s is not None and reading.after_s - seen_s < self._limits.steady_s:
             return Doubt(
                 "step",
-                "it had moved shortly before this aggregator was started; it is believed again "
+                "it had moved shortly before this aggregator was started; it is trusted again "
                 f"when it has been steady for {minutes:g} minutes",
             )
         self._step_seen_s = None

@@ -7,7 +7,7 @@ Each can be missing, so all three are joined by name.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..store.reading import SensorState
+from ..store.status import SensorState
 from .authority import Validity
 from .management import BrokerConnection
 from .rights import BrokerAccount

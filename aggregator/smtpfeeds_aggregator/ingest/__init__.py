@@ -4,5 +4,5 @@
 
 ``collect`` and ``write`` are the two threads of ``worker``. ``refusals`` refuses bad
 messages; ``hold`` makes all batches wait while the database accepts nothing. To tell a bad
-batch from a database in trouble, ingest tries the batch of ``known_good``.
+batch from a database in trouble, ingest tries the batch of ``probe_batch``.
 """

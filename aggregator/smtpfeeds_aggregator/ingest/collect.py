@@ -27,8 +27,8 @@ from ..store.rows import BatchKey
 from .check import CheckedBatch, check
 from .fold import fold
 from .handover import SILENCE_S, TICK_S, Collection, Handover
-from .known_good import known_good
 from .openings import Openings
+from .probe_batch import probe_batch
 from .refusals import describe, refuse, refuse_batch
 
 logger = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class Collector:
             # A bug that one message triggers must not stop all others: the error would
             # end the program, and the message, redelivered, would end the next one.
             logger.exception("message not understood")
-            known_good()  # if this fails too, the message is not the cause: the program ends
+            probe_batch()  # if this fails too, the message is not the cause: the program ends
             code, reason = RefusalCode.FAULT, f"reading it failed: {describe(exc)}"
         else:
             return checked
@@ -229,7 +229,7 @@ class Collector:
                 if failure:
                     self._health.trouble("origins", f"batches are stored without them: {failure}")
                 return [alone]
-        known_good()  # if this fails too, the batch is not the cause: the program ends
+        probe_batch()  # if this fails too, the batch is not the cause: the program ends
         reason = f"folding it failed: {failure}"
         refusal = Refusal(RefusalCode.FAULT, reason, batch.delivery.body)
         refuse_batch(self._source, self._metrics, batch, again, refusal)

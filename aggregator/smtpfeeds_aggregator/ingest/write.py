@@ -26,7 +26,7 @@ from ..store.rows import BatchKey, Folded, Outcome, Refold
 from .fold import fold
 from .handover import SILENCE_S, Collection, Handover
 from .hold import Hold
-from .known_good import known_good
+from .probe_batch import probe_batch
 from .refusals import describe, refuse_batch, refused_rows
 
 logger = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ class Writer:
     def _probe(self) -> DatabaseError | None:
         """Return why the database refuses a known-good batch; None if it accepts it."""
         try:
-            self._store.probe(known_good())
+            self._store.probe(probe_batch())
         except DatabaseError as exc:
             return exc
         except Exception as exc:

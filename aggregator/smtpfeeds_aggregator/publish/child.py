@@ -184,8 +184,8 @@ def _publish(parent: Parent, job_file: int) -> "Published | None":
     logging.basicConfig(
         level=job.settings.log_level.upper(), handlers=[ToParent(parent.send)], force=True
     )
-    from ..meaning.lists.model import AddressList
-    from ..meaning.lists.table import ListTable
+    from ..classification.lists.model import AddressList
+    from ..classification.lists.table import ListTable
 
     lists = ListTable([AddressList.from_json(each) for each in job.lists], job.lists_generation)
     return publish_scheduled(

@@ -16,8 +16,8 @@ from smtpfeeds_common.addresses import IPv4_BYTES, format_address
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.history import NEW_FOR
 
-from ..meaning.classes import Judgement
-from ..meaning.words import STEPS
+from ..classification.classes import Judgement
+from ..classification.explanations import STEPS
 from ..names import short_name
 from .columns import FeedColumns, Numbers, Rows, Window
 from .entries import Repeated

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.feeds import Feed
 
-from ..meaning.classes import Judgement
+from ..classification.classes import Judgement
 
 if TYPE_CHECKING:
     # Questions use this module, and start without numpy.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..meaning.classes import (
+from ..classification.classes import (
     BREADTH_SENSORS,
     GUESSES_SENSORS,
     HITS_FROM,
@@ -44,7 +44,7 @@ class ListLookup(Protocol):
 
 
 class DatedLists(Protocol):
-    """Lists whose entries age: `meaning.lists` has the real ones."""
+    """Lists whose entries age: `classification.lists` has the real ones."""
 
     @property
     def generation(self) -> str:

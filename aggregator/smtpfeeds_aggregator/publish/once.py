@@ -23,9 +23,9 @@ from smtpfeeds_common.logs import fields
 from ..clock.database import DatabaseClock, Reading
 from ..origin.lookup import DescribedLookup
 from ..settings import AggregatorSettings
-from ..store.asked import ALIVE_S
 from ..store.connection import Connection
 from ..store.publication import OriginChange, PublicationStore
+from ..store.query_rows import ALIVE_S
 from .columns import Window
 from .continued import Continued
 from .edition import MANIFEST
@@ -99,7 +99,7 @@ def publish_once(
         table: where origins come from; while it is empty the stored ones stand.
         connection: in autocommit; holds the directory's lock meanwhile.
         lists: scanners and mailers, for the classes; none where not given.
-        clock: decides whether the database's clock can be believed.
+        clock: decides whether the database's clock can be trusted.
         now: the time that counts as now; the database's clock where not given.
         unless_made_since: do nothing if what is published was made from then to now.
         keep_going: asked now and then; what it raises ends the run.
@@ -110,7 +110,7 @@ def publish_once(
         None if another process is publishing this directory now, or has.
 
     Raises:
-        SuspiciousFeeds: a feed fell or rose by more than is believed.
+        SuspiciousFeeds: a feed fell or rose by more than is trusted.
         DiskFull: there is no space for the files.
         LockLost: another may be publishing by now.
         PublishError: the directory cannot be written, or what was written is not right.

@@ -39,8 +39,8 @@ from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import PublishError, SmtpfeedsError
 from smtpfeeds_common.logs import fields
 
+from ..classification.lists.table import ListTable
 from ..clock.database import ClockInDoubt, DatabaseClock
-from ..meaning.lists.table import ListTable
 from ..metrics import Metrics
 from ..origin.table.in_memory import OriginTable
 from ..settings import AggregatorSettings

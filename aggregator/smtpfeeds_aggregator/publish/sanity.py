@@ -39,7 +39,7 @@ def check_change(
     """Compare the addresses of each feed with those of the edition before, where there is one.
 
     Args:
-        settings: how much change is believed.
+        settings: how much change is trusted.
         before: the manifest of the edition before.
         addresses: how many of each feed are in the window, with those that are left out.
         now: the time of this publication.
@@ -69,7 +69,7 @@ def _addresses(manifest: _Manifest, feed: str) -> int:
 
 
 def _suspicion(settings: AggregatorSettings, before: int, now: int) -> str:
-    """Why a number of addresses is not believed after another; empty where it is."""
+    """Why a number of addresses is not trusted after another; empty where it is."""
     if max(before, now) < _MANY or not before:
         return ""
     if now == 0:

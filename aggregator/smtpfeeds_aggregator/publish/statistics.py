@@ -22,7 +22,7 @@ from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
 from smtpfeeds_common.times import row_seconds
 
-from ..meaning.classes import Class, Judgement
+from ..classification.classes import Class, Judgement
 from ..names import NOT_KNOWN, short_name
 from .columns import FeedColumns, Rows, Window
 from .entries import Entry

@@ -68,7 +68,7 @@ class Failure(msgspec.Struct, frozen=True):
     time: datetime
     by: str
     reason: str
-    #: Whether its numbers were not believed: it fails again until they are, or are forced.
+    #: Whether its numbers were not trusted: it fails again until they are, or are forced.
     #: The kind says it too, but version 0.1.0 reads this field, and writes no kind.
     refused: bool
     #: One word for the reason, as in the metrics (`failures.REASONS`).

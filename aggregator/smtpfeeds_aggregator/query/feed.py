@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
 
-from ..meaning.lists.in_use import ListSource
+from ..classification.lists.in_use import ListSource
 from ..publish.chunks import FeedRows
 from ..publish.columns import Window
 from ..publish.entries import Entry
@@ -20,8 +20,8 @@ from ..publish.judgements import Judgements, ListLookup, judge_window
 from ..publish.snapshot import LeftOut, origins_in, window_end, window_start
 from ..publish.statistics import TOP, Summary, summarise
 from ..settings import AggregatorSettings
-from ..store.asked import ALIVE_S
 from ..store.publication import PublicationStore
+from ..store.query_rows import ALIVE_S
 
 _DAY_S: Final = DAY_MS // 1000
 #: Past so many rows a copy of all is faster.
@@ -31,7 +31,7 @@ _SPARE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class FeedSelection:
     """Which rows of which feed."""
 
     feed: str
@@ -56,7 +56,7 @@ class FeedNow:
     """A feed at this moment, from the stored origins."""
 
     def __init__(
-        self, settings: AggregatorSettings, store: PublicationStore, wanted: Wanted
+        self, settings: AggregatorSettings, store: PublicationStore, wanted: FeedSelection
     ) -> None:
         """Nothing but the clock is read yet.
 

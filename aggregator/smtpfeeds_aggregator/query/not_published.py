@@ -7,7 +7,7 @@ from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.times import iso_utc
 
 if TYPE_CHECKING:
-    from ..store.asking import Exclusion
+    from ..store.query import Exclusion
 
 
 def why_not_published(

@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.history import NEW_FOR
 
-from ..meaning.classes import HITS_FROM, Evidence, Judgement, Listing, judge
-from ..meaning.listings import is_fresh, listings_of
-from ..meaning.recent import recent
-from ..store.asked import AskedRow, Moment
+from ..classification.classes import HITS_FROM, Evidence, Judgement, Listing, judge
+from ..classification.listings import is_fresh, listings_of
+from ..classification.recent import recent
+from ..store.query_rows import Moment, StoredRow
 
 _DAY_S: Final = 86_400
 _NEW_S: Final = int(NEW_FOR.total_seconds())
@@ -53,61 +53,61 @@ class View:
         self._today = moment.now_s // _DAY_S
         self._date = datetime.fromtimestamp(moment.now_s, UTC).date()
 
-    def row(self, asked: AskedRow) -> FeedRow:
+    def row(self, stored: StoredRow) -> FeedRow:
         """A stored row as a feed would show it."""
         days, flags = recent(
-            asked.day,
-            asked.days,
-            (asked.flags, asked.flags_now, asked.flags_before),
-            asked.last_s // _DAY_S,
-            asked.first_s // _DAY_S,
+            stored.day,
+            stored.days,
+            (stored.flags, stored.flags_now, stored.flags_before),
+            stored.last_s // _DAY_S,
+            stored.first_s // _DAY_S,
             self._today,
         )
         return FeedRow(
-            asked.ip,
-            pack_address(asked.ip),
-            asked.feed,
-            asked.first_s,
-            asked.last_s,
-            asked.hits,
-            asked.sensors,
-            asked.targets,
+            stored.ip,
+            pack_address(stored.ip),
+            stored.feed,
+            stored.first_s,
+            stored.last_s,
+            stored.hits,
+            stored.sensors,
+            stored.targets,
             flags,
             days,
-            asked.first_s > self.moment.now_s - _NEW_S,
-            asked.asn,
-            asked.name,
-            self._judgement(asked, flags),
-            asked.entries or [],
+            stored.first_s > self.moment.now_s - _NEW_S,
+            stored.asn,
+            stored.name,
+            self._judgement(stored, flags),
+            stored.entries or [],
         )
 
-    def _judgement(self, asked: AskedRow, flags: int) -> Judgement:
+    def _judgement(self, stored: StoredRow, flags: int) -> Judgement:
         """By the rows within the window of the feeds; by all where none is in it."""
         window_s = self.moment.window_s
-        hits, sensors, both = asked.hits, asked.sensors, flags
-        if asked.other_last_s is not None:
-            is_in, other_is_in = asked.last_s >= window_s, asked.other_last_s >= window_s
+        hits, sensors, both = stored.hits, stored.sensors, flags
+        if stored.other_last_s is not None:
+            is_in, other_is_in = stored.last_s >= window_s, stored.other_last_s >= window_s
             if is_in == other_is_in:
-                both |= self._other_flags(asked)
-                hits = max(hits, asked.other_hits or 0)
+                both |= self._other_flags(stored)
+                hits = max(hits, stored.other_hits or 0)
             elif other_is_in:
-                both, hits = self._other_flags(asked), asked.other_hits or 0
+                both, hits = self._other_flags(stored), stored.other_hits or 0
             if is_in or other_is_in:
-                sensors = max(asked.recent * is_in, asked.other_recent * other_is_in)
-        elif asked.last_s >= window_s:
-            sensors = asked.recent
+                sensors = max(stored.recent * is_in, stored.other_recent * other_is_in)
+        elif stored.last_s >= window_s:
+            sensors = stored.recent
         return _judged(
             both,
             _hits_range(hits),
             min(sensors, _SENSORS),
             self.moment.sensors_alive,
-            self._listings(asked.entries) if asked.entries else (),
+            self._listings(stored.entries) if stored.entries else (),
         )
 
-    def _other_flags(self, asked: AskedRow) -> int:
-        last_day = (asked.other_last_s or 0) // _DAY_S
-        aged = (asked.other_flags or 0, asked.other_flags_now or 0, asked.other_flags_before or 0)
-        return recent(asked.other_day or 0, 0, aged, last_day, last_day, self._today)[1]
+    def _other_flags(self, row: StoredRow) -> int:
+        last_day = (row.other_last_s or 0) // _DAY_S
+        aged = (row.other_flags or 0, row.other_flags_now or 0, row.other_flags_before or 0)
+        return recent(row.other_day or 0, 0, aged, last_day, last_day, self._today)[1]
 
     def _listings(self, entries: list[list[Any]]) -> tuple[Listing, ...]:
         return listings_of(

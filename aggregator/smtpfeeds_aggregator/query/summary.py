@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..meaning.classes import Judgement
+from ..classification.classes import Judgement
 from .rows import FeedRow
 
 

@@ -34,7 +34,7 @@ from ..accounts import AccountWatch
 from ..metrics import Metrics
 from ..settings import AggregatorSettings
 from . import Delivery, Refusal, broker
-from .in_hand import InHand
+from .prefetch import Prefetch
 from .properties import problem_of
 from .refusal_counts import RefusalCounter, RefusalLedger
 from .refused import ACCOUNT_HEADER, RefusedPublisher
@@ -63,7 +63,7 @@ class AmqpSource:
         self._metrics = metrics
         self._account = broker.account(settings)
         prefetch = min(settings.ingest_batch_messages * _COLLECTIONS_AHEAD, 65_535)
-        self._in_hand = InHand(prefetch, time.monotonic)
+        self._prefetch = Prefetch(prefetch, time.monotonic)
         self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._session = 0
         self._consumed = False
@@ -122,7 +122,7 @@ class AmqpSource:
     @property
     def more_can_come(self) -> bool:
         """Whether the broker sends more before a delivery is acknowledged."""
-        return not self._in_hand.is_full or not self._deliveries.empty()
+        return not self._prefetch.is_full or not self._deliveries.empty()
 
     @property
     def consuming(self) -> bool:
@@ -192,7 +192,7 @@ class AmqpSource:
                 self._close_channel()
             elif not self.consuming:
                 self._consume(connection)
-            elif self._in_hand.adapt():
+            elif self._prefetch.adapt():
                 self._consume_again()
             connection.process_data_events(time_limit=_TICK_S)
             if not connection.is_open:
@@ -216,7 +216,7 @@ class AmqpSource:
         self._logged_reason = ""
 
     def _begin(self, channel: BlockingChannel) -> None:
-        prefetch = self._in_hand.prefetch
+        prefetch = self._prefetch.prefetch
         channel.basic_qos(prefetch_count=prefetch)
         channel.basic_consume(self._settings.queue, partial(self._delivered, self._session))
         logger.info("consuming", extra=fields(queue=self._settings.queue, prefetch=prefetch))
@@ -246,7 +246,7 @@ class AmqpSource:
         if len(body) > MAX_BODY_BYTES:
             problem = problem or too_large(len(body))
             body = body[:_KEPT_OF_TOO_LARGE]
-        self._in_hand.add(len(body))
+        self._prefetch.add(len(body))
         self._deliveries.put(
             Delivery(
                 body=body,
@@ -273,13 +273,13 @@ class AmqpSource:
         for delivery in deliveries:
             if self.is_current(delivery):
                 channel.basic_ack(delivery.token[1])
-                self._in_hand.remove(len(delivery.body))
+                self._prefetch.remove(len(delivery.body))
 
     def _end_session(self) -> None:
         """Drop the deliveries of this channel; the broker delivers all of them again."""
         self._session += 1
         self._channel = None
-        self._in_hand.clear()
+        self._prefetch.clear()
         with contextlib.suppress(queue.Empty):
             while True:
                 self._deliveries.get_nowait()

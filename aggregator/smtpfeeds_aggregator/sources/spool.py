@@ -285,7 +285,7 @@ class SpoolSource:
 
     def _replay(self, path: Path, opened: _Open) -> None:
         """Deliver batches again that a replay asks for, if new batches leave room."""
-        for batch in opened.sealer.wanted_again(_WAITING_MAX):
+        for batch in opened.sealer.to_replay(_WAITING_MAX):
             if len(opened.waiting) >= _WAITING_MAX:
                 return
             if (batch.spool, batch.seq) not in opened.waiting:

@@ -155,11 +155,11 @@ class Admission:
                 }:
                     self._wide[each] = max(self._wide[each] - taken, 0)
 
-    def _counts(self, asked: Sequence[PrefixDay]) -> Counter[PrefixDay]:
+    def _counts(self, prefix_days: Sequence[PrefixDay]) -> Counter[PrefixDay]:
         """Return the counts of new addresses of prefixes before this transaction."""
-        if not asked:
+        if not prefix_days:
             return Counter()
-        rows = self._run("counts_of_prefixes", **_columns(asked))
+        rows = self._run("counts_of_prefixes", **_columns(prefix_days))
         return Counter({PrefixDay(*row[:3]): row[3] for row in rows})
 
     def _refuse(self, length: int, crowded: Mapping[PrefixDay, int], *, limit: int) -> None:

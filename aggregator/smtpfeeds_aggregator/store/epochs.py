@@ -64,10 +64,10 @@ class EpochStore:
         return while_ingest_pauses(self._connection, lambda: self._rotate(sensor), waiting)
 
     def _rotate(self, sensor: str) -> int:
-        asked = {"sensor": sensor}
-        self._connection.execute(self._sql["note_applied"], asked)
-        self._connection.execute(self._sql["note_epoch"], asked)
-        row = self._connection.execute(self._sql["begin_epoch"], asked).fetchone()
+        parameters = {"sensor": sensor}
+        self._connection.execute(self._sql["note_applied"], parameters)
+        self._connection.execute(self._sql["note_epoch"], parameters)
+        row = self._connection.execute(self._sql["begin_epoch"], parameters).fetchone()
         assert row is not None
         return int(row[0])
 

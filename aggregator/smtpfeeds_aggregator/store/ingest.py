@@ -234,14 +234,14 @@ class IngestStore:
     def _lock_spools(
         self, connection: Connection, keys: tuple[BatchKey, ...]
     ) -> dict[tuple[str, UUID], int]:
-        asked = sorted({(key.sensor, key.spool) for key in keys})
+        spools = sorted({(key.sensor, key.spool) for key in keys})
         parameters = {
-            "sensors": [sensor for sensor, _ in asked],
-            "uuids": [spool for _, spool in asked],
+            "sensors": [sensor for sensor, _ in spools],
+            "uuids": [spool for _, spool in spools],
         }
         connection.execute(self._sql["share_spools"], parameters)
         rows = connection.execute(self._sql["lock_spools"], parameters).fetchall()
-        if len(rows) < len(asked):
+        if len(rows) < len(spools):
             connection.execute(self._sql["insert_spools"], parameters)
             connection.execute(self._sql["share_spools"], parameters)
             rows = connection.execute(self._sql["lock_spools"], parameters).fetchall()
@@ -256,12 +256,12 @@ class IngestStore:
         full: FullPrefixes,
     ) -> Admission:
         """Return the bounds of this transaction, with its sensors' epochs and buckets."""
-        asked = {
+        parameters = {
             "sensors": sorted({key.sensor for key in folded.keys}),
             "burst": bounds.per_sensor,
             "new_per_s": bounds.new_per_s,
         }
-        rows = connection.execute(self._sql["sensors"], asked).fetchall()
+        rows = connection.execute(self._sql["sensors"], parameters).fetchall()
         return Admission(
             connection,
             self._admission_sql,

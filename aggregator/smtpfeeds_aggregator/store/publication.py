@@ -122,8 +122,8 @@ class PublicationStore:
     def events_by_sensor(self, since: datetime, rows: int) -> list[tuple[str, str, int]]:
         """Return the events of each sensor and feed from the hour of `since` on, busiest first."""
         with database_errors():
-            asked = {"since": since, "rows": rows}
-            every = self._connection.execute(self._sql["events_by_sensor"], asked)
+            parameters = {"since": since, "rows": rows}
+            every = self._connection.execute(self._sql["events_by_sensor"], parameters)
             return [(sensor, feed, int(events)) for sensor, feed, events in every]
 
     def store_summary(self, generated: datetime, content: str) -> None:
@@ -134,14 +134,14 @@ class PublicationStore:
         self, feed: str, since: datetime, until: datetime | None, rows: int
     ) -> list[str]:
         """Return a feed's first addresses in the order of publication, by origin."""
-        asked = {"feed": feed, "since": since, "until": until}
+        parameters = {"feed": feed, "since": since, "until": until}
         first: list[str] = []
         for query in ("first_without_origin", "first_with_origin"):
             with database_errors():
                 first += [
                     ip
                     for (ip,) in self._connection.execute(
-                        self._sql[query], {**asked, "rows": rows - len(first)}
+                        self._sql[query], {**parameters, "rows": rows - len(first)}
                     )
                 ]
         return first

@@ -144,9 +144,9 @@ class PurgeStore:
     def _recount_admissions(self, ips: list[str]) -> None:
         prefixes = {str(IPv6Network((ip, 64), strict=False)) for ip in ips if ":" in ip}
         if prefixes:
-            asked = {"prefixes": sorted(prefixes)}
-            self._connection.execute(self._sql["lock_admissions"], asked)
-            self._connection.execute(self._sql["recount_admissions"], asked)
+            parameters = {"prefixes": sorted(prefixes)}
+            self._connection.execute(self._sql["lock_admissions"], parameters)
+            self._connection.execute(self._sql["recount_admissions"], parameters)
 
     def _forget_batches(self, part: Part) -> None:
         self._run("lock_spools", part)

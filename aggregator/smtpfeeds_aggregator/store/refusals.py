@@ -67,10 +67,10 @@ class RefusalStore:
 
     def _record(self, connection: Connection, messages: Sequence[RefusedMessage]) -> list[int]:
         accounts = [_printable(message.account, _ACCOUNT_MAX) for message in messages]
-        asked = {"accounts": sorted(set(accounts))}
+        parameters = {"accounts": sorted(set(accounts))}
         whole: tuple[int, int] = (SAMPLES_OF_HOUR, SAMPLE_OCTETS_OF_HOUR)
         rooms: dict[str, tuple[int, int]] = dict.fromkeys(accounts, whole)
-        for account, kept, octets in connection.execute(self._sql["samples_of_hour"], asked):
+        for account, kept, octets in connection.execute(self._sql["samples_of_hour"], parameters):
             rooms[account] = (SAMPLES_OF_HOUR - kept, SAMPLE_OCTETS_OF_HOUR - octets)
         counts: dict[tuple[str, str], _Count] = {}
         samples = []

@@ -1,6 +1,6 @@
 """Gives UTC times to rows that were heard while the wall clock was in doubt.
 
-Such rows carry milliseconds since the host booted. Once the wall clock is believed,
+Such rows carry milliseconds since the host booted. Once the wall clock is trusted,
 
 * a row of this boot keeps its distance from now: an event of three hours ago, by the monotonic
   clock, gets the UTC time of three hours ago;
@@ -40,7 +40,7 @@ _TABLES: Final = (
 
 
 def date_rows(db: Connection, path: Path, now: Reading) -> int:
-    """Date all undated rows if the wall clock is believed.
+    """Date all undated rows if the wall clock is trusted.
 
     Returns:
         The number of addresses dated.

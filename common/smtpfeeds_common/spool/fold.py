@@ -25,7 +25,7 @@ class Event(NamedTuple):
     flags: int = 0
     #: The bit number, 0 to 63, of the sensor's own address that was hit.
     target: int = 0
-    #: Whether the wall clock was believed when the event was heard.
+    #: Whether the wall clock was trusted when the event was heard.
     dated: bool = True
 
 

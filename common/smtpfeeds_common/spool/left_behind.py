@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from ..errors import SpoolBusy, SpoolError, SpoolInUse
 from .file import Connection, connect, file_access, reading, take_lock
 from .layout import get_meta, has_added_tables
-from .place import QUARANTINED, beside
+from .opening import QUARANTINED, beside
 from .status import find_spools
 
 _LOG: Final = re.compile(r"-(wal|shm)$")

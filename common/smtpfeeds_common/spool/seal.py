@@ -124,7 +124,7 @@ class Sealer:
         """Return the batches that are not confirmed, oldest first, up to a limit."""
         return self._batches(f"FROM batch WHERE {_WAITING} ORDER BY sealed_ms, seq", limit)
 
-    def wanted_again(self, limit: int = -1) -> list[SealedBatch]:
+    def to_replay(self, limit: int = -1) -> list[SealedBatch]:
         """Return the confirmed batches to deliver again for a replay, oldest first."""
         return self._batches(
             "FROM confirmation JOIN batch USING (spool, seq)"

@@ -15,15 +15,15 @@ class Status(NamedTuple):
 
     sensor: str
     version: str
-    #: When the sensor last wrote its state while its clock was believed, or None.
+    #: When the sensor last wrote its state while its clock was trusted, or None.
     noted_ms: int | None
     #: When the last client connected, or None.
     client_ms: int | None
-    #: Why the sensor's clock is in doubt; empty while it is believed.
+    #: Why the sensor's clock is in doubt; empty while it is trusted.
     doubt: str
     #: Addresses that wait to be sealed, by feed.
     rows: dict[str, int]
-    #: Addresses that wait until the clock is believed, to be dated.
+    #: Addresses that wait until the clock is trusted, to be dated.
     undated: int
     #: The earliest first_ms of the rows that wait to be sealed, or None.
     oldest_ms: int | None
@@ -31,7 +31,7 @@ class Status(NamedTuple):
     #: When the oldest waiting batch was sealed, or None.
     oldest_waiting_ms: int | None
     #: Confirmed batches to deliver again for a replay.
-    batches_again: int
+    batches_to_replay: int
     #: All confirmed batches that are kept for a replay.
     batches_kept: int
     batches_too_large: int
@@ -95,7 +95,7 @@ def _status(db: Connection) -> Status:
         oldest_ms=db.execute("SELECT min(first_ms) FROM observation").fetchone()[0],
         batches_waiting=waiting,
         oldest_waiting_ms=oldest_waiting_ms,
-        batches_again=_added(db, _wanted_again),
+        batches_to_replay=_added(db, _to_replay),
         batches_kept=kept,
         batches_too_large=held.count(Held.TOO_LARGE),
         batches_refused=held.count(Held.REFUSED),
@@ -114,7 +114,7 @@ def held_batches(db: Connection) -> list[Held]:
     return [Held.of(reason) for (reason,) in rows]
 
 
-def _wanted_again(db: Connection) -> int:
+def _to_replay(db: Connection) -> int:
     return int(db.execute("SELECT count(*) FROM confirmation WHERE again = 1").fetchone()[0])
 
 

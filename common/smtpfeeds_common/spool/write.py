@@ -17,7 +17,7 @@ from .batches import seal_rows
 from .file import Connection, file_access, inode, take_lock, transaction
 from .fold import DAY_MS, HOUR_MS, MINUTE_MS, Bounds, Event, Fold
 from .layout import ADD_META, set_json
-from .place import open_or_make, quarantine
+from .opening import open_or_create, quarantine
 
 FOLD: Final = """
 INSERT INTO observation VALUES (?,?,?,?,?,?,?) ON CONFLICT (feed, ip) DO UPDATE SET
@@ -114,7 +114,7 @@ class Spool:
             if self._is_damaged:
                 self.quarantined += quarantine(self.path) is not None
                 self._is_damaged = False
-            opened = open_or_make(self.path, self.sensor, self.bounds)
+            opened = open_or_create(self.path, self.sensor, self.bounds)
         self._db, self.noted_ms, self.unopened = opened.db, opened.noted_ms, ""
         self.quarantined += opened.quarantined
         self._inode = inode(self.path)

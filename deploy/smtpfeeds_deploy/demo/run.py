@@ -22,10 +22,10 @@ from typing import Final
 from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_common.feeds import FEED_NAMES
 
-from ..simulation import made_up
+from ..simulation import synthetic
 from ..simulation.ledger import Session, data_without_greet, expected_rows, troubles
 from ..simulation.published import NotThatFormat, Rows, feed_disagreements, read_feed
-from ..simulation.published_more import folder_disagreements, read_more, rows_by_feed
+from ..simulation.published_documents import folder_disagreements, read_more, rows_by_feed
 from ..simulation.simulate import Target, Visit, simulate
 from ..single_host import child
 from ..single_host.home import SENSOR, Home
@@ -65,7 +65,7 @@ def run_demo(folder: Path, *, clients: int, seed: int) -> int:
     _prepare(home.folder)
     page.begin(_as_typed(folder), clients)
     with _running(home):
-        plan = made_up.visits(clients, _targets(home), seed=seed)
+        plan = synthetic.visits(clients, _targets(home), seed=seed)
         sessions = _run_clients(plan, page)
         outcome = _wait_for_agreement(home, sessions, page)
     page.show(outcome.sessions, outcome.feeds)
@@ -97,8 +97,8 @@ def _prepare(folder: Path) -> None:
         home.take()
         home.leave()
         (folder / _MARKER).touch()
-        made_up.write_origin_table(folder / ORIGIN_TABLE)
-        made_up.write_as_names(folder / AS_NAMES)
+        synthetic.write_origin_table(folder / ORIGIN_TABLE)
+        synthetic.write_as_names(folder / AS_NAMES)
     except OSError as exc:
         raise SingleHostError(
             f"cannot create an empty folder {folder}: {exc.strerror}: {exc.filename}; "
@@ -181,13 +181,13 @@ def _outcome(home: Home, sessions: Sequence[Session]) -> Outcome:
     differences = troubles(sessions)
     feeds: dict[str, Mapping[str, Rows]] = {}
     expected = expected_rows(sessions)
-    origins = {key[1]: made_up.origin_of(key[1]) for key in expected}
+    origins = {key[1]: synthetic.origin_of(key[1]) for key in expected}
     try:
         generation = (home.feeds / _CURRENT).resolve(strict=True)
         for feed in FEED_NAMES:
             feeds[feed] = {**read_feed(generation, feed), **read_more(generation, feed)}
             of_feed = {key: row for key, row in expected.items() if key[0] == feed}
-            differences += feed_disagreements(feeds[feed], of_feed, origins, made_up.AS_NAMES)
+            differences += feed_disagreements(feeds[feed], of_feed, origins, synthetic.AS_NAMES)
         differences += folder_disagreements(generation, rows_by_feed(feeds))
     except FileNotFoundError:
         differences.append(f"nothing is published in {home.feeds}")

@@ -73,8 +73,12 @@ def _alarms(status: Status) -> list[str]:
     """What somebody should look at; nothing where all is well."""
     alarms = [
         (status.doubt, "clock", status.doubt),
-        (status.undated, "not dated", f"{status.undated} addresses, until the clock is believed"),
-        (status.batches_again, "again", f"{status.batches_again} batches will be delivered again"),
+        (status.undated, "not dated", f"{status.undated} addresses, until the clock is trusted"),
+        (
+            status.batches_to_replay,
+            "again",
+            f"{status.batches_to_replay} batches will be delivered again",
+        ),
         (status.batches_too_large, "too large", f"{status.batches_too_large} batches are held"),
         (status.batches_refused, "refused", f"{status.batches_refused} batches are held"),
     ]

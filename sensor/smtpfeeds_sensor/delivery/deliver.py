@@ -113,7 +113,7 @@ class Delivery:
                 self._publish(sealer, batch)
         outcome = self._seal(sealer)
         until_s = self._monotonic() + self._seal_interval_s
-        while self._monotonic() < until_s and (again := sealer.wanted_again(1)):
+        while self._monotonic() < until_s and (again := sealer.to_replay(1)):
             self._publish(sealer, again[0], is_replay=True)
         return outcome
 

@@ -9,7 +9,7 @@ from functools import reduce
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpfeeds_aggregator.meaning.classes import Evidence, Judgement, judge
+from smtpfeeds_aggregator.classification.classes import Evidence, Judgement, judge
 from smtpfeeds_common.history import History, clamped, fold, recent_flags
 from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.smtp.dialogue import Dialogue, Rules

@@ -21,7 +21,7 @@ from smtpfeeds_aggregator.fleet.rights import (
     topic_permission,
 )
 from smtpfeeds_aggregator.fleet.state import SensorReport, reports
-from smtpfeeds_aggregator.store.reading import SensorState
+from smtpfeeds_aggregator.store.status import SensorState
 from smtpfeeds_common.topology import EXCHANGE
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)

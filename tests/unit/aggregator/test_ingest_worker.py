@@ -19,7 +19,7 @@ from ingest_support.stepped import SteppedWork
 from ingest_support.worker import MemoryStore
 from smtpfeeds_aggregator.clock.database import Reading, Record
 from smtpfeeds_aggregator.ingest import collect, refusals
-from smtpfeeds_aggregator.ingest import known_good as known_good_module
+from smtpfeeds_aggregator.ingest import probe_batch as known_good_module
 from smtpfeeds_aggregator.ingest.check import CheckedBatch, check
 from smtpfeeds_aggregator.ingest.fold import fold
 from smtpfeeds_aggregator.ingest.handover import TICK_S, Collection

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publish_support.editions import entry, write_edition
-from smtpfeeds_aggregator.meaning.classes import Class
+from smtpfeeds_aggregator.classification.classes import Class
 from smtpfeeds_aggregator.query.address_set import AddressSet
 from smtpfeeds_aggregator.query.annotations import Annotations
 from smtpfeeds_aggregator.query.known import known_addresses

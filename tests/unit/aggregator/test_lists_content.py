@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpfeeds_aggregator.meaning.lists import content as content_module
-from smtpfeeds_aggregator.meaning.lists.catalogue import (
+from smtpfeeds_aggregator.classification.lists import content as content_module
+from smtpfeeds_aggregator.classification.lists.catalogue import (
     MISP_NAMES,
     OPENFILTERS_NAMES,
     Actor,
     actor_of,
     is_wanted_of_misp,
 )
-from smtpfeeds_aggregator.meaning.lists.check import check
-from smtpfeeds_aggregator.meaning.lists.content import Content, parse, version_day
-from smtpfeeds_aggregator.meaning.lists.model import ListKind, parse_prefix
-from smtpfeeds_aggregator.meaning.lists.sources import packaged
+from smtpfeeds_aggregator.classification.lists.check import check
+from smtpfeeds_aggregator.classification.lists.content import Content, parse, version_day
+from smtpfeeds_aggregator.classification.lists.model import ListKind, parse_prefix
+from smtpfeeds_aggregator.classification.lists.sources import packaged
 from smtpfeeds_common.errors import ListsError
 
 TODAY = date(2026, 11, 25)

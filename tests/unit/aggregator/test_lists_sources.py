@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from smtpfeeds_aggregator.meaning.lists.model import AddressList
-from smtpfeeds_aggregator.meaning.lists.sources import (
+from smtpfeeds_aggregator.classification.lists.model import AddressList
+from smtpfeeds_aggregator.classification.lists.sources import (
     Fetch,
     Place,
     Reader,

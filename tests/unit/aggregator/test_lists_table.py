@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtpfeeds_aggregator.meaning.classes import Listing
-from smtpfeeds_aggregator.meaning.lists.model import AddressList, ListKind, Prefix, parse_prefix
-from smtpfeeds_aggregator.meaning.lists.table import ListTable
+from smtpfeeds_aggregator.classification.classes import Listing
+from smtpfeeds_aggregator.classification.lists.model import (
+    AddressList,
+    ListKind,
+    Prefix,
+    parse_prefix,
+)
+from smtpfeeds_aggregator.classification.lists.table import ListTable
 from smtpfeeds_common.addresses import pack_address
 
 TODAY = date(2026, 11, 25)

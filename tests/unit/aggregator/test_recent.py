@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publish_support import NOW, Seen, window_of
-from smtpfeeds_aggregator.meaning.recent import recent
+from smtpfeeds_aggregator.classification.recent import recent
 from smtpfeeds_common.history import OLDER
 
 TODAY = int(NOW.timestamp()) // 86_400

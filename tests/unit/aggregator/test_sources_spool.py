@@ -256,7 +256,9 @@ def test_replay_is_delivered_beside_what_is_new(spool: Spool, tmp_path: Path) ->
         heard(spool, b"\xc0\0\2\2")
         assert rows_of(running.take_heard()) == ["192.0.2.2"]
         running.source.acknowledge([again])
-        running.until(lambda: read_status(spool.path).batches_again == 0, "it is confirmed again")
+        running.until(
+            lambda: read_status(spool.path).batches_to_replay == 0, "it is confirmed again"
+        )
 
 
 def test_refused_replay_is_given_up_and_stays_confirmed(spool: Spool, tmp_path: Path) -> None:
@@ -266,7 +268,7 @@ def test_refused_replay_is_given_up_and_stays_confirmed(spool: Spool, tmp_path: 
         running.until(lambda: read_status(spool.path).batches_waiting == 0, "it is confirmed")
         replay(spool.path, 0)
         running.source.refuse(running.take_heard(), Refusal(RefusalCode.DATABASE, "bad", b""))
-        running.until(lambda: read_status(spool.path).batches_again == 0, "it is given up")
+        running.until(lambda: read_status(spool.path).batches_to_replay == 0, "it is given up")
         status = read_status(spool.path)
         assert (status.batches_kept >= 1, status.batches_refused) == (True, 0)
 

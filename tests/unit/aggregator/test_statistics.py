@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publish_support.editions import entry
-from smtpfeeds_aggregator.meaning.classes import Class, Judgement
+from smtpfeeds_aggregator.classification.classes import Class, Judgement
 from smtpfeeds_aggregator.publish.entries import Entry
 from smtpfeeds_aggregator.publish.statistics import (
     TOP,

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from smtpfeeds_common.cli import main
-from smtpfeeds_common.extras import came_from, how_to_install, install_line
+from smtpfeeds_common.extras import how_to_install, install_line, source_path
 
 
 @pytest.mark.parametrize("command", [["query", "192.0.2.1"], ["aggregator", "migrate"]])
@@ -32,7 +32,7 @@ def test_package_that_is_missing_when_the_command_runs_is_named_with_its_extra(
 def test_wheel_is_named_where_pip_took_it_from(tmp_path: Path) -> None:
     """With the name alone, pip would ask a public registry."""
     wheel = tmp_path / "a folder" / "smtpfeeds-0.1.0-py3-none-any.whl"
-    noted = came_from(f'{{"url": "{wheel.as_uri()}", "archive_info": {{}}}}')
+    noted = source_path(f'{{"url": "{wheel.as_uri()}", "archive_info": {{}}}}')
     assert noted == wheel
     line = install_line("aggregator", wheel)
     assert shlex.split(line)[-2:] == ["install", f"{wheel}[aggregator]"]
@@ -61,7 +61,7 @@ def test_without_a_local_place_the_line_still_names_a_file(
     monkeypatch: pytest.MonkeyPatch, noted: str | None
 ) -> None:
     monkeypatch.setattr("smtpfeeds_common.extras._direct_url", lambda: noted)
-    assert came_from(noted) is None
+    assert source_path(noted) is None
     line = how_to_install("aggregator")
     assert "./smtpfeeds-….whl[aggregator]" in line
     assert "docs/how-to/two-hosts.md" in line

@@ -1,4 +1,4 @@
-"""The clock: when the wall clock is believed, and what a reading contains while it is not."""
+"""The clock: when the wall clock is trusted, and what a reading contains while it is not."""
 
 import pytest
 
@@ -25,7 +25,7 @@ class Host:
         self.utc_ms += ms
         self.elapsed_ms += ms
 
-    def believed(self) -> bool:
+    def trusted(self) -> bool:
         return self.clock.read().utc_ms is not None
 
 
@@ -45,7 +45,7 @@ def test_step_is_noticed_at_the_next_reading_and_doubted_until_the_clock_is_stea
     assert host.clock.read() == Reading(None, 5_000, "a")
     assert "stepped by" in host.clock.doubt
     host.wait(119_999)
-    assert not host.believed()
+    assert not host.trusted()
     host.wait(1)
     assert host.clock.read().utc_ms == NOW + step + 120_000
     assert host.clock.doubt == ""
@@ -55,55 +55,55 @@ def test_step_within_a_minute_and_slow_drift_are_believed() -> None:
     host = Host()
     for step in (1_000, -1_000, STEP_MS, -STEP_MS):
         host.utc_ms += step
-        assert host.believed()
+        assert host.trusted()
     for _ in range(1_000):
         host.wait(1_000)
         host.utc_ms += 500
-        assert host.believed()
+        assert host.trusted()
 
 
 def test_each_step_begins_the_wait_anew() -> None:
     host = Host()
     host.utc_ms += HOUR
-    assert not host.believed()
+    assert not host.trusted()
     host.wait(100_000)
     host.utc_ms -= HOUR
-    assert not host.believed()
+    assert not host.trusted()
     host.wait(100_000)
-    assert not host.believed()
+    assert not host.trusted()
     host.wait(20_000)
-    assert host.believed()
+    assert host.trusted()
 
 
 @pytest.mark.parametrize("utc_ms", [0, EARLIEST_MS - 2 * DAY, LATEST_MS, -5])
 def test_impossible_time_is_never_believed_however_long_it_lasts(utc_ms: int) -> None:
     host = Host(utc_ms)
-    assert not host.believed()
+    assert not host.trusted()
     host.wait(DAY)
-    assert not host.believed()
+    assert not host.trusted()
     assert "impossible" in host.clock.doubt
     host.utc_ms = NOW
     assert "stepped by" in host.clock.doubt
     host.wait(120_000)
-    assert host.believed()
+    assert host.trusted()
 
 
 def test_edges_of_what_is_possible() -> None:
-    assert Host(EARLIEST_MS).believed()
-    assert not Host(EARLIEST_MS - 1).believed()
-    assert Host(LATEST_MS - 1).believed()
-    assert not Host(LATEST_MS).believed()
+    assert Host(EARLIEST_MS).trusted()
+    assert not Host(EARLIEST_MS - 1).trusted()
+    assert Host(LATEST_MS - 1).trusted()
+    assert not Host(LATEST_MS).trusted()
 
 
 def test_clock_behind_what_was_noted_before_the_start_is_doubted() -> None:
     host = Host()
     host.clock.compare(NOW + STEP_MS)
     host.clock.compare(None)
-    assert host.believed()
+    assert host.trusted()
     host.clock.compare(NOW + DAY)
-    assert not host.believed()
+    assert not host.trusted()
     host.wait(120_000)
-    assert host.believed(), "the noted time may itself have been the wrong one"
+    assert host.trusted(), "the noted time may itself have been the wrong one"
 
 
 def test_real_clocks_go_on() -> None:

@@ -20,7 +20,7 @@ from smtpfeeds_common.spool import (
     take_over,
 )
 from smtpfeeds_common.spool.left_behind import delete, find_left_behind
-from smtpfeeds_common.spool.place import quarantine
+from smtpfeeds_common.spool.opening import quarantine
 from smtpfeeds_common.spool.take_over import (
     convert,
     deliver_quarantined,

@@ -13,8 +13,8 @@ import pytest
 
 from recorded import FIRST, environment_of
 from smtpfeeds_common.errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolInUse, SpoolUnwritable
-from smtpfeeds_common.spool import Bounds, Event, Sealer, Spool, place, read_status
-from smtpfeeds_common.spool.place import MOST_QUARANTINED, quarantine, quarantined
+from smtpfeeds_common.spool import Bounds, Event, Sealer, Spool, opening, read_status
+from smtpfeeds_common.spool.opening import MOST_QUARANTINED, quarantine, quarantined
 from smtpfeeds_common.wire import Batch, decode
 from spool_support import at
 
@@ -336,7 +336,7 @@ def test_error_of_the_file_while_a_new_one_is_begun_is_one_of_ours(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(place, "_begin", full)
+        patched.setattr(opening, "_begin", full)
         with pytest.raises(SpoolUnwritable):
             spool.replace()
     spool.replace()
@@ -443,7 +443,7 @@ def test_full_database_at_the_start_is_no_reason_to_fail(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(place, "add_tables", full)
+        patched.setattr(opening, "add_tables", full)
         spool = opened(path)
         assert "full" in spool.unopened
         with pytest.raises(SpoolInUse):

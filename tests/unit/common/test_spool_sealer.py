@@ -182,9 +182,9 @@ def test_replay_has_confirmed_batches_delivered_again_beside_the_deliverer(path:
     sealer.confirm([(sealed.spool, sealed.seq)], at(NOW))
     assert replay(path, NOW + 1) == 0
     assert replay(path, NOW) == 1
-    assert (sealer.waiting(), sealer.wanted_again()) == ([], [sealed])
+    assert (sealer.waiting(), sealer.to_replay()) == ([], [sealed])
     sealer.confirm([(sealed.spool, sealed.seq)], at(NOW + 9))
-    assert sealer.wanted_again() == []
+    assert sealer.to_replay() == []
     sealer.close()
     spool.close()
 
@@ -348,7 +348,7 @@ def test_replay_near_the_bound_costs_no_event(path: Path) -> None:
         assert 0 < dropped.replays < 62
         status = read_status(path)
         assert (status.drops, status.rows["smtpgreet"]) == (0, 3_000)
-        assert status.batches_again == 62 - dropped.replays
+        assert status.batches_to_replay == 62 - dropped.replays
 
 
 def test_confirmed_batches_that_no_replay_wants_go_before_those_of_one(path: Path) -> None:
@@ -356,7 +356,7 @@ def test_confirmed_batches_that_no_replay_wants_go_before_those_of_one(path: Pat
     assert replay(path, NOW + 20) == 20
     bounds = Bounds(max_bytes=read_status(path).used_bytes)
     assert keep_room(path, bounds, at(NOW + 60)) == Dropped()
-    assert (read_status(path).batches_again, read_status(path).batches_kept < 40) == (20, True)
+    assert (read_status(path).batches_to_replay, read_status(path).batches_kept < 40) == (20, True)
 
 
 @pytest.mark.parametrize("step", [40 * DAY, -40 * DAY, 3650 * DAY, -3650 * DAY])
@@ -539,10 +539,10 @@ def test_batch_that_was_confirmed_before_is_never_split(path: Path) -> None:
     sealed_and_confirmed(path, 1, 5)
     replay(path, 0)
     with contextlib.closing(Sealer(path)) as sealer:
-        (batch,) = sealer.wanted_again()
+        (batch,) = sealer.to_replay()
         assert not sealer.split(*batch[:2])
         sealer.give_up_replay(*batch[:2])
-        assert sealer.wanted_again() == []
+        assert sealer.to_replay() == []
     assert read_status(path).batches_kept == 1
 
 
@@ -555,7 +555,7 @@ def test_spool_of_the_first_version_is_taken_over_whole(tmp_path: Path) -> None:
     before = read_status(path)
     assert (before.sensor, before.version) == ("lisbon-1", "0.1.0")
     assert before.rows == {"smtpgreet": 4, "smtpdata": 1}
-    assert (before.batches_waiting, before.batches_kept, before.batches_again) == (1, 1, 0)
+    assert (before.batches_waiting, before.batches_kept, before.batches_to_replay) == (1, 1, 0)
     assert (before.batches_too_large, before.batches_refused, before.undated) == (1, 0, 0)
     with contextlib.closing(Spool(path, sensor="lisbon-1")) as spool:
         assert spool.quarantined == 0
@@ -576,7 +576,7 @@ def test_spool_of_the_first_version_is_taken_over_whole(tmp_path: Path) -> None:
             assert [(row.prefix, row.hits) for row in batch.overflows] == [("2001:db8:0:1::/64", 3)]
             assert sum(hour.events for hour in batch.hours) == 8
             assert replay(path, 0) == 1
-            assert [len(decode(b.body).batch.observations) for b in sealer.wanted_again()] == [2]
+            assert [len(decode(b.body).batch.observations) for b in sealer.to_replay()] == [2]
     assert read_status(path).batches_too_large == 1
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from smtpfeeds_deploy.simulation import made_up, proxy_header
+from smtpfeeds_deploy.simulation import proxy_header, synthetic
 from smtpfeeds_deploy.simulation.clients import KINDS, Client
 from smtpfeeds_deploy.simulation.ledger import Session
 from smtpfeeds_deploy.simulation.simulate import Target, Visit
@@ -41,7 +41,7 @@ CAUSES = {
 
 
 def test_plan_has_every_kind_both_families_both_proxy_versions_and_repeats() -> None:
-    plan = made_up.visits(300, TARGETS, seed=7)
+    plan = synthetic.visits(300, TARGETS, seed=7)
     assert len(plan) == 300
     assert {visit.kind for visit in plan} == set(KINDS)
     assert {":" in visit.source for visit in plan} == {True, False}
@@ -52,15 +52,15 @@ def test_plan_has_every_kind_both_families_both_proxy_versions_and_repeats() -> 
 
 
 def test_same_seed_gives_the_same_plan_and_another_one_another() -> None:
-    plan: list[Visit] = made_up.visits(100, TARGETS, seed=7)
-    assert plan == made_up.visits(100, TARGETS, seed=7)
-    assert plan != made_up.visits(100, TARGETS, seed=8)
+    plan: list[Visit] = synthetic.visits(100, TARGETS, seed=7)
+    assert plan == synthetic.visits(100, TARGETS, seed=7)
+    assert plan != synthetic.visits(100, TARGETS, seed=8)
 
 
 def test_every_source_is_a_documentation_address_within_the_bound_of_a_prefix() -> None:
     networks = [ip_network(text) for text in DOCUMENTATION]
     by_prefix: dict[str, set[str]] = {}
-    for visit in made_up.visits(5_000, TARGETS, seed=7):
+    for visit in synthetic.visits(5_000, TARGETS, seed=7):
         address = ip_address(visit.source.removeprefix("::ffff:"))
         assert any(address in network for network in networks)
         if address.version == 6:
@@ -82,7 +82,7 @@ def test_every_source_is_a_documentation_address_within_the_bound_of_a_prefix() 
     ],
 )
 def test_longest_prefix_is_an_addresss_origin(address: str, asn: int | None) -> None:
-    assert made_up.origin_of(address) == asn
+    assert synthetic.origin_of(address) == asn
 
 
 def test_proxy_header_version_1_is_the_line_of_the_specification() -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from smtpfeeds_common.errors import SettingsError, SmtpfeedsError
 from smtpfeeds_common.spool import Event, Held, Sealer, Spool, read_status
-from smtpfeeds_common.spool.place import quarantine
+from smtpfeeds_common.spool.opening import quarantine
 from smtpfeeds_sensor.cli import sensor
 from smtpfeeds_sensor.delivery.other_name import settings_of
 from smtpfeeds_sensor.settings import SensorSettings
@@ -174,4 +174,4 @@ def test_status_shows_a_clock_in_doubt(site: Site) -> None:
         spool.note_state(at(NOW)._replace(utc_ms=None), version="9", counters={}, doubt=doubt)
     shown = site.call("status").stdout
     assert doubt in shown
-    assert "1 addresses, until the clock is believed" in shown
+    assert "1 addresses, until the clock is trusted" in shown

@@ -197,7 +197,7 @@ def test_replayed_batch_that_is_too_large_now_is_not_sent_under_new_names(parts:
     parts.step()
     assert len(parts.link.confirmed) == 1
     status = read_status(parts.path)
-    assert (status.batches_again, status.batches_kept, status.batches_too_large) == (0, 1, 0)
+    assert (status.batches_to_replay, status.batches_kept, status.batches_too_large) == (0, 1, 0)
 
 
 def test_replay_holds_up_nothing_that_is_new(parts: Set) -> None:

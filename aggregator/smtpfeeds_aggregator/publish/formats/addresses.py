@@ -5,7 +5,7 @@ from typing import IO, Final
 from smtpfeeds_common.addresses import normalise_address
 from smtpfeeds_common.errors import AddressError
 
-from ...meaning.classes import Class
+from ...classification.classes import Class
 from ..entries import NOTICE, Columns, Counts, Frame
 from .ndjson import iso
 

@@ -6,7 +6,7 @@ from typing import Final
 from smtpfeeds_common.columns import FORMULA
 from smtpfeeds_common.history import marks
 
-from ...meaning.classes import Judgement
+from ...classification.classes import Judgement
 from ...names import NOT_KNOWN
 from ..entries import Columns, Counts, Frame, Piece, tags
 

@@ -7,7 +7,7 @@ https://docs.zeek.org/en/master/frameworks/intel.html
 from functools import lru_cache
 from typing import IO, Final
 
-from ...meaning.classes import Judgement
+from ...classification.classes import Judgement
 from ..entries import NOTICE, Columns, Counts, Frame
 
 SUFFIX: Final = ".intel"

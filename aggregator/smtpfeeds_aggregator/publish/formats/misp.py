@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from ...meaning.classes import Judgement
+from ...classification.classes import Judgement
 from .identifiers import identifier
 
 #: An event's uuid in its file's name.

@@ -11,7 +11,7 @@ import msgspec
 
 from smtpfeeds_common.history import marks
 
-from ...meaning.classes import Judgement
+from ...classification.classes import Judgement
 from ...names import NOT_KNOWN
 from ..entries import Columns, Counts, Frame, Piece, tags
 

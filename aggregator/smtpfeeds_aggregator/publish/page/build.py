@@ -10,7 +10,7 @@ import numpy as np
 from smtpfeeds_common import __version__
 from smtpfeeds_common.feeds import FEEDS, WINDOW_DAYS
 
-from ...meaning.words import CLASSES
+from ...classification.explanations import CLASSES
 from ...names import short_name
 from ..columns import FeedColumns, Rows, Window
 from ..entries import Frame

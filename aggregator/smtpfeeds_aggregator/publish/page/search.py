@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ...meaning.classes import Class, Judgement
-from ...meaning.words import REASONS, STEPS
+from ...classification.classes import Class, Judgement
+from ...classification.explanations import REASONS, STEPS
 from ...names import short_name
 from ..columns import Rows, Window
 from ..judgements import Judgements

@@ -14,7 +14,7 @@ from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.errors import AddressError
 from smtpfeeds_common.feeds import FEED_NAMES
 
-from ...meaning.classes import Class
+from ...classification.classes import Class
 from ...publish.formats import csv_file
 from ...publish.gzip_file import DAMAGED
 from ..address_set import AddressSet

@@ -20,7 +20,7 @@ from smtpfeeds_common.columns import FORMULA
 from smtpfeeds_common.errors import AddressError, NotVerified
 from smtpfeeds_common.history import WEEK_DAYS
 
-from ...meaning.classes import Class, Judgement
+from ...classification.classes import Class, Judgement
 from ...names import NOT_KNOWN
 from ...publish.entries import Entry
 from ...publish.formats import csv_file, ndjson

@@ -14,12 +14,12 @@ GROUP BY s.sensor;
 -- name: refuse_of_sensors
 -- Remove the new addresses of these sensors that exceed their buckets from incoming, data events with
 -- their greets. Returns the removed events, and, with feed NULL, how many new addresses stay.
-WITH asked AS (
+WITH input AS (
     SELECT * FROM unnest(%(sensors)s::text[], %(rooms)s::bigint[]) AS a (sensor, room)
 ), ranked AS MATERIALIZED (
     SELECT i.sensor, i.ip, a.room,
         row_number() OVER (PARTITION BY i.sensor ORDER BY i.ip) AS rank
-    FROM incoming AS i JOIN asked AS a ON a.sensor = i.sensor
+    FROM incoming AS i JOIN input AS a ON a.sensor = i.sensor
     WHERE i.feed = 'smtpgreet'
         AND NOT EXISTS (SELECT FROM observation AS o WHERE o.ip = i.ip AND o.feed = 'smtpgreet')
 ), gone AS (
@@ -114,7 +114,7 @@ SELECT prefix, feed COLLATE "C", sensor COLLATE "C",
 FROM unnest(
     %(prefixes)s::cidr[], %(feeds)s::text[], %(sensors)s::text[],
     %(first_seen)s::timestamptz[], %(last_seen)s::timestamptz[], %(hits)s::bigint[]
-) AS asked (prefix, feed, sensor, first_seen, last_seen, hits)
+) AS input (prefix, feed, sensor, first_seen, last_seen, hits)
 WHERE last_seen >= now() - %(retention)s::interval
 GROUP BY 1, 2, 3
 ORDER BY 1, 2, 3
@@ -133,7 +133,7 @@ SELECT sensor COLLATE "C", feed COLLATE "C", (now() AT TIME ZONE 'UTC')::date,
 FROM unnest(
     %(sensors)s::text[], %(feeds)s::text[],
     %(first_seen)s::timestamptz[], %(last_seen)s::timestamptz[], %(hits)s::bigint[]
-) AS asked (sensor, feed, first_seen, last_seen, hits)
+) AS input (sensor, feed, first_seen, last_seen, hits)
 WHERE last_seen >= now() - %(retention)s::interval
 GROUP BY 1, 2
 ORDER BY 1, 2

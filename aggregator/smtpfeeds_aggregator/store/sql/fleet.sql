@@ -3,7 +3,7 @@
 -- name: enroll
 -- Add rows of sensors that have an account from now on; a revoked or retired one returns to service.
 INSERT INTO sensor AS s (name)
-SELECT name COLLATE "C" FROM unnest(%(names)s::text[]) AS asked (name) ORDER BY 1
+SELECT name COLLATE "C" FROM unnest(%(names)s::text[]) AS input (name) ORDER BY 1
 ON CONFLICT (name) DO UPDATE SET revoked_at = NULL, retired_at = NULL;
 
 -- name: heard

@@ -45,15 +45,15 @@ FROM pg_stat_activity WHERE pid = %(pid)s AND backend_start = %(start)s;
 -- Workers share a spool, the compactor locks it exclusively; advisory locks queue, so each gets its
 -- turn. Row locks do not queue: one of two busy workers always has the row FOR SHARE, and the compactor
 -- would never get it.
-WITH asked AS MATERIALIZED (
+WITH matched AS MATERIALIZED (
     SELECT s.id, s.sensor, s.uuid
-    FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS asked (sensor, uuid)
-    JOIN spool s ON s.sensor = asked.sensor AND s.uuid = asked.uuid
+    FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS input (sensor, uuid)
+    JOIN spool s ON s.sensor = input.sensor AND s.uuid = input.uuid
     ORDER BY s.id
 )
 SELECT id, pg_advisory_xact_lock_shared(
     hashtext('smtpfeeds spool'), (id & 2147483647)::integer
-) FROM asked;
+) FROM matched;
 
 -- name: sensors
 -- The epochs of these sensors' accounts, and how many new addresses they may report: a bucket refills
@@ -70,25 +70,25 @@ FROM sensor WHERE name = ANY(%(sensors)s);
 -- FOR SHARE, after share_spools: it protects the row from the compactor of 0.1.0 too, which has no
 -- other lock.
 SELECT s.id, s.sensor, s.uuid
-FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS asked (sensor, uuid)
-JOIN spool s ON s.sensor = asked.sensor AND s.uuid = asked.uuid
+FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS input (sensor, uuid)
+JOIN spool s ON s.sensor = input.sensor AND s.uuid = input.uuid
 ORDER BY s.sensor, s.uuid
 FOR SHARE OF s;
 
 -- name: insert_spools
 INSERT INTO spool (sensor, uuid)
 SELECT sensor COLLATE "C", uuid
-FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS asked (sensor, uuid)
+FROM unnest(%(sensors)s::text[], %(uuids)s::uuid[]) AS input (sensor, uuid)
 ORDER BY 1, 2
 ON CONFLICT (sensor, uuid) DO NOTHING;
 
 -- name: claim_batches
 -- A separate statement after the lock, so that it sees what the compactor moved before.
 INSERT INTO applied_batch (spool, seq)
-SELECT asked.spool, asked.seq
-FROM unnest(%(spools)s::bigint[], %(seqs)s::bigint[]) AS asked (spool, seq)
-JOIN spool s ON s.id = asked.spool
-WHERE NOT s.applied @> asked.seq
+SELECT input.spool, input.seq
+FROM unnest(%(spools)s::bigint[], %(seqs)s::bigint[]) AS input (spool, seq)
+JOIN spool s ON s.id = input.spool
+WHERE NOT s.applied @> input.seq
 ORDER BY 1, 2
 ON CONFLICT (spool, seq) DO NOTHING
 RETURNING spool, seq;
@@ -124,10 +124,10 @@ WHERE i.days = 0
 -- name: upsert_names
 -- Write only names that are new or changed; an unchanged row is not even locked.
 INSERT INTO autonomous_system (asn, name)
-SELECT asked.asn, asked.name
-FROM unnest(%(asns)s::bigint[], %(names)s::text[]) AS asked (asn, name)
+SELECT input.asn, input.name
+FROM unnest(%(asns)s::bigint[], %(names)s::text[]) AS input (asn, name)
 WHERE NOT EXISTS (
-    SELECT FROM autonomous_system a WHERE a.asn = asked.asn AND a.name = asked.name
+    SELECT FROM autonomous_system a WHERE a.asn = input.asn AND a.name = input.name
 )
 ORDER BY 1
 ON CONFLICT (asn) DO UPDATE SET name = EXCLUDED.name;
@@ -230,7 +230,7 @@ SELECT least(hour, date_trunc('hour', now())), feed COLLATE "C", sensor COLLATE 
     least(sum(events), 4611686018427387903)::bigint
 FROM unnest(
     %(hours)s::timestamptz[], %(feeds)s::text[], %(sensors)s::text[], %(events)s::bigint[]
-) AS asked (hour, feed, sensor, events)
+) AS input (hour, feed, sensor, events)
 WHERE hour >= date_trunc('hour', now() - %(retention)s::interval)
 GROUP BY 1, 2, 3
 ORDER BY 1, 2, 3
@@ -252,7 +252,7 @@ FROM unnest(
     %(names)s::text[], %(sealed_at)s::timestamptz[], %(versions)s::text[],
     %(counters)s::jsonb[], %(depths)s::bigint[], %(drops)s::bigint[],
     %(addresses)s::integer[], %(new)s::bigint[]
-) AS asked (name, sealed_at, version, counters, spool_depth, drops, addresses, new)
+) AS input (name, sealed_at, version, counters, spool_depth, drops, addresses, new)
 ORDER BY 1
 ON CONFLICT (name) DO UPDATE SET
     first_heard_at = coalesce(s.first_heard_at, s.heard_at, now()),

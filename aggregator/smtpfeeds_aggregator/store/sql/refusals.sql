@@ -17,7 +17,7 @@ SELECT account, date_trunc('hour', now()), reason, messages, octets, kept, kept_
 FROM unnest(
     %(accounts)s::text[], %(reasons)s::text[], %(messages)s::bigint[], %(octets)s::bigint[],
     %(kept)s::bigint[], %(kept_octets)s::bigint[], %(details)s::text[]
-) AS asked (account, reason, messages, octets, kept, kept_octets, detail)
+) AS input (account, reason, messages, octets, kept, kept_octets, detail)
 ON CONFLICT (account, hour, reason) DO UPDATE SET
     messages = least(r.messages + EXCLUDED.messages, 4611686018427387903),
     octets = least(r.octets + EXCLUDED.octets, 4611686018427387903),
@@ -33,7 +33,7 @@ SELECT *
 FROM unnest(
     %(accounts)s::text[], %(messages)s::float8[], %(octets)s::float8[], %(refused)s::float8[],
     %(reasons)s::text[]
-) AS asked (account, messages_per_s, octets_per_s, refused_per_s, reason)
+) AS input (account, messages_per_s, octets_per_s, refused_per_s, reason)
 ORDER BY 1
 ON CONFLICT (account) DO UPDATE SET
     since = CASE WHEN f.last_at < now() - interval '1 minute' THEN now() ELSE f.since END,

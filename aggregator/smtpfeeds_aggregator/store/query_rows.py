@@ -1,6 +1,6 @@
 """Types of a query and of its rows.
 
-They stand apart from `asking`, so that queries of published files need no database client.
+They stand apart from `query.py`, so that queries of published files need no database client.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Moment(NamedTuple):
         return self.now_s // _DAY_S // 7
 
 
-class AskedRow(NamedTuple):
+class StoredRow(NamedTuple):
     """The stored row of an address in a feed, with the data that its class depends on."""
 
     #: Number of the range, from 1.

@@ -11,7 +11,7 @@ import pytest
 
 from smtpfeeds_deploy.simulation.ledger import Bracket, Recorded
 from smtpfeeds_deploy.simulation.published import PublishedRow, Rows
-from smtpfeeds_deploy.simulation.published_more import folder_disagreements
+from smtpfeeds_deploy.simulation.published_documents import folder_disagreements
 
 FEED = "smtpgreet"
 ROW = PublishedRow(None, "NA", Recorded(None, Bracket(0, 999), None, None), None, "probe")

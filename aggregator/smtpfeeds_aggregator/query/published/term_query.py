@@ -12,19 +12,19 @@ from smtpfeeds_common.times import row_seconds
 
 from ...names import NOT_KNOWN
 from ...publish.entries import Entry
-from ...store.asked import RowFilter
-from ..find import Asker, Resolved, Wanted
+from ...store.query_rows import RowFilter
 from ..rows import FeedRow
+from ..term_query import QueryFilter, Resolved, TermQuery
 from ..terms import Range, Term
 
 if TYPE_CHECKING:
-    from ..find import _Covered
+    from ..term_query import _Covered
 
 
-class PublishedAsker(Asker):
+class PublishedTermQuery(TermQuery):
     """Asks rows of published files."""
 
-    def __init__(self, entries: Iterable[Entry], wanted: Wanted) -> None:
+    def __init__(self, entries: Iterable[Entry], wanted: QueryFilter) -> None:
         """Take the rows that are wanted.
 
         Args:

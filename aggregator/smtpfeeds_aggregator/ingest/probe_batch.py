@@ -43,7 +43,7 @@ class _OneOrigin:
         return f"AS {asn}"
 
 
-def known_good() -> Folded:
+def probe_batch() -> Folded:
     """Fold a batch that has rows of every kind, encoded as a sensor sends it."""
     now_ms = int(time.time() * 1000)
     old_ms = now_ms - int(_OLD.total_seconds() * 1000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smtpfeeds_aggregator.sources.in_hand import CALM_S, MAX_BYTES, NARROW, InHand
+from smtpfeeds_aggregator.sources.prefetch import CALM_S, MAX_BYTES, NARROW, Prefetch
 from smtpfeeds_common.wire import MAX_BODY_BYTES
 
 SMALL = 100_000
@@ -16,7 +16,7 @@ class Clock:
 
 
 def test_batches_as_sensors_send_them_keep_the_large_number() -> None:
-    hand = InHand(100, Clock())
+    hand = Prefetch(100, Clock())
     for _ in range(100):
         hand.add(SMALL)
     assert (hand.adapt(), hand.prefetch, hand.is_full) == (False, 100, True)
@@ -25,7 +25,7 @@ def test_batches_as_sensors_send_them_keep_the_large_number() -> None:
 
 
 def test_large_messages_narrow_it_so_that_the_octets_stay_within_the_bound() -> None:
-    hand = InHand(100, Clock())
+    hand = Prefetch(100, Clock())
     count = 0
     while not hand.adapt():
         hand.add(MAX_BODY_BYTES)
@@ -38,7 +38,7 @@ def test_large_messages_narrow_it_so_that_the_octets_stay_within_the_bound() -> 
 
 def test_it_widens_when_nothing_large_has_come_for_a_while() -> None:
     clock = Clock()
-    hand = InHand(100, clock)
+    hand = Prefetch(100, clock)
     for _ in range(NARROW + 1):
         hand.add(MAX_BODY_BYTES)
     assert hand.adapt()
@@ -54,7 +54,7 @@ def test_it_widens_when_nothing_large_has_come_for_a_while() -> None:
 
 
 def test_session_that_ends_has_nothing_in_hand() -> None:
-    hand = InHand(2, Clock())
+    hand = Prefetch(2, Clock())
     hand.add(MAX_BODY_BYTES)
     hand.add(MAX_BODY_BYTES)
     hand.clear()
@@ -62,7 +62,7 @@ def test_session_that_ends_has_nothing_in_hand() -> None:
 
 
 def test_number_that_is_smaller_than_the_narrow_one_stays() -> None:
-    hand = InHand(2, Clock())
+    hand = Prefetch(2, Clock())
     for _ in range(NARROW + 1):
         hand.add(MAX_BODY_BYTES)
     assert (hand.adapt(), hand.prefetch) == (False, 2)

@@ -22,7 +22,9 @@ from ...settings import AggregatorSettings
 from .sources import Source, sources_of
 
 KIND: Final = Kind("set of lists", "lists_dir", "smtpfeeds lists", ListsError)
-CHILD: Final = ChildProgram("smtpfeeds_aggregator.meaning.lists.child", KIND.noun, ListsError)
+CHILD: Final = ChildProgram(
+    "smtpfeeds_aggregator.classification.lists.child", KIND.noun, ListsError
+)
 LISTS: Final = "lists.json"
 #: A read that stalls for this long fails.
 _STALL_S: Final = 20

@@ -20,7 +20,7 @@ NARROW: Final = MAX_BYTES // MAX_BODY_BYTES
 CALM_S: Final = 30.0
 
 
-class InHand:
+class Prefetch:
     """Counts unacknowledged deliveries and their octets, and chooses the prefetch."""
 
     def __init__(self, prefetch: int, clock: Callable[[], float]) -> None:

@@ -1,4 +1,4 @@
-"""The queries of the command line, except those of `query`, which are in `asking`.
+"""The queries of the command line, except those of `query`, which are in `query.py`.
 
 Each answer is one statement, and short.
 """
@@ -6,9 +6,9 @@ Each answer is one statement, and short.
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from .asked import ALIVE_S
 from .connection import Connection
 from .errors import database_errors
+from .query_rows import ALIVE_S
 from .sql import queries
 
 #: A flood is over after this long; while it lasts, it is recorded every second or two.
@@ -93,12 +93,12 @@ class RefusalRow(NamedTuple):
     detail: str
 
 
-class ReadingStore:
+class StatusStore:
     """Runs the queries on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._sql = {name: sql.encode() for name, sql in queries("reading.sql").items()}
+        self._sql = {name: sql.encode() for name, sql in queries("status.sql").items()}
 
     def feeds(self, since: datetime) -> list[FeedState]:
         """Return the content of the feeds since a time."""
@@ -121,8 +121,8 @@ class ReadingStore:
 
     def refusals(self, account: str | None, since: datetime | None, rows: int) -> list[RefusalRow]:
         """Return at most `rows` counts of refused messages, of one account or all, newest first."""
-        asked = {"account": account, "since": since, "rows": rows}
-        return [RefusalRow(*row) for row in self._rows("refusals", **asked)]
+        parameters = {"account": account, "since": since, "rows": rows}
+        return [RefusalRow(*row) for row in self._rows("refusals", **parameters)]
 
     def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with database_errors():

@@ -46,7 +46,7 @@ class Opened(NamedTuple):
     quarantined: bool
 
 
-def open_or_make(path: Path, sensor: str, bounds: Bounds) -> Opened:
+def open_or_create(path: Path, sensor: str, bounds: Bounds) -> Opened:
     """Open the file for its sensor; quarantine a damaged one and create a new one.
 
     Raises:

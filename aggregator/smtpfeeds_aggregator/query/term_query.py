@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from smtpfeeds_common.addresses import IPv6_BYTES, pack_address
 
-from ..store.asked import Bounds, RowFilter
+from ..store.query_rows import Bounds, RowFilter
 from .rows import FeedRow, View
 from .summary import Summary
 from .terms import EVERYTHING_IPV4, EVERYTHING_IPV6, Range, Term
 
 if TYPE_CHECKING:
-    from ..store.asking import AskingStore
+    from ..store.query import QueryStore
 
 #: Addresses of an autonomous system that are asked for together.
 _ADDRESSES_AT_ONCE: Final = 5_000
@@ -27,7 +27,7 @@ _ALL: Final = (EVERYTHING_IPV4, EVERYTHING_IPV6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class QueryFilter:
     """Which rows are wanted: what the server sends, and what is judged here."""
 
     stored: RowFilter
@@ -53,10 +53,10 @@ class Resolved(NamedTuple):
     asns: tuple[int, ...] = ()
 
 
-class Asker:
+class TermQuery:
     """Asks for terms; one connection."""
 
-    def __init__(self, store: "AskingStore", wanted: Wanted) -> None:
+    def __init__(self, store: "QueryStore", wanted: QueryFilter) -> None:
         self._store, self._wanted = store, wanted
         self._view = View(store.moment)
         self._doubtful: set[int] = set()
@@ -129,10 +129,10 @@ class Asker:
 
     def _stored(self, ranges: Sequence[Bounds]) -> Iterator[tuple[int, FeedRow]]:
         view, wanted = self._view, self._wanted
-        for asked in self._store.rows_of(ranges, wanted.stored):
-            row = view.row(asked)
+        for stored in self._store.rows_of(ranges, wanted.stored):
+            row = view.row(stored)
             if row in wanted:
-                yield asked.place - 1, row
+                yield stored.place - 1, row
 
     def answers(self, terms: Sequence[Term]) -> Iterator[tuple[Term, Summary]]:
         """What is known of each term, in their order; one that comes twice is answered twice."""

@@ -1,4 +1,4 @@
--- The queries of the command line, except those of `query` (asking.sql). Nothing here writes.
+-- The queries of the command line, except those of `query` (query.sql). Nothing here writes.
 
 -- name: feeds
 -- The content of each feed since a time, with addresses that are not published.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpfeeds_aggregator.meaning.classes import (
+from smtpfeeds_aggregator.classification.classes import (
     GUESSES_HITS,
     MAIL_SERVER_HITS,
     Class,

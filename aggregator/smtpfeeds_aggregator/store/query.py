@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from .asked import ALIVE_S, AskedRow, Bounds, Moment, RowFilter
 from .connection import Connection
 from .errors import database_errors
+from .query_rows import ALIVE_S, Bounds, Moment, RowFilter, StoredRow
 from .sql import queries
 
 #: Rows in one page of a long range.
@@ -69,15 +69,15 @@ class About(NamedTuple):
     origin: tuple[str, datetime | None] | None
 
 
-class AskingStore:
+class QueryStore:
     """Runs the queries on one connection in autocommit mode."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._sql = {name: sql.encode() for name, sql in queries("asking.sql").items()}
+        self._sql = {name: sql.encode() for name, sql in queries("query.sql").items()}
         self.moment = Moment(*self._rows("moment", alive_s=ALIVE_S)[0])
 
-    def rows_of(self, ranges: Sequence[Bounds], wanted: RowFilter) -> Iterator[AskedRow]:
+    def rows_of(self, ranges: Sequence[Bounds], wanted: RowFilter) -> Iterator[StoredRow]:
         """Yield the rows of each range, in the order of the ranges, by address and feed.
 
         ``place`` is the number of the range.
@@ -103,10 +103,10 @@ class AskingStore:
 
     def _of_part(
         self, part: Sequence[Bounds], start: int, wanted: RowFilter, limit: int
-    ) -> Iterator[AskedRow]:
+    ) -> Iterator[StoredRow]:
         rows = self._page(part, wanted, limit)
         count, place = 0, 0
-        last: AskedRow | None = None
+        last: StoredRow | None = None
         for row in rows:
             if row.place != place:
                 if last is not None and count >= limit > ROWS_OF_RANGE:
@@ -119,13 +119,13 @@ class AskingStore:
             yield from self._rest(part[place - 1], start + place, wanted, last)
 
     def _rest(
-        self, bounds: Bounds, place: int, wanted: RowFilter, last: AskedRow
-    ) -> Iterator[AskedRow]:
+        self, bounds: Bounds, place: int, wanted: RowFilter, last: StoredRow
+    ) -> Iterator[StoredRow]:
         return self._pages((last.ip, bounds[1]), place, wanted, last.feed)
 
     def _pages(
         self, bounds: Bounds, place: int, wanted: RowFilter, after_feed: str = ""
-    ) -> Iterator[AskedRow]:
+    ) -> Iterator[StoredRow]:
         while True:
             page = self._page([bounds], wanted, PAGE_ROWS, after_feed)
             for row in page:
@@ -136,7 +136,7 @@ class AskingStore:
 
     def _page(
         self, ranges: Sequence[Bounds], wanted: RowFilter, rows: int, after_feed: str = ""
-    ) -> list[AskedRow]:
+    ) -> list[StoredRow]:
         moment = self.moment
         answer = self._rows(
             "rows_of_ranges",
@@ -153,7 +153,7 @@ class AskingStore:
             week=moment.week,
             window=datetime.fromtimestamp(moment.window_s, UTC),
         )
-        return list(map(AskedRow._make, answer))
+        return list(map(StoredRow._make, answer))
 
     def addresses_of_asns(self, asns: Sequence[int]) -> Iterator[str]:
         """Yield the addresses whose stored origin is one of these ASNs, sorted."""
