@@ -8,15 +8,16 @@ cannot be used is logged once, and the one in use stays.
 
 import logging
 import threading
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_common.errors import OriginError
 from smtpfeeds_common.logs import fields
 
 from ..datasets.directory import DatasetDirectory, Generation
+from ..datasets.in_use import DatasetInUse
 from .acquire import validate
 from .acquire.refresh import refresh, schedule_of
 from .generation import NAMES, TABLE, directory_of, open_table
@@ -26,20 +27,25 @@ from .table.in_memory import EMPTY, OriginTable
 logger: Final = logging.getLogger(__name__)
 
 
-class OriginSource:
+class OriginSource(DatasetInUse):
     """The current origin table of the files or the directory that the settings name."""
 
     def __init__(self, settings: AggregatorSettings) -> None:
+        """Read the settings; `load` loads the table.
+
+        Raises:
+            SettingsError: the settings contradict each other.
+        """
+        directory = directory_of(settings.origin_dir) if settings.origin_dir else None
+        super().__init__("origin table", settings.origin_watch_s, directory, schedule_of(settings))
         self._settings = settings
         self._table = Path(settings.origin_table) if settings.origin_table else None
         self._names = Path(settings.as_names) if settings.as_names else None
         kept = settings.origin_index_dir
         self._kept = KeptIndex(Path(kept)) if kept else None
-        self._directory = directory_of(settings.origin_dir) if settings.origin_dir else None
         self._current = EMPTY
         # Check the setting now, so that a mistake stops the start and not a refresh days later.
         validate.bounds_of(settings)
-        self._begun = datetime.now(UTC)
         #: What `_look` returned for the table in use, and for the last refused one.
         self._seen: object = None
         self._refused: object = None
@@ -48,6 +54,10 @@ class OriginSource:
     def current(self) -> OriginTable:
         """The table in use; take it once for look-ups that must agree."""
         return self._current
+
+    @property
+    def generation(self) -> str:
+        return self._current.generation
 
     def load(self, stop: threading.Event | None = None) -> None:
         """Load the table that the settings name; an empty one if there is none yet.
@@ -66,15 +76,6 @@ class OriginSource:
             table = self._older(self._directory, exc, stop)
         self._take(table, seen)
 
-    def run(self, stop: threading.Event) -> None:
-        """Take new tables and refresh on schedule until stopped; raises nothing."""
-        while not stop.wait(self._settings.origin_watch_s):
-            try:
-                self.look_again(stop)
-                self.refresh_if_due(stop)
-            except Exception:
-                logger.exception("watching the origin table failed; the table in use stays")
-
     def look_again(self, stop: threading.Event | None = None) -> bool:
         """Take a changed table; return whether the table changed."""
         seen: object = None
@@ -90,31 +91,9 @@ class OriginSource:
             return False
         return True
 
-    def refresh_if_due(
-        self, stop: threading.Event | None = None, now: datetime | None = None
-    ) -> bool:
-        """Refresh the directory if it is due, and use the new table; return whether it was."""
-        if self._directory is None:
-            return False
-        at = now or datetime.now(UTC)
-        due = schedule_of(self._settings).next_refresh(self._directory.status(), self._begun)
-        if due is None or at < due:
-            return False
-        try:
-            outcome = refresh(self._settings, stop=stop, now=at)
-        except OriginError as exc:
-            if stop is None or not stop.is_set():
-                logger.error(  # noqa: TRY400 - the reason is the message
-                    "origin refresh failed; the table in use stays",
-                    extra=fields(reason=exc.message, generation=self._current.generation),
-                )
-            return True
-        logger.info(
-            "origin refreshed",
-            extra=fields(generation=outcome.generation, unchanged=outcome.unchanged),
-        )
-        self.look_again(stop)
-        return True
+    def _refresh(self, stop: threading.Event | None, now: datetime) -> dict[str, Any]:
+        outcome = refresh(self._settings, stop=stop, now=now)
+        return {"generation": outcome.generation, "unchanged": outcome.unchanged}
 
     def _look(self) -> object:
         """Return a value that changes when there is another table to load."""

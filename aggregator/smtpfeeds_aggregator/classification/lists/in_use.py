@@ -11,12 +11,13 @@ import threading
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from smtpfeeds_common.errors import ListsError
 from smtpfeeds_common.logs import fields
 
 from ...datasets.directory import DatasetDirectory, Generation
+from ...datasets.in_use import DatasetInUse
 from ...settings import AggregatorSettings
 from .refresh import LISTS, directory_of, refresh, schedule_of
 from .sources import Reader, State, read_lists, sources_of
@@ -29,7 +30,7 @@ WATCH_S: Final = 10.0
 _NO_LISTS: Final = ListTable((), "none")
 
 
-class ListSource:
+class ListSource(DatasetInUse):
     """The current lists that the settings name."""
 
     def __init__(self, settings: AggregatorSettings) -> None:
@@ -38,12 +39,12 @@ class ListSource:
         Raises:
             SettingsError: the settings contradict each other.
         """
+        directory = directory_of(settings.lists_dir) if settings.lists_dir else None
+        super().__init__("lists", WATCH_S, directory, schedule_of(settings))
         self._settings = settings
         self._sources = sources_of(settings)
-        self._directory = directory_of(settings.lists_dir) if settings.lists_dir else None
         self._files = [Path(path) for path in settings.lists_files]
         self._current = _NO_LISTS
-        self._begun = datetime.now(UTC)
         self._target: str | None = None
         #: The status of the files when they were last checked; `None` before that.
         self._files_seen: object = None
@@ -53,6 +54,10 @@ class ListSource:
     def current(self) -> ListTable:
         """The lists in use; take the table once for look-ups that must agree."""
         return self._current
+
+    @property
+    def generation(self) -> str:
+        return self._current.generation
 
     def load(self) -> None:
         """Load the generation in use, or the lists on this host if there is none yet.
@@ -71,15 +76,6 @@ class ListSource:
         self._take(ListTable(state.lists, state.generation))
         if self._directory is None or not self._files:
             self._files_seen = seen
-
-    def run(self, stop: threading.Event) -> None:
-        """Take changes and refresh on schedule until stopped; raises nothing."""
-        while not stop.wait(WATCH_S):
-            try:
-                self.look_again(stop)
-                self.refresh_if_due(stop)
-            except Exception:
-                logger.exception("watching the lists failed; the lists in use stay")
 
     def look_again(self, stop: threading.Event | None = None) -> bool:
         """Take another generation or changed files; return whether the lists changed."""
@@ -102,35 +98,13 @@ class ListSource:
                 self._log_refused(exc.message)
         return self._current is not before
 
-    def refresh_if_due(
-        self, stop: threading.Event | None = None, now: datetime | None = None
-    ) -> bool:
-        """Refresh the directory if it is due, and use the new generation; return whether it was."""
-        if self._directory is None:
-            return False
-        at = now or datetime.now(UTC)
-        due = schedule_of(self._settings).next_refresh(self._directory.status(), self._begun)
-        if due is None or at < due:
-            return False
-        try:
-            outcome = refresh(self._settings, stop=stop, now=at)
-        except ListsError as exc:
-            if stop is None or not stop.is_set():
-                logger.error(  # noqa: TRY400 - the reason is the message
-                    "refresh of lists failed; the lists in use stay",
-                    extra=fields(reason=exc.message, generation=self._current.generation),
-                )
-            return True
-        logger.info(
-            "lists refreshed",
-            extra=fields(
-                generation=outcome.generation,
-                unchanged=outcome.unchanged,
-                refused=len(outcome.refused),
-            ),
-        )
-        self.look_again(stop)
-        return True
+    def _refresh(self, stop: threading.Event | None, now: datetime) -> dict[str, Any]:
+        outcome = refresh(self._settings, stop=stop, now=now)
+        return {
+            "generation": outcome.generation,
+            "unchanged": outcome.unchanged,
+            "refused": len(outcome.refused),
+        }
 
     def _look_at_files(self) -> object:
         """Return a value that changes when an operator's file does."""
