@@ -155,6 +155,27 @@ def test_program_that_only_stands_in_the_data_folder_lives_on(tmp_path: Path) ->
         bystander.wait()
 
 
+def test_server_in_another_folder_of_the_same_path_is_not_in_this_one(tmp_path: Path) -> None:
+    """A container's server may have such a folder; here it is one that is removed, and made again.
+
+    The kernel shows the first one's path with `(deleted)` after it.
+    """
+    program = tmp_path / "postgres"
+    shutil.copy(shutil.which("sleep") or "sleep", program)
+    first, second = tmp_path / "data", tmp_path / "data (deleted)"
+    first.mkdir()
+    server = subprocess.Popen([program, "600"], cwd=first)
+    try:
+        assert servers_in(first) == [server.pid]
+        first.rmdir()
+        second.mkdir()
+        assert Path(f"/proc/{server.pid}/cwd").readlink() == second
+        assert servers_in(second) == []
+    finally:
+        server.kill()
+        server.wait()
+
+
 def test_server_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", _OWNS_ONE, str(tmp_path)], stdout=subprocess.PIPE, text=True

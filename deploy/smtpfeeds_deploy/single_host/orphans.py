@@ -2,8 +2,10 @@
 
 A postmaster and its children run the program `postgres` in the data folder. Both are checked,
 because an operator's shell may be in that folder, and after a crash another program may have the
-process id in postmaster.pid. The process is opened (pidfd_open(2)) before the check, so the signal
-cannot reach a later process with the same id.
+process id in postmaster.pid. Folders are compared as the kernel knows them, not by path: a
+container whose processes are visible here may have another folder with the same path. The process
+is opened (pidfd_open(2)) before the check, so the signal cannot reach a later process with the
+same id.
 """
 
 from __future__ import annotations
@@ -68,8 +70,8 @@ def _is_server_in(pid: int, folder: Path) -> bool:
     entry = Path("/proc") / str(pid)
     try:
         program = str((entry / "exe").readlink()).removesuffix(_REPLACED)
-        return Path(program).name == _SERVER and str((entry / "cwd").readlink()) == str(folder)
-    except OSError:  # it has ended, or belongs to another user
+        return Path(program).name == _SERVER and (entry / "cwd").samefile(folder)
+    except OSError:  # it has ended, or belongs to another user; or there is no such folder
         return False
 
 
