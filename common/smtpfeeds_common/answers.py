@@ -152,7 +152,7 @@ class Limited:
     def note(self) -> None:
         """Write a note if the answer is cut. Call this after all rows are written."""
         if self.is_more:
-            note(f"there are more rows: --limit {self._limit} cuts it here")
+            note(f"there are more rows than --limit {self._limit}")
 
 
 def note(text: str) -> None:

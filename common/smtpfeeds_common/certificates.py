@@ -142,14 +142,14 @@ def _inside(der: bytes) -> bytes:
 def _element(der: bytes) -> tuple[int, bytes, bytes]:
     """Return the tag and the content of the first element, and the octets after it."""
     if len(der) < 2:
-        raise ValueError("a certificate that is cut off")
+        raise ValueError("a truncated certificate")
     length, begin = der[1], 2
     if length & 0x80:
         octets = length & 0x7F
         length, begin = int.from_bytes(der[2 : 2 + octets]), 2 + octets
     end = begin + length
     if end > len(der):
-        raise ValueError("a certificate that is cut off")
+        raise ValueError("a truncated certificate")
     return der[0], der[begin:end], der[end:]
 
 

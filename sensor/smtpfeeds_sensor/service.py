@@ -255,7 +255,7 @@ class SensorService:
         if not doubt:
             if self._doubt_logged_s is not None:
                 self._doubt_logged_s = None
-                logger.info("clock is trusted again; what was heard meanwhile is dated by it")
+                logger.info("clock is trusted again; events without a date get one")
         elif self._doubt_logged_s is None or now_s - self._doubt_logged_s >= _CLOCK_ALARM_S:
             self._doubt_logged_s = now_s
             logger.error(
@@ -341,7 +341,7 @@ class SensorService:
         try:
             self._close_all()
         except Exception:
-            logger.exception("not everything could be closed; the spool is")
+            logger.exception("not everything could be closed; the spool is closed")
         self.recorder.finish(
             version=__version__,
             client_ms=self._client_ms(),

@@ -60,7 +60,7 @@ def test_key_is_written_once_and_read_by_its_owner_alone(
     for pair in ((secret, tmp_path / "other.pub"), (tmp_path / "other.key", public)):
         again = smtpfeeds("publish", "keygen", *pair)
         assert again.exit_code == 2
-        assert "is there already" in again.output
+        assert "exists already" in again.output
     assert (secret.read_bytes(), public.read_bytes()) == before
     assert not (tmp_path / "other.key").exists()
     assert Signer.from_file(secret).public_key in public.read_text()
@@ -138,7 +138,7 @@ def test_verify_refuses_what_is_not_the_publishers(
     forged = copied("forged")
     manifest = (forged / "manifest.json").read_text()
     (forged / "manifest.json").write_text(manifest.replace("CC0-1.0", "none"))
-    assert "signature is not good" in refused(forged)
+    assert "signature is not valid" in refused(forged)
 
     unsigned = copied("unsigned")
     (unsigned / "manifest.json.minisig").unlink()
@@ -148,7 +148,7 @@ def test_verify_refuses_what_is_not_the_publishers(
     generate_keys(tmp_path / "stranger.key", stranger)
     done = smtpfeeds("feed", "verify", feeds, "--key", stranger)
     assert done.exit_code == 1
-    assert "signature is not good" in done.output
+    assert "signature is not valid" in done.output
 
     # A good signature of one file does not pass for another edition's.
     other = copied("other")

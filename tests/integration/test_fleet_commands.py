@@ -364,7 +364,7 @@ def test_sensors_with_client_certificates_deliver_until_they_are_revoked(
         link.close()
         done = site.run("rotate", "tls-1", *words[1:], bundles=True, tls=True)
         assert done.exit_code == 0, done.output
-        assert "the certificate from before works until" in done.stderr
+        assert "an earlier certificate works until" in done.stderr
         renewed = unpack(site, "tls-1", tmp_path / "renewed")
         assert Path(renewed["broker_key_file"]).read_bytes() != key
         link = BrokerLink.of_settings(SensorSettings(**loaded(renewed)))
@@ -424,7 +424,7 @@ def test_an_account_is_revoked_although_the_database_is_away(site: Fleet) -> Non
     site.dsn = "host=127.0.0.1 port=1 dbname=nobody"
     done = site.run("revoke", "acme-1")
     assert (done.exit_code, done.stdout) == (0, "acme-1: revoked\n")
-    assert "not noted in the database" in done.stderr
+    assert "not recorded in the database" in done.stderr
     assert site.run("check").exit_code != 0
 
 

@@ -116,7 +116,7 @@ def test_archives_that_all_fail_are_a_failure_that_is_tried_again_sooner(
     again(config)
     before = loaded(config).generation
     archive.files.clear()
-    with pytest.raises(ListsError, match="no address of lists answers"):
+    with pytest.raises(ListsError, match="no source of lists answers"):
         again(config, days=1)
     assert loaded(config).generation == before
     status = directory_of(config.lists_dir).status()

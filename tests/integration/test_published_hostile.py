@@ -297,7 +297,7 @@ def test_a_server_cannot_make_a_reader_wait(serve: Serve) -> None:
     slow = serve(drip)
     try:
         for folder in ("", "body/"):
-            with pytest.raises(DatasetError, match=r"not whole after 0\.3 s"):
+            with pytest.raises(DatasetError, match=r"not complete after 0\.3 s"):
                 entries(f"{slow.url}{folder}", Remote(None, whole_s=0.3))
     finally:
         stopped.set()

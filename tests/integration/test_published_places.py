@@ -127,7 +127,7 @@ def test_what_is_not_as_the_manifest_says_is_refused(tmp_path: Path, signer: Sig
     folder = write_edition(tmp_path / "feeds", ROWS, signer=signer)
     assert entries(folder, signer) == ROWS_BY_FEED
     generate_keys(tmp_path / "other", tmp_path / "other.pub")
-    with pytest.raises(NotVerified, match="signature is not good"):
+    with pytest.raises(NotVerified, match="signature is not valid"):
         entries(folder, Signer.from_file(tmp_path / "other"))
     with (folder / "smtpdata.ndjson.gz").open("ab") as stream:
         stream.write(b"\0")

@@ -80,7 +80,7 @@ def accept_clock(settings: "AggregatorSettings", *, yes: bool) -> None:
         store = ClockStore(connection)
         if not yes:
             click.echo(_question(store.status()), err=True)
-            click.confirm("Believe the database's clock?", abort=True, err=True)
+            click.confirm("Trust the database's clock?", abort=True, err=True)
         now = store.accept()
     click.echo(f"accepted: the database's clock shows {iso_utc(now)}")
 

@@ -132,7 +132,7 @@ def forget(settings: "AggregatorSettings", prefix: str, reason: str, *, yes: boo
         addresses = store.count(network)
         if not yes:
             click.confirm(
-                f"Delete what is stored of {network}: {addresses} addresses?", abort=True, err=True
+                f"Delete the {addresses} stored addresses of {network}?", abort=True, err=True
             )
         end = datetime.now(UTC) + timedelta(days=settings.retention_days) + _ARRIVAL
         forgotten = store.forget(network, reason, end, _progress(addresses))

@@ -44,7 +44,7 @@ def init(ca_folder: Path, name: str) -> None:
 
     Authority.create(ca_folder, name)
     click.echo(
-        f"wrote {ca_folder / CERTIFICATE}, which others trust, and {ca_folder / KEY}: keep it"
+        f"wrote {ca_folder / CERTIFICATE}, for other hosts, and {ca_folder / KEY}: keep it secret"
     )
 
 
@@ -62,7 +62,7 @@ def renew(ca_folder: Path) -> None:
     from ..fleet.authority import CERTIFICATE, Authority
 
     Authority.load(ca_folder).renew()
-    click.echo(f"wrote {ca_folder / CERTIFICATE}: carry it to the hosts that have the old one")
+    click.echo(f"wrote {ca_folder / CERTIFICATE}: copy it to the hosts that have the old one")
 
 
 @authority.command("server", short_help="Issue a certificate for a server.")

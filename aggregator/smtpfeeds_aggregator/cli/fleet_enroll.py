@@ -113,7 +113,7 @@ def enroll(
             note(f"{name} has an account already, and keeps its password or certificate")
     if len(missing) == 1:
         path = bundles.path(missing[0])
-        click.echo(f"wrote {path}: bring it to the sensor's host and run its install.sh")
+        click.echo(f"wrote {path}: copy it to the sensor's host and run its install.sh")
     click.echo(f"enrolled {len(missing)} of {len(wanted)}")
 
 

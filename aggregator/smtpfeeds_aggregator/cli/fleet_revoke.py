@@ -56,7 +56,7 @@ def revoke(
             for name in names:
                 store.revoked(name)
     except SmtpfeedsError as exc:
-        note(f"not noted in the database, so `fleet check` reports `no_account`: {exc.message}")
+        note(f"not recorded in the database, so `fleet check` reports `no_account`: {exc.message}")
 
 
 @click.command("retire", short_help="Take sensors out of service; what they reported stays.")

@@ -269,7 +269,7 @@ def _certificates(ca_folder: Path) -> "list[Validity]":
     except FleetError as exc:
         if ca_folder != Path(CA_FOLDER):
             raise
-        note(f"without certificates: {exc.message}")
+        note(f"certificates are not checked: {exc.message}")
         return []
 
 

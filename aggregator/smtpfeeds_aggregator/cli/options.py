@@ -205,7 +205,7 @@ def time_options(command: F) -> F:
     def with_times(*args: Any, since: str | None, until: str | None, **kwargs: Any) -> Any:
         begin, end = parsed_time(since), parsed_time(until)
         if begin is not None and end is not None and begin >= end:
-            raise SettingsError(f"nothing is between --since {since} and --until {until}")
+            raise SettingsError(f"--since {since} is not before --until {until}")
         return command(*args, since=begin, until=end, **kwargs)
 
     return with_times  # type: ignore[return-value]  # click's options change the signature

@@ -173,7 +173,7 @@ def refresh(
         f"{manifest['names']} AS names, of {_utc(manifest['table_time'])}"
     )
     for reason in outcome.overridden:
-        click.echo(f"forced although: {reason}", err=True)
+        click.echo(f"forced, despite: {reason}", err=True)
 
 
 @origin.command()

@@ -236,5 +236,5 @@ def _counts(counts: Any) -> str:
 
 def _feeds_dir(settings: "AggregatorSettings") -> Path:
     if not settings.feeds_dir:
-        raise SettingsError("nowhere to publish: set feeds_dir to a directory")
+        raise SettingsError("feeds_dir is not set: set it to the directory for the feeds")
     return Path(settings.feeds_dir)

@@ -67,6 +67,6 @@ class Order:
             held.append(row)
             if len(held) > SORTED_MAX:
                 raise SettingsError(
-                    f"--sort: more than {SORTED_MAX:,} rows; give --limit, or narrow the question"
+                    f"--sort: more than {SORTED_MAX:,} rows; give --limit, or narrow the query"
                 )
         return iter(sorted(held, key=key, reverse=largest_first))

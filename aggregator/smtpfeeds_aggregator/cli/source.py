@@ -94,7 +94,7 @@ def published(place: str, key: str | None) -> "Published":
         public = PublicKey.parse(key)
     files = open_published(place, public, now=now)
     if files.edition is None:
-        note(f"note: there is no manifest beside {place}: nothing of it is verified")
+        note(f"note: {place} has no manifest beside it, so it is not verified")
     elif files.is_past(now):
         note(past_words(files))
     return files

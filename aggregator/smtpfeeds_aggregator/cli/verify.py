@@ -76,9 +76,9 @@ def _newest(file: Path | None) -> datetime | None:
     except OSError as exc:
         raise SettingsError(f"--newest-file: cannot read {file}: {exc.strerror}") from exc
     except ValueError as exc:
-        raise SettingsError(f"--newest-file: {file} holds no time") from exc
+        raise SettingsError(f"--newest-file: {file} does not contain a time") from exc
     if newest.tzinfo is None:
-        raise SettingsError(f"--newest-file: {file} holds a time without a zone")
+        raise SettingsError(f"--newest-file: {file} contains a time without a time zone")
     return newest
 
 

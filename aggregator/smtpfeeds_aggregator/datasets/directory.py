@@ -101,7 +101,7 @@ class DatasetDirectory:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as exc:
                 raise self.kind.error(
-                    f"another refresh or rollback is running in {self.directory}: try later"
+                    f"another refresh or rollback is running in {self.directory}: try again later"
                 ) from exc
             yield
 

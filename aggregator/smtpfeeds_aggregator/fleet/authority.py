@@ -111,7 +111,7 @@ class Authority:
             certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
         except FileNotFoundError as exc:
             raise FleetError(
-                f"there is no authority in {folder}: make one with `smtpfeeds fleet ca init`"
+                f"there is no authority in {folder}: create one with `smtpfeeds fleet ca init`"
             ) from exc
         except (OSError, ValueError, TypeError) as exc:
             raise FleetError(f"the authority in {folder} cannot be read: {exc}") from exc
@@ -135,7 +135,7 @@ class Authority:
     def issue_server(self, name: str, hosts: list[str], *, days: int = CERTIFICATE_DAYS) -> Issued:
         """Issue a certificate for a server that is reached under these names and addresses."""
         if not hosts:
-            raise FleetError(f"no host name or address for {name}: clients check one of them")
+            raise FleetError(f"give a host name or an address of {name}: clients check it")
         names = [_general_name(host) for host in hosts]
         return self._issue(name, x509.SubjectAlternativeName(names), days, server=True)
 
@@ -248,7 +248,7 @@ def write_issued(issued: Issued, certificate: Path, key: Path) -> None:
         with locked(key.parent):
             finish_pair(certificate, key, belong)
             if certificate.exists() or key.exists():
-                raise FleetError(f"{certificate} or {key} is there: move them away first")
+                raise FleetError(f"{certificate} or {key} exists already: move them away first")
             write_pair(certificate, key, (issued.certificate, issued.key))
     except OSError as exc:
         raise FleetError(f"cannot write into {key.parent}: {exc.strerror}") from exc
@@ -257,12 +257,12 @@ def write_issued(issued: Issued, certificate: Path, key: Path) -> None:
 def _refuse_existing(folder: Path) -> None:
     if (folder / KEY).exists():
         raise FleetError(
-            f"{folder} holds an authority already; `smtpfeeds fleet ca renew` gives it a new "
+            f"{folder} contains an authority already; `smtpfeeds fleet ca renew` gives it a new "
             "certificate"
         )
     if (folder / CERTIFICATE).exists():
         raise FleetError(
-            f"{folder / CERTIFICATE} is there without its key {KEY}: give another folder"
+            f"{folder / CERTIFICATE} exists without its key {KEY}: give another folder"
         )
 
 

@@ -141,8 +141,8 @@ def _with_account(url: str, account: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or "@" in rest:
         raise FleetError(
-            f"the broker's address {scheme}://… is not of the form amqps://HOST/VHOST: the account "
-            "is the sensor's, and is put in by itself"
+            f"the broker's address {scheme}://… is not of the form amqps://HOST/VHOST: leave "
+            "the account out; the bundle gets the sensor's"
         )
     return f"{scheme}://{account}@{rest}"
 

@@ -74,7 +74,7 @@ class Bundles:
         """
         for one in self._valid_of(set(revoked)):
             raise FleetError(
-                f"the certificate of {one.name} from before is valid until {iso_utc(one.ends)}, "
+                f"an earlier certificate of {one.name} is valid until {iso_utc(one.ends)}, "
                 "and works again with a new account: if its key may be in other hands, choose "
                 "another name; else give --reuse-name"
             )
@@ -82,7 +82,7 @@ class Bundles:
     def note_valid_certificate(self, name: str) -> None:
         """Write that an earlier certificate works until it ends, if there is one."""
         for one in self._valid_of({name}):
-            note(f"{name}: the certificate from before works until {iso_utc(one.ends)}")
+            note(f"{name}: an earlier certificate works until {iso_utc(one.ends)}")
 
     def _valid_of(self, names: set[str]) -> Iterable[Validity]:
         if not names:

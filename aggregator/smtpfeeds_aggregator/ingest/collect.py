@@ -175,7 +175,7 @@ class Collector:
         except Exception as exc:
             # A bug that one message triggers must not stop all others: the error would
             # end the program, and the message, redelivered, would end the next one.
-            logger.exception("message not understood")
+            logger.exception("message not checked")
             probe_batch()  # if this fails too, the message is not the cause: the program ends
             code, reason = RefusalCode.FAULT, f"reading it failed: {describe(exc)}"
         else:

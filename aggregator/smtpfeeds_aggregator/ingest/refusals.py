@@ -54,7 +54,7 @@ def refused_rows(batch: CheckedBatch) -> Refusal:
         reason = f"{len(batch.refused)} rows: {batch.refused[0].reason}"
         return Refusal(RefusalCode.ROWS, reason, refused_rows_body(batch))
     except Exception as exc:
-        logger.exception("refused rows not written down")
+        logger.exception("refused rows not encoded")
         reason = f"{len(batch.refused)} rows: {describe(exc)}"
         return Refusal(RefusalCode.ROWS, reason, b"{}")
 

@@ -199,7 +199,7 @@ class Writer:
 
     def _give_back_and_wait(self, stop: Event) -> None:
         """Leave the batches to another aggregator until the database accepts one."""
-        logger.warning("database unavailable for long; batches given back", extra=fields())
+        logger.warning("database unavailable for long; batches returned", extra=fields())
         self._source.pause()
         while not stop.is_set():
             self._health.beat("store", within_s=SILENCE_S)

@@ -188,7 +188,7 @@ def _cleaned(
     except DAMAGED as exc:
         raise PublishError(
             f"{before / name} is damaged ({exc}), so addresses that are excluded now cannot be "
-            "taken out of it; the last good feeds stay. Replace it by an undamaged copy, or remove "
+            "removed from it; the last good feeds stay. Replace it by an undamaged copy, or delete "
             "it: the archive then continues without it"
         ) from exc
     if not gone:

@@ -236,7 +236,7 @@ def read_back(stream: IO[bytes]) -> int:
     decoder, lines = msgspec.json.Decoder(Change), 0
     for line in stream:
         if not line.endswith(b"\n"):
-            raise ValueError("the last line is cut")
+            raise ValueError("the last line is truncated")
         decoder.decode(line)
         lines += 1
     return lines

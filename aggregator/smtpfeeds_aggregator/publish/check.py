@@ -153,7 +153,7 @@ def _check_csv(file: FeedFile, path: Path, keep_going: KeepGoing) -> None:
         for lines in _blocks(stream, path.stat().st_size, keep_going):
             rows += _csv_rows(file, lines, rows)
             if not lines.endswith(b"\n"):
-                raise bad_line(file, rows + 1, "the last line is cut")
+                raise bad_line(file, rows + 1, "the last line is truncated")
     _check_count(file, rows)
 
 
@@ -192,7 +192,7 @@ def _check_ndjson(file: FeedFile, path: Path, keep_going: KeepGoing) -> None:
                 raise bad_line(file, rows + read, str(exc)) from exc
             rows += len(lines)
             if not block.endswith(b"\n"):
-                raise bad_line(file, rows, "the last line is cut")
+                raise bad_line(file, rows, "the last line is truncated")
     _check_count(file, rows)
 
 

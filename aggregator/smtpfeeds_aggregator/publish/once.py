@@ -118,7 +118,7 @@ def publish_once(
         DatabaseUnavailable: the database went away.
     """
     if not settings.feeds_dir:
-        raise PublishError("nowhere to publish: set feeds_dir to a directory")
+        raise PublishError("feeds_dir is not set: set it to the directory for the feeds")
     store = PublicationStore(connection)
     directory = FeedsDirectory(Path(settings.feeds_dir))
     clock = clock or DatabaseClock()

@@ -107,7 +107,7 @@ class PublicKey:
                 f"{exc.strerror}"
             ) from exc
         except minisign.Error as exc:
-            raise SettingsError(f"{text} does not hold a public key of minisign: {exc}") from exc
+            raise SettingsError(f"{text} does not contain a public key of minisign: {exc}") from exc
 
     def check(self, file: str, data: bytes, signature: bytes, edition: Edition) -> None:
         """Make sure that this key signed a file, as one of this edition.
@@ -125,7 +125,7 @@ class PublicKey:
             parsed = minisign.Signature.from_bytes(signature[:_MAX_OCTETS])
             self._key.verify(data, parsed)
         except minisign.Error as exc:
-            raise NotVerified(f"{file}: the signature is not good: {exc}") from exc
+            raise NotVerified(f"{file}: the signature is not valid: {exc}") from exc
         expected = trusted_comment(file, edition.generation, edition.generated, edition.expires)
         if parsed.trusted_comment != expected:
             raise NotVerified(
@@ -145,12 +145,12 @@ def generate_keys(secret: Path, public: Path) -> str:
     pair = minisign.KeyPair.generate()
     for path in (secret, public):
         if path.exists() or path.is_symlink():
-            raise SettingsError(f"{path} is there already; a key is never overwritten")
+            raise SettingsError(f"{path} exists already; a key is never overwritten")
     try:
         _write_new(secret, bytes(pair.secret_key) + b"\n", _SECRET_MODE)
         _write_new(public, bytes(pair.public_key) + b"\n", _PUBLIC_MODE)
     except FileExistsError as exc:
-        raise SettingsError(f"{exc.filename} is there already; a key is never overwritten") from exc
+        raise SettingsError(f"{exc.filename} exists already; a key is never overwritten") from exc
     except OSError as exc:
         raise SettingsError(f"cannot write {exc.filename}: {exc.strerror}") from exc
     text: str = pair.public_key.to_base64().decode()

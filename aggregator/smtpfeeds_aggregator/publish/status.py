@@ -126,7 +126,7 @@ class StatusFile:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, msgspec.json.encode(note), 0)
         except OSError as exc:
-            logger.warning("running publication not noted", extra=fields(error=str(exc)))
+            logger.warning("running publication not recorded", extra=fields(error=str(exc)))
         try:
             yield
         finally:
@@ -155,7 +155,7 @@ class StatusFile:
                 aside.unlink(missing_ok=True)
                 raise
         except OSError as exc:
-            logger.warning("publish status not noted", extra=fields(error=str(exc)))
+            logger.warning("publish status not recorded", extra=fields(error=str(exc)))
 
 
 def _lock(descriptor: int) -> None:

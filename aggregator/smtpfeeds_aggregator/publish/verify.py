@@ -128,7 +128,7 @@ class VerifiedFolder:
                 continue
             path = _inside(self.path, name)
             if hashlib.sha256(_read(path)).hexdigest() != digest:
-                raise NotVerified(f"{name}: it is not what {SUMS} says")
+                raise NotVerified(f"{name}: it does not match {SUMS}")
         return len(sums.keys() | self.edition.files.keys())
 
 

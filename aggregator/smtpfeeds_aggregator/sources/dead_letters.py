@@ -124,7 +124,7 @@ class DeadLetters:
                 ) from exc
             raise BrokerUnavailable(f"the broker closed the channel: {exc.reply_text}") from exc
         except AMQPError as exc:
-            raise BrokerUnavailable(f"the broker did not take it: {exc!r}") from exc
+            raise BrokerUnavailable(f"the broker did not accept the message: {exc!r}") from exc
         finally:
             if connection.is_open:
                 with contextlib.suppress(AMQPError):

@@ -106,7 +106,7 @@ def read_properties(encoded: bytes) -> Properties:
     try:
         _read(_Octets(encoded, 0, len(encoded)), read)
     except _CutShort:
-        read.problem = "its properties are cut short"
+        read.problem = "its properties are truncated"
     return read
 
 

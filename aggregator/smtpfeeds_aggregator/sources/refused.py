@@ -128,7 +128,7 @@ class RefusedPublisher:
         try:
             channel.basic_publish("", REFUSED_QUEUE, body, self._properties(sample), mandatory=True)
         except UnroutableError as exc:
-            raise BrokerUnavailable(f"the queue {REFUSED_QUEUE} is gone") from exc
+            raise BrokerUnavailable(f"the queue {REFUSED_QUEUE} does not exist any more") from exc
         self._acknowledge([sample.delivery])
 
     def _properties(self, sample: Sample) -> pika.BasicProperties:

@@ -66,7 +66,7 @@ class LimitedConnection(psycopg.Connection[tuple[Any, ...]]):
                 if time.monotonic() >= deadline_s:
                     # Close before the error: its clean-up would wait for the limit again.
                     self.pgconn.finish()
-                    raise ServerSilent(f"no answer within {self.limit_s:g} s; connection given up")
+                    raise ServerSilent(f"no answer within {self.limit_s:g} s; connection closed")
         except StopIteration as end:
             value: _T = end.value
             return value

@@ -154,4 +154,4 @@ def inode(path: Path) -> int:
     try:
         return path.stat().st_ino
     except OSError as exc:
-        raise SpoolError(f"the spool {path} is gone: {exc.strerror}") from exc
+        raise SpoolError(f"the spool {path} does not exist any more: {exc.strerror}") from exc

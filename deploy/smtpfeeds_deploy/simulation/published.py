@@ -105,7 +105,7 @@ def read_ndjson(path: Path) -> Rows:
     """Read the NDJSON format, one object per row."""
     text = path.read_text(encoding="utf-8")
     if text and not text.endswith("\n"):
-        raise NotThatFormat(f"{path}: the last line is cut")
+        raise NotThatFormat(f"{path}: the last line is truncated")
     objects = [json.loads(line) for line in text.splitlines()]
     rows: Rows = {}
     for row in objects:

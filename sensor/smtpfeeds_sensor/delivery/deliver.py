@@ -99,7 +99,7 @@ class Delivery:
 
     def _open_spool(self) -> Sealer:
         if self._sealer is not None and self._sealer.replaced:
-            logger.warning("spool was replaced; going on with the new one")
+            logger.warning("spool was replaced; continuing with the new one")
             self._close_spool()
         if self._sealer is None:
             self._sealer = Sealer(self._path, bounds=self._bounds)

@@ -36,7 +36,10 @@ class Housekeeping:
         except SpoolError as exc:
             if not isinstance(exc, SpoolBusy) and exc.message != self._failing:
                 self._failing = exc.message
-                logger.warning("spool not looked after", extra=fields(reason=exc.message))
+                logger.warning(
+                    "upkeep of the spool failed",
+                    extra=fields(reason=exc.message),
+                )
             return HOUSEKEEPING_S
         self._failing = ""
         note_dropped(dropped, self._count, self._bounds)
@@ -68,7 +71,7 @@ def note_dropped(dropped: Dropped, count: MutableMapping[str, int], bounds: Boun
     if dropped.events:
         count["events_expired"] += dropped.events
         logger.error(
-            "spool is at its bound; the longest unseen were dropped",
+            "spool is at its bound; the addresses seen longest ago were dropped",
             extra=fields(events=dropped.events, spool_max_bytes=bounds.max_bytes),
         )
     if dropped.replays:

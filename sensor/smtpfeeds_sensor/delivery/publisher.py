@@ -239,7 +239,7 @@ class BrokerLink:
                 raise BrokerRefused(
                     f"the broker blocks all publishers: {self._blocked}; check its memory and disk"
                 ) from exc
-            raise BrokerUnavailable(f"the broker is gone: {_reason(exc)}") from exc
+            raise BrokerUnavailable(f"the broker's connection is lost: {_reason(exc)}") from exc
 
     def idle(self, wait_s: float) -> None:
         """Wait, answering heartbeats.
@@ -253,7 +253,7 @@ class BrokerLink:
         try:
             connection.sleep(wait_s)
         except (pika.exceptions.AMQPError, OSError) as exc:
-            raise BrokerUnavailable(f"the broker is gone: {_reason(exc)}") from exc
+            raise BrokerUnavailable(f"the broker's connection is lost: {_reason(exc)}") from exc
         if not self.is_open:
             raise BrokerUnavailable("the broker closed the channel")
 

@@ -32,7 +32,7 @@ def announce(settings: SensorSettings, opened: Sequence[Opened]) -> None:
     except OSError as exc:
         # The disk is full: the sensor answers all the same, from memory.
         logger.error(  # noqa: TRY400 - the reason says it
-            "where it listens is not written", extra=fields(file=path, reason=exc.strerror)
+            "listening addresses not written", extra=fields(file=path, reason=exc.strerror)
         )
     logged = where
     if len(where) > _LOGGED:

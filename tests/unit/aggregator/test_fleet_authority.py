@@ -40,7 +40,7 @@ def test_the_private_key_is_its_owners_alone(authority: Authority) -> None:
 
 
 def test_a_second_authority_never_replaces_the_first(authority: Authority) -> None:
-    with pytest.raises(FleetError, match="holds an authority already"):
+    with pytest.raises(FleetError, match="contains an authority already"):
         Authority.create(authority.folder, "Another")
 
 
@@ -118,7 +118,7 @@ def test_a_name_has_its_bound(authority: Authority, name: str) -> None:
 
 
 def test_a_server_without_a_host_is_refused(authority: Authority) -> None:
-    with pytest.raises(FleetError, match="no host name or address"):
+    with pytest.raises(FleetError, match="give a host name or an address"):
         authority.issue_server("broker", [])
 
 

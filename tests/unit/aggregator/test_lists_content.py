@@ -96,8 +96,8 @@ def test_misp_list_is_read_with_its_version() -> None:
     [
         (b"<!DOCTYPE html><html>404</html>\n", "HTML"),
         (b"\n  <html>\n", "HTML"),
-        (b"8.8.8.8\n8.8.4", "cut"),
-        (misp(["8.8.8.8"])[:-1], "cut"),
+        (b"8.8.8.8\n8.8.4", "truncated"),
+        (misp(["8.8.8.8"])[:-1], "truncated"),
         (b'{"type": "string", "list": ["example.org"]}', "is not a MISP"),
         (b'{"type": "cidr"}', "is not a MISP"),
         (b"[]", "is not a MISP"),

@@ -157,7 +157,7 @@ def test_publication_is_the_same_after_the_pipe() -> None:
         (ClockInDoubt("earlier"), "clock_in_doubt"),
         (DatabaseRefused("no such account"), "database"),
         (DatabaseUnavailable("away"), "database"),
-        (OriginError("cut short"), "data_set"),
+        (OriginError("truncated"), "data_set"),
         (ListsError("damaged"), "data_set"),
         (PublishError("in the way"), "other"),
         (SettingsError("unknown key"), "other"),

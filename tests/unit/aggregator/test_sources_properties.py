@@ -109,10 +109,10 @@ def test_our_header_is_a_text_or_is_not_read() -> None:
     ("encoded", "problem"),
     [
         (properties(USER_ID, short(b"\xff\xfe")), "user_id is not UTF-8"),
-        (properties(HEADERS, struct.pack(">I", 100) + OURS), "cut short"),
-        (properties(USER_ID | APP_ID, short(b"s1")), "cut short"),
-        (properties(TIMESTAMP, b"1234"), "cut short"),
-        (b"", "cut short"),
+        (properties(HEADERS, struct.pack(">I", 100) + OURS), "truncated"),
+        (properties(USER_ID | APP_ID, short(b"s1")), "truncated"),
+        (properties(TIMESTAMP, b"1234"), "truncated"),
+        (b"", "truncated"),
         (struct.pack(">HH", MORE_FLAGS, 0), "flags"),
     ],
 )

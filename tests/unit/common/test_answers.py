@@ -229,7 +229,7 @@ def test_a_limit_cuts_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
         assert len(list(limited.of([None, 0, ""]))) == shown
         limited.note()
         assert limited.is_more == is_more
-    assert capsys.readouterr().err == "there are more rows: --limit 2 cuts it here\n"
+    assert capsys.readouterr().err == "there are more rows than --limit 2\n"
 
 
 @pytest.mark.parametrize(

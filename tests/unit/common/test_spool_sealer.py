@@ -164,7 +164,7 @@ def test_spool_that_goes_while_it_is_opened_is_said_and_not_made_empty(
 ) -> None:
     """The sensor may be quarantining the file at that moment."""
     monkeypatch.setattr(Path, "exists", lambda _: True)
-    with pytest.raises(SpoolError, match="is gone"):
+    with pytest.raises(SpoolError, match="does not exist any more"):
         Sealer(path)
     monkeypatch.undo()
     with pytest.raises(SpoolError):

@@ -68,7 +68,7 @@ def test_cut_files_are_refused(tmp_path: Path) -> None:
     ndjson.write_text('{"ASN": 1')
     with pytest.raises(NotThatFormat, match="it has not 68 header and 4 footer lines"):
         read_text(text)
-    with pytest.raises(NotThatFormat, match="the last line is cut"):
+    with pytest.raises(NotThatFormat, match="the last line is truncated"):
         read_ndjson(ndjson)
 
 

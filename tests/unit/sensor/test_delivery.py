@@ -339,10 +339,10 @@ def test_housekeeping_says_its_trouble_once(
     aside = parts.path.rename(tmp_path / "aside")
     for _ in range(3):
         keeper.step()
-    assert caplog.text.count("spool not looked after") == 1
+    assert caplog.text.count("upkeep of the spool failed") == 1
     aside.rename(parts.path)
     keeper.step()
     parts.path.rename(aside)
     keeper.step()
-    assert caplog.text.count("spool not looked after") == 2
+    assert caplog.text.count("upkeep of the spool failed") == 2
     parts.spool.close()

@@ -68,7 +68,7 @@ def _parse_json(text: str, where: str) -> Content:
     try:
         content: Any = json.loads(text)
     except ValueError as exc:
-        raise ListsError(f"{where} is cut or no JSON ({exc}): fetch it again") from exc
+        raise ListsError(f"{where} is truncated or not JSON ({exc}): fetch it again") from exc
     entries = content.get("list") if isinstance(content, dict) else None
     if not isinstance(entries, list) or content.get("type") != "cidr":
         raise ListsError(
@@ -83,8 +83,8 @@ def _parse_json(text: str, where: str) -> Content:
 def _parse_text(text: str, where: str) -> Content:
     if text and not text.endswith("\n"):
         raise ListsError(
-            f"{where} ends in the middle of a line: it was cut; fetch it again (a complete list "
-            f"ends with a line feed)"
+            f"{where} ends in the middle of a line: it is truncated; fetch it again (a complete "
+            "list ends with a line feed)"
         )
     entries: list[str] = []
     stated: dict[str, str] = {}

@@ -77,7 +77,7 @@ def refresh(
         ListsError: it failed; the lists in use stay, and `lists status` shows the reason.
     """
     if not settings.lists_dir:
-        raise ListsError("lists_dir is not set: name the directory where lists are kept")
+        raise ListsError("lists_dir is not set: set it to the directory for lists")
     sources = sources_of(settings)
     directory = directory_of(settings.lists_dir)
     at = now or datetime.now(UTC)
@@ -101,7 +101,7 @@ def refresh(
         outcome = _put(directory, partial, current, result, at, force=force)
         if fetch and not result["answered"] and _has_urls(sources):
             reason = next(iter(result["refused"].values()))
-            raise ListsError(f"no address of lists answers, the lists in use stay: {reason}")
+            raise ListsError(f"no source of lists answers; the lists in use stay: {reason}")
         return outcome
 
 

@@ -82,7 +82,7 @@ def sources_of(settings: AggregatorSettings) -> list[Source]:
         places[path.stem] = [Place("file", str(path))]
     urls = list(_urls(settings))
     if urls and not settings.lists_dir:
-        raise SettingsError("lists are fetched into lists_dir: name a directory")
+        raise SettingsError("lists_dir is not set: set it to the directory for fetched lists")
     for name, place in urls:
         places.setdefault(name, []).append(place)
     if settings.lists_packaged:

@@ -105,7 +105,7 @@ def _from_json(content: bytes, where: str) -> Iterator[tuple[int, str]]:
 def _from_html(content: bytes, where: str) -> Iterator[tuple[int, str]]:
     """Parse the layout of autnums.html; another page has no such lines."""
     if not content.rstrip().lower().endswith(b"</html>"):
-        raise OriginError(f"{where} has no closing tag of a page: it was cut; fetch it again")
+        raise OriginError(f"{where} has no closing tag of a page: it is truncated; fetch it again")
     matches = map(_HTML_LINE.match, content.decode("utf-8", errors="replace").splitlines())
     lines = "".join(f"{line[1]} {line[2]}\n" for line in matches if line)
     yield from _from_text(lines.encode(), where)
@@ -113,7 +113,7 @@ def _from_html(content: bytes, where: str) -> Iterator[tuple[int, str]]:
 
 def _from_text(content: bytes, where: str) -> Iterator[tuple[int, str]]:
     if content and not content.endswith(b"\n"):
-        raise OriginError(f"{where} ends in the middle of a line: it was cut; fetch it again")
+        raise OriginError(f"{where} ends in the middle of a line: it is truncated; fetch it again")
     lines = content.decode("utf-8", errors="replace").splitlines()
     bad = 0
     for line in lines:

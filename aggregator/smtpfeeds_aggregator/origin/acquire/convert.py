@@ -90,7 +90,7 @@ class Records(io.RawIOBase):
             raise OriginError(f"{self._at()} claims {size} octets: the file is damaged")
         content = self._fill(size)
         if len(content) < size and (content or not self._in_header):
-            raise OriginError(f"{self._at()} is cut short: fetch the file again")
+            raise OriginError(f"{self._at()} is truncated: fetch the file again")
         if self._in_header and content:
             self.number += 1
             self.timestamp, self.kind, self.subtype = struct.unpack_from(">IHH", content)
@@ -131,7 +131,7 @@ def read_source(path: Path, *, max_bytes: int, progress: Progress) -> Converted:
     except (EOFError, OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise OriginError(
-            f"cannot read {path}: {reason}; it is cut or damaged: fetch it again"
+            f"cannot read {path}: {reason}; it is truncated or damaged: fetch it again"
         ) from exc
 
 

@@ -61,7 +61,7 @@ def refresh(
         OriginError: it failed; the table in use stays, and `origin status` shows the reason.
     """
     if not settings.origin_dir:
-        raise OriginError("origin_dir is not set: set the directory for origin tables")
+        raise OriginError("origin_dir is not set: set it to the directory for origin tables")
     directory = directory_of(settings.origin_dir)
     bounds = validate.bounds_of(settings)
     at = now or datetime.now(UTC)

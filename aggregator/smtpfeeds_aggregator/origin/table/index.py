@@ -213,7 +213,7 @@ def _read_header(mapped: mmap.mmap, name: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as exc:
         raise OriginError(f"the header of the origin index {name} is damaged") from exc
     if not whole:
-        raise OriginError(f"the origin index {name} is cut short")
+        raise OriginError(f"the origin index {name} is truncated")
     return header
 
 

@@ -88,7 +88,7 @@ def _opened(path: Path, noun: str) -> Iterator[IO[bytes]]:
             yield cast("IO[bytes]", gzip.GzipFile(fileobj=stream)) if packed else stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise OriginError(
-            f"the {noun} {path} is cut short or damaged ({exc}): copy or fetch it again"
+            f"the {noun} {path} is truncated or damaged ({exc}): copy or fetch it again"
         ) from exc
     except OSError as exc:
         raise OriginError(f"cannot read the {noun} {path}: {exc.strerror or exc}") from exc
@@ -123,7 +123,7 @@ def checked_parts(stream: IO[bytes], where: str, counts: TableCounts) -> Iterato
     counted = counts.prefixes + counts.bad_lines + counts.no_origin
     if len(promised or {}) == 2 and counted < expected:
         raise OriginError(
-            f"the origin table {where} was cut: its header says {expected} prefixes, it has "
+            f"the origin table {where} is truncated: its header says {expected} prefixes, it has "
             f"{counts.prefixes}; copy or fetch it again"
         )
 
@@ -141,7 +141,7 @@ def _whole_lines(stream: IO[bytes], where: str) -> Iterator[bytes]:
             yield whole + feed
     if rest:
         raise OriginError(
-            f"the origin table {where} ends in the middle of a line: it was cut; "
+            f"the origin table {where} ends in the middle of a line: it is truncated; "
             "copy or fetch it again (a complete table ends with a line feed)"
         )
 

@@ -54,5 +54,5 @@ def read_back(stream: IO[bytes]) -> int:
         except AddressError as exc:
             raise ValueError(exc.message) from exc
         if not is_right:
-            raise ValueError(f"{text!r} is cut, or not spelled as addresses are")
+            raise ValueError(f"{text!r} is truncated, or not an address in its usual form")
     return count

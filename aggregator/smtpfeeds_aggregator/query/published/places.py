@@ -171,7 +171,7 @@ class Published:
         """A file, open; it is what the manifest says, where there is one."""
         record = None if self.edition is None else record_of(self.edition, name)
         if record is not None and record.bytes > FILE_BYTES_MAX:
-            raise NotVerified(f"{name} has {record.bytes} octets; {FILE_BYTES_MAX} are read")
+            raise NotVerified(f"{name} has {record.bytes} octets, more than {FILE_BYTES_MAX}")
         stream = self._root.open(
             name,
             FILE_BYTES_MAX if record is None else record.bytes,
@@ -182,7 +182,7 @@ class Published:
         with closing(stream):
             if record is not None and sha256_of(stream) != record.sha256:
                 raise NotVerified(
-                    f"{name} of {self._root.name} is not what {MANIFEST} says: another SHA-256"
+                    f"{name} of {self._root.name} does not match {MANIFEST}: it has another SHA-256"
                 )
             yield stream
 

@@ -204,7 +204,7 @@ def _at_most(limit_s: float, url: str) -> Iterator[None]:
     """Limit the time of the block: each octet of a slow server resets the other limits."""
 
     def give_up(*_: Any) -> None:
-        raise DatasetError(f"{url} was not whole after {limit_s:g} s")
+        raise DatasetError(f"{url} was not complete after {limit_s:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, limit_s)
