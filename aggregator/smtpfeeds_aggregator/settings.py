@@ -434,10 +434,25 @@ class AggregatorSettings:
         return replace(self, dsn=self.publish_dsn, dsn_password_file=self.publish_dsn_password_file)
 
 
-def load(file: Path | None, **flags: object) -> AggregatorSettings:
+def load(
+    file: Path | None, *, database_file: Path | None = None, **flags: object
+) -> AggregatorSettings:
     """Read the file, the environment and the flags.
 
+    Args:
+        file: the settings.
+        database_file: a file whose dsn and dsn_password_file replace those of the first.
+        flags: values from the command line.
+
     Raises:
-        SettingsError: as `smtpfeeds_common.settings.load`.
+        SettingsError: as `smtpfeeds_common.settings.load`; or database_file names no database.
     """
-    return common.load(AggregatorSettings, program=PROGRAM, file=file, flags=flags)
+    settings = common.load(AggregatorSettings, program=PROGRAM, file=file, flags=flags)
+    if database_file is None:
+        return settings
+    other = common.load(AggregatorSettings, program=PROGRAM, file=database_file, flags=flags)
+    if not other.dsn:
+        raise SettingsError(
+            f"{database_file}: the setting 'dsn' is missing (which PostgreSQL to use)"
+        )
+    return replace(settings, dsn=other.dsn, dsn_password_file=other.dsn_password_file)

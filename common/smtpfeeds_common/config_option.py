@@ -1,11 +1,12 @@
 """The options `--config` and `--as`, the same for every command that reads settings.
 
 Without `--config` a command looks for its settings file in the folder that SMTPFEEDS_DIR names
-(that of `smtpfeeds up`), or else in /etc/smtpfeeds.
+(that of `smtpfeeds up`), or else in /etc/smtpfeeds, or in the folder that SMTPFEEDS_SETTINGS names
+in its place.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,6 +20,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER_VARIABLE: Final = "SMTPFEEDS_DIR"
 #: Where the systemd units keep their settings.
 USUAL_FOLDER: Final = Path("/etc/smtpfeeds")
+#: Names another folder for them.
+_SETTINGS_VARIABLE: Final = "SMTPFEEDS_SETTINGS"
 
 
 def config_option(program: str, *, usual: str = "") -> Callable[[Command], Command]:
@@ -41,20 +44,22 @@ def config_option(program: str, *, usual: str = "") -> Callable[[Command], Comma
     )
 
 
-def usual_config(
-    *names: str, folder: Path = USUAL_FOLDER, environ: Mapping[str, str] | None = None
-) -> Path | None:
+def usual_folder() -> Path:
+    """Return the folder with the settings of this host."""
+    return Path(os.environ.get(_SETTINGS_VARIABLE) or USUAL_FOLDER)
+
+
+def usual_config(*names: str) -> Path | None:
     """Return the settings file to use without `--config`; None if this user can read none.
 
     Args:
-        names: files below /etc/smtpfeeds in order of preference. In the folder that
-            SMTPFEEDS_DIR names, the first is used.
-        folder: instead of /etc/smtpfeeds.
-        environ: instead of ``os.environ``.
+        names: files in the usual folder in order of preference. In the folder that SMTPFEEDS_DIR
+            names, the first is used.
     """
-    named = (os.environ if environ is None else environ).get(FOLDER_VARIABLE)
+    named = os.environ.get(FOLDER_VARIABLE)
     if named:
         return Path(named) / names[0]
+    folder = usual_folder()
     return next((folder / name for name in names if os.access(folder / name, os.R_OK)), None)
 
 

@@ -2,6 +2,7 @@
 
     SmtpfeedsError
     ├── SettingsError        a setting is missing, unknown or out of range
+    │   └── DsnError         the connection string of the database cannot be used
     ├── AddressError         the text is not one host address
     ├── WireError            the message is not a batch of a schema that this program reads
     ├── SpoolError
@@ -57,6 +58,10 @@ class SettingsError(SmtpfeedsError):
     """A setting is missing, unknown or out of range."""
 
     exit_code = 2
+
+
+class DsnError(SettingsError):
+    """The connection string of the database cannot be parsed or used."""
 
 
 class AddressError(SmtpfeedsError):

@@ -103,7 +103,7 @@ def hosts(
     folder = tmp_path_factory.mktemp("two-hosts")
     (folder / "ipasn.dat").write_text(ORIGIN_TABLE)
     (folder / "names.json").write_text(json.dumps(AS_NAMES))
-    names = {"SETTINGS": "etc", "PROGRAMS": "opt", "STATE": "var", "BUNDLES": "bundles"}
+    names = {"SMTPFEEDS_SETTINGS": "etc", "PROGRAMS": "opt", "STATE": "var", "BUNDLES": "bundles"}
     values = {
         **{name: str(folder / "centre" / each) for name, each in names.items()},
         "BROKER": f"{rabbitmq.host}:{rabbitmq.tls_port}",
@@ -124,7 +124,11 @@ def hosts(
     machine = Host(folder / "sensor")
     hosts = Hosts(
         Place(CHECKOUT, folder / "centre.log", administrator),
-        Place(machine.folder, folder / "sensor.log", clean_environment()),
+        Place(
+            machine.folder,
+            folder / "sensor.log",
+            {**clean_environment(), "SMTPFEEDS_SETTINGS": str(machine.settings)},
+        ),
         machine,
         {"centre": [], "sensor": []},
     )
@@ -161,7 +165,7 @@ def _follow(hosts: Hosts, values: dict[str, str]) -> None:
 
 def _at(values: dict[str, str], text: str) -> str:
     return text.replace("/opt/smtpfeeds", values["PROGRAMS"]).replace(
-        "/etc/smtpfeeds", values["SETTINGS"]
+        "/etc/smtpfeeds", values["SMTPFEEDS_SETTINGS"]
     )
 
 

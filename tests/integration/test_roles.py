@@ -222,6 +222,60 @@ def _publishes(roles: Roles, folder: Path) -> None:
     assert (checked.exit_code, "publish_dsn: host" in checked.stdout) == (0, True), checked.output
 
 
+def test_commands_of_an_operator_use_the_owners_role_and_the_aggregators_own_do_not(
+    roles: Roles, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without options: the database of owner.toml, every other setting of aggregator.toml."""
+    (tmp_path / "ipasn.dat").write_text("8.0.0.0/8\t64500\n")
+    values = {
+        "dsn": roles.dsns["ingest"],
+        "publish_dsn": roles.dsns["publish"],
+        "feeds_dir": str(tmp_path / "www"),
+        "origin_table": str(tmp_path / "ipasn.dat"),
+        "retention_days": 100,
+    }
+    aggregator, owner = tmp_path / "aggregator.toml", tmp_path / "owner.toml"
+    aggregator.write_text("".join(f"{n} = {json.dumps(v)}\n" for n, v in values.items()))
+    monkeypatch.setenv("SMTPFEEDS_SETTINGS", str(tmp_path))
+    operator = ("exclude", "list", "--json")
+
+    refused = run(*operator)
+    assert refused.exit_code == 3
+    assert f"(dsn from {aggregator}; there is no {owner} that this user" in refused.stderr
+
+    owner.write_text(f"dsn = {json.dumps(roles.owner)}\n")
+    table.run("INSERT INTO sensor (name, heard_at) VALUES ('s1', now())")
+    for words in (
+        ("exclude", "add", "192.0.2.0/24", "--why", "ours"),
+        ("forget", "198.51.100.7", "--yes"),
+        ("sensors", "rotate", "s1"),
+        ("sensors", "--all"),
+        ("aggregator", "migrate"),
+        ("aggregator", "roles", "list"),
+        ("publish", "now"),
+        ("publish", "status"),
+        ("stats",),
+        ("feed", "list"),
+        operator,
+    ):
+        assert run(*words).exit_code == 0, (words, run(*words).output)
+    assert run("query", "8.8.8.8").exit_code == 1
+    kept = "SELECT until > now() + interval '100 days' FROM exclusion WHERE until IS NOT NULL"
+    assert table.one(kept) is True
+
+    # A file that the operator names counts alone.
+    refused = run(*operator, "--config", str(aggregator))
+    assert refused.exit_code == 3
+    assert f"(dsn from {aggregator}; {owner} names the role that owns the tables)" in refused.stderr
+
+    # What the aggregator does by itself stays with its own roles.
+    name = roles.names["publish"]
+    assert run("aggregator", "roles", "revoke", name).exit_code == 0
+    refused = run("publish", "now")
+    assert (refused.exit_code, str(owner) in refused.stderr) == (3, False)
+    assert f"(dsn from {aggregator})" in refused.stderr
+
+
 def test_migrate_renews_what_roles_may_and_revoke_takes_it(roles: Roles, table: Table) -> None:
     listed = run("aggregator", "roles", "list", "--json", "--dsn", roles.owner)
     assert {row["part"]: row["role"] for row in json.loads(listed.stdout)} == roles.names

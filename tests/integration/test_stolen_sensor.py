@@ -36,7 +36,7 @@ def test_page_is_right_and_honest_counts_are_exact_afterwards(
             tmp_path / "centre", tmp_path / "page.log", _administrator(rabbitmq, tmp_path)
         )
         host = Place(stolen.folder, tmp_path / "host.log", _administrator(rabbitmq, tmp_path))
-        host.environ["SETTINGS"] = str(stolen.folder)
+        host.environ["SMTPFEEDS_SETTINGS"] = str(stolen.folder)
         variables, *commands = blocks(PAGE)
         centre.set_variables(variables, _values(fleet, stolen, rabbitmq, certificates, tmp_path))
         for block in commands:
@@ -100,7 +100,7 @@ def _values(
     return {
         "SENSOR": stolen.name,
         "EPOCH": "1",
-        "SETTINGS": str(folder),
+        "SMTPFEEDS_SETTINGS": str(folder),
         "BROKER": f"amqps://{node.host}:{node.tls_port}/{VHOST}",
         "BROKER_CA": str(certificates.authority),
         "PACKAGE": str(package),

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from smtpfeeds_common.errors import SettingsError
 
 from .database import WHICH_DATABASE
+from .settings_files import SettingsFiles
 
 _PREFIX: Final = "SMTPFEEDS_AGGREGATOR_"
 _DSN: Final = f"{_PREFIX}DSN"
@@ -34,15 +35,14 @@ class Access(NamedTuple):
     origin_dir: str = ""
 
 
-def read_access(config: Path | None, dsn: str | None) -> Access:
-    """Read them: the file, then the environment, then the option.
+def read_access(files: SettingsFiles, dsn: str | None) -> Access:
+    """Read them: the files, then the environment, then the option.
 
     Raises:
-        SettingsError: the file cannot be read, a value is of another kind or out of range, or no
+        SettingsError: a file cannot be read, a value is of another kind or out of range, or no
             database is named.
     """
-    values = _file(config) if config is not None else {}
-    named = {name: values[name] for name in Access._fields if name in values}
+    named = _named(files)
     if _DSN in os.environ:
         named["dsn"] = os.environ[_DSN]
     if dsn is not None:
@@ -51,18 +51,30 @@ def read_access(config: Path | None, dsn: str | None) -> Access:
     if any(name in os.environ for name in others) or not _is_plain(named):
         from ..settings import load
 
-        every = load(config, dsn=dsn)
+        every = load(files.config, database_file=files.owner, dsn=dsn)
         named = {name: getattr(every, name) for name in Access._fields}
     if not named.get("dsn"):
         raise SettingsError(WHICH_DATABASE)
     return Access(**named)
 
 
+def _named(files: SettingsFiles) -> dict[str, Any]:
+    """What the files say, unchecked; without a database in owner.toml its `dsn` is None."""
+    values = _file(files.config)
+    if files.owner is not None:
+        owner = _file(files.owner)
+        values["dsn"] = owner.get("dsn")
+        values["dsn_password_file"] = owner.get("dsn_password_file", "")
+    return {name: values[name] for name in Access._fields if name in values}
+
+
 def _is_plain(named: dict[str, Any]) -> bool:
     return all(isinstance(value, _PLAIN.get(name, ())) for name, value in named.items())
 
 
-def _file(config: Path) -> dict[str, Any]:
+def _file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
     from smtpfeeds_common.toml_file import read_toml
 
-    return read_toml(config)
+    return read_toml(file)

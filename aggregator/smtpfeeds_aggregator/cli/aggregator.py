@@ -1,7 +1,7 @@
 """`smtpfeeds aggregator`: migrate, run, check-config, the clock and what is refused."""
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -9,8 +9,11 @@ from smtpfeeds_common.config_option import as_option, check_as
 
 from .clock import accept_clock, clock
 from .dead_letters import dead_letters
-from .options import CONFIG, DSN, load
+from .options import CONFIG, database_options, load
 from .roles import roles
+
+if TYPE_CHECKING:
+    from ..settings import AggregatorSettings
 
 #: A statement of a step may build an index of a very large table, or wait for another `migrate`.
 _STEP_S: Final = 3600.0
@@ -39,9 +42,8 @@ def run(config: Path | None) -> None:
 
 
 @aggregator.command()
-@CONFIG
-@DSN
-def migrate(config: Path | None, dsn: str | None) -> None:
+@database_options
+def migrate(settings: "AggregatorSettings") -> None:
     """Update the database's schema for this program.
 
     It is safe while aggregators run, also those of the previous version, and twice at once. The
@@ -50,13 +52,16 @@ def migrate(config: Path | None, dsn: str | None) -> None:
 
     \b
     Example:
-      smtpfeeds aggregator migrate --config /etc/smtpfeeds/aggregator.toml
+      smtpfeeds aggregator migrate
     """
+    from smtpfeeds_common import logs
+
     from ..store.connection import connect
     from ..store.migrations import migrate as apply
     from ..store.roles import renew_grants
 
-    with connect(load(config, dsn), "migrate", autocommit=True, limit_s=_STEP_S) as connection:
+    logs.configure(settings.log_level, settings.log_format)
+    with connect(settings, "migrate", autocommit=True, limit_s=_STEP_S) as connection:
         done = apply(connection)
         renew_grants(connection)
     for step in done:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 WHICH_DATABASE = (
     "which database? Give --dir DIR of `smtpfeeds up`, --config FILE or --dsn DSN, or set "
-    "SMTPFEEDS_DIR or SMTPFEEDS_AGGREGATOR_DSN; without them /etc/smtpfeeds/aggregator.toml and "
-    "query.toml are looked at, and this user can read neither or they name none"
+    "SMTPFEEDS_DIR or SMTPFEEDS_AGGREGATOR_DSN; without them owner.toml, aggregator.toml and "
+    "query.toml in /etc/smtpfeeds are looked at, and this user can read none or they name none"
 )
 
 

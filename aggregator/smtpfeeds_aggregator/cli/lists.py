@@ -22,7 +22,8 @@ from smtpfeeds_common.times import iso_utc
 
 from .. import settings as aggregator_settings
 from .addresses import addresses_of
-from .options import CONFIG, FOLDER, config_of
+from .options import CONFIG, FOLDER
+from .settings_files import own_files
 
 if TYPE_CHECKING:
     from ..classification.lists.in_use import ListSource
@@ -69,7 +70,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     @FOLDER
     @wraps(command)
     def run(config: Path | None, folder: Path | None, **arguments: Any) -> None:
-        settings = aggregator_settings.load(config_of(config, folder))
+        settings = aggregator_settings.load(own_files(config, folder).config)
         logs.configure("warning", settings.log_format)
         command(settings, **arguments)
 

@@ -1,14 +1,5 @@
-"""Options that the centre's commands share: which settings, which database, which times.
+"""Options that the centre's commands share: which settings, which database, which times."""
 
-Where the settings come from, the first that is given:
-
-    --config FILE, or --dir DIR of `smtpfeeds up`
-    --dsn DSN, or SMTPFEEDS_AGGREGATOR_DSN: no file is looked for
-    SMTPFEEDS_DIR, as --dir
-    /etc/smtpfeeds/aggregator.toml, or query.toml where the other may not be read
-"""
-
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,18 +9,21 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from smtpfeeds_common.config_option import FOLDER_VARIABLE, config_option, usual_config
-from smtpfeeds_common.errors import DatabaseUnavailable, SettingsError
+from smtpfeeds_common.config_option import config_option
+from smtpfeeds_common.errors import DatabaseUnavailable, DsnError, SettingsError
+
+from .settings_files import (
+    SettingsFiles,
+    about_owner,
+    database_source,
+    operator_files,
+    own_files,
+    single_host_folder,
+)
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
     from .access import Access
-
-#: What `smtpfeeds up` writes into its folder, and the unit of systemd reads.
-_AGGREGATOR: Final = "aggregator.toml"
-#: Settings of an account that may only read, for analysts.
-_READER: Final = "query.toml"
-_DSN_VARIABLE: Final = "SMTPFEEDS_AGGREGATOR_DSN"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,66 +43,36 @@ EXIT_CODES: Final = (
 )
 
 
-def load(config: Path | None, dsn: str | None = None) -> "AggregatorSettings":
-    """Read the settings and set up the logs as they say."""
+def load(config: Path | None, folder: Path | None = None) -> "AggregatorSettings":
+    """Read the aggregator's own settings and set up the logs as they say."""
     from smtpfeeds_common import logs
 
-    from .. import settings as aggregator_settings
-
-    settings = aggregator_settings.load(config_of(config, None, dsn), dsn=dsn)
+    settings = _settings(own_files(config, folder), None)
     logs.configure(settings.log_level, settings.log_format)
     return settings
 
 
-def config_of(config: Path | None, folder: Path | None, dsn: str | None = None) -> Path | None:
-    """The settings file that the options name, or the one in the usual places.
-
-    Raises:
-        SettingsError: two of the options say different things, or the folder is not one of
-            `smtpfeeds up`.
-    """
-    if folder is not None:
-        if config is not None or dsn is not None:
-            raise SettingsError(
-                "--dir already selects settings and database; remove --config and --dsn"
-            )
-        return single_host_settings(folder)
-    if config is not None or dsn is not None or os.environ.get(_DSN_VARIABLE):
-        return config
-    named = os.environ.get(FOLDER_VARIABLE)
-    if named:
-        return single_host_settings(Path(named))
-    return usual_config(_AGGREGATOR, _READER)
-
-
-def single_host_settings(folder: Path) -> Path:
-    """The settings file of a folder of `smtpfeeds up`, for a command that asks nothing else.
-
-    The folder's database is private: libpq's variables in the environment (PGHOSTADDR, PGOPTIONS,
-    PGSERVICE and others) are about some other one, and are removed from this process.
-
-    Raises:
-        SettingsError: there is none in it.
-    """
-    config = folder / _AGGREGATOR
-    if not config.is_file():
-        raise SettingsError(f"{folder} is not a folder of `smtpfeeds up`: it has no {config.name}")
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]
-    return config
-
-
 def database_options(command: F) -> F:
-    """Add the options that say which database, and give the command the `settings` they make."""
-    return _database_options(command, "settings", _settings)
+    """Add the options that say which database, and give the command the `settings` they make.
+
+    It is a command of an operator: see ``operator_files``.
+    """
+    return _with_options(command, "settings", _settings, operator_files)
 
 
 def access_options(command: F) -> F:
     """The same for a command that answers at once: it gets `access`, and no other setting."""
-    return _database_options(command, "access", _access)
+    return _with_options(command, "access", _access, operator_files)
 
 
-def _database_options(command: F, name: str, read: Callable[..., Any]) -> F:
+def own_options(command: F) -> F:
+    """The same as ``database_options`` for a command that works as the aggregator."""
+    return _with_options(command, "settings", _settings, own_files)
+
+
+def _with_options(
+    command: F, name: str, read: Callable[..., Any], find: Callable[..., SettingsFiles]
+) -> F:
     @CONFIG
     @DSN
     @FOLDER
@@ -119,7 +83,7 @@ def _database_options(command: F, name: str, read: Callable[..., Any]) -> F:
         if kwargs.get("published_in") is not None:
             refuse_database(config, dsn, folder)
             return command(*args, **{name: None}, **kwargs)
-        with _read(read, config, dsn, folder) as value:
+        with _read(read, find, config, dsn, folder) as value:
             return command(*args, **{name: value}, **kwargs)
 
     return with_settings  # type: ignore[return-value]  # click's options change the signature
@@ -141,29 +105,49 @@ def refuse_database(config: Path | None, dsn: str | None, folder: Path | None) -
 def database_settings(
     config: Path | None, dsn: str | None, folder: Path | None
 ) -> "Iterator[AggregatorSettings]":
-    """The settings that the options make; where the database is away, which program is asked for.
+    """The settings that the options of an operator's command make.
 
     Raises:
-        DatabaseUnavailable: what used the settings found no database.
+        DatabaseUnavailable: what used the settings cannot use the database; the message names what
+            the database is from.
     """
-    with _read(_settings, config, dsn, folder) as settings:
+    with _read(_settings, operator_files, config, dsn, folder) as settings:
         yield settings
 
 
 @contextmanager
 def _read(
-    read: Callable[..., Any], config: Path | None, dsn: str | None, folder: Path | None
+    read: Callable[..., Any],
+    find: Callable[..., SettingsFiles],
+    config: Path | None,
+    dsn: str | None,
+    folder: Path | None,
 ) -> Iterator[Any]:
     config, dsn, folder = _given(config, dsn, folder)
+    files = find(config, folder, dsn)
     try:
-        yield read(config, dsn, folder)
+        yield read(files, dsn)
+    except DsnError as exc:
+        source = database_source(files, dsn)
+        raise SettingsError(f"{source}: {exc.message}" if source else exc.message) from exc
     except DatabaseUnavailable as exc:
-        folder = folder or _usual_folder(config, dsn)
-        if folder is None:
-            raise
+        folder = single_host_folder(config, folder, dsn)
+        if folder is not None:
+            words = f"is `smtpfeeds up --dir {folder}` running? {exc.message}"
+            raise DatabaseUnavailable(words) from exc
+        source = database_source(files, dsn)
+        facts = [f"dsn from {source}"] if source else []
+        if find is operator_files and _is_privilege(exc):
+            facts += filter(None, [about_owner(files)])
         raise DatabaseUnavailable(
-            f"is `smtpfeeds up --dir {folder}` running? {exc.message}"
+            f"{exc.message} ({'; '.join(facts)})" if facts else exc.message
         ) from exc
+
+
+def _is_privilege(exc: DatabaseUnavailable) -> bool:
+    from ..store.errors import MissingPrivilege
+
+    return isinstance(exc, MissingPrivilege)
 
 
 def _given(
@@ -176,24 +160,16 @@ def _given(
     return config, dsn, folder
 
 
-def _settings(config: Path | None, dsn: str | None, folder: Path | None) -> "AggregatorSettings":
+def _settings(files: SettingsFiles, dsn: str | None) -> "AggregatorSettings":
     from ..settings import load as load_settings
 
-    return load_settings(config_of(config, folder, dsn), dsn=dsn)
+    return load_settings(files.config, database_file=files.owner, dsn=dsn)
 
 
-def _access(config: Path | None, dsn: str | None, folder: Path | None) -> "Access":
+def _access(files: SettingsFiles, dsn: str | None) -> "Access":
     from .access import read_access
 
-    return read_access(config_of(config, folder, dsn), dsn)
-
-
-def _usual_folder(config: Path | None, dsn: str | None) -> Path | None:
-    """The folder that SMTPFEEDS_DIR names, where it is what counts."""
-    named = os.environ.get(FOLDER_VARIABLE)
-    if config is not None or dsn is not None or os.environ.get(_DSN_VARIABLE) or not named:
-        return None
-    return Path(named)
+    return read_access(files, dsn)
 
 
 def time_options(command: F) -> F:

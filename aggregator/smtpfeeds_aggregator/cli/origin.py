@@ -25,7 +25,8 @@ from .. import settings as aggregator_settings
 from ..origin import OriginSource, OriginTable
 from ..settings import AggregatorSettings
 from .addresses import texts_of
-from .options import CONFIG, FOLDER, config_of
+from .options import CONFIG, FOLDER
+from .settings_files import own_files
 
 #: Addresses from a pipe are looked up in blocks of this many lines.
 _BLOCK: Final = 1000
@@ -57,14 +58,15 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         as_names: str | None,
         **arguments: Any,
     ) -> None:
-        config = config_of(config, folder)
+        config = own_files(config, folder).config
         # The one that is named here stands alone, whatever the file says.
         if origin_table is not None and origin_dir is None:
             origin_dir = ""
         elif origin_dir is not None and origin_table is None:
             origin_table = ""
-        flags = {"origin_dir": origin_dir, "origin_table": origin_table, "as_names": as_names}
-        settings = aggregator_settings.load(config, **flags)
+        settings = aggregator_settings.load(
+            config, origin_dir=origin_dir, origin_table=origin_table, as_names=as_names
+        )
         logs.configure("warning", settings.log_format)
         command(settings, **arguments)
 

@@ -14,7 +14,7 @@ from smtpfeeds_common.errors import PublishError, SettingsError, SmtpfeedsError
 from smtpfeeds_common.times import iso_utc
 
 from .database import connected
-from .options import database_options
+from .options import own_options
 
 if TYPE_CHECKING:
     from ..publish.once import Published
@@ -46,7 +46,7 @@ def publish() -> None:
     "--wait", "wait_s", default=600.0, show_default=True, help="Seconds to wait for another run."
 )
 @_PLAIN
-@database_options
+@own_options
 def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str) -> None:
     """Publish the feeds now, in addition to the aggregators' schedule.
 
@@ -114,7 +114,7 @@ def _publish(settings: "AggregatorSettings", *, force: bool, wait_s: float) -> "
 
 @publish.command(short_help="Show the last and the next publication.")
 @_PLAIN
-@database_options
+@own_options
 def status(settings: "AggregatorSettings", form: str) -> None:
     """Show what is published, which host published it, what is left out, and when the next is due.
 

@@ -55,8 +55,8 @@ def grant(
     """Give ROLE the privileges that PART needs; `migrate` renews them for later versions.
 
     PostgreSQL's administrator creates the role. Set `dsn` of the aggregator to the role of ingest
-    and `publish_dsn` to the role of publication. Without options or variables, `query`, `filter`
-    and `feed` read /etc/smtpfeeds/aggregator.toml, else query.toml.
+    and `publish_dsn` to the role of publication. Users who can read neither owner.toml nor
+    aggregator.toml in /etc/smtpfeeds use query.toml.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import psycopg
 
-from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.errors import DsnError, SettingsError
 from smtpfeeds_common.logs import fields
 
 from .dsn import parse_dsn
@@ -115,7 +115,7 @@ def _open(parameters: dict[str, Any]) -> Connection:
     try:
         return Connection.connect(**parameters, autocommit=True)
     except psycopg.ProgrammingError as exc:
-        raise SettingsError(f"dsn: {one_line(exc)}") from exc
+        raise DsnError(f"dsn: {one_line(exc)}") from exc
     except psycopg.OperationalError as exc:
         text = one_line(exc)
         if _REFUSED.search(text):

@@ -10,7 +10,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import conninfo
 
-from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.errors import DsnError
 
 _URL: Final = re.compile(r"postgres(?:ql)?://")
 _PORTS: Final = re.compile(r"[0-9]*(?:,[0-9]*)*")
@@ -28,17 +28,17 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
     """Return the parameters of a DSN, by libpq's names.
 
     Raises:
-        SettingsError: libpq cannot parse it, or would misread it; the message quotes none of it.
+        DsnError: libpq cannot parse it, or would misread it; the message quotes none of it.
     """
     is_url = _URL.match(dsn)
     if is_url and _is_ambiguous(dsn[is_url.end() :]):
-        raise SettingsError(_parse_error(is_url=True))
+        raise DsnError(_parse_error(is_url=True))
     try:
         given = conninfo.conninfo_to_dict(dsn)
     except (psycopg.Error, UnicodeError):
-        raise SettingsError(_parse_error(is_url=is_url is not None)) from None
+        raise DsnError(_parse_error(is_url=is_url is not None)) from None
     if not _PORTS.fullmatch(str(given.get("port", ""))):
-        raise SettingsError(_parse_error(is_url=is_url is not None))
+        raise DsnError(_parse_error(is_url=is_url is not None))
     return given
 
 

@@ -6,6 +6,7 @@ Nothing outside of ``store`` handles psycopg's errors; callers see
     ├── DatabaseTimeout      try again with less at a time
     ├── DatabaseRefused      while running, try again; at a start, end with the message
     │   └── DatabaseUnsuitable
+    ├── MissingPrivilege     the role may not do this
     └── TransactionConflict  run the same transaction again at once
     BadRows                  this data will never be accepted
 """
@@ -44,6 +45,10 @@ class DatabaseTimeout(DatabaseUnavailable):
 
 class DatabaseRefused(DatabaseUnavailable):
     """The server is there and refuses this account, or it has no such database."""
+
+
+class MissingPrivilege(DatabaseUnavailable):
+    """The database role lacks a privilege."""
 
 
 class DatabaseUnsuitable(DatabaseRefused):
@@ -95,7 +100,7 @@ def translate(exc: psycopg.Error) -> DatabaseError:
     if silent is not None or state == _CANCELED:
         return DatabaseTimeout(f"the database takes too long: {silent or text}")
     if state == _NO_PRIVILEGE:
-        return DatabaseUnavailable(
+        return MissingPrivilege(
             f"the database role may not do this: {text}; use the role that owns the tables, or "
             "grant it with `smtpfeeds aggregator roles grant`"
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from smtpfeeds_aggregator.cli.access import Access, read_access
-from smtpfeeds_aggregator.settings import AggregatorSettings
+from smtpfeeds_aggregator.cli.settings_files import SettingsFiles
+from smtpfeeds_aggregator.settings import AggregatorSettings, load
 from smtpfeeds_common.errors import SettingsError
 
 DSN = "host=db.example.net dbname=smtpfeeds"
@@ -24,7 +25,7 @@ def of_all(settings: AggregatorSettings) -> Access:
 
 
 def test_defaults_are_those_of_all_settings() -> None:
-    assert read_access(None, DSN) == of_all(AggregatorSettings(dsn=DSN))
+    assert read_access(SettingsFiles(), DSN) == of_all(AggregatorSettings(dsn=DSN))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_the_file_then_the_environment(
     config.write_text(f"dsn = {json.dumps(DSN)}\n{line}\n")
     if variable is not None:
         monkeypatch.setenv(f"SMTPFEEDS_AGGREGATOR_{variable[0]}", variable[1])
-    assert read_access(config, None) == expected
+    assert read_access(SettingsFiles(config), None) == expected
 
 
 @pytest.mark.parametrize(
@@ -67,9 +68,24 @@ def test_what_all_commands_refuse_is_refused(config: Path, line: str) -> None:
     dsn = "" if line.startswith("dsn =") else f"dsn = {json.dumps(DSN)}\n"
     config.write_text(f"{dsn}{line}\n")
     with pytest.raises(SettingsError, match=line.partition(" ")[0]):
-        read_access(config, None)
+        read_access(SettingsFiles(config), None)
 
 
 def test_no_database_is_wrong_use() -> None:
     with pytest.raises(SettingsError, match="which database"):
-        read_access(None, None)
+        read_access(SettingsFiles(), None)
+
+
+def test_the_owners_file_names_the_database_and_nothing_else(tmp_path: Path, config: Path) -> None:
+    config.write_text(
+        f"dsn = {json.dumps(DSN)}\ndsn_password_file = '/ingest'\npublish_non_global = true\n"
+    )
+    owner = tmp_path / "owner.toml"
+    owner.write_text("dsn = 'host=other'\ndatabase_timeout_s = 5\n")
+    files = SettingsFiles(config, owner)
+    assert read_access(files, None) == Access("host=other", "", 60, publish_non_global=True)
+    assert read_access(files, None) == of_all(load(config, database_file=owner))
+    owner.write_text("dsn_password_file = '/owner'\n")
+    for read in (lambda: read_access(files, None), lambda: load(config, database_file=owner)):
+        with pytest.raises(SettingsError, match=r"owner\.toml: the setting 'dsn' is missing"):
+            read()

@@ -212,15 +212,16 @@ def test_schema_names_every_field() -> None:
     assert schema["properties"]["last_seen"] == {"type": ["string", "null"], "format": "date-time"}
 
 
-def test_usual_places_of_the_settings(tmp_path: Path) -> None:
+def test_usual_places_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("aggregator.toml", "query.toml")
-    assert usual_config(*names, folder=tmp_path, environ={}) is None
+    monkeypatch.setenv("SMTPFEEDS_SETTINGS", str(tmp_path))
+    assert usual_config(*names) is None
     (tmp_path / "query.toml").touch()
-    assert usual_config(*names, folder=tmp_path, environ={}) == tmp_path / "query.toml"
+    assert usual_config(*names) == tmp_path / "query.toml"
     (tmp_path / "aggregator.toml").touch()
-    assert usual_config(*names, folder=tmp_path, environ={}) == tmp_path / "aggregator.toml"
-    named = usual_config(*names, folder=tmp_path, environ={"SMTPFEEDS_DIR": "/srv/demo"})
-    assert named == Path("/srv/demo/aggregator.toml")
+    assert usual_config(*names) == tmp_path / "aggregator.toml"
+    monkeypatch.setenv("SMTPFEEDS_DIR", "/srv/demo")
+    assert usual_config(*names) == Path("/srv/demo/aggregator.toml")
 
 
 def test_a_limit_cuts_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
