@@ -10,6 +10,7 @@ from ingest_support import settings_of
 from smtpfeeds_aggregator.store.connection import connection_parameters
 from smtpfeeds_aggregator.store.errors import (
     DatabaseTimeout,
+    MissingPrivilege,
     TransactionConflict,
     database_errors,
     one_line,
@@ -33,7 +34,7 @@ MEANINGS: list[tuple[str, type[Exception]]] = [
     ("40P01", TransactionConflict),
     ("25006", DatabaseUnavailable),  # read-only: a standby
     ("42P01", DatabaseUnavailable),  # a table is gone
-    ("42501", DatabaseUnavailable),  # a right is gone
+    ("42501", MissingPrivilege),  # a right is gone
     ("53100", DatabaseUnavailable),  # disk full
     ("53300", DatabaseUnavailable),  # too many connections
     ("57P01", DatabaseUnavailable),  # ended by an administrator
