@@ -6,6 +6,7 @@ gets a view that is good for the call alone. Apart from the connection because i
 method of Twisted's transport.
 """
 
+import socket
 from typing import Any, Final
 
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -20,6 +21,9 @@ _view: Final = memoryview(_arrived)
 
 class ErasingServer(Server):
     """Twisted's side of an accepted connection."""
+
+    #: Twisted's shutdown(2) before close(2) is for sockets that another process shares.
+    _shouldShutdown = False  # noqa: N815 - Twisted's name
 
     def doRead(self) -> Any:
         """Twisted's hook: octets can be read."""
@@ -36,7 +40,19 @@ class ErasingServer(Server):
         return None
 
 
+class ListeningSocket(socket.socket):
+    """A listening socket, whose family and type are plain numbers.
+
+    Python asks for both at each accept, and to write them as enumerations costs 2 % of a session.
+    """
+
+    __slots__ = ()
+    family: Any = socket.SocketType.family  # pyright: ignore[reportIncompatibleMethodOverride]
+    type: Any = socket.SocketType.type  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
 def read_with_erasure(port: Any) -> Any:
     """The same listening port, whose connections are read in this way."""
     port.transport = ErasingServer
+    port.socket.__class__ = ListeningSocket
     return port
