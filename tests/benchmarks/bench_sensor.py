@@ -1,5 +1,8 @@
 """Sessions per second of server CPU: the sensor, aiosmtpd, Twisted's stock ESMTP, smtp-sink.
 
+``floor`` is the sensor's sockets alone, with fixed replies (`bench_servers`); what the sensor takes
+beyond it is the dialogue, the behaviours and the spool.
+
 One load for all: Postfix's ``smtp-source``, 50 sessions at once, one message of 1 kB each. The
 sensor runs with everything on: ``drain``, every event in the spool before its reply. Rounds
 alternate, so that a busy machine is busy for all; medians are compared. Also: memory of an idle
@@ -34,7 +37,7 @@ IDLE = size(10_000, 200, "BENCH_IDLE")
 EVENTS = size(200_000, 10_000)
 LOAD = f"-A -s {PARALLEL} -l 1024 -M client.example -f a@client.example -t b@bench.example".split()
 TICKS = os.sysconf("SC_CLK_TCK")
-KINDS = ("sensor", "aiosmtpd", "stock", "smtp-sink")
+KINDS = ("sensor", "aiosmtpd", "stock", "smtp-sink", "floor")
 
 
 def program(name: str) -> str:
@@ -216,6 +219,7 @@ def main() -> None:
         f"sensor_vs_{kind.replace('-', '_')}": round(median["sensor"] / median[kind], 3)
         for kind in KINDS[1:]
     }
+    figures["floor_vs_smtp_sink"] = round(median["floor"] / median["smtp-sink"], 3)
     figures |= {
         "idle_connection_bytes": round(idle),
         "spool_events_per_s": round(spool),

@@ -1,7 +1,8 @@
 """The servers that the sensor is measured against, one a process: ``bench_servers.py KIND PORT``.
 
 Each takes messages as its documentation says, throws them away, and does nothing else: no
-recording, no bounds beyond its own.
+recording, no bounds beyond its own. ``floor`` is no mail server: it has the sensor's sockets, and
+gives fixed replies without looking at what arrives. No dialogue in Python costs less.
 """
 
 import sys
@@ -70,5 +71,49 @@ def run_stock(port: int) -> None:
     reactor.run()
 
 
+def run_floor(port: int) -> None:
+    from twisted.internet import protocol
+    from twisted.internet.main import installReactor
+
+    from smtpfeeds_sensor.edge.poll import SensorReactor
+    from smtpfeeds_sensor.edge.reading import read_with_erasure
+    from smtpfeeds_sensor.edge.sending import Sender
+
+    replies = [b"220 bench.example ESMTP\r\n", *[b"250 OK\r\n"] * 3, b"354 Go on\r\n"]
+    replies += [b"250 OK\r\n", b"221 Bye\r\n"]
+    content = replies.index(b"354 Go on\r\n")
+
+    class Fixed(Sender):
+        __slots__ = ("sent",)
+
+        def makeConnection(self, transport: object) -> None:
+            self.use(transport)
+            self.sent = 0
+            self.send(replies[0], 1000)
+
+        def dataReceived(self, data: memoryview) -> None:
+            if self.sent == content and bytes(data[-5:]) != b"\r\n.\r\n":
+                return
+            self.sent += 1
+            self.send(replies[self.sent], 1000)
+            if self.sent == len(replies) - 1:
+                self.end()
+
+        def connectionLost(self, reason: object) -> None:
+            pass
+
+    class Factory(protocol.ServerFactory):
+        noisy = False
+
+        def buildProtocol(self, addr: object) -> Any:
+            return Fixed()
+
+    reactor: Any = SensorReactor()
+    installReactor(reactor)
+    read_with_erasure(reactor.listenTCP(port, Factory(), 1024, "127.0.0.1"))
+    reactor.run()
+
+
 if __name__ == "__main__":
-    {"aiosmtpd": run_aiosmtpd, "stock": run_stock}[sys.argv[1]](int(sys.argv[2]))
+    kinds = {"aiosmtpd": run_aiosmtpd, "stock": run_stock, "floor": run_floor}
+    kinds[sys.argv[1]](int(sys.argv[2]))

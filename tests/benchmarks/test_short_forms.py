@@ -36,7 +36,8 @@ FIGURES = {
         "text_vs_copy", "all_vs_copy", "peak_mb", "stix_s", "misp_s", "ingest_while_publishing",
     },
     "bench_sensor.py": {
-        "sensor_vs_aiosmtpd", "sensor_vs_smtp_sink", "sensor_vs_stock", "idle_connection_bytes",
+        "sensor_vs_aiosmtpd", "sensor_vs_smtp_sink", "sensor_vs_stock", "sensor_vs_floor",
+        "floor_vs_smtp_sink", "idle_connection_bytes",
         "spool_events_per_s", "sessions_per_s_2_workers",
     },
 }  # fmt: skip
