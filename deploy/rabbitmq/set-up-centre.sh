@@ -1,13 +1,14 @@
 #!/bin/sh
-# Creates the virtual host `smtpfeeds` and the aggregator's account. It may be run again.
+# Creates the virtual host `smtpfeeds`, its exchange and the aggregator's account. It may be run again.
 #
 #     set-up-centre.sh PASSWORD_FILE
 #
-# The aggregator declares the exchange and both queues when it starts. It publishes refused messages to
+# The aggregator declares both queues when it starts. It publishes refused messages to
 # its second queue through the default exchange, so it needs the right to `amq.default`.
 set -eu
 
 VHOST=smtpfeeds
+EXCHANGE=smtpfeeds
 ACCOUNT=smtpfeeds-aggregator
 OWN='^smtpfeeds(\..*)?$'
 OWN_AND_DEFAULT='^(smtpfeeds(\..*)?|amq\.default)$'
@@ -26,3 +27,15 @@ else
     head -n 1 "$1" | rabbitmqctl add_user "$ACCOUNT" >/dev/null
 fi
 rabbitmqctl --quiet set_permissions --vhost "$VHOST" "$ACCOUNT" "$OWN" "$OWN_AND_DEFAULT" "$OWN"
+
+# Sensors' rights name the exchange, so RabbitMQ 4.3 needs it before them. rabbitmqctl runs as
+# another user, and versions differ in what they read from stdin: it reads a file of all users.
+# An exchange that exists stays as it is.
+definitions=$(mktemp)
+trap 'rm -f "$definitions"' EXIT
+chmod 0644 "$definitions"
+cat >"$definitions" <<END
+{"exchanges": [{"name": "$EXCHANGE", "vhost": "$VHOST", "type": "topic", "durable": true,
+    "auto_delete": false, "internal": false, "arguments": {}}]}
+END
+rabbitmqctl --quiet import_definitions "$definitions"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pika
 import pytest
@@ -20,8 +21,9 @@ from smtpfeeds_aggregator.fleet.rights import (
     wrong_limits,
     wrong_rights,
 )
+from smtpfeeds_aggregator.sources.broker import declare
 from smtpfeeds_common.errors import FleetError
-from smtpfeeds_common.topology import EXCHANGE, routing_key
+from smtpfeeds_common.topology import EXCHANGE, QUEUE, routing_key
 
 VHOST = "smtpfeeds-fleet"
 Attempt = Callable[[BlockingChannel], object]
@@ -36,9 +38,6 @@ def management(rabbitmq: RabbitNode) -> Iterator[Management]:
     )
     made.add_vhost()
     rabbitmq.admin.call("PUT", "permissions", VHOST, rabbitmq.home.user, body=ALL)
-    rabbitmq.admin.call(
-        "PUT", "exchanges", VHOST, EXCHANGE, body={"type": "topic", "durable": True}
-    )
     yield made
     for name in made.sensors():
         made.delete(name)
@@ -117,6 +116,24 @@ def test_an_account_has_a_bound_of_connections(
         connect(rabbitmq, account)
     for connection in held:
         connection.close()
+
+
+def test_exchange_comes_before_the_rights_that_name_it_and_an_existing_one_stays(
+    rabbitmq: RabbitNode, management: Management
+) -> None:
+    """RabbitMQ 4.3 refuses rights in an exchange that does not exist, and deletes them with it."""
+    admin = rabbitmq.admin
+    enroll(management, SensorAccount("edge-1", new_password()))
+    with closing(pika.BlockingConnection(pika.URLParameters(rabbitmq.url(VHOST)))) as connection:
+        declare(connection, QUEUE)  # as the aggregator does: an exchange that differs is an error
+    assert admin.call("GET", "exchanges", VHOST, EXCHANGE)["type"] == "topic"
+    admin.call("DELETE", "exchanges", VHOST, EXCHANGE)
+    management.put_rights([("edge-1", 1)])
+    assert list(wrong_rights(management.accounts()["edge-1"], VHOST)) == []
+    admin.call("DELETE", "exchanges", VHOST, EXCHANGE)
+    admin.call("PUT", "exchanges", VHOST, EXCHANGE, body={"type": "direct", "durable": True})
+    enroll(management, SensorAccount("edge-1", new_password()))
+    assert admin.call("GET", "exchanges", VHOST, EXCHANGE)["type"] == "direct"
 
 
 def test_enrolled_again_the_new_password_counts_and_nothing_doubles(

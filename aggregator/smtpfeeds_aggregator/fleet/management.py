@@ -28,6 +28,7 @@ from .rights import (
     BrokerAccount,
     SensorAccount,
     definitions,
+    exchange,
     limits,
     password_hash,
     rights,
@@ -100,7 +101,7 @@ class Management:
         done = 0
         remaining = iter(accounts)
         while part := list(islice(remaining, _ACCOUNTS_AT_ONCE)):
-            self._request("POST", "definitions", body=definitions(self.vhost, part))
+            self._import(definitions(self.vhost, part))
             done += len(part)
             yield done
 
@@ -112,10 +113,18 @@ class Management:
         """
         for start in range(0, len(accounts), _ACCOUNTS_AT_ONCE):
             names = [name for name, _ in accounts[start : start + _ACCOUNTS_AT_ONCE]]
-            self._request("POST", "definitions", body=rights(self.vhost, names))
+            self._import(rights(self.vhost, names))
         for name, workers in accounts:
             for limit, value in limits(workers).items():
                 self._request("PUT", "user-limits", name, limit, body={"value": value})
+
+    def _import(self, with_rights: dict[str, Any]) -> None:
+        """Import the exchange and then what gives rights in it.
+
+        In one document, some versions of RabbitMQ take the rights first.
+        """
+        for document in (exchange(self.vhost), with_rights):
+            self._request("POST", "definitions", body=document)
 
     def accounts(self) -> dict[str, BrokerAccount]:
         """All accounts of the broker by name, also those that are not a sensor's."""

@@ -118,6 +118,15 @@ def definitions(vhost: str, accounts: Sequence[SensorAccount]) -> dict[str, Any]
     return {"users": users, **rights(vhost, [account.name for account in accounts])}
 
 
+def exchange(vhost: str) -> dict[str, Any]:
+    """The exchange of sensors, as the broker imports it; one that exists stays as it is.
+
+    RabbitMQ 4.3 refuses topic permissions in an exchange that does not exist.
+    """
+    declared = {"durable": True, "auto_delete": False, "internal": False, "arguments": {}}
+    return {"exchanges": [{"name": EXCHANGE, "vhost": vhost, "type": "topic", **declared}]}
+
+
 def rights(vhost: str, names: Sequence[str]) -> dict[str, Any]:
     """The rights of accounts that exist, as the broker imports them."""
     return {
