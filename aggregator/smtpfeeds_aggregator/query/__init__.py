@@ -1,1 +1,1 @@
-"""What the command line asks of the database."""
+"""Answer the queries of the command line, from the database or from published files."""

@@ -1,4 +1,4 @@
-"""The addresses of the feeds alone, for `filter`: nothing else of a row takes time or memory."""
+"""Hold only the addresses of the feeds, for `filter`: other columns take no time or memory."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from .plain_quads import Numbers, numbers_of
 
 
 class AddressSet(NamedTuple):
-    """Addresses of both families, in no order; one can come twice."""
+    """A set of addresses of both families, in no order; duplicates are possible."""
 
     #: IPv4 addresses as numbers.
     quads: Numbers
@@ -20,7 +20,7 @@ class AddressSet(NamedTuple):
 
     @classmethod
     def of(cls, addresses: Iterable[bytes]) -> "AddressSet":
-        """Of packed addresses."""
+        """Return the set of these packed addresses."""
         every = list(addresses)
         return cls(
             numbers_of(packed for packed in every if len(packed) == IPv4_BYTES),
@@ -29,7 +29,7 @@ class AddressSet(NamedTuple):
 
     @classmethod
     def union(cls, parts: Iterable["AddressSet"]) -> "AddressSet":
-        """The addresses of all parts."""
+        """Return the addresses of all parts."""
         every = list(parts)
         quads = [part.quads for part in every]
         return cls(
@@ -38,5 +38,5 @@ class AddressSet(NamedTuple):
         )
 
     def __bool__(self) -> bool:
-        """Whether there is any address."""
+        """Return whether the set has an address."""
         return bool(len(self.quads) or self.ipv6)

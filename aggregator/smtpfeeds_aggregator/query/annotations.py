@@ -1,8 +1,8 @@
-"""What is known of the addresses in a line, added to the line.
+"""Add what the feeds know of the addresses in a line to that line.
 
-To a JSON object a member `smtpfeeds`, a list with one object an address, so that the line
-stays JSON. To any other line columns, always as many; where a line has several addresses,
-their values stand in one column, divided by semicolons.
+A JSON object gets a member `smtpfeeds`, a list with one object for each address, so the line stays
+JSON. Any other line gets a fixed number of columns; if it has several addresses, one column holds
+their values, separated by semicolons.
 """
 
 import json
@@ -19,26 +19,26 @@ _BETWEEN: Final = "; "
 
 
 class Annotations:
-    """Writes lines with what is known."""
+    """Writes lines with their annotations."""
 
     def __init__(
         self, known: Mapping[bytes, Known], columns: Sequence[Column], delimiter: str = "\t"
     ) -> None:
-        """Take what is known.
+        """Take the known addresses and the form of the annotations.
 
         Args:
-            known: by the key that the filter finds.
-            columns: what is added, in this order.
-            delimiter: stands before each added column; a comma makes fields of CSV.
+            known: the known addresses, by the key that the filter returns.
+            columns: the columns to add, in this order.
+            delimiter: separates the added columns; a comma gives CSV fields.
         """
         self._known, self._names = known, [column.name for column in columns]
         self._delimiter = delimiter
-        # Bounded by what is known.
+        # Bounded by the number of known addresses.
         self._records: dict[bytes, dict[str, Any]] = {}
         self._columns_of_one: dict[bytes, bytes] = {}
 
     def line(self, body: bytes, keys: Sequence[bytes]) -> bytes:
-        """A line without its end, with what is known of the addresses in it."""
+        """Return a line (without its line end) with its annotations."""
         if body.rstrip().endswith(b"}"):
             object_line = _with_member(body, [self._record(key) for key in keys])
             if object_line is not None:
@@ -67,7 +67,7 @@ class Annotations:
 
 
 def _with_member(body: bytes, records: Sequence[dict[str, Any]]) -> bytes | None:
-    """A JSON object with the member added; None where the line is not one."""
+    """Return a JSON object with the member added; None if the line is not a JSON object."""
     stripped = body.rstrip()
     if not stripped.endswith(b"}") or not body.lstrip().startswith(b"{"):
         return None
@@ -78,6 +78,6 @@ def _with_member(body: bytes, records: Sequence[dict[str, Any]]) -> bytes | None
     plain_records = [{name: plain(value) for name, value in record.items()} for record in records]
     if MEMBER in content:
         return json.dumps(content | {MEMBER: plain_records}, ensure_ascii=False).encode()
-    # Spliced in: the rest of the line stays as it is, octet by octet.
+    # Insert the member as text, so that the rest of the line stays the same octets.
     added = json.dumps({MEMBER: plain_records}, ensure_ascii=False, separators=(",", ":"))
     return stripped[:-1] + (b"," if content else b"") + added[1:].encode() + body[len(stripped) :]

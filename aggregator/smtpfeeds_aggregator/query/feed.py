@@ -1,7 +1,7 @@
-"""The rows of a feed as a publication would write them now: order, window, what is left out.
+"""Return the rows of a feed as a publication would write them now, in the same order.
 
-All of them take a copy of both feeds, as a publication does. The first few take their
-addresses, in the order of publication, and a copy of these alone.
+All rows need a copy of both feeds, as a publication does. The first few rows need only their
+addresses, in the order of publication, and a copy of those.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,27 +24,27 @@ from ..store.publication import PublicationStore
 from ..store.query_rows import ALIVE_S
 
 _DAY_S: Final = DAY_MS // 1000
-#: Past so many rows a copy of all is faster.
+#: For more rows than this, a copy of all rows is faster.
 _FEW_ROWS: Final = 5_000
-#: Addresses read beyond those asked for: some may be left out.
+#: Additional addresses to read, because some may be left out.
 _SPARE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedSelection:
-    """Which rows of which feed."""
+    """Selects rows of a feed."""
 
     feed: str
-    #: In place of the beginning of the window.
+    #: Replaces the start of the window.
     since: datetime | None = None
-    #: Rows last seen at that time or later are left out.
+    #: Leaves out rows last seen at this time or later.
     until: datetime | None = None
-    #: So many rows are expected to be read; None: all there are.
+    #: How many rows the caller expects to read; None: all.
     rows: int | None = None
 
 
 class _Copied(NamedTuple):
-    """A copy of the window, without what is left out."""
+    """A copy of the window, without the rows that are left out."""
 
     window: Window
     left_out: Mapping[str, Mapping[str, int]]
@@ -53,17 +53,17 @@ class _Copied(NamedTuple):
 
 
 class FeedNow:
-    """A feed at this moment, from the stored origins."""
+    """A feed at this moment, with the stored origins."""
 
     def __init__(
         self, settings: AggregatorSettings, store: PublicationStore, wanted: FeedSelection
     ) -> None:
-        """Nothing but the clock is read yet.
+        """Read only the clock.
 
         Args:
             settings: what is left out.
             store: the database.
-            wanted: which rows.
+            wanted: selects the rows.
         """
         self._settings, self._store, self._wanted = settings, store, wanted
         now = store.now()
@@ -71,9 +71,9 @@ class FeedNow:
         self._since = wanted.since or window_start(window_end(now))
 
     def rows(self) -> tuple[Iterator[Entry], Mapping[str, int]]:
-        """The rows in the order of publication, and how many addresses are left out, by reason.
+        """Return the rows in the order of publication, and how many addresses are left out.
 
-        Where rows are left out and others are not, the numbers may be of the first rows alone.
+        The numbers are by reason. They may be of the first rows alone, if not all are read.
         """
         rows = self._wanted.rows
         if rows is not None and rows <= _FEW_ROWS:
@@ -87,13 +87,13 @@ class FeedNow:
         return entries_of(everything), left_out
 
     def every_feed(self, feeds: Sequence[str]) -> Iterator[Entry]:
-        """The rows of several feeds, from one copy."""
+        """Return the rows of several feeds, from one copy."""
         copied = self._copy(None)
         for feed in feeds:
             yield from entries_of(self._rows_of(copied, feed))
 
     def statistics(self) -> Summary:
-        """What a publication would count now."""
+        """Return the statistics of a publication made now."""
         copied = self._copy(None)
         return summarise(
             copied.window,
@@ -130,14 +130,14 @@ class FeedNow:
         )
 
     def _lists(self) -> ListLookup:
-        """The lists that the settings name, as of today."""
+        """Return the lists that the settings name, as of today."""
         source = ListSource(self._settings)
         source.load()
         return source.current.on(datetime.fromtimestamp(self._now_s, UTC).date())
 
 
 def empty_feed(feed: str, left_out: Mapping[str, int]) -> str:
-    """What the operator reads of a feed without rows: a first try at home is left out of it."""
+    """Return the message for a feed without rows, with the number of addresses left out."""
     words = {
         "not_global": "not publicly routable (the setting publish_non_global publishes them)",
         "excluded": "excluded by the operator",
@@ -147,7 +147,7 @@ def empty_feed(feed: str, left_out: Mapping[str, int]) -> str:
 
 
 def entries_of(rows: FeedRows) -> Iterator[Entry]:
-    """A feed's rows one by one."""
+    """Yield a feed's rows one by one."""
     for chunk in rows.chunks():
         for asn, is_ipv4, *fields in zip(
             chunk.asn,

@@ -1,6 +1,6 @@
-"""What the feeds say of each address, both feeds together, for those who ask by address.
+"""Join the entries of both feeds by address, for queries by address.
 
-Made of entries, wherever they come from. The memory it takes is that of the feed.
+The entries can come from the database or from files. The memory used is that of the feeds.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,13 +14,13 @@ from ..publish.entries import Entry, tags
 
 
 class Known(NamedTuple):
-    """An address in one feed or in both."""
+    """What the feeds know of an address, from one feed or both."""
 
     entry: Entry
     feeds: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
-        """Its fields, by the names of the columns in the published files."""
+        """Return its fields, by the column names of the published files."""
         entry = self.entry
         return {
             "ipaddr": entry.address,
@@ -41,11 +41,11 @@ class Known(NamedTuple):
 
 
 def known_addresses(entries: Iterable[Entry], classes: Collection[str] = ()) -> dict[bytes, Known]:
-    """The addresses of entries, packed.
+    """Return the entries by packed address.
 
     Args:
         entries: of one feed or of both.
-        classes: only addresses of these; none: all.
+        classes: only addresses of these classes; if empty, all.
     """
     held: dict[bytes, Known] = {}
     for entry in entries:
@@ -58,7 +58,7 @@ def known_addresses(entries: Iterable[Entry], classes: Collection[str] = ()) -> 
 
 
 def newest_first(known: Mapping[bytes, Known]) -> list[bytes]:
-    """The addresses, those seen last first: of an IPv6 prefix the first stands for it."""
+    """Sort addresses by last seen, newest first; the first of an IPv6 prefix represents it."""
     return sorted(known, key=lambda packed: known[packed].entry.last_seen, reverse=True)
 
 

@@ -1,7 +1,7 @@
 """Read lines as blocks of octets: from a file, a pipe that is still written to, or gzip.
 
-A block is what can be had at once, so that a reader of a live log sees a line as soon as
-it is there. Nothing here is larger than a few blocks, however long a line is.
+A block is what one read returns, so the reader of a live log sees a line as soon as it is written.
+Nothing here is larger than a few blocks, however long a line is.
 """
 
 import os
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Final, NamedTuple
 
-#: Read at once.
+#: Octets of one read.
 READ_BYTES: Final = 1 << 19
-#: A longer line comes in pieces.
+#: A longer line is split into pieces.
 LINE_BYTES_MAX: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
 #: zlib: a gzip header, and the largest window.
@@ -25,20 +25,20 @@ class UnreadableInput(Exception):
 
 
 class Block(NamedTuple):
-    """Some whole lines (the last of an input may lack its line feed), or a piece of a long line."""
+    """Whole lines (the last line of an input may lack its line feed), or a piece of a long line."""
 
     octets: bytes
-    #: The next block continues its only line.
+    #: Whether the next block continues its only line.
     is_open: bool = False
-    #: It continues the line of the block before, and nothing else is in it.
+    #: Whether it contains only a continuation of the previous block's line.
     is_rest: bool = False
 
 
 def reads(descriptor: int) -> Iterator[bytes]:
-    """What a descriptor gives: as much as is there at once, and no wait for more.
+    """Yield what each read of a descriptor returns, without waiting for a full block.
 
     Raises:
-        UnreadableInput: it cannot be read any more.
+        UnreadableInput: a read failed.
     """
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
@@ -61,10 +61,10 @@ def _read(descriptor: int, size: int) -> bytes:
 
 
 def decompressed(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Pieces of an input; of one that begins as gzip does, what is compressed in it.
+    """Yield the pieces of an input, decompressed if it begins like gzip.
 
     Raises:
-        UnreadableInput: the compressed input is damaged or cut.
+        UnreadableInput: the compressed input is damaged or truncated.
     """
     start = b""
     for piece in pieces:
@@ -76,7 +76,7 @@ def decompressed(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """What is in a file of one or more members; zeros behind the last are padding."""
+    """Decompress a file of one or more gzip members; zeros after the last are padding."""
     member = zlib.decompressobj(_GZIP_WINDOW)
     try:
         for piece in pieces:
@@ -100,7 +100,7 @@ def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def blocks(pieces: Iterable[bytes]) -> Iterator[Block]:
-    """Put pieces together to blocks of whole lines, and long lines to blocks of their own."""
+    """Join pieces into blocks of whole lines; long lines get blocks of their own."""
     held, is_long = b"", False
     for piece in pieces:
         rest = piece

@@ -1,7 +1,7 @@
-"""Which lines hold an address that the feeds know, and what is written of them.
+"""Select the lines that contain an address of the feeds, and write them.
 
-Octets in, octets out: nothing is decoded, and a line is written as it was read. What
-is held does not grow with the lines that pass, only with the addresses that are known.
+Input and output are octets: nothing is decoded, and a line is written as it was read. The memory
+used depends on the number of known addresses, not on the number of lines.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from .line_blocks import LINE_BYTES_MAX, Block
 from .line_matches import LineMatches
 from .text_addresses import TextMatcher
 
-#: An address that ends later in its line is not looked for: in a long line it may be cut.
+#: An address that ends later in its line is not searched: a long line may be split there.
 SEARCHED_BYTES: Final = LINE_BYTES_MAX - 96
 
 Annotate = Callable[[bytes, Sequence[bytes]], bytes]
@@ -22,7 +22,7 @@ Annotate = Callable[[bytes, Sequence[bytes]], bytes]
 
 
 class LineFilter:
-    """Takes blocks of lines and gives those that match."""
+    """Takes blocks of lines and returns the lines that match."""
 
     def __init__(
         self,
@@ -32,23 +32,23 @@ class LineFilter:
         annotate: Annotate | None = None,
         counts: Counter[bytes] | None = None,
     ) -> None:
-        """Take what is looked for.
+        """Take the known addresses and the form of the output.
 
         Args:
             matcher: the known addresses.
-            invert: give the lines that do not match.
-            annotate: what is written of a line that matches; None: the line.
-            counts: filled with the number of lines of each known address, in place of lines.
+            invert: return the lines that do not match.
+            annotate: returns the output for a line that matches; None: the line itself.
+            counts: counts the lines of each known address; then no lines are returned.
         """
         self._matcher, self._invert = matcher, invert
         self._annotate, self._counts = annotate, counts
-        #: Lines until now; those that match; those longer than is searched.
+        #: Lines read; lines that match; lines longer than the searched part.
         self.lines = self.matching = self.long_lines = 0
         self._is_passed = self._is_open = False
         self._open_matches: Sequence[bytes] = ()
 
     def take(self, block: Block) -> list[bytes]:
-        """The lines of a block that are to be written, each with its line feed."""
+        """Return the lines of a block to write, each with its line feed."""
         if block.is_rest:
             return self._rest(block)
         text = block.octets
@@ -78,12 +78,12 @@ class LineFilter:
             yield self._line(text[begins[line] : ends[line]], [key for _, key in pairs])
 
     def finish(self) -> list[bytes]:
-        """What is missing where the input ended within a long line."""
+        """Return the missing line end if the input ended within a long line."""
         is_open, self._is_open = self._is_open, False
         return [self._end(b"")] if is_open and self._is_passed else []
 
     def _rest(self, block: Block) -> list[bytes]:
-        """The rest of a long line goes where its beginning went."""
+        """Write the rest of a long line if its beginning was written."""
         self._is_open = block.is_open
         if not self._is_passed:
             return []
@@ -97,7 +97,7 @@ class LineFilter:
         return self._annotate(body, keys) + end
 
     def _end(self, octets: bytes) -> bytes:
-        """The last piece of a long line: columns can still be added to it, JSON cannot."""
+        """Return the last piece of a long line; it can still get columns, but no JSON member."""
         if self._annotate is None or not self._open_matches:
             return _ended(octets)
         body, end = _body_and_end(octets)
@@ -116,5 +116,5 @@ def _body_and_end(line: bytes) -> tuple[bytes, bytes]:
 
 
 def _longer(text: bytes) -> int:
-    """How many lines are longer than is searched."""
+    """Return the number of lines that are longer than the searched part."""
     return sum(len(line) > LINE_BYTES_MAX for line in text.split(b"\n"))

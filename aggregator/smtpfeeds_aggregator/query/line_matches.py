@@ -1,4 +1,4 @@
-"""Which lines of a block hold a known address, as columns, and which addresses they hold."""
+"""Find the lines of a block that contain a known address, as columns."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -21,7 +21,7 @@ class LineMatches:
         """Search the block.
 
         Args:
-            text: lines; the last may lack its line feed.
+            text: lines; the last one may lack its line feed.
             matcher: the known addresses.
             searched_bytes: an address that ends later in its line does not count.
         """
@@ -30,7 +30,7 @@ class LineMatches:
         ends = feeds + 1
         if not text.endswith(b"\n"):
             ends = np.append(ends, len(text))
-        #: Where each line begins; and where the next does.
+        #: Start of each line, and start of the next one.
         self.begins: Lines = np.concatenate((_FIRST, ends[:-1]))
         self.ends: Lines = ends
         matches = matcher.find(text)
@@ -42,11 +42,11 @@ class LineMatches:
         every_stop = np.concatenate((matches.ends, stops))
         self._counts = every_stop - self.begins[self._of_match] <= searched_bytes
         self._quads, self._others = matches.quads, others
-        #: The lines that match, in their order.
+        #: The numbers of the lines that match, in order.
         self.lines: Lines = _different(self._of_match[self._counts])
 
     def pairs(self) -> Iterator[tuple[int, bytes]]:
-        """Each line and known address, once for each pair, in the order of the text."""
+        """Return each pair of line and known address once, in the order of the text."""
         quads = [quad.to_bytes(IPv4_BYTES) for quad in self._quads.tolist()]
         packed = [*quads, *(self._matcher.lookup(match.packed) for match in self._others)]
         lines, counts = self._of_match.tolist(), self._counts.tolist()
@@ -64,7 +64,7 @@ class LineMatches:
                 yield line_before, key
 
     def runs(self, lines: Lines) -> Iterator[tuple[int, int]]:
-        """Lines side by side as one piece: where it begins, and where it ends."""
+        """Yield start and end of each run of adjacent lines."""
         if not len(lines):
             return
         breaks = np.flatnonzero(np.diff(lines) != 1)
@@ -75,14 +75,14 @@ class LineMatches:
         )
 
     def other_lines(self) -> Lines:
-        """The lines that do not match."""
+        """Return the lines that do not match."""
         wanted = np.ones(len(self.ends), dtype=bool)
         wanted[self.lines] = False
         return np.flatnonzero(wanted)
 
 
 def _different(lines: Lines) -> Lines:
-    """Each once, in order; `np.unique` takes a hundredth of a second to import."""
+    """Return each number once, in order; importing `np.unique` takes a hundredth of a second."""
     ordered = np.sort(lines)
     is_other = np.ones(len(ordered), dtype=bool)
     is_other[1:] = ordered[1:] != ordered[:-1]

@@ -1,4 +1,4 @@
-"""Why an address is not in the published feeds. Pure."""
+"""Explain why an address is not in the published feeds. Pure."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def why_not_published(
     packed: bytes, exclusions: "Sequence[Exclusion]", *, publish_non_global: bool
 ) -> str:
-    """The reason in words; empty where neither the address nor an exclusion gives one."""
+    """Return the reason as text; empty if neither the address nor an exclusion is one."""
     if not publish_non_global:
         from ..special_purpose import NOT_GLOBAL, not_global
 

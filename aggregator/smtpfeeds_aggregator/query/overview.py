@@ -1,6 +1,6 @@
-"""The week in a terminal: the parts of `smtpfeeds stats`, as lines of text.
+"""Format the overview of `smtpfeeds stats` as lines of text.
 
-Pure: a summary in, lines out. Every line fits the width.
+Pure. Every line fits the width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,16 +23,16 @@ _LABEL: Final = 12
 
 
 class Alive(NamedTuple):
-    """How many sensors there are, and who is silent."""
+    """How many sensors are alive, and which are silent."""
 
     alive: int
     silent: tuple[str, ...]
 
 
 def sparkline(values: Sequence[int], width: int, bars: str = _BARS) -> str:
-    """A small picture of a row of numbers; neighbours share a bar where there is no room.
+    """Draw numbers as a row of bars; neighbours share a bar if there are too many.
 
-    A number above nothing is never an empty bar.
+    A number above zero is never an empty bar.
     """
     if not values:
         return ""
@@ -44,13 +44,13 @@ def sparkline(values: Sequence[int], width: int, bars: str = _BARS) -> str:
 
 
 def lines(summary: Summary, alive: Alive | None, look: Look, now: datetime) -> Iterator[str]:
-    """The overview.
+    """Return the lines of the overview.
 
     Args:
         summary: of the last publication, or of published files.
-        alive: the sensors; None where nobody knows them.
-        look: how wide, and in which letters.
-        now: by which an edition is old.
+        alive: the sensors; None if unknown.
+        look: width and characters of the output.
+        now: the time for the age of the edition.
     """
     yield from _fitted(_edition(summary, alive, now), look)
     yield ""
@@ -94,7 +94,7 @@ def _edition(summary: Summary, alive: Alive | None, now: datetime) -> Iterator[s
 def _table(
     title: str, rows: Sequence[Statistic], look: Look, *, by_feed: bool = False
 ) -> Iterator[str]:
-    """A list of the overview, with as few columns as it needs."""
+    """Return the lines of one list, with only the columns that it needs."""
     columns = [Column("key", title=title, least=10, middle=title == "prefix")]
     if title == "AS":
         columns.append(Column("name", title="name", least=10, rank=2))
@@ -122,7 +122,7 @@ def _table(
 
 
 def _hours(summary: Summary, look: Look) -> Iterator[str]:
-    """Events of the week by hour, one line a feed."""
+    """Return the events of the week by hour, one line for each feed."""
     rows = {row.key: row for row in summary.by("hour")}
     if not rows:
         return

@@ -1,7 +1,7 @@
-"""Dotted quads of a set in octets, column by column: a whole block of lines at once.
+"""Find dotted quads of a set in octets, by columns: a whole block of lines at once.
 
-What stands free, between blanks, brackets or quotes, is decided here. What stands
-beside anything else is doubtful: the exact rule of ``text_addresses`` decides it.
+This module decides about quads between blanks, brackets or quotes. Quads next to anything else are
+doubtful: the exact rule of ``text_addresses`` decides about them.
 """
 
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from smtpfeeds_common.addresses import IPv4_BYTES
 
-#: Dots of a plain quad are two to so many octets apart.
+#: Dots of a plain quad are two to this many octets apart.
 _GAP: Final = 4
-#: Stands on either side of a block, so that no index leaves it; ends every word.
+#: Put around a block, so that no index leaves it; it ends every word.
 PADDING: Final = b"\n" * 4
 _PAD: Final = len(PADDING)
 _ZERO: Final = ord("0")
@@ -31,45 +31,45 @@ def _table(members: bytes) -> Mask:
     return table
 
 
-#: No word, no IPv6 address and no defanged dot goes on over these.
+#: These end a word, an IPv6 address and a defanged dot.
 _FREE_BEFORE: Final = _table(b" \t\n\r[(<\"'=,;|")
 _FREE_BEHIND: Final = _table(b" \t\n\r])>\"',;|")
 
 
 class Quads(NamedTuple):
-    """Quads of the set in a block."""
+    """The quads of the set in a block."""
 
     starts: Places
     ends: Places
     numbers: Numbers
-    #: First dots of those that the exact rule decides.
+    #: The first dots of quads about which the exact rule decides.
     doubtful: Places
 
 
 def numbers_of(packed: Iterable[bytes]) -> Numbers:
-    """IPv4 addresses of four octets each as numbers."""
+    """Return IPv4 addresses of four octets each as numbers."""
     return np.frombuffer(b"".join(packed), dtype=">u4").astype(np.uint32)
 
 
 class PlainQuads:
-    """A set of IPv4 addresses, to be found in plain form."""
+    """Finds the addresses of a set of IPv4 addresses in plain form."""
 
     def __init__(self, quads: Numbers) -> None:
         self._quads = np.sort(quads)
-        # A bit for each upper half of a quad answers most questions without a search.
+        # One bit for each upper half of a quad rejects most quads without a search.
         self._upper = np.zeros(1 << 16, dtype=bool)
         self._upper[self._quads >> 16] = True
 
     def __contains__(self, packed: bytes) -> bool:
-        """Whether an address of four octets is in the set."""
+        """Return whether an address of four octets is in the set."""
         number = np.array([int.from_bytes(packed)], dtype=np.uint32)
         return len(packed) == IPv4_BYTES and bool(self._are_known(number)[0])
 
     def find(self, padded: Octets, dots: Places) -> Quads:
-        """The quads of the set.
+        """Return the quads of the set.
 
         Args:
-            padded: a block, between two times ``PADDING``.
+            padded: a block with ``PADDING`` before and after it.
             dots: the places of all dots in the block.
         """
         if len(dots) < 3 or not len(self._quads):
@@ -102,7 +102,7 @@ class PlainQuads:
 def _decided(
     padded: Octets, first: Places, second: Places, last: Places, numbers: Numbers
 ) -> Quads:
-    """Which of the quads stand free and are written as a number is."""
+    """Return which quads are delimited, and have numbers without leading zeros."""
     length_1, is_good_1 = _octet_before(padded, first)
     _, is_good_2 = _octet_before(padded, second)
     _, is_good_3 = _octet_before(padded, last)
@@ -114,13 +114,13 @@ def _decided(
 
 
 def _octet_before(padded: Octets, end: Places) -> tuple[Places, Mask]:
-    """How many digits stand before a place, at most three, and whether they are an octet."""
+    """Return the number of digits before a place, at most three, and whether they form an octet."""
     ones, tens, hundreds = _digits(padded, end, (-1, -2, -3))
     return _octet(ones, tens, hundreds, tens <= 9, hundreds <= 9)
 
 
 def _octet_behind(padded: Octets, before: Places) -> tuple[Places, Mask]:
-    """The same of the digits behind a place."""
+    """Return the same for the digits after a place."""
     one, two, three = _digits(padded, before, (1, 2, 3))
     has_two = two <= 9
     has_three = has_two & (three <= 9)
@@ -144,22 +144,22 @@ def _octet(
 
 
 def _numbers_before(padded: Octets, ends: Places) -> Octets:
-    """The decimal numbers of up to three digits that end before places, modulo 256."""
+    """Return the decimal numbers of up to three digits that end before places, modulo 256."""
     ones, tens, hundreds = _digits(padded, ends, (-1, -2, -3))
     has_tens = tens <= 9
     return ones + has_tens * (tens * 10 + (hundreds <= 9) * (hundreds * 100))
 
 
 def _numbers_behind(padded: Octets, before: Places) -> Octets:
-    """The decimal numbers of up to three digits that begin behind places, modulo 256."""
+    """Return the decimal numbers of up to three digits that begin after places, modulo 256."""
     number, second, third = _digits(padded, before, (1, 2, 3))
     has_second = second <= 9
-    # Ten times the number and a digit, where there is one.
+    # Ten times the number plus the next digit, if there is one.
     number += has_second * (number * 9 + second)
     number += (has_second & (third <= 9)) * (number * 9 + third)
     return number
 
 
 def _digits(padded: Octets, places: Places, offsets: tuple[int, int, int]) -> list[Octets]:
-    """The digits at three places; what is not a digit is more than 9."""
+    """Return the digits at three places; a value above 9 is not a digit."""
     return [padded[places + (_PAD + offset)] - _ZERO for offset in offsets]

@@ -1,7 +1,7 @@
-"""Stored rows as the feeds show them: class, reasons, days and flags, as of one moment. Pure.
+"""Convert stored rows to rows of a feed: class, reasons, days and flags at one moment. Pure.
 
-A publication judges a window in columns, a question row by row; both ask `judge` with
-the same evidence, and a test holds them together.
+A publication classifies a window in columns, a query row by row; both call `judge` with the same
+evidence, and a test compares them.
 """
 
 from datetime import UTC, date, datetime
@@ -18,7 +18,7 @@ from ..store.query_rows import Moment, StoredRow
 
 _DAY_S: Final = 86_400
 _NEW_S: Final = int(NEW_FOR.total_seconds())
-#: Sensors beyond this make no difference to a class.
+#: More sensors than this do not change a class.
 _SENSORS: Final = 2
 
 
@@ -34,7 +34,7 @@ class FeedRow(NamedTuple):
     hits: int
     sensors: int
     targets: int
-    #: Behaviours of the last two weeks; the last seven days, bit n: seen n days ago.
+    #: Behaviours of the last two weeks; in `days`, bit n means: seen n days ago.
     flags: int
     days: int
     new: bool
@@ -46,7 +46,7 @@ class FeedRow(NamedTuple):
 
 
 class View:
-    """Makes rows of stored ones, as of one moment."""
+    """Converts stored rows, for one moment."""
 
     def __init__(self, moment: Moment) -> None:
         self.moment = moment
@@ -54,7 +54,7 @@ class View:
         self._date = datetime.fromtimestamp(moment.now_s, UTC).date()
 
     def row(self, stored: StoredRow) -> FeedRow:
-        """A stored row as a feed would show it."""
+        """Return a stored row as a feed would show it."""
         days, flags = recent(
             stored.day,
             stored.days,
@@ -82,7 +82,7 @@ class View:
         )
 
     def _judgement(self, stored: StoredRow, flags: int) -> Judgement:
-        """By the rows within the window of the feeds; by all where none is in it."""
+        """Classify by the rows within the window of the feeds; by all rows if none is in it."""
         window_s = self.moment.window_s
         hits, sensors, both = stored.hits, stored.sensors, flags
         if stored.other_last_s is not None:
@@ -121,7 +121,7 @@ class View:
 
 
 def _hits_range(hits: int) -> int:
-    """The least of the range of hits that the rules tell apart."""
+    """Return the lower end of the range of hits that the rules distinguish."""
     return next(least for least in reversed(HITS_FROM) if hits >= least)
 
 
@@ -129,7 +129,7 @@ def _hits_range(hits: int) -> int:
 def _judged(
     flags: int, hits: int, sensors: int, sensors_alive: int, listings: tuple[Listing, ...]
 ) -> Judgement:
-    """Most addresses did what a few thousand others did."""
+    """Classify; cached, because most addresses behave like a few thousand others."""
     return judge(
         Evidence(
             flags=flags, hits=hits, sensors=sensors, sensors_alive=sensors_alive, listings=listings

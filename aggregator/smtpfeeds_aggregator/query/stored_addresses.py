@@ -1,7 +1,7 @@
-"""The addresses that a publication would hold now, from the database, for `filter`.
+"""Read from the database the addresses that a publication would contain now, for `filter`.
 
-The server joins them to a few long values, which become columns without a loop. What a
-publication leaves out is left out here by the same sets.
+The server joins them into a few long values, which become columns without a loop. The same sets as
+in a publication decide what is left out.
 """
 
 from collections.abc import Collection
@@ -17,12 +17,12 @@ from .address_set import AddressSet
 def stored_addresses(
     settings: AggregatorSettings, store: PublicationStore, feeds: Collection[str]
 ) -> AddressSet:
-    """The addresses of some feeds.
+    """Return the addresses of some feeds.
 
     Args:
         settings: what is left out.
         store: the database.
-        feeds: addresses in one of them.
+        feeds: only addresses in one of them.
     """
     since = window_start(window_end(store.now()))
     left_out = LeftOut.by_settings(settings, store.exclusions())

@@ -1,4 +1,4 @@
-"""Rows of one address, or of all addresses of a term, as one: greet and data side by side."""
+"""Sum up the rows of one address, or of all addresses of a term, with both feeds in one row."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from .rows import FeedRow
 
 
 class Summary:
-    """Adds rows up; it holds none of them."""
+    """Sums up rows; it holds none of them."""
 
     __slots__ = (
         "addresses", "asn", "days", "first_s", "hits", "ip", "judgement", "last_s", "name", "new",
@@ -16,7 +16,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.addresses = 0
-        #: Of the first address.
+        #: The first address.
         self.ip = ""
         self.asn: int | None = None
         self.name: str | None = None
@@ -24,13 +24,13 @@ class Summary:
         self.first_s = self.last_s = 0
         #: Events in each feed.
         self.hits: dict[str, int] = {}
-        #: Sensors at the address that most of them saw.
+        #: Number of sensors of the address that most sensors saw.
         self.sensors = 0
         self.days = 0
         self.new = False
 
     def add(self, row: FeedRow) -> None:
-        """Take another row in; rows of one address come side by side."""
+        """Add a row; rows of one address must be adjacent."""
         if not self.addresses:
             self.first_s, self.last_s = row.first_s, row.last_s
         if row.ip != self.ip:
@@ -46,5 +46,5 @@ class Summary:
 
     @property
     def one(self) -> Any:
-        """The judgement where it is of one address; else None."""
+        """Return the judgement if there is only one address, else None."""
         return self.judgement if self.addresses == 1 else None

@@ -1,8 +1,8 @@
-"""From terms to rows: each row once, or one answer for each term.
+"""Query the rows of terms: each row once, or one answer for each term.
 
-Nothing here is quadratic. Terms become ranges, and ranges that an earlier term has
-covered are taken out before they are asked for, so that a row comes once, with the
-first term that it belongs to, however many terms there are.
+Nothing here is quadratic. Terms become ranges; parts of a range that an earlier term has covered
+are removed before the query. So each row comes once, with the first term that it belongs to,
+however many terms there are.
 """
 
 from bisect import bisect_left, bisect_right
@@ -21,14 +21,14 @@ from .terms import EVERYTHING_IPV4, EVERYTHING_IPV6, Range, Term
 if TYPE_CHECKING:
     from ..store.query import QueryStore
 
-#: Addresses of an autonomous system that are asked for together.
+#: Addresses of an autonomous system in one query.
 _ADDRESSES_AT_ONCE: Final = 5_000
 _ALL: Final = (EVERYTHING_IPV4, EVERYTHING_IPV6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryFilter:
-    """Which rows are wanted: what the server sends, and what is judged here."""
+    """Selects rows: by what the server filters, and by what is computed here."""
 
     stored: RowFilter
     classes: frozenset[str] = frozenset()
@@ -37,7 +37,7 @@ class QueryFilter:
     min_sensors: int = 0
 
     def __contains__(self, row: FeedRow) -> bool:
-        """Whether a row that the server sent is wanted."""
+        """Return whether a row that the server sent is selected."""
         return (
             (not self.classes or row.judgement.cls in self.classes)
             and (self.actor is None or (row.judgement.actor or "").lower() == self.actor.lower())
@@ -47,14 +47,14 @@ class QueryFilter:
 
 
 class Resolved(NamedTuple):
-    """What a term stands for: ranges, and autonomous systems."""
+    """What a term means: ranges and autonomous systems."""
 
     ranges: tuple[Range, ...] = ()
     asns: tuple[int, ...] = ()
 
 
 class TermQuery:
-    """Asks for terms; one connection."""
+    """Runs the queries of terms on one connection."""
 
     def __init__(self, store: "QueryStore", wanted: QueryFilter) -> None:
         self._store, self._wanted = store, wanted
@@ -62,7 +62,7 @@ class TermQuery:
         self._doubtful: set[int] = set()
 
     def resolve(self, term: Term) -> Resolved:
-        """Look up what a word stands for: an actor's ranges, systems whose name has it."""
+        """Resolve a word to an actor's ranges and to systems whose name contains it."""
         if term.range is not None:
             return Resolved((term.range,))
         if term.asn is not None:
@@ -75,14 +75,14 @@ class TermQuery:
         return Resolved(ranges, tuple(self._store.asns_named(term.word)))
 
     def everything(self) -> Iterator[FeedRow]:
-        """All rows, by address and feed."""
+        """Yield all rows, by address and feed."""
         for _, row in self._of_ranges(_ALL):
             yield row
 
     def rows(self, terms: Sequence[Term]) -> Iterator[tuple[int, FeedRow]]:
-        """The rows of all terms with the place of the first term that each belongs to.
+        """Yield the rows of all terms, each with the number of the first term that it belongs to.
 
-        They come term by term, each term's by address and feed.
+        Rows are in the order of the terms, then by address and feed.
         """
         covered = _Covered()
         yield from self._rows_of(terms, covered)
@@ -94,7 +94,7 @@ class TermQuery:
             what = self.resolve(term)
             waiting += [(place, part) for each in what.ranges for part in covered.add(each, place)]
             if what.asns or covered.asns:
-                # What comes may have come with a range or a system before.
+                # Its rows may have come before, with a range or a system.
                 covered.overlapped.add(place)
             asns = [asn for asn in what.asns if asn not in covered.asns]
             if asns:
@@ -107,7 +107,7 @@ class TermQuery:
     def _without(
         self, covered: "_Covered", waiting: Sequence[tuple[int, Range]]
     ) -> Iterator[tuple[int, FeedRow]]:
-        """The rows of ranges, but those that an address or a system before has brought."""
+        """Yield the rows of ranges, without those that came with an earlier address or system."""
         for number, row in self._of_ranges([each for _, each in waiting]):
             place = waiting[number][0]
             if covered.points.get(row.packed, place) < place:
@@ -124,7 +124,7 @@ class TermQuery:
                     yield row
 
     def _of_ranges(self, ranges: Sequence[Range]) -> Iterator[tuple[int, FeedRow]]:
-        """The rows of ranges, each with the place of its range."""
+        """Yield the rows of ranges, each with the number of its range."""
         return self._stored([each.bounds for each in ranges])
 
     def _stored(self, ranges: Sequence[Bounds]) -> Iterator[tuple[int, FeedRow]]:
@@ -135,7 +135,7 @@ class TermQuery:
                 yield stored.place - 1, row
 
     def answers(self, terms: Sequence[Term]) -> Iterator[tuple[Term, Summary]]:
-        """What is known of each term, in their order; one that comes twice is answered twice."""
+        """Yield the answer to each term, in order; a repeated term is answered again."""
         start = 0
         while start < len(terms):
             end = start
@@ -164,11 +164,12 @@ class TermQuery:
             number, summary = number + 1, Summary()
 
     def not_seen(self, terms: Sequence[Term], seen: set[int]) -> list[Term]:
-        """The terms of `rows` that nothing was found for, also among what came with others.
+        """Return the terms of `rows` without any row, also counting rows that came with other
+        terms.
 
         Args:
-            terms: as they were given to `rows`, which has come to its end.
-            seen: the places that came with rows.
+            terms: the terms given to `rows`, after it has ended.
+            seen: the numbers of terms that came with rows.
         """
         missing = [place for place in range(len(terms)) if place not in seen]
         doubtful = [place for place in missing if place in self._doubtful]
@@ -179,21 +180,21 @@ class TermQuery:
 
 @dataclass(slots=True)
 class _Covered:
-    """What earlier terms have asked for: addresses, ranges that do not overlap, systems."""
+    """What earlier terms have covered: addresses, ranges that do not overlap, systems."""
 
-    #: Single addresses, with the place of their term.
+    #: Single addresses, with the number of their term.
     points: dict[bytes, int] = field(default_factory=dict)
     asns: set[int] = field(default_factory=set)
     _lows: dict[int, list[bytes]] = field(default_factory=lambda: {4: [], 16: []})
     _highs: dict[int, list[bytes]] = field(default_factory=lambda: {4: [], 16: []})
-    #: Places of terms that share something with one before.
+    #: Numbers of terms that overlap with an earlier one.
     overlapped: set[int] = field(default_factory=set)
 
     def __contains__(self, packed: bytes) -> bool:
         return packed in self.points or self._in_range(packed)
 
     def add(self, wanted: Range, place: int) -> Iterator[Range]:
-        """Take a range over; the parts of it that no range and no same address has covered yet."""
+        """Add a range; yield its parts that no earlier range or equal address has covered."""
         if wanted.is_single:
             if wanted.low in self:
                 self.overlapped.add(place)
@@ -225,7 +226,7 @@ class _Covered:
 
 
 def ipv6_bounds(terms: Iterable[Term]) -> list[Bounds]:
-    """The ranges of IPv6 addresses among terms: what a crowded prefix may be in."""
+    """Return the IPv6 ranges among terms, which a crowded prefix can be in."""
     return [
         term.range.bounds
         for term in terms

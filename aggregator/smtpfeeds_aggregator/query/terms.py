@@ -1,7 +1,7 @@
-"""Terms as people write them: addresses, prefixes, ranges, ASNs, and names. Pure.
+"""Parse terms as people write them: addresses, prefixes, ranges, ASNs and names. Pure.
 
-What is copied from a log or a report is taken as it is: defanged (`192.0.2[.]1`, `hxxp://`), in
-brackets, with a port. A prefix with host bits is taken as the prefix, with a hint.
+A term can be copied from a log or a report as it is: defanged (`192.0.2[.]1`, `hxxp://`), in
+brackets, with a port. A prefix with host bits set means the prefix, with a hint.
 """
 
 import re
@@ -28,36 +28,36 @@ _MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Packed addresses of one family from one to another, both included."""
+    """A range of packed addresses of one family, both ends included."""
 
     low: bytes
     high: bytes
 
     def __contains__(self, packed: bytes) -> bool:
-        """Whether an address is in it."""
+        """Return whether an address is in the range."""
         return len(packed) == len(self.low) and self.low <= packed <= self.high
 
     @property
     def is_single(self) -> bool:
-        """Whether it is one address."""
+        """Return whether it is a single address."""
         return self.low == self.high
 
     @property
     def bounds(self) -> tuple[str, str]:
-        """Both ends as texts."""
+        """Return both ends as texts."""
         low = _text(self.low)
         return low, low if self.is_single else _text(self.high)
 
 
 class Term(NamedTuple):
-    """One term: a range, an ASN, or a word that may be a name."""
+    """A term: a range, an ASN, or a word that may be a name."""
 
     text: str
     range: Range | None = None
     asn: int | None = None
-    #: Lists or AS names may have it.
+    #: A word that lists or AS names may contain.
     word: str | None = None
-    #: What was taken for what, where that may be a slip.
+    #: How the text was read, if it may be a mistake.
     hint: str = ""
 
 
@@ -66,7 +66,7 @@ EVERYTHING_IPV6: Final = Range(bytes(IPv6_BYTES), b"\xff" * IPv6_BYTES)
 
 
 def _text(packed: bytes) -> str:
-    """An end of a range of IPv6 stays one of IPv6, also where it is an IPv4-mapped address."""
+    """Format one end of a range; an IPv4-mapped address stays an IPv6 address."""
     is_mapped = len(packed) == IPv6_BYTES and packed.startswith(_MAPPED)
     return socket.inet_ntop(socket.AF_INET6, packed) if is_mapped else format_address(packed)
 
@@ -110,9 +110,8 @@ def _parse_other(text: str) -> Term:
 
 
 def refanged(text: str) -> str:
-    """A term without quotes and brackets around it, and with its real dots and colons.
-
-    The host of one longer than ``MAX_TEXT``, such as a URL; empty if it has none.
+    """Return a term without surrounding quotes and brackets, and with real dots and colons. Of a
+    text longer than ``MAX_TEXT``, such as a URL, return the host; empty if it has none.
     """
     plain = text.strip().strip("\"'<>,;").strip()
     is_long = len(plain) > MAX_TEXT
@@ -120,7 +119,7 @@ def refanged(text: str) -> str:
     if (url := _URL.fullmatch(plain)) is not None and not (is_long and plain.endswith(url[1])):
         plain = url[1]
     elif is_long:
-        # What is left of an address that is cut may be another address.
+        # The rest of a truncated address may be another address.
         return ""
     if (inner := _BRACKETS.fullmatch(plain)) is not None:
         return inner[1]
@@ -130,10 +129,10 @@ def refanged(text: str) -> str:
 
 
 def _looks_like_a_word(text: str) -> bool:
-    """Whether it can be a name: with a letter that no address has, or without digits."""
+    """Return whether it can be a name: it has a letter that no address has, or no digits."""
     if ":" in text or len(text) < 2 or not text.isprintable() or _QUAD.match(text):
         return False
-    if "\ufffd" in text:  # octets that are not UTF-8: a file of something else
+    if "\ufffd" in text:  # octets that are not UTF-8: the file is not a list of terms
         return False
     has_digit = any(char.isdigit() for char in text)
     return bool(_LETTER.search(text)) or (not has_digit and any(map(str.isalpha, text)))

@@ -1,11 +1,11 @@
 """Find the addresses of a set in lines of text, such as a mail log, fast.
 
-Two stages. Columns of octets first (``plain_quads``): wherever three dots stand as
-in a dotted quad, the number is computed and looked up in the set, for a whole
-block of lines at once; what stands free is decided there. The rest of what passes,
-whatever looks like IPv6, and what is written in a defanged form is judged exactly,
-by one regular expression and the C library. So the exact rule runs on few places,
-and the cost of a line hardly depends on it.
+There are two stages. The first works on columns of octets (``plain_quads``): wherever three dots
+are placed as in a dotted quad, it computes the number and looks it up in the set, for a whole block
+of lines at once, and accepts quads that are delimited. The second applies the exact rule, with one
+regular expression and the C library, to the other quads that the first found in the set, to all
+that looks like IPv6, and to defanged forms. So the exact rule runs at few places, and the cost of a
+line hardly depends on it.
 
 The rule (docs/reference/addresses-in-text.md has it as a table):
 
@@ -31,7 +31,7 @@ from smtpfeeds_common.errors import AddressError
 from .address_set import AddressSet
 from .plain_quads import PADDING, Numbers, Octets, Places, PlainQuads
 
-#: Octets around a place that hold the whole of any address and its neighbours.
+#: So many octets around a place contain any address and its neighbours.
 _AROUND: Final = 96
 #: An IPv6 address without ``::`` has seven colons, or six before a dotted quad.
 _COLONS: Final = 6
@@ -42,7 +42,7 @@ _IN_ADDRESS: Final = b"0123456789abcdefABCDEF:.[]()"
 _DOT: Final = rb"(?:\.|\[\.\]|\(\.\))"
 _COLON: Final = rb"(?::|\[:\])"
 _OCTET: Final = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-#: An escape of JSON is not part of a word: before an address it is white space.
+#: A JSON escape is not part of a word: before an address it is white space.
 _ESCAPE: Final = rb"(?<=\\[nrt])"
 _IPV4: Final = (
     rb"(?:" + _ESCAPE + rb"|(?<![0-9A-Za-z_%])(?<![0-9A-Za-z_]\.)"
@@ -61,7 +61,7 @@ _ONLY_IPV4: Final = re.compile(_IPV4)
 
 
 class Match(NamedTuple):
-    """One address of the set in a text: its place, and the address packed."""
+    """An address of the set in a text: its place, and the packed address."""
 
     start: int
     end: int
@@ -69,7 +69,7 @@ class Match(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """The addresses of the set in a text: those in plain form as columns, and all others."""
+    """The addresses of the set in a text: plain ones as columns, and all others."""
 
     starts: Places
     ends: Places
@@ -79,11 +79,11 @@ class Matches(NamedTuple):
 
 
 def addresses_in(text: bytes, start: int = 0, end: int | None = None) -> Iterator[Match]:
-    """All addresses in a text, by the exact rule alone, whether or not in a set.
+    """Yield all addresses in a text, by the exact rule alone, without a set.
 
     Args:
-        text: what is searched.
-        start: where to begin; what stands before it still counts as a neighbour.
+        text: the text to search.
+        start: where to begin; the octet before it still counts as a neighbour.
         end: where to stop.
     """
     position, end = start, len(text) if end is None else end
@@ -94,7 +94,7 @@ def addresses_in(text: bytes, start: int = 0, end: int | None = None) -> Iterato
         elif (packed := _pack_ipv6(match["ipv6"])) is not None:
             yield Match(*match.span("ipv6"), packed)
         else:
-            # A time or a word with colons; a dotted quad may stand in it.
+            # A time or a word with colons; it may contain a dotted quad.
             inner = _ONLY_IPV4.search(text, match.start(), end)
             if inner is not None and inner.start() < position:
                 position = inner.end()
@@ -107,7 +107,7 @@ def _pack_ipv4(text: bytes) -> bytes:
 
 
 def _pack_ipv6(text: bytes) -> bytes | None:
-    """Pack it; where it ends a phrase, without the colon or the full stop behind it."""
+    """Pack the address, without a colon or full stop that ends the phrase."""
     plain = text.translate(None, b"[]").decode("ascii")
     for candidate in (plain, plain[:-1] if plain[-1:] in {":", "."} else ""):
         try:
@@ -119,18 +119,18 @@ def _pack_ipv6(text: bytes) -> bytes | None:
 
 
 class TextMatcher:
-    """A set of addresses to be found in text."""
+    """Finds the addresses of a set in text."""
 
     def __init__(self, addresses: AddressSet, *, ipv6_prefix_bits: int = 128) -> None:
         """Take the set.
 
         Args:
-            addresses: what is looked for; the first of an IPv6 prefix stands for it.
-            ipv6_prefix_bits: how many bits of an IPv6 address must be the same, as
-                clients change the rest; a multiple of 8.
+            addresses: the addresses to find; the first one of an IPv6 prefix represents it.
+            ipv6_prefix_bits: how many bits of an IPv6 address must match, because clients change
+                the rest; a multiple of 8.
         """
         self._ipv6_octets = ipv6_prefix_bits // 8
-        #: By the octets of an IPv6 address that count: the address.
+        #: The address, by the octets of an IPv6 address that must match.
         self._ipv6: dict[bytes, bytes] = {}
         for packed in addresses.ipv6:
             self._ipv6.setdefault(packed[: self._ipv6_octets], packed)
@@ -138,17 +138,17 @@ class TextMatcher:
         self._is_any = bool(addresses)
 
     def __bool__(self) -> bool:
-        """Whether any address is looked for."""
+        """Return whether the set has an address."""
         return self._is_any
 
     def lookup(self, packed: bytes) -> bytes | None:
-        """The address of the set that this one stands for, if it is in the set."""
+        """Return the address of the set that matches this one, if any."""
         if len(packed) == IPv4_BYTES:
             return packed if packed in self._quads else None
         return self._ipv6.get(packed[: self._ipv6_octets])
 
     def search(self, text: bytes) -> list[Match]:
-        """Every address of the set in a block of whole lines, by its place."""
+        """Yield every address of the set in a block of whole lines, by its place."""
         matches = self.find(text)
         plain = (
             Match(start, end, quad.to_bytes(IPv4_BYTES))
@@ -159,7 +159,7 @@ class TextMatcher:
         return sorted([*plain, *matches.others])
 
     def find(self, text: bytes) -> Matches:
-        """The same, plain dotted quads as columns."""
+        """Return the same, with plain dotted quads as columns."""
         padded = np.frombuffer(b"".join((PADDING, text, PADDING)), dtype=np.uint8)
         octets = padded[len(PADDING) : -len(PADDING)]
         dots = np.flatnonzero(octets == ord("."))
@@ -185,9 +185,9 @@ class TextMatcher:
 
 
 def _address_at(text: bytes, place: int) -> Match | None:
-    """The address that covers a place."""
+    """Return the address that covers a place."""
     before = text[max(0, place - _AROUND) : place]
-    # "IPv" may stand before an address, and is not part of what may be in one.
+    # "IPv" may precede an address, and has characters that no address has.
     start = place - (len(before) - len(before.rstrip(_IN_ADDRESS))) - len(b"IPv")
     for match in addresses_in(text, max(0, start), place + _AROUND):
         if match.end > place:
@@ -196,14 +196,14 @@ def _address_at(text: bytes, place: int) -> Match | None:
 
 
 def _bracketed(octets: Octets, separators: Places) -> Places:
-    """Dots or colons behind a bracket: a defanged form, or IPv6 that begins with ``::``."""
+    """Find dots or colons after a bracket: a defanged form, or IPv6 that begins with ``::``."""
     before = octets[separators - 1] if len(separators) else octets[:0]
     bracketed: Places = separators[(before == ord("[")) | (before == ord("("))]
     return bracketed
 
 
 def _ipv6_in(colons: Places) -> Places:
-    """Colons that may be in an IPv6 address: two side by side, or six close to one another."""
+    """Find colons that may be in an IPv6 address: two adjacent ones, or six close together."""
     if len(colons) < 2:
         return colons[:0]
     double: Places = colons[:-1][(colons[1:] - colons[:-1]) == 1]

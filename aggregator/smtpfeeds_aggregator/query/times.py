@@ -1,4 +1,4 @@
-"""Times as people write them: ISO 8601, or a duration such as 7d."""
+"""Parse times as people write them: ISO 8601, or a duration such as 7d."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def parse_duration(text: str) -> timedelta | None:
-    """Read a duration such as 7d, 12h, 30m; None where the text is not one.
+    """Read a duration such as 7d, 12h, 30m; None if the text is not one.
 
     Raises:
         OverflowError: it is longer than Python's times.
@@ -21,7 +21,7 @@ def parse_duration(text: str) -> timedelta | None:
 
 
 def parse_time(text: str, now: datetime) -> datetime:
-    """Read an ISO 8601 time (UTC where it names no zone) or a duration back from now.
+    """Read an ISO 8601 time (UTC if it names no zone) or a duration before now.
 
     Raises:
         SettingsError: it is neither.

@@ -1,6 +1,6 @@
-"""Published files as a source of answers, in place of the database.
+"""Answer queries from published files instead of the database.
 
 places      what `--from` names: a folder, a file, a URL; verified by its manifest
-remote      what is fetched from a server, and kept
+remote      fetches files from a server, with a cache
 rows        entries from NDJSON and CSV
 """

@@ -1,8 +1,8 @@
-"""The addresses of a published file alone, many rows at a time.
+"""Read only the addresses of a published file, many rows at a time.
 
-A row counts where it has the form that a publication writes, which one regular expression
-checks whole: names, numbers, times. A file with any other row is read by ``rows`` from its
-beginning: what that accepts or refuses is the rule, and this module is only the fast way.
+One regular expression checks that a whole row has the form that a publication writes: names,
+numbers, times. If any row has another form, ``rows`` reads the file from its beginning: that module
+decides which rows are valid, and this one is only the fast path.
 """
 
 import re
@@ -20,12 +20,12 @@ from ...publish.gzip_file import DAMAGED
 from ..address_set import AddressSet
 from .rows import FILE_BYTES_MAX, open_rows, read_entries
 
-#: Read at once, and then to the end of the line.
+#: Octets of one read, which continues to the end of the line.
 _BLOCK_BYTES: Final = 1 << 20
-#: A longer line is not of the usual form.
+#: A longer line does not have the usual form.
 _ROW_BYTES_MAX: Final = 1 << 12
 
-#: What a row of another form, or a damaged file, raises here.
+#: What a row of another form, or a damaged file, raises.
 _ANOTHER_FORM: Final[tuple[type[Exception], ...]] = (*DAMAGED, AddressError, ValueError, OSError)
 
 _NUMBER: Final = "(?:0|[1-9][0-9]{0,8})"
@@ -41,9 +41,9 @@ _CLASS: Final = f"(?:{'|'.join(Class)})"
 _MARKS: Final = "[#.]{7}"
 _FLAG: Final = "(?:true|false)"
 _HEAD: Final = ",".join(csv_file.COLUMNS).encode() + b"\n"
-#: Printable ASCII, and neither a comma nor a quote; or within quotes.
+#: Printable ASCII without comma and quote; or a quoted field.
 _CELL: Final = r'(?:[ !#-+\--~]*|"[ !#-~]*(?:""[ !#-~]*)*")'
-#: A text of JSON without any escape but of a quote and a backslash.
+#: A JSON string whose only escapes are of a quote and a backslash.
 _TEXT: Final = r'"[ !#-\[\]-~]*(?:\\["\\][ !#-\[\]-~]*)*"'
 _TEXTS: Final = rf"\[(?:{_TEXT}(?:,{_TEXT})*)?\]"
 
@@ -51,15 +51,15 @@ _TEXTS: Final = rf"\[(?:{_TEXT}(?:,{_TEXT})*)?\]"
 def read_addresses(
     stream: IO[bytes], name: str, feeds: Collection[str] | None = None
 ) -> AddressSet:
-    """The addresses in a published file.
+    """Return the addresses in a published file.
 
     Args:
-        stream: its content, plain or compressed.
-        name: what messages call it.
-        feeds: rows of others are left out; None: all rows count.
+        stream: the file's content, plain or compressed.
+        name: the file's name in messages.
+        feeds: only rows of these feeds; None: all rows.
 
     Raises:
-        NotVerified: it holds something else, as `read_entries` says.
+        NotVerified: it contains something else; see `read_entries`.
     """
     usual = _of_usual_form(stream, name, feeds)
     if usual is not None:
@@ -74,7 +74,7 @@ def read_addresses(
 def _of_usual_form(
     stream: IO[bytes], name: str, feeds: Collection[str] | None
 ) -> AddressSet | None:
-    """The addresses; None where a row has another form, or is of another feed."""
+    """Return the addresses; None if a row has another form, or belongs to another feed."""
     parts: list[AddressSet] = []
     try:
         source = open_rows(stream, name)
@@ -113,10 +113,10 @@ def _any(words: Iterable[str]) -> str:
 
 
 def _blocks(source: IO[bytes], start: bytes) -> Iterator[str]:
-    """Whole lines, as text.
+    """Yield blocks of whole lines, as text.
 
     Raises:
-        ValueError: it is too large, or not ASCII.
+        ValueError: the file is too large, or not ASCII.
     """
     size = 0
     while octets := start + source.read(_BLOCK_BYTES):
@@ -129,7 +129,7 @@ def _blocks(source: IO[bytes], start: bytes) -> Iterator[str]:
 
 
 def _packed(texts: list[str]) -> AddressSet:
-    """Pack them; raises OSError or AddressError where one is not an address."""
+    """Pack the addresses; raise OSError or AddressError if one is not an address."""
     quads = [text for text in texts if ":" not in text]
     inet_pton, family = socket.inet_pton, socket.AF_INET
     return AddressSet.of(

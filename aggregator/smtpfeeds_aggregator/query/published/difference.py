@@ -1,6 +1,7 @@
-"""What changed from one edition to another: addresses that were added or are gone, and new classes.
+"""Compare two editions: addresses that were added, are gone, or have another class.
 
-The words are those of the files `NAME-changes.ndjson`. Held are the rows of the first edition.
+The names of the changes are those of the files `NAME-changes.ndjson`. Only the rows of the first
+edition are held in memory.
 """
 
 from collections import Counter
@@ -18,7 +19,7 @@ CLASS: Final = "class"
 
 
 def differences(before: Iterable[Entry], after: Iterable[Entry]) -> list[dict[str, Any]]:
-    """The changes by feed, kind and address."""
+    """Return the changes, sorted by feed, kind and address."""
     old = {(entry.category, pack_address(entry.address)): entry for entry in before}
     changes = list(_changes(old, after))
     order = {ADDED: 0, CLASS: 1, GONE: 2}
@@ -59,6 +60,6 @@ def _row(change: str, entry: Entry, before: Entry | None, after: Entry | None) -
 
 
 def counted(changes: Iterable[dict[str, Any]]) -> str:
-    """How many of each kind, in words."""
+    """Return the number of changes of each kind, as text."""
     counts = Counter(row["change"] for row in changes)
     return f"{counts[ADDED]} added, {counts[GONE]} gone, {counts[CLASS]} changed their class"

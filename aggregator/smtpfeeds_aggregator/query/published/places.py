@@ -1,8 +1,8 @@
-"""What `--from` names: a folder of feeds, a generation, a day of the archive, a file, a URL.
+"""Open what `--from` names: a folder of feeds, a generation, a day of the archive, a file, a URL.
 
-The manifest beside it, or above it for a day of the archive, is verified first; a file
-counts only by what the manifest says of it. A served folder changes under its reader:
-files come from the generation whose manifest was read.
+The manifest beside it, or above it for a day of the archive, is verified first; each file must
+match the manifest. A served folder can change while it is read, so files come from the generation
+whose manifest was read.
 """
 
 import re
@@ -38,11 +38,11 @@ _SCHEMES: Final = ("http", "https")
 
 
 class _Root(Protocol):
-    """A folder with a manifest in it, here or on a server."""
+    """A folder with a manifest, on this host or on a server."""
 
-    #: What messages call it.
+    #: Its name in messages.
     name: str
-    #: An edition past its expiry is refused: a server shows the newest one.
+    #: Whether an expired edition is refused: a server should show the newest one.
     is_live: bool
 
     def open(self, name: str, max_bytes: int, sha256: str | None) -> IO[bytes] | None: ...
@@ -65,7 +65,7 @@ class _Folder:
             raise NotVerified(f"cannot read {self._path / name}: {exc.strerror}") from exc
 
     def of_edition(self, edition: Edition) -> None:
-        """It is one generation."""
+        """Return itself: the folder is one generation."""
 
 
 class _Server:
@@ -76,7 +76,7 @@ class _Server:
         self._base = ""
 
     def open(self, name: str, max_bytes: int, sha256: str | None) -> IO[bytes] | None:
-        """From the generation, or where a mirror has no generations, from the folder itself."""
+        """Open a file of the generation, or of the folder itself if a mirror has no generations."""
         for base in dict.fromkeys((self._base, "")):
             url = f"{self.name}{base}{name}"
             stream = self._remote.get(url, max_bytes=max_bytes, sha256=sha256)
@@ -85,7 +85,7 @@ class _Server:
         return None
 
     def of_edition(self, edition: Edition) -> None:
-        """From now on the files of this generation."""
+        """Use the files of this generation from now on."""
         if not self.name.endswith(edition.base):
             self._base = edition.base
 
@@ -95,20 +95,20 @@ class Published:
 
     def __init__(self, root: _Root, edition: Edition | None, below: str, file: str | None) -> None:
         self._root, self._below, self._file = root, below, file
-        #: None: a single file without a manifest, of which nothing is verified.
+        #: None: a single file without a manifest; it is not verified.
         self.edition = edition
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return f"{self._root.name.rstrip('/')}/{self._below}{self._file or ''}"
 
     def is_past(self, now: datetime) -> bool:
-        """Whether the edition has expired."""
+        """Return whether the edition has expired."""
         return self.edition is not None and now > self.edition.expires
 
     def feeds(self) -> set[str]:
-        """The feeds whose rows can be read here."""
+        """Return the feeds whose rows can be read."""
         if self.edition is None or self._file is not None:
             file = self._file or ""
             return {feed for feed in FEED_NAMES if file.startswith(feed)} or set(FEED_NAMES)
@@ -119,10 +119,10 @@ class Published:
         }
 
     def entries(self, feeds: Sequence[str]) -> Iterator[Entry]:
-        """The rows of feeds, in the order of the files.
+        """Yield the rows of feeds, in the order of the files.
 
         Raises:
-            NotVerified: a file is missing, or is not what the manifest says.
+            NotVerified: a file is missing, or does not match the manifest.
         """
         for name in self._names(feeds):
             with self._verified(name) as stream:
@@ -133,10 +133,10 @@ class Published:
                     yield from (entry for entry in every if entry.category in feeds)
 
     def addresses(self, feeds: Sequence[str]) -> "AddressSet":
-        """The addresses of those rows.
+        """Return the addresses of the rows of feeds.
 
         Raises:
-            NotVerified: as `entries`.
+            NotVerified: see `entries`.
         """
         from ..address_set import AddressSet
         from .addresses import read_addresses
@@ -148,7 +148,7 @@ class Published:
         return AddressSet.union(parts)
 
     def _names(self, feeds: Sequence[str]) -> Iterator[str]:
-        """The files with the rows of feeds."""
+        """Return the names of the files with the rows of feeds."""
         if self._file is not None:
             yield self._below + self._file
             return
@@ -161,14 +161,14 @@ class Published:
             yield name
 
     def _named(self, feed: str) -> str | None:
-        """The file with the rows of a feed, by the manifest."""
+        """Return the file with the rows of a feed, by the manifest."""
         assert self.edition is not None
         names = (self._below + feed + suffix + end for suffix in SUFFIXES for end in _COMPRESSED)
         return next((name for name in names if name in self.edition.files), None)
 
     @contextmanager
     def _verified(self, name: str) -> Iterator[IO[bytes]]:
-        """A file, open; it is what the manifest says, where there is one."""
+        """Open a file; it matches the manifest, if there is one."""
         record = None if self.edition is None else record_of(self.edition, name)
         if record is not None and record.bytes > FILE_BYTES_MAX:
             raise NotVerified(f"{name} has {record.bytes} octets, more than {FILE_BYTES_MAX}")
@@ -190,17 +190,17 @@ class Published:
 def open_published(
     place: str, key: "PublicKey | None", *, now: datetime, remote: "Remote | None" = None
 ) -> Published:
-    """Look up what a text names, and verify its manifest.
+    """Open the published files that a text names, and verify their manifest.
 
     Args:
         place: a folder, a file, or a URL of one.
-        key: the publisher's; None: only hashes are verified.
-        now: by which an edition on a server must not have expired.
-        remote: fetches from servers; None: with the user's own cache.
+        key: the publisher's public key; None: only hashes are verified.
+        now: an edition on a server must not have expired at this time.
+        remote: fetches from servers; None: one with the user's cache.
 
     Raises:
-        NotVerified: there is no manifest, or it is not good.
-        SettingsError: there is nothing of that name.
+        NotVerified: there is no manifest, or it is not valid.
+        SettingsError: the name does not exist.
     """
     if "://" in place:
         return _of_url(place, key, now, remote or _default_remote())
@@ -221,7 +221,7 @@ def _of_path(path: Path, key: "PublicKey | None", now: datetime) -> Published:
         folder = path if file is None else path.parent
         current = folder / CURRENT
         folder = current if current.is_symlink() else folder
-        # From Python 3.13 on resolve() accepts links in a circle; the system does not.
+        # From Python 3.13 on resolve() accepts a loop of links; the system does not.
         with suppress(FileNotFoundError):
             folder.stat()
         folder = folder.resolve()
@@ -267,7 +267,9 @@ def _is_file(name: str) -> bool:
 
 
 def _edition(root: _Root, key: "PublicKey | None", now: datetime) -> Edition:
-    """The verified manifest; on a server it may be replaced between it and its signature."""
+    """Return the verified manifest; on a server both may be replaced between reading it and its
+    signature.
+    """
     try:
         edition = _verified(root, key, now)
     except NotVerified:
@@ -305,7 +307,7 @@ def _octets(root: _Root, name: str, max_bytes: int) -> bytes | None:
 
 
 def past_words(published: Published) -> str:
-    """What the user reads of an edition that has expired."""
+    """Return the note about an edition that has expired."""
     assert published.edition is not None
     edition = published.edition
     return (

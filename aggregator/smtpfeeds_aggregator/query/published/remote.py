@@ -1,12 +1,12 @@
-"""Files of a server, kept below XDG_CACHE_HOME: asked for again only when they changed.
+"""Fetch files from a server, with a cache below XDG_CACHE_HOME.
 
-A manifest is asked for each time, with the ETag of the copy that is kept (RFC 9110,
-section 13.1.2). A file whose SHA-256 a manifest names is kept under it, and is not asked
-for again. What is kept in all is bounded; the oldest goes first. Where nothing can be kept,
-the command works without.
+A manifest is requested each time, with the ETag of the cached copy (RFC 9110, section 13.1.2). A
+file whose SHA-256 a manifest names is cached under that hash and is not requested again. The cache
+has a bound; the oldest copies are deleted first. Without a usable cache the command works all the
+same.
 
-Nothing that a server does takes longer than the limit: redirects are few, never leave
-https, and no server says how long to wait before another try.
+No server can take longer than the limit: redirects are few and never leave https, and no server
+decides how long to wait before another try.
 """
 
 import errno
@@ -30,13 +30,13 @@ from smtpfeeds_common.errors import DatasetError
 from ...publish.edition import sha256_of
 
 CACHE_BYTES_MAX: Final = 512 << 20
-#: For one file, from the name of the server to the last octet.
+#: For one file, from resolving the server's name to the last octet.
 WHOLE_S: Final = 600.0
 _PIECE_BYTES: Final = 1 << 18
 _CONNECT_S: Final = 10.0
 _STALL_S: Final = 30.0
 _REDIRECTS: Final = 5
-#: A connection that breaks is tried once more; an answer is never asked for again.
+#: A connection that breaks is tried once more; after an answer there is no second request.
 _TRIES: Final = urllib3.Retry(
     total=2, connect=1, read=1, redirect=0, status=0, other=0, respect_retry_after_header=False
 )
@@ -46,7 +46,7 @@ _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class _Kept(NamedTuple):
-    """A copy from before, open, and the ETag that the server gave for it."""
+    """An open cached copy, and the ETag that the server sent with it."""
 
     stream: IO[bytes]
     etag: str
@@ -57,7 +57,7 @@ class _NoRoom(Exception):
 
 
 def cache_folder() -> Path | None:
-    """Where fetched files are kept: below XDG_CACHE_HOME, or `.cache` of the home directory.
+    """Return the cache's folder: below XDG_CACHE_HOME, or `.cache` in the home directory.
 
     None if this user has no home directory.
     """
@@ -69,7 +69,7 @@ def cache_folder() -> Path | None:
 
 
 class Remote:
-    """Fetches files over HTTP; in the main thread, whose alarm ends what takes too long."""
+    """Fetches files over HTTP, in the main thread: an alarm ends what takes too long."""
 
     def __init__(
         self, folder: Path | None, bytes_max: int = CACHE_BYTES_MAX, whole_s: float = WHOLE_S
@@ -77,15 +77,15 @@ class Remote:
         self._folder, self._bytes_max, self._whole_s = folder, bytes_max, whole_s
 
     def get(self, url: str, *, max_bytes: int, sha256: str | None = None) -> IO[bytes] | None:
-        """A file's content; None where the server has none of that name.
+        """Return a file's content; None if the server has no such file.
 
         Args:
             url: http or https.
-            max_bytes: a larger one is refused.
-            sha256: what its content is known to be; the caller verifies it.
+            max_bytes: a larger file is refused.
+            sha256: the expected hash of the content; the caller verifies it.
 
         Raises:
-            DatasetError: it cannot be had.
+            DatasetError: it cannot be fetched.
         """
         place = self._place(sha256 or hashlib.sha256(url.encode()).hexdigest())
         if place is not None and sha256 is not None and (kept := _verified(place, sha256)):
@@ -150,7 +150,7 @@ class Remote:
         *,
         is_addressed: bool,
     ) -> IO[bytes]:
-        """Write the body beside its place; it takes its name once it is whole."""
+        """Write the body to a temporary file, and rename that when it is complete."""
         aside, stream = self._begin(place)
         try:
             size = _copy(response, url, stream, max_bytes)
@@ -161,7 +161,7 @@ class Remote:
                     aside.replace(place)
                     self._make_room(place)
         except BaseException as exc:
-            with suppress(OSError):  # what is left in its buffer meets the full disk again
+            with suppress(OSError):  # flushing its buffer fails again on the full disk
                 stream.close()
             if aside is not None and isinstance(exc, OSError) and exc.errno in _NO_SPACE:
                 raise _NoRoom from exc
@@ -173,7 +173,7 @@ class Remote:
         return stream
 
     def _begin(self, place: Path | None) -> tuple[Path | None, IO[bytes]]:
-        """The file for the body: beside its place, or a temporary one if nothing is kept."""
+        """Open the file for the body: in the cache, or a temporary file if there is no cache."""
         if place is not None:
             with suppress(OSError):
                 place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ class Remote:
         return None, tempfile.TemporaryFile()
 
     def _make_room(self, newest: Path) -> None:
-        """Remove the oldest copies until the rest is within the bound."""
+        """Delete the oldest copies until the rest is within the bound."""
         files = [path for path in newest.parent.iterdir() if path.is_file()]
         by_age = sorted(files, key=lambda path: path.stat().st_mtime)
         size = sum(path.stat().st_size for path in files)
@@ -195,13 +195,13 @@ class Remote:
 
 
 def default_remote() -> Remote:
-    """With the user's own cache."""
+    """Return a Remote with the user's own cache."""
     return Remote(cache_folder())
 
 
 @contextmanager
 def _at_most(limit_s: float, url: str) -> Iterator[None]:
-    """Limit the time of the block: each octet of a slow server resets the other limits."""
+    """Limit the time of the block: each octet of a slow server restarts the other limits."""
 
     def give_up(*_: Any) -> None:
         raise DatasetError(f"{url} was not complete after {limit_s:g} s")
@@ -216,7 +216,7 @@ def _at_most(limit_s: float, url: str) -> Iterator[None]:
 
 
 def _request(url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-    """The answer, at the end of redirects."""
+    """Return the answer at the end of redirects."""
     place = url
     for _ in range(_REDIRECTS + 1):
         try:
@@ -240,10 +240,10 @@ def _request(url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
 
 
 def _redirected(url: str, place: str, location: str) -> str:
-    """The address that a server redirects to.
+    """Return the address that a server redirects to.
 
     Raises:
-        DatasetError: it leaves https, or is not a web address.
+        DatasetError: the redirect leaves https, or is not a web address.
     """
     try:
         target = urljoin(place, location)
@@ -257,7 +257,7 @@ def _redirected(url: str, place: str, location: str) -> str:
 
 
 def _copy(response: urllib3.BaseHTTPResponse, url: str, stream: IO[bytes], max_bytes: int) -> int:
-    """Write the body; returns its number of octets."""
+    """Write the body; return its number of octets."""
     size = 0
     for piece in response.stream(_PIECE_BYTES, decode_content=False):
         size += len(piece)
@@ -269,7 +269,7 @@ def _copy(response: urllib3.BaseHTTPResponse, url: str, stream: IO[bytes], max_b
 
 
 def _pool(url: str) -> urllib3.PoolManager:
-    """By way of the proxy that the environment names, if it names one."""
+    """Create a pool, through the proxy that the environment names, if any."""
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
@@ -287,7 +287,7 @@ def _opened(place: Path) -> IO[bytes] | None:
 
 
 def _verified(place: Path, sha256: str) -> IO[bytes] | None:
-    """A copy that is kept under its hash; one that is damaged is fetched again."""
+    """Open the copy that is cached under its hash; a damaged copy is fetched again."""
     stream = _opened(place)
     if stream is None:
         return None
@@ -298,9 +298,9 @@ def _verified(place: Path, sha256: str) -> IO[bytes] | None:
 
 
 def _kept(place: Path, url: str) -> _Kept | None:
-    """The copy that is kept of a URL, if it is the one that its ETag belongs to.
+    """Open the cached copy of a URL, if its ETag belongs to it.
 
-    Other commands write and remove copies at the same time; what is open here stays.
+    Other commands write and delete copies at the same time; an open file stays readable.
     """
     try:
         note = json.loads(place.with_name(place.name + _NOTE).read_text("utf-8"))
@@ -313,7 +313,7 @@ def _kept(place: Path, url: str) -> _Kept | None:
 
 
 def _note(place: Path, url: str, etag: str, sha256: str) -> None:
-    """Keep the ETag, with the hash of the copy that it was given for."""
+    """Store the ETag with the hash of its copy."""
     note = place.with_name(place.name + _NOTE)
     aside = note.with_name(f".{note.name}-{os.getpid()}")
     aside.write_text(json.dumps({"url": url, "etag": etag, "sha256": sha256}), "utf-8")

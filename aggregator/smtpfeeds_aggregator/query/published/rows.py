@@ -1,8 +1,8 @@
-"""Entries from the rows of a published file, NDJSON or CSV, plain or compressed.
+"""Read entries from the rows of a published file: NDJSON or CSV, plain or compressed.
 
-Every field is checked: address and times can be read, and no text has control characters. An
-unknown tag, of a later version, is skipped. A file with an unknown class is refused,
-because an answer by class would be wrong.
+Every field is checked: address and times are valid, and no text has control characters. An unknown
+tag, of a later version, is skipped. A file with an unknown class is refused, because an answer by
+class would be wrong.
 """
 
 import csv
@@ -26,18 +26,18 @@ from ...publish.entries import Entry
 from ...publish.formats import csv_file, ndjson
 from ...publish.gzip_file import DAMAGED, decompressed
 
-#: What is fetched or decompressed of one file; a million addresses are a fifth of it.
+#: The bound of one file, compressed and decompressed; a million addresses need a fifth of it.
 FILE_BYTES_MAX: Final = 1 << 30
 _GZIP: Final = b"\x1f\x8b"
 _FLAGS: Final = {str(flag.name).lower(): int(flag) for flag in Flags}
-#: A line of NDJSON has a few hundred octets; a longer one is read in pieces, and refused.
+#: A line of NDJSON has a few hundred octets; a longer one is refused.
 _ROW_BYTES_MAX: Final = 1 << 16
-#: From the first to before the second.
+#: Valid times: from the first to before the second.
 _TIMES: Final = ("1970-01-01 00:00:00", "2106-01-01 00:00:00")
 _TIME_CHARS: Final = len(_TIMES[0])
 _read_time: Final = datetime.fromisoformat
 SUFFIXES: Final = (ndjson.SUFFIX, csv_file.SUFFIX)
-#: Rows of CSV that are converted at once.
+#: CSV rows that are converted together.
 _ROWS_TOGETHER: Final = 1_000
 
 
@@ -48,7 +48,7 @@ class _CsvRow(
     frozen=True,
     gc=False,
 ):
-    """A row of CSV, by its columns in their order; texts as they stand in the file."""
+    """A CSV row, by its columns in order; texts as they are in the file."""
 
     ASN: str
     ASname: str
@@ -69,14 +69,14 @@ class _CsvRow(
 
 
 def read_entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
-    """The entries of a published file, row by row.
+    """Yield the entries of a published file, row by row.
 
     Args:
-        stream: its content, plain or compressed.
-        name: what messages call it.
+        stream: the file's content, plain or compressed.
+        name: the file's name in messages.
 
     Raises:
-        NotVerified: it holds something else.
+        NotVerified: it contains something else.
     """
     source = open_rows(stream, name)
     number = 0
@@ -100,7 +100,7 @@ def read_entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
 
 
 def open_rows(stream: IO[bytes], name: str) -> IO[bytes]:
-    """The content of a file, plain or compressed, from its beginning.
+    """Open the content of a file, plain or compressed, from its beginning.
 
     Raises:
         NotVerified: it cannot be read twice.
@@ -114,7 +114,7 @@ def open_rows(stream: IO[bytes], name: str) -> IO[bytes]:
 
 
 def _lines(source: IO[bytes], name: str) -> Iterator[bytes]:
-    """Its lines; one that is too long comes in pieces, which are not rows."""
+    """Yield its lines; a line that is too long is split into pieces, which are not rows."""
     size = 0
     while line := source.readline(_ROW_BYTES_MAX):
         size += len(line)
@@ -133,14 +133,15 @@ def _csv(lines: Iterable[bytes]) -> Iterator[Entry]:
         try:
             rows = msgspec.convert(block, list[_CsvRow], strict=False)
         except msgspec.ValidationError:
-            # One by one: the rows before the wrong one are counted, and so its line is named.
+            # One by one, so that the rows before the wrong one are counted and its line number is
+            # known.
             yield from (_of_csv(msgspec.convert(row, _CsvRow, strict=False)) for row in block)
         else:
             yield from map(_of_csv, rows)
 
 
 def _blocks(reader: Iterator[list[str]]) -> Iterator[list[list[str]]]:
-    """Rows, many together; those before a row that cannot be read come before its error."""
+    """Yield blocks of rows; rows before an unreadable row come before its error."""
     block: list[list[str]] = []
     try:
         for row in reader:
@@ -193,7 +194,7 @@ def _of_csv(row: _CsvRow) -> Entry:
 def _entry(
     asn: int | None, name: str, address: str, last: str, category: str, first: str, *others: Any
 ) -> Entry:
-    """An entry whose address and times can be read."""
+    """Create an entry; its address and times must be valid."""
     pack_address(address)
     _read_time(last)
     _read_time(first)
@@ -206,7 +207,7 @@ def _entry(
 
 
 def _text(field: str) -> str | None:
-    """A field as it was before a spreadsheet's formula was quoted; None for NA."""
+    """Return a field without the quoting of spreadsheet formulas; None for NA."""
     if field == NOT_KNOWN:
         return None
     return field[1:] if field.startswith("'") and field[1:].startswith(FORMULA) else field

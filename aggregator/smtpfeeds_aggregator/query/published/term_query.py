@@ -1,6 +1,6 @@
-"""Terms answered from published rows, as `find` answers them from the database.
+"""Answer terms from published rows, as `query/term_query.py` does from the database.
 
-All rows are held, in the order of addresses; a term finds its rows by bisection.
+All rows are held in memory, sorted by address; a term finds its rows by bisection.
 """
 
 from bisect import bisect_left
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class PublishedTermQuery(TermQuery):
-    """Asks rows of published files."""
+    """Queries rows of published files."""
 
     def __init__(self, entries: Iterable[Entry], wanted: QueryFilter) -> None:
-        """Take the rows that are wanted.
+        """Take the selected rows.
 
         Args:
             entries: of one feed or of both.
-            wanted: which of them; published files do not say what a sensor saw.
+            wanted: selects them; published files do not name sensors.
         """
         self._wanted = wanted
         self._doubtful = set()
@@ -39,7 +39,7 @@ class PublishedTermQuery(TermQuery):
         self._keys = [sort_key(row.packed) for row in self._rows]
 
     def resolve(self, term: Term) -> Resolved:
-        """What a word stands for: addresses of an actor, systems whose name has it."""
+        """Resolve a word to the addresses of an actor and to systems whose name contains it."""
         if term.word is None:
             return super().resolve(term)
         word = term.word.lower()
@@ -67,7 +67,7 @@ class PublishedTermQuery(TermQuery):
 
 
 def _is_sent(row: FeedRow, wanted: RowFilter) -> bool:
-    """What the database's server would send."""
+    """Return whether the database's server would send the row."""
     since, until, first = (
         None if time is None else time.timestamp()
         for time in (wanted.since, wanted.until, wanted.first_since)
