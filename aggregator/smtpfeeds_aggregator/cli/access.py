@@ -1,8 +1,8 @@
-"""The few settings that a question needs, read without all others.
+"""Read only the few settings that a query needs.
 
-`query` answers in a tenth of a second: converting and checking every setting of the
-aggregator would take as long again. A file with any other value is read like that of all
-commands, and refused as there. `smtpfeeds aggregator check-config` checks them.
+`query` answers in a tenth of a second: converting and checking every setting of the aggregator
+would take as long again. If a value needs more than the simple check here, the settings are read as
+for all other commands. `smtpfeeds aggregator check-config` checks every setting.
 """
 
 import os
@@ -16,7 +16,7 @@ from .settings_files import SettingsFiles
 
 _PREFIX: Final = "SMTPFEEDS_AGGREGATOR_"
 _DSN: Final = f"{_PREFIX}DSN"
-#: The kinds of those that need no more check than that.
+#: The types of the settings that need only a check of the type.
 _PLAIN: Final = {
     "dsn": str,
     "dsn_password_file": str,
@@ -26,7 +26,7 @@ _PLAIN: Final = {
 
 
 class Access(NamedTuple):
-    """Which database, how long a statement may take, what is not published, and the origins."""
+    """The settings of a query: database, time limit of a statement, publication, origins."""
 
     dsn: str
     dsn_password_file: str = ""
@@ -36,10 +36,10 @@ class Access(NamedTuple):
 
 
 def read_access(files: SettingsFiles, dsn: str | None) -> Access:
-    """Read them: the files, then the environment, then the option.
+    """Read the settings: the files, then the environment, then the option.
 
     Raises:
-        SettingsError: a file cannot be read, a value is of another kind or out of range, or no
+        SettingsError: a file cannot be read, a value has another type or is out of range, or no
             database is named.
     """
     named = _named(files)

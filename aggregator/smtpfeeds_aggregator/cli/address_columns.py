@@ -1,4 +1,4 @@
-"""The columns of an answer about addresses, and records of summaries for them."""
+"""Columns of an answer about addresses, and the records of summaries."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -39,12 +39,12 @@ ANSWER: Final = (
 
 
 def address_record(summary: "Summary") -> Record:
-    """The record of one address."""
+    """Return the record of one address."""
     return {"address": summary.ip, **_known(summary)}
 
 
 def answer_record(text: str, summary: "Summary") -> Record:
-    """The record of one term; what only one address can have is null where there are more."""
+    """Return the record of one term; values of a single address are null if there are more."""
     is_seen = summary.addresses > 0
     return {
         "term": text,

@@ -1,4 +1,4 @@
-"""Addresses that a command is given: as arguments, or from the standard input, one a line."""
+"""Read the addresses of a command: arguments, or lines of the standard input."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,12 +15,12 @@ _WRONG_USE: Final = 2
 
 
 def texts_of(arguments: tuple[str, ...]) -> Iterable[str]:
-    """The arguments, or for a lone `-` the lines of the standard input."""
+    """Return the arguments, or for a single `-` the lines of the standard input."""
     return _from_stdin() if arguments == ("-",) else arguments
 
 
 def addresses_of(arguments: tuple[str, ...]) -> Iterator[bytes]:
-    """Packed addresses; names on stderr what is not one. None at all ends with exit code 2."""
+    """Return packed addresses; name on stderr what is not one. Without any, exit with code 2."""
     given = malformed = 0
     for text in texts_of(arguments):
         given += 1
@@ -36,7 +36,7 @@ def addresses_of(arguments: tuple[str, ...]) -> Iterator[bytes]:
 
 
 def _from_stdin() -> Iterator[str]:
-    """The lines of the standard input, without blank ones; over-long ones cut."""
+    """Yield the lines of the standard input without blank ones; shorten those that are too long."""
     while line := sys.stdin.buffer.readline(_MAX_LINE):
         if line.strip():
             yield line.decode("ascii", errors="replace").strip()

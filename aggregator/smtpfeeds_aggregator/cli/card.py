@@ -1,7 +1,7 @@
-"""All that is known of one address, for a person: what `query ADDRESS` prints.
+"""Print all that is known of one address: the answer of `query ADDRESS`.
 
-From the database it names sensors, lists and exclusions; published files do not hold them, and
-the card from these says so.
+From the database it names sensors, lists and exclusions. Published files do not contain them, and
+the card of a published address says so.
 """
 
 import os
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from ..store.query import QueryStore, SensorSighting
     from .access import Access
 
-#: Where the values begin.
+#: The column where values begin.
 _INDENT: Final = 11
-#: Sensors that are named; the others are counted.
+#: Sensors to name; the others are counted.
 _SENSORS_MAX: Final = 12
 _WIDTH_IN_A_PIPE: Final = 100
 
@@ -43,7 +43,7 @@ Line = tuple[str, str]
 
 
 def show_card(store: "QueryStore", term_query: TermQuery, term: Term, access: "Access") -> None:
-    """Write it; ends the command with exit code 1 where nothing of the address is stored."""
+    """Write the card; end the command with exit code 1 if nothing of the address is stored."""
     rows = _rows(term_query, term)
     ip = rows[0].ip
     about = store.about(ip)
@@ -63,7 +63,7 @@ def show_card(store: "QueryStore", term_query: TermQuery, term: Term, access: "A
 
 
 def show_published_card(files: "Published", term_query: TermQuery, term: Term) -> None:
-    """Write what published files hold of an address; exit code 1 where it is not in them."""
+    """Write the card from published files; exit with code 1 if the address is not in them."""
     rows = _rows(term_query, term)
     edition = files.edition
     edition_time = f", made {iso_utc(edition.generated)}" if edition else ""
@@ -100,7 +100,7 @@ def _what_it_did(rows: list[FeedRow]) -> Iterator[Line]:
 
 
 def _prefix(origin_dir: str, row: FeedRow) -> str | None:
-    """The prefix that is announced, where this host's table gives the same origin; else None."""
+    """Return the announced prefix if this host's table has the same origin, else None."""
     if not origin_dir or row.asn is None:
         return None
     from ..origin.generation import INDEX, directory_of, open_index
@@ -109,8 +109,8 @@ def _prefix(origin_dir: str, row: FeedRow) -> str | None:
         generation = directory_of(origin_dir).current()
         if generation is None:
             return None
-        # The SHA-256 of a full index takes 70 ms. For one answer its header, its size and the
-        # stored ASN are the check.
+        # The SHA-256 of a full index takes 70 ms. For one answer it is enough to check its header,
+        # its size and the stored ASN.
         answer = open_index(generation.path / INDEX).find(row.packed)
     except OriginError as exc:
         note(f"note: the announced prefix is not shown: {exc.message}")
@@ -213,7 +213,7 @@ def _published(rows: list[FeedRow], window_s: int, reason: str | None) -> Iterat
 
 
 def _wrapped(lines: list[Line], width: int) -> Iterator[str]:
-    """Each value beside its name; a long one goes on below itself."""
+    """Return lines with each name and value; a long value continues below its beginning."""
     from textwrap import wrap
 
     for name, value in lines:

@@ -1,8 +1,7 @@
-"""Checks of the settings that need no connection.
+"""Check the settings without a connection.
 
-Folders and files are tried, not asked about: of a file system that takes nothing,
-or from a user who may do everything, permissions tell too little. What is tried
-leaves nothing behind.
+The check tries to use folders and files, because permissions are not enough: a file system can be
+read-only, and root may do everything. It leaves nothing behind.
 """
 
 import os
@@ -30,10 +29,10 @@ _SECRET_FILES: Final = (
 
 
 def check(settings: AggregatorSettings) -> Iterator[str]:
-    """Check each setting that `run` needs; a line for each that is good.
+    """Check each setting that `run` needs; return a line for each valid one.
 
     Raises:
-        SettingsError: what is wrong, and what to do.
+        SettingsError: a setting is not valid; the message says what to do.
     """
     yield from _databases(settings)
     yield _broker(settings)
@@ -126,7 +125,7 @@ def _check_file(name: str, file: Path) -> None:
 
 
 def _check_writable(name: str, folder: Path) -> None:
-    """Make a folder in it and remove it again; in the nearest that exists where it does not yet."""
+    """Create and delete a folder in it, or in the nearest existing parent."""
     there = folder.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -139,7 +138,7 @@ def _check_writable(name: str, folder: Path) -> None:
 
 
 def _why(exc: OSError) -> str:
-    """The reason, and for a missing right who lacks it."""
+    """Return the reason, and for a missing right the user who lacks it."""
     if isinstance(exc, PermissionError):
         return f"{exc.strerror} (tried as {_user()}; the aggregator's own user is what counts)"
     return exc.strerror or type(exc).__name__

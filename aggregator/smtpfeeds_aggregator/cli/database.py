@@ -1,4 +1,4 @@
-"""A connection for one command: the schema is checked, and only what must write may write."""
+"""Open a connection for one command, check the schema, and allow writes only if needed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +23,12 @@ WHICH_DATABASE = (
 def connected(
     settings: "AggregatorSettings | Access", *, write: bool = False, long: bool = False
 ) -> "Iterator[Connection]":
-    """A connection to the database of the settings, whose schema is this program's.
+    """Open a connection to the database of the settings, and check its schema.
 
     Args:
         settings: the database, and how long a statement may take.
-        write: the command writes; otherwise the server refuses what would.
-        long: a statement may take as long as one of publishing.
+        write: whether the command writes; otherwise the server refuses writes.
+        long: whether a statement may take as long as one of publishing.
     """
     with no_garbage():
         from ..store.connection import connect, discard

@@ -1,4 +1,4 @@
-"""`smtpfeeds aggregator dead-letters`: what ingest refused, seen, put back, dropped."""
+"""`smtpfeeds aggregator dead-letters`: show, put back and drop refused messages."""
 
 import sys
 from pathlib import Path

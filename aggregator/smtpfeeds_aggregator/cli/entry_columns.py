@@ -1,18 +1,17 @@
-"""The columns of the feeds' rows, in the order of the published files.
-
-They stand alone: a command declares them without importing what writes a row.
+"""Columns of the feeds' rows, in the order of the published files. They are in a module of their
+own so that a command can declare them without importing the code that writes rows.
 """
 
 from typing import Any, Final
 
 from smtpfeeds_common.columns import Column
 
-#: Classes whose addresses tried what nobody asked for; `classification/classes.py` has all of them.
+#: Hostile classes; `classification/classes.py` has all classes.
 _HOSTILE: Final = frozenset({"relay-test", "password-guess", "user-probe", "delivery"})
 
 
 def class_colour(name: Any) -> str | None:
-    """Red for what is hostile; nothing for the rest."""
+    """Return red for a hostile class; no colour for the others."""
     return "red" if name in _HOSTILE else None
 
 

@@ -1,4 +1,6 @@
-"""`smtpfeeds exclude` and `smtpfeeds forget`: what is not published, and what is not kept."""
+"""`smtpfeeds exclude` and `smtpfeeds forget`: keep prefixes out of the feeds, and delete what is
+stored of them.
+"""
 
 import sys
 from collections.abc import Callable
@@ -19,8 +21,8 @@ from .options import database_options
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
 
-#: A spool keeps undelivered events for the retention, and confirmed batches for a day; a
-#: week more is for a host that was away meanwhile.
+#: A spool keeps undelivered events for the retention, and confirmed batches for a day; a week more
+#: is for a host that was offline.
 _ARRIVAL: Final = timedelta(days=8)
 _PUBLISHED: Final = (
     "published files change with the next publication, at once with `smtpfeeds publish now`"
@@ -144,7 +146,7 @@ def forget(settings: "AggregatorSettings", prefix: str, reason: str, *, yes: boo
 
 
 def _progress(total: int) -> Callable[[int], None]:
-    """A line that changes, on a terminal, where it takes long enough to be read."""
+    """Show progress on a terminal, if the deletion takes long enough."""
 
     def show(addresses: int) -> None:
         click.echo(f"\r{addresses} of {total} addresses", nl=False, err=True)
@@ -160,7 +162,7 @@ def _network(text: str) -> Network:
 
 
 def _end(text: str | None) -> datetime | None:
-    """A time to come; a duration counts from now on."""
+    """Parse a future time; a duration counts from now."""
     from ..query.times import parse_duration, parse_time
 
     if text is None:

@@ -1,6 +1,6 @@
 """`smtpfeeds feed`: the feeds, the rows of one, and the prefixes past their bound.
 
-What costs time to import, psycopg above all, is imported when a command runs.
+Modules that are slow to import, above all psycopg, are imported when a command runs.
 """
 
 from datetime import datetime

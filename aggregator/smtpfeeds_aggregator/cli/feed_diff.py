@@ -29,8 +29,8 @@ Examples:
   smtpfeeds feed diff feeds/archive/2026-11-24 feeds/archive/2026-11-25
   smtpfeeds feed diff yesterday/ https://feeds.example.net/ --feed smtpdata
 
-Exit codes: 0 something changed, 1 nothing did, or the files are not good, 2 wrong use, 3 could not
-be read.
+Exit codes: 0 something changed, 1 nothing changed, or the files are not valid, 2 wrong use, 3 the
+files could not be read.
 """
 
 

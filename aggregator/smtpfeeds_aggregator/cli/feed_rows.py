@@ -1,4 +1,4 @@
-"""Rows of an answer as rows of the feeds: what `query --per feed` prints."""
+"""Write the rows of an answer as rows of the feeds, for `query --per feed`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,12 +15,12 @@ from .output import record_of, write_entries
 
 
 def write_feed_rows(rows: Iterator[FeedRow], form: Form, nothing: str) -> None:
-    """Write them as `feed show` does; counts are exact."""
+    """Write rows as `feed show` does; counts are exact."""
     write_entries(map(entry_of, rows), form.of(ENTRY), None, nothing)
 
 
 def entry_of(row: FeedRow) -> Entry:
-    """A row as a feed's entry."""
+    """Convert a row to an entry of a feed."""
     return Entry(
         asn=row.asn,
         name=short_name(row.name or ""),
@@ -40,5 +40,5 @@ def entry_of(row: FeedRow) -> Entry:
 
 
 def value_of(row: FeedRow, name: str) -> Any:
-    """The value of one column, by its name."""
+    """Return the value of one column, by its name."""
     return record_of(entry_of(row))[name]

@@ -1,6 +1,6 @@
-"""`smtpfeeds filter`: the lines of a log that hold an address of the feeds.
+"""`smtpfeeds filter`: print the lines of a log that contain an address of the feeds.
 
-It ends as grep does: 0 where a line matched, 1 where none did, 2 where something went wrong.
+Exit codes are those of grep: 0 a line matched, 1 no line matched, 2 an error.
 """
 
 import os
@@ -34,7 +34,7 @@ _NO_MATCH: Final = 1
 _WRONG: Final = 2
 _STDIN: Final = "-"
 _IPV6_BITS: Final = 128
-#: What is known of an address, and in a summary how many lines hold it.
+#: What is known of an address, and in a summary how many lines contain it.
 _COLUMNS: Final = (
     Column("lines", "integer", "lines with the address; in a summary alone"),
     Column(
@@ -54,7 +54,7 @@ _COLUMNS: Final = (
     Column("tags", "texts", "behaviours of the last two weeks", least=12, rank=9),
     Column("new", "boolean", "first seen within 24 hours", rank=9),
 )
-#: Added to a line where `--fields` names no others.
+#: Columns added to a line unless `--fields` names others.
 _ADDED: Final = ("ipaddr", "class", "feeds", "lastseen", "days", "ASN", "ASname", "actor")
 
 _EPILOG: Final = """\b
@@ -120,7 +120,7 @@ def filter_lines(
     annotate: bool,
     summary: bool,
 ) -> None:
-    """Print the lines of logs that hold an address of the feeds, unchanged.
+    """Print the lines of logs that contain an address of the feeds, unchanged.
 
     FILE is plain text or gzip. Without a FILE, or for `-`, the standard input is read, and a line
     of a live pipe is printed as soon as it arrives. Addresses are found in any spelling, whatever
@@ -149,7 +149,7 @@ def filter_lines(
         if lines.long_lines:
             note(f"note: lines longer than 1 MiB, searched only that far: {lines.long_lines}")
         if not matcher:
-            note("note: the feeds hold no such address at all")
+            note("note: no address in the feeds matches these options")
         if counts is not None:
             _write_summary(counts, known, lines, form, limit)
     matched = lines.matching < lines.lines if invert else lines.matching > 0
@@ -159,7 +159,7 @@ def filter_lines(
 def _known(
     source: Source, feeds: Sequence[str], classes: Collection[str]
 ) -> "Mapping[bytes, Known]":
-    """What is known of each address."""
+    """Return what is known of each address."""
     from ..query.known import known_addresses
 
     with source.entries(feeds) as entries:
@@ -167,7 +167,7 @@ def _known(
 
 
 def _matcher_of(known: "Mapping[bytes, Known]", ipv6_prefix: int) -> "TextMatcher":
-    """Return what finds them; for an IPv6 prefix it finds the newest address."""
+    """Return a matcher for the addresses; for an IPv6 prefix it returns the newest address."""
     from ..query.address_set import AddressSet
     from ..query.known import newest_first
 
@@ -183,7 +183,7 @@ def _matcher(addresses: "AddressSet", ipv6_prefix: int) -> "TextMatcher":
 
 @contextmanager
 def _as_grep() -> Iterator[None]:
-    """One exit code for whatever goes wrong; 1 would say that no line matched."""
+    """Use exit code 2 for every error, because 1 means that no line matched."""
     try:
         yield
     except SmtpfeedsError as exc:
@@ -198,10 +198,10 @@ def _check(
         raise SettingsError("--ipv6-prefix: give a multiple of 8, such as 64")
     if invert and (annotate or summary):
         raise SettingsError(
-            "--invert prints lines of which nothing is known; leave --annotate and --summary out"
+            "--invert prints the lines without a known address; remove --annotate and --summary"
         )
     if annotate and summary:
-        raise SettingsError("--summary prints no lines; leave --annotate out")
+        raise SettingsError("--summary prints no lines; remove --annotate")
     if not summary and (form.format != "table" or (form.chosen and not annotate)):
         raise SettingsError(
             "--format is for --summary only, and --fields for --summary and --annotate"
@@ -218,7 +218,7 @@ def _added(form: Form) -> Sequence[Column]:
 
 
 def _pass_files(files: Iterable[str], lines: "LineFilter", *, is_quiet: bool) -> bool:
-    """Filter one after the other; whether one of them could not be read to its end."""
+    """Filter the files in turn; return whether one could not be read to its end."""
     from ..query.line_blocks import UnreadableInput
 
     failed = False
@@ -233,7 +233,7 @@ def _pass_files(files: Iterable[str], lines: "LineFilter", *, is_quiet: bool) ->
             failed = True
             print_error(f"smtpfeeds: {name}: {exc}")
         except OSError as exc:
-            # What cannot be written is for the command's end, and so is a closed pipe.
+            # The end of the command handles output errors and a closed pipe.
             if exc.filename != name:
                 raise
             failed = True
@@ -242,7 +242,7 @@ def _pass_files(files: Iterable[str], lines: "LineFilter", *, is_quiet: bool) ->
 
 
 def _filtered(name: str, lines: "LineFilter") -> Iterator[bytes]:
-    """What is to be written of a file, block by block."""
+    """Yield the output for a file, block by block."""
     from ..query.line_blocks import blocks, decompressed, reads
 
     descriptor = 0 if name == _STDIN else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
@@ -276,6 +276,6 @@ def _write_summary(
         cut.note()
         parts = ", ".join(f"{count} {name}" for name, count in by_class.most_common())
         note(
-            f"{lines.matching} of {lines.lines} lines hold one of {len(records)} addresses"
+            f"{lines.matching} of {lines.lines} lines contain one of {len(records)} addresses"
             + (f": {parts}" if parts else "")
         )

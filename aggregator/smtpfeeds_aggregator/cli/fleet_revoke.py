@@ -1,4 +1,4 @@
-"""`smtpfeeds fleet revoke` and `retire`: accounts that are deleted, and what is noted of them."""
+"""`smtpfeeds fleet revoke` and `retire`: delete accounts, and record that."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`smtpfeeds fleet list`, `show` and `check`: what broker, database and authority know."""
+"""`smtpfeeds fleet list`, `show` and `check`: show what broker, database and authority know."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -247,8 +247,8 @@ def _fleet(
     from ..fleet.state import reports
     from ..store.status import StatusStore
 
-    # The database first: a sensor that is enrolled meanwhile has an account without a row, not the
-    # reverse.
+    # Read the database first: a sensor that is enrolled in between then has an account without a
+    # row, which is no fault.
     with connected(settings) as connection:
         states = StatusStore(connection).sensors()
     certificates = [] if ca_folder is None else _certificates(ca_folder)
@@ -261,7 +261,9 @@ def _fleet(
 
 
 def _certificates(ca_folder: Path) -> "list[Validity]":
-    """What the authority issued; a monitoring user may not read the usual folder."""
+    """Return the issued certificates; a monitoring user may lack the right to read the default
+    folder.
+    """
     from ..fleet.authority import validities
 
     try:
@@ -322,6 +324,6 @@ def _card(report: "SensorReport", detail: "SensorDetail | None", vhost: str) -> 
 
 
 def _known(form: Form, record: dict[str, Any]) -> Form:
-    """The form without the lines that have no value."""
+    """Return the form without the lines that have no value."""
     names = [column.name for column in _CARD if record[column.name] not in (None, [], {})]
     return Form(form.format, tuple(column for column in form.columns if column.name in names))

@@ -1,7 +1,7 @@
 """`smtpfeeds lists`: show and refresh the lists of scanners and mailers, look addresses up.
 
-These commands read the same files as a running aggregator and send it nothing: it notices
-another generation by itself.
+These commands read the same files as a running aggregator and send it nothing: it notices a new
+generation by itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ _PLAIN: Final = click.option(
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that name the settings, and `settings` made of them."""
+    """Give a command the options that name the settings, and pass it the `settings`."""
 
     @CONFIG
     @FOLDER
@@ -230,7 +230,7 @@ def _row(packed: bytes, match: "Match", today: Any) -> dict[str, Any]:
 
 
 def _state_of(settings: "AggregatorSettings", table: "ListTable") -> dict[str, Any]:
-    """The generation, and how refreshes went; under names that stay."""
+    """Return the generation and the result of refreshes, under stable names."""
     state: dict[str, Any] = {
         "generation": table.generation,
         "entries": sum(len(each.prefixes) for each in table.lists),

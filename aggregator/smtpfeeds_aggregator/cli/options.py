@@ -1,4 +1,4 @@
-"""Options that the centre's commands share: which settings, which database, which times."""
+"""Options that the centre's commands share: settings, database, times."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ FOLDER: Final = click.option(
 )
 DSN: Final = click.option("--dsn", help="The database: a libpq connection string or URL.")
 
-#: After the help of each command that asks.
+#: The end of the help of each command that queries.
 EXIT_CODES: Final = (
     "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 no answer, as where the database cannot "
     "be reached."
@@ -53,7 +53,7 @@ def load(config: Path | None, folder: Path | None = None) -> "AggregatorSettings
 
 
 def database_options(command: F) -> F:
-    """Add the options that say which database, and give the command the `settings` they make.
+    """Add the options that select the database, and pass the command the `settings`.
 
     It is a command of an operator: see ``operator_files``.
     """
@@ -61,7 +61,7 @@ def database_options(command: F) -> F:
 
 
 def access_options(command: F) -> F:
-    """The same for a command that answers at once: it gets `access`, and no other setting."""
+    """Do the same for a command that must answer fast: it gets `access` only."""
     return _with_options(command, "access", _access, operator_files)
 
 
@@ -90,10 +90,10 @@ def _with_options(
 
 
 def refuse_database(config: Path | None, dsn: str | None, folder: Path | None) -> None:
-    """Refuse options of a database beside `--from`.
+    """Refuse database options together with `--from`.
 
     Raises:
-        SettingsError: one is given.
+        SettingsError: one of them is given.
     """
     if (config, dsn, folder) != (None, None, None):
         raise SettingsError(
@@ -105,7 +105,7 @@ def refuse_database(config: Path | None, dsn: str | None, folder: Path | None) -
 def database_settings(
     config: Path | None, dsn: str | None, folder: Path | None
 ) -> "Iterator[AggregatorSettings]":
-    """The settings that the options of an operator's command make.
+    """Return the settings for the options of an operator's command.
 
     Raises:
         DatabaseUnavailable: what used the settings cannot use the database; the message names what
@@ -153,7 +153,7 @@ def _is_privilege(exc: DatabaseUnavailable) -> bool:
 def _given(
     config: Path | None, dsn: str | None, folder: Path | None
 ) -> tuple[Path | None, str | None, Path | None]:
-    """The options of this command, or those given to its group."""
+    """Return the options of this command, or those given to its group."""
     parent = click.get_current_context().parent
     if parent is not None and (config, dsn, folder) == (None, None, None):
         config, dsn, folder = map(parent.params.get, ("config", "dsn", "folder"))
@@ -188,7 +188,7 @@ def time_options(command: F) -> F:
 
 
 def parsed_time(text: str | None) -> datetime | None:
-    """A time or a duration back from now, as people write them."""
+    """Parse a time, or a duration before now."""
     from ..query.times import parse_time
 
     return None if text is None else parse_time(text, datetime.now(UTC))

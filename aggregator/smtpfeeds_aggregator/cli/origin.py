@@ -1,7 +1,7 @@
-"""`smtpfeeds origin`: look origins up, show and refresh the table, go back to the one before.
+"""`smtpfeeds origin`: look origins up; show, refresh and roll back the table.
 
-These commands read the same files as a running aggregator and tell it nothing:
-it notices a new table by itself.
+These commands read the same files as a running aggregator and send it nothing: it notices a new
+table by itself.
 """
 
 import functools
@@ -42,7 +42,7 @@ _COLUMNS: Final = (
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that name its tables, and `settings` made of them."""
+    """Give a command the options that name its tables, and pass it the `settings`."""
 
     @CONFIG
     @FOLDER
@@ -59,7 +59,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         **arguments: Any,
     ) -> None:
         config = own_files(config, folder).config
-        # The one that is named here stands alone, whatever the file says.
+        # A table named here replaces both settings of the file.
         if origin_table is not None and origin_dir is None:
             origin_dir = ""
         elif origin_dir is not None and origin_table is None:
@@ -207,7 +207,7 @@ def _current(settings: AggregatorSettings) -> OriginTable:
 
 
 def _blocks(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Blocks of lines; a terminal gets its answers line by line."""
+    """Yield blocks of lines; on a terminal, single lines."""
     size = 1 if sys.stdin.isatty() else _BLOCK
     block: list[str] = []
     for line in lines:
@@ -220,7 +220,7 @@ def _blocks(lines: Iterator[str]) -> Iterator[list[str]]:
 
 
 class _Lookup:
-    """Looks texts up in a table, and counts how many were addresses."""
+    """Looks up texts in a table, and counts how many are addresses."""
 
     def __init__(self, table: OriginTable) -> None:
         self._table = table
@@ -228,7 +228,7 @@ class _Lookup:
         self.malformed = 0
 
     def rows(self, texts: list[str]) -> Iterator[dict[str, Any]]:
-        """One row per address; what is not an address says so on stderr and gives none."""
+        """Yield one row for each address; name on stderr what is not one."""
         table, addresses = self._table, list(self._packed(texts))
         self.addresses += len(addresses)
         for packed, asn in zip(addresses, table.lookup_many(addresses), strict=True):
@@ -251,7 +251,7 @@ class _Lookup:
 
 
 def _describe(settings: AggregatorSettings) -> dict[str, Any]:
-    """What there is to know, under names that stay."""
+    """Return the description of the table, under stable names."""
     from ..origin.acquire.refresh import schedule_of
     from ..origin.generation import directory_of
 
@@ -296,7 +296,7 @@ def _plain(value: Any) -> str:
 
 
 def _utc(noted: str | None) -> str | None:
-    """A time that a file notes, in the spelling of all."""
+    """Format a time from a file like all other times."""
     try:
         return iso_utc(datetime.fromisoformat(noted)) if noted else None
     except ValueError:

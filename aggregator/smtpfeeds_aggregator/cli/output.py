@@ -1,7 +1,7 @@
-"""How rows of the feeds are written, by `feed show` and `query --per feed`.
+"""Write rows of the feeds, for `feed show` and `query --per feed`.
 
-Without `--fields`, CSV, JSON and NDJSON are what a published file has; `text` is the
-layout of the published text file. The table is for people, in an order of its own.
+Without `--fields`, CSV, JSON and NDJSON are as in the published files; `text` is the layout of the
+published text file. The table is for people and has its own order of columns.
 """
 
 import sys
@@ -17,9 +17,9 @@ from ..names import NOT_KNOWN
 from ..publish.entries import Entry, Format, rows_of, tags
 from .entry_columns import ENTRY
 
-#: Rows written at once: few enough that a reader sees them as they come.
+#: Rows written together: few enough that a reader sees them without a delay.
 _TOGETHER: Final = 200
-#: The columns of a table, in its order.
+#: Columns of the table, in order.
 _TABLE: Final = (
     *("ipaddr", "category", "class", "lastseen", "days", "hits", "sensors", "ASN", "ASname"),
     *("why", "first_seen", "actor", "tags"),
@@ -27,7 +27,7 @@ _TABLE: Final = (
 
 
 def write_entries(entries: Iterable[Entry], form: Form, limit: int | None, nothing: str) -> None:
-    """Write rows of feeds; ends the command with exit code 1 where there is none."""
+    """Write rows of feeds; end the command with exit code 1 if there is none."""
     rows = iter(entries)
     first = next(rows, None)
     if first is None and form.format in {"text", "ndjson"}:
@@ -69,7 +69,7 @@ def _table_form(form: Form) -> Form:
 
 
 def record_of(entry: Entry) -> Record:
-    """The values of an entry by the names of its columns."""
+    """Return the values of an entry, by column name."""
     judgement = entry.judgement
     return {
         "ASN": entry.asn,

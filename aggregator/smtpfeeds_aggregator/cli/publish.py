@@ -1,4 +1,4 @@
-"""`smtpfeeds publish`: publish now, what the last publications came to, and a key."""
+"""`smtpfeeds publish`: publish now, show the last publications, create a key."""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..publish.status import Failure
     from ..settings import AggregatorSettings
 
-#: While another process publishes; its edition may lack what was changed meanwhile.
+#: Pause between tries while another process publishes; its edition may lack the newest changes.
 _AGAIN_S: Final = 0.5
 _PLAIN: Final = click.option(
     "--format",
@@ -161,7 +161,7 @@ def keygen(secret: Path, public: Path) -> None:
 
 
 def _state(settings: "AggregatorSettings") -> dict[str, Any]:
-    """What is known, under names that stay."""
+    """Return the status, under stable names."""
     from ..publish.generation import FeedsDirectory
     from ..publish.grid import expiry, next_point
     from ..publish.status import StatusFile
@@ -210,7 +210,7 @@ def _failure(failure: "Failure | None") -> dict[str, Any] | None:
 
 
 def _parts(value: Any) -> Iterator[str]:
-    """A value as lines to read."""
+    """Format a value as lines of text."""
     if value is None:
         yield "-"
     elif not isinstance(value, dict):

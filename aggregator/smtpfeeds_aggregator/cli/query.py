@@ -1,7 +1,8 @@
-"""`smtpfeeds query`: what is known of addresses, prefixes, autonomous systems and actors.
+"""`smtpfeeds query`: show what is known of addresses, prefixes, autonomous systems and actors.
 
-What costs time to import, psycopg above all, is imported when the command runs, and nothing
-of publishing, of the message or of the other settings: one address is answered at once.
+Modules that are slow to import, above all psycopg, are imported when the command runs. It imports
+nothing of publishing, of the message or of the other settings, so that a query of one address is
+fast.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from ..store.query import QueryStore
     from .access import Access
 
-#: Terms named in a note; the others are counted.
+#: Terms to name in a note; the others are counted.
 _NAMED: Final = 20
 
 
@@ -162,7 +163,7 @@ def _term_query(
     """The query of terms, and the store of the database unless published files answer."""
     if published_in is not None:
         if wanted.stored.sensor is not None:
-            raise SettingsError("published files do not say what a sensor saw: leave --sensor out")
+            raise SettingsError("published files do not name sensors: remove --sensor")
         from ..query.published.term_query import PublishedTermQuery
 
         published = look_up(published_in, key)
@@ -191,15 +192,15 @@ def _check_use(
     given = (bool(terms), file is not None, everything)
     if not any(given):
         raise SettingsError(
-            "query needs a term, such as an address; --all asks for everything, and - reads terms "
+            "query needs a term, such as an address; --all selects everything, and - reads terms "
             "from the standard input"
         )
     if sum(given) > 1:
-        raise SettingsError("give terms, --file or --all: one of them")
+        raise SettingsError("give only one of: terms, --file, --all")
     if "-" in terms and len(terms) > 1:
         raise SettingsError("- reads the terms from the standard input: give it once, alone")
     if (file is not None or terms == ("-",)) and (per or sort):
-        raise SettingsError("terms that are read are answered one by one: leave --per, --sort out")
+        raise SettingsError("terms that are read are answered one by one: remove --per and --sort")
 
 
 def _wanted(
@@ -247,16 +248,16 @@ def _answer(
     *,
     count: bool,
 ) -> None:
-    """Write the rows of all terms, and name the terms that nothing was found for."""
+    """Write the rows of all terms, and name the terms without rows."""
     seen: set[int] = set()
     rows = _marked(term_query.rows(terms), seen) if terms else term_query.everything()
     nothing = f"nothing found for {_named(terms)}" if terms else "nothing found"
     per = per or ("address" if form.is_table else "feed")
     if form.format == "text" and per == "address":
-        raise SettingsError("--format text is of the feeds' rows: leave --per address out")
+        raise SettingsError("--format text prints rows of the feeds: remove --per address")
     written = Limited(limit)
     if count:
-        # Either way a row is an address or an address in a feed.
+        # Depending on --per, a row is an address, or an address in a feed.
         number = sum(1 for _ in (_by_address(rows) if per == "address" else rows))
         click.echo(str(number))
         if not number:
@@ -275,14 +276,14 @@ def _answer(
 
 
 def _marked(rows: "Iterator[tuple[int, FeedRow]]", seen: set[int]) -> "Iterator[FeedRow]":
-    """The rows alone; the places of their terms are noted."""
+    """Yield only the rows; record the numbers of their terms."""
     for place, row in rows:
         seen.add(place)
         yield row
 
 
 def _by_address(rows: "Iterator[FeedRow]") -> "Iterator[Summary]":
-    """Rows of one address lie side by side."""
+    """Join the rows of each address, which are adjacent."""
     from ..query.summary import Summary
 
     summary = Summary()
@@ -298,7 +299,7 @@ def _by_address(rows: "Iterator[FeedRow]") -> "Iterator[Summary]":
 def _answer_stream(
     term_query: "TermQuery", file: Path | None, form: Form, limit: int | None, *, count: bool
 ) -> None:
-    """One answer a term, in the order of the input; terms are read and answered block by block."""
+    """Write one answer for each term, in the order of the input, block by block."""
     seen = total = 0
 
     def records() -> Iterator[dict[str, Any]]:
@@ -326,7 +327,7 @@ def _answer_stream(
 
 
 def _note_hints(terms: Sequence["Term"]) -> None:
-    """Say what was taken for what."""
+    """Note how a term was read, if that may be a mistake."""
     for term in terms:
         if term.hint:
             note(f"note: {term.hint}")
@@ -335,7 +336,7 @@ def _note_hints(terms: Sequence["Term"]) -> None:
 def _note_crowded(
     store: "QueryStore", terms: Sequence["Term"], wanted: "QueryFilter", *, everything: bool
 ) -> None:
-    """Say below which prefix there is more than what is stored by itself."""
+    """Note the prefixes for which not every address is stored."""
     from ..query.term_query import ipv6_bounds
     from ..query.terms import EVERYTHING_IPV6
 

@@ -1,4 +1,4 @@
-"""`smtpfeeds sensors`: who reports, who is refused or floods, and the epochs of accounts."""
+"""`smtpfeeds sensors`: show sensors, refusals and floods, and the epochs of accounts."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def state_colour(state: Any) -> str | None:
-    """Red: nobody hears a sensor that should be heard."""
+    """Return red if a sensor that should report is silent."""
     return {"silent": "red", "enrolled": "yellow"}.get(state)
 
 
@@ -248,12 +248,12 @@ def _list_sensors(settings: "AggregatorSettings", form: Form, *, with_retired: b
 
 
 def flood_of(state: "SensorState") -> str | None:
-    """What an account sends too much of now."""
+    """Return what an account sends too much of now."""
     if state.flood_since is None:
         return None
     return f"{state.flood_messages_per_s:.0f}/s {state.flood_reason}"
 
 
 def _account(name: str) -> str:
-    """An account as people read it: a message may name none."""
+    """Return the name of an account for a message; some messages have no account."""
     return name or "(no account)"

@@ -1,4 +1,4 @@
-"""`smtpfeeds sensors purge` and `forget`: deleting what a sensor reported."""
+"""`smtpfeeds sensors purge` and `forget`: delete what a sensor reported."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -82,7 +82,7 @@ def purge(
 def _part(
     name: str, epoch: int | None, since: str | None, epochs: "Sequence[Epoch]"
 ) -> tuple["Part", str]:
-    """What to delete, and the words for it."""
+    """Return what to delete, and a text about it."""
     from ..store.purge import part_of_epoch, part_since
 
     current = epochs[-1].epoch
@@ -148,11 +148,11 @@ def _sum(purged: "Purged") -> str:
 
 
 def unknown(name: str) -> str:
-    """That there is no such sensor."""
+    """Return the message that there is no such sensor."""
     return f"there is no sensor {name!r}; `smtpfeeds sensors` lists them"
 
 
 def end_unknown(name: str) -> NoReturn:
-    """End with exit code 1: the sensor is not known."""
+    """Exit with code 1 because the sensor is not known."""
     click.echo(unknown(name), err=True)
     raise click.exceptions.Exit(1)

@@ -1,4 +1,4 @@
-"""`smtpfeeds feed serve`: a look at a folder of published feeds."""
+"""`smtpfeeds feed serve`: show a folder of published feeds in a browser."""
 
 import sys
 from pathlib import Path

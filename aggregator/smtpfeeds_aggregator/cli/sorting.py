@@ -1,4 +1,4 @@
-"""`--sort FIELD`: rows in another order, held within a bound."""
+"""`--sort FIELD`: sort rows in memory, within a bound."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -9,22 +9,22 @@ from smtpfeeds_common.errors import SettingsError
 if TYPE_CHECKING:
     from ..query.rows import FeedRow
 
-#: Rows that are held to sort them: some 500 MB. With --limit only so many are.
+#: Rows held for sorting, some 500 MB. With --limit, only that number.
 SORTED_MAX: Final = 1_000_000
 
 
 class Order:
-    """An order, or none."""
+    """An order of rows, or none."""
 
     def __init__(self, name: str | None, *, largest_first: bool = False) -> None:
         self._name, self._largest_first = name, largest_first
 
     @classmethod
     def of(cls, text: str | None, columns: Sequence[Column]) -> "Order":
-        """Read it.
+        """Parse the order.
 
         Raises:
-            SettingsError: there is no such field, or there are several.
+            SettingsError: the field does not exist, or there are several.
         """
         if text is None:
             return cls(None)
@@ -34,12 +34,14 @@ class Order:
         return cls(column.name, largest_first=text.startswith("-"))
 
     def records(self, records: Iterable[Record], limit: int | None) -> Iterator[Record]:
-        """Records in this order, what is not known last; with a limit one more than that."""
+        """Return records in this order, unknown values last; with a limit, one record more than
+        that.
+        """
         name = self._name
         return self._sorted(records, limit, lambda record: record[name or ""])
 
     def rows(self, rows: "Iterable[FeedRow]", limit: int | None) -> "Iterator[FeedRow]":
-        """The same for rows of the feeds, by the names of their columns."""
+        """Return rows of the feeds in this order, by column name."""
         from .feed_rows import value_of
 
         name = self._name
@@ -54,7 +56,7 @@ class Order:
 
         def key(row: Any) -> tuple[bool, Any]:
             known = value(row)
-            # In a reversed order what is not known is to be last too.
+            # Unknown values are last in a reversed order too.
             return ((known is None) != largest_first, "" if known is None else known)
 
         if limit is not None and limit < SORTED_MAX:

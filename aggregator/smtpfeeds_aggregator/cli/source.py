@@ -1,4 +1,4 @@
-"""Where a command's answers come from: the database, or published files by `--from`.
+"""Choose where a command's answers come from: the database, or published files (`--from`).
 
 With `--from` no settings are read and nothing of the database is imported.
 """
@@ -30,9 +30,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Source(NamedTuple):
-    """What the options say; nothing is opened yet."""
+    """The source that the options name; it opens nothing by itself."""
 
-    #: What `--from` names; None: the database is asked.
+    #: What `--from` names; None: the database.
     published_in: str | None
     key: str | None
     config: Path | None
@@ -41,17 +41,17 @@ class Source(NamedTuple):
 
     @property
     def is_published(self) -> bool:
-        """Whether published files are read, and not the database."""
+        """Return whether published files are read, not the database."""
         return self.published_in is not None
 
     def published(self) -> "Published":
-        """The published files, verified as far as they are read."""
+        """Open the published files; each file is verified when it is read."""
         assert self.published_in is not None
         return published(self.published_in, self.key)
 
     @contextmanager
     def entries(self, feeds: Sequence[str]) -> "Iterator[Iterator[Entry]]":
-        """The rows of feeds as they are published, or would be now."""
+        """Yield the rows of feeds as they are published, or would be now."""
         if self.is_published:
             yield self.published().entries(feeds)
             return
@@ -63,7 +63,7 @@ class Source(NamedTuple):
             yield now.every_feed(feeds)
 
     def addresses(self, feeds: Sequence[str]) -> "AddressSet":
-        """The addresses of those rows alone."""
+        """Return only the addresses of those rows."""
         if self.is_published:
             return self.published().addresses(feeds)
         from ..query.stored_addresses import stored_addresses
@@ -74,7 +74,7 @@ class Source(NamedTuple):
 
     @contextmanager
     def connected(self) -> "Iterator[tuple[AggregatorSettings, Connection]]":
-        """The settings and the database; a statement may take as long as one of publishing."""
+        """Open a connection; a statement may take as long as one of publishing."""
         with (
             database_settings(self.config, self.dsn, self.folder) as settings,
             connected(settings, long=True) as connection,
@@ -83,7 +83,7 @@ class Source(NamedTuple):
 
 
 def published(place: str, key: str | None) -> "Published":
-    """Look up a place and verify its manifest; an edition that has expired is noted."""
+    """Open published files and verify their manifest; write a note if the edition has expired."""
     from ..query.published.places import open_published, past_words
 
     now = datetime.now(UTC)
@@ -103,14 +103,14 @@ def published(place: str, key: str | None) -> "Published":
 def last_seen_within(
     entries: "Iterable[Entry]", since: datetime | None, until: datetime | None
 ) -> "Iterator[Entry]":
-    """The entries last seen from one time to before another."""
+    """Yield the entries last seen from one time to before another."""
     begin, end = (None if time is None else row_time(time.timestamp()) for time in (since, until))
     for entry in entries:
         if (begin is None or entry.last_seen >= begin) and (end is None or entry.last_seen < end):
             yield entry
 
 
-#: A shell completes it as a file name; whether it can be read is checked when it is opened.
+#: A shell completes it as a file name; opening it checks whether it can be read.
 PLACE: Final = click.Path(readable=False, allow_dash=True)
 
 FROM: Final = click.option(
@@ -129,7 +129,7 @@ KEY: Final = click.option(
 
 
 def check_key(published_in: str | None, key: str | None) -> None:
-    """Refuse a key of which nothing would be verified.
+    """Refuse a key that would verify nothing.
 
     Raises:
         SettingsError: `--key` without `--from`.
@@ -139,7 +139,7 @@ def check_key(published_in: str | None, key: str | None) -> None:
 
 
 def source_options(command: F) -> F:
-    """Add the options that say where answers come from, and give the command the `source`."""
+    """Add the options that select the source of answers, and pass the command the `source`."""
 
     @FROM
     @KEY

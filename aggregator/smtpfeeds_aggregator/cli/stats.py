@@ -1,4 +1,4 @@
-"""`smtpfeeds stats`: the week in numbers, from the summary that each publication makes."""
+"""`smtpfeeds stats`: show the week in numbers, from the summary that each publication stores."""
 
 import sys
 import time
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from ..store.connection import Connection
 
 _BY: Final = ("asn", "name", "class", "actor", "hour", "day", "sensor", "prefix")
-#: What published files do not say.
+#: Groups that published files do not have.
 _NOT_PUBLISHED: Final = ("hour", "sensor")
 _WATCH_S: Final = 10.0
-#: Home, and clear from there to the end: nothing flickers.
+#: Move to the top and clear to the end, which does not flicker.
 _REDRAW: Final = "\x1b[H\x1b[J"
 _STATISTICS: Final = (
     Column("by", help="what the row is about: feed, class, asn, name, …", rank=9),
@@ -101,10 +101,10 @@ class _NothingPublished(Exception):
 def _check(by: str | None, form: Form, source: Source, *, live: bool, watch: bool) -> None:
     if watch and (live or source.is_published or not form.is_table or not _is_terminal()):
         raise SettingsError(
-            "--watch draws the stored summary in a terminal: leave --live, --from and --format out"
+            "--watch draws the stored summary in a terminal: remove --live, --from and --format"
         )
     if live and source.is_published:
-        raise SettingsError("--live counts in the database; leave --from out")
+        raise SettingsError("--live counts in the database; remove --from")
     if source.is_published and by in _NOT_PUBLISHED:
         raise SettingsError(f"published files do not say which {by} an event is of")
 
@@ -126,7 +126,7 @@ def _write(
     records: list[dict[str, Any]] = [
         {name: getattr(row, name) for name in row.__struct_fields__} for row in kept
     ]
-    # A table of one list needs no column that says which.
+    # A table of one list does not need the column `by`.
     is_whole = by is None or not form.is_table or form.fields is not None
     shown = form if is_whole else form.of(_STATISTICS[1:])
     cut = Limited(limit)
@@ -138,7 +138,7 @@ def _write(
 def _asking(
     source: Source, *, live: bool
 ) -> "Iterator[Callable[[], tuple[Summary, Alive | None]]]":
-    """What gives the summary and the sensors, again and again."""
+    """Yield a function that reads the summary and the sensors each time."""
     if source.is_published:
         yield lambda: (_of_files(source), None)
         return

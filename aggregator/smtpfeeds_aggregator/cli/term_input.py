@@ -1,4 +1,4 @@
-"""Terms as a command gets them: as arguments, from a file, or from the standard input."""
+"""Read the terms of a command: arguments, a file, or the standard input."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from smtpfeeds_common.errors import SettingsError
 
 from ..query.terms import Term, parse_term
 
-#: Terms from a stream that are asked for together.
+#: Terms from a stream that are queried together.
 TERMS_AT_ONCE: Final = 10_000
 #: The rest of a longer line is not read: it is not a term, unless it is a URL.
 _LINE_BYTES_MAX: Final = 4_096
@@ -21,11 +21,11 @@ _WRONG_USE: Final = 2
 
 
 def read_terms(arguments: tuple[str, ...], file: Path | None = None) -> Iterator[Term]:
-    """The terms; a line of a stream that is not a term is shown on stderr and skipped.
+    """Yield blocks of terms; a line of a stream that is not a term is shown on stderr and skipped.
 
     Raises:
         SettingsError: an argument is not a term.
-        click.exceptions.Exit: none of the lines is one.
+        click.exceptions.Exit: none of the lines is a term.
     """
     if file is not None:
         with file.open("rb") as stream:
@@ -37,7 +37,7 @@ def read_terms(arguments: tuple[str, ...], file: Path | None = None) -> Iterator
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, without blank ones and comments; an over-long one is cut."""
+    """Yield numbered lines without blank ones and comments; shorten lines that are too long."""
     number, is_rest = 1, False
     while line := stream.readline(_LINE_BYTES_MAX):
         is_whole = line.endswith(b"\n")

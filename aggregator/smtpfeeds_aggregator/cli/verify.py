@@ -1,4 +1,4 @@
-"""`smtpfeeds feed verify`: whether published files are what their publisher signed."""
+"""`smtpfeeds feed verify`: check that published files are those that their publisher signed."""
 
 import os
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from smtpfeeds_common.times import iso_utc
 if TYPE_CHECKING:
     from ..publish.edition import Edition
 
-#: A time, and room for a line's end.
+#: A time and a line end.
 _MAX_OCTETS: Final = 64
 
 
@@ -29,10 +29,10 @@ _MAX_OCTETS: Final = 64
 def verify(path: Path, key: str | None, newest_file: Path | None, *, no_signature: bool) -> None:
     """Verify a folder of feeds, or one file of it: signature, size and SHA-256, and expiry.
 
-    FOLDER is a served folder, one generation, or a copy with manifest.json in it. Of a FILE the
-    manifest beside it is verified, and then the file. An edition that has expired is not good; with
-    --newest-file neither is one that is older than another that was good before.
-    Exit code 1: it is not good, and why. Examples:
+    FOLDER is a served folder, one generation, or a copy with manifest.json in it. For a FILE, the
+    command verifies the manifest beside it, then the file. An expired edition is not valid; with
+    --newest-file, an edition that is older than one accepted before is not valid either.
+    Exit code 1: not valid; the message gives the reason. Examples:
 
     \b
       smtpfeeds feed verify feeds/ --key RWQ…
@@ -64,7 +64,7 @@ def verify(path: Path, key: str | None, newest_file: Path | None, *, no_signatur
 
 
 def _newest(file: Path | None) -> datetime | None:
-    """The time that the file holds; None where there is no file yet."""
+    """Return the time in the file; None if there is no file yet."""
     if file is None:
         return None
     try:

@@ -296,7 +296,7 @@ def test_a_summary_counts_lines_by_address_and_class(feeds: Path, log: Path) -> 
     ]
     limited = run("--from", feeds, "--summary", "--limit", "1", "--format", "tsv", log)
     assert limited.stdout.count("\n") == 2
-    assert "6 of 10 lines hold one of 2 addresses: 4 password-guess, 2 probe" in done.stderr
+    assert "6 of 10 lines contain one of 2 addresses: 4 password-guess, 2 probe" in done.stderr
 
 
 def test_exit_codes_are_those_of_grep(feeds: Path, log: Path, tmp_path: Path) -> None:
