@@ -232,7 +232,7 @@ def test_damaged_file_of_the_archive_is_named_when_it_has_to_be_cleaned(site: Si
     path.write_bytes(octets)
     ExclusionStore(site.connection).add(parse_network("192.0.2.1/32"), "asked", None)
     with pytest.raises(
-        PublishError, match=r"2026-11-23/smtpgreet\.ndjson\.gz is damaged .* or remove it"
+        PublishError, match=r"2026-11-23/smtpgreet\.ndjson\.gz is damaged .* or delete it"
     ):
         publish_once(site.settings, Origins(), site.connection, now=NOW + DAY + HOUR)
     path.unlink()
