@@ -390,6 +390,10 @@ CONTENTS = [
     (b"X: 25.2.0.192.in-addr.arpa\r\n\r\nx\r\n", True),
     (b"the host (mx.example) relays\r\n", True),
     (b"ends with c0000219", True),
+    # Before and behind one that does not count.
+    (b"192.0.2.25 tests root@192.0.2.25\r\n", True),
+    (b"192.0.2.250, 192.0.2.25, root@192.0.2.25\r\n", True),
+    (b"To: root@192.0.2.25\r\n\r\nat 192.0.2.25\r\n", True),
     # Where an honest stray names its recipient.
     (b"To: <postmaster@[192.0.2.25]>, root@mx.example\r\n\r\nhello\r\n", False),
     (b"To: root@192.0.2.25\r\n", False),

@@ -32,6 +32,10 @@ _ROUTED: Final = int(Flags.ROUTED_RECIPIENT)
 _ROUTES: Final = re.compile(rb"[%!@:]")
 #: Before a path: with a colon and no blanks it is as RFC 5321 has it.
 _KEYWORD: Final = re.compile(rb"\s*(?:FROM|TO)(?:([ \t]*:[ \t]*)|[ \t]+)", re.IGNORECASE)
+#: A sender and a recipient as nearly all clients write them: nothing is loose, behind a sender is
+#: nothing, and the one "@" of a recipient is that of its domain.
+_PLAIN_SENDER: Final = re.compile(rb"FROM:<[^>]+>\Z")
+_PLAIN_RECIPIENT: Final = re.compile(rb"TO:<([^%!@:>]*)@[^@>]*>")
 _OPEN, _CLOSE = b"[]"
 _WORD: Final = re.compile(rb"\S+")
 _BLANKS: Final = re.compile(rb"\s*")
@@ -74,8 +78,11 @@ def mail_behaviours(argument: bytearray, names: SensorNames, offered: int) -> in
         names: what a relay test would put in it.
         offered: extensions that this client was offered.
     """
+    probes = _RELAY_PROBE if names.occur_in(argument) else 0
+    if _PLAIN_SENDER.match(argument):
+        return probes | _SENDER
     path = read_path(argument, b"FROM:")
-    bits = _LOOSE_PATH if path.loose else 0
+    bits = probes | _LOOSE_PATH if path.loose else probes
     if path.start < path.end:
         bits |= _SENDER
     elif path.bracketed:
@@ -85,8 +92,6 @@ def mail_behaviours(argument: bytearray, names: SensorNames, offered: int) -> in
         or (offered & EIGHT_BIT and _BODY_GIVEN.search(argument, path.rest))
     ):
         bits |= _EXTENSION
-    if names.occur_in(argument):
-        bits |= _RELAY_PROBE
     return bits
 
 
@@ -95,6 +100,10 @@ def rcpt_behaviours(argument: bytearray, names: SensorNames) -> int:
 
     The domain of the last mailbox is not looked at: mail to ``postmaster@[192.0.2.1]`` strayed.
     """
+    plain = _PLAIN_RECIPIENT.match(argument)
+    if plain is not None:
+        local_part = memoryview(argument)[plain.start(1) : plain.end(1)]
+        return _RELAY_PROBE if names.occur_in(local_part) else 0
     path = read_path(argument, b"TO:")
     bits = _LOOSE_PATH if path.loose else 0
     at = argument.rfind(b"@", path.start, path.end)

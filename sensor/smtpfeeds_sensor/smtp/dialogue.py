@@ -70,8 +70,9 @@ _MAX_BAD_LINES: Final = 3
 _MAX_SKIPPED_LINE: Final = 65_536
 _CR: Final = ord(b"\r")
 _VERBS: Final = b"|".join(Commands.VERBS)
-#: A command as nearly all clients write it; only a verb's name is ever copied out of it.
-_COMMAND: Final = re.compile(rb"(%s)(?: |\Z)" % _VERBS)
+#: A command as nearly all clients write it, without NUL and 8-bit octets; only a verb's name is
+#: ever copied out of it.
+_COMMAND: Final = re.compile(rb"(%s)(?: |\Z)([\x01-\x7f]*)\Z" % _VERBS)
 #: A command in any case, and its argument without the blanks around it. Real clients send blanks,
 #: tabs and CR (from lines that end by LF CR) before the verb, blanks and tabs behind it.
 _ODD_COMMAND: Final = re.compile(
@@ -214,23 +215,22 @@ class Dialogue(Commands):
         bare_lf = stop == at or octets[stop - 1] != _CR
         if not bare_lf:
             stop -= 1
+        self._line_by_lf = bare_lf
         if self._commands >= self._rules.max_commands:
             return self._too_many_commands()
         self._commands += 1
         command = _COMMAND.match(octets, at, stop)
         if command is not None:
-            argument = octets[command.end() : stop]
-            if is_clean(argument):
-                return self._run(self.VERBS[command[1]], argument, bare_lf=bare_lf)
-            erase(argument)
+            return self._run(self.VERBS[command[1]], octets[command.start(2) : stop])
         line = octets[at:stop]
-        reply = self._odd_line(line, bare_lf=bare_lf)
+        reply = self._odd_line(line)
         erase(line)
         return reply
 
-    def _run(self, handler: Handler, argument: bytearray, *, bare_lf: bool) -> bytes:
+    def _run(self, handler: Handler, argument: bytearray) -> bytes:
         """Run a command; its argument is a copy, and erased."""
-        self._note_line_end(bare_lf=bare_lf)
+        if self._line_by_lf:
+            self._note_bare_lf()
         self._previous = handler
         if self._refused == AUTH_REFUSED:
             self._refused = NO_REFUSAL
@@ -239,7 +239,7 @@ class Dialogue(Commands):
             erase(argument)
         return reply
 
-    def _odd_line(self, line: bytearray, *, bare_lf: bool) -> bytes:
+    def _odd_line(self, line: bytearray) -> bytes:
         """Any line that is not plainly a command."""
         self._previous = None
         command = _ODD_COMMAND.match(line)
@@ -247,8 +247,9 @@ class Dialogue(Commands):
             return self._no_command(line)
         handler = self._odd_handler(command)
         if is_clean(line):
-            return self._run(handler, line[command.start(2) : command.end(2)], bare_lf=bare_lf)
-        self._note_line_end(bare_lf=bare_lf)
+            return self._run(handler, line[command.start(2) : command.end(2)])
+        if self._line_by_lf:
+            self._note_bare_lf()
         return self._bad_line(handler)
 
     def _odd_handler(self, command: re.Match[bytes]) -> Handler:
@@ -257,9 +258,8 @@ class Dialogue(Commands):
             self.flags |= _LOWER_CASE
         return self.VERBS[verb.upper()]
 
-    def _note_line_end(self, *, bare_lf: bool) -> None:
-        self._line_by_lf = bare_lf
-        if bare_lf and not self.flags & _BARE_LF:
+    def _note_bare_lf(self) -> None:
+        if not self.flags & _BARE_LF:
             self.flags |= _BARE_LF
             self._count["bare_lf"] += 1
 
