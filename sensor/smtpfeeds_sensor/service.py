@@ -57,6 +57,8 @@ _DELIVERY_END_S: Final = 2.0
 #: While the clock is in doubt that is logged again this often.
 _CLOCK_ALARM_S: Final = 300.0
 _DAY_S: Final = 86_400.0
+#: A progress report must fit into one datagram.
+_TROUBLE_LENGTH: Final = 200
 
 
 def make_personas(settings: SensorSettings) -> Personas:
@@ -149,7 +151,8 @@ class SensorService:
         self._periodic = Periodic(reactor)
         self._deliveries: list[DeliveryThread] = []
         self._links: list[BrokerLink] = []
-        self._reported: dict[str, int] = {}
+        self._reported: dict[str, object] = {}
+        self._reports = not worker and is_notified()
         self._metrics: MetricsServer | None = None
         self._doubt_logged_s: float | None = None
         self._certificates = ExpiryNotes()
@@ -161,7 +164,7 @@ class SensorService:
         every(_DAY_S, self.spool.begin_day, name="new day of IPv6 prefixes")
         if self._worker:
             every(1.0, functools.partial(self._stop_with, os.getppid()), name="watch on parent")
-        elif is_notified():
+        elif self._reports:
             every(1.0, self._report_progress, name="progress")
         self._note_state()  # before the first batch: it says which version sealed it
         every(self._settings.state_interval_s, self._note_state, name="state")
@@ -277,19 +280,30 @@ class SensorService:
             self._certificates.warn(utc_ms / 1000, self._reactor.seconds())
 
     def _report_progress(self) -> None:
-        """Report what was heard, where that has changed."""
-        values = {
+        """Report events, troubles and lost events, if anything has changed."""
+        troubles = self._troubles()
+        values: dict[str, object] = {
             "greets": self.count["greets"],
             "datas": self.count["datas"],
             "open_connections": len(self.reception.open),
+            "troubles": troubles,
+            "lost": self.recorder.lost,
         }
         if values != self._reported:
             self._reported = values
-            notify_progress(
+            heard = (
                 f"{values['greets']} greets and {values['datas']} data events heard, "
-                f"{values['open_connections']} connections open",
-                values,
+                f"{values['open_connections']} connections open"
             )
+            notify_progress("; ".join((*troubles, heard)), values)
+
+    def _troubles(self) -> list[str]:
+        """Return what the operator must act on now."""
+        if not self.recorder.outage:
+            return []
+        reason = self.recorder.outage[:_TROUBLE_LENGTH]
+        events = self.spool.unwritten
+        return [f"sensor: {reason}; events in memory: {events}, lost if it stops now"]
 
     def _note_state(self) -> None:
         self.recorder.note_state(version=__version__, client_ms=self._client_ms())
@@ -358,6 +372,8 @@ class SensorService:
 
     def _stopped(self, stopped: "Deferred[None]") -> None:
         logger.info("stopped")
+        if self._reports:
+            self._report_progress()
         stopped.callback(None)
 
 

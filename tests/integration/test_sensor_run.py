@@ -25,6 +25,7 @@ from servers.certificates import Certificates
 from servers.processes import HANG_LIMIT_S, free_port, wait_until
 from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.behaviours import Flags
+from smtpfeeds_deploy.single_host.readiness import Readiness
 from smtpfeeds_sensor.edge.listen import target_bit
 
 #: The folder of this module and its support, for a child that needs them.
@@ -627,8 +628,20 @@ def test_kill_9_under_load_loses_no_greet_that_was_answered(tmp_path: Path, roun
     assert hours == [(sum(rows.values()),)]
 
 
-def test_file_that_cannot_be_written_is_survived(tmp_path: Path) -> None:
-    """The sensor keeps answering, folds in memory, logs that once, and recovers."""
+def test_file_that_cannot_be_written_is_survived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sensor keeps answering, folds in memory, logs that once, and recovers.
+
+    It reports the trouble while it lasts, and what a stop at such a time loses.
+    """
+    readiness = Readiness()
+    monkeypatch.setenv("NOTIFY_SOCKET", readiness.address)
+
+    def troubles() -> str:
+        readiness.look()
+        return "".join(readiness.progress.get("troubles", ()))
+
     with running(tmp_path, trusted_proxies=["127.0.0.2/32"]) as sensor:
         # Another connection locks the file. For the sensor that looks like a full disk,
         # and it lasts as long as the test needs.
@@ -646,11 +659,20 @@ def test_file_that_cannot_be_written_is_survived(tmp_path: Path) -> None:
                 assert client.reply() == 220
                 assert client.say(b"EHLO x\r\n") == 250
         assert sensor.log.read_text().count("kept in memory") == 1
+        wait_until(lambda: "events in memory: 51" in troubles(), what="a report of the trouble")
         db.execute("COMMIT")
-        db.close()
         wait_until(lambda: len(sensor.rows()) == 51, what="the events in the file")
         assert "spool written again" in sensor.log.read_text()
+        wait_until(lambda: not troubles(), what="a report that all is well")
+        db.execute("BEGIN IMMEDIATE")
+        with proxied(sensor, "192.0.2.2") as client:
+            assert client.reply() == 220
+            assert client.say(b"EHLO x\r\n") == 250
         assert sensor.stop() == 0
+        readiness.look()
+        assert readiness.progress["lost"] == 1
+        db.close()
+        readiness.close()
 
 
 def without_ipv6(sensor: SensorProcess) -> SensorProcess:

@@ -14,6 +14,9 @@ import pytest
 from servers.processes import wait_until
 from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_common.supervision import Child, State, describe_end, stop_all
+from smtpfeeds_deploy.single_host import child as command_line
+from smtpfeeds_deploy.single_host.bounded_log import BoundedLog
+from smtpfeeds_deploy.single_host.programs import Program
 
 #: Reports that it is ready, then obeys a word at each line of input.
 _CHILD = """
@@ -266,3 +269,44 @@ def test_end_of_a_process_in_words() -> None:
     assert describe_end(3) == "ended with exit code 3"
     assert describe_end(-9) == "was killed by SIGKILL"
     assert describe_end(-64 - 3) == "was killed by signal 67"
+
+
+#: Reports at its end what was lost, as a sensor does.
+LOSES = """
+import signal
+from smtpfeeds_common.systemd import notify, notify_progress
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+notify("READY=1")
+signal.sigwait({signal.SIGTERM})
+notify_progress("stopped", {"lost": 3})
+"""
+
+
+class NoReport:
+    """Nothing happens to the program that is to be reported."""
+
+    def ended(self, child: object, code: int, again_s: float) -> None:
+        raise AssertionError
+
+    def not_started(self, child: object, error: Exception, again_s: float) -> None:
+        raise AssertionError
+
+    def returned(self, child: object) -> None:
+        raise AssertionError
+
+
+def test_what_a_program_reports_just_before_its_end_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line, "command", lambda arguments: [sys.executable, "-c", LOSES])
+    log = BoundedLog(tmp_path / "log")
+    program = Program("the sensor", (), log, dict(os.environ), NoReport())
+    program.start()
+
+    def is_running() -> bool:
+        program.look()
+        return program.state is State.RUNNING
+
+    wait_until(is_running, what="the program")
+    assert stop_all([program], 60) == []
+    assert program.progress == {"lost": 3}

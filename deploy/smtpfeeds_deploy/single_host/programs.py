@@ -99,5 +99,6 @@ class _Run:
         return self._readiness.look()
 
     def reap(self) -> int:
+        self._readiness.look()  # its last report
         self._readiness.close()
         return self._process.wait()

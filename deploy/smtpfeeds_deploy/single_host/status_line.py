@@ -71,7 +71,11 @@ class RunFacts:
             origin="" if asn is None else f"AS{asn} {printable(name or '')}".rstrip(),
             client_s=float(client.get("seen_s", 0.0)),
             published_s=self._published_s,
-            faults=(*faults, *map(printable, aggregator.get("troubles", ()))),
+            faults=(
+                *faults,
+                *map(printable, sensor.get("troubles", ())),
+                *map(printable, aggregator.get("troubles", ())),
+            ),
         )
 
     def _total(self, name: str, reported: Mapping[str, Any]) -> int:

@@ -220,6 +220,11 @@ class SingleHost:
         """Stop the programs at the same time, then PostgreSQL."""
         for program in stop_all((self._sensor, self._aggregator, self._migration), _STOP_LIMIT_S):
             self._say(f"{program.name} did not stop within {_STOP_LIMIT_S:g} s: killed")
+        if lost := self._sensor.progress.get("lost", 0):
+            self._say(
+                f"events lost: {lost}. They were in memory, because the spool could not be written "
+                f"({self._sensor.log.path}); free space before you stop it"
+            )
         self._postgres.stop()
 
 

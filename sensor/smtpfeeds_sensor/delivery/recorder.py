@@ -130,6 +130,10 @@ class Recorder:
         self._locked_since_s = 0.0
         self._is_finished = False
         self.state = Writing.FILE
+        #: Why events are kept in memory; empty when they are written.
+        self.outage = ""
+        #: Events that were answered and could not be written before the end.
+        self.lost = 0
         self._note_quarantine()
         if spool.unopened:
             self._keep_in_memory(spool.unopened)
@@ -207,7 +211,7 @@ class Recorder:
         self._count["spool_commits"] += 1
         if self.state is Writing.MEMORY:
             logger.info("spool written again", extra=fields(spool=str(self._spool.path)))
-        self.state = Writing.FILE
+        self.state, self.outage = Writing.FILE, ""
         self._note_quarantine()
         self._release()
 
@@ -222,6 +226,7 @@ class Recorder:
             self._keep_in_memory(reason.message)
 
     def _keep_in_memory(self, reason: str) -> None:
+        self.outage = reason
         if self.state is not Writing.MEMORY:
             self.state = Writing.MEMORY
             self._count["spool_outages"] += 1
@@ -302,9 +307,10 @@ class Recorder:
             self._timer.callLater(_STOP_RETRY_S, self._finish, version, client_ms, until_s, then)
             return
         if trouble and self._spool.unwritten:
+            self.lost = self._spool.unwritten
             logger.error(
                 "events in memory are lost: the spool cannot be written",
-                extra=fields(reason=trouble, events=self._spool.unwritten),
+                extra=fields(reason=trouble, events=self.lost),
             )
         elif trouble:
             logger.warning(

@@ -160,9 +160,15 @@ def test_last_client_stays_while_the_aggregator_is_started_again() -> None:
     client = {"ip": "192.0.2.7", "asn": 64_496, "name": "EXAMPLE\x1b[31m", "seen_s": NOW_S}
     first = run.gather({}, {"client": client, "published_s": NOW_S}, ())
     assert (first.client, first.origin) == ("192.0.2.7", "AS64496 EXAMPLE?[31m")
-    again = run.gather({}, {"client": None, "troubles": ["database: away"]}, ["x is down"])
+    again = run.gather({}, {"client": None}, ())
     assert (again.client, again.published_s) == ("192.0.2.7", NOW_S)
-    assert again.faults == ("x is down", "database: away")
+
+
+def test_faults_are_those_of_up_then_of_the_sensor_then_of_the_aggregator() -> None:
+    """Events in memory are in danger; a database that is away puts none in danger."""
+    sensor, aggregator = {"troubles": ["sensor: full\x1b"]}, {"troubles": ["database: away"]}
+    faults = RunFacts().gather(sensor, aggregator, ["x is down"]).faults
+    assert faults == ("x is down", "sensor: full?", "database: away")
 
 
 def test_client_without_an_origin_has_none() -> None:

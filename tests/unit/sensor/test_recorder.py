@@ -119,9 +119,10 @@ def test_unwritable_file_lets_replies_go_at_once_is_logged_once_and_recovers(
         parts.timer.advance(MEMORY_RETRY_S)
     assert caplog.text.count("kept in memory") == 1
     assert parts.count["spool_outages"] == 1
+    assert parts.recorder.outage
     parts.spool.is_full = False
     parts.timer.advance(MEMORY_RETRY_S)
-    assert parts.recorder.state is Writing.FILE
+    assert (parts.recorder.state, parts.recorder.outage) == (Writing.FILE, "")
     assert parts.events() == [6]
     parts.hear()
     assert parts.is_held
@@ -253,7 +254,7 @@ def test_events_that_are_lost_at_a_stop_are_said_to_be(
     parts.spool.is_full = True
     done = parts.finish()
     parts.timer.pump([0.02] * 110)
-    assert (done, holder.released) == (["done"], 1)
+    assert (done, holder.released, parts.recorder.lost) == (["done"], 1, 1)
     assert "events in memory are lost" in caplog.text
     assert "state not saved" not in caplog.text
 
