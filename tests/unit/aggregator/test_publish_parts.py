@@ -181,11 +181,17 @@ def doubled(text: str) -> str:
         ("smtpgreet-ipv4.txt", doubled),
         ("smtpgreet-ipv6.txt", lambda text: text[: len(text) // 2]),
         ("smtpgreet.csv", replaced(",smtpgreet,", ",smtpgreet,,")),
+        ("smtpgreet.csv", replaced(",smtpgreet,", ',x"smtpgreet,",')),  # no field in quotes
+        ("smtpgreet.csv", replaced(",smtpgreet,", ',"smtpgreet,"x,')),
+        ("smtpgreet.csv", replaced(",smtpgreet,", ',"smtpgreet",,')),
         ("smtpgreet.csv", lambda text: text[: text.rindex("\n", 0, -1) + 1]),
         ("smtpgreet.ndjson", lambda text: text[: text.rindex("\n", 0, -1) + 1]),
         ("smtpgreet.ndjson", replaced("}\n", "\n")),
         ("smtpgreet.ndjson", lambda text: text + '{"ASN":1}\n'),
         ("smtpgreet.ndjson", lambda text: text + "\n"),
+        # As many objects as lines, but not one on each.
+        ("smtpgreet.ndjson", lambda text: text.replace("}\n{", "}{", 1).replace(",", ",\n", 1)),
+        ("smtpgreet.ndjson", lambda text: text.replace("}\n{", "}{", 1) + "\n"),
     ],
 )
 def test_no_spoilt_file_passes_the_check(
