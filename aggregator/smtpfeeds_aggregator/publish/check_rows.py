@@ -134,7 +134,8 @@ class RowReader:
 
     def _asns_of_columns(self, fields: Octets) -> npt.NDArray[np.int64]:
         is_first = np.ones(len(fields), bool)
-        is_first[1:] = (fields[1:] != fields[:-1]).any(axis=1)
+        wholes = fields.view(f"S{_ORIGIN_OCTETS}")[:, 0]
+        is_first[1:] = wholes[1:] != wholes[:-1]
         try:
             asns = [self._asn(each.tobytes()) for each in fields[is_first]]
         except ValueError:
@@ -223,29 +224,27 @@ def _slices(octets: Octets, starts: Any, width: int) -> Octets:
 
 def _ipv4_numbers(texts: Octets) -> npt.NDArray[np.uint64]:
     """Dotted quads, padded with spaces: four numbers up to 255 without leading zeros."""
-    digits = texts - np.uint8(_ZERO)
-    is_digit, is_dot, is_space = digits <= 9, texts == _DOT, texts == _SPACE
-    number = np.zeros(len(texts), np.uint64)
-    part = np.zeros(len(texts), np.int64)
-    is_start = np.ones(len(texts), bool)
-    is_right = (is_digit | is_dot | is_space).all(axis=1) & (is_dot.sum(axis=1) == 3)
-    for place in range(_ADDRESS_WIDTH):
-        digit, dot = is_digit[:, place], is_dot[:, place]
-        # Each part begins with a digit; a zero alone, and spaces only behind the last part.
-        is_right &= ~is_start | digit
-        if place:
-            is_right &= is_space[:, place] | ~is_space[:, place - 1]
-            is_right &= ~(digit & ~is_start & (part == 0))
-        part = np.where(digit, part * 10 + digits[:, place], part)
-        is_right &= part <= 255
-        number = np.where(dot, number << np.uint64(8) | part.astype(np.uint64), number)
-        part[dot] = 0
-        is_start = dot
-    if not (is_right & ~is_start).all():
+    places = np.ascontiguousarray(texts.T)
+    digits = places - np.uint8(_ZERO)
+    is_digit, is_dot, is_space = digits <= 9, places == _DOT, places == _SPACE
+    is_start = np.ones_like(is_dot)
+    is_start[1:] = is_dot[:-1]
+    four_digits = is_digit[:-3] & is_digit[1:-2] & is_digit[2:-1] & is_digit[3:]
+    leading_zero = is_start[:-1] & (digits[:-1] == 0) & is_digit[1:]
+    # Each part begins with a digit, and spaces stand only behind the last part.
+    is_wrong = (is_start & ~is_digit).any() or (is_space[:-1] & ~is_space[1:]).any()
+    is_wrong |= four_digits.any() or leading_zero.any() or is_dot[-1].any()
+    is_wrong |= not (is_digit | is_dot | is_space).all()
+    if is_wrong or (np.add.reduce(is_dot, axis=0, dtype=np.uint8) != 3).any():
         raise _Unclear
-    number <<= np.uint64(8)
-    number |= part.astype(np.uint64)
-    return number
+    number, part, most = (np.zeros(len(texts), np.uint32) for _ in range(3))
+    for digit, dot, space, value in zip(is_digit, is_dot, is_space, digits, strict=True):
+        number = np.where(dot, number << np.uint32(8) | part, number)
+        part = np.where(digit, part * np.uint32(10) + value, np.where(space, part, np.uint32(0)))
+        np.maximum(most, part, out=most)
+    if (most > 255).any():
+        raise _Unclear
+    return (number << np.uint32(8) | part).astype(np.uint64)
 
 
 def _ipv6_numbers(fields: list[bytes]) -> npt.NDArray[np.uint64]:
