@@ -76,7 +76,7 @@ def write_files(folder: Path, files: Collection[FeedFile], chunks: Iterator[Chun
     formats = {file.format for file in files}
     with ExitStack() as stack:
         outputs = [stack.enter_context(PlainAndCompressed(folder, file.name)) for file in files]
-        thread = stack.enter_context(ThreadPoolExecutor(1, "publish-files"))
+        thread = stack.enter_context(ThreadPoolExecutor(2, "publish-files"))
 
         def write(blocks: Collection[bytes]) -> list[Future[None]]:
             return [
