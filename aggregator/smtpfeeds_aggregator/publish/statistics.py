@@ -119,9 +119,10 @@ def summarise(
                 [str(asn) if asn else NOT_KNOWN for asn in asns.tolist()],
                 of_asn,
                 [None if label == NOT_KNOWN else label for label in labels],
+                most=True,
             )
         ),
-        *_top(count.rows("name", every_name, of_name)),
+        *_top(count.rows("name", every_name, of_name, most=True)),
         *_top(count.rows("actor", actors, of_actor[judgements.which])),
         *_top(_prefixes(window, count)),
         *count.days(generated),
@@ -152,28 +153,27 @@ class _Counting:
         keys: Sequence[str],
         groups: Rows,
         names: Sequence[str | None] | None = None,
+        *,
+        most: bool = False,
     ) -> list[Statistic]:
-        """One row for each key; a group of -1 belongs to none."""
+        """One row for each key, or only those that `_top` may keep; a group of -1 has no key."""
         size = len(keys)
         if not size:
             return []
-        columns = []
-        for feed in self._feeds:
-            of_row = groups[feed.address]
-            columns.append(np.bincount(of_row[of_row >= 0], minlength=size).tolist())
-        new = np.bincount(groups[self.is_new & (groups >= 0)], minlength=size).tolist()
-        events = []
+        addresses, events = [], []
         for feed in self._feeds:
             of_row = groups[feed.address]
             wanted = of_row >= 0
+            addresses.append(np.bincount(of_row[wanted], minlength=size))
             sums = np.zeros(size, np.int64)
             np.add.at(sums, of_row[wanted], feed.hits[wanted])
-            events.append(sums.tolist())
+            events.append(sums)
+        new = np.bincount(groups[self.is_new & (groups >= 0)], minlength=size)
+        places = _most(*addresses) if most else np.arange(size)
+        columns = (column[places].tolist() for column in (*addresses, new, *events))
         return [
-            Statistic(by, key, name, greet, data, fresh, greet_events, data_events)
-            for key, name, greet, data, fresh, greet_events, data_events in zip(
-                keys, names or [None] * size, *columns, new, *events, strict=True
-            )
+            Statistic(by, keys[at], names[at] if names else None, *counts)
+            for at, *counts in zip(places.tolist(), *columns, strict=True)
         ]
 
     def days(self, generated: datetime) -> Iterator[Statistic]:
@@ -200,6 +200,16 @@ def _feeds(window: Window, count: _Counting) -> Iterator[Statistic]:
             events if place == 0 else None,
             events if place == 1 else None,
         )
+
+
+def _most(greet: Rows, data: Rows) -> Rows:
+    """The places of the keys with the most addresses: `TOP` of them, and their equals."""
+    order = np.lexsort((data, greet))[::-1]
+    if len(order) <= TOP:
+        return order
+    last = order[TOP - 1]
+    is_more = (greet > greet[last]) | ((greet == greet[last]) & (data >= data[last]))
+    return np.flatnonzero(is_more)
 
 
 def _top(rows: list[Statistic]) -> list[Statistic]:
