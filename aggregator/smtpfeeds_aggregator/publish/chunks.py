@@ -5,6 +5,7 @@ of addresses and times are made once for all formats. What repeats (an origin's 
 class, a week of days) is numbered, and each format makes its text of it once.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from socket import AF_INET6, inet_ntop
@@ -14,7 +15,7 @@ import numpy as np
 
 from smtpfeeds_common.addresses import IPv4_BYTES, format_address
 from smtpfeeds_common.feeds import FEED_NAMES
-from smtpfeeds_common.history import NEW_FOR
+from smtpfeeds_common.history import NEW_FOR, WEEK_DAYS
 
 from ..classification.classes import Judgement
 from ..classification.explanations import STEPS
@@ -26,8 +27,16 @@ from .judgements import Judgements
 CHUNK_ROWS: Final = 20_000
 _NEW_S: Final = int(NEW_FOR.total_seconds())
 _DAY_S: Final = 86_400
+#: As many weeks of seven days as there are.
+_WEEKS: Final = 1 << WEEK_DAYS
+_STEPS: Final = np.asarray(STEPS, np.int64)
+#: Combinations for each row up to which a table of all is faster than to sort the rows' own.
+_FEW: Final = 4
 #: A part of a dotted quad with what follows it; shorter ones are padded with NUL.
 _PART: Final = "S4"
+
+#: Values, and the place of each row's value among them.
+_Coded = tuple[Sequence[Any], Numbers]
 
 if TYPE_CHECKING:
     # What a type checker takes it for: an attribute that is only read.
@@ -42,7 +51,7 @@ class Chunk:
     def __init__(self, rows: "FeedRows", numbers: Numbers) -> None:
         self._rows, self._numbers = rows, numbers
         self._address = rows.feed.address[numbers]
-        self._coded: dict[Repeated, tuple[list[Any], Numbers]] = {}
+        self._coded: dict[Repeated, _Coded] = {}
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -196,9 +205,7 @@ class FeedRows:
         published: list[int] = self._published(counts).tolist()
         return published
 
-    def coded(
-        self, column: Repeated, numbers: Numbers, address: Numbers
-    ) -> tuple[list[Any], Numbers]:
+    def coded(self, column: Repeated, numbers: Numbers, address: Numbers) -> _Coded:
         """The different values of some rows in a column, and the place of each row's value.
 
         Args:
@@ -210,12 +217,22 @@ class FeedRows:
             asns, places = _numbered(self.window.asn[address])
             return list(zip(asns, self.short_names(asns), strict=True)), places
         if column == "judgement":
-            which, places = _numbered(self.judgements.which[address])
-            return [self.judgements.kinds[each] for each in which], places
-        if column == "new":
-            return [False, True], self.new(numbers).astype(np.intp)
-        values = getattr(self.feed, column)[numbers]
-        return _numbered(values if column in {"flags", "days"} else self._published(values))
+            kinds = self.judgements.kinds
+            return _distinct((kinds, self.judgements.which[address]))
+        if column == "flags":
+            return _numbered(self.feed.flags[numbers])
+        if column == "counts":
+            return _distinct(*(self._steps(name, numbers) for name in ("hits", "sensors")))
+        new = self.new(numbers).astype(np.intp)
+        days = range(_WEEKS), self.feed.days[numbers]
+        return _distinct(days, self._steps("targets", numbers), ([False, True], new))
+
+    def _steps(self, name: str, numbers: Numbers) -> _Coded:
+        """A count of some rows as it is published."""
+        counts = getattr(self.feed, name)[numbers]
+        if self._exact:
+            return _numbered(counts)
+        return STEPS, np.searchsorted(_STEPS, counts, side="right") - 1
 
     def new(self, numbers: Numbers) -> Rows:
         """Which rows were first seen within a day."""
@@ -225,13 +242,32 @@ class FeedRows:
     def _published(self, counts: Rows) -> Rows:
         if self._exact:
             return counts
-        steps = np.asarray(STEPS, np.int64)
-        return steps[np.searchsorted(steps, counts, side="right") - 1]
+        return _STEPS[np.searchsorted(_STEPS, counts, side="right") - 1]
 
 
-def _numbered(values: Rows) -> tuple[list[int], Numbers]:
+def _numbered(values: Rows) -> tuple[list[Any], Numbers]:
     different, places = np.unique(values, return_inverse=True)
     return different.tolist(), places
+
+
+def _distinct(*columns: _Coded) -> _Coded:
+    """The different rows of some columns: a value where there is one column, else a tuple."""
+    sizes = tuple(len(values) for values, _ in columns)
+    combined = np.zeros(len(columns[0][1]), np.intp)
+    for size, (_, places) in zip(sizes, columns, strict=True):
+        combined *= size
+        combined += places
+    if math.prod(sizes) > _FEW * len(combined):
+        different, places = np.unique(combined, return_inverse=True)
+    else:  # without a sort
+        is_there = np.zeros(math.prod(sizes), bool)
+        is_there[combined] = True
+        different, places = np.flatnonzero(is_there), (np.cumsum(is_there) - 1)[combined]
+    parts = [
+        map(values.__getitem__, numbers.tolist())
+        for numbers, (values, _) in zip(np.unravel_index(different, sizes), columns, strict=True)
+    ]
+    return list(parts[0] if len(parts) == 1 else zip(*parts, strict=True)), places
 
 
 def address_texts(window: Window, address: Numbers) -> list[str]:

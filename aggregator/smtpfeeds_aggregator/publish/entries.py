@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     # Questions use this module, and start without numpy.
     from .columns import Rows
 
-#: What many rows share; ``origin`` is the pair of ASN and name.
-Repeated = Literal["origin", "hits", "sensors", "targets", "flags", "judgement", "days", "new"]
+#: What many rows share. ``origin``: ASN and name; ``counts``: hits and sensors; ``week``: days,
+#: targets and whether it is new. A format writes what is in one of them side by side.
+Repeated = Literal["origin", "counts", "flags", "judgement", "week"]
 #: A part of each row: one text for all of them, or one for each.
 Piece = str | Sequence[str]
 #: In every format that has room for it.
@@ -160,13 +161,18 @@ class EntryColumns:
         """As `Columns.texts`."""
         if column == "judgement":
             return _judgement_texts(self.judgement, text)
-        values: list[Any] = (
-            list(zip(self.asn, self.name, strict=True))
-            if column == "origin"
-            else getattr(self, column)
-        )
+        values = self._values(column)
         texts = {value: text(value) for value in set(values)}
         return list(map(texts.__getitem__, values))
+
+    def _values(self, column: Repeated) -> list[Any]:
+        if column == "origin":
+            return list(zip(self.asn, self.name, strict=True))
+        if column == "counts":
+            return list(zip(self.hits, self.sensors, strict=True))
+        if column == "week":
+            return list(zip(self.days, self.targets, self.new, strict=True))
+        return self.flags
 
 
 _SAME: Final = (

@@ -15,7 +15,6 @@ COLUMNS: Final = (
     *("ASN", "ASname", "ipaddr", "lastseen", "category", "first_seen", "hits", "sensors", "tags"),
     *("class", "why", "actor", "days_seen", "days", "targets", "new"),
 )
-_NEW: Final = ("false\n", "true\n")
 
 
 def header(frame: Frame) -> str:  # noqa: ARG001 - every format takes it
@@ -32,13 +31,10 @@ def pieces(columns: Columns) -> list[Piece]:
         columns.last_seen,
         f",{columns.category},",
         columns.first_seen,
-        columns.texts("hits", ",{},".format),
-        columns.texts("sensors", "{},".format),
+        columns.texts("counts", _counts),
         columns.texts("flags", _tags),
         columns.texts("judgement", _judgement),
-        columns.texts("days", _days),
-        columns.texts("targets", "{},".format),
-        columns.texts("new", _NEW.__getitem__),
+        columns.texts("week", _week),
     ]
 
 
@@ -72,5 +68,12 @@ def _judgement(judgement: Judgement) -> str:
     return f"{judgement.cls},{field(' '.join(judgement.why))},{actor},"
 
 
-def _days(days: int) -> str:
-    return f"{days.bit_count()},{marks(days)},"
+def _counts(counts: tuple[int, int]) -> str:
+    hits, sensors = counts
+    return f",{hits},{sensors},"
+
+
+@lru_cache(maxsize=1 << 13)
+def _week(week: tuple[int, int, bool]) -> str:
+    days, targets, new = week
+    return f"{days.bit_count()},{marks(days)},{targets},{'true' if new else 'false'}\n"

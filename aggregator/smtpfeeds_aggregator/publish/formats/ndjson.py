@@ -16,7 +16,6 @@ from ...names import NOT_KNOWN
 from ..entries import Columns, Counts, Frame, Piece, tags
 
 SUFFIX: Final = ".ndjson"
-_NEW: Final = ("false}\n", "true}\n")
 ORIGIN = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 EVENTS = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 NUMBER = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -57,13 +56,10 @@ def pieces(columns: Columns) -> list[Piece]:
         columns.last_seen,
         f'","category":"{columns.category}","first_seen":"',
         columns.first_seen,
-        columns.texts("hits", '","hits":{},"sensors":'.format),
-        columns.texts("sensors", '{},"tags":'.format),
+        columns.texts("counts", _counts),
         columns.texts("flags", _tags),
         columns.texts("judgement", _judgement),
-        columns.texts("days", _days),
-        columns.texts("targets", '{},"new":'.format),
-        columns.texts("new", _NEW.__getitem__),
+        columns.texts("week", _week),
     ]
 
 
@@ -96,8 +92,16 @@ def _judgement(judgement: Judgement) -> str:
     return _json(members)[1:-1] + ","
 
 
-def _days(days: int) -> str:
-    return f'"days_seen":{days.bit_count()},"days":"{marks(days)}","targets":'
+def _counts(counts: tuple[int, int]) -> str:
+    hits, sensors = counts
+    return f'","hits":{hits},"sensors":{sensors},"tags":'
+
+
+@lru_cache(maxsize=1 << 13)
+def _week(week: tuple[int, int, bool]) -> str:
+    days, targets, new = week
+    members = f'"days_seen":{days.bit_count()},"days":"{marks(days)}","targets":{targets}'
+    return f'{members},"new":{"true" if new else "false"}}}\n'
 
 
 def iso(time: Any) -> str:
