@@ -7,13 +7,10 @@ class, a week of days) is numbered, and each format makes its text of it once.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
-from socket import AF_INET6, inet_ntop
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from smtpfeeds_common.addresses import IPv4_BYTES, format_address
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.history import NEW_FOR, WEEK_DAYS
 
@@ -23,17 +20,15 @@ from ..names import short_name
 from .columns import FeedColumns, Numbers, Rows, Window
 from .entries import Repeated
 from .judgements import Judgements
+from .row_texts import address_texts, filled, times
 
 CHUNK_ROWS: Final = 20_000
 _NEW_S: Final = int(NEW_FOR.total_seconds())
-_DAY_S: Final = 86_400
 #: As many weeks of seven days as there are.
 _WEEKS: Final = 1 << WEEK_DAYS
 _STEPS: Final = np.asarray(STEPS, np.int64)
 #: Combinations for each row up to which a table of all is faster than to sort the rows' own.
 _FEW: Final = 4
-#: A part of a dotted quad with what follows it; shorter ones are padded with NUL.
-_PART: Final = "S4"
 
 #: Values, and the place of each row's value among them.
 _Coded = tuple[Sequence[Any], Numbers]
@@ -98,12 +93,12 @@ class Chunk:
     @made_once
     def last_seen(self) -> list[str]:
         """``2026-11-23 11:00:59``, UTC."""
-        return time_texts(self._rows.feed.last_s[self._numbers])
+        return filled("{last}", self._times)
 
     @made_once
     def first_seen(self) -> list[str]:
         """``2026-11-23 11:00:59``, UTC."""
-        return time_texts(self._rows.feed.first_s[self._numbers])
+        return filled("{first}", self._times)
 
     @made_once
     def hits(self) -> list[int]:
@@ -143,6 +138,16 @@ class Chunk:
         """Whether it was first seen within a day."""
         new: list[bool] = self._rows.new(self._numbers).tolist()
         return new
+
+    def seen(self, template: str) -> list[str]:
+        """A text for each row: a template with ``{last}`` and ``{first}`` for the times."""
+        return filled(template, self._times)
+
+    @made_once
+    def _times(self) -> dict[str, Rows]:
+        feed = self._rows.feed
+        columns = {"last": feed.last_s, "first": feed.first_s}
+        return {name: times(column[self._numbers]) for name, column in columns.items()}
 
     def texts(self, column: Repeated, text: Callable[[Any], str]) -> Sequence[str]:
         """A text for each value of a column; ``text`` makes one, once for all that are equal."""
@@ -268,57 +273,3 @@ def _distinct(*columns: _Coded) -> _Coded:
         for numbers, (values, _) in zip(np.unravel_index(different, sizes), columns, strict=True)
     ]
     return list(parts[0] if len(parts) == 1 else zip(*parts, strict=True)), places
-
-
-def address_texts(window: Window, address: Numbers) -> list[str]:
-    """Addresses as every format writes them: dotted, and RFC 5952."""
-    is_ipv4 = address < len(window.ipv4)
-    texts4 = _ipv4_texts(window.ipv4[address[is_ipv4]])
-    if len(texts4) == len(address):
-        return texts4
-    numbers6 = address[~is_ipv4] - len(window.ipv4)
-    octets = np.empty((len(numbers6), 2), ">u8")
-    octets[:, 0], octets[:, 1] = window.high[numbers6], window.low[numbers6]
-    raw6 = octets.tobytes()
-    texts = np.empty(len(address), object)
-    texts[is_ipv4] = texts4
-    texts[~is_ipv4] = [_ipv6_text(raw6[at : at + 16]) for at in range(0, len(raw6), 16)]
-    merged: list[str] = texts.tolist()
-    return merged
-
-
-def _ipv4_texts(numbers: Rows) -> list[str]:
-    """Padded to one width, then all at once: six times as fast as the C library, one by one."""
-    octets = numbers.astype(">u4").view(np.uint8).reshape(-1, IPv4_BYTES)
-    padded = np.empty(octets.shape, _PART)
-    padded[:, :-1], padded[:, -1] = _parts(".")[octets[:, :-1]], _parts("\n")[octets[:, -1]]
-    return padded.tobytes().translate(None, b"\0").decode("ascii").splitlines()
-
-
-@cache
-def _parts(end: str) -> Rows:
-    return np.array([f"{octet}{end}".encode() for octet in range(256)], _PART)
-
-
-def _ipv6_text(packed: bytes) -> str:
-    """RFC 5952; where the C library writes a dotted quad at the end, by our own formatter."""
-    text = inet_ntop(AF_INET6, packed)
-    return format_address(packed) if "." in text else text
-
-
-def time_texts(seconds: Rows) -> list[str]:
-    """``2026-11-23 11:00:59`` for seconds since 1970-01-01, from tables of days and of seconds."""
-    day, second = np.divmod(seconds.astype(np.int64), _DAY_S)
-    days, places = np.unique(day, return_inverse=True)
-    dates = np.array([f"{np.datetime64(each, 'D')} ".encode() for each in days.tolist()], "S11")
-    lines = np.empty(len(seconds), [("date", "S11"), ("time", "S9")])
-    lines["date"], lines["time"] = dates[places], _seconds_of_day()[second]
-    return lines.tobytes().decode("ascii").splitlines()
-
-
-@cache
-def _seconds_of_day() -> Rows:
-    """``11:00:59`` and a line end for each second: 778 kB."""
-    two = [f"{number:02}" for number in range(60)]
-    times = [f"{hour}:{minute}:{each}\n" for hour in two[:24] for minute in two for each in two]
-    return np.array([time.encode() for time in times], "S9")

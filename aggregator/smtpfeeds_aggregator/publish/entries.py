@@ -106,6 +106,10 @@ class Columns(Protocol):
         """Whether it was first seen within a day."""
         ...
 
+    def seen(self, template: str) -> list[str]:
+        """A text for each row: a template with ``{last}`` and ``{first}`` for the times."""
+        ...
+
     def texts(self, column: Repeated, text: Callable[[Any], str]) -> Sequence[str]:
         """A text for each value of a column; ``text`` makes one, once for all that are equal."""
         ...
@@ -156,6 +160,11 @@ class EntryColumns:
 
     def __len__(self) -> int:
         return self._length
+
+    def seen(self, template: str) -> list[str]:
+        """As `Columns.seen`."""
+        times = zip(self.last_seen, self.first_seen, strict=True)
+        return [template.format(last=last, first=first) for last, first in times]
 
     def texts(self, column: Repeated, text: Callable[[Any], str]) -> Sequence[str]:
         """As `Columns.texts`."""

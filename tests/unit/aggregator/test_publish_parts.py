@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from publish_support import HOSTILE_NAMES, NOW, Seen, frame_of, hostile_rows, make_feed, window_of
 from smtpfeeds_aggregator.address_ranges import AddressRanges
 from smtpfeeds_aggregator.publish.check import check_feed
-from smtpfeeds_aggregator.publish.chunks import FeedRows, time_texts
+from smtpfeeds_aggregator.publish.chunks import FeedRows
 from smtpfeeds_aggregator.publish.edition import generated_at
 from smtpfeeds_aggregator.publish.entries import tags
 from smtpfeeds_aggregator.publish.formats import text as text_format
 from smtpfeeds_aggregator.publish.grid import expiry, next_point
 from smtpfeeds_aggregator.publish.judgements import NoLists, judge_window
+from smtpfeeds_aggregator.publish.row_texts import filled, times
 from smtpfeeds_aggregator.publish.snapshot import (
     LeftOut,
     in_ranges,
@@ -67,7 +68,11 @@ def test_window_ends_on_the_next_full_minute() -> None:
 @given(st.lists(st.integers(0, 2**32 - 1)))
 def test_times_are_written_as_utc(seconds: list[int]) -> None:
     expected = [f"{datetime.fromtimestamp(one, UTC):%Y-%m-%d %H:%M:%S}" for one in seconds]
-    assert time_texts(np.array(seconds, np.uint32)) == expected
+    column = times(np.array(seconds, np.uint32))
+    assert filled("{last}", {"last": column}) == expected
+    assert filled("at {last},{last} {}", {"last": column}) == [
+        f"at {one},{one} {{}}" for one in expected
+    ]
 
 
 def test_tags_name_the_flags() -> None:

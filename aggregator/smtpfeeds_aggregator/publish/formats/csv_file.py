@@ -27,10 +27,7 @@ def pieces(columns: Columns) -> list[Piece]:
     return [
         columns.texts("origin", _origin),
         columns.address,
-        ",",
-        columns.last_seen,
-        f",{columns.category},",
-        columns.first_seen,
+        columns.seen(f",{{last}},{columns.category},{{first}}"),
         columns.texts("counts", _counts),
         columns.texts("flags", _tags),
         columns.texts("judgement", _judgement),

@@ -52,10 +52,9 @@ def pieces(columns: Columns) -> list[Piece]:
     return [
         columns.texts("origin", _origin),
         columns.address,
-        '","lastseen":"',
-        columns.last_seen,
-        f'","category":"{columns.category}","first_seen":"',
-        columns.first_seen,
+        columns.seen(
+            f'","lastseen":"{{last}}","category":"{columns.category}","first_seen":"{{first}}'
+        ),
         columns.texts("counts", _counts),
         columns.texts("flags", _tags),
         columns.texts("judgement", _judgement),

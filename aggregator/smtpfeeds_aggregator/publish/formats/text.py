@@ -35,8 +35,8 @@ def pieces(columns: Columns) -> list[Piece]:
         columns.texts("origin", _origin),
         columns.address,
         list(map(_BEHIND_ADDRESS.__getitem__, map(len, columns.address))),
-        columns.last_seen,
-        f"  |  {columns.category}\n",
+        columns.seen(f"{{last}}  |  {columns.category}"),
+        "\n",
     ]
 
 
