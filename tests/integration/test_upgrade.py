@@ -10,9 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from ingest_support import DAY_MS, Table, greet, made_batch, now_ms, settings_of, until
+from ingest_support import (
+    DAY_MS,
+    Table,
+    data,
+    greet,
+    made_batch,
+    now_ms,
+    running,
+    settings_of,
+    until,
+)
+from ingest_support.fixtures import migrated_database
 from ingest_support.storing import apply, ingest_store
 from recorded import FIRST, command_of, environment_of, run_of
+from servers.postgres import PostgresServer, installed
 from servers.processes import HANG_LIMIT_S
 from smtpfeeds_aggregator.service import Service
 from smtpfeeds_aggregator.store.connection import Connection, connect
@@ -210,3 +222,59 @@ def test_account_that_may_only_read_needs_no_grant_after_an_upgrade(
         "SELECT has_table_privilege('pg_monitor', 'schema_step', 'SELECT')"
     ).fetchone()
     assert rights == (True,)
+
+
+def contents(table: Table) -> dict[str, tuple[int, str]]:
+    """Return the number of rows of each table, and a hash of all of them."""
+    names = table("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1")
+    rows = 'string_agg(t::text, chr(10) ORDER BY t::text COLLATE "C")'
+    return {
+        name: table(f"SELECT count(*), md5(coalesce({rows}, '')) FROM \"{name}\" AS t")[0]
+        for (name,) in names
+    }
+
+
+def test_dump_of_an_older_postgresql_goes_on_in_the_newest(
+    postgres: PostgresServer, database: str, tmp_path: Path
+) -> None:
+    """These are the steps of docs/how-to/upgrade.md."""
+    oldest = min(installed(), key=lambda name: int(name.rpartition("-")[2]))
+    spools, dump = tmp_path / "spools", tmp_path / "dump"
+    spools.mkdir()
+    batch = made_batch(greet("192.0.2.1"), data("192.0.2.2"), sensor="by-broker")
+    older = PostgresServer(tmp_path, installed()[oldest])
+    with older.private:
+        first = migrated_database(older)
+        store = ingest_store(first)
+        apply(store, batch)
+        store.close()
+        before = Table(first)
+        with running(settings_of(first, f"spool:{spools}")):
+            hear(spools, "on-this-host", "192.0.2.1")
+            until(lambda: sum(before.hits().values()) == 3, "it counts before")
+        stored = contents(before)
+        before.connection.close()
+        assert older.private.major != postgres.private.major
+        run_program(postgres, "pg_dump", "--format=custom", f"--file={dump}", f"--dbname={first}")
+    run_program(postgres, "pg_restore", "--exit-on-error", f"--dbname={database}", str(dump))
+    table = Table(database)
+    assert contents(table) == stored
+    with running(settings_of(database, f"spool:{spools}")):
+        hear(spools, "on-this-host", "192.0.2.3")
+        until(lambda: sum(table.hits().values()) == 4, "it goes on")
+    store = ingest_store(database)
+    assert apply(store, batch).fresh == frozenset()
+    store.close()
+    assert table.hits() == {
+        ("192.0.2.1", "smtpgreet"): 2,
+        ("192.0.2.2", "smtpgreet"): 0,  # who sends data has greeted
+        ("192.0.2.2", "smtpdata"): 1,
+        ("192.0.2.3", "smtpgreet"): 1,
+    }
+    table.connection.close()
+
+
+def run_program(server: PostgresServer, name: str, *words: str) -> None:
+    """Run one of PostgreSQL's programs, of the version of this server."""
+    newest = installed()[f"embedded-{server.private.major}"]
+    subprocess.run([newest / name, *words], check=True, stdin=subprocess.DEVNULL)
