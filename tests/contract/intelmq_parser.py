@@ -1,8 +1,8 @@
-"""Run IntelMQ's own Dataplane parser over files; started in IntelMQ's environment, not in ours.
+"""Run IntelMQ's own Dataplane parser over files, in IntelMQ's environment.
 
     intelmq_parser.py ANSWER FILE...
 
-Writes to ANSWER one JSON array a file: the events that the bot made, in order.
+Writes one JSON array for each file to ANSWER: the bot's events, in order.
 """
 
 import base64

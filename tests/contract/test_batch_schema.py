@@ -37,13 +37,13 @@ def is_exact(value: object) -> bool:
     return not any(isinstance(number, int | float) and abs(number) > _EXACT for number in numbers)
 
 
-def test_aggregator_accepts_what_the_schema_does_and_nothing_past_its_edges() -> None:
+def test_aggregator_accepts_exactly_what_the_schema_accepts() -> None:
     wrong = [str(edge) for edge in edges() if aggregator_accepts(edge) != edge.accepted]
     assert wrong == []
 
 
-def test_javascript_accepts_what_the_aggregator_does() -> None:
-    """Among the edges: a name with a line feed behind it, which Python's `$` alone lets pass."""
+def test_javascript_accepts_what_the_aggregator_accepts() -> None:
+    """One value is a name followed by a line feed, which Python's `$` accepts."""
     exact_edges = [edge for edge in edges() if is_exact(edge.value)]
     verdicts = javascript_accepts([edge.batch for edge in exact_edges])
     differing = zip(exact_edges, verdicts, strict=True)
@@ -52,7 +52,7 @@ def test_javascript_accepts_what_the_aggregator_does() -> None:
 
 
 def test_python_reads_the_patterns_as_javascript_does() -> None:
-    """Readers in Python search for the pattern, as JSON Schema says: `$` alone is not the end."""
+    """Python readers search for the pattern, as JSON Schema requires: `$` is not always the end."""
     patterns = {
         name: field["pattern"]
         for name, field in published_schema()["$defs"]["Batch"]["properties"].items()
@@ -67,7 +67,7 @@ def test_python_reads_the_patterns_as_javascript_does() -> None:
     assert (set(patterns), wrong) == ({"sensor", "spool"}, [])
 
 
-def test_plain_batch_is_accepted_and_one_without_a_field_that_is_required_is_not() -> None:
+def test_batch_without_a_required_field_is_refused() -> None:
     whole = plain_batch()
     required = published_schema()["$defs"]["Batch"]["required"]
     lacking = [{k: v for k, v in whole.items() if k != name} for name in required]

@@ -1,7 +1,7 @@
-"""The table of behaviours: what a client sends, and exactly which bits that sets.
+"""The table of behaviours: what a client sends, and exactly which bits it sets.
 
-Each row is sent by a client that waits for each reply, line by line, unless the test says
-otherwise. ``BASE`` is what every session of the table has in common.
+A client sends each row line by line and waits for each reply, unless the test says otherwise. Every
+session of the table sets the bits in ``BASE``.
 """
 
 import itertools
@@ -72,7 +72,7 @@ def test_greet(octets: bytes, bits: Flags) -> None:
     assert flags_of(octets) == bits
 
 
-def test_short_banner_name_is_no_name_of_the_sensor() -> None:
+def test_short_banner_name_is_not_a_name_of_the_sensor() -> None:
     names = SensorNames(bytes((192, 0, 2, 25)), "localhost")
     assert flags_of(b"EHLO localhost\r\n", names=names) == Flags.SHORT_NAME
     assert flags_of(GREETED + b"MAIL FROM:<a@localhost>\r\n", names=names) == BASE | Flags.SENDER
@@ -195,8 +195,8 @@ def test_session(octets: bytes, bits: Flags) -> None:
 
 
 @pytest.mark.parametrize(("octets", "bits"), TABLE)
-def test_no_bit_depends_on_how_octets_were_cut(octets: bytes, bits: Flags) -> None:
-    """Octet by octet: the bits of the table."""
+def test_bits_do_not_depend_on_how_octets_are_split(octets: bytes, bits: Flags) -> None:
+    """Octet by octet, a client sets the bits of the table."""
     talk = Talk()
     talk.say_in_turn(GREETED)
     for octet in octets:
@@ -211,19 +211,19 @@ def test_no_bit_depends_on_how_octets_were_cut(octets: bytes, bits: Flags) -> No
         (b"MAIL FROM:<a> SIZE=1 BODY=7BIT\r\n", Flags.SENDER),
     ],
 )
-def test_what_was_not_offered(octets: bytes, bits: Flags) -> None:
+def test_use_of_an_extension_that_was_not_offered_has_its_bits(octets: bytes, bits: Flags) -> None:
     assert flags_of(GREETED + octets, persona=BARE_PERSONA) == BASE | bits
 
 
 @pytest.mark.parametrize("octets", [b"STARTTLS\r\n", b"AUTH LOGIN\r\n"])
-def test_nothing_is_offered_to_a_client_that_did_not_ask(octets: bytes) -> None:
-    """Behind HELO, or without a greet."""
+def test_nothing_is_offered_without_ehlo(octets: bytes) -> None:
+    """After HELO, or without a greet."""
     for before in (b"", b"HELO mail.example.org\r\n", GREETED + b"HELO a.example\r\n"):
         assert flags_of(before + octets, persona=AUTH_PERSONA) & Flags.UNOFFERED
 
 
-def test_extension_that_is_offered_is_used() -> None:
-    """And after STARTTLS, asked again, it is not offered again."""
+def test_use_of_an_offered_extension_is_not_unoffered() -> None:
+    """After STARTTLS it is not offered again."""
     talk = Talk(persona=AUTH_PERSONA, offer_tls=True)
     talk.say_in_turn(GREETED + b"STARTTLS\r\n")
     assert talk.dialogue.flags == BASE | Flags.STARTTLS | Flags.EXTENSION
@@ -251,7 +251,7 @@ def test_extension_that_is_offered_is_used() -> None:
         (b"AUTH LOGIN\r\nmail from\r\nGET /\r\nNOOP\r\n", Flags.AUTH | Flags.AUTH_RESPONSE),
     ],
 )  # fmt: skip
-def test_auth_that_is_offered(octets: bytes, bits: Flags) -> None:
+def test_attempts_of_an_offered_auth_set_their_bits(octets: bytes, bits: Flags) -> None:
     assert flags_of(GREETED + octets, persona=AUTH_PERSONA) == BASE | bits
 
 
@@ -275,8 +275,8 @@ def test_auth_that_is_offered(octets: bytes, bits: Flags) -> None:
          SENT | Flags.MESSAGE | Flags.BARE_LF | Flags.QUIT),
     ],
 )  # fmt: skip
-def test_client_that_does_not_wait(octets: bytes, bits: Flags) -> None:
-    """``|`` stands for a reply that it waits for."""
+def test_client_that_does_not_wait_for_a_reply_is_unheeding(octets: bytes, bits: Flags) -> None:
+    """``|`` means that the client waits for a reply."""
     talk = Talk()
     for piece in octets.split(b"|"):
         talk.say(piece)
@@ -306,7 +306,7 @@ def test_command_while_a_reply_is_held_did_not_wait_for_it() -> None:
     assert talk.dialogue.flags & Flags.UNHEEDING
 
 
-def test_early_talk_and_that_it_could_be_seen() -> None:
+def test_early_talk_and_a_delayed_banner_set_their_bits() -> None:
     """1, 27."""
     talk = Talk(banner_delayed=True)
     talk.say(GREETED)
@@ -342,7 +342,7 @@ BESIDE = [(b"1", b""), (b"", b"7")]
 
 
 @pytest.mark.parametrize(("address", "form"), FORMS)
-def test_form_of_a_name_is_found_between_boundaries(address: bytes, form: bytes) -> None:
+def test_form_of_a_name_is_recognised_between_boundaries(address: bytes, form: bytes) -> None:
     names = SensorNames(address, "mx.example")
     for before, behind in AROUND:
         assert names.occur_in(before + form + behind), (before, behind)
@@ -368,16 +368,16 @@ def test_form_of_a_name_is_found_between_boundaries(address: bytes, form: bytes)
         b"my-mx.example",
     ],
 )
-def test_part_of_a_longer_name_is_none(text: bytes) -> None:
+def test_part_of_a_longer_name_is_not_a_name(text: bytes) -> None:
     assert not SensorNames(V4, "mx.example").occur_in(b"x " + text + b" y")
 
 
 @pytest.mark.parametrize("text", [b"2001:db8::10:25:1", b"1:2001:db8::10:25", b"2001:db8::10:2"])
-def test_part_of_a_longer_ipv6_address_is_none(text: bytes) -> None:
+def test_part_of_a_longer_ipv6_address_is_not_an_address(text: bytes) -> None:
     assert not SensorNames(V6, "mx.example").occur_in(b"x " + text + b" y")
 
 
-def test_ipv6_literal_with_its_tag() -> None:
+def test_ipv6_literal_with_its_tag_is_recognised() -> None:
     assert SensorNames(V6, "mx.example").occur_in(b"<a@[IPv6:2001:db8::10:25]>")
     assert flags_of(b"EHLO [IPv6:2001:DB8:0::10:25]\r\n", names=SensorNames(V6, "x.example")) == (
         Flags.NAMED_SENSOR | Flags.ADDRESS_LITERAL
@@ -423,14 +423,14 @@ def singly(octets: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize(("content", "probe"), CONTENTS)
 @pytest.mark.parametrize("pieces", [whole, singly])
-def test_relay_probe_in_content(
+def test_relay_probe_in_content_is_recognised(
     content: bytes, pieces: Callable[[bytes], list[bytes]], *, probe: bool
 ) -> None:
     assert bool(drained(content, pieces) & Flags.RELAY_PROBE) == probe
 
 
 @pytest.mark.parametrize(("content", "probe"), CONTENTS)
-def test_relay_probe_is_found_across_every_cut(content: bytes, *, probe: bool) -> None:
+def test_relay_probe_is_recognised_across_segments(content: bytes, *, probe: bool) -> None:
     padded = b"y" * 300 + b" " + content
     for cut in range(len(padded) + 5):
         flags = drained(padded, lambda octets, cut=cut: [octets[:cut], octets[cut:]])  # type: ignore[misc]
@@ -438,7 +438,7 @@ def test_relay_probe_is_found_across_every_cut(content: bytes, *, probe: bool) -
 
 
 def test_content_of_a_bounce_is_not_searched() -> None:
-    """It quotes what it answers."""
+    """A bounce quotes another message."""
     flags = drained(CONTENTS[0][0], whole, b"MAIL FROM:<>\r\n")
     assert not flags & Flags.RELAY_PROBE
 
@@ -467,7 +467,7 @@ BITS_OF_TEXT = st.sampled_from(
     text=st.lists(BITS_OF_TEXT, max_size=20).map(b"".join),
     cuts=st.lists(st.integers(0, 120), max_size=6),
 )
-def test_search_of_content_never_depends_on_cuts(text: bytes, cuts: list[int]) -> None:
+def test_search_of_content_does_not_depend_on_segments(text: bytes, cuts: list[int]) -> None:
     places = sorted({0, len(text) + 5, *(cut % (len(text) + 5) for cut in cuts)})
 
     def cut_up(octets: bytes) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The recipes of the consumers' page, with the tools that a test can have."""
+"""Run the recipes of the consumers' page, with the tools that are installed for tests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def feeds(dsn: str, tmp_path: Path) -> Path:
 
 
 def recipes() -> Iterator[str]:
-    """The lines of the page that call jq."""
+    """Return the lines of the page that call jq."""
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         if re.match(r" {4}jq ", line):
             yield line.strip()

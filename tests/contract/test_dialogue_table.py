@@ -1,6 +1,6 @@
-"""The table of what a sensor hears, what it answers and what counts: a test for each row.
+"""What a client sends, what the sensor answers and what counts: a test for each row of the table.
 
-Sources: RFC 5321, 2920, 3030, 3207, 4954, and what scanners and bots were seen to send.
+Sources: RFC 5321, 2920, 3030, 3207, 4954, and observations of scanners and bots.
 """
 
 from typing import Any
@@ -93,11 +93,11 @@ def test_row(octets: bytes, replies: list[int], events: int) -> None:
 
 
 def test_banner_says_esmtp() -> None:
-    """zgrab2 sends EHLO only where the banner has the word."""
+    """zgrab2 sends EHLO only after a banner with this word."""
     assert PERSONA.banner == b"220 mx.example ESMTP\r\n"
 
 
-def test_greet_again_resets_the_envelope_and_is_counted() -> None:
+def test_second_greet_resets_the_envelope_and_counts() -> None:
     talk = Talk()
     talk.say(GREETED + ENVELOPE + b"EHLO again\r\n")
     assert talk.say(b"DATA\r\n") == [503]
@@ -111,7 +111,7 @@ def test_rset_resets_the_envelope() -> None:
 
 
 def test_early_talker_is_noted_and_answered_in_turn() -> None:
-    """A verb before the banner: the event counts when it is heard."""
+    """A verb before the banner counts when it is received."""
     talk = Talk()
     talk.dialogue.note_early()
     assert talk.say(b"EHLO x\r\nNOOP\r\n") == [250, 250]
@@ -148,7 +148,7 @@ def test_early_talker_is_noted_and_answered_in_turn() -> None:
         b"\xff",
     ],
 )
-def test_what_is_not_smtp_is_told_so_and_closed(octets: bytes) -> None:
+def test_other_protocols_get_221_and_are_closed(octets: bytes) -> None:
     """GET, POST, CONNECT, `Label:` lines, first octet not a letter: 221, close, counted as junk."""
     talk = Talk()
     assert talk.say(octets + b"EHLO x\r\n") == [221]
@@ -156,7 +156,7 @@ def test_what_is_not_smtp_is_told_so_and_closed(octets: bytes) -> None:
     assert talk.say(b"EHLO x\r\n") == []
 
 
-def test_junk_after_a_greet_leaves_the_greet() -> None:
+def test_junk_after_a_greet_does_not_remove_the_greet() -> None:
     talk = Talk()
     assert talk.say(GREETED + b"GET / HTTP/1.1\r\n") == [250, 221]
     assert talk.events == GREET
@@ -170,7 +170,7 @@ def test_tls_hello_is_closed_at_once_without_a_line_end() -> None:
     assert (talk.dialogue.closing, talk.count["junk_tls"], talk.events) == (CLOSE, 1, 0)
 
 
-def test_three_bad_lines_end_it() -> None:
+def test_three_bad_lines_end_the_session() -> None:
     talk = Talk()
     assert talk.say(b"NOOP \0\r\nNOOP \xff\r\n") == [500, 500]
     assert talk.dialogue.closing == OPEN
@@ -178,7 +178,7 @@ def test_three_bad_lines_end_it() -> None:
     assert (talk.dialogue.closing, talk.count["limit_errors"]) == (CLOSE, 1)
 
 
-def test_many_unknown_lines_end_it() -> None:
+def test_many_unknown_lines_end_the_session() -> None:
     talk = Talk(max_unknown_commands=4)
     assert talk.say(b"X\r\n\r\nY\r\nZ\r\nEHLO x\r\n") == [500, 500, 500, 421]
     assert (talk.dialogue.closing, talk.events) == (CLOSE, 0)
@@ -195,8 +195,8 @@ def test_many_unknown_lines_end_it() -> None:
         b"-----\r\n",
     ],
 )
-def test_content_in_spite_of_the_refusal_is_closed_on(body: bytes) -> None:
-    """Unknown or header-like lines after DATA was refused: close; nothing of it counts."""
+def test_content_sent_despite_the_refusal_closes_the_session(body: bytes) -> None:
+    """Unknown or header-like lines after a refused DATA close the session and do not count."""
     talk = Talk()
     talk.say(b"MAIL FROM:<>\r\nRCPT TO:<a>\r\n")
     assert talk.say(b"DATA\r\n" + body + b"EHLO forged\r\n.\r\n") == [503]
@@ -204,13 +204,13 @@ def test_content_in_spite_of_the_refusal_is_closed_on(body: bytes) -> None:
     assert talk.count["body_after_refusal"] == 1
 
 
-def test_refused_client_that_listens_goes_on() -> None:
+def test_refused_client_that_waits_can_continue() -> None:
     talk = Talk()
     assert talk.say(GREETED + ENVELOPE + b"DATA\r\n") == [250, 250, 250, 554]
     assert talk.say(b"RSET\r\nQUIT\r\n") == [250, 221]
 
 
-def test_refusal_names_the_policy_for_a_person() -> None:
+def test_refusal_names_the_policy_page() -> None:
     talk = Talk()
     replies = talk.dialogue.receive(GREETED + ENVELOPE + b"DATA\r\n")
     assert replies.endswith(b"554 5.7.1 This host takes no mail; see https://example.org/why\r\n")
@@ -243,13 +243,13 @@ def test_drained_content(content: bytes, replies: list[int]) -> None:
     assert drained(content).replies == replies  # type: ignore[attr-defined]
 
 
-def test_content_of_a_client_that_ends_lines_by_lf_ends_by_lf() -> None:
+def test_content_with_lf_line_ends_ends_with_lf() -> None:
     talk = drained(b"hello\n.\nQUIT\n", b"\n")
     assert talk.replies == [554, 221]  # type: ignore[attr-defined]
     assert drained(b".\nNOOP\n", b"\n").replies == [554, 250]  # type: ignore[attr-defined]
 
 
-def test_content_of_a_client_that_ends_lines_by_lf_cr_ends_by_it() -> None:
+def test_content_with_lf_cr_line_ends_ends_with_lf_cr() -> None:
     talk = Talk(drain=True)
     sent = (GREETED + ENVELOPE + b"DATA\r\n").replace(b"\r\n", b"\n\r")
     assert talk.say(sent + b".\n\rNOOP\n\r") == [250, 250, 250, 354, 554, 250]
@@ -262,15 +262,15 @@ def test_content_up_to_the_bound_is_refused_at_its_dot() -> None:
     assert talk.dialogue.closing == OPEN
 
 
-def test_content_past_the_bound_is_refused_before_its_dot() -> None:
-    """Its sender is still sending: it must not lose the reply to a reset."""
+def test_content_over_the_bound_is_refused_before_its_dot() -> None:
+    """The client is still sending: a reset must not destroy the reply."""
     talk = drained(b"x" * 104, max_content_bytes=98)
     assert talk.replies == [554]  # type: ignore[attr-defined]
     assert (talk.dialogue.closing, talk.count["limit_content"]) == (LINGER, 1)
 
 
 def test_bound_of_content_is_for_a_whole_connection() -> None:
-    """DATA and BDAT together: many small messages are as much as one that is large."""
+    """DATA and BDAT count together: many small messages are like one large message."""
     message = ENVELOPE + b"DATA\r\n" + b"x" * 40 + b"\r\n.\r\n"
     talk = Talk(drain=True, max_content_bytes=100)
     assert talk.say(GREETED + message + message) == [250, 250, 250, 354, 554, 250, 250, 354, 554]
@@ -284,7 +284,7 @@ def test_bound_of_content_is_for_a_whole_connection() -> None:
     assert (again.dialogue.closing, again.count["limit_content"]) == (LINGER, 1)
 
 
-def test_bdat_past_the_bound_ends_it() -> None:
+def test_bdat_over_the_bound_ends_the_session() -> None:
     talk = Talk(max_content_bytes=1000)
     assert talk.say(GREETED + b"BDAT 1001\r\n") == [250, 502]
     assert (talk.events, talk.dialogue.closing) == (GREET | DATA, LINGER)
@@ -319,7 +319,7 @@ AUTH_PERSONA = make_persona(STYLES["plain"], hostname="mx.example", offer_auth=T
         (b"AUTH PLAIN\r\n" + b"A" * 13_000 + b"\r\nNOOP\r\n", [334, 421]),
     ],
 )
-def test_auth_where_it_is_offered(octets: bytes, replies: list[int]) -> None:
+def test_auth_gets_the_documented_replies_if_offered(octets: bytes, replies: list[int]) -> None:
     talk = Talk(persona=AUTH_PERSONA)
     assert b"250 AUTH PLAIN LOGIN\r\n" in talk.dialogue.receive(GREETED)
     assert talk.say(octets) == replies
@@ -328,7 +328,7 @@ def test_auth_where_it_is_offered(octets: bytes, replies: list[int]) -> None:
     assert single.dialogue.held_bytes == 0
 
 
-def test_nothing_of_a_response_is_held() -> None:
+def test_auth_response_is_not_kept() -> None:
     talk = Talk(persona=AUTH_PERSONA)
     talk.say(b"AUTH PLAIN\r\n")
     for _ in range(10_000):
@@ -343,7 +343,7 @@ def test_responses_count_as_commands() -> None:
     assert talk.say(b"AA==\r\n") == [421]
 
 
-def test_many_commands_end_it() -> None:
+def test_many_commands_end_the_session() -> None:
     talk = Talk(max_commands=3)
     assert talk.say(b"NOOP\r\n" * 3) == [250, 250, 250]
     assert talk.dialogue.closing == OPEN
@@ -352,15 +352,15 @@ def test_many_commands_end_it() -> None:
 
 
 class TestStarttls:
-    """STARTTLS offered: 220; what was buffered in plaintext is thrown away (RFC 3207)."""
+    """STARTTLS gets 220, and buffered plaintext is discarded (RFC 3207)."""
 
-    def test_offered_and_taken(self) -> None:
+    def test_starttls_is_offered_and_accepted(self) -> None:
         talk = Talk(offer_tls=True)
         assert b"STARTTLS" in talk.dialogue.receive(GREETED)
         assert talk.say(b"STARTTLS\r\n") == [220]
         assert talk.dialogue.wants_tls
 
-    def test_plaintext_behind_it_is_thrown_away(self) -> None:
+    def test_plaintext_after_starttls_is_discarded(self) -> None:
         talk = Talk(offer_tls=True)
         assert talk.say(b"STARTTLS\r\nEHLO injected\r\nMAIL FROM:<>\r\n") == [220]
         assert talk.say(b"NOOP\r\n") == []
@@ -368,7 +368,7 @@ class TestStarttls:
         assert talk.events == 0
         assert talk.say(b"NOOP\r\n") == [250]
 
-    def test_state_is_as_at_connect_and_not_offered_again(self) -> None:
+    def test_state_is_reset_and_starttls_is_not_offered_again(self) -> None:
         talk = Talk(offer_tls=True)
         talk.say(GREETED + ENVELOPE + b"STARTTLS\r\n")
         talk.dialogue.tls_started()
@@ -376,8 +376,8 @@ class TestStarttls:
         assert b"STARTTLS" not in talk.dialogue.receive(GREETED)
         assert talk.say(b"STARTTLS\r\n") == [503]
 
-    def test_greet_before_it_stands(self) -> None:
-        """DATA without a new EHLO is data; a new EHLO is not a second greet."""
+    def test_greet_before_starttls_still_counts(self) -> None:
+        """DATA without a new EHLO is a data event; a new EHLO is not a second greet."""
         talk = Talk(offer_tls=True)
         talk.say(GREETED + b"STARTTLS\r\n")
         assert talk.dialogue.take() == GREET
@@ -385,14 +385,14 @@ class TestStarttls:
         assert talk.say(b"DATA\r\nEHLO again\r\n") == [503, 250]
         assert talk.events == DATA
 
-    def test_too_many_in_tls_are_told_to_go_on_without(self) -> None:
+    def test_too_many_tls_sessions_get_454(self) -> None:
         count = new_counters()
         dialogue = Dialogue(PERSONA, Rules(offer_tls=True), count, NAMES, lambda: False)
         assert codes(dialogue.receive(b"STARTTLS\r\nNOOP\r\n")) == [454, 250]
         assert count["limit_tls"] == 1
 
 
-def test_no_reply_gives_away_what_the_sensor_is_made_of() -> None:
+def test_no_reply_names_the_software_of_the_sensor() -> None:
     for style in STYLES.values():
         persona = make_persona(style, hostname="mx.example", offer_tls=True)
         replies = b"".join(

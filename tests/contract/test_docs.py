@@ -1,4 +1,4 @@
-"""The documentation says what the code says."""
+"""The documentation matches the code."""
 
 import importlib.util
 import re
@@ -35,8 +35,8 @@ def reference() -> ModuleType:
     return module
 
 
-def test_reference_pages_are_what_the_code_says() -> None:
-    """Asked in a process of its own: click keeps what other tests did to its commands."""
+def test_reference_pages_match_the_code() -> None:
+    """Runs in its own process, because click keeps changes that other tests make to commands."""
     checked = subprocess.run(
         [sys.executable, ROOT / "docs" / "make_reference.py", "--check"],
         capture_output=True,
@@ -70,8 +70,8 @@ def test_every_column_and_field_of_the_published_files_is_documented() -> None:
     assert [name for name in sorted(fields) if not re.search(rf"\b{name}\b", page)] == []
 
 
-def test_no_list_of_commands_is_cut_short(reference: ModuleType) -> None:
-    """At 80 columns every line of help is whole."""
+def test_no_line_of_a_list_of_commands_is_shortened(reference: ModuleType) -> None:
+    """At 80 columns every line of help is complete."""
     for path, leaf in reference._walk(("smtpfeeds",), command, click.Context(command)):
         if isinstance(leaf, click.Group):
             context = click.Context(leaf, info_name=" ".join(path), terminal_width=80)
@@ -79,7 +79,7 @@ def test_no_list_of_commands_is_cut_short(reference: ModuleType) -> None:
             assert "..." not in listed, f"{' '.join(path)}: {listed}"
 
 
-def test_options_of_one_name_say_the_same(reference: ModuleType) -> None:
+def test_options_of_the_same_name_have_the_same_help(reference: ModuleType) -> None:
     helps: dict[str, set[str]] = {}
     for path, leaf in reference._walk(("smtpfeeds",), command, click.Context(command)):
         for option in leaf.params:
@@ -100,7 +100,7 @@ def test_help_of_query_lists_its_exit_codes() -> None:
 
 
 def _links(page: Path) -> list[tuple[Path, str]]:
-    """The file or folder that each link of a page leads to, and the heading in it."""
+    """Yield the file or folder of each link of a page, and the heading in it."""
     text = re.sub(
         r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
     )
@@ -111,7 +111,7 @@ def _links(page: Path) -> list[tuple[Path, str]]:
 
 
 def _headings(page: Path) -> set[str]:
-    """The names by which links reach the headings of a page."""
+    """Return the anchors of the headings of a page."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 

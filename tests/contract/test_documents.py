@@ -1,4 +1,4 @@
-"""STIX, Zeek, addresses and JSON: what their readers read, whatever a registry calls an AS."""
+"""STIX, Zeek, addresses and JSON are readable for their consumers, whatever the name of an AS."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def bundle(folder: Path) -> list[dict[str, Any]]:
 
 
 def observed(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Observations by address."""
+    """Return observations by address."""
     by_id = {each["id"]: each for each in objects}
     return {
         by_id[each["object_refs"][0]]["value"]: each
@@ -60,7 +60,7 @@ def observed(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_documents_are_made_as_the_setting_says(folder: Path, tmp_path_factory: Any) -> None:
+def test_setting_selects_the_documents(folder: Path, tmp_path_factory: Any) -> None:
     for path in folder.glob("*.gz"):
         assert gzip.decompress(path.read_bytes()) == path.with_suffix("").read_bytes()
     one = tmp_path_factory.mktemp("one")
@@ -72,7 +72,7 @@ def test_documents_are_made_as_the_setting_says(folder: Path, tmp_path_factory: 
     assert json.loads((empty / "smtpgreet.json").read_text())["rows"] == []
 
 
-def test_stix_observes_and_indicates_nothing(folder: Path) -> None:
+def test_stix_has_observations_and_no_indicators(folder: Path) -> None:
     objects = bundle(folder)
     kinds = {each["type"] for each in objects}
     assert kinds == {
@@ -97,10 +97,10 @@ def test_stix_observes_and_indicates_nothing(folder: Path) -> None:
         ]
 
 
-def test_stix_identifier_holds_publisher_feed_address_and_day(
+def test_stix_identifier_follows_from_publisher_feed_address_and_day(
     folder: Path, tmp_path_factory: Any
 ) -> None:
-    """`created` does not move under one identifier, and an address has the one of all STIX."""
+    """`created` stays for one identifier, and an address has the standard identifier of STIX."""
     before = observed(bundle(folder))["192.0.2.250"]
 
     def again(name: str, seen: Seen, **frame: Any) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def test_stix_identifier_holds_publisher_feed_address_and_day(
     assert before["object_refs"][0] == own
 
 
-def test_stix_names_each_origin_once_however_the_rows_are_cut(
+def test_stix_has_each_origin_once_whatever_the_chunks(
     folder: Path, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "_CHUNK_ROWS", 3)
@@ -131,7 +131,7 @@ def test_stix_names_each_origin_once_however_the_rows_are_cut(
         assert (cut / path.name).read_bytes() == path.read_bytes()
 
 
-def test_stix_is_left_out_where_it_would_be_too_large(
+def test_stix_is_not_written_if_it_would_be_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(documents._DOCUMENTS, "stix", (stix, len(SEEN) - 1))
@@ -141,7 +141,7 @@ def test_stix_is_left_out_where_it_would_be_too_large(
 
 
 def test_zeek_reads_the_fields_that_it_names(folder: Path) -> None:
-    """As its ASCII reader does: a first line of names, tabs, and no line without all fields."""
+    """Zeek's ASCII reader expects a first line of names, tabs, and all fields in each line."""
     lines = (folder / "smtpgreet.intel").read_text(encoding="ascii").splitlines()
     names = lines[0].split("\t")
     assert names[0] == "#fields"
@@ -158,7 +158,7 @@ def test_zeek_reads_the_fields_that_it_names(folder: Path) -> None:
         assert row["meta.source"] == "smtpgreet"
 
 
-def test_addresses_are_of_three_classes_and_say_what_they_are_not(folder: Path) -> None:
+def test_addresses_file_has_three_classes_and_a_warning(folder: Path) -> None:
     text = (folder / "smtpgreet-addresses.txt").read_text(encoding="ascii")
     rows = [line for line in text.splitlines() if not line.startswith("#")]
     assert rows == ["192.0.2.250"]
@@ -167,7 +167,7 @@ def test_addresses_are_of_three_classes_and_say_what_they_are_not(folder: Path) 
     assert "192.0.2" not in "".join(comments)
 
 
-def test_json_holds_the_rows_of_the_ndjson(folder: Path) -> None:
+def test_json_has_the_rows_of_the_ndjson(folder: Path) -> None:
     document = json.loads((folder / "smtpgreet.json").read_text())
     assert document["feed"] == "smtpgreet"
     assert document["generated"] == "2026-11-23T10:59:30Z"
@@ -183,10 +183,10 @@ def test_settings_cannot_break_a_document(tmp_path: Path, publisher: str) -> Non
 
 
 @pytest.mark.parametrize("form", ALL)
-def test_odd_document_is_not_published(
+def test_damaged_document_is_not_published(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One row more on disk than was written, or one that is cut."""
+    """A file has one row more than was written, or a truncated row."""
     document = documents._DOCUMENTS[form][0]
     real = document.rows
     monkeypatch.setattr(document, "rows", lambda *given: [*real(*given), "cut"])

@@ -1,4 +1,4 @@
-"""Examples in help and docs are read without an error; shells complete; man has its pages."""
+"""Examples in help and docs are valid; shell completion and manual pages work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLE = re.compile(r"^\s*(?:\$ |sudo )?(?:\S*/)?smtpfeeds (?=[a-z])", re.MULTI
 
 
 def examples_of(text: str) -> list[str]:
-    """What stands behind `smtpfeeds` in the examples of a text, without what a shell does."""
+    """Return the arguments of `smtpfeeds` in the examples of a text, without shell syntax."""
     joined = re.sub(r"\\\n\s*", " ", text)
     return [
         re.split(r"\s[|<>&;]|\s#\s", joined[match.end() :].split("\n", 1)[0])[0]
@@ -34,7 +34,7 @@ def examples_of(text: str) -> list[str]:
 
 
 def parse(words: list[str]) -> click.Command:
-    """Read the words as the command line would, and run nothing; the command that they call."""
+    """Parse the words like the command line, without running them; return the command."""
     command: click.Command = main
     context = click.Context(main, info_name="smtpfeeds")
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
@@ -57,7 +57,7 @@ def parse(words: list[str]) -> click.Command:
 
 
 def check_fields(command: click.Command, names: str | None) -> None:
-    """Make sure that one of the command's answers has the fields."""
+    """Check that an answer of the command has the fields."""
     if names is None:
         return
     answers = getattr(command.callback, ANSWER).values()
@@ -96,7 +96,7 @@ def test_every_example_in_help_and_docs_is_read_without_an_error() -> None:
 
 
 def test_every_command_has_a_few_examples_of_its_own() -> None:
-    """In its own help: who reads it looks no further."""
+    """Each command's own help has examples."""
     wrong = []
     for path, command in walk(("smtpfeeds",), main, click.Context(main)):
         if not isinstance(command, click.Group):
@@ -136,7 +136,7 @@ def test_shell_completes(words: str, expected: set[str]) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_installed_where_the_shell_looks(shell: str, tmp_path: Path) -> None:
+def test_completion_is_installed_where_the_shell_reads_it(shell: str, tmp_path: Path) -> None:
     places = {"XDG_DATA_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     printed = CliRunner().invoke(main, ["completion", shell])
     assert "_SMTPFEEDS_COMPLETE" in printed.stdout
@@ -175,7 +175,7 @@ def test_every_command_has_a_manual_page(tmp_path: Path) -> None:
     assert requests <= {".TH", ".SH", ".PP", ".TP", ".B", ".nf", ".fi"}
 
 
-def test_answers_in_the_reference_are_json_schemas() -> None:
+def test_reference_has_valid_json_schemas_of_answers() -> None:
     page = json.loads((ROOT / "docs" / "reference" / "answers.schema.json").read_text())
     assert "smtpfeeds query: a term" in page["$defs"]
     for name, schema in page["$defs"].items():

@@ -1,8 +1,7 @@
-"""Every rule of the text format, and every known consumer's way of reading it.
+"""Every rule of the text format, and how every known consumer reads it.
 
-The consumers' ways are written down here in a few lines each, from what their
-parsers do, not from the formats' code: a change that would break one of them
-fails here, with its name.
+Each consumer's parser is reproduced here in a few lines, independently of the formats' code. A
+change that breaks a consumer fails the test with its name.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def rows(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def expected(feed: str) -> dict[str, tuple[str, str]]:
-    """Address to ASN and name."""
+    """Return ASN and name by address."""
     return {
         normalise_address(row.ip): (
             str(row.asn or "NA"),
@@ -71,7 +70,7 @@ class TestRows:
         ):
             assert wanted % values in text
 
-    def test_every_row_is_whole_and_its_own(
+    def test_every_row_is_complete_and_unique(
         self, rows: list[str], expected: dict[str, tuple[str, str]], feed: str
     ) -> None:
         assert len(rows) == len(expected)
@@ -88,7 +87,7 @@ class TestRows:
             assert asn.strip() != "0"
             assert 1 <= len(name.strip()) <= 30
 
-    def test_addresses_are_in_their_one_spelling(self, rows: list[str]) -> None:
+    def test_addresses_are_in_canonical_form(self, rows: list[str]) -> None:
         for row in rows:
             address = row.split("  |  ")[2].strip()
             assert str(ip_address(address)) == address
@@ -105,7 +104,7 @@ class TestRows:
             keys.append((0 if asn.strip() == "NA" else int(asn), parsed.version, int(parsed)))
         assert keys == sorted(set(keys))
 
-    def test_seconds_are_cut_not_rounded(self, tmp_path: Path) -> None:
+    def test_times_are_truncated_to_seconds(self, tmp_path: Path) -> None:
         late = NOW.replace(second=59, microsecond=999_999)
         make_feed(tmp_path, "smtpdata", [Seen("192.0.2.1", feed="smtpdata", last_seen=late)])
         assert "  |  2026-11-23 10:59:59  |  " in (tmp_path / "smtpdata.txt").read_text()
@@ -125,7 +124,7 @@ class TestFrame:
             f"#   Addresses: {len(rows)}",
         ]
 
-    def test_header_says_what_there_is_to_say(self, text: str, feed: str) -> None:
+    def test_header_has_every_statement(self, text: str, feed: str) -> None:
         header = text.split("\n")[:68]
         assert "# ASN  |  ASname  |  ipaddr  |  lastseen  |  category" in header
         together = " ".join(line.lstrip("# ") for line in header)
@@ -154,7 +153,7 @@ class TestFrame:
         assert "\n\n" not in text
         assert "\r" not in text
 
-    def test_family_files_part_the_rows(self, folder: Path, feed: str, rows: list[str]) -> None:
+    def test_each_row_is_in_one_family_file(self, folder: Path, feed: str, rows: list[str]) -> None:
         parts = {
             family: (folder / f"{feed}-{family}.txt").read_text().splitlines()[68:-4]
             for family in ("ipv4", "ipv6")
@@ -170,15 +169,15 @@ class TestFrame:
 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv", "ndjson"])
-def test_file_is_what_it_was(suffix: str, tmp_path: Path) -> None:
-    """Golden files: a change of the layout is seen, and is a new version for consumers."""
+def test_files_match_the_golden_files(suffix: str, tmp_path: Path) -> None:
+    """A change of the layout changes a golden file, and is a new version for consumers."""
     make_feed(tmp_path, "smtpgreet", hostile_rows("smtpgreet"))
     text = (tmp_path / f"smtpgreet.{suffix}").read_text(encoding="utf-8")
     assert text == (GOLDEN / f"smtpgreet.{suffix}").read_text(encoding="utf-8")
 
 
 class TestConsumers:
-    """What each consumer makes of a file is every row of it, and nothing else."""
+    """Each consumer reads every row of a file, and nothing else."""
 
     def test_intelmq(self, text: str, expected: dict[str, tuple[str, str]]) -> None:
         parsed = {}
@@ -204,10 +203,10 @@ class TestConsumers:
         assert parsed == expected
 
     @pytest.mark.parametrize("consumer", ["misp", "n6"])
-    def test_csv_with_a_pipe_as_delimiter(
+    def test_csv_readers_with_a_pipe_as_delimiter(
         self, consumer: str, text: str, expected: dict[str, tuple[str, str]]
     ) -> None:
-        """MISP lets quotes span lines; n6 stops at the first row without five fields."""
+        """In MISP a quoted field can span lines; n6 stops at the first row without five fields."""
         lines = [line for line in text.splitlines() if not line.startswith("#")]
         parsed = {}
         for fields in csv.reader(lines, delimiter="|", strict=consumer == "n6"):
@@ -230,7 +229,7 @@ class TestConsumers:
 
     @pytest.mark.parametrize("word", ["Dataplane.org", "DataPlane.org"])
     def test_maltrail(self, word: str, text: str, expected: dict[str, tuple[str, str]]) -> None:
-        """It reads rows with a dot in them only: IPv4."""
+        """Maltrail reads only rows with a dot, which are IPv4."""
         assert word in text
         parsed = set()
         for line in text.splitlines():
@@ -240,11 +239,13 @@ class TestConsumers:
         assert parsed == {address for address in expected if "." in address}
 
     def test_nerd(self, text: str, expected: dict[str, tuple[str, str]]) -> None:
-        """It takes the first address-looking token of every line, comments included."""
+        """NERD takes the first token that looks like an address from every line, also from
+        comments.
+        """
         token = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
         parsed = [match[0] for line in text.splitlines() if (match := token.search(line))]
         assert sorted(parsed) == sorted(address for address in expected if "." in address)
 
-    def test_page_that_shows_names(self, text: str) -> None:
-        """No entity is left: what a page escapes, it shows as the name is."""
+    def test_names_have_no_html_entities(self, text: str) -> None:
+        """Names contain no HTML entities, so a page that escapes them shows the real name."""
         assert html.unescape(text) == text

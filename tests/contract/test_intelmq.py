@@ -1,4 +1,4 @@
-"""IntelMQ's Dataplane parser, the published one, reads our files without an error."""
+"""IntelMQ's published Dataplane parser reads our files without an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUNNER = Path(__file__).with_name("intelmq_parser.py")
 
 @pytest.fixture(scope="session")
 def intelmq_python() -> Path:
-    """The interpreter of an environment with IntelMQ, made once for each state of its lock file."""
+    """Return the interpreter of an environment with IntelMQ, created once for each lock file."""
     ENVIRONMENT.parent.mkdir(exist_ok=True)
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()
     stamp = ENVIRONMENT / "made-for"
@@ -64,10 +64,10 @@ def parse(python: Path, folder: Path, *names: str) -> list[list[dict[str, Any]]]
 
 @pytest.mark.timeout(600)  # the environment is made by the first run
 @pytest.mark.parametrize("feed", ["smtpgreet", "smtpdata"])
-def test_intelmq_makes_one_event_of_every_row(
+def test_intelmq_creates_one_event_for_each_row(
     feed: str, intelmq_python: Path, tmp_path: Path
 ) -> None:
-    """Address, ASN, name and time arrive as they were seen, hostile names and all."""
+    """Address, ASN, name and time arrive unchanged, also for hostile names."""
     rows = hostile_rows(feed)
     make_feed(tmp_path, feed, rows)
     whole, ipv4, ipv6 = parse(
@@ -88,8 +88,8 @@ def test_intelmq_makes_one_event_of_every_row(
 
 
 @pytest.mark.timeout(600)
-def test_the_runner_fails_where_the_parser_does(intelmq_python: Path, tmp_path: Path) -> None:
-    """The test above can fail: a row that IntelMQ refuses ends it."""
+def test_runner_fails_if_the_parser_fails(intelmq_python: Path, tmp_path: Path) -> None:
+    """The test above can fail: a row that IntelMQ refuses makes the runner fail."""
     bad = tmp_path / "bad.txt"
     bad.write_text("174 | COGENT | 192.0.2.1 | 2026-11-23 10:00:00 | smtpgreet\n")
     done = run(intelmq_python, tmp_path / "answer.json", bad)

@@ -1,4 +1,4 @@
-"""The examples about logs and published files, in help and how-to pages, do what they say."""
+"""Run the examples about logs and published files from help and how-to pages."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ def examples() -> list[str]:
 
 
 @pytest.mark.parametrize("example", examples())
-def test_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is named is there; the database is one of published files."""
+def test_example_about_logs_runs(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The named files exist; published files replace the database."""
     rows = [entry("192.0.2.17"), entry("192.0.2.17", "smtpdata"), entry("2001:db8::1", "smtpdata")]
     feeds = write_edition(tmp_path / "feeds", rows)
     write_edition(tmp_path / "yesterday", rows[1:])

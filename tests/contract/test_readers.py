@@ -1,4 +1,4 @@
-"""STIX and MISP by their own libraries: what we write from templates is what these write."""
+"""The libraries of STIX and MISP write the same as our templates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "smtpgreet.stix.json").read_text(encoding="ascii")
 
 
-def test_stix2_writes_each_object_as_the_template_does(bundle: str) -> None:
+def test_stix2_writes_the_same_objects_as_the_templates(bundle: str) -> None:
     ours = {each["id"]: each for each in json.loads(bundle)["objects"]}
     theirs = {each["id"]: json.loads(each.serialize()) for each in stix2.parse(bundle).objects}
     assert theirs == ours
@@ -45,7 +45,7 @@ def test_stix2_writes_each_object_as_the_template_does(bundle: str) -> None:
 
 
 def _made_by_the_library(ours: dict[str, Any], observed: dict[str, Any]) -> list[Any]:
-    """The same objects, made from their values: the library says each deterministic identifier."""
+    """Create the same objects with the library, which computes each deterministic identifier."""
     refs = [ours[ref] for ref in observed["object_refs"]]
     origins = [
         stix2.AutonomousSystem(
@@ -80,8 +80,9 @@ def _made_by_the_library(ours: dict[str, Any], observed: dict[str, Any]) -> list
 
 
 def test_stix_validator_accepts_the_bundle(bundle: str) -> None:
-    """Its one warning, of identifiers that are not UUIDv4, is accepted by name: ours follow from
-    what they stand for."""
+    """The test accepts only its warning about identifiers that are not UUIDv4: ours are
+    deterministic.
+    """
     options = stix2validator.ValidationOptions(version="2.1")
     verdict: Any = stix2validator.validate_string(bundle, options)
     assert verdict.is_valid
@@ -91,7 +92,7 @@ def test_stix_validator_accepts_the_bundle(bundle: str) -> None:
     assert verdict.is_valid
 
 
-def test_pymisp_loads_each_event_and_writes_it_as_we_do(tmp_path: Path) -> None:
+def test_pymisp_reads_and_writes_each_event_unchanged(tmp_path: Path) -> None:
     rows = [*SEEN, Seen("192.0.2.251", 64500, last_seen=NOW - timedelta(days=2))]
     withdrawn = Withdrawn(tmp_path, ())
     feed = MispFeed(tmp_path, None, 'Zürich "Watch"', NOW, days=30, withdrawn=withdrawn)

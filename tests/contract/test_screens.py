@@ -1,8 +1,8 @@
-"""What a terminal of 80 and of 120 columns shows: compared with stored screens.
+"""Compare the output on terminals of 80 and 120 columns with stored screens.
 
     UPDATE_SCREENS=1 pytest tests/contract/test_screens.py
 
-writes them again; then look at them.
+writes them again; then check them by eye.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def test_stats(width: int) -> None:
 
 
 def compare(name: str, lines: list[str], width: int) -> None:
-    """Compare what is shown with what is stored."""
+    """Compare a screen with the stored one."""
     text = "\n".join(lines) + "\n"
     assert max(len(line) for line in lines if not line.startswith("(not shown")) <= width
     file = GOLDEN / f"{name}-{width}.txt"

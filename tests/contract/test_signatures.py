@@ -1,4 +1,4 @@
-"""What is signed, Debian's minisign verifies; and whatever is not the publisher's, nobody takes."""
+"""Debian's minisign verifies what is signed, and files of anyone else are refused."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def feeds(dsn: str, tmp_path: Path, keys: tuple[Path, Path]) -> Path:
     return tmp_path / "www" / "feeds"
 
 
-def test_key_is_written_once_and_read_by_its_owner_alone(
+def test_key_is_never_overwritten_and_only_its_owner_can_read_it(
     tmp_path: Path, keys: tuple[Path, Path]
 ) -> None:
     secret, public = keys
@@ -96,7 +96,7 @@ def test_minisign_verifies_what_is_published(feeds: Path, keys: tuple[Path, Path
     assert f"--key {manifest['public_key']}" in unescape((feeds / "index.html").read_text())
 
 
-def test_verify_takes_folder_generation_copy_and_file(
+def test_verify_accepts_folder_generation_copy_and_file(
     feeds: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
@@ -111,7 +111,7 @@ def test_verify_takes_folder_generation_copy_and_file(
     assert smtpfeeds("feed", "verify", copy).exit_code == 2
 
 
-def test_verify_refuses_what_is_not_the_publishers(
+def test_verify_refuses_changed_files_and_other_keys(
     feeds: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
     def refused(folder: Path, *more: object) -> str:
@@ -176,7 +176,7 @@ def test_old_edition_is_refused(feeds: Path, keys: tuple[Path, Path], tmp_path: 
 
 
 def test_manifest_cannot_name_a_file_elsewhere(feeds: Path, tmp_path: Path) -> None:
-    """And what comes over the network is checked by the same rules."""
+    """Files from the network follow the same rules."""
     folder = Path(shutil.copytree(feeds / "current", tmp_path / "copy"))
     secret = tmp_path / "outside"
     secret.write_text("outside")

@@ -1,4 +1,4 @@
-"""Every test that the page of threats names is there."""
+"""Every test that the threats page names exists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PAGE = ROOT / "docs" / "explanation" / "threats.md"
 NAMED = re.compile(r"`(?:(test_\w+\.py)(?:::(test_\w+))?|(test_\w+))`")
 
 
-def test_the_page_of_threats_names_tests_that_exist() -> None:
+def test_threats_page_names_existing_tests() -> None:
     folder = ROOT / "tests"
     texts = {path.name: path.read_text() for path in folder.rglob("test_*.py")}
     named = NAMED.findall(PAGE.read_text())
@@ -23,7 +23,7 @@ def test_the_page_of_threats_names_tests_that_exist() -> None:
             assert f"def {name}(" in where, name
 
 
-def test_each_row_names_a_test_or_says_that_none_shows_it() -> None:
+def test_each_row_names_a_test_or_states_that_there_is_none() -> None:
     rows = [
         line for line in PAGE.read_text().splitlines() if re.match(r"\| (?!---|it can|with)", line)
     ]

@@ -25,7 +25,7 @@ Headers = dict[str, tuple[str, ...]]
 
 
 def statements(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Words, and what ends them: ``;``, ``{`` or ``}``."""
+    """Return the statements: their words, and their end (``;``, ``{`` or ``}``)."""
     words: list[str] = []
     for end, *texts in TOKEN.findall(text):
         if end:
@@ -36,7 +36,7 @@ def statements(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def blocks_with_headers(text: str) -> list[tuple[str, Headers]]:
-    """Each block that adds headers, by the words before it, and what they are."""
+    """Return the headers that each block adds, by the words before the block."""
     blocks: list[tuple[str, Headers]] = []
     open_blocks: list[tuple[str, Headers]] = [("", {})]
     for words, end in statements(text):
@@ -53,7 +53,7 @@ def blocks_with_headers(text: str) -> list[tuple[str, Headers]]:
 
 
 def wrong(text: str) -> list[str]:
-    """What is missing, by block."""
+    """Return the missing headers, by block."""
     return [
         f"{block}: {name}"
         for block, headers in blocks_with_headers(text)
@@ -72,7 +72,7 @@ def test_every_block_of_the_example_that_adds_headers_adds_all() -> None:
         assert int(age[1]) <= MAX_AGE_S
 
 
-def test_location_that_adds_one_header_is_wrong_without_the_others() -> None:
+def test_location_with_one_header_must_repeat_the_others() -> None:
     location = 'location /generations/ { # {\n add_header Cache-Control "public; }" always;\n}\n'
     text = EXAMPLE.read_text(encoding="utf-8").replace("location / {", f"{location}location / {{")
     assert wrong(text) == [

@@ -1,1 +1,1 @@
-"""The fault harness: what is broken under load, and what is then compared."""
+"""The fault harness: it breaks parts under load, then compares the counts."""

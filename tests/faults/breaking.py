@@ -1,7 +1,7 @@
-"""The faults: each a function that breaks one thing of a running site.
+"""The faults: each function breaks one thing of a running site.
 
-Those that kill return at once, and the site mends itself; those that last return when the fault is
-over. Nothing here waits for the site to be well again: that is what is measured.
+A function that kills returns at once, and the site recovers by itself; a function for a longer
+fault returns at its end. None waits for the recovery, because that is measured.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def kill_sensor(run: Run) -> None:
 
 
 def kill_worker(run: Run) -> None:
-    """One of the aggregators, all ingesting."""
+    """Kill one of the aggregators; all of them ingest."""
     run.pipeline.kill(run.chance.choice(run.pipeline.aggregators))
 
 
 def kill_broker(run: Run) -> None:
-    """The single node; started again at once, which takes RabbitMQ its time."""
+    """Kill the single node and start it again at once."""
     (node,) = run.pipeline.brokers.nodes
     node.kill()
     node.launch()
@@ -34,7 +34,7 @@ def kill_broker(run: Run) -> None:
 
 
 def kill_leader(run: Run) -> None:
-    """The one of three nodes that leads the queue."""
+    """Kill the node of three that leads the queue."""
     brokers = run.pipeline.brokers
     assert isinstance(brokers, Brokers), "a single host has no queue"
     node = brokers.leader()
@@ -43,13 +43,13 @@ def kill_leader(run: Run) -> None:
 
 
 def kill_database(run: Run) -> None:
-    """The postmaster, started again at once."""
+    """Kill the postmaster and start it again at once."""
     run.pipeline.primary.kill()
     run.pipeline.primary.start()
 
 
 def promote_standby(run: Run) -> None:
-    """kill -9 of the primary; its synchronous standby takes over."""
+    """Kill the primary with SIGKILL; its synchronous standby takes over."""
     pipeline = run.pipeline
     (standby,) = [each for each in pipeline.databases if each is not pipeline.primary]
     pipeline.primary.kill()
@@ -58,7 +58,7 @@ def promote_standby(run: Run) -> None:
 
 
 def cut(wire: str) -> Callable[[Run], None]:
-    """A wire that is cut in one of four ways, for up to two seconds."""
+    """Interrupt a connection in one of four ways, for up to two seconds."""
 
     def cut_wire(run: Run) -> None:
         proxy = run.pipeline.wires[wire]
@@ -77,7 +77,7 @@ def cut(wire: str) -> Callable[[Run], None]:
 
 
 def delete_queue(run: Run) -> None:
-    """Deleted under its consumers, with what is in it; then the sensors send again."""
+    """Delete the queue with its messages; then the sensors send them again."""
     admin = run.pipeline.brokers.nodes[0].admin
     try:
         admin.delete_queue(VHOST, QUEUE)
@@ -89,14 +89,14 @@ def delete_queue(run: Run) -> None:
 
 
 def replay(run: Run) -> None:
-    """`smtpfeeds sensor replay` of all that was confirmed."""
+    """Run `smtpfeeds sensor replay` for all confirmed batches."""
     for sensor in run.pipeline.sensors:
         config = str(run.pipeline.folder / f"{sensor}.toml")
         run.pipeline.run("replay", "sensor", "replay", "--config", config, "--since", "2h")
 
 
 def fill_queue(run: Run) -> None:
-    """The queue at its limit, as nobody takes from it: it refuses what is published."""
+    """Fill the queue to its limit, so that it refuses messages."""
     admin = run.pipeline.brokers.nodes[0].admin
     admin.set_policy(VHOST, "small", QUEUE.replace(".", r"\."), {"max-length": 2})
     run.pipeline.down(*run.pipeline.aggregators)
@@ -106,7 +106,7 @@ def fill_queue(run: Run) -> None:
 
 
 def read_only_database(run: Run) -> None:
-    """Every new transaction may only read."""
+    """Make every new transaction read-only."""
     run.pipeline.primary.set_up(default_transaction_read_only="on")
     run.pipeline.sleep(run.chance.uniform(1, 5))
     # The superuser's own session is read-only too, and ALTER SYSTEM is not a write.
@@ -114,7 +114,7 @@ def read_only_database(run: Run) -> None:
 
 
 def refuse_connections(run: Run) -> None:
-    """No connection is left for the aggregators, and those that they have are gone."""
+    """End the aggregators' connections, and leave no free one."""
     database = run.pipeline.primary
     database.execute("ALTER ROLE smtpfeeds CONNECTION LIMIT 0")
     database.execute(
@@ -125,7 +125,7 @@ def refuse_connections(run: Run) -> None:
 
 
 def freeze_worker(run: Run) -> None:
-    """SIGSTOP in the middle of whatever it does: it holds locks and batches, and says nothing."""
+    """Stop a worker with SIGSTOP at any point: it keeps its locks and batches."""
     name = run.chance.choice(run.pipeline.aggregators)
     if run.pipeline.programs[name].pid is None:
         return

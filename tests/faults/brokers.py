@@ -1,4 +1,4 @@
-"""The broker that a fault run breaks: one node or three, with the accounts of a real site."""
+"""The broker of a fault run: one node or three, with the accounts of a real site."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SETTINGS = {"collect_statistics_interval": "1000"}
 
 
 class Carrier(Protocol):
-    """What carries batches from the sensors to the aggregators."""
+    """The transport of batches from the sensors to the aggregators."""
 
     nodes: Sequence[RabbitNode]
 
@@ -32,11 +32,11 @@ class Carrier(Protocol):
         """End it for good."""
 
     def urls(self, account: str, ports: Iterable[int] | None = None) -> list[str]:
-        """What an account's `broker` setting is."""
+        """Return the `broker` setting of an account."""
         ...
 
     def empty(self) -> bool:
-        """Whether no batch waits or is unacknowledged, as far as it knows."""
+        """Return whether no batch waits or is unacknowledged, as far as it knows."""
         ...
 
     def whole(self) -> bool:
@@ -45,7 +45,7 @@ class Carrier(Protocol):
 
 
 class SpoolFolder:
-    """Of a single host: aggregators read the sensors' spools; there is no broker to break."""
+    """The transport of a single host: aggregators read the sensors' spools, without a broker."""
 
     def __init__(self, folder: Path) -> None:
         self.nodes: Sequence[RabbitNode] = ()
@@ -58,11 +58,11 @@ class SpoolFolder:
         """Nothing to end."""
 
     def urls(self, account: str, ports: Iterable[int] | None = None) -> list[str]:
-        """The folder for the aggregator; a sensor has none."""
+        """Return the folder for the aggregator; a sensor has none."""
         return [f"spool:{self._folder}"] if account == AGGREGATOR else []
 
     def empty(self) -> bool:
-        """What waits, waits in the spools."""
+        """Return True: all waiting batches are in the spools."""
         return True
 
     def whole(self) -> bool:
@@ -85,7 +85,7 @@ class Brokers:
             self.nodes = [RabbitNode(self._home, settings=_SETTINGS)]
 
     def start(self, sensors: Iterable[str]) -> None:
-        """Start, and make the accounts as `deploy/rabbitmq` does."""
+        """Start the nodes, and create the accounts as `deploy/rabbitmq` does."""
         admin = self.nodes[0].admin
         if self._cluster is not None:
             self._cluster.start()
@@ -112,18 +112,18 @@ class Brokers:
         self._home.epmd.stop()
 
     def urls(self, account: str, ports: Iterable[int] | None = None) -> list[str]:
-        """Addresses for an account: of every node, or by these proxies' ports."""
+        """Return the addresses for an account: every node, or the ports of these proxies."""
         where = [node.port for node in self.nodes] if ports is None else ports
         return [f"amqp://{account}:{_PASSWORD}@127.0.0.1:{port}/{VHOST}" for port in where]
 
     def leader(self) -> RabbitNode:
-        """The node that leads the queue of batches."""
+        """Return the node that leads the queue of batches."""
         if self._cluster is None:
             return self.nodes[0]
         return self._cluster.leader_of(VHOST, QUEUE)
 
     def empty(self) -> bool:
-        """Whether no batch waits or is unacknowledged, as far as the broker knows."""
+        """Return whether no batch waits or is unacknowledged, as far as the broker knows."""
         return any(self._queue(node).get("messages") == 0 for node in self.nodes)
 
     def whole(self) -> bool:
@@ -132,7 +132,7 @@ class Brokers:
         return all(len(self._queue(node).get("online", [])) == everyone for node in self.nodes)
 
     def _queue(self, node: RabbitNode) -> dict[str, Any]:
-        """What a node says of the queue; nothing where it is starting."""
+        """Return a node's data about the queue; empty while the node starts."""
         try:
             return node.admin.queue(VHOST, QUEUE)
         except (AdminError, OSError, http.client.HTTPException):

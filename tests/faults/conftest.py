@@ -16,7 +16,7 @@ from faults.run import Result, Run
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """FAULT_SEED repeats a run's decisions; its moments are the machine's."""
+    """FAULT_SEED repeats the decisions of a run; the exact times depend on the machine."""
     return int(os.environ.get("FAULT_SEED", random.SystemRandom().randrange(1 << 32)))
 
 
@@ -43,7 +43,7 @@ def begin(tmp_path: Path, seed: int) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture(scope="session")
 def long_results() -> Iterator[Callable[[Result], None]]:
-    """Takes the long runs' results; the page's table is written with each, so that none is lost."""
+    """Collects the results of long runs; each one updates the table on the page at once."""
     table = Table(PAGE)
     yield table.add
     print(f"\n{table.text()}", flush=True)

@@ -1,7 +1,7 @@
-"""The PostgreSQL that a fault run breaks: kill, restore, and a standby to promote.
+"""The PostgreSQL of a fault run: kill it, restore it, or promote a standby.
 
-fsync is off, as no machine is switched off here; full pages are written, because a killed server
-may leave half of one behind in the kernel's cache.
+fsync is off, because no machine loses power here. Full pages are written, because a killed server
+may leave half a page in the kernel's cache.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Database(PrivatePostgres):
         return self._data
 
     def kill(self) -> None:
-        """kill -9 of the postmaster; its children see that and end."""
+        """Kill the postmaster with SIGKILL; its children end too."""
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
@@ -76,7 +76,7 @@ class Database(PrivatePostgres):
         return self.dsn_for("smtpfeeds", user=SUPERUSER)
 
     def execute(self, statement: str) -> list[tuple[object, ...]]:
-        """One statement, by the superuser."""
+        """Run one statement as the superuser."""
         with psycopg.connect(
             self.superuser_dsn(), autocommit=True, connect_timeout=5
         ) as connection:
@@ -84,22 +84,22 @@ class Database(PrivatePostgres):
             return cursor.fetchall() if cursor.description else []
 
     def set_up(self, **settings: str) -> None:
-        """ALTER SYSTEM, and have it take effect."""
+        """Run ALTER SYSTEM, and make it take effect."""
         for name, value in settings.items():
             self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         self.execute("SELECT pg_reload_conf()")
 
     def back_up(self, target: Path) -> None:
-        """A base backup, as an operator takes one, of the running server."""
+        """Take a base backup of the running server, like an operator."""
         self._base_backup(target)
 
     def restore(self, backup: Path) -> None:
-        """Put a backup in the place of the data; the server must not run."""
+        """Replace the data by a backup; the server must not run."""
         shutil.rmtree(self._data)
         shutil.copytree(backup, self._data)
 
     def become_standby_of(self, primary: Database) -> None:
-        """Throw the data away, copy the primary's, and follow it. Started afterwards."""
+        """Replace the data by a copy of the primary's, and follow it after the next start."""
         self.stop()
         if self._data.exists():
             shutil.rmtree(self._data)
@@ -110,7 +110,7 @@ class Database(PrivatePostgres):
         self._is_standby = False
 
     def promote(self) -> None:
-        """Make this standby the primary; alone, so it waits for nobody."""
+        """Make this standby the primary, without a standby of its own."""
         with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
             connection.execute("SELECT pg_promote(true, 60)")
         self.set_up(synchronous_standby_names="")
@@ -140,7 +140,7 @@ class Database(PrivatePostgres):
 
 
 def several_hosts(*databases: Database) -> str:
-    """A connection string that finds the primary among them."""
+    """Return a connection string that finds the primary among the servers."""
     folders = [str(each._socket_folder_in_use()) for each in databases]
     one = connection_string(Path("HOSTS"), "smtpfeeds", "smtpfeeds")
     ports = ",".join(str(PORT) for _ in folders)
@@ -150,7 +150,7 @@ def several_hosts(*databases: Database) -> str:
 
 
 def read_all(dsn: str) -> Recorded:
-    """Everything that is to be compared."""
+    """Read everything that is compared."""
     with psycopg.connect(dsn, connect_timeout=5) as connection:
         return Recorded(
             observations={
@@ -178,21 +178,23 @@ def _row(
     days: int,
     today: int,
 ) -> Row:
-    """A row as selected: targets are signed there, and days relative to today."""
+    """Convert a selected row: targets are signed there, and days relative to today."""
     seen = frozenset(today - back for back in range(DAYS_MAX) if days >> back & 1)
     hit = None if targets is None else targets % (1 << 64)
     return Row(hits, first_ms, last_ms, flags, recent_flags, hit, seen)
 
 
 class Gauge:
-    """Which of the clients' latest events are not in the database yet."""
+    """Finds which of the clients' latest events are not in the database yet."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._connection: psycopg.Connection | None = None
 
     def missing(self, delivered: list[Delivered]) -> list[Delivered]:
-        """Those whose sighting is missing or older; all of them if the database does not answer."""
+        """Return the events whose sighting is missing or older; all if the database does not
+        answer.
+        """
         columns = zip(*delivered, strict=True) if delivered else ([], [], [], [])
         try:
             if self._connection is None:

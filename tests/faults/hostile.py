@@ -1,7 +1,8 @@
-"""One account that sends whatever does harm, among sensors that keep a ledger of what they sent.
+"""A hostile account among sensors that keep a ledger of their events.
 
-The account has a sensor's documented rights. It aims at the edges of the schema, at properties that
-no library writes, at sizes, times, crowds and repeats; the choice is a seed's.
+The account has a sensor's documented rights. It sends values at the limits of the schema,
+properties that no library writes, and extreme sizes, times, numbers of addresses and repeats. A
+seed decides.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _LATEST_MS: Final = 253_370_764_800_000
 
 
 class HostileAccount:
-    """Publishes as fast as it is let, until stopped."""
+    """Publishes as fast as possible, until stopped."""
 
     def __init__(self, url: str, name: str, seed: int) -> None:
         self.name, self.sent, self.refused_by_broker = name, 0, 0
@@ -172,7 +173,7 @@ class HostileAccount:
         return self._batch(*rows, hours=hours, sealed_ms=self._chance.choice(times))
 
     def _again(self) -> bytes:
-        """A number that was used before, with other rows."""
+        """Send a number that was used before, with other rows."""
         now = now_ms()
         row = Observation("smtpgreet", "203.0.113.2", now, now, 1)
         return self._batch(row, seq=self._chance.randrange(1, 20))
@@ -211,7 +212,7 @@ class HostileAccount:
 
 
 class HonestSensor:
-    """Publishes batches at a steady rate, holds them while the broker is full, and notes them."""
+    """Publishes batches at a steady rate, keeps them while the broker is full, and records them."""
 
     def __init__(self, url: str, name: str, seed: int, *, interval_s: float = 0.2) -> None:
         self.name = name

@@ -1,7 +1,8 @@
-"""Publications killed at random moments, and readers that read all the while.
+"""Publications that are killed at random moments, while readers read.
 
-Each publication has other counts, the same in every row: two editions never look alike, and a set
-that is mixed from two shows. Readers go by path, as clients of a web server do, and by generation.
+All rows of a publication have the same count, which differs from other publications. So a set of
+files from two editions is recognised. Some readers read by path, like clients of a web server,
+others by generation.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _LOGGED = {"killed", "removed unfinished generations of an interrupted run"}
 
 
 def settings_of(dsn: str, folder: Path) -> AggregatorSettings:
-    """Every generation stays, to be compared with what readers got."""
+    """Keep every generation, to compare it with what readers got."""
     return AggregatorSettings(
         dsn=dsn,
         feeds_dir=str(folder),
@@ -53,7 +54,7 @@ def settings_of(dsn: str, folder: Path) -> AggregatorSettings:
 
 @dataclass
 class Figures:
-    """What a run did."""
+    """The counts of a run."""
 
     kills: Counter[str] = field(default_factory=Counter)
     generations: int = 0
@@ -70,7 +71,7 @@ class Figures:
 
 
 class Publisher:
-    """The program that publishes without a pause; started again when it is killed."""
+    """The program that publishes without a pause; it is started again when it is killed."""
 
     def __init__(self, settings: AggregatorSettings) -> None:
         self._settings = settings
@@ -122,7 +123,7 @@ class Publisher:
 
 
 class Readers:
-    """Threads that read what is published, until they are stopped or see something wrong."""
+    """Threads that read the published files, until they are stopped or find an error."""
 
     def __init__(self, served: Path) -> None:
         self._served = served
@@ -163,7 +164,7 @@ class Readers:
 
 
 def check_set(folder: Path) -> None:
-    """A whole set of one snapshot, which is what its manifest says."""
+    """Check that a set of files is of one snapshot and matches its manifest."""
     edition = open_edition(folder, None, now=datetime.min.replace(tzinfo=UTC))
     edition.verify_all()
     assert edition.edition.generation == folder.name
@@ -199,10 +200,10 @@ class KilledPublisher:
             )
 
     def run(self, *, generations: int, kills: int) -> Figures:
-        """Publish so many generations and kill so often.
+        """Publish a number of generations, and kill a number of publications.
 
         Raises:
-            AssertionError: something was wrong, with what it was.
+            AssertionError: something was wrong; the message says what.
         """
         began_s = time.monotonic()
         self._publisher = Publisher(self._settings)
@@ -226,7 +227,7 @@ class KilledPublisher:
         return self._figures
 
     def _strike(self) -> None:
-        """One publication: killed at a random moment, or not."""
+        """Run one publication, and kill it at a random moment or not."""
         self._database.execute("UPDATE observation SET hits = hits + 1")
         before = self._current()
         if not self._fates:
@@ -242,7 +243,7 @@ class KilledPublisher:
             self._wait_for_another(before)
 
     def _kill(self, before: str | None) -> None:
-        """Half of the kills are at any moment, half in the second half of a publication."""
+        """Kill it: half of the kills come at any time, half in the second half of a publication."""
         status = StatusFile(self._folder)
         if self._chance.random() < 0.5:
             _until(
@@ -265,7 +266,9 @@ class KilledPublisher:
         return sum(1 for _ in self._folder.glob("feeds/generations/*"))
 
     def _check_all(self, readers: Readers) -> None:
-        """Every generation is whole, and whatever was read by path is a file of one of them."""
+        """Check that every generation is complete, and that files read by path belong to one of
+        them.
+        """
         written: defaultdict[str, set[str]] = defaultdict(set)
         for generation in sorted((self._folder / "feeds" / "generations").iterdir()):
             check_set(generation)

@@ -1,9 +1,9 @@
-"""Clients that never stop coming while things break, and the ledger that they keep.
+"""Clients that connect at a steady rate while parts break, and their ledger.
 
-In a thread with an event loop of its own, at a steady rate. What a client sent is taken from the
-octets it wrote, what was answered from the replies it read: a client that was cut off in between
-is entered as one that may count. What it shows of itself is known from its kind (`shown`), and to
-which of the sensor's addresses it came from what its proxy says.
+They run in a thread with its own event loop. The ledger takes sent events from the octets that a
+client wrote, and answered events from the replies that it read: an event without a reply may count
+or not. The kind of a client gives its behaviours (`shown`), and its PROXY header the sensor's
+address.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _LATEST = 20_000
 
 
 class NotingTalk(Talk):
-    """A connection that remembers what was written to it."""
+    """A connection that records what was written to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class NotingTalk(Talk):
 
 
 def feeds_attempted(sent: bytes) -> list[str]:
-    """The feeds that what a client wrote may count in: by its whole lines, as the table says."""
+    """Return the feeds in which a client's octets may count: by its complete lines."""
     verbs = [line.strip().upper().partition(b" ")[0] for line in sent.split(b"\n")[:-1]]
     greets = [n for n, verb in enumerate(verbs) if verb in {b"HELO", b"EHLO"}]
     if not greets:
@@ -114,7 +114,7 @@ class Load:
         self._thread.start()
 
     def stop(self) -> None:
-        """No new clients; wait for those that are here."""
+        """Start no new clients, and wait for the present ones."""
         self._stop.set()
         self._thread.join()
 
@@ -156,7 +156,7 @@ class Load:
             await self._visit(kind, self._chance.choice(self._targets))
 
     async def _visit(self, kind: str, target: Target) -> bool:
-        """Run one client and enter it; return whether an event was answered."""
+        """Run one client and record it; return whether an event was answered."""
         regular = self._chance.random() < _REGULARS_SHARE
         source = self._chance.choice(self._regulars) if regular else self._address()
         dialled = self._chance.choice(_DIALLED[6 if ":" in source else 4])
@@ -224,7 +224,9 @@ class Load:
         return version(source, dialled, 1024 + self._number % 60_000, 25)
 
     def _address(self) -> str:
-        """From the benchmark's prefix (RFC 2544), or of a documentation /64 of its own."""
+        """Return an address of the benchmark prefix (RFC 2544), or of a documentation /64 of its
+        own.
+        """
         if self._chance.random() < 0.7:
             return str(
                 IPv4Address(int(IPv4Address("198.18.0.0")) + self._chance.randrange(1 << 17))

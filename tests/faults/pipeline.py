@@ -1,7 +1,8 @@
-"""A whole site under test: sensors, broker, aggregators, database; all real, all supervised.
+"""A complete site under test: real sensors, broker, aggregators and database, all supervised.
 
-What dies is started again after a short pause, as a service manager does. Programs are started
-from the main thread (the kernel ties their life to it), so a caller that waits calls `tend`.
+A program that ends is started again after a short pause, like by a service manager. Programs are
+started from the main thread, because the kernel ends them with that thread; so a caller that waits
+must call `tend`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _NEVER_SAID = ("Traceback", "part failed", "delivery failed")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a run needs of the site."""
+    """The properties of the site that a run needs."""
 
     cluster: bool = False
     #: Without a broker: one aggregator reads the sensors' spools.
@@ -203,7 +204,7 @@ class Pipeline:
         return Program(name, arguments, log, environ, NoReport())
 
     def run(self, name: str, *arguments: str) -> None:
-        """Run `smtpfeeds ARGUMENTS…` to its end, which must be a good one."""
+        """Run `smtpfeeds ARGUMENTS…` to its end; it must succeed."""
         program = self._program(name, *arguments)
         program.start()
 
@@ -215,7 +216,7 @@ class Pipeline:
         assert program.exit_code == 0, program.last_lines()
 
     def kill(self, name: str) -> None:
-        """kill -9; it is started again."""
+        """Kill a program with SIGKILL; it is started again."""
         program = self.programs[name]
         if program.pid is not None:
             self._killed.add(name)
@@ -223,13 +224,13 @@ class Pipeline:
             os.kill(program.pid, signal.SIGKILL)
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Any other signal, such as SIGSTOP."""
+        """Send any other signal, such as SIGSTOP."""
         program = self.programs[name]
         assert program.pid is not None, f"{name} does not run"
         os.kill(program.pid, number)
 
     def down(self, *names: str) -> None:
-        """kill -9, and do not start again before `up`."""
+        """Kill a program with SIGKILL, and do not start it again before `up`."""
         self._down |= set(names)
         for name in names:
             self.kill(name)
@@ -238,7 +239,7 @@ class Pipeline:
         self._down -= set(names)
 
     def tend(self) -> None:
-        """Start what has died; call this several times a second."""
+        """Start ended programs again; call this several times a second."""
         for name, program in list(self.programs.items()):
             due = self._restart_at.get(name)
             if due is not None:
@@ -257,7 +258,7 @@ class Pipeline:
         return not self._restart_at and all(map(_is_ready, self.programs.values()))
 
     def sleep(self, duration_s: float) -> None:
-        """Let time pass, with everything tended."""
+        """Let time pass while ended programs are started again."""
         until = time.monotonic() + duration_s
         while (left_s := until - time.monotonic()) > 0:
             self.tend()
@@ -266,10 +267,11 @@ class Pipeline:
     def wait(
         self, condition: Callable[[], bool], what: str, limit_s: float = READY_LIMIT_S
     ) -> None:
-        """Poll until the condition holds, with everything tended.
+        """Poll until the condition holds, while ended programs are started again.
 
         Raises:
-            ServerFailedError: not within the limit; the ends of all logs are in the message.
+            ServerFailedError: the condition did not hold within the limit; the message has the ends
+                of all logs.
         """
         deadline = time.monotonic() + limit_s
         while not condition():
@@ -290,11 +292,11 @@ class Pipeline:
         return Gauge(several_hosts(*self.databases) if self.shape.standby else self.primary.dsn)
 
     def dsn(self) -> str:
-        """A connection that no wire of ours is in."""
+        """Return the DSN of a connection that no fault interrupts."""
         return several_hosts(*self.databases) if self.shape.standby else self.primary.dsn
 
     def nothing_waits(self) -> bool:
-        """Whether no spool holds anything undelivered and the queue is empty."""
+        """Return whether no spool contains undelivered data and the queue is empty."""
         for sensor in self.sensors:
             for path in self.spools(sensor).glob(f"{sensor}*.spool"):
                 report = read_status(path)
@@ -303,7 +305,7 @@ class Pipeline:
         return self.brokers.empty()
 
     def complaints(self) -> list[str]:
-        """Lines in the programs' logs that must never be there."""
+        """Return the lines in the programs' logs that must never appear."""
         problems: list[str] = []
         for path in sorted((self.folder / "log").glob("*.log")):
             lines = path.read_text(errors="replace").splitlines()
@@ -313,7 +315,7 @@ class Pipeline:
         return problems
 
     def logs(self) -> str:
-        """The end of every log."""
+        """Return the end of every log."""
         return "\n\n".join(
             f"--- {path.name}\n{BoundedLog(path).tail()}"
             for path in sorted((self.folder / "log").glob("*.log"))

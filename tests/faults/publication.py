@@ -1,4 +1,6 @@
-"""The published feeds while their publisher is killed: always whole, soon new, in the end right."""
+"""Check the published feeds while their publisher is killed: complete, current and in the end
+correct.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,15 @@ _NEXT_LIMIT_S = 60.0
 
 
 def generation(run: Run) -> Path | None:
-    """The generation that is published now."""
+    """Return the generation that is published now."""
     link = run.pipeline.feeds / "feeds" / "current"
     return link.resolve() if link.is_symlink() else None
 
 
 def kill_publisher(run: Run) -> None:
-    """In the middle of a publication: both, as one of them is at it; or the last that published."""
+    """Kill during a publication: both aggregators, because one of them publishes, or the last
+    publisher.
+    """
     if run.chance.random() < 0.5:
         _wait_for_a_publication(run)
         time.sleep(run.chance.uniform(0, 0.15))
@@ -36,11 +40,11 @@ def kill_publisher(run: Run) -> None:
 
 
 def check_whole(published: Path | None) -> None:
-    """Every file of a generation is there and complete.
+    """Check that every file of a generation exists and is complete.
 
     Raises:
-        NotThatFormat: one is not.
-        NotVerified: one is not what the manifest says.
+        NotThatFormat: a file is not.
+        NotVerified: a file does not match the manifest.
     """
     assert published is not None, "nothing was published"
     open_edition(published, None, now=datetime.min.replace(tzinfo=UTC)).verify_all()
@@ -49,7 +53,7 @@ def check_whole(published: Path | None) -> None:
 
 
 def wait_for_next(run: Run, before: Path | None = None) -> None:
-    """Wait for a generation that is not this one, by default the one of now."""
+    """Wait for another generation than this one, by default the present one."""
     before = before or generation(run)
 
     def is_new() -> bool:
@@ -59,7 +63,7 @@ def wait_for_next(run: Run, before: Path | None = None) -> None:
 
 
 def published_disagreements(run: Run) -> list[str]:
-    """After the load: what is published must be what is in the database."""
+    """Compare the published feeds with the database, after the load."""
     wait_for_next(run)
     wait_for_next(run)  # the first may have begun before the last event came in
     published = generation(run)
@@ -91,7 +95,7 @@ def _wait_for_a_publication(run: Run) -> None:
 
 
 def _last_publisher(run: Run) -> str:
-    """Who published last, by the logs."""
+    """Return the last publisher, by the logs."""
     last: dict[str, str] = {}
     for name in run.pipeline.aggregators:
         log = run.pipeline.programs[name].log.path

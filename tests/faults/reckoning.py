@@ -1,16 +1,16 @@
-"""What must be recorded, what may be, and what is.
+"""Compare what must be recorded and what may be recorded with what is recorded.
 
-Under faults a client may be cut off between its verb and the answer: then nobody can know whether
-it was heard. So every number has a least (what clients saw answered) and a most (what they sent).
-Between the two all is well; below it something was lost, above it something was counted twice, and
-what nobody sent is invented. The same rule holds for times and for sets: behaviours, days, and
-which of a sensor's addresses were hit. A row has at least what was stored before an answer was
-sent, and at most all that its clients did. A behaviour that shows later is stored with the next
+Under faults a client may lose its connection between its verb and the answer: then nobody can know
+whether the sensor received it. So every number has a minimum (events that were answered) and a
+maximum (events that were sent). A lower number means lost events, a higher one events that were
+counted twice, and events that nobody sent are invented. The same rule holds for times and for sets:
+behaviours, days, and the sensor's addresses. A row has at least what was stored before an answer
+was sent, and at most all that its clients did. A behaviour that shows later is stored with the next
 event that the sensor answers, or is lost if the sensor is killed before. So the behaviours of a row
 are exact if the sensor answered a later client after all clients of the row had ended, and was not
 killed in between.
 
-Pure: entries and recorded rows in, a verdict out.
+Pure: the input is entries and recorded rows, the output a verdict.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One connection, as its client saw it."""
+    """One connection, from the client's view."""
 
     source: str
     sensor: str
@@ -69,7 +69,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """All that the database says."""
+    """All recorded rows."""
 
     observations: Mapping[Key, Row] = field(default_factory=dict)
     sightings: Mapping[Key, Row] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Recorded:
 
 @dataclass(slots=True)
 class Range:
-    """What a row may say."""
+    """The range of values that a row may have."""
 
     least: int = 0
     most: int = 0
@@ -94,7 +94,7 @@ class Range:
     possible_targets: int = 0
 
     def first(self) -> Bracket:
-        """Between which two instants the first of the events was."""
+        """Return the two instants between which the first event was."""
         highest = (
             min(b.highest for b in self.sure)
             if self.sure
@@ -103,25 +103,25 @@ class Range:
         return Bracket(min(b.lowest for b in self.possible), highest)
 
     def last(self) -> Bracket:
-        """Between which two instants the last of them was."""
+        """Return the two instants between which the last event was."""
         sure, possible = self.sure + self.sure_last, self.possible + self.possible_last
         lowest = max(b.lowest for b in sure) if sure else min(b.lowest for b in possible)
         return Bracket(lowest, max(b.highest for b in possible))
 
     def sure_days(self) -> frozenset[int]:
-        """Days on which it was seen: of events that cannot have been on another."""
+        """Return the days on which it was certainly seen."""
         sure = self.sure + self.sure_last
         return frozenset(_day(b.lowest) for b in sure if _day(b.lowest) == _day(b.highest))
 
     def possible_days(self) -> frozenset[int]:
-        """Days on which it may have been seen."""
+        """Return the days on which it may have been seen."""
         possible = self.possible + self.possible_last
         return frozenset(d for b in possible for d in range(_day(b.lowest), _day(b.highest) + 1))
 
 
 @dataclass(slots=True)
 class Verdict:
-    """How many events were lost, counted twice, made up; and what else is wrong."""
+    """The number of lost, repeated and invented events, and all other differences."""
 
     lost: int = 0
     twice: int = 0
@@ -141,11 +141,11 @@ class Verdict:
 def judge(
     entries: Iterable[Entry], recorded: Recorded, kills: Mapping[str, Sequence[int]] | None = None
 ) -> Verdict:
-    """Compare; the table that disagrees most counts.
+    """Compare; the table with the most differences counts.
 
     Args:
         entries: what clients did.
-        recorded: what the database says.
+        recorded: the recorded rows.
         kills: when each sensor was killed (ms), in their order.
     """
     entries = list(entries)
@@ -196,7 +196,7 @@ def whole_entries(entries: Iterable[Entry], kills: Mapping[str, Sequence[int]]) 
 
 
 def events(entries: Iterable[Entry]) -> tuple[int, int]:
-    """How many events were answered, and how many were sent and not answered."""
+    """Return the number of answered events, and of events that were sent and not answered."""
     entries = list(entries)
     return sum(len(e.answered) for e in entries), sum(len(e.unanswered) for e in entries)
 
@@ -275,7 +275,7 @@ def _judge_row(verdict: Verdict, name: str, wanted: Range, row: Row) -> None:
 def _judge_activity(
     entries: Iterable[Entry], stored: Mapping[tuple[int, str, str], int]
 ) -> Verdict:
-    """An event whose bracket crosses an hour may be in either; in all none may be too many."""
+    """Compare hours: an event near the end of an hour may be in either, but the sum must fit."""
     least: dict[tuple[int, str, str], int] = {}
     most: dict[tuple[int, str, str], int] = {}
     total_least: dict[tuple[str, str], int] = {}

@@ -1,4 +1,4 @@
-"""The table of results in the documentation: written by the runs, never by hand."""
+"""The table of results in the documentation; only runs write it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _HEAD = (
 
 
 class Table:
-    """Results by fault; those of faults that were not run again stay."""
+    """Results by fault; results of faults that did not run again stay."""
 
     def __init__(self, page: Path) -> None:
         self._page = page
 
     def add(self, result: Result) -> None:
-        """Put a result in the place of its fault's last one, and write the page."""
+        """Replace the last result of a fault, and write the page."""
         page = self._page.read_text(encoding="utf-8")
         rows = _rows(page)
         rows[result.fault] = (
@@ -41,12 +41,12 @@ class Table:
         aside.replace(self._page)
 
     def text(self) -> str:
-        """The table as it is now."""
+        """Return the table."""
         return "\n".join(_rows(self._page.read_text(encoding="utf-8")).values())
 
 
 def _machine() -> str:
-    """How busy the machine was: recovery is the slower for it."""
+    """Return the load of the machine, which affects the recovery time."""
     return f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.0f}"
 
 

@@ -1,8 +1,7 @@
 """Sensors installed from the bundles that `fleet enroll` writes, whose accounts are then rotated.
 
-What `install.sh` does on a host of its own is done here in a folder: the same settings and the same
-secret, with other paths. A new bundle is installed as the script does, with a restart, or as an
-operator may, by the secret's file alone.
+A folder replaces the host on which `install.sh` runs: same settings and secret, other paths. A new
+bundle is installed like by the script, with a restart, or only its secret is copied.
 """
 
 from __future__ import annotations
@@ -66,17 +65,17 @@ class FleetCommands:
         ]
 
     def set_up(self, password_file: Path) -> None:
-        """The virtual host and the aggregator's account."""
+        """Create the virtual host and the aggregator's account."""
         _end(self._start("set-up", "--password-file", str(password_file), *self._common))
 
     def enroll(self, names: Sequence[str], ca_file: Path) -> None:
-        """Accounts, and a bundle for each."""
+        """Create accounts, and a bundle for each."""
         self._bundle += ["--broker-ca", str(ca_file)]
         words = ("enroll", *names, *self._common, *self._database, *self._bundle)
         _end(self._start(*words))
 
     def begin_rotation(self, name: str) -> subprocess.Popen[str]:
-        """Start to rotate; several may run at a time."""
+        """Start a rotation; several may run at a time."""
         words = ("rotate", name, *self._common, *self._database, *self._bundle)
         return self._start(*words)
 
@@ -152,7 +151,7 @@ class BundledSensor:
             self.process.process.wait()
 
     def _unpack(self) -> None:
-        """The files of settings and secret, each whole or not at all as `install` leaves it."""
+        """Write settings and secret, each file atomically."""
         with tarfile.open(self._bundle) as tar:
             for member in tar.getmembers():
                 name = member.name.rpartition("/")[2]
@@ -169,7 +168,7 @@ class BundledSensor:
 
 
 class Fleet:
-    """Sensors from their bundles, an aggregator, and clients whose events arrive.
+    """Sensors from their bundles, an aggregator, and clients.
 
     The stack ends all of them.
     """
@@ -256,7 +255,7 @@ class Fleet:
         return True
 
     def assert_exact(self, rotations: int) -> None:
-        """The database has each client's event once; a restart may have cut some clients off."""
+        """Check that the database has each event once; a restart may have cut clients off."""
         answered, unanswered = events(self.load.entries)
         verdict = judge(self._entries(), read_all(self.dsn))
         losses = [read_status(sensor.process.spool) for sensor in self.sensors]
@@ -270,10 +269,9 @@ class Fleet:
         assert not any(each.drops or each.batches_refused for each in losses)
 
     def _entries(self) -> list[Entry]:
-        """What clients did; late behaviours are asked for only of those of the current epoch.
-
-        A behaviour that becomes known after its event adds to a row of the same epoch. If the
-        epochs changed in between, it may have none: docs/how-to/fleet.md says so.
+        """Return the clients' entries; late behaviours are required only in the current epoch. A
+        behaviour that becomes known after its event belongs to a row of the same epoch. If the
+        epoch changed in between, there may be no such row (docs/how-to/fleet.md).
         """
         table = Table(self.dsn)
         rows = table(

@@ -1,8 +1,7 @@
-"""One run: load, faults at random moments, settle, compare, one line of result.
+"""One run: load, faults at random times, settle, compare, one line of result.
 
-Recovery is counted from the kill of a program (its restart is in it), or from the end of a fault
-that lasts (a killed server is up again, a wire carries again), until all that clients had been
-answered by then is in the database.
+Recovery is measured from the kill of a program (including its restart), or from the end of a longer
+fault (a server or a connection works again), until all events answered by then are in the database.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class Run:
         self._gauge = self.pipeline.gauge()
 
     def start(self) -> None:
-        """Let the clients come, and see the first events arrive."""
+        """Start the clients, and wait for the first events."""
         self.load.start()
         self.pipeline.sleep(0.5)
         self.recovered()
@@ -83,7 +82,7 @@ class Run:
     def strike(
         self, fault: Fault, *, after_s: tuple[float, float] = (0.3, 2.0), wait: bool = True
     ) -> None:
-        """Break something at a random moment; then wait until it is made good."""
+        """Break something at a random time; then wait for the recovery."""
         self.pipeline.sleep(self.chance.uniform(*after_s))
         before = time.monotonic()
         fault(self)
@@ -95,7 +94,7 @@ class Run:
         print(line, flush=True)
 
     def recovered(self) -> float:
-        """Wait until all that was answered by now is in the database; the seconds it took."""
+        """Wait until all events answered by now are in the database; return the seconds."""
         since, pending = time.monotonic(), list(self.load.latest)
 
         def all_in() -> bool:
@@ -112,7 +111,7 @@ class Run:
         return took_s
 
     def finish(self) -> tuple[Result, Verdict]:
-        """Stop the clients, let everything come in, compare."""
+        """Stop the clients, wait for all batches, and compare."""
         self.load.stop()
         last_visits = self.load.begin_last_visits()
         self.pipeline.wait(lambda: not last_visits.is_alive(), "the last visits are over", 90)
@@ -140,7 +139,7 @@ class Run:
         return result, verdict
 
     def _settle(self) -> Verdict:
-        """Wait until nothing is on its way, and a little more; then what is in counts."""
+        """Wait until no batch is in transit, and a little longer."""
         pipeline, deadline = self.pipeline, time.monotonic() + RECOVERY_LIMIT_S
 
         def nothing_waits() -> bool:

@@ -1,4 +1,4 @@
-"""The behaviours of each kind of client: the bits that its rows must have.
+"""The behaviours of each kind of client: the bits in its rows.
 
 They follow from what the client sends (`smtpfeeds_deploy.simulation.clients`) and the meanings of
 the bits, not from the sensor's code. The sensor has the default answers: it refuses DATA and offers
@@ -31,7 +31,7 @@ _NOTHING: Final = Flags(0)
 
 
 def _shown(greet: Flags, data: Flags = _NOTHING, rest: Flags = _NOTHING) -> Shown:
-    """Behaviours with the greet, until DATA, and after DATA or without it."""
+    """Return behaviours with the greet, until DATA, and after DATA or without it."""
     answered: dict[str, Flags] = {GREET.name: greet, DATA.name: greet | data}
     return Shown(answered, greet | data | rest)
 

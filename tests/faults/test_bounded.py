@@ -1,4 +1,4 @@
-"""The part of the fault runs that every test run makes: a few of each kill, all in one site."""
+"""The fault run of every test run: a few kills of each program, in one site."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from faults.run import Run
 
 
 @pytest.mark.timeout(600)
-def test_what_clients_were_answered_counts_once_through_kills_of_everything(
+def test_answered_events_count_once_despite_kills_of_every_part(
     begin: Callable[..., Run],
 ) -> None:
-    """kill -9 of sensor, worker, broker and database under load: none lost, twice or invented.
+    """SIGKILL of sensor, worker, broker and database under load loses, repeats and invents no
+    event.
 
-    Through RabbitMQ, and through a spool that is read on its host; behaviours, days and targets are
-    compared too.
+    Batches go through RabbitMQ, or through a spool on the same host. Behaviours, days and targets
+    are compared too.
     """
     run = begin("a few of each", Shape(spool_too=True))
     kills = [breaking.kill_sensor, breaking.kill_worker, breaking.kill_database] * 2

@@ -1,4 +1,4 @@
-"""A hostile account among honest sensors: what they sent is all counted, and no program ends."""
+"""A hostile account among honest sensors: all their events are counted, and no program ends."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def suffer(vhost: Vhost, dsn: str, table: Table, folder: Path, seconds: float) -
 
 
 def assert_visible(config: Path) -> None:
-    """The account's noise is seen by one command."""
+    """One command shows the hostile account."""
     done = subprocess.run(
         [PROGRAM, "sensors", "refusals", HOSTILE, "--format", "json", "--config", str(config)],
         capture_output=True,
@@ -150,7 +150,7 @@ def show(
 
 
 @pytest.mark.timeout(600)
-def test_hostile_account_for_a_few_seconds(
+def test_hostile_account_does_not_affect_honest_sensors_for_seconds(
     vhost: Vhost, dsn: str, table: Table, tmp_path: Path
 ) -> None:
     suffer(vhost, dsn, table, tmp_path, seconds=6)
@@ -159,5 +159,5 @@ def test_hostile_account_for_a_few_seconds(
 @pytest.mark.large
 @pytest.mark.timeout(1200)
 def test_hostile_account(vhost: Vhost, dsn: str, table: Table, tmp_path: Path) -> None:
-    """Ten minutes; HOSTILE_SECONDS makes it shorter or longer."""
+    """Runs ten minutes, or HOSTILE_SECONDS."""
     suffer(vhost, dsn, table, tmp_path, seconds=float(os.environ.get("HOSTILE_SECONDS", "600")))

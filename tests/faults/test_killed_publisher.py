@@ -1,4 +1,4 @@
-"""kill -9 of publications and of their program: what is published is one whole set, always."""
+"""SIGKILL of publications and of their program always leaves one complete set of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load of the fault runs tells a wrong answer from a killed sensor."""
+"""The clients of fault runs distinguish a wrong answer from a killed sensor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from smtpfeeds_deploy.simulation.simulate import Target
 
 @contextmanager
 def sensor(answer: bytes) -> Iterator[Target]:
-    """Run a server that sends a banner and answers each line alike; without an answer it closes."""
+    """Run a server that sends a banner and the same answer to each line; without an answer it
+    closes.
+    """
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -46,7 +48,7 @@ def load(target: Target) -> Load:
     return clients
 
 
-def test_another_reply_is_a_wrong_answer_and_a_closed_connection_is_not(
+def test_other_reply_is_an_error_and_a_closed_connection_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with sensor(b"") as target:

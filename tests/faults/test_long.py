@@ -1,7 +1,7 @@
-"""The long runs: every fault often enough, each at random moments under load.
+"""The long runs: every fault many times, at random times under load.
 
-Each ends with nothing lost, nothing counted twice and nothing invented, and leaves a line in the
-table of `docs/explanation/faults.md`.
+In each run no event is lost, counted twice or invented; each adds a line to the table of
+`docs/explanation/faults.md`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Note = Callable[[Result], None]
 
 
 def end(run: Run, note: Note) -> None:
-    """Compare, enter the result whatever it is, and judge."""
+    """Compare, record the result in any case, and check it."""
     result, verdict = run.finish()
     note(result)
     assert verdict.good, str(verdict)
@@ -58,7 +58,7 @@ def test_kill(begin: Begin, long_results: Note, name: str, kill: Callable[[Run],
 
 
 def test_kill_leader(begin: Begin, long_results: Note) -> None:
-    """A node that comes back has the queue's data before the next leader dies."""
+    """A restarted node has the queue's data before the next leader is killed."""
     run = begin("kill -9 of the leader of three RabbitMQ nodes", Shape(cluster=True))
     for _ in range(KILLS):
         run.strike(breaking.kill_leader)
@@ -67,7 +67,7 @@ def test_kill_leader(begin: Begin, long_results: Note) -> None:
 
 
 def test_kill_publisher(begin: Begin, long_results: Note) -> None:
-    """What is published is whole after every kill, and the next generation comes in seconds."""
+    """The feeds are complete after every kill, and the next generation follows in seconds."""
     run = begin("kill -9 of the publishing aggregator", Shape(publishing=True))
     wait_for_next(run)
     for _ in range(KILLS):
@@ -86,7 +86,7 @@ def test_kill_publisher(begin: Begin, long_results: Note) -> None:
 
 
 def test_promotion(begin: Begin, long_results: Note) -> None:
-    """Synchronous: the standby has what was committed when the primary dies."""
+    """The standby is synchronous: it has all committed data when the primary is killed."""
     run = begin("promotion of a synchronous standby", Shape(standby=True))
     for _ in range(5):
         dead = run.pipeline.primary
@@ -97,7 +97,7 @@ def test_promotion(begin: Begin, long_results: Note) -> None:
 
 
 def test_restore(begin: Begin, long_results: Note) -> None:
-    """What came after the backup comes back from the sensors."""
+    """The sensors deliver again what arrived after the backup."""
     run = begin("restore of an earlier backup, then replay")
     for number in range(4):
         backup = run.pipeline.folder / f"backup-{number}"
@@ -115,7 +115,7 @@ def test_restore(begin: Begin, long_results: Note) -> None:
 
 @pytest.mark.parametrize("wire", ["sensors-broker", "aggregators-broker", "aggregators-database"])
 def test_cut(begin: Begin, long_results: Note, wire: str) -> None:
-    """Reset, refused, stalled, or swallowed with all that was on its way."""
+    """Connections are reset, refused or stalled, or lose their data."""
     run = begin(f"network cut, {wire.replace('-', ' to ')}", Shape(proxies=True))
     for _ in range(KILLS):
         run.strike(breaking.cut(wire), after_s=(0.2, 1.0))
@@ -123,7 +123,7 @@ def test_cut(begin: Begin, long_results: Note, wire: str) -> None:
 
 
 def test_broker_away_for_an_hour(begin: Begin, long_results: Note) -> None:
-    """18,000 events, those of an hour at five a second, wait in the spools and are caught up."""
+    """18,000 events, five a second for an hour, wait in the spools and are then delivered."""
     run = begin("broker away for the events of an hour", rate_per_s=300)
 
     def away(run: Run) -> None:
@@ -158,7 +158,7 @@ def test_that_lasts(
 
 
 def test_everything_at_random(begin: Begin, long_results: Note) -> None:
-    """Nothing has recovered when the next thing breaks."""
+    """The next fault comes before the recovery from the previous one."""
     run = begin("all of these at random, without a pause", Shape(proxies=True))
     kinds = [
         breaking.kill_sensor,
@@ -176,7 +176,7 @@ def test_everything_at_random(begin: Begin, long_results: Note) -> None:
 
 
 def test_single_host_at_random(begin: Begin, long_results: Note) -> None:
-    """Without a broker: sensors, one aggregator on their spools, PostgreSQL, the way to it."""
+    """Without a broker: sensors, one aggregator on their spools, PostgreSQL and its connection."""
     run = begin("single host: all at random", Shape(single_host=True, proxies=True))
     kinds = [
         breaking.kill_sensor,
@@ -194,7 +194,7 @@ def test_single_host_at_random(begin: Begin, long_results: Note) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of 400 MB; needs root."""
+    """Create a file system of 400 MB; needs root."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(disk)], check=True)
@@ -203,7 +203,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill_disk(run: Run) -> None:
-    """Nothing is left of the database's disk, for a while."""
+    """Fill the database's disk for a while."""
     database = run.pipeline.primary
     balloon = database.data.parents[2] / "balloon"
     with balloon.open("wb", buffering=0) as stream, contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The harness finds what it is there to find: a comparison that cannot fail proves nothing."""
+"""The comparison of the fault runs finds every kind of error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ENTRIES = [
 
 
 def truth(*, maybe: bool) -> Recorded:
-    """What a database says in which all that may count does, or does not."""
+    """Return the rows of a database in which all uncertain events count, or none."""
     one, two, three = "192.0.2.1", "192.0.2.2", "192.0.2.3"
     sightings: dict[Key, Row] = {
         (GREET, one, "s1"): row(1, NOON + 5, NOON + 55),
@@ -74,20 +74,20 @@ def truth(*, maybe: bool) -> Recorded:
 
 
 @pytest.mark.parametrize("maybe", [False, True])
-def test_what_was_cut_off_may_count_or_not(maybe: bool) -> None:
+def test_event_without_an_answer_may_count_or_not(maybe: bool) -> None:
     verdict = judge(ENTRIES, truth(maybe=maybe))
     assert verdict.good, str(verdict)
     assert events(ENTRIES) == (4, 2)
 
 
-def test_a_missing_row_is_lost() -> None:
+def test_missing_row_is_reported_as_lost() -> None:
     counted = truth(maybe=True)
     observations = {k: row for k, row in counted.observations.items() if k != (GREET, "192.0.2.1")}
     verdict = judge(ENTRIES, dataclasses.replace(counted, observations=observations))
     assert (verdict.lost, verdict.twice, verdict.invented) == (2, 0, 0)
 
 
-def test_a_hit_too_few_is_lost_and_a_hit_too_many_counted_twice() -> None:
+def test_missing_hit_is_lost_and_extra_hit_is_counted_twice() -> None:
     counted = truth(maybe=True)
     for hits, lost, twice in ((1, 1, 0), (3, 0, 1)):
         changed = {
@@ -98,40 +98,40 @@ def test_a_hit_too_few_is_lost_and_a_hit_too_many_counted_twice() -> None:
         assert (verdict.lost, verdict.twice) == (lost, twice)
 
 
-def test_what_was_cut_off_does_not_count_twice() -> None:
+def test_event_without_an_answer_may_not_count_twice() -> None:
     counted = truth(maybe=True)
     changed = {**counted.sightings, (GREET, "192.0.2.3", "s1"): row(2, NOON + 700, NOON + 701)}
     assert judge(ENTRIES, dataclasses.replace(counted, sightings=changed)).twice == 1
 
 
-def test_an_address_that_never_came_is_invented() -> None:
+def test_address_of_no_client_is_invented() -> None:
     counted = truth(maybe=False)
     changed = {**counted.observations, (GREET, "192.0.2.9"): row(3, NOON, NOON)}
     assert judge(ENTRIES, dataclasses.replace(counted, observations=changed)).invented == 3
 
 
-def test_a_sensor_that_did_not_see_it_is_invented() -> None:
+def test_sighting_of_another_sensor_is_invented() -> None:
     counted = truth(maybe=False)
     changed = {**counted.sightings, (GREET, "192.0.2.2", "s2"): row(1, NOON, NOON)}
     assert judge(ENTRIES, dataclasses.replace(counted, sightings=changed)).invented == 1
 
 
 @pytest.mark.parametrize(("events_an_hour", "lost", "twice"), [(1, 1, 0), (4, 0, 1)])
-def test_an_hour_that_counts_otherwise_is_seen(events_an_hour: int, lost: int, twice: int) -> None:
+def test_wrong_count_of_an_hour_is_reported(events_an_hour: int, lost: int, twice: int) -> None:
     counted = truth(maybe=True)
     changed = {**counted.activity, (NOON, GREET, "s1"): events_an_hour}
     verdict = judge(ENTRIES, dataclasses.replace(counted, activity=changed))
     assert (verdict.lost, verdict.twice) == (lost, twice)
 
 
-def test_an_hour_in_which_nobody_came_is_invented() -> None:
+def test_hour_without_clients_is_invented() -> None:
     counted = truth(maybe=True)
     changed = {**counted.activity, (NOON + HOUR_MS, GREET, "s1"): 1}
     assert judge(ENTRIES, dataclasses.replace(counted, activity=changed)).invented == 1
 
 
-def test_a_time_outside_of_the_clients_bracket_is_seen() -> None:
-    """A data event raises the greet row's last time, so the greet's own time is wrong there."""
+def test_time_outside_the_clients_bracket_is_reported() -> None:
+    """A data event raises the greet row's last time, so the greet's own is wrong there."""
     counted = truth(maybe=False)
     changed = {**counted.sightings, (GREET, "192.0.2.1", "s1"): row(1, NOON + 5, NOON + 5)}
     verdict = judge(ENTRIES, dataclasses.replace(counted, sightings=changed))
@@ -139,7 +139,7 @@ def test_a_time_outside_of_the_clients_bracket_is_seen() -> None:
     assert (verdict.lost, verdict.twice, verdict.invented) == (0, 0, 0)
 
 
-def test_data_without_greet_is_seen() -> None:
+def test_data_without_greet_is_reported() -> None:
     counted = truth(maybe=True)
     changed = {k: row for k, row in counted.observations.items() if k != (GREET, "192.0.2.2")}
     verdict = judge(ENTRIES, dataclasses.replace(counted, observations=changed))
@@ -158,7 +158,7 @@ def test_data_without_greet_is_seen() -> None:
         (b"GET / HTTP/1.1\r\nUser-Agent: EHLO\r\n\r\n", []),
     ],
 )
-def test_what_was_sent_tells_what_may_count(sent: bytes, feeds: list[str]) -> None:
+def test_written_octets_decide_which_feeds_may_count(sent: bytes, feeds: list[str]) -> None:
     assert feeds_attempted(sent) == feeds
 
 
@@ -170,7 +170,7 @@ _HERE = target_of("192.0.2.7")
 
 
 def mailer(at_ms: int = NOON, *, ended: bool = True, source: str = _SOURCE) -> Entry:
-    """A delivery that took a second."""
+    """Return a delivery that took a second."""
     return Entry(
         source,
         "s1",
@@ -188,7 +188,7 @@ VISITS = [mailer(), mailer(NOON + 2000, ended=False, source=_LATER)]
 
 
 def stored(changed: Key = (), **changes: Any) -> Recorded:
-    """Return what a database holds of them, with changes of one row."""
+    """Return the stored rows of these clients, with changes of one row."""
     sightings: dict[Key, Row] = {}
     for source, at_ms in ((_SOURCE, NOON), (_LATER, NOON + 2000)):
         days = frozenset({NOON // DAY_MS})
@@ -220,7 +220,7 @@ def test_behaviours_are_exact_if_the_sensor_answered_a_later_client() -> None:
 
 @pytest.mark.parametrize("feed", [GREET, DATA])
 @pytest.mark.parametrize("column", ["flags", "recent_flags"])
-def test_a_behaviour_that_was_dropped_or_made_up_is_seen(feed: str, column: str) -> None:
+def test_lost_or_invented_behaviour_is_reported(feed: str, column: str) -> None:
     for flags in (_SHOWN.whole & ~Flags.QUIT, _SHOWN.whole | Flags.BARE_LF, Flags(0)):
         verdict = judge(VISITS, stored((feed, _SOURCE, "s1"), **{column: int(flags)}))
         assert not verdict.good
@@ -243,7 +243,7 @@ def test_behaviours_of_an_interrupted_client_are_within_their_bounds() -> None:
 
 
 @pytest.mark.parametrize("later", [-1, 1])
-def test_a_day_that_moved_or_was_added_is_seen(later: int) -> None:
+def test_moved_or_added_day_is_reported(later: int) -> None:
     today = NOON // DAY_MS
     for days in ({today + later}, {today, today + later}, set()):
         verdict = judge(VISITS, stored(KEY, days=frozenset(days)))
@@ -268,7 +268,7 @@ def test_event_around_midnight_counts_on_either_day() -> None:
 
 
 @pytest.mark.parametrize("targets", [0, _HERE << 1 | _HERE, target_of("192.0.2.8")])
-def test_a_target_that_was_dropped_or_made_up_is_seen(targets: int) -> None:
+def test_lost_or_invented_target_is_reported(targets: int) -> None:
     verdict = judge(VISITS, stored(KEY, targets=targets))
     assert any("targets" in line for line in verdict.says), str(verdict)
 

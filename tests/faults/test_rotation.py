@@ -1,4 +1,4 @@
-"""Accounts of real sensors are rotated while clients talk to them: 0 lost, 0 twice."""
+"""Rotating accounts of real sensors under load loses no event and counts none twice."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def epochs(table: Table) -> list[int]:
     return [epoch for (epoch,) in table("SELECT epoch FROM sensor ORDER BY name")]
 
 
-def test_accounts_rotated_under_load_lose_nothing_and_count_nothing_twice(
+def test_rotation_under_load_loses_nothing_and_counts_nothing_twice(
     rabbitmq: RabbitNode, certificates: Certificates, dsn: str, table: Table, tmp_path: Path
 ) -> None:
-    """The new password is installed as a file; the sensors go on without a restart."""
+    """The new password is installed as a file; the sensors continue without a restart."""
     with ExitStack() as stack:
         fleet = Fleet(
             stack, rabbitmq, certificates, dsn, tmp_path, vhost=VHOST, sensors=2, rate_per_s=60
@@ -50,7 +50,7 @@ def test_accounts_rotated_under_load_lose_nothing_and_count_nothing_twice(
 def test_ten_accounts_rotated_under_load(
     rabbitmq: RabbitNode, certificates: Certificates, dsn: str, table: Table, tmp_path: Path
 ) -> None:
-    """Each of ten twice, some at one time, with a restart and without."""
+    """Each of ten is rotated twice, some at the same time, with and without a restart."""
     with ExitStack() as stack:
         fleet = Fleet(
             stack, rabbitmq, certificates, dsn, tmp_path, vhost=VHOST, sensors=10, rate_per_s=60

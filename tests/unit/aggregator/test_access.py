@@ -39,7 +39,7 @@ def test_defaults_are_those_of_all_settings() -> None:
         ("", ("DSN", "host=other"), Access("host=other")),
     ],
 )
-def test_the_file_then_the_environment(
+def test_environment_overrides_the_file(
     config: Path,
     monkeypatch: pytest.MonkeyPatch,
     line: str,
@@ -64,19 +64,19 @@ def test_the_file_then_the_environment(
         'publish_non_global = "perhaps"',
     ],
 )
-def test_what_all_commands_refuse_is_refused(config: Path, line: str) -> None:
+def test_value_that_other_commands_refuse_is_refused(config: Path, line: str) -> None:
     dsn = "" if line.startswith("dsn =") else f"dsn = {json.dumps(DSN)}\n"
     config.write_text(f"{dsn}{line}\n")
     with pytest.raises(SettingsError, match=line.partition(" ")[0]):
         read_access(SettingsFiles(config), None)
 
 
-def test_no_database_is_wrong_use() -> None:
+def test_missing_database_is_a_usage_error() -> None:
     with pytest.raises(SettingsError, match="which database"):
         read_access(SettingsFiles(), None)
 
 
-def test_the_owners_file_names_the_database_and_nothing_else(tmp_path: Path, config: Path) -> None:
+def test_owner_file_sets_only_the_database(tmp_path: Path, config: Path) -> None:
     config.write_text(
         f"dsn = {json.dumps(DSN)}\ndsn_password_file = '/ingest'\npublish_non_global = true\n"
     )

@@ -1,4 +1,4 @@
-"""Who floods: what accounts send over ten seconds, judged by a clock that the test holds."""
+"""Floods of accounts: what they send over ten seconds, by the test's clock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_flood_of_messages_is_named_in_the_second_in_which_it_passes_the_rate() 
     assert (flood.messages_per_s, flood.reason) == (50.1, "messages")
 
 
-def test_sensor_that_sends_a_batch_a_second_is_no_flood() -> None:
+def test_one_batch_a_second_is_not_a_flood() -> None:
     clock = Clock()
     watch = watch_of(clock)
     for _ in range(60):
@@ -40,7 +40,7 @@ def test_sensor_that_sends_a_batch_a_second_is_no_flood() -> None:
         clock.now_s += 1
 
 
-def test_refused_messages_are_named_by_their_commonest_reason() -> None:
+def test_flood_of_refusals_names_the_most_frequent_reason() -> None:
     watch = watch_of(Clock())
     for number in range(WINDOW_S):
         watch.delivered("mallory", 1)
@@ -62,7 +62,7 @@ def test_octets_alone_are_a_flood_and_the_largest_comes_first() -> None:
     ]
 
 
-def test_flood_is_over_when_its_window_is() -> None:
+def test_flood_ends_with_its_window() -> None:
     clock = Clock()
     watch = watch_of(clock)
     watch.delivered("mallory", 10**8)
@@ -74,7 +74,7 @@ def test_flood_is_over_when_its_window_is() -> None:
     assert watch._seconds == {}, "nothing of it is kept"
 
 
-def test_accounts_that_are_told_apart_are_bounded() -> None:
+def test_number_of_watched_accounts_is_bounded() -> None:
     watch = watch_of(Clock())
     for number in range(accounts._ACCOUNTS_MAX + 1000):
         watch.delivered(f"a{number}", 1)

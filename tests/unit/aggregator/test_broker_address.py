@@ -18,7 +18,7 @@ from smtpfeeds_aggregator.sources.broker import parameters
         ("amqp://centre:its%20own@127.0.0.1:5672/smtpfeeds", "its own"),
     ],
 )
-def test_password_comes_from_the_file_where_the_address_has_none(
+def test_password_file_is_used_if_the_address_has_no_password(
     tmp_path: Path, address: str, password: str
 ) -> None:
     (tmp_path / "password").write_text("from the file\n")

@@ -1,4 +1,4 @@
-"""`smtpfeeds aggregator check-config`: folders and files are tried, and nothing is left behind."""
+"""`smtpfeeds aggregator check-config`: it checks folders and files, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_good_settings_leave_nothing_behind(tmp_path: Path, good: dict[str, Any]
         ({"broker": []}, "'broker' is missing"),
     ],
 )
-def test_what_cannot_be_used_is_named(
+def test_unusable_files_and_folders_are_named(
     tmp_path: Path, good: dict[str, Any], wrong: dict[str, Any], words: str
 ) -> None:
     placed = json.loads(json.dumps(wrong).replace("{}", str(tmp_path)))
@@ -67,7 +67,7 @@ def test_what_cannot_be_used_is_named(
         said(tmp_path, good | placed)
 
 
-def test_lacking_right_is_said_with_whose_it_is(
+def test_missing_right_is_reported_with_the_user(
     tmp_path: Path, good: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -78,10 +78,10 @@ def test_lacking_right_is_said_with_whose_it_is(
         said(tmp_path, good)
 
 
-def test_password_that_only_root_may_read_is_noted_for_root(
+def test_root_is_warned_about_a_password_that_only_root_can_read(
     tmp_path: Path, good: dict[str, Any]
 ) -> None:
-    """The unit starts the aggregator as another user, who cannot read it."""
+    """The unit starts the aggregator as another user, which cannot read it."""
     secret = tmp_path / "password"
     secret.touch(0o600)
     secret.write_text("secret\n")

@@ -1,4 +1,4 @@
-"""What no class depends on: the order of visits, what is too old, how octets were cut."""
+"""A class does not depend on the order of visits, on old visits, or on how octets are split."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def row_of(visits: list[tuple[int, int]]) -> History:
 
 
 @given(VISITS, VISITS, st.integers(0, 30), st.randoms(use_true_random=False))
-def test_a_class_follows_from_the_visits_of_two_weeks_in_any_order(
+def test_class_does_not_depend_on_the_order_of_visits_of_two_weeks(
     greets: list[tuple[int, int]],
     data: list[tuple[int, int]],
     later: int,
     chance: random.Random,
 ) -> None:
-    """Of both feeds, whatever came first, came again, or was folded together before."""
+    """This holds for both feeds, for any order, for repeats, and for batches folded together."""
     visits = greets + data
     today = max(day for day, _ in visits) + later
     counted = [flags for day, flags in visits if day // 7 >= today // 7 - 1]
@@ -54,10 +54,10 @@ def test_a_class_follows_from_the_visits_of_two_weeks_in_any_order(
 
 
 @given(VISITS, VISITS, st.integers(0, 400))
-def test_after_two_weeks_nothing_of_a_visit_is_in_a_class(
+def test_visit_older_than_two_weeks_does_not_affect_the_class(
     old: list[tuple[int, int]], new: list[tuple[int, int]], later: int
 ) -> None:
-    """Neither of an idle row nor of one that was written since; a clock ahead changes nothing."""
+    """This holds for idle rows, for rows written since, and for a clock that is ahead."""
     idle = row_of(old)
     today = idle.day + 14 + later
     assert judged(recent_flags(idle, today)) == judged(0)
@@ -94,10 +94,10 @@ def flags_of(segments: list[bytes], *, drain: bool) -> int:
 
 
 @given(LINES, st.sampled_from([b"\r\n", b"\n"]), st.booleans(), st.randoms(use_true_random=False))
-def test_no_class_depends_on_how_octets_were_cut(
+def test_class_does_not_depend_on_how_octets_are_split(
     lines: list[bytes], line_end: bytes, drain: bool, chance: random.Random
 ) -> None:
-    """Of a client that waits for its replies; whether it waits is a behaviour itself."""
+    """The client waits for its replies; not waiting is a behaviour itself."""
     whole = [line + line_end for line in lines]
     expected = flags_of(whole, drain=drain)
     pieces = []

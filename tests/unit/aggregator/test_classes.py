@@ -1,4 +1,4 @@
-"""The class of an address: a row in, the class and its reasons out."""
+"""The class of an address and its reasons, from a row."""
 
 from __future__ import annotations
 
@@ -127,16 +127,16 @@ def test_class_and_reasons(given_evidence: Evidence, cls: str, why: tuple[str, .
         *(F.UNHEEDING, F.SHORT_NAME, F.HELO, F.LOWER_CASE, F.LOOSE_PATH),
     ],
 )
-def test_one_foreign_habit_is_no_mail_server(flag: Flags) -> None:
+def test_client_with_one_foreign_habit_is_not_a_mail_server(flag: Flags) -> None:
     assert judge(evidence(POSTFIX | flag)).cls == "delivery"
 
 
 @pytest.mark.parametrize("flag", [F.FULL_HOST_NAME, F.QUIT, F.EXTENSION])
-def test_one_habit_missing_is_no_mail_server(flag: Flags) -> None:
+def test_client_without_one_habit_is_not_a_mail_server(flag: Flags) -> None:
     assert judge(evidence(POSTFIX & ~flag)).cls == "delivery"
 
 
-def test_the_best_fresh_entry_names_the_actor_and_all_stay_in_why() -> None:
+def test_best_current_entry_names_the_actor_and_why_lists_all() -> None:
     other = Listing("scanner", "censys", fresh=True)
     judgement = judge(evidence(0, lists=(OLD, other, MAILER)))
     assert judgement == (
@@ -151,7 +151,7 @@ LISTINGS = st.lists(st.sampled_from([SHODAN, OLD, MAILER]), max_size=3)
 
 
 @given(FLAGS, st.integers(1, 60), st.integers(1, 4), st.integers(0, 4), LISTINGS)
-def test_every_address_has_one_class_and_a_reason(
+def test_every_address_has_a_class_and_a_reason(
     flags: int, hits: int, sensors: int, alive: int, lists: list[Listing]
 ) -> None:
     judgement = judge(evidence(flags, hits=hits, sensors=sensors, alive=alive, lists=tuple(lists)))
@@ -171,7 +171,7 @@ def test_the_class_does_not_depend_on_the_order_of_visits(visits: list[int]) -> 
     assert len(folded) == 1
 
 
-def test_unknown_bits_change_nothing() -> None:
+def test_unknown_bits_do_not_change_the_class() -> None:
     assert judge(evidence(POSTFIX | 1 << 60)) == judge(evidence(POSTFIX))
 
 

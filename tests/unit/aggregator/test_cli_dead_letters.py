@@ -1,4 +1,4 @@
-"""`smtpfeeds aggregator dead-letters` where there is no broker to ask."""
+"""`smtpfeeds aggregator dead-letters` without a broker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smtpfeeds_common.cli import main
 
 @pytest.fixture
 def logging_kept() -> Iterator[None]:
-    """The command sets up logs of its own."""
+    """Keep the log settings, because the command changes them."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -29,9 +29,7 @@ def logging_kept() -> Iterator[None]:
         ("spool:/somewhere", "without a broker there is no queue"),
     ],
 )
-def test_settings_that_are_missing_are_told_from_a_site_without_broker(
-    broker: str, words: str
-) -> None:
+def test_missing_settings_differ_from_a_site_without_broker(broker: str, words: str) -> None:
     environ = {"SMTPFEEDS_AGGREGATOR_BROKER": broker}
     done = CliRunner().invoke(main, ["aggregator", "dead-letters", "list"], env=environ)
     assert done.exit_code == 2

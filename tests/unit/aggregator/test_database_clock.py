@@ -1,4 +1,4 @@
-"""When the database's clock is in doubt, and what may be done by it meanwhile."""
+"""When the database's clock is in doubt, and what may be done during a doubt."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class World:
         return self.clock.take(self.reading(took_s))
 
     def go_on(self, seconds: float, every_s: float = 2.0) -> ClockState:
-        """Time passes; sensors send a batch each minute, and between them nothing comes."""
+        """Let time pass; sensors send one batch each minute."""
         state = self.look()
         until_s = self.at_s + seconds
         beat_s = self.at_s
@@ -85,7 +85,7 @@ class World:
         return [doubt.reason for doubt in self.clock.state().doubts]
 
 
-def test_clock_that_goes_with_the_monotonic_one_is_never_in_doubt() -> None:
+def test_clock_that_matches_the_monotonic_clock_is_not_in_doubt() -> None:
     world = World()
     world.sensors = {"a": 0, "b": -5, "c": 30}
     for _ in range(100):
@@ -94,7 +94,7 @@ def test_clock_that_goes_with_the_monotonic_one_is_never_in_doubt() -> None:
 
 
 @pytest.mark.parametrize("step_s", [1.0, -1.0, 59.0, -59.0])
-def test_step_within_a_minute_is_no_doubt(step_s: float) -> None:
+def test_step_of_less_than_a_minute_raises_no_doubt(step_s: float) -> None:
     world = World()
     world.go_on(60)
     world.wrong_s += step_s
@@ -116,7 +116,7 @@ def test_step_is_in_doubt_from_the_first_reading_until_steady_for_ten_minutes(
     assert "step" not in world.reasons
 
 
-def test_clock_that_goes_on_stepping_stays_in_doubt() -> None:
+def test_clock_that_steps_again_stays_in_doubt() -> None:
     world = World()
     world.go_on(60)
     for _ in range(10):
@@ -124,7 +124,7 @@ def test_clock_that_goes_on_stepping_stays_in_doubt() -> None:
         assert "step" in [doubt.reason for doubt in world.go_on(300).doubts]
 
 
-def test_steps_that_add_up_within_ten_minutes_are_a_step() -> None:
+def test_small_steps_within_ten_minutes_add_up() -> None:
     world = World()
     for _ in range(3):
         world.go_on(60)
@@ -133,15 +133,15 @@ def test_steps_that_add_up_within_ten_minutes_are_a_step() -> None:
     assert world.reasons == ["step"]
 
 
-def test_slow_drift_is_no_step() -> None:
-    """A second in a minute is far more than any oscillator's; ten seconds in ten minutes."""
+def test_slow_drift_raises_no_doubt() -> None:
+    """The clock drifts by ten seconds in ten minutes, far more than any real clock."""
     world = World()
     for _ in range(100):
         world.wrong_s += 1
         assert not world.go_on(60, every_s=10).doubts
 
 
-def test_slow_answer_is_no_step_and_hides_none() -> None:
+def test_slow_answer_is_not_a_step_and_hides_no_step() -> None:
     world = World()
     world.go_on(60)
     world.at_s += 300
@@ -154,7 +154,7 @@ def test_slow_answer_is_no_step_and_hides_none() -> None:
     assert world.reasons == ["step"]
 
 
-def test_step_while_the_database_could_not_be_asked_is_seen_afterwards() -> None:
+def test_step_during_an_outage_is_detected_afterwards() -> None:
     world = World()
     world.go_on(60)
     world.at_s += 5 * HOUR
@@ -180,7 +180,7 @@ def test_clock_earlier_than_the_newest_noted_time_is_in_doubt_at_the_start(
     assert "earlier" not in world.reasons
 
 
-def test_start_after_weeks_is_in_no_doubt() -> None:
+def test_start_after_weeks_raises_no_doubt() -> None:
     record = Record(START - timedelta(days=60), 0, None)
     world = World(record)
     world.sensors = {"a": 0, "b": 0, "c": 0}
@@ -188,8 +188,8 @@ def test_start_after_weeks_is_in_no_doubt() -> None:
 
 
 @pytest.mark.parametrize("wrong_s", [-2 * HOUR, -40 * DAY, -3650 * DAY])
-def test_clock_behind_three_sensors_is_in_doubt_with_their_first_batches(wrong_s: float) -> None:
-    """Their sealing times lie in its future: no delay on the way explains that."""
+def test_clock_behind_three_sensors_is_in_doubt_at_their_first_batches(wrong_s: float) -> None:
+    """Their sealing times are in its future, which no delay explains."""
     world = World(Record(datetime(2000, 1, 1, tzinfo=UTC), 0, None))
     world.wrong_s = wrong_s
     world.look()
@@ -215,7 +215,7 @@ def test_clock_ahead_of_three_sensors_is_in_doubt_within_minutes(wrong_s: float)
     assert world.reasons == ["sensors"]
 
 
-def test_step_is_also_a_difference_from_sensors_that_were_heard_before() -> None:
+def test_step_is_also_a_difference_from_known_sensors() -> None:
     world = World()
     world.sensors = {"a": 0, "b": 0, "c": 0}
     world.go_on(400)
@@ -226,7 +226,7 @@ def test_step_is_also_a_difference_from_sensors_that_were_heard_before() -> None
     assert world.reasons == ["sensors"]
 
 
-def test_two_sensors_are_too_few() -> None:
+def test_two_sensors_raise_no_doubt() -> None:
     world = World()
     world.wrong_s = 40 * DAY
     world.sensors = {"a": 0, "b": 0}
@@ -252,8 +252,8 @@ def test_majority_of_the_sensors_decides(sensors: dict[str, float], in_doubt: bo
     assert world.reasons == (["sensors"] if in_doubt else [])
 
 
-def test_backlog_of_weeks_is_no_difference() -> None:
-    """The broker kept batches while the aggregator was away; it never was idle meanwhile."""
+def test_backlog_of_weeks_raises_no_doubt() -> None:
+    """The broker kept batches while the aggregator was stopped; it was never idle since."""
     world = World()
     late_s = 21 * DAY
     while late_s > 0:
@@ -267,8 +267,8 @@ def test_backlog_of_weeks_is_no_difference() -> None:
     assert not world.go_on(600).doubts
 
 
-def test_backlog_at_a_constant_lag_is_no_difference() -> None:
-    """Ingest that is just fast enough never catches up, and is never idle."""
+def test_backlog_with_a_constant_delay_raises_no_doubt() -> None:
+    """Ingest is just fast enough: it never catches up, and is never idle."""
     world = World()
     for _ in range(600):
         for name in "abcd":
@@ -278,8 +278,8 @@ def test_backlog_at_a_constant_lag_is_no_difference() -> None:
     assert world.reasons == []
 
 
-def test_few_old_batches_after_an_outage_are_no_difference() -> None:
-    """Each sensor may have four sealed when the broker comes back; then fresh ones follow."""
+def test_few_old_batches_after_an_outage_raise_no_doubt() -> None:
+    """After an outage each sensor may have four sealed batches; then new ones follow."""
     world = World()
     world.sensors = {"a": 0, "b": 0, "c": 0}
     world.go_on(300)
@@ -294,7 +294,7 @@ def test_few_old_batches_after_an_outage_are_no_difference() -> None:
     assert not world.go_on(600).doubts
 
 
-def test_evidence_stays_while_nothing_is_taken_and_goes_with_the_difference() -> None:
+def test_doubt_stays_without_batches_and_ends_with_the_difference() -> None:
     world = World()
     world.wrong_s = 40 * DAY
     world.sensors = {"a": 0, "b": 0, "c": 0}
@@ -331,7 +331,7 @@ def test_nothing_is_deleted_by_an_old_reading() -> None:
 
 
 def test_rows_expire_by_the_newest_noted_time_until_the_hour_is_over() -> None:
-    """A start 40 days ahead: an event of now is not expired, and one of before is."""
+    """At a start 40 days ahead, a present event does not expire, and an old one does."""
     world = World()
     world.wrong_s = 40 * DAY
     times = world.clock.check(world.reading())
@@ -349,7 +349,7 @@ def accepted(world: World, ahead_s: float | None = None) -> None:
 
 
 @pytest.mark.parametrize("step_s", STEPS)
-def test_accepted_clock_is_believed_at_the_next_reading(step_s: float) -> None:
+def test_accepted_clock_is_trusted_at_the_next_reading(step_s: float) -> None:
     world = World()
     world.sensors = {"a": 0, "b": 0, "c": 0}
     world.go_on(400)
@@ -363,7 +363,7 @@ def test_accepted_clock_is_believed_at_the_next_reading(step_s: float) -> None:
     assert world.reasons == []
 
 
-def test_acceptance_is_of_one_difference_and_not_of_another() -> None:
+def test_acceptance_covers_one_difference_only() -> None:
     world = World()
     world.sensors = dict.fromkeys("abc", -40 * DAY)
     world.go_on(400)
@@ -392,7 +392,7 @@ def test_restart_does_not_end_a_step() -> None:
     assert world.reasons == []
 
 
-def test_restart_publishes_nothing_before_the_sensors_are_heard_again() -> None:
+def test_restart_publishes_nothing_before_the_sensors_report_again() -> None:
     world = World(recorded("sensors"))
     world.wrong_s = 40 * DAY
     state = world.look()
@@ -406,7 +406,7 @@ def test_restart_publishes_nothing_before_the_sensors_are_heard_again() -> None:
     assert world.reasons == ["sensors"]
 
 
-def test_restart_with_a_corrected_clock_needs_nobody() -> None:
+def test_restart_with_a_corrected_clock_needs_no_operator() -> None:
     world = World(recorded("sensors"))
     world.sensors = {"a": 0, "b": 0, "c": 0}
     state = world.go_on(70)
@@ -414,13 +414,13 @@ def test_restart_with_a_corrected_clock_needs_nobody() -> None:
     assert world.clock.check_publication(world.reading()) == world.now
 
 
-def test_before_the_first_reading_this_hosts_clock_is_the_guess() -> None:
+def test_host_clock_is_used_before_the_first_reading() -> None:
     clock = DatabaseClock()
     assert abs(clock.now_s() - datetime.now(UTC).timestamp()) < 60
     assert clock.deletes_from() is None
 
 
-def test_guess_follows_the_database() -> None:
+def test_estimated_time_follows_the_database() -> None:
     world = World()
     world.wrong_s = 0.02
     world.look(took_s=0.002)
@@ -438,7 +438,7 @@ def test_guess_follows_the_database() -> None:
 def test_offset_within_its_bounds_is_never_a_step(
     readings: Sequence[tuple[float, float, float]],
 ) -> None:
-    """However slow answers are, and wherever in between the clock was read."""
+    """However slow answers are, and at whatever point the clock was read."""
     offsets = Offsets(window_s=600, step_s=60)
     at_s = 0.0
     for pause_s, took_s, part in readings:
@@ -455,14 +455,14 @@ def test_step_is_seen_by_any_exact_reading(step_s: float, back: bool, pause_s: f
     assert offsets.moved_s() > 60
 
 
-def test_window_of_readings_is_bounded() -> None:
+def test_number_of_readings_is_bounded() -> None:
     offsets = Offsets(window_s=600, step_s=60)
     for second in range(100_000):
         offsets.take(second, second, 1e9 + second)
     assert len(offsets._spans) <= 62
 
 
-def test_sensors_that_are_watched_are_bounded() -> None:
+def test_number_of_watched_sensors_is_bounded() -> None:
     world = World()
     world.look()
     for number in range(10_050):
@@ -477,7 +477,7 @@ def test_sensors_that_are_watched_are_bounded() -> None:
     ("seconds", "text"),
     [(61, "61 s"), (3600, "60 minutes"), (-7200, "-2 hours"), (40 * DAY, "40 days")],
 )
-def test_span_is_in_its_largest_unit(seconds: float, text: str) -> None:
+def test_duration_is_shown_in_its_largest_unit(seconds: float, text: str) -> None:
     assert span(seconds) == text
 
 

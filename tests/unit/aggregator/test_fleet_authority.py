@@ -1,4 +1,4 @@
-"""The fleet's certificate authority: what it issues, where keys are, what others may read."""
+"""The fleet's certificate authority: certificates, keys and permissions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def authority(tmp_path: Path) -> Authority:
     return Authority.create(tmp_path / "ca", "Example fleet")
 
 
-def test_the_private_key_is_its_owners_alone(authority: Authority) -> None:
+def test_only_the_owner_can_read_the_private_key(authority: Authority) -> None:
     assert stat.S_IMODE((authority.folder / KEY).stat().st_mode) == 0o600
     assert stat.S_IMODE(authority.folder.stat().st_mode) == 0o700
     assert b"PRIVATE KEY" not in (authority.folder / CERTIFICATE).read_bytes()
@@ -44,7 +44,7 @@ def test_a_second_authority_never_replaces_the_first(authority: Authority) -> No
         Authority.create(authority.folder, "Another")
 
 
-def test_what_is_issued_is_kept_without_its_key(authority: Authority) -> None:
+def test_issued_certificate_is_kept_without_its_key(authority: Authority) -> None:
     issued = authority.issue_client("sensor-1")
     copy = (authority.folder / ISSUED / "sensor-1.pem").read_bytes()
     assert copy == issued.certificate
@@ -91,7 +91,7 @@ def test_certificates_are_not_valid_for_another_authority(
     assert not is_issued_by(stranger.issue_client("sensor-1").certificate, authority.certificate)
 
 
-def test_what_cannot_be_read_is_named(authority: Authority, tmp_path: Path) -> None:
+def test_unreadable_authority_is_named(authority: Authority, tmp_path: Path) -> None:
     with pytest.raises(FleetError, match="there is no authority in"):
         Authority.load(tmp_path / "nowhere")
     other = Authority.create(tmp_path / "other", "Other")
@@ -112,7 +112,7 @@ def test_what_cannot_be_read_is_named(authority: Authority, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65])
-def test_a_name_has_its_bound(authority: Authority, name: str) -> None:
+def test_length_of_a_name_is_bounded(authority: Authority, name: str) -> None:
     with pytest.raises(FleetError, match="1 to 64 characters"):
         authority.issue_client(name)
 
@@ -122,10 +122,8 @@ def test_a_server_without_a_host_is_refused(authority: Authority) -> None:
         authority.issue_server("broker", [])
 
 
-def test_both_ends_of_a_connection_accept_what_it_issues(
-    authority: Authority, tmp_path: Path
-) -> None:
-    """A real TLS connection, with the client's certificate asked for."""
+def test_client_and_server_accept_issued_certificates(authority: Authority, tmp_path: Path) -> None:
+    """The test uses a real TLS connection with a client certificate."""
     server = authority.issue_server("broker", ["broker.example"])
     client = authority.issue_client("sensor-1")
     files = {}
@@ -161,11 +159,11 @@ def test_a_certificate_is_valid_for_clocks_a_little_behind(authority: Authority)
 
 
 class Killed(BaseException):
-    """The program ends here without cleaning up."""
+    """The program ends without cleaning up."""
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> bool:
-    """Call the action, and end before the given step that touches the disk."""
+    """Run the action, and end it before the given step that writes to the disk."""
     left = [step]
 
     def before(real: Callable[..., object]) -> Callable[..., object]:
@@ -187,10 +185,10 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], obje
     return False
 
 
-def test_an_authority_is_whole_wherever_its_making_was_interrupted(
+def test_interrupted_creation_leaves_a_whole_authority_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Made again, or there already: never a key without its certificate, never two keys."""
+    """There is never a key without its certificate, and never two keys."""
     step = 0
     while killed_at(monkeypatch, step, partial(Authority.create, tmp_path / f"{step}", "First")):
         folder = tmp_path / f"{step}"
@@ -205,7 +203,7 @@ def test_an_authority_is_whole_wherever_its_making_was_interrupted(
     assert step > 8
 
 
-def test_renewing_and_issuing_interrupted_leave_the_old_or_the_new(
+def test_interrupted_renewal_leaves_the_old_or_the_new_certificate(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = 0

@@ -1,4 +1,4 @@
-"""`smtpfeeds fleet broker`: RabbitMQ's certificate and settings, written, kept and renewed."""
+"""`smtpfeeds fleet broker`: it writes, keeps and renews RabbitMQ's certificate and settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOSTS = ("broker.example", "2001:db8::1")
 
 
 class Site:
-    """An authority and a folder of RabbitMQ's."""
+    """An authority and RabbitMQ's folder."""
 
     def __init__(self, folder: Path) -> None:
         self.ca, self.folder = folder / "ca", folder / "rabbitmq"
@@ -44,12 +44,12 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """RabbitMQ's user is here the one that runs the test."""
+    """RabbitMQ's user is the user that runs the test."""
     monkeypatch.setattr(broker, "USER", owner_of(tmp_path) or broker.USER)
     return Site(tmp_path)
 
 
-def test_it_writes_what_the_broker_needs_and_says_what_to_do_next(site: Site) -> None:
+def test_writes_the_broker_files_and_the_next_steps(site: Site) -> None:
     before = os.umask(0o077)
     try:
         done = site.run(*HOSTS)
@@ -75,7 +75,7 @@ def test_it_writes_what_the_broker_needs_and_says_what_to_do_next(site: Site) ->
     assert settings["management.tcp.ip"] == "127.0.0.1"
 
 
-def test_again_it_keeps_what_is_right_and_renews_what_is_not(site: Site) -> None:
+def test_second_run_keeps_valid_files_and_renews_others(site: Site) -> None:
     assert site.run(*HOSTS).exit_code == 0
     first = site.contents()
     again = site.run(*HOSTS)
@@ -115,9 +115,7 @@ def test_a_damaged_certificate_or_key_is_replaced(site: Site, end: int) -> None:
     assert site.authority.fits(content, HOSTS)
 
 
-def test_it_names_what_is_missing(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_part_is_named(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.ca = tmp_path / "none"
     assert "smtpfeeds fleet ca init" in str(site.run(*HOSTS).exception)
     site.ca = tmp_path / "ca"

@@ -1,4 +1,4 @@
-"""A sensor's bundle: all that its host needs, the secret for its owner alone."""
+"""A sensor's bundle contains all that its host needs; only its owner can read the secret."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def members(bundle: SensorBundle) -> dict[str, tarfile.TarInfo]:
         return {entry.name.partition("/")[2]: entry for entry in tar.getmembers()}
 
 
-def test_a_bundle_holds_what_the_host_needs() -> None:
+def test_bundle_contains_what_the_host_needs() -> None:
     assert set(members(BUNDLE)) == {
         *("install.sh", "sensor.toml", "broker-password", "ca.pem", "requirements.txt"),
         *("smtpfeeds-sensor.service", "smtpfeeds.sysusers", f"package/{PACKAGE.name}"),
@@ -63,11 +63,11 @@ def test_only_the_secret_is_private() -> None:
     assert set(modes.values()) == {0o644}
 
 
-def test_the_same_input_makes_the_same_bundle() -> None:
+def test_same_input_gives_the_same_bundle() -> None:
     assert bundle_bytes(BUNDLE) == bundle_bytes(BUNDLE)
 
 
-def test_the_settings_are_a_sensors_and_hold_no_secret(tmp_path: Path) -> None:
+def test_settings_are_valid_and_contain_no_secret(tmp_path: Path) -> None:
     text = sensor_settings(BUNDLE)
     assert "a-secret" not in text
     # A sensor looks at once for the files that the install script puts there.
@@ -85,12 +85,12 @@ def test_the_settings_are_a_sensors_and_hold_no_secret(tmp_path: Path) -> None:
     )
 
 
-def test_values_that_toml_would_read_otherwise_stay_values() -> None:
+def test_special_characters_in_values_survive_toml() -> None:
     odd = SensorBundle(name="x", wheels=WHEELS, brokers=('amqps://h/a"b\\c',), password="p")
     assert tomllib.loads(sensor_settings(odd))["broker"] == ['amqps://x@h/a"b\\c']
 
 
-def test_a_client_certificate_takes_the_password_s_place() -> None:
+def test_client_certificate_replaces_the_password() -> None:
     bundle = SensorBundle(
         name="x", wheels=WHEELS, brokers=("amqps://h/v",), certificate=b"certificate", key=b"key"
     )
@@ -107,7 +107,7 @@ def test_an_address_with_an_account_is_refused(address: str) -> None:
         bundle_bytes(SensorBundle(name="x", wheels=WHEELS, brokers=(address,), password="p"))
 
 
-def test_the_install_script_is_one(tmp_path: Path) -> None:
+def test_install_script_is_valid_shell(tmp_path: Path) -> None:
     write_bundle(BUNDLE, tmp_path / "bundle")
     script = unpack(tmp_path / "bundle", tmp_path / "unpacked") / "install.sh"
     subprocess.run(["sh", "-n", str(script)], check=True)
@@ -133,7 +133,7 @@ def test_the_install_script_is_one(tmp_path: Path) -> None:
     assert "wheels/a.whl" in members(offline)
 
 
-def test_a_bundle_is_for_its_owner_alone_and_replaces_an_older_one(tmp_path: Path) -> None:
+def test_only_its_owner_can_read_a_bundle_and_it_replaces_an_older_one(tmp_path: Path) -> None:
     path = tmp_path / "bundles" / "lisbon-1.tar.gz"
     write_bundle(BUNDLE, path)
     first = path.read_bytes()
@@ -143,14 +143,14 @@ def test_a_bundle_is_for_its_owner_alone_and_replaces_an_older_one(tmp_path: Pat
     assert [file.name for file in path.parent.iterdir()] == ["lisbon-1.tar.gz"]
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_bundle_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FleetError, match="cannot write the bundle"):
         write_bundle(BUNDLE, tmp_path / "file" / "x.tar.gz")
 
 
-def test_wheels_are_read_once_for_many_bundles_and_are_the_same_in_each(tmp_path: Path) -> None:
-    """Also to programs that know no Python: `tar` reads several gzip members as one."""
+def test_wheels_are_read_once_and_are_the_same_in_each_bundle(tmp_path: Path) -> None:
+    """Other programs read them too: `tar` reads several gzip members as one."""
     contents = {"a.whl": os.urandom(70_001), "b.whl": b"", "c.whl": bytes(1024)}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -169,7 +169,7 @@ def test_wheels_are_read_once_for_many_bundles_and_are_the_same_in_each(tmp_path
         assert len(list(unpacked.iterdir())) == 9
 
 
-def test_wheels_past_the_bound_are_refused_before_they_are_read(tmp_path: Path) -> None:
+def test_wheels_over_the_bound_are_refused_before_they_are_read(tmp_path: Path) -> None:
     wheel = tmp_path / "large.whl"
     with wheel.open("wb") as stream:
         stream.truncate(SHARED_MAX_BYTES)
@@ -179,7 +179,7 @@ def test_wheels_past_the_bound_are_refused_before_they_are_read(tmp_path: Path) 
         pack_wheels(PACKAGE, [tmp_path / "none.whl"])
 
 
-def test_only_the_wheel_of_this_version_is_a_package() -> None:
+def test_wheel_of_another_version_is_refused() -> None:
     right = Path(f"smtpfeeds-{__version__}-py3-none-any.whl")
     assert check_package(right) == right
     for name in ("smtpfeeds-0.0.1-py3-none-any.whl", f"smtpfeeds-{__version__}.tar.gz", "x.whl"):
@@ -193,7 +193,7 @@ def install(host: Host, bundle: SensorBundle) -> str:
     return host.install(path)
 
 
-def test_installed_again_changed_settings_stay_and_old_secrets_go(tmp_path: Path) -> None:
+def test_reinstallation_keeps_changed_settings_and_deletes_old_secrets(tmp_path: Path) -> None:
     host = Host(tmp_path)
     host.without_programs()
     install(host, BUNDLE)
@@ -216,7 +216,7 @@ def test_installed_again_changed_settings_stay_and_old_secrets_go(tmp_path: Path
     assert "broker-password" not in host.files()
 
 
-def test_wheels_are_the_locked_ones_and_all_of_them(tmp_path: Path) -> None:
+def test_wheels_must_be_exactly_the_locked_ones(tmp_path: Path) -> None:
     first, second = tmp_path / "one-1-py3-none-any.whl", tmp_path / "two-2-cp311-cp311-any.whl"
     first.write_bytes(b"one")
     hashes = [hashlib.sha256(octets).hexdigest() for octets in (b"one", b"two", b"win")]

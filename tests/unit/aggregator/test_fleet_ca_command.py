@@ -1,4 +1,4 @@
-"""`smtpfeeds fleet ca`: made, renewed, shown, and no key is written over another."""
+"""`smtpfeeds fleet ca`: create, renew and show an authority, and never overwrite a key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _run(*arguments: str) -> Result:
     return CliRunner().invoke(fleet, ["ca", *arguments])
 
 
-def test_an_authority_is_made_renewed_and_shown(tmp_path: Path) -> None:
+def test_authority_is_created_renewed_and_shown(tmp_path: Path) -> None:
     folder, output = tmp_path / "ca", tmp_path / "broker"
     output.mkdir()
     where = ("--ca-dir", str(folder))
@@ -47,7 +47,7 @@ def test_an_authority_is_made_renewed_and_shown(tmp_path: Path) -> None:
     assert (output / "broker.key").read_bytes() == key
 
 
-def test_a_folder_without_an_authority_says_how_to_make_one(tmp_path: Path) -> None:
+def test_folder_without_an_authority_is_reported_with_the_command(tmp_path: Path) -> None:
     result = _run("show", "--ca-dir", str(tmp_path))
     assert isinstance(result.exception, FleetError)
     assert "smtpfeeds fleet ca init" in str(result.exception)

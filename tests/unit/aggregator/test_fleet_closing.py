@@ -1,4 +1,4 @@
-"""Connections of a deleted account that end by themselves while they are being closed."""
+"""A deleted account's connections that end by themselves while they are being closed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smtpfeeds_common.errors import FleetError
 
 
 class _Broker(BaseHTTPRequestHandler):
-    """As RabbitMQ answers: 500 for a connection that ends just then and is gone after it."""
+    """Answers like RabbitMQ: 500 for a connection that is just ending, and 404 afterwards."""
 
     ending = True
 
@@ -37,7 +37,7 @@ class _Broker(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited name
-        """No line for each request."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def management() -> Iterator[Management]:
     server.server_close()
 
 
-def test_a_connection_that_ends_while_it_is_closed_is_no_failure(management: Management) -> None:
-    """Else a rotation would end between the account's deletion and its new epoch."""
+def test_connection_that_ends_while_it_is_closed_is_not_a_failure(management: Management) -> None:
+    """Otherwise a rotation would end between the account's deletion and its new epoch."""
     assert management.delete("edge-1")
     assert management.close_connections("edge-1") == 0
     with pytest.raises(FleetError, match="500"):

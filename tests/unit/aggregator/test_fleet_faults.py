@@ -1,4 +1,4 @@
-"""The rules of `smtpfeeds fleet check`: which fault each state of a sensor is, and its bounds."""
+"""The rules of `smtpfeeds fleet check`: the fault for each state of a sensor, and the bounds."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ NEW = row(alive=None, heard_at=None, epoch_at=NOW - DAY)
         ),
     ],
 )
-def test_each_state_of_a_sensor(
+def test_each_state_of_a_sensor_has_its_fault(
     sensor_row: SensorState | None,
     broker_account: BrokerAccount | None,
     connected: bool,
@@ -167,8 +167,8 @@ def test_certificates_are_faults_before_they_end_and_after() -> None:
     assert list(faults([], certificates[:2], NOW, VHOST, within_a_week)) == []
 
 
-def test_every_source_of_a_sensor_is_joined_and_no_other_account_is_one() -> None:
-    """An administrator's account is not a sensor; a connection without an account is shown."""
+def test_report_joins_all_sources_and_only_sensor_accounts() -> None:
+    """An administrator's account is not a sensor; a connection without an account is reported."""
     refused_only = row(name="stranger", epoch=None)
     accounts = {
         "s1": ACCOUNT,

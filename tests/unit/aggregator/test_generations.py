@@ -1,4 +1,4 @@
-"""Generations on disk: whole or not there, one current, the newest kept."""
+"""Generations on disk are complete or absent; one is current; the newest are kept."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_switch_moves_one_relative_link(generations: Generations) -> None:
     assert list(generations.unfinished.iterdir()) == []
 
 
-def test_names_tell_the_order_even_when_the_clock_goes_back(generations: Generations) -> None:
+def test_names_keep_the_order_if_the_clock_goes_back(generations: Generations) -> None:
     times = [NOW, NOW, NOW - timedelta(days=3650), NOW + timedelta(hours=1)]
     names = [put(generations, f"{4 - place}", at) for place, at in enumerate(times)]
     assert generations.names() == names[::-1]
     assert names[3].startswith("20261123T120000Z")
 
 
-def test_generation_that_fails_leaves_nothing_and_the_current_one_stays(
+def test_failed_generation_leaves_nothing_and_the_current_one_stays(
     generations: Generations,
 ) -> None:
     name = put(generations, "good")
@@ -83,7 +83,7 @@ def test_prune_keeps_the_current_and_the_newest(
     assert list(generations.unfinished.iterdir()) == []
 
 
-def test_clean_removes_directories_and_links_of_a_dead_run_and_leaves_files(
+def test_clean_deletes_folders_and_links_of_a_killed_run_only(
     generations: Generations,
 ) -> None:
     (generations.unfinished / "20261101T000000Z-dead").mkdir()
@@ -106,7 +106,7 @@ def test_public_generation_is_readable_whatever_the_umask(tmp_path: Path) -> Non
     assert stat.S_IMODE((current / "sub" / "file").stat().st_mode) == 0o644
 
 
-def test_private_generation_keeps_the_rights_it_was_written_with(tmp_path: Path) -> None:
+def test_private_generation_keeps_its_permissions(tmp_path: Path) -> None:
     generations = Generations(tmp_path / "root", tmp_path / "unfinished")
     generations.prepare()
     with generations.new("20261123T110000Z-x") as partial:

@@ -1,4 +1,4 @@
-"""What of a batch is kept among the refused."""
+"""Which refused rows of a batch are kept."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from smtpfeeds_aggregator.ingest.check import check
 from smtpfeeds_aggregator.ingest.refusals import refused_rows_body
 
 
-def test_refused_rows_are_kept_within_a_bound_and_the_rest_counted() -> None:
-    """JSON in JSON grows: a message too large for the broker would be tried for ever."""
+def test_refused_rows_past_the_bound_are_only_counted() -> None:
+    """JSON in JSON grows: a message that is too large for the broker would be tried forever."""
     hostile = "\x00" * 64
     checked = check(delivery_of(made_batch(*(greet(hostile) for _ in range(15_000)))))
     body = refused_rows_body(checked)

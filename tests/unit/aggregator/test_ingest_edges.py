@@ -1,4 +1,4 @@
-"""Whatever the schema lets pass is checked and folded; all else is refused in whole or in part."""
+"""All that the schema accepts can be checked and folded; everything else is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(N
 
 
 def taken(*bodies: bytes) -> int:
-    """How many of the bodies are batches; they are folded together."""
+    """Return how many of the bodies are batches; fold them together."""
     checked = []
     for body in bodies:
         try:
@@ -36,7 +36,7 @@ def taken(*bodies: bytes) -> int:
     return len(checked)
 
 
-def test_value_past_an_edge_costs_its_row_alone_or_the_batch_whose_own_it_is() -> None:
+def test_value_out_of_range_refuses_its_row_or_its_batch() -> None:
     for edge in EDGES:
         whole = "." in edge.field or edge.accepted or edge.value == [None]
         assert taken(edge.body) == whole, str(edge)
@@ -44,7 +44,7 @@ def test_value_past_an_edge_costs_its_row_alone_or_the_batch_whose_own_it_is() -
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(EDGES), min_size=2, max_size=5))
-def test_edges_of_several_fields_at_once(chosen: Sequence[Any]) -> None:
+def test_limits_of_several_fields_at_once(chosen: Sequence[Any]) -> None:
     batch = plain_batch()
     for edge in chosen:
         name, _, field = edge.field.partition(".")
@@ -57,7 +57,7 @@ def test_edges_of_several_fields_at_once(chosen: Sequence[Any]) -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from([*plain_batch(), *ROWS]), VALUES)
-def test_any_json_in_any_place(name: str, value: Any) -> None:
+def test_any_json_value_is_accepted_or_refused(name: str, value: Any) -> None:
     taken(json.dumps(plain_batch() | {name: value}).encode())
     if name in ROWS:
         taken(json.dumps(plain_batch() | {name: [value, *plain_batch()[name]]}).encode())
@@ -65,7 +65,7 @@ def test_any_json_in_any_place(name: str, value: Any) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_body_with_octets_changed(data: st.DataObject) -> None:
+def test_body_with_changed_octets_is_accepted_or_refused(data: st.DataObject) -> None:
     body = bytearray(json.dumps(plain_batch()).encode())
     for _ in range(data.draw(st.integers(1, 8))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))

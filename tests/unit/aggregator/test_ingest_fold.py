@@ -1,4 +1,4 @@
-"""What a batch must be, and how batches fold: decided without a database."""
+"""Check and fold batches, without a database."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_two_spellings_of_an_address_are_one_row() -> None:
     ]
 
 
-def test_data_brings_its_greet_row_without_hits() -> None:
+def test_data_event_adds_a_greet_row_without_hits() -> None:
     row = data("192.0.2.1", AT, hits=7, first_ms=AT - 3 * DAY_MS, flags=1, targets=2)
     assert unpack(folded(made_batch(row)).copy) == [
         ("192.0.2.1", "smtpdata", "s1", AT - 3 * DAY_MS, AT, 7, 0b1001, 1, 0, 2, 0, None),
@@ -105,7 +105,7 @@ def test_data_brings_its_greet_row_without_hits() -> None:
 
 
 def seen(later: int, **more: Any) -> Observation:
-    """A row so many days after the first day of AT's epoch week."""
+    """Return a row that many days after the first day of AT's epoch week."""
     return greet("192.0.2.1", MONDAY + later * DAY_MS, **{"flags": 1, "targets": 2, **more})
 
 
@@ -148,7 +148,7 @@ def test_days_and_bits_are_relative_to_today(rows: list[Observation], stored: li
 def test_rows_that_share_some_of_their_bits_keep_their_own(
     kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of the table in one fold, each on an address of its own."""
+    """One fold has all rows of the table, each with its own address."""
     monkeypatch.setattr(fold_module, "_KEPT", kept)
     rows = [
         msgspec.structs.replace(row, ip=f"192.0.2.{number}")
@@ -161,13 +161,13 @@ def test_rows_that_share_some_of_their_bits_keep_their_own(
     ]
 
 
-def test_note_moves_no_time_of_its_event() -> None:
+def test_note_does_not_change_times() -> None:
     event, note = greet("192.0.2.1", AT), greet("192.0.2.1", AT + 5, first_ms=AT - 5, hits=0)
     for rows in ((event, note), (note, event)):
         assert unpack(folded(made_batch(*rows)).copy)[0][3:7] == (AT, AT, 1, 1)
 
 
-def test_origins_and_names_are_of_the_table_given() -> None:
+def test_origins_and_names_are_those_of_the_table() -> None:
     fold_result = folded(made_batch(greet("0.0.0.1"), greet("192.0.2.1")), origin=KnowsAllOrigins())
     assert [row[-1] for row in unpack(fold_result.copy)] == [None, 64_692]
     assert fold_result.names == {64_692: "AS 64692 known"}
@@ -175,7 +175,7 @@ def test_origins_and_names_are_of_the_table_given() -> None:
     assert not folded(made_batch(greet("192.0.2.1"))).annotated
 
 
-def test_hours_are_cut_summed_and_bounded() -> None:
+def test_hours_are_truncated_summed_and_bounded() -> None:
     hour = AT - AT % 3_600_000
     counts = [HourCount("smtpgreet", hour + 5, 1), HourCount("smtpgreet", hour, 2)]
     huge = [HourCount("smtpdata", hour, 2**53)] * 600
@@ -187,7 +187,7 @@ def test_hours_are_cut_summed_and_bounded() -> None:
     assert {row.hour for row in fold_result.hours} == {utc(hour)}
 
 
-def test_newest_batch_of_a_sensor_says_its_state() -> None:
+def test_newest_batch_of_a_sensor_has_its_state() -> None:
     fold_result = folded(
         made_batch(
             sealed_ms=AT + 1, version="new", depth=5, drops=6, addresses=64, counters={"a": 1}
@@ -200,7 +200,7 @@ def test_newest_batch_of_a_sensor_says_its_state() -> None:
     assert folded(made_batch(addresses=2**53)).sensors[0].addresses == ADDRESSES_MAX
 
 
-def test_empty_batch_is_folded_to_no_row() -> None:
+def test_empty_batch_gives_no_row() -> None:
     fold_result = folded(made_batch())
     assert (fold_result.rows, fold_result.oldest, unpack(fold_result.copy)) == (0, None, [])
     assert len(fold_result.sensors) == 1
@@ -242,21 +242,21 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("body", "account", "reason"), REFUSED)
-def test_what_is_not_its_senders_batch_is_refused(
+def test_invalid_message_or_sender_is_refused(
     body: bytes, account: str | None, reason: str
 ) -> None:
     with pytest.raises(WireError, match=reason):
         check(Delivery(body, account, "observations.s1", redelivered=False, token=None))
 
 
-def test_two_spellings_of_a_spool_are_one_spool() -> None:
+def test_two_forms_of_a_uuid_are_one_spool() -> None:
     spool = uuid.uuid4()
     spellings = (str(spool), spool.hex, str(spool).upper())
     keys = {check(delivery_of(with_spool(text))).key for text in spellings}
     assert len(keys) == 1
 
 
-def test_refused_rows_are_kept_as_they_came() -> None:
+def test_refused_rows_are_kept_unchanged() -> None:
     checked = check(delivery_of(made_batch(greet("192.0.2.1\0"), greet("192.0.2.2"))))
     kept = refused_rows_body(checked).decode()
     assert "192.0.2.1\\\\u0000" in kept

@@ -1,4 +1,4 @@
-"""What a service manager and a load balancer are told."""
+"""Health and metrics, as service managers and load balancers see them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smtpfeeds_aggregator.metrics_http import MetricsServer
 from smtpfeeds_common.errors import SettingsError
 
 
-def test_part_is_ill_by_its_word_or_by_its_silence() -> None:
+def test_part_with_trouble_or_without_a_beat_is_unhealthy() -> None:
     now = [100.0]
     health = Health(lambda: now[0])
     health.beat("store", within_s=10)
@@ -78,7 +78,7 @@ def test_metrics_are_served_over_ipv6_too() -> None:
         thread.join(10)
 
 
-def test_port_that_cannot_be_had_is_a_matter_of_the_settings() -> None:
+def test_port_in_use_is_a_settings_error() -> None:
     for listen in ("127.0.0.1:99999", "nonsense", "192.0.2.1:80"):
         with pytest.raises(SettingsError, match="metrics_listen"):
             MetricsServer(listen, Metrics(), Health())

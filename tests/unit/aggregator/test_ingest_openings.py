@@ -11,7 +11,7 @@ from smtpfeeds_aggregator.ingest.openings import Openings
 from smtpfeeds_common.errors import WireError
 
 
-def test_past_its_bound_an_account_is_refused_until_its_day_is_over() -> None:
+def test_account_over_its_bound_is_refused_until_the_next_day() -> None:
     now = 0.0
     openings = Openings(most=3, monotonic=lambda: now)
     known = [uuid.uuid4() for _ in range(3)]

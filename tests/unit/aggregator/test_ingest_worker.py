@@ -1,7 +1,7 @@
-"""What the worker does with each delivery, by a source and a store that misbehave on order.
+"""What the worker does with each delivery; source and store fail as each test requires.
 
-Without threads: time passes only where the worker waits (`ingest_support.stepped`). The real
-threads are the program's, in tests/integration.
+There are no threads: time passes only while the worker waits (`ingest_support.stepped`).
+Integration tests use the program's real threads.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def batches(count: int, rows: int = 1) -> list[Batch]:
     return [made_batch(*(greet(ip) for ip in ips), spool=spool, seq=n) for n in range(1, count + 1)]
 
 
-def test_batches_at_hand_are_written_together_and_then_acknowledged() -> None:
+def test_waiting_batches_are_written_together_then_acknowledged() -> None:
     work = work_in_memory(ingest_wait_ms=200)
     work.source.put(*batches(5))
     work.run_for(1)
@@ -70,7 +70,7 @@ def test_collection_is_bounded_by_messages_and_by_rows() -> None:
 
 
 def test_next_collection_fills_while_the_store_is_busy() -> None:
-    """Under load transactions grow to the bound, whatever the time is."""
+    """Under load transactions grow to the bound, without a time limit."""
     work = work_in_memory(ingest_wait_ms=1, ingest_batch_messages=10)
     work.handover.held = True
     deliveries = batches(20)
@@ -94,7 +94,7 @@ def test_same_batch_twice_in_a_collection_counts_once_and_both_are_acknowledged(
     assert (work.counted("batches"), work.counted("duplicates")) == (2, 2)
 
 
-def test_garbage_is_refused_and_its_neighbours_are_written() -> None:
+def test_garbage_is_refused_and_other_batches_are_written() -> None:
     work = work_in_memory(ingest_wait_ms=200)
     one, two = batches(2)
     work.source.put(one, b"garbage", two)
@@ -105,7 +105,7 @@ def test_garbage_is_refused_and_its_neighbours_are_written() -> None:
     assert {key.seq for key in work.store.known} == {1, 2}
 
 
-def test_culprit_is_found_batch_by_batch_with_its_repeats() -> None:
+def test_bad_batch_is_identified_by_writing_one_at_a_time() -> None:
     work = work_in_memory(ingest_wait_ms=200)
     batch = batches(5)
     work.source.put(*batch, batch[2], batch[3])
@@ -119,8 +119,8 @@ def test_culprit_is_found_batch_by_batch_with_its_repeats() -> None:
     assert work.counted("refused", kind="batch") == 1
 
 
-def test_culprit_is_refused_by_a_delivery_that_can_be_acknowledged() -> None:
-    """Of one from a session that is over nothing would be kept, and its repeat acknowledged."""
+def test_bad_batch_is_refused_by_a_current_delivery() -> None:
+    """A refusal by an ended session would keep nothing, and its repeat would be acknowledged."""
     work = work_in_memory(ingest_wait_ms=600)
     (batch,) = batches(1)
     work.store.bad = {1}
@@ -133,21 +133,21 @@ def test_culprit_is_refused_by_a_delivery_that_can_be_acknowledged() -> None:
 
 
 def redeliver(work: SteppedWork[MemoryStore], batch: Batch) -> None:
-    """The source's connection is new: what was delivered comes again."""
+    """The source has a new connection, and delivers everything again."""
     work.source.session += 1
     work.source.put(batch)
 
 
 def watch(work: SteppedWork[MemoryStore], seconds: int) -> list[str]:
-    """The parts that a watchdog would call silent in the seconds that come."""
+    """Return the parts that a watchdog would call silent during these seconds."""
     silent: list[str] = []
     for second in range(seconds):
         work.time.after(second, lambda: silent.extend(work.health.stuck()))
     return silent
 
 
-def test_bad_messages_alone_do_not_make_a_part_silent() -> None:
-    """A watchdog would end the program every few minutes, for as long as they come."""
+def test_stream_of_bad_messages_does_not_make_a_part_silent() -> None:
+    """Otherwise a watchdog would end the program every few minutes."""
     work = work_in_memory(ingest_wait_ms=10_000)
     silent = watch(work, 700)
     for second in range(700):
@@ -158,7 +158,7 @@ def test_bad_messages_alone_do_not_make_a_part_silent() -> None:
     assert silent == []
 
 
-def test_database_that_is_away_for_long_does_not_make_the_writer_silent() -> None:
+def test_long_outage_does_not_make_the_writer_silent() -> None:
     work = work_in_memory()
     work.store.away = True
     work.source.put(*batches(3))
@@ -187,7 +187,7 @@ def test_collection_that_waits_for_the_writer_does_not_make_the_collector_silent
     assert silent == []
 
 
-def test_batch_with_refused_rows_is_acknowledged_by_their_keeping_alone() -> None:
+def test_batch_with_refused_rows_is_acknowledged_once_they_are_kept() -> None:
     work = work_in_memory(ingest_wait_ms=50)
     work.source.put(made_batch(greet("192.0.2.1"), greet("nonsense")))
     work.run_for(1)
@@ -198,7 +198,7 @@ def test_batch_with_refused_rows_is_acknowledged_by_their_keeping_alone() -> Non
     assert work.counted("rows_refused") == 1
 
 
-def test_short_absence_of_the_database_is_held() -> None:
+def test_short_outage_holds_the_batches() -> None:
     work = work_in_memory()
     work.store.away = True
     work.source.put(*batches(3))
@@ -216,7 +216,7 @@ def test_short_absence_of_the_database_is_held() -> None:
     assert work.counted("holds") == 1
 
 
-def test_long_absence_gives_everything_back_and_takes_it_up_again() -> None:
+def test_long_outage_returns_the_batches_and_resumes_later() -> None:
     work = work_in_memory()
     work.store.away = True
     work.source.put(*batches(3))
@@ -235,7 +235,7 @@ def test_long_absence_gives_everything_back_and_takes_it_up_again() -> None:
     assert work.source.refused == []
 
 
-def test_deliveries_of_a_session_that_is_over_are_let_go() -> None:
+def test_deliveries_of_an_ended_session_are_dropped() -> None:
     work = work_in_memory(ingest_wait_ms=300)
     work.source.put(*batches(2))
     work.time.after(0.1, work.source.pause)
@@ -244,8 +244,8 @@ def test_deliveries_of_a_session_that_is_over_are_let_go() -> None:
     assert work.store.known == set()
 
 
-def test_batch_in_the_making_that_comes_again_is_acknowledged_by_its_second_delivery() -> None:
-    """The first is of a session that is over; the second would wait for the broker's timeout."""
+def test_batch_delivered_again_is_acknowledged_by_its_second_delivery() -> None:
+    """The first delivery is from an ended session; the second must not stay unacknowledged."""
     work = work_in_memory(ingest_wait_ms=600)
     (batch,) = batches(1)
     work.source.put(batch)
@@ -255,7 +255,7 @@ def test_batch_in_the_making_that_comes_again_is_acknowledged_by_its_second_deli
     assert any(map(work.source.is_current, work.source.acknowledged))
 
 
-def test_stop_finishes_what_is_in_hand() -> None:
+def test_stop_finishes_the_current_collection() -> None:
     work = work_in_memory(ingest_wait_ms=10_000)
     work.source.put(*batches(4))
     work.time.after(0.3, work.stop.set)
@@ -265,7 +265,7 @@ def test_stop_finishes_what_is_in_hand() -> None:
     assert work.store.closed
 
 
-def test_stop_does_not_wait_for_a_database_that_is_away() -> None:
+def test_stop_does_not_wait_for_an_unavailable_database() -> None:
     work = work_in_memory()
     work.store.away = True
     work.source.put(*batches(4))
@@ -277,10 +277,10 @@ def test_stop_does_not_wait_for_a_database_that_is_away() -> None:
     assert work.source.acknowledged == []
 
 
-def test_fault_of_ours_in_reading_a_message_refuses_it_and_stops_nothing(
+def test_bug_in_reading_a_message_refuses_only_that_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else one message would end the program, and then the next one that is started."""
+    """Otherwise one message would end every program that receives it."""
 
     def faulty(delivery: Delivery) -> CheckedBatch:
         if delivery.body == b"odd":
@@ -297,8 +297,8 @@ def test_fault_of_ours_in_reading_a_message_refuses_it_and_stops_nothing(
     assert "ZeroDivisionError" in refusal.reason
 
 
-def test_fault_of_ours_in_folding_a_batch_refuses_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen with a feed that the schema let pass: every aggregator ended, and so did the next."""
+def test_bug_in_folding_a_batch_refuses_only_that_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This happened with a feed that the schema accepted: every aggregator ended."""
 
     def faulty(batches: Sequence[CheckedBatch], origin: OriginLookup, today: int) -> Folded:
         if 2 in {batch.key.seq for batch in batches}:
@@ -317,7 +317,7 @@ def test_fault_of_ours_in_folding_a_batch_refuses_it_alone(monkeypatch: pytest.M
     assert {key.seq for key in work.store.known} == {1, 3}
 
 
-def test_fault_of_the_origin_table_costs_the_origin_and_no_batch() -> None:
+def test_fault_of_the_origin_table_loses_the_origin_and_no_batch() -> None:
     class Faulty(KnowsAllOrigins):
         def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
             raise OSError("the index is gone")
@@ -331,8 +331,8 @@ def test_fault_of_the_origin_table_costs_the_origin_and_no_batch() -> None:
     assert "OSError: the index is gone" in problem
 
 
-def test_fault_of_ours_in_every_batch_blames_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program ends, and what it had in hand comes again: nothing is refused."""
+def test_bug_that_affects_every_batch_refuses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program ends, and the broker delivers its batches again: nothing is refused."""
 
     def broken(*_: object) -> Folded:
         raise ZeroDivisionError
@@ -347,7 +347,7 @@ def test_fault_of_ours_in_every_batch_blames_none(monkeypatch: pytest.MonkeyPatc
     assert (work.source.refused, work.source.acknowledged) == ([], [])
 
 
-def test_fault_of_ours_in_writing_a_batch_refuses_it_alone() -> None:
+def test_bug_in_writing_a_batch_refuses_only_that_batch() -> None:
     work = work_in_memory(ingest_wait_ms=200)
     work.store.faults = {2: OverflowError("too large to pack")}
     work.source.put(*batches(3))
@@ -358,7 +358,7 @@ def test_fault_of_ours_in_writing_a_batch_refuses_it_alone() -> None:
     assert {key.seq for key in work.store.known} == {1, 3}
 
 
-def test_fault_of_ours_in_writing_down_refused_rows_costs_those_rows_alone(
+def test_bug_in_encoding_refused_rows_loses_only_those_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(_: CheckedBatch) -> bytes:
@@ -374,8 +374,8 @@ def test_fault_of_ours_in_writing_down_refused_rows_costs_those_rows_alone(
     assert len(work.store.known) == 1
 
 
-def test_database_that_refuses_every_batch_is_held_and_no_batch_is_refused() -> None:
-    """A constraint that somebody added, a missing partition: all would go to the refused."""
+def test_all_batches_wait_if_the_database_refuses_every_batch() -> None:
+    """With an added constraint or a missing partition, all batches would be refused."""
     work = work_in_memory(ingest_wait_ms=200)
     work.store.refuses_all = True
     work.source.put(*batches(3))
@@ -393,7 +393,7 @@ def test_database_that_refuses_every_batch_is_held_and_no_batch_is_refused() -> 
     assert (work.gauge("holding"), work.gauge("refusing_all")) == (0, 0)
 
 
-def test_database_that_refuses_every_batch_for_long_gives_all_back_until_it_accepts_one() -> None:
+def test_batches_are_returned_if_the_database_refuses_every_batch_for_long() -> None:
     work = work_in_memory()
     work.store.refuses_all = True
     work.source.put(*batches(3))
@@ -423,7 +423,7 @@ HOURS = [HourCount("smtpgreet", AT + n * HOUR_MS, 1) for n in range(10)]
 def test_rows_of_every_kind_count_towards_the_bound_of_a_collection(
     rows: list[Observation], hours: list[HourCount], overflows: list[PrefixOverflow]
 ) -> None:
-    """Fifty messages of hours alone, or of rows that are refused, were folded at once."""
+    """Hours and refused rows count too."""
     work, spool = work_in_memory(ingest_batch_rows=20, ingest_wait_ms=200), uuid.uuid4()
     work.source.put(
         *(
@@ -448,7 +448,7 @@ def test_octets_count_towards_the_bound_of_a_collection(monkeypatch: pytest.Monk
     assert max(len(keys) for keys in work.store.transactions) < 10
 
 
-def test_openings_past_the_bound_of_an_account_are_refused_and_others_are_written(
+def test_openings_over_the_bound_are_refused_and_other_batches_are_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(collect, "Openings", partial(Openings, most=2))
@@ -462,7 +462,7 @@ def test_openings_past_the_bound_of_an_account_are_refused_and_others_are_writte
     assert sorted(key.sensor for key in work.store.known) == ["honest", "mallory", "mallory"]
 
 
-def test_collection_waits_for_no_more_where_the_source_sends_none_before_an_answer() -> None:
+def test_collection_is_written_if_the_source_waits_for_acknowledgements() -> None:
     work = work_in_memory(ingest_wait_ms=10_000)
     work.source.can_send_more = False
     work.source.put(*batches(3))
@@ -472,7 +472,7 @@ def test_collection_waits_for_no_more_where_the_source_sends_none_before_an_answ
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_nothing_is_refused_while_the_clock_is_in_doubt(ends: bool) -> None:
-    """What is refused is acknowledged, and counted by the hour of that clock."""
+    """A refused message is acknowledged, and counted by the hour of that clock."""
     work = work_in_memory()
     at_s, now = work.time.now_s, datetime.now(UTC)
     record = Record(now + timedelta(hours=1), 0, None)

@@ -1,4 +1,4 @@
-"""`filter`: whole lines, in any pieces, by the addresses that an independent parser finds."""
+"""`filter`: whole lines, in any pieces, compared with an independent parser of addresses."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ LOGS = st.lists(LINES, max_size=12).map("\n".join)
 
 
 def addresses_by_hand(line: str) -> set[bytes]:
-    """The addresses of a line, word by word, by Python's ipaddress and string methods alone."""
+    """Return a line's addresses, word by word, with Python's ipaddress and string methods."""
     addresses = set()
     for word in line.split(" "):
         for candidate in _candidates(word):
@@ -127,9 +127,7 @@ def _candidates(word: str) -> Iterator[str]:
 
 
 @given(LOGS, st.lists(st.integers(0, 2000), max_size=6))
-def test_the_lines_are_those_in_which_an_independent_parser_finds_an_address(
-    log: str, cuts: list[int]
-) -> None:
+def test_matching_lines_are_those_of_an_independent_parser(log: str, cuts: list[int]) -> None:
     known = {address.packed for address in SET}
     expected = [line for line in log.split("\n") if addresses_by_hand(line) & known]
     text = log.encode()
@@ -144,7 +142,7 @@ def test_the_lines_are_those_in_which_an_independent_parser_finds_an_address(
 
 
 @given(LOGS, st.lists(st.integers(0, 2000), max_size=6))
-def test_lines_that_match_and_those_that_do_not_are_all_lines(log: str, cuts: list[int]) -> None:
+def test_matching_and_other_lines_are_all_lines(log: str, cuts: list[int]) -> None:
     text = log.encode()
     one = passed(in_pieces(text, cuts), LineFilter(MATCHER)).decode().splitlines()
     other = passed(in_pieces(text, cuts), LineFilter(MATCHER, invert=True)).decode().splitlines()
@@ -153,7 +151,7 @@ def test_lines_that_match_and_those_that_do_not_are_all_lines(log: str, cuts: li
 
 
 @pytest.mark.parametrize("piece", [1 << 16, LINE_BYTES_MAX, 5 << 20])
-def test_a_very_long_line_is_searched_at_its_beginning_and_stays_whole(piece: int) -> None:
+def test_very_long_line_is_searched_at_its_beginning_and_printed_whole(piece: int) -> None:
     filler = b"x" * (3 << 20)
     matching, other = b"192.0.2.2 " + filler + b"\n", filler + b" 192.0.2.2\n"
     text = b"192.0.2.2\n" + matching + other + b"none\n192.0.2.4"
@@ -220,20 +218,20 @@ def test_a_json_object_gets_a_member_and_keeps_its_octets(line: bytes) -> None:
     assert content == json.loads(line)
 
 
-def test_an_object_that_has_the_member_gets_it_anew() -> None:
+def test_existing_member_of_an_object_is_replaced() -> None:
     content = json.loads(annotated(b'{"ip":"192.0.2.2","smtpfeeds":null}\n'))
     assert len(content["smtpfeeds"]) == 1
 
 
-def test_what_only_looks_like_json_gets_columns() -> None:
+def test_text_that_only_looks_like_json_gets_columns() -> None:
     assert annotated(b'{"ip": 192.0.2.2}\n').startswith(b'{"ip": 192.0.2.2}\t192.0.2.2\t')
 
 
-def test_an_address_behind_an_escape_of_json_is_found() -> None:
+def test_address_after_a_json_escape_is_recognised() -> None:
     assert annotated(rb'{"message":"lost\n192.0.2.2\tagain"}' + b"\n") != b""
 
 
-def test_columns_of_a_long_line_stand_at_its_end() -> None:
+def test_columns_of_a_long_line_are_at_its_end() -> None:
     text = b"192.0.2.2 " + b"x" * (2 << 20)
     pieces = [text[at : at + (1 << 19)] for at in range(0, len(text), 1 << 19)]
     for end in ([], [b"\n"]):
@@ -277,7 +275,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["filter", *map(str, arguments)])
 
 
-def test_options_say_which_addresses_count(feeds: Path, log: Path) -> None:
+def test_options_select_the_addresses(feeds: Path, log: Path) -> None:
     every = run("--from", feeds, log)
     assert (every.exit_code, every.stdout) == (0, "a 192.0.2.2\nb 192.0.2.4\na 192.0.2.2\n")
     assert run("--from", feeds, "--only-class", "probe", log).stdout == "b 192.0.2.4\n"

@@ -1,4 +1,4 @@
-"""What a list may be: its layouts, its date, its bounds; and whose it is."""
+"""Layouts, dates, bounds and owners of lists."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def texts(content: Content) -> list[str]:
         ("0.0.0.0/0", "0.0.0.0/0"),
     ],
 )
-def test_prefix_is_read_and_written_in_one_spelling(text: str, prefix: str) -> None:
+def test_prefix_is_read_and_written_in_canonical_form(text: str, prefix: str) -> None:
     assert str(parse_prefix(text)) == prefix
 
 
@@ -54,13 +54,13 @@ def test_prefix_is_read_and_written_in_one_spelling(text: str, prefix: str) -> N
     ["", "x", "8.8.8", "8.8.8.8/", "8.8.8.8/33", "8.8.8.8/-1", "8.8.8.8/٣", "08.8.8.8",
      "2600::/129", "::ffff:8.8.8.8", "fe80::1%eth0", "8.8.8.8/24/24", "AS15169"],
 )  # fmt: skip
-def test_what_is_no_prefix_is_none(text: str) -> None:
+def test_text_that_is_not_a_prefix_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         parse_prefix(text)
 
 
 @given(st.ip_addresses(), st.integers(0, 128))
-def test_any_prefix_reads_as_the_standard_library_reads_it(address: object, length: int) -> None:
+def test_prefixes_are_read_like_the_standard_library(address: object, length: int) -> None:
     text = f"{address}/{min(length, 32 if '.' in str(address) else 128)}"
     network = ip_network(text, strict=False)
     if ":" in text and int(network.network_address) >> 32 == 0xFFFF:
@@ -71,7 +71,7 @@ def test_any_prefix_reads_as_the_standard_library_reads_it(address: object, leng
     assert ip_network(str(prefix)) == network
 
 
-def test_text_is_read_line_by_line_with_what_it_states() -> None:
+def test_text_list_is_read_with_its_statements() -> None:
     raw = (
         b"\xef\xbb\xbf# kind: mailer\n# actor: example\n# home: example.org\n; date: 2026-11-20\r\n"
         b"8.8.8.8\n\n  8.8.8.0/24  # a comment\n2600::/48,x\n8.8.8.8\nnonsense\n"
@@ -106,7 +106,7 @@ def test_misp_list_is_read_with_its_version() -> None:
         (b"# date: yesterday\n8.8.8.8\n", "YYYY-MM-DD"),
     ],
 )
-def test_what_is_no_list_is_refused(raw: bytes, word: str) -> None:
+def test_file_that_is_not_a_list_is_refused(raw: bytes, word: str) -> None:
     with pytest.raises(ListsError, match=word):
         parse(raw, "list")
 
@@ -173,7 +173,7 @@ def many(count: int) -> list[str]:
         ([], "scanner", "empty"),
     ],
 )
-def test_list_past_a_bound_is_refused(entries: list[str], kind: ListKind, word: str) -> None:
+def test_list_over_a_bound_is_refused(entries: list[str], kind: ListKind, word: str) -> None:
     with pytest.raises(ListsError, match=word):
         checked(entries, kind)
 
@@ -184,12 +184,12 @@ def test_list_at_its_bounds_is_used() -> None:
     assert len(checked([f"8.{n}.0.0/20" for n in range(16)])[0]) == 16
 
 
-def test_what_is_not_globally_routable_is_left_out_and_counted() -> None:
+def test_entries_not_globally_routable_are_left_out_and_counted() -> None:
     kept, dropped = checked([*many(198), "192.168.0.0/24", "fd00::/48"])
     assert (len(kept), dropped) == (198, 2)
 
 
-def test_growth_and_emptiness_need_force_and_other_change_does_not() -> None:
+def test_large_growth_and_empty_list_need_force() -> None:
     with pytest.raises(ListsError, match="--force"):
         checked(many(1101), before=110)
     assert len(checked(many(1100), before=110)[0]) == 1100
@@ -232,7 +232,7 @@ def test_catalogue_knows_every_packaged_list_and_no_other_kind() -> None:
 
 
 @pytest.mark.parametrize("path", packaged(), ids=lambda path: str(path.parent.name))
-def test_every_packaged_list_keeps_to_the_bounds(path: object) -> None:
+def test_every_packaged_list_is_within_the_bounds(path: object) -> None:
     name = path.parent.name  # type: ignore[attr-defined]
     content = parse(path.read_bytes(), name)  # type: ignore[attr-defined]
     kept, dropped = check(content, actor_of(name).kind, name, before=None, force=False)

@@ -1,4 +1,4 @@
-"""Which place a list is taken from, and what a place that fails costs."""
+"""Where each list comes from, and what happens if a place fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ YESTERDAY = TODAY - timedelta(days=1)
 
 
 class Archive:
-    """What addresses answer: content, an error, or nothing new for a known tag."""
+    """Answers URLs: with content, an error, or nothing new for a known tag."""
 
     def __init__(self, **content: bytes) -> None:
         self.content = content
@@ -64,7 +64,7 @@ def only(state: State) -> AddressList:
     return one
 
 
-def test_packaged_lists_are_there_without_any_setting() -> None:
+def test_packaged_lists_are_used_without_settings() -> None:
     state = read(*sources_of(AggregatorSettings()))
     actors = {each.actor for each in state.lists}
     assert {"shodan", "censys", "shadowserver", "smtp-sending-ips"} <= actors
@@ -77,7 +77,7 @@ def test_packaged_lists_are_there_without_any_setting() -> None:
     assert read(*sources_of(AggregatorSettings(lists_packaged=False))).lists == []
 
 
-def test_newer_state_at_an_address_is_taken_and_the_packaged_one_where_that_fails() -> None:
+def test_fetched_list_is_used_and_the_packaged_one_if_fetching_fails() -> None:
     config = AggregatorSettings(lists_dir="/x", lists_misp_url="https://misp.example/lists/")
     (source,) = [each for each in sources_of(config) if each.name == "shodan-scanning"]
     assert [place.how for place in source.places] == ["url", "package"]
@@ -91,7 +91,7 @@ def test_newer_state_at_an_address_is_taken_and_the_packaged_one_where_that_fail
     assert "404" in failed.refused["https://misp.example/lists/shodan-scanning/list.json"]
 
 
-def test_fetched_list_stays_when_its_address_fails_later_and_when_nothing_is_fetched() -> None:
+def test_fetched_list_stays_if_a_later_fetch_fails_or_is_skipped() -> None:
     source = from_url("a_v4")
     first = read(source, fetch=Archive(a_v4=b"8.8.8.8\n").fetch, today=YESTERDAY)
     failed = read(source, fetch=Archive().fetch, before=first)
@@ -121,7 +121,7 @@ def test_list_without_a_date_is_as_old_as_its_last_change() -> None:
 
 
 @pytest.mark.parametrize("bad", [b"<html>\n", b"8.8.8.8", b"10.0.0.1\n", b"8.0.0.0/8\n", b""])
-def test_bad_state_of_a_list_costs_that_list_alone(bad: bytes) -> None:
+def test_bad_version_of_a_list_affects_only_that_list(bad: bytes) -> None:
     sources = [from_url("a_v4"), from_url("b_v4")]
     many = "".join(f"8.8.8.{n}\n" for n in range(30)).encode()
     first = read(*sources, fetch=Archive(a_v4=many, b_v4=b"9.9.9.9\n").fetch)
@@ -132,7 +132,7 @@ def test_bad_state_of_a_list_costs_that_list_alone(bad: bytes) -> None:
     assert list(state.refused) == ["https://a.example/a_v4"]
 
 
-def test_archive_that_fails_again_and_again_is_not_asked_for_the_rest() -> None:
+def test_archive_that_fails_repeatedly_is_not_asked_for_other_lists() -> None:
     archive = Archive()
     sources = [from_url(f"l{n}_v4") for n in range(9)]
     other = Source("z", (Place("url", "https://b.example/z", "https://b.example"),))
@@ -144,13 +144,13 @@ def test_archive_that_fails_again_and_again_is_not_asked_for_the_rest() -> None:
     assert (only(state).name, state.answered) == ("z", 1)
 
 
-def test_single_list_that_is_gone_does_not_stop_the_archive() -> None:
+def test_single_missing_list_does_not_stop_the_archive() -> None:
     archive = Archive(**{f"l{n}_v4": b"8.8.8.8\n" for n in range(0, 9, 2)})
     state = read(*(from_url(f"l{n}_v4") for n in range(9)), fetch=archive.fetch)
     assert (len(state.lists), len(state.refused)) == (5, 4)
 
 
-def test_operator_s_file_comes_before_all_else_and_states_what_it_is(tmp_path: Path) -> None:
+def test_file_of_the_operator_has_precedence(tmp_path: Path) -> None:
     own = tmp_path / "shodan-scanning.txt"
     own.write_text("# actor: us\n# home: example.org\n# date: 2026-11-01\n8.8.8.8\n")
     config = AggregatorSettings(lists_files=(str(own),))
@@ -173,7 +173,7 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
         sources_of(AggregatorSettings(lists_urls=("https://example.org/x.txt",)))
 
 
-def test_address_names_its_list() -> None:
+def test_last_part_of_a_url_is_the_name_of_the_list() -> None:
     config = AggregatorSettings(
         lists_dir="/x",
         lists_packaged=False,
@@ -182,7 +182,7 @@ def test_address_names_its_list() -> None:
     assert [source.name for source in sources_of(config)] == ["more", "own"]
 
 
-def test_same_lists_have_the_same_name_and_others_another(tmp_path: Path) -> None:
+def test_generation_name_follows_from_the_lists(tmp_path: Path) -> None:
     source = from_url("a_v4")
     first = read(source, fetch=Archive(a_v4=b"8.8.8.8\n8.8.8.9\n").fetch)
     same = read(source, fetch=Archive(a_v4=b"8.8.8.9\n8.8.8.8\n# x\n").fetch)
@@ -195,7 +195,7 @@ def test_same_lists_have_the_same_name_and_others_another(tmp_path: Path) -> Non
         read_lists(tmp_path / "lists.json")
 
 
-def test_source_reaches_a_child_as_it_is() -> None:
+def test_source_is_unchanged_in_a_child_process() -> None:
     config = AggregatorSettings(lists_dir="/x", lists_openfilters_url="https://example.org/cidr")
     sources = sources_of(config)
     assert [Source.from_json(json.loads(json.dumps(s.as_json()))) for s in sources] == sources

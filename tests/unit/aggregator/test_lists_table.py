@@ -1,4 +1,4 @@
-"""A look-up finds every entry that holds an address, the most specific and newest first."""
+"""A lookup finds every entry that contains an address, most specific and newest first."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_single_address_counts_for_60_days_and_a_range_for_a_year(
     assert table.listings(address, TODAY) == (Listing("scanner", "x", fresh),)
 
 
-def test_lists_of_one_actor_are_one_listing_that_is_fresh_if_any_entry_is() -> None:
+def test_lists_of_one_actor_are_one_listing_with_the_newest_entry() -> None:
     table = ListTable(
         [
             listed("shodan_v4", "8.8.8.8", actor="shodan", days=100),
@@ -99,7 +99,7 @@ def test_lists_of_one_actor_are_one_listing_that_is_fresh_if_any_entry_is() -> N
     )
 
 
-def test_window_is_looked_up_at_once_and_unlisted_addresses_have_number_0() -> None:
+def test_lookup_of_a_window_gives_0_for_unlisted_addresses() -> None:
     table = ListTable([listed("a", "8.8.8.0/24", "2600::/48", "2600:1::5")], "g")
     ipv4 = np.array([0, 0x08080800, 0x080808FF, 0x08080900, 0xFFFFFFFF], np.uint32)
     high = np.array([0, 0x2600 << 48, 0x2600_0001 << 32, 0x2600_0001 << 32], np.uint64)
@@ -118,7 +118,7 @@ def test_window_is_looked_up_at_once_and_unlisted_addresses_have_number_0() -> N
     )
 
 
-def test_table_without_lists_holds_nothing() -> None:
+def test_empty_table_has_no_match() -> None:
     table = ListTable([], "none")
     nothing = np.empty(0, np.uint64)
     assert table.find(pack_address("8.8.8.8")) == table.find(pack_address("2600::1")) == ()
@@ -126,7 +126,7 @@ def test_table_without_lists_holds_nothing() -> None:
 
 
 def crowded(bits: int) -> st.SearchStrategy[Prefix]:
-    """Prefixes that nest, touch and reach the ends of the space."""
+    """Prefixes that are nested, adjacent, and at the ends of the address space."""
 
     def masked(number: int, length: int) -> Prefix:
         host = bits - length
@@ -141,7 +141,7 @@ def crowded(bits: int) -> st.SearchStrategy[Prefix]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.one_of(crowded(32), crowded(128)), max_size=6), max_size=4))
-def test_every_entry_is_found_at_its_edges_and_nowhere_else(prefixes: list[list[Prefix]]) -> None:
+def test_every_entry_matches_exactly_its_range(prefixes: list[list[Prefix]]) -> None:
     lists = [
         AddressList(f"l{n}", "scanner", f"l{n}", "", "test", TODAY, "stated", tuple(set(each)))
         for n, each in enumerate(prefixes)
@@ -164,6 +164,6 @@ def test_every_entry_is_found_at_its_edges_and_nowhere_else(prefixes: list[list[
                 assert lengths == sorted(lengths, reverse=True)
 
 
-def test_list_comes_back_from_a_file_as_it_was_written() -> None:
+def test_list_is_read_back_as_it_was_written() -> None:
     one = listed("a", "8.8.8.0/24", "2600::1", days=3)
     assert AddressList.from_json(one.as_json()) == one

@@ -1,4 +1,4 @@
-"""The MISP feed from edition to edition: nothing grows twice, and no past day is rewritten."""
+"""The MISP feed from edition to edition: no duplicates, and no past day is rewritten."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Publisher:
     def publish(
         self, now: datetime, seen: Iterable[Seen], excluded: Iterable[str] = ()
     ) -> dict[str, dict[str, Any]]:
-        """Events by their info's beginning: feed and day, and part."""
+        """Publish an edition; return its events by feed, day and part (their info)."""
         self.number += 1
         generation = self.folder / str(self.number)
         generation.mkdir()
@@ -53,7 +53,7 @@ class Publisher:
         return self._read()
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        """Read as MISP does: the manifest, then each event in it; the hashes say the same."""
+        """Read like MISP: the manifest, then each event in it; check that the hashes agree."""
         assert self.before is not None
         folder = self.before / "misp"
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -90,8 +90,8 @@ def values(event: dict[str, Any]) -> list[str]:
     return [each["value"] for each in event["Attribute"]]
 
 
-def test_same_rows_change_nothing(publisher: Publisher) -> None:
-    """Neither a timestamp nor a file: what does not change is the same file on disk."""
+def test_same_rows_leave_events_and_files_unchanged(publisher: Publisher) -> None:
+    """Timestamps stay, and an unchanged file is the same file on disk."""
     rows = [seen("192.0.2.1", NOON - HOUR), seen("2001:db8::1", NOON - 3 * DAY)]
     first = publisher.publish(NOON, rows)
     folder = publisher.before
@@ -108,7 +108,7 @@ def test_same_rows_change_nothing(publisher: Publisher) -> None:
             assert again.samefile(path)
 
 
-def test_attribute_keeps_its_identifier_and_an_event_moves_with_its_content(
+def test_attribute_keeps_its_identifier_and_event_time_follows_content(
     publisher: Publisher,
 ) -> None:
     first = publisher.publish(NOON, [seen("192.0.2.1", NOON - HOUR)])["smtpgreet 2026-11-20"]
@@ -123,7 +123,7 @@ def test_attribute_keeps_its_identifier_and_an_event_moves_with_its_content(
     assert next_day["smtpgreet 2026-11-21"]["Attribute"][0]["uuid"] != old["uuid"]
 
 
-def test_day_closes_a_day_after_its_end_and_what_comes_later_stands_where_it_arrived(
+def test_day_closes_after_a_day_and_later_rows_go_to_their_day_of_arrival(
     publisher: Publisher,
 ) -> None:
     one, late, later = (f"192.0.2.{last}" for last in (1, 2, 3))
@@ -142,8 +142,8 @@ def test_day_closes_a_day_after_its_end_and_what_comes_later_stands_where_it_arr
     assert len(closed) == 2, "nothing is there twice"
 
 
-def test_earlier_beginning_is_told_while_the_day_is_open(publisher: Publisher) -> None:
-    """The batch of another sensor came late."""
+def test_earlier_first_seen_is_written_while_the_day_is_open(publisher: Publisher) -> None:
+    """Another sensor's batch arrives late."""
     row = seen("192.0.2.1", NOON)
     publisher.publish(NOON, [row])
     earlier = Seen(row.ip, row.asn, last_seen=NOON, first_seen=NOON - 22 * DAY)
@@ -153,7 +153,7 @@ def test_earlier_beginning_is_told_while_the_day_is_open(publisher: Publisher) -
     assert publisher.publish(NOON + 2 * DAY, [earliest]) == {"smtpgreet 2026-11-20": opened}
 
 
-def test_what_leaves_the_window_stays_in_its_day_until_the_days_are_over(
+def test_rows_outside_the_window_stay_in_their_day_until_it_expires(
     publisher: Publisher,
 ) -> None:
     publisher.publish(NOON, [seen("192.0.2.1", NOON)])
@@ -163,7 +163,7 @@ def test_what_leaves_the_window_stays_in_its_day_until_the_days_are_over(
     assert set(after) == {"smtpgreet 2026-12-10"}
 
 
-def test_excluded_address_leaves_past_days_at_once_and_nothing_else_does(
+def test_excluded_address_is_removed_from_past_days_at_once(
     publisher: Publisher,
 ) -> None:
     rows = [seen("192.0.2.1", NOON), seen("198.51.100.1", NOON), seen("2001:db8::1", NOON - DAY)]
@@ -178,7 +178,7 @@ def test_excluded_address_leaves_past_days_at_once_and_nothing_else_does(
     assert publisher.publish(NOON + 17 * DAY, [], ["192.0.2.0/24"]) == cleaned
 
 
-def test_large_day_becomes_several_events_and_one_that_is_too_large_says_so(
+def test_large_day_has_several_events_and_a_bound(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(misp_feed, "EVENT_ATTRIBUTES", 4)
@@ -195,7 +195,7 @@ def test_large_day_becomes_several_events_and_one_that_is_too_large_says_so(
     assert publisher.left_out == {("smtpgreet", date(2026, 11, 20)): 2}
 
 
-def test_damaged_index_begins_anew_and_never_fails_a_run(publisher: Publisher) -> None:
+def test_feed_starts_again_after_a_damaged_index(publisher: Publisher) -> None:
     first = publisher.publish(NOON, [seen("192.0.2.1", NOON)])
     assert publisher.before is not None
     (publisher.before / "misp" / "index.json").write_text("{")

@@ -1,4 +1,4 @@
-"""AS names are cleaned in a fixed order, and nothing hostile survives it."""
+"""AS names are cleaned in a fixed order, and a cleaned name is harmless."""
 
 import re
 
@@ -66,7 +66,7 @@ def test_name_is_cleaned(raw: str, cleaned: str) -> None:
         ("Polismyndigheten, se", "Polismyndigheten, se"),  # no country code
     ],
 )
-def test_country_goes_where_the_source_appends_one(raw: str, cleaned: str) -> None:
+def test_country_is_removed_if_the_source_appends_it(raw: str, cleaned: str) -> None:
     assert clean_name(raw, has_country=True) == cleaned
 
 
@@ -84,8 +84,8 @@ def test_short_name_fits_the_column(name: str, short: str) -> None:
 
 
 @given(st.text(st.sampled_from('aA1.,|"# (\t\n\0eval&#124;;é\uff02\u200b'), max_size=60))
-def test_no_text_gets_through_hostile(raw: str) -> None:
-    """Whatever a registry holds, the name can stand in a row of the feed."""
+def test_cleaned_name_is_harmless(raw: str) -> None:
+    """Whatever a registry contains, the name is valid in a row of the feed."""
     cleaned = clean_name(raw, has_country=False)
     assert all(" " <= char <= "~" for char in cleaned)
     assert not set('|"#') & set(cleaned)

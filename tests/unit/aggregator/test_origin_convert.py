@@ -1,4 +1,4 @@
-"""A RIB becomes a table: exactly its prefixes, or a reason."""
+"""A RIB is converted to exactly its prefixes, or refused with a reason."""
 
 import bz2
 import gzip
@@ -38,7 +38,7 @@ def read(tmp_path: Path, content: bytes, max_bytes: int = 1 << 30) -> Converted:
 
 
 @pytest.mark.parametrize("pack", [bz2.compress, gzip.compress, bytes])
-def test_a_rib_converts_to_exactly_its_prefixes(tmp_path: Path, pack: object) -> None:
+def test_rib_is_converted_to_exactly_its_prefixes(tmp_path: Path, pack: object) -> None:
     converted = read(tmp_path, pack(WHOLE))  # type: ignore[operator]
     counts = write_table(converted, tmp_path / "out.gz", allow_reserved=False)
     text = "".join(read_parts(tmp_path / "out.gz", TableCounts()))
@@ -48,14 +48,14 @@ def test_a_rib_converts_to_exactly_its_prefixes(tmp_path: Path, pack: object) ->
     assert converted.time == datetime.fromtimestamp(mrt.AT, UTC)
 
 
-def test_the_same_prefixes_make_the_same_bytes(tmp_path: Path) -> None:
+def test_same_prefixes_give_the_same_file(tmp_path: Path) -> None:
     backwards = mrt.dump(TABLE[::-1])
     for name, whole in (("a.gz", WHOLE), ("b.gz", backwards)):
         write_table(read(tmp_path, whole), tmp_path / name, allow_reserved=False)
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
 
 
-def test_odd_but_lawful_records_are_read_as_pyasn_reads_them(tmp_path: Path) -> None:
+def test_unusual_valid_records_are_read_like_pyasn(tmp_path: Path) -> None:
     path = mrt.segment
     odd = [
         ("21.0.0.0/16", [path(2, [3356, 64512])], 3356),  # a private origin: the one before it
@@ -71,7 +71,7 @@ def test_odd_but_lawful_records_are_read_as_pyasn_reads_them(tmp_path: Path) -> 
     assert sorted(asn for _, _, asn in converted.ipv4) == sorted([3356, 701, 15169, 2, 5])
 
 
-def test_what_a_table_should_not_hold_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_unwanted_prefixes_are_left_out_and_counted(tmp_path: Path) -> None:
     bogus = [
         ("0.0.0.0/0", 5), ("::/0", 5), ("10.1.0.0/16", 5), ("198.51.100.0/24", 5),
         ("2001:db8:1::/48", 5), ("fd00::/16", 5), ("16.0.0.0/7", 5), ("16.9.9.128/25", 5),
@@ -87,7 +87,7 @@ def test_what_a_table_should_not_hold_is_left_out_and_counted(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", sorted(broken_ribs()))
-def test_each_broken_rib_is_refused_or_its_bad_record_counted(tmp_path: Path, kind: str) -> None:
+def test_damaged_rib_is_refused_or_its_bad_records_are_counted(tmp_path: Path, kind: str) -> None:
     content = broken_ribs()[kind]
     if kind in ODD:
         converted = read(tmp_path, content)
@@ -105,14 +105,14 @@ def test_each_broken_rib_is_refused_or_its_bad_record_counted(tmp_path: Path, ki
 
 
 @pytest.mark.parametrize("pack", [bz2.compress, gzip.compress])
-def test_a_packed_rib_cut_at_any_byte_is_refused(tmp_path: Path, pack: object) -> None:
+def test_compressed_rib_truncated_at_any_byte_is_refused(tmp_path: Path, pack: object) -> None:
     packed = pack(WHOLE)  # type: ignore[operator]
     for cut in sorted({*random.Random(3).sample(range(len(packed)), 120), 0, len(packed) - 1}):
         with pytest.raises(OriginError):
             read(tmp_path, packed[:cut])
 
 
-def test_an_unpacked_rib_cut_inside_any_record_is_refused(tmp_path: Path) -> None:
+def test_plain_rib_truncated_within_any_record_is_refused(tmp_path: Path) -> None:
     small = mrt.dump(TABLE[:3])
     ends, at = set(), 0
     while at < len(small):
@@ -123,7 +123,7 @@ def test_an_unpacked_rib_cut_inside_any_record_is_refused(tmp_path: Path) -> Non
             read(tmp_path, small[:cut])
 
 
-def test_a_bomb_and_a_record_that_claims_the_world_are_refused(tmp_path: Path) -> None:
+def test_decompression_bomb_and_oversized_record_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OriginError, match="origin_max_unpacked_bytes"):
         read(tmp_path, bz2.compress(WHOLE), max_bytes=1000)
     huge = WHOLE + b"\0\0\0\1\0\x0d\0\2\x7f\xff\xff\xff"
@@ -131,6 +131,6 @@ def test_a_bomb_and_a_record_that_claims_the_world_are_refused(tmp_path: Path) -
         read(tmp_path, huge)
 
 
-def test_a_pyasn_table_is_taken_in_place_of_a_rib(tmp_path: Path) -> None:
+def test_pyasn_table_is_accepted_instead_of_a_rib(tmp_path: Path) -> None:
     converted = read(tmp_path, table_text(TABLE).encode())
     assert (converted.kind, len(converted.ipv4), len(converted.ipv6)) == ("table", 399, 121)

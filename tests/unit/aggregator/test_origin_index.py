@@ -1,4 +1,4 @@
-"""The compiled index answers exactly as the most specific prefix says."""
+"""The compiled index answers with the origin of the most specific prefix."""
 
 import tempfile
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -36,7 +36,7 @@ def build(
 
 
 def prefixes(bits: int, low: int, high: int) -> st.SearchStrategy[dict[tuple[int, int], int]]:
-    """Prefixes that crowd into a few places, so that they nest, touch and reach the ends."""
+    """Prefixes in a few places, so that they are nested, adjacent, and at the ends of the space."""
 
     def masked(number: int, length: int) -> tuple[int, int]:
         host = bits - length
@@ -73,7 +73,7 @@ def edges(table: dict[tuple[int, int], int], bits: int) -> list[int]:
 def test_every_edge_of_every_prefix_has_the_most_specific_origin(
     ipv4: dict[tuple[int, int], int], ipv6: dict[tuple[int, int], int], direct_from: int
 ) -> None:
-    """With the direct table and, as in small tables, without it."""
+    """The test runs with the direct table and, like small tables, without it."""
     index = build(ipv4, ipv6, direct_from=direct_from)
     asked: list[bytes] = []
     answers: list[int | None] = []
@@ -137,7 +137,7 @@ def test_names_are_found_by_number() -> None:
     ]  # fmt: skip
 
 
-def test_an_index_that_is_cut_or_foreign_is_refused(tmp_path: Path) -> None:
+def test_truncated_or_foreign_index_is_refused(tmp_path: Path) -> None:
     sections, _ = compile_sections([(0x10000000, 8, 5)], [], {})
     path = tmp_path / "index"
     with path.open("w+b") as out:
@@ -149,8 +149,8 @@ def test_an_index_that_is_cut_or_foreign_is_refused(tmp_path: Path) -> None:
             OriginIndex(stream.fileno(), name="cut")
 
 
-def test_a_prefix_longer_than_its_address_is_damage(tmp_path: Path) -> None:
-    """An index is also read where its SHA-256 was not checked."""
+def test_prefix_longer_than_an_address_is_refused(tmp_path: Path) -> None:
+    """An index may be read without a check of its SHA-256."""
     sections, _ = compile_sections([(0x10000000, 8, 5)], [(0x2001 << 112, 16, 6)], {})
     sections = dict(sections)
     for name in ("length4", "length6"):
@@ -163,7 +163,7 @@ def test_a_prefix_longer_than_its_address_is_damage(tmp_path: Path) -> None:
             index.find(packed)
 
 
-def test_an_index_whose_writer_died_is_no_index(tmp_path: Path) -> None:
+def test_index_of_a_killed_writer_is_refused(tmp_path: Path) -> None:
     """The header is written last."""
     sections, _ = compile_sections([(0x10000000, 8, 5)], [], {})
 

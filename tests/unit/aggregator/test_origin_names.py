@@ -1,4 +1,4 @@
-"""AS names in each layout they are published in, cleaned once."""
+"""AS names in each published layout, cleaned once."""
 
 import gzip
 import json
@@ -37,7 +37,7 @@ def test_both_layouts_of_asn_txt_lose_the_country_and_keep_the_name() -> None:
     assert 7901 not in names, "a dash and a country are not a name"
 
 
-def test_json_of_pyasn_keeps_what_looks_like_a_country() -> None:
+def test_pyasn_json_keeps_text_that_looks_like_a_country() -> None:
     assert parse_names(PYASN, "names.json") == {15169: "Google, SA", 1: "Level 3"}
 
 
@@ -45,8 +45,8 @@ def json_list(names: list[str]) -> bytes:
     return json.dumps({str(64496 + at): name for at, name in enumerate(names)}).encode()
 
 
-def test_json_made_from_asn_txt_loses_the_country_by_the_share_of_names_that_end_so() -> None:
-    """pyasn's own asnames.json: 99.5 % of its names end with a country."""
+def test_country_is_removed_from_json_if_most_names_have_one() -> None:
+    """In pyasn's own asnames.json 99.5 % of the names end with a country."""
     names = [f"NET-{number}, {country}" for number, country in enumerate(("US", "DE") * 100)]
     read = parse_names(json_list(["Odd one", *names, "Acme, SA, ES"]), "asnames.json")
     assert read[64496] == "Odd one"
@@ -68,7 +68,7 @@ def test_reserved_and_private_as_have_no_name() -> None:
     assert parse_names(b'{"1": "-Reserved AS-", "2": "Two"}', "names.json") == {2: "Two"}
 
 
-def test_autnums_page_is_read_and_another_page_is_not() -> None:
+def test_only_the_autnums_page_is_read() -> None:
     assert parse_names(HTML, "autnums") == {
         1: "LVLT-1 - Level 3 & Co",
         15169: "GOOGLE - Google LLC",
@@ -78,13 +78,13 @@ def test_autnums_page_is_read_and_another_page_is_not() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"x": "y"}', b"[1]", b"what\nis\nthis\n" * 9])
-def test_what_is_no_list_of_names_is_refused(content: bytes) -> None:
+def test_file_that_is_not_a_list_of_names_is_refused(content: bytes) -> None:
     with pytest.raises(OriginError):
         parse_names(content, "names")
 
 
 @pytest.mark.parametrize("content", [OLD, NEW, PYASN, HTML])
-def test_a_list_cut_anywhere_but_behind_a_line_is_refused(content: bytes) -> None:
+def test_list_truncated_within_a_line_is_refused(content: bytes) -> None:
     for cut in range(len(content.rstrip())):
         if content[:cut].endswith(b"\n") and content[:1].isdigit():
             continue
@@ -92,8 +92,8 @@ def test_a_list_cut_anywhere_but_behind_a_line_is_refused(content: bytes) -> Non
             parse_names(content[:cut], "names")
 
 
-def test_cleaned_names_come_back_as_they_were_written(tmp_path: Path) -> None:
-    """No second cleaning: what looks like an entity or a country afterwards is the name."""
+def test_cleaned_names_are_read_back_unchanged(tmp_path: Path) -> None:
+    """Names are not cleaned again: what looks like a country is part of the name."""
     names = {5: "A &amp; B, US", 7: "Seven"}
     write_names(names, tmp_path / "a.gz")
     write_names(dict(reversed(names.items())), tmp_path / "b.gz")
@@ -101,6 +101,6 @@ def test_cleaned_names_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
 
 
-def test_gzip_is_told_by_content(tmp_path: Path) -> None:
+def test_gzip_is_recognised_by_content(tmp_path: Path) -> None:
     (tmp_path / "asn.txt").write_bytes(gzip.compress(OLD))
     assert len(read_names(tmp_path / "asn.txt")) == 2

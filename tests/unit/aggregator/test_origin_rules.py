@@ -1,4 +1,4 @@
-"""The small decisions: which RIB, which bounds, when again, what stays out."""
+"""The rules of origin data: which RIB, which bounds, when to refresh, what is left out."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ INFO = TableInfo("test", NOW - timedelta(hours=6), 1000, 500, 700, 0)
 
 
 class Known(OriginTable):
-    """A table of given answers."""
+    """A table with given answers."""
 
     __slots__ = ("answers",)
 
@@ -42,7 +42,7 @@ def said(new: OriginTable, old: OriginTable = EMPTY, **changes: Any) -> str:
     return "; ".join(validate.objections(new, old, replace(BOUNDS, **changes), NOW))
 
 
-def test_a_fit_table_meets_no_complaint() -> None:
+def test_good_table_has_no_objection() -> None:
     assert said(Known(), Known()) == ""
 
 
@@ -59,11 +59,11 @@ def test_a_fit_table_meets_no_complaint() -> None:
         ({"table_time": None}, "not known"),
     ],
 )
-def test_each_bound_is_complained_of_when_it_is_passed(change: dict[str, Any], word: str) -> None:
+def test_each_violated_bound_is_an_objection(change: dict[str, Any], word: str) -> None:
     assert word in said(Known(replace(INFO, **change)), Known())
 
 
-def test_known_answers_and_moved_origins_are_complained_of() -> None:
+def test_wrong_answers_and_moved_origins_are_objections() -> None:
     google = (b"\x08\x08\x08\x08", 15169)
     assert "8.8.8.8 has origin None, not 15169" in said(Known(answers={}), known=(google,))
     assert said(Known(answers={google[0]: 15169}), known=(google,)) == ""
@@ -74,13 +74,13 @@ def test_known_answers_and_moved_origins_are_complained_of() -> None:
     assert said(Known(answers=tenth), Known(), max_moved_percent=11.0) == ""
 
 
-def test_a_known_answer_that_is_none_is_a_settings_error(tmp_path: Path) -> None:
+def test_invalid_known_answer_is_a_settings_error(tmp_path: Path) -> None:
     for bad in ("8.8.8.8", "google=15169", "8.8.8.8=fifteen"):
         with pytest.raises(SettingsError, match="ADDRESS=ASN"):
             validate.bounds_of(settings(tmp_path, origin_known_answers=(bad,)))
 
 
-def test_months_reach_over_the_new_year() -> None:
+def test_months_cross_the_new_year() -> None:
     assert list(route_views.months(datetime(2027, 1, 1, tzinfo=UTC))) == ["2027.01", "2026.12"]
 
 
@@ -104,7 +104,7 @@ def test_the_newest_settled_rib_is_chosen(names: list[str], chosen: str | None) 
 
 
 @pytest.mark.parametrize("url", ["http://example.net/a", "ftp://127.0.0.1/a", "file:///a", "x"])
-def test_only_https_leaves_this_host(url: str) -> None:
+def test_http_is_refused_for_other_hosts(url: str) -> None:
     with pytest.raises(DatasetError, match="is not https"):
         check_url(url, allow_http=False, http_setting="origin_allow_http")
 
@@ -126,7 +126,7 @@ def test_schedule_waits_an_interval_and_jitter_and_all_programs_agree(tmp_path: 
     assert due == schedule_of(config).next_refresh(last, begun - timedelta(hours=7))
 
 
-def test_schedule_tries_sooner_after_a_failure_and_ever_later_after_more(tmp_path: Path) -> None:
+def test_schedule_retries_soon_and_backs_off(tmp_path: Path) -> None:
     config = settings(tmp_path, origin_refresh_interval_s=86_400, origin_refresh_jitter_s=0)
     waits = []
     for failures in range(1, 8):
@@ -137,7 +137,7 @@ def test_schedule_tries_sooner_after_a_failure_and_ever_later_after_more(tmp_pat
     assert waits == [1, 2, 4, 8, 16, 24, 24]
 
 
-def test_schedule_can_be_off_and_never_asks_more_than_hourly(tmp_path: Path) -> None:
+def test_schedule_can_be_off_and_has_a_minimum_of_an_hour(tmp_path: Path) -> None:
     begun = NOW - timedelta(days=1)
     off = settings(tmp_path, origin_refresh_interval_s=0)
     assert schedule_of(off).next_refresh({}, begun) is None
@@ -162,7 +162,7 @@ def test_schedule_can_be_off_and_never_asks_more_than_hourly(tmp_path: Path) -> 
         ("8.0.0.0/7", "too_short"),
     ],
 )
-def test_prefixes_leave_a_table_by_the_registries(prefix: str, reason: str) -> None:
+def test_prefixes_are_filtered_by_the_registries(prefix: str, reason: str) -> None:
     network = ip_network(prefix)
     chosen = PrefixFilter(allow_reserved=False)
     one = (int(network.network_address), network.prefixlen, 3333)

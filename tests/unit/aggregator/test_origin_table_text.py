@@ -1,4 +1,4 @@
-"""What pyasn takes in silence, or refuses whole, is caught before pyasn sees it."""
+"""Bad lines are found before pyasn reads a table, which would accept them or refuse it all."""
 
 import gzip
 import random
@@ -39,7 +39,7 @@ def write(tmp_path: Path, content: bytes, name: str = "table.dat") -> Path:
 
 
 @pytest.mark.parametrize("name", ["table.dat", "table.dat.gz", "gzip-without-its-name"])
-def test_plain_and_gzip_tables_are_told_apart_by_their_content(tmp_path: Path, name: str) -> None:
+def test_gzip_table_is_recognised_by_content(tmp_path: Path, name: str) -> None:
     content = GOOD if name == "table.dat" else gzip.compress(GOOD)
     counts = TableCounts()
     ipv4, ipv6, refused = load(*read_parts(write(tmp_path, content, name), counts))
@@ -61,7 +61,7 @@ def test_plain_and_gzip_tables_are_told_apart_by_their_content(tmp_path: Path, n
         b"x" * 600 + b"\n",  # longer than pyasn's buffer
     ],
 )
-def test_one_bad_line_costs_only_itself(bad: bytes) -> None:
+def test_bad_line_is_left_out_alone(bad: bytes) -> None:
     content = b"16.0.0.0/16\t3333\n" + bad + b"17.0.0.0/16\t3334\n" * 1
     text, counts = check(content)
     assert (counts.bad_lines, counts.first_bad) == (1, 2)
@@ -69,13 +69,13 @@ def test_one_bad_line_costs_only_itself(bad: bytes) -> None:
 
 
 @pytest.mark.parametrize("bad", ["300.0.0.0/8\t4\n", "16.0.0.0/40\t4\n", "1:2:3/32\t4\n"])
-def test_a_line_only_pyasn_finds_bad_costs_only_itself(bad: str) -> None:
+def test_line_that_only_pyasn_refuses_is_left_out_alone(bad: str) -> None:
     ipv4, _, refused = load(f"; head\n16.0.0.0/16\t3333\n{bad}17.0.0.0/16\t3334\n", bad)
     assert refused == 2
     assert asns(ipv4) == [3333, 3334]
 
 
-def test_asn_0_and_what_else_can_announce_nothing_is_never_an_answer() -> None:
+def test_asns_that_cannot_announce_are_never_an_answer() -> None:
     lines = "16.0.0.0/16\t3333\n" + "".join(
         f"{prefix}\t{asn}\n"
         for prefix, asn in [
@@ -98,13 +98,13 @@ def test_a_prefix_of_ipv4_mapped_addresses_is_left_out() -> None:
     assert not len(load("16.0.0.0/16\t3333\n::ffff:16.0.0.0/112\t7\n")[1])
 
 
-def test_of_a_prefix_that_comes_twice_the_later_counts_as_in_pyasn() -> None:
+def test_last_line_of_a_repeated_prefix_counts_as_in_pyasn() -> None:
     twice = "16.0.0.0/16\t3333\n16.0.0.0/16\t3334\n"
     assert asns(load(twice)[0]) == [3334]
     assert asns(load(*twice.splitlines(keepends=True))[0]) == [3334]
 
 
-def test_table_read_in_many_parts_is_the_same_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_table_give_the_same_table(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = GOOD.replace(b"\n16.0.0.0/16", b"\nnot a line\n16.0.0.0/16")
     whole, counts = check(bad)
     monkeypatch.setattr(table_module, "_PART_BYTES", 100)
@@ -120,8 +120,8 @@ def test_line_without_an_end_is_refused_before_it_fills_the_memory() -> None:
         check(b"16.0.0.0/16\t3333\n" + b"5" * (9 << 20))
 
 
-def test_a_table_cut_anywhere_is_refused() -> None:
-    """At whichever byte, also right behind a line feed, and inside the last ASN."""
+def test_truncated_table_is_refused() -> None:
+    """At any byte, also right after a line feed, and within the last ASN."""
     chance = random.Random(5)
     cuts = [*chance.sample(range(len(GOOD)), 300), len(GOOD) - 1, len(GOOD) - 2]
     cuts += [at + 1 for at in range(len(GOOD) - 1) if GOOD[at : at + 1] == b"\n"][3::20]
@@ -131,18 +131,18 @@ def test_a_table_cut_anywhere_is_refused() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"; only\n; comments\n", b"\n\n", b"<html>\n</html>\n"])
-def test_what_holds_no_prefix_is_refused(content: bytes) -> None:
+def test_table_without_a_prefix_is_refused(content: bytes) -> None:
     with pytest.raises(OriginError, match="table"):
         check(content)
 
 
-def test_a_cut_gzip_a_folder_and_a_missing_file_are_refused_by_name(tmp_path: Path) -> None:
+def test_truncated_gzip_folder_and_missing_file_are_named(tmp_path: Path) -> None:
     packed = gzip.compress(GOOD)
     for path in (write(tmp_path, packed[: len(packed) // 2]), tmp_path, tmp_path / "missing"):
         with pytest.raises(OriginError, match=str(path)):
             list(read_parts(path, TableCounts()))
 
 
-def test_many_bad_lines_make_it_no_table() -> None:
+def test_table_with_many_bad_lines_is_refused() -> None:
     with pytest.raises(OriginError, match="line 2"):
         check(b"16.0.0.0/16\t1\nx\ny\nz\n")

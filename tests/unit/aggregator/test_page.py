@@ -1,4 +1,4 @@
-"""The page: nothing inline, nothing from elsewhere, every name escaped."""
+"""The page has nothing inline, loads nothing from other sites, and escapes every name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOCAL = re.compile(r"(#[^ ]*|[a-z0-9-]+\.[a-z.]+)$")
 
 
 class Page(HTMLParser):
-    """Collects what a policy without ``unsafe-inline`` would refuse."""
+    """Collects what a policy without ``unsafe-inline`` refuses."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def test_nothing_on_the_page_is_inline(page: Page) -> None:
 
 
 def test_each_landmark_has_a_name_of_its_own() -> None:
-    """A screen reader lists sections and regions by their names."""
+    """A screen reader lists sections and regions by name."""
     text = render(sample_page(search_entries(2_000))).decode()
     titles = re.findall(r'<section aria-labelledby="([^"]+)"', text)
     names = [re.findall(rf'id="{title}"[^>]*>([^<]+)', text)[0] for title in titles]
@@ -73,7 +73,7 @@ def test_each_landmark_has_a_name_of_its_own() -> None:
     assert sorted(set(names)) == sorted(names)
 
 
-def test_the_page_asks_nobody_outside(page: Page) -> None:
+def test_page_loads_nothing_from_other_sites(page: Page) -> None:
     assert page.links
     assert [link for link in page.links if not LOCAL.fullmatch(link)] == []
 
@@ -104,7 +104,7 @@ def test_the_scripts_put_text_and_not_markup_into_the_page() -> None:
     assert set(STATIC) == {"page.css", "page.js", "icon.svg"}
 
 
-def test_past_its_limit_the_page_says_how_to_ask_instead() -> None:
+def test_page_without_search_names_the_command() -> None:
     few = search_entries(3)
     large = Page(render(sample_page(few, SEARCH_LIMIT + 1)).decode())
     assert "more than this page searches (300,000)" in large.text

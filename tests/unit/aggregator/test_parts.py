@@ -1,4 +1,4 @@
-"""Threads of the aggregator: none ends unnoticed."""
+"""Threads of the aggregator never end unnoticed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_part_that_moves_batches_fails_for_good(caplog: pytest.LogCaptureFixture
     assert caplog.messages == ["part failed"]
 
 
-def test_part_that_ends_unasked_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+def test_part_that_ends_without_a_stop_has_failed(caplog: pytest.LogCaptureFixture) -> None:
     part = Part("store", lambda stop: None, Health())
     part.start()
     part._thread.join(30)
@@ -48,7 +48,7 @@ def test_part_that_ends_unasked_has_failed(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == ["part ended unexpectedly"]
 
 
-def test_periodic_part_runs_again_and_is_reported_meanwhile(
+def test_periodic_part_runs_again_and_is_reported_until_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     runs, health = threading.Event(), Health()
@@ -76,7 +76,7 @@ def test_part_that_waits_to_run_again_stops_at_once() -> None:
     assert not part.failed
 
 
-def test_round_of_maintenance_that_fails_is_not_the_last(
+def test_maintenance_continues_after_a_failed_round(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -30,7 +30,7 @@ def collection(*rows: Observation, origin: OriginLookup = EMPTY) -> Collection:
     return Collection(checked, (), fold(checked, origin, 0), origin)
 
 
-def test_last_client_is_the_newest_of_what_was_stored() -> None:
+def test_last_client_is_the_newest_stored_one() -> None:
     origin = KnowsAllOrigins()
     clients = LastClientNote()
     clients.note(
@@ -59,7 +59,7 @@ def test_older_and_empty_collections_change_nothing() -> None:
 
 
 class Reported:
-    """A progress, with what reaches the one that is notified."""
+    """A progress, and what it reports."""
 
     def __init__(self, receiver: socket.socket) -> None:
         self._receiver, self.now_s = receiver, 0.0
@@ -67,7 +67,7 @@ class Reported:
         self.progress = Progress(self.metrics, self.health, self.clients, lambda: self.now_s)
 
     def report(self) -> list[tuple[str, dict[str, Any]]]:
-        """Statuses and values that this report sends."""
+        """Return the statuses and values of a report."""
         self.progress.report()
         received: list[tuple[str, dict[str, Any]]] = []
         while True:
@@ -87,7 +87,7 @@ def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Report
         yield Reported(receiver)
 
 
-def test_what_changes_is_reported_once_a_second(reported: Reported) -> None:
+def test_changes_are_reported_once_a_second(reported: Reported) -> None:
     nothing = {"published_s": 0.0, "troubles": [], "client": None}
     assert reported.report() == [("all is well; nothing published yet", nothing)]
     reported.metrics.published_at.set(AT / 1000)
@@ -104,7 +104,7 @@ def test_what_changes_is_reported_once_a_second(reported: Reported) -> None:
 
 
 def test_status_line_has_troubles_and_no_client(reported: Reported) -> None:
-    """It is shown by `systemctl status`; a client's address is not for every user of a host."""
+    """`systemctl status` shows it to every user of a host, who may not see a client's address."""
     reported.clients.note(collection(greet("192.0.2.7", AT)))
     reported.health.trouble("database", "away" + "y" * 500)
     ((status, values),) = reported.report()
@@ -112,7 +112,7 @@ def test_status_line_has_troubles_and_no_client(reported: Reported) -> None:
     assert values["client"]["ip"] == "192.0.2.7"
 
 
-def test_report_stays_a_small_datagram(reported: Reported) -> None:
+def test_size_of_a_report_is_bounded(reported: Reported) -> None:
     for number in range(100):
         reported.health.trouble(f"part {number:02}", "ü" * 1000)
     ((_, values),) = reported.report()

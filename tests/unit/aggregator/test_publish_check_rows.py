@@ -1,4 +1,4 @@
-"""Rows are read back as columns; whatever is wrong with one is noticed as if read by itself."""
+"""Rows are read back as columns, with the same result as one by one."""
 
 import hashlib
 from pathlib import Path
@@ -21,7 +21,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def main_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeedFile, bytes]:
-    """A feed's main file, and the lines of its rows."""
+    """Return a feed's main file, and the lines of its rows."""
     folder: Path = tmp_path_factory.mktemp("feed")
     file = make_feed(folder, "smtpgreet", ROWS)[0]
     lines = (folder / file.name).read_bytes().splitlines(keepends=True)
@@ -33,7 +33,7 @@ def reader_of(file: FeedFile) -> RowReader:
 
 
 def outcome(file: FeedFile, block: bytes) -> object:
-    """What reading a block leads to: the order's end and each family's rows, or the error."""
+    """Return the result of reading a block: the last key and each family's rows, or the error."""
     families = {size: FamilyRows(hashlib.sha256()) for size in (4, 16)}
     reader = RowReader(file, families)
     try:
@@ -43,7 +43,7 @@ def outcome(file: FeedFile, block: bytes) -> object:
     return reader._before, [(f.rows, f.asns, f.digest.hexdigest()) for f in families.values()]
 
 
-def test_good_rows_need_no_second_look(main_file: tuple[FeedFile, bytes]) -> None:
+def test_good_rows_are_read_as_columns(main_file: tuple[FeedFile, bytes]) -> None:
     file, block = main_file
     reader = reader_of(file)
     reader._keys_of_lines = None  # type: ignore[assignment,method-assign] # not to be called
@@ -51,10 +51,10 @@ def test_good_rows_need_no_second_look(main_file: tuple[FeedFile, bytes]) -> Non
     assert reader.rows == len(ROWS)
 
 
-def test_each_changed_octet_is_judged_as_by_its_line(
+def test_changed_octet_is_judged_like_line_by_line(
     main_file: tuple[FeedFile, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every octet replaced by all that could pass for another: digits, dividers, line ends."""
+    """Every octet is replaced by digits, separators and line ends."""
     file, block = main_file
     spoilt = [
         block[:at] + bytes([octet]) + block[at + 1 :]

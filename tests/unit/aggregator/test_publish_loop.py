@@ -1,4 +1,4 @@
-"""When the publishing loop runs, where the database's clock is set meanwhile."""
+"""When the publishing loop runs, if the database's clock is set."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ START = datetime(2026, 11, 23, 11, tzinfo=UTC)
 
 
 class NeverRuns:
-    """A runner of no publication: the database cannot be reached."""
+    """A runner that never runs, because the database is unavailable."""
 
     def run(self, unless_made_since: datetime, stop: threading.Event, /) -> Published | None:
         raise AssertionError("nothing is due")
 
 
 class Waits(threading.Event):
-    """A stop that notes how long the loop waits, and comes after so many waits."""
+    """A stop event that records the waits of the loop, and is set after a number of them."""
 
     def __init__(self, most: int, at_first: Callable[[], None]) -> None:
         super().__init__()
@@ -47,9 +47,7 @@ class Waits(threading.Event):
 
 
 @pytest.mark.parametrize("back", [timedelta(hours=1), timedelta(days=3650)], ids=str)
-def test_after_a_clock_was_set_back_it_waits_for_the_next_point_of_that_clock(
-    tmp_path: Path, back: timedelta
-) -> None:
+def test_loop_waits_by_a_clock_that_was_set_back(tmp_path: Path, back: timedelta) -> None:
     clock = DatabaseClock(monotonic=lambda: 5000.0)
 
     def show(now: datetime) -> None:

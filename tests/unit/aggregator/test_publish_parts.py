@@ -54,7 +54,7 @@ def test_grid_is_multiples_of_the_interval_since_midnight(
     assert next_point(MIDNIGHT + now_s, interval_s) == MIDNIGHT + next_s
 
 
-def test_generation_expires_when_one_moment_was_missed() -> None:
+def test_generation_expires_after_one_missed_publication() -> None:
     assert expiry(MIDNIGHT + 10, 3600) == MIDNIGHT + 7200
 
 
@@ -95,7 +95,7 @@ ADDRESSES = st.one_of(
 def test_rows_come_in_the_feeds_order(
     rows: dict[IPv4Address | IPv6Address, int | None], together: int
 ) -> None:
-    """Unknown ASN first, IPv4 before IPv6, by address; however they are cut."""
+    """Unknown ASN first, IPv4 before IPv6, by address, for any size of chunks."""
     window = window_of(Seen(str(ip), asn) for ip, asn in rows.items())
     judgements = judge_window(window, 3, NoLists())
     chunks = FeedRows(window, "smtpgreet", judgements, {}, now_s=0).chunks(together)
@@ -105,7 +105,7 @@ def test_rows_come_in_the_feeds_order(
 
 
 def test_changed_origins_come_in_the_databases_key_order() -> None:
-    """Address first, then feed as text: what every writer locks by."""
+    """Address first, then feed as text: the order of every writer's locks."""
 
     class Table:
         generation = "t"
@@ -138,7 +138,7 @@ def test_changed_origins_come_in_the_databases_key_order() -> None:
 
 
 @pytest.mark.parametrize("manifest", [b"", b"{}", b"<html>", b'{"generated": "soon"}', b"\xff"])
-def test_manifest_that_cannot_be_read_tells_no_time(manifest: bytes) -> None:
+def test_unreadable_manifest_has_no_time(manifest: bytes) -> None:
     assert generated_at(manifest) is None
 
 
@@ -199,7 +199,7 @@ def doubled(text: str) -> str:
         ("smtpgreet.ndjson", lambda text: text.replace("}\n{", "}{", 1) + "\n"),
     ],
 )
-def test_no_spoilt_file_passes_the_check(
+def test_damaged_file_fails_the_check(
     file: str, spoil: Callable[[str], str], tmp_path: Path
 ) -> None:
     files = make_feed(tmp_path, "smtpgreet", hostile_rows())
@@ -211,7 +211,7 @@ def test_no_spoilt_file_passes_the_check(
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES.values())
 def test_header_is_harmless_whatever_the_settings_hold(name: str) -> None:
-    """The publisher's name and contact go the way of AS names."""
+    """The publisher's name and contact are cleaned like AS names."""
     frame = frame_of("smtpgreet")
     spoilt = type(frame)(
         **{
@@ -255,7 +255,7 @@ NETWORKS = st.lists(
 
 
 @given(st.sets(ADDRESSES, max_size=20), NETWORKS, NETWORKS)
-def test_a_window_is_in_the_same_ranges_as_its_addresses(
+def test_ranges_match_a_window_like_single_addresses(
     addresses: set[IPv4Address | IPv6Address],
     inside: list[IPv4Network | IPv6Network],
     outside: list[IPv4Network | IPv6Network],

@@ -1,4 +1,4 @@
-"""How a publishing process is followed, what its errors become, and the note of a running one."""
+"""A publishing process: its supervision, its errors, and the record of a running one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ LEFT = '{"type":"done","published":null}'
 def follow(
     program: str, stop: Callable[[], bool] = lambda: False, timeout_s: float = 600
 ) -> Published | None:
-    """Follow a program in place of the one that publishes."""
+    """Follow a program that replaces the publishing program."""
     asked = threading.Event()
     if stop():
         asked.set()
@@ -69,7 +69,7 @@ def follow(
 def test_log_of_the_process_is_written_to_the_log_of_the_aggregator(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With its logger, level, time, fields and traceback, in both forms of the log."""
+    """Logger, level, time, fields and traceback are kept, in both forms of the log."""
     line = json.dumps(
         {
             "type": "log",
@@ -94,7 +94,9 @@ def test_log_of_the_process_is_written_to_the_log_of_the_aggregator(
     assert json.loads(JsonFormatter().format(record))["traceback"].endswith("ZeroDivisionError")
 
 
-def test_what_is_no_message_is_dropped_within_a_bound(caplog: pytest.LogCaptureFixture) -> None:
+def test_output_that_is_not_a_message_is_dropped_within_a_bound(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     long = f"print('x' * {3 * MAX_LINE_BYTES}); print('nonsense'); print({LEFT!r})"
     assert follow(long) is None
     events = [record.message for record in caplog.records]
@@ -111,14 +113,14 @@ def test_what_is_no_message_is_dropped_within_a_bound(caplog: pytest.LogCaptureF
         ("raise SystemExit(4)", PublishError, "exit code 4"),
     ],
 )
-def test_end_without_a_result_says_how_it_ended(
+def test_end_without_a_result_is_reported_with_its_cause(
     program: str, error: type[PublishError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
         follow(program)
 
 
-def test_process_that_is_stopped_or_late_is_killed_whatever_it_does() -> None:
+def test_stopped_or_late_process_is_killed() -> None:
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     with pytest.raises(PublishStopped):
         follow(stubborn, stop=lambda: True)
@@ -126,8 +128,8 @@ def test_process_that_is_stopped_or_late_is_killed_whatever_it_does() -> None:
         follow(stubborn, timeout_s=0)
 
 
-def test_result_counts_although_the_time_is_over() -> None:
-    """The switch was made."""
+def test_result_after_the_time_limit_counts() -> None:
+    """The edition is published already."""
     finished = f"print({LEFT!r}, flush=True)"
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -139,7 +141,7 @@ def test_result_counts_although_the_time_is_over() -> None:
         )
 
 
-def test_publication_is_the_same_after_the_pipe() -> None:
+def test_publication_is_unchanged_after_the_pipe() -> None:
     now = datetime(2026, 11, 26, 1, tzinfo=UTC)
     left_out = {"smtpgreet": {"excluded": 1}}
     published = Published(
@@ -163,7 +165,7 @@ def test_publication_is_the_same_after_the_pipe() -> None:
         (SettingsError("unknown key"), "other"),
     ],
 )
-def test_error_keeps_class_words_and_reason_between_processes(
+def test_error_keeps_class_message_and_reason_between_processes(
     error: SmtpfeedsError, reason: str
 ) -> None:
     arrived = carried(name_of(error), error.message)
@@ -177,8 +179,8 @@ def test_class_that_is_not_carried_arrives_as_its_parent() -> None:
     assert type(carried("", "ZeroDivisionError: by zero")) is PublishError
 
 
-def test_every_error_of_publishing_is_drawn() -> None:
-    """The tree at the top of the module is what an operator's words are made from."""
+def test_tree_of_errors_is_complete() -> None:
+    """The tree at the top of the module is the reference for the reasons."""
     drawn = failures.__doc__ or ""
     for cls in PublishError.__subclasses__():
         assert f"── {cls.__name__} " in drawn, cls
@@ -192,7 +194,7 @@ def test_every_error_of_publishing_is_drawn() -> None:
         (errno.EACCES, PublishError, "directory's permissions"),
     ],
 )
-def test_full_disk_is_a_kind_of_its_own(
+def test_full_disk_has_its_own_reason(
     tmp_path: Path, number: int, error: type[PublishError], words: str
 ) -> None:
     with pytest.raises(error, match=words) as caught, _disk_errors(FeedsDirectory(tmp_path)):

@@ -38,7 +38,7 @@ def flip(path: Path, at: int, mask: int = 0x01) -> None:
     path.write_bytes(octets)
 
 
-def test_both_files_are_described_as_they_are_on_disk(tmp_path: Path) -> None:
+def test_description_of_both_files_matches_the_disk(tmp_path: Path) -> None:
     plain, small = written = write(tmp_path)
     check_written(tmp_path, written)
     assert (plain.name, small.name) == ("some.txt", "some.txt.gz")
@@ -66,8 +66,8 @@ def test_flipped_octet_is_refused_wherever_it_is(tmp_path: Path, name: str) -> N
     check_written(tmp_path, written)
 
 
-def test_compressed_file_that_was_written_wrong_is_refused(tmp_path: Path) -> None:
-    """What is in it counts, not only that the disk has what was written."""
+def test_wrong_compressed_file_is_refused(tmp_path: Path) -> None:
+    """The content is checked, not only that the disk has what was written."""
     plain, small = write(tmp_path)
     path = tmp_path / small.name
     good = path.read_bytes()
@@ -89,7 +89,7 @@ def test_compressed_file_that_was_written_wrong_is_refused(tmp_path: Path) -> No
 
 
 def test_small_file_is_read_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the page, the manifest and the signatures."""
+    """Such as the page, the manifest and the signatures."""
     assert write_whole(tmp_path, "good", b"octets").size == len(b"octets")
     check = written_module._check_octets
 
@@ -107,7 +107,7 @@ def test_small_file_is_read_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     "name", ["smtpgreet.txt", "smtpgreet-ipv6.txt", "smtpgreet.csv", "smtpgreet.ndjson"]
 )
 def test_flipped_octet_of_a_feeds_file_is_refused(tmp_path: Path, name: str, mask: int) -> None:
-    """Also one that is not ASCII any more, which no parser of a format takes."""
+    """Also one that is no longer ASCII, which no parser of a format accepts."""
     files = make_feed(tmp_path, "smtpgreet", hostile_rows())
     size = (tmp_path / name).stat().st_size
     for at in (0, size // 3, size // 2, size - 60, size - 2, size - 1):
@@ -118,7 +118,7 @@ def test_flipped_octet_of_a_feeds_file_is_refused(tmp_path: Path, name: str, mas
     check_feed(tmp_path, files)
 
 
-def test_file_that_its_own_format_does_not_read_is_refused(tmp_path: Path) -> None:
+def test_file_that_its_format_cannot_read_is_refused(tmp_path: Path) -> None:
     def unreadable(stream: IO[bytes]) -> int:
         raise ValueError("not a bundle")
 
@@ -133,7 +133,7 @@ def test_file_that_lacks_an_entry_is_refused(tmp_path: Path) -> None:
 
 
 def test_stop_ends_the_comparison_with_the_edition_before(tmp_path: Path) -> None:
-    """At the next file, not after all of them."""
+    """It ends at the next file, not after all files."""
     before, folder = tmp_path / "before", tmp_path / "now"
     for each in (before, folder):
         each.mkdir()

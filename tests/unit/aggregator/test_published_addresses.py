@@ -1,4 +1,4 @@
-"""The addresses of a published file alone: the same as those of its rows, read many at a time."""
+"""The fast reader of addresses gives the same addresses as the reader of rows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def packed(found: AddressSet) -> list[bytes]:
 
 
 def by_rows(octets: bytes, feeds: tuple[str, ...] = FEED_NAMES) -> list[bytes] | None:
-    """The addresses by the rule; None where a row is refused."""
+    """Return the addresses by the reader of rows; None if it refuses a row."""
     try:
         entries = list(read_entries(io.BytesIO(octets), "rows"))
     except NotVerified:
@@ -63,7 +63,7 @@ def fast(octets: bytes, feeds: tuple[str, ...] = FEED_NAMES) -> list[bytes] | No
 
 
 @pytest.mark.parametrize("form", [csv_of, ndjson_of])
-def test_every_row_that_is_published_is_read_the_fast_way(
+def test_every_published_row_takes_the_fast_path(
     form: Callable[[list[Entry]], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = sorted(pack_address(row.address) for row in ROWS)
@@ -90,10 +90,10 @@ CHANGES = st.tuples(
 
 @pytest.mark.parametrize("form", [csv_of, ndjson_of])
 @given(row=st.sampled_from(ROWS), changes=st.lists(CHANGES, min_size=1, max_size=3))
-def test_a_damaged_row_is_taken_or_refused_as_by_the_rule(
+def test_damaged_row_is_accepted_or_refused_like_the_slow_path(
     form: Callable[[list[Entry]], bytes], row: Entry, changes: list[tuple[int, int, bytes]]
 ) -> None:
-    """Octets of a row are replaced, removed or added: in whatever field they are."""
+    """Octets of any field are replaced, removed or added."""
     octets = form([row])
     for at, gone, added in changes:
         place = at % len(octets)

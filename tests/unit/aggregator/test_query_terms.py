@@ -1,4 +1,4 @@
-"""What an operator types as a term or a time."""
+"""Terms and times as an operator types them."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,18 +64,18 @@ def test_term(text: str, range_or_asn: Range | int) -> None:
         ("::c000:201", ("::c000:201", "::c000:201")),
     ],
 )
-def test_both_ends_of_a_range_are_of_one_family(text: str, bounds: tuple[str, str]) -> None:
+def test_range_has_one_family(text: str, bounds: tuple[str, str]) -> None:
     asked = parse_term(text).range
     assert asked is not None
     assert asked.bounds == bounds
 
 
 @pytest.mark.parametrize("text", ["ten%", "snake_case", "back\\slash", "a'; DROP TABLE x"])
-def test_what_means_something_to_a_database_is_a_word(text: str) -> None:
+def test_text_that_is_special_for_a_database_is_a_word(text: str) -> None:
     assert parse_term(text).word == text
 
 
-def test_a_long_line_is_no_shorter_address(
+def test_long_line_is_not_shortened_to_an_address(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [b" " * 190 + b"192.0.2.123", b"a" * (1 << 20), b"\xff\xfeabc\0", b"192.0.2.1"]
@@ -91,7 +91,7 @@ def test_a_long_line_is_no_shorter_address(
     assert max(map(len, errors)) < 1_000
 
 
-def test_prefix_with_host_bits_is_taken_with_a_hint() -> None:
+def test_prefix_with_host_bits_is_accepted_with_a_hint() -> None:
     term = parse_term("192.0.2.77/24")
     assert term.range == between("192.0.2.0", "192.0.2.255")
     assert term.hint == "192.0.2.77/24 is taken as 192.0.2.0/24: it has host bits"
@@ -111,7 +111,7 @@ def test_word_may_be_a_name(text: str) -> None:
      "::/129", "1.2.3.4/", "x", "192.0.2.1x", "abc1", "-", "%", "_", "\\", "\ufffdname",
      "x" * 1_000_000, "192.0.2.1" * 100, "1" * 200 + "92.0.2.1", "http://" + "x" * 300],
 )  # fmt: skip
-def test_what_is_no_term_says_what_would_be(text: str) -> None:
+def test_error_about_a_term_names_valid_forms(text: str) -> None:
     with pytest.raises(SettingsError, match="ASN"):
         parse_term(text)
 
@@ -135,6 +135,6 @@ def test_time(text: str, time: datetime) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "d", "-7d", "7", "7 d", "7y", "yesterday", "999999999w"])
-def test_what_is_no_time_says_what_would_be(text: str) -> None:
+def test_error_about_a_time_names_valid_forms(text: str) -> None:
     with pytest.raises(SettingsError, match="neither a time"):
         parse_time(text, NOW)

@@ -1,4 +1,4 @@
-"""Rows by column and one by one: the same days and behaviours, whichever version wrote them."""
+"""Columns and single rows give the same days and behaviours, whichever version wrote them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ bits = st.integers(0, 2**29 - 1)
 
 @st.composite
 def stored(draw: st.DrawFn) -> Seen:
-    """A row whose days and bits may be relative to a day before or after its last event."""
+    """Return a row whose days and bits may be relative to a day before or after its last event."""
     last_back, age = draw(st.integers(0, 7)), draw(st.integers(0, 5) | st.integers(0, 400))
     last = NOW - timedelta(days=last_back)
     is_old = draw(st.booleans())
@@ -47,7 +47,7 @@ def stored(draw: st.DrawFn) -> Seen:
 
 
 @given(st.lists(stored(), min_size=1, max_size=3))
-def test_columns_hold_what_is_recent_of_a_row(rows: list[Seen]) -> None:
+def test_columns_and_rows_give_the_same_recent_values(rows: list[Seen]) -> None:
     for row in rows:
         (greet, _) = window_of([row]).feeds
         assert (greet.days[0], greet.flags[0]) == recent(

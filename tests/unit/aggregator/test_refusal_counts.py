@@ -17,7 +17,7 @@ from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
 
 
 class Counting:
-    """A counter with what it did."""
+    """A counter, and what it did."""
 
     def __init__(self, ledger: MemoryLedger) -> None:
         self.ledger = ledger
@@ -44,13 +44,13 @@ class Counting:
             self.counter.put(delivery, Refusal(RefusalCode.NOT_A_BATCH, "no JSON", b"junk"))
 
     def turns(self, number: int) -> None:
-        """Let the counter take turns; a second passes in each."""
+        """Let the counter take turns of one second."""
         for _ in range(number):
             self.time.wait(1)
             self.counter.turn(self.stop)
 
 
-def test_past_the_samples_messages_are_acknowledged_once_they_are_counted() -> None:
+def test_message_beyond_the_samples_is_acknowledged_once_counted() -> None:
     counting = Counting(MemoryLedger(samples=3))
     counting.refuse(1_500)
     counting.turns(2)
@@ -62,7 +62,7 @@ def test_past_the_samples_messages_are_acknowledged_once_they_are_counted() -> N
     assert counting.ledger.closed
 
 
-def test_while_the_database_is_away_nothing_is_acknowledged() -> None:
+def test_nothing_is_acknowledged_without_a_database() -> None:
     counting = Counting(MemoryLedger(samples=0))
     counting.ledger.error = DatabaseUnavailable("away")
     counting.refuse(5)
@@ -77,10 +77,10 @@ def test_while_the_database_is_away_nothing_is_acknowledged() -> None:
 @pytest.mark.parametrize(
     "error", [BadRows("the database refuses the data"), ValueError("a fault of ours")]
 )
-def test_what_cannot_be_counted_at_all_is_kept(
+def test_message_that_cannot_be_counted_is_kept(
     caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """Neither lost nor, as the end of the thread would be, the end of the program."""
+    """It is not lost, and does not end the thread and with it the program."""
     counting = Counting(MemoryLedger())
     counting.ledger.error = error
     counting.refuse(2)
@@ -90,7 +90,7 @@ def test_what_cannot_be_counted_at_all_is_kept(
 
 
 def test_message_of_a_closed_channel_is_neither_counted_nor_acknowledged() -> None:
-    """It comes again, and is refused again."""
+    """The broker delivers it again, and it is refused again."""
     counting = Counting(MemoryLedger(samples=0))
     counting.stale = {0, 1}
     counting.refuse(3)

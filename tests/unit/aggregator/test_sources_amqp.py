@@ -1,4 +1,4 @@
-"""The consumer of a broker, without one: what ends it, what does not, how often it asks."""
+"""The consumer without a real broker: what ends it, what does not, how often it retries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from smtpfeeds_common.errors import BrokerUnavailable, SettingsError
 
 
 class Connection(SimpleNamespace):
-    """A connection on which nothing comes."""
+    """A connection without deliveries."""
 
     is_open = True
 
@@ -43,7 +43,7 @@ class Connection(SimpleNamespace):
 
 
 class Stop(threading.Event):
-    """Notes how long it is waited for, and is set after so many times."""
+    """Records the waits, and is set after a number of them."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -70,16 +70,16 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("part", [RefusedPublisher, RefusalCounter])
-def test_end_of_what_counts_or_keeps_the_refused_is_not_silent(
+def test_end_of_a_thread_for_refused_messages_is_reported(
     source: AmqpSource, monkeypatch: pytest.MonkeyPatch, part: type
 ) -> None:
-    """Else what is refused fills the prefetch, and the aggregator is deaf."""
+    """Otherwise refused messages fill the prefetch, and no batch arrives."""
     monkeypatch.setattr(part, "run", lambda *_: None)
     with pytest.raises(RuntimeError, match="refused"):
         source.run(threading.Event())
 
 
-def test_end_of_what_keeps_the_refused_is_noticed_while_the_broker_is_away(
+def test_end_of_a_thread_is_noticed_while_the_broker_is_away(
     source: AmqpSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> Connection:
@@ -92,10 +92,10 @@ def test_end_of_what_keeps_the_refused_is_noticed_while_the_broker_is_away(
 
 
 @pytest.mark.usefixtures("no_jitter")
-def test_broker_that_refuses_the_queue_is_asked_less_and_less_often(
+def test_retries_slow_down_if_the_broker_refuses_the_queue(
     source: AmqpSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes the connection each time: that alone is not a success."""
+    """It accepts the connection each time, which alone is not a success."""
 
     def refused(*_: object) -> None:
         raise ChannelClosedByBroker(404, "NOT_FOUND - no queue")
@@ -108,7 +108,7 @@ def test_broker_that_refuses_the_queue_is_asked_less_and_less_often(
 
 
 @pytest.mark.usefixtures("no_jitter")
-def test_password_file_that_is_being_replaced_ends_nothing(
+def test_password_file_during_replacement_does_not_end_the_source(
     source: AmqpSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreadable(*_: object) -> Connection:

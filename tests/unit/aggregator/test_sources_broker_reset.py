@@ -1,4 +1,4 @@
-"""A broker that resets a connection at once is away, and no reason for the program to end."""
+"""A broker that resets a connection at once is unavailable, and does not end the program."""
 
 import socket
 from unittest.mock import Mock
@@ -10,10 +10,10 @@ from smtpfeeds_aggregator.sources.broker import connect
 from smtpfeeds_common.errors import BrokerUnavailable
 
 
-def test_connection_reset_before_pika_looked_at_it_is_an_absent_broker(
+def test_connection_reset_at_once_means_an_unavailable_broker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """pika says ValueError then; seen when everything was broken at random."""
+    """pika raises ValueError then; the random fault runs showed it."""
     met = ValueError("Expected connected socket, but getpeername() failed")
     monkeypatch.setattr("pika.BlockingConnection", Mock(side_effect=met))
     with socket.create_server(("127.0.0.1", 0)) as broker:

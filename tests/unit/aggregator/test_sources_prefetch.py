@@ -1,4 +1,4 @@
-"""What the broker may have in our hands: many batches as sensors send them, few large messages."""
+"""The prefetch: many ordinary batches, or few large messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Clock:
         return self.now
 
 
-def test_batches_as_sensors_send_them_keep_the_large_number() -> None:
+def test_ordinary_batches_keep_the_large_prefetch() -> None:
     hand = Prefetch(100, Clock())
     for _ in range(100):
         hand.add(SMALL)
@@ -24,7 +24,7 @@ def test_batches_as_sensors_send_them_keep_the_large_number() -> None:
     assert not hand.is_full
 
 
-def test_large_messages_narrow_it_so_that_the_octets_stay_within_the_bound() -> None:
+def test_large_messages_reduce_the_prefetch_to_the_bound() -> None:
     hand = Prefetch(100, Clock())
     count = 0
     while not hand.adapt():
@@ -36,7 +36,7 @@ def test_large_messages_narrow_it_so_that_the_octets_stay_within_the_bound() -> 
     assert not hand.adapt(), "the consumer begins again once"
 
 
-def test_it_widens_when_nothing_large_has_come_for_a_while() -> None:
+def test_prefetch_grows_after_a_while_without_large_messages() -> None:
     clock = Clock()
     hand = Prefetch(100, clock)
     for _ in range(NARROW + 1):
@@ -53,7 +53,7 @@ def test_it_widens_when_nothing_large_has_come_for_a_while() -> None:
     assert (hand.adapt(), hand.prefetch) == (True, 100)
 
 
-def test_session_that_ends_has_nothing_in_hand() -> None:
+def test_ended_session_has_no_unacknowledged_messages() -> None:
     hand = Prefetch(2, Clock())
     hand.add(MAX_BODY_BYTES)
     hand.add(MAX_BODY_BYTES)
@@ -61,7 +61,7 @@ def test_session_that_ends_has_nothing_in_hand() -> None:
     assert not hand.is_full
 
 
-def test_number_that_is_smaller_than_the_narrow_one_stays() -> None:
+def test_small_prefetch_stays() -> None:
     hand = Prefetch(2, Clock())
     for _ in range(NARROW + 1):
         hand.add(MAX_BODY_BYTES)

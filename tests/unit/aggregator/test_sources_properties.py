@@ -1,4 +1,4 @@
-"""The properties of a message are read as far as they are ours, whatever else is in them."""
+"""The reader reads our properties of a message, whatever else it contains."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ OURS = header(b"x-smtpfeeds-account", b"S", long(b"s1"))
 
 
 def nested(kind: bytes, depth: int) -> bytes:
-    """A table or an array in another, and so on."""
+    """Return a table or an array in another, and so on."""
     value = b""
     for _ in range(depth):
         value = header(b"a", kind, long(value)) if kind == b"F" else kind + long(value)
     return header(b"deep", b"A", long(value)) if kind == b"A" else value
 
 
-def test_what_pika_writes_is_read() -> None:
+def test_properties_written_by_pika_are_read() -> None:
     written = BasicProperties(
         content_type="application/json",
         content_encoding="identity",
@@ -78,7 +78,7 @@ def test_what_pika_writes_is_read() -> None:
         nested(b"A", 20_000),
     ],
 )
-def test_value_that_is_not_ours_is_passed_over(entry: bytes) -> None:
+def test_unknown_value_is_skipped(entry: bytes) -> None:
     table = long(entry + OURS)
     read = read_properties(properties(HEADERS | USER_ID, table, short(b"s1")))
     assert read == Properties("s1", headers={"x-smtpfeeds-account": "s1"})
@@ -92,14 +92,14 @@ def test_value_that_is_not_ours_is_passed_over(entry: bytes) -> None:
         b"\xff" + b"x",
     ],
 )
-def test_rest_of_a_table_that_cannot_be_read_is_passed_over_and_what_follows_it_is_not(
+def test_rest_of_an_unreadable_table_is_skipped_but_not_what_follows(
     entry: bytes,
 ) -> None:
     read = read_properties(properties(HEADERS | USER_ID, long(OURS + entry), short(b"s1")))
     assert read == Properties("s1", headers={"x-smtpfeeds-account": "s1"})
 
 
-def test_our_header_is_a_text_or_is_not_read() -> None:
+def test_header_that_is_not_text_is_not_read() -> None:
     for value in (b"T" + b"\xff" * 8, b"F" + long(OURS), b"S" + long(b"\xff")):
         table = long(short(b"x-smtpfeeds-account") + value)
         assert read_properties(properties(HEADERS, table)).headers == {}
@@ -116,15 +116,15 @@ def test_our_header_is_a_text_or_is_not_read() -> None:
         (struct.pack(">HH", MORE_FLAGS, 0), "flags"),
     ],
 )
-def test_properties_that_vouch_for_nobody_say_why(encoded: bytes, problem: str) -> None:
+def test_properties_without_a_sender_give_a_reason(encoded: bytes, problem: str) -> None:
     assert problem in read_properties(encoded).problem
 
 
-def test_message_id_that_is_no_text_is_none() -> None:
+def test_message_id_that_is_not_text_is_ignored() -> None:
     assert read_properties(properties(MESSAGE_ID, short(b"\xff"))) == Properties()
 
 
 @settings(deadline=None, max_examples=500)
 @given(st.integers(0, 0xFFFF), st.binary(max_size=200))
-def test_nothing_raises(flags: int, values: bytes) -> None:
+def test_reading_never_raises(flags: int, values: bytes) -> None:
     read_properties(properties(flags, values))

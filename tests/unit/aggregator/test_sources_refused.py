@@ -1,4 +1,4 @@
-"""Keeping what is refused goes on whatever one message does to it."""
+"""The thread that keeps refused messages survives any message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smtpfeeds_aggregator.sources.refused import RefusedPublisher, Sample
 
 
 class Channel:
-    """A broker that takes all, and encodes it first, as pika does."""
+    """A broker that accepts all messages, and encodes them first, like pika."""
 
     def __init__(self) -> None:
         self.published: list[tuple[bytes, BasicProperties]] = []
@@ -60,7 +60,7 @@ def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
 
 
 def publish(samples: list[Sample]) -> list[Delivery]:
-    """Run a publisher until all of it is acknowledged; it waits on a clock of its own."""
+    """Run a publisher until all samples are acknowledged, with a clock of its own."""
     acknowledged: list[Delivery] = []
     stop = SteppedStop(SteppedTime())
 
@@ -82,7 +82,7 @@ def sample(reason: str, account: str = "s1") -> Sample:
     return Sample(delivery_of(b"junk", account), refusal, 4)
 
 
-def test_reason_that_quotes_what_is_no_text_is_kept(channel: Channel) -> None:
+def test_reason_with_invalid_text_is_kept(channel: Channel) -> None:
     publish([sample("it says '\ud800'", "s\udcff")])
     ((_, properties),) = channel.published
     assert properties.headers is not None
@@ -90,7 +90,7 @@ def test_reason_that_quotes_what_is_no_text_is_kept(channel: Channel) -> None:
     assert properties.headers[refused.ACCOUNT_HEADER] == "s?"
 
 
-def test_fault_of_ours_ends_nothing_and_the_message_is_tried_again(
+def test_bug_does_not_end_the_thread_and_the_message_is_tried_again(
     channel: Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     channel.faults = 2

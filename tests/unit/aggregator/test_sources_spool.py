@@ -1,6 +1,6 @@
-"""The spool source delivers what a sensor's publisher would, and forgets what is committed.
+"""The spool source delivers like a sensor's publisher, and confirms what is committed.
 
-Without its thread: it takes a turn whenever a test waits, and the clocks are the test's.
+It runs without its thread: it takes a turn whenever a test waits, and uses the test's clocks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TURNS = 100
 
 
 class Host:
-    """A host's clocks: the monotonic one, and how far the wall clock is off."""
+    """A host's clocks: the monotonic one, and the offset of the wall clock."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -53,7 +53,7 @@ class Running:
         )
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Let the source take turns until something holds; 50 ms pass in each."""
+        """Let the source take turns of 50 ms until a condition holds."""
         for _ in range(_TURNS):
             if condition():
                 return
@@ -65,7 +65,7 @@ class Running:
         self.source.turn()
 
     def take(self, count: int) -> list[Delivery]:
-        """So many deliveries."""
+        """Return this many deliveries."""
         deliveries: list[Delivery] = []
 
         def are_there() -> bool:
@@ -77,7 +77,7 @@ class Running:
         return deliveries
 
     def take_heard(self) -> Delivery:
-        """The next delivery that has rows; others only say that a sensor is alive."""
+        """Return the next delivery with rows; empty ones only show that a sensor is alive."""
         while True:
             (delivery,) = self.take(1)
             if rows_of(delivery):
@@ -85,7 +85,7 @@ class Running:
             self.source.acknowledge([delivery])
 
     def nothing_comes(self) -> bool:
-        """Whether nothing is delivered in the next second."""
+        """Return whether nothing is delivered in the next second."""
         for _ in range(20):
             self.turn()
             if self.source.get(0) is not None:
@@ -120,9 +120,7 @@ def rows_of(delivery: Delivery) -> list[str]:
     return [row.ip for row in decode(delivery.body).batch.observations]
 
 
-def test_events_are_sealed_delivered_under_the_sensors_name_and_forgotten(
-    spool: Spool, tmp_path: Path
-) -> None:
+def test_events_are_sealed_delivered_and_confirmed(spool: Spool, tmp_path: Path) -> None:
     heard(spool, b"\xc0\0\2\1", b"\xc0\0\2\2")
     with source_on(tmp_path) as running:
         (delivery,) = running.take(1)
@@ -135,7 +133,7 @@ def test_events_are_sealed_delivered_under_the_sensors_name_and_forgotten(
         assert rows_of(running.take(1)[0]) == ["192.0.2.3"]
 
 
-def test_what_was_not_acknowledged_comes_again_after_a_restart(
+def test_unacknowledged_batch_is_delivered_again_after_a_restart(
     spool: Spool, tmp_path: Path
 ) -> None:
     heard(spool, b"\xc0\0\2\1")
@@ -146,7 +144,7 @@ def test_what_was_not_acknowledged_comes_again_after_a_restart(
     assert again.body == first.body
 
 
-def test_at_most_four_batches_of_a_spool_are_on_the_way(spool: Spool, tmp_path: Path) -> None:
+def test_at_most_four_batches_of_a_spool_are_unconfirmed(spool: Spool, tmp_path: Path) -> None:
     with source_on(tmp_path) as running:
         taken = []
         for n in range(4):
@@ -158,9 +156,7 @@ def test_at_most_four_batches_of_a_spool_are_on_the_way(spool: Spool, tmp_path: 
         assert rows_of(running.take(1)[0]) == ["192.0.2.9"]
 
 
-def test_pause_seals_nothing_and_resume_delivers_what_was_in_hand(
-    spool: Spool, tmp_path: Path
-) -> None:
+def test_pause_seals_nothing_and_resume_delivers_again(spool: Spool, tmp_path: Path) -> None:
     heard(spool, b"\xc0\0\2\1")
     with source_on(tmp_path) as running:
         first = running.take(1)[0]
@@ -191,10 +187,10 @@ def test_refused_batch_is_held_in_its_spool_and_refused_rows_are_not(
         assert read_status(spool.path).batches_refused == 1
 
 
-def test_folder_that_goes_or_may_not_be_read_is_told_and_taken_again(
+def test_missing_or_unreadable_folder_is_reported_and_used_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread goes on, and a load balancer hears of it."""
+    """The thread continues, and `/health` reports it."""
     with source_on(tmp_path) as running:
         running.until(lambda: running.source.consuming, "the folder is there")
 
@@ -212,7 +208,7 @@ def test_folder_that_goes_or_may_not_be_read_is_told_and_taken_again(
     assert failures >= 1
 
 
-def test_quiet_sensor_says_that_it_is_alive_each_minute(spool: Spool, tmp_path: Path) -> None:
+def test_quiet_sensor_sends_an_empty_batch_each_minute(spool: Spool, tmp_path: Path) -> None:
     with source_on(tmp_path) as running:
         running.source.acknowledge(running.take(1))
         assert running.nothing_comes()
@@ -221,7 +217,7 @@ def test_quiet_sensor_says_that_it_is_alive_each_minute(spool: Spool, tmp_path: 
         assert rows_of(alive) == []
 
 
-def test_spool_that_is_in_use_missing_or_replaced_is_taken_when_it_can_be(
+def test_unusable_spool_is_opened_as_soon_as_possible(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "later"
@@ -245,7 +241,7 @@ def test_spool_that_is_in_use_missing_or_replaced_is_taken_when_it_can_be(
         spool.close()
 
 
-def test_replay_is_delivered_beside_what_is_new(spool: Spool, tmp_path: Path) -> None:
+def test_replay_is_delivered_together_with_new_batches(spool: Spool, tmp_path: Path) -> None:
     with source_on(tmp_path) as running:
         heard(spool, b"\xc0\0\2\1")
         running.source.acknowledge([running.take_heard()])
@@ -274,10 +270,10 @@ def test_refused_replay_is_given_up_and_stays_confirmed(spool: Spool, tmp_path: 
 
 
 @pytest.mark.parametrize("step_s", [3_600, -3_600, 40 * 86_400, -40 * 86_400, -3650 * 86_400])
-def test_steps_of_the_clock_stop_no_timer_and_lose_no_event(
+def test_clock_steps_stop_no_timer_and_lose_no_event(
     spool: Spool, tmp_path: Path, step_s: int
 ) -> None:
-    """Nothing is sealed while it is in doubt; then each event has a time that can be right."""
+    """Nothing is sealed during the doubt; then each event has a possible time."""
     with source_on(tmp_path) as running:
         heard(spool, b"\xc0\0\2\1")
         running.source.acknowledge([running.take_heard()])
@@ -301,10 +297,10 @@ def test_steps_of_the_clock_stop_no_timer_and_lose_no_event(
             assert now - 200_000 < row.first_ms <= row.last_ms <= now
 
 
-def test_trouble_with_one_spool_costs_the_others_nothing(
+def test_trouble_with_one_spool_does_not_affect_others(
     spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also one that nobody has thought of: that spool is opened again, the thread goes on."""
+    """Also for an unexpected error: that spool is opened again, and the thread continues."""
     seal = Sealer.seal
 
     def broken(self: Sealer, *args: object, **more: object) -> object:

@@ -31,7 +31,7 @@ RESERVED = not_global()
         "ff02::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
     ],
 )  # fmt: skip
-def test_not_routable(address: str) -> None:
+def test_special_purpose_address_is_not_routable(address: str) -> None:
     assert pack_address(address) in RESERVED
 
 
@@ -46,7 +46,7 @@ def test_not_routable(address: str) -> None:
         "2001:db9::1", "2003::1", "2620:4f:8000::1", "2a00:1450::1", "3ffe::1", "3fff:1000::1",
     ],
 )  # fmt: skip
-def test_routable(address: str) -> None:
+def test_public_address_is_routable(address: str) -> None:
     assert pack_address(address) not in RESERVED
 
 
@@ -71,7 +71,7 @@ REGISTERED = {
 
 
 @pytest.mark.parametrize(("prefix", "reachable"), REGISTERED.items())
-def test_every_registered_block_is_as_the_registry_has_it(prefix: str, reachable: bool) -> None:
+def test_every_registered_block_matches_the_registry(prefix: str, reachable: bool) -> None:
     network = ip_network(prefix)
     for address in (network.network_address, network.broadcast_address):
         assert (address.packed not in RESERVED) is reachable
@@ -82,11 +82,11 @@ def test_every_registered_block_is_as_the_registry_has_it(prefix: str, reachable
     [(0, False), (1, True), (23456, False), (64495, True), (64496, False), (65551, False),
      (131071, False), (131072, True), (4199999999, True), (4200000000, False), (2**32 - 1, False)],
 )  # fmt: skip
-def test_reserved_asns_are_known_at_their_edges(asn: int, public: bool) -> None:
+def test_reserved_asns_are_recognised_at_their_limits(asn: int, public: bool) -> None:
     assert is_public_asn(asn) is public
 
 
-def test_exceptions_lie_within_what_they_are_exceptions_of() -> None:
+def test_exceptions_are_within_their_blocks() -> None:
     for text in GLOBAL_WITHIN:
         network = ip_network(text)
         assert any(
@@ -95,7 +95,7 @@ def test_exceptions_lie_within_what_they_are_exceptions_of() -> None:
         ), text
 
 
-def test_empty_set_has_nothing_in_it() -> None:
+def test_empty_set_contains_no_address() -> None:
     nothing = AddressRanges(())
     assert not nothing
     assert pack_address("0.0.0.0") not in nothing
@@ -110,8 +110,8 @@ PREFIX = st.builds(
 
 
 @given(st.lists(PREFIX, max_size=6), st.lists(PREFIX, max_size=6), st.integers(0, 255))
-def test_set_is_what_its_prefixes_say(inside: list, outside: list, octet: int) -> None:  # type: ignore[type-arg]
-    """Overlapping, nested and adjoining prefixes, to the very end of the space."""
+def test_set_contains_exactly_its_prefixes(inside: list, outside: list, octet: int) -> None:  # type: ignore[type-arg]
+    """Overlapping, nested and adjacent prefixes, to the end of the address space."""
     for address in (octet << 24, (octet << 24) + 0xFFFFFF):
         packed = address.to_bytes(4)
         expected = any(address in range(int(n[0]), int(n[-1]) + 1) for n in inside) and not any(

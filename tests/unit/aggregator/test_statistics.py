@@ -1,4 +1,4 @@
-"""The week in numbers: how it is counted, and how it looks."""
+"""The week in numbers: counts and output."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def test_addresses_are_counted_by_feed_class_and_network() -> None:
     assert decode(encode(summary)) == summary
 
 
-def test_an_empty_edition_has_classes_and_days_alone() -> None:
+def test_empty_edition_has_only_classes_and_days() -> None:
     summary = summary_of([])
     assert {row.by for row in summary.rows} == {"feed", "class", "day"}
 
 
-def test_lists_without_a_bound_of_their_own_are_bounded() -> None:
+def test_unbounded_groups_are_bounded() -> None:
     rows = [entry(f"10.{n // 256}.{n % 256}.1", asn=n + 1, name=f"AS {n}") for n in range(TOP + 9)]
     hours = [(NOW - timedelta(hours=n), "smtpgreet", n) for n in range(168)]
     summary = summary_of(rows, hours=hours, sensors=[(f"s{n}", "smtpdata", 1) for n in range(400)])
@@ -76,7 +76,7 @@ def test_lists_without_a_bound_of_their_own_are_bounded() -> None:
 
 
 @given(st.lists(st.integers(0, 10**15), max_size=200), st.integers(1, 200))
-def test_a_sparkline_fits_and_shows_all_that_is_not_nothing(values: list[int], width: int) -> None:
+def test_sparkline_fits_and_shows_every_value_above_zero(values: list[int], width: int) -> None:
     picture = sparkline(values, width)
     assert len(picture) <= width
     assert (picture.strip() == "") == (not any(values))

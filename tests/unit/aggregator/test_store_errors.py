@@ -1,4 +1,4 @@
-"""What each error of PostgreSQL means: the data, the moment, or the server."""
+"""Which error of PostgreSQL is about the data, the connection or the server."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from smtpfeeds_aggregator.store.errors import (
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable, SettingsError
 
 
-def test_a_text_that_is_not_utf8_is_refused_data() -> None:
-    """Python reads such octets of a command line as lone surrogates."""
+def test_text_that_is_not_utf8_is_bad_data() -> None:
+    """Python reads such octets of a command line as surrogates."""
     with pytest.raises(BadRows, match="not UTF-8"), database_errors():
         "\udcff".encode()
 
@@ -45,19 +45,19 @@ MEANINGS: list[tuple[str, type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("state", "meaning"), MEANINGS)
-def test_only_errors_of_the_data_blame_the_data(state: str, meaning: type[Exception]) -> None:
+def test_only_data_errors_are_bad_rows(state: str, meaning: type[Exception]) -> None:
     error = translate(errors.lookup(state)("said"))
     assert type(error) is meaning
     assert "said" in str(error)
 
 
-def test_error_of_the_driver_without_a_state_is_told_by_its_class() -> None:
+def test_driver_error_without_a_state_is_mapped_by_class() -> None:
     assert type(translate(psycopg.DataError("NUL"))) is BadRows
     assert type(translate(psycopg.OperationalError("server closed"))) is DatabaseUnavailable
     assert type(translate(psycopg.InterfaceError("closed"))) is DatabaseUnavailable
 
 
-def test_dsn_goes_over_our_defaults_and_keeps_its_hosts() -> None:
+def test_dsn_overrides_our_defaults_and_keeps_its_hosts() -> None:
     dsn = "postgresql://u@one,two/db?target_session_attrs=read-write&connect_timeout=3"
     parameters = connection_parameters(settings_of(dsn), "test")
     assert (parameters["host"], parameters["target_session_attrs"]) == ("one,two", "read-write")
@@ -65,7 +65,7 @@ def test_dsn_goes_over_our_defaults_and_keeps_its_hosts() -> None:
     assert parameters["application_name"] == "smtpfeeds test"
 
 
-def test_dsn_that_is_missing_or_no_dsn_is_said() -> None:
+def test_missing_or_invalid_dsn_is_reported() -> None:
     for dsn, message in (("", "missing"), ("nonsense", "not a libpq connection string")):
         with pytest.raises(SettingsError, match=message):
             connection_parameters(settings_of(dsn), "test")
@@ -87,5 +87,5 @@ def test_dsn_that_is_missing_or_no_dsn_is_said() -> None:
         ("", ""),
     ],
 )
-def test_error_of_several_lines_is_one_sentence_after_another(message: str, line: str) -> None:
+def test_error_of_several_lines_becomes_one_line(message: str, line: str) -> None:
     assert one_line(psycopg.OperationalError(message)) == line

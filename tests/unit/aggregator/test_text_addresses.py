@@ -1,4 +1,4 @@
-"""Addresses in lines of text: what is one, what is not, and that the fast way agrees."""
+"""Addresses in lines of text: the rule, and that the fast path agrees with it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def occur_in(text: str) -> list[str]:
         ("", []),
     ],
 )
-def test_what_is_an_address(text: str, expected: list[str]) -> None:
+def test_addresses_in_text_follow_the_rule(text: str, expected: list[str]) -> None:
     assert occur_in(text) == expected
     assert occur_in(f"before {text} behind") == expected
 
@@ -114,7 +114,7 @@ def test_matches_are_grouped_by_line() -> None:
 
 @pytest.mark.parametrize("octet", [0, 1, 2, 3])
 def test_another_character_is_not_read_as_a_digit(octet: int) -> None:
-    """By its distance from 0 a letter or a colon would be a number, such as 72 for x."""
+    """By its distance from "0" a letter would be a number, such as 72 for x."""
     for code in {*range(0x20, 0x7F), 0x80, 0xFF} - set(b"0123456789"):
         parts, known = [b"9"] * 4, [9] * 4
         parts[octet], known[octet] = bytes([code]), (code - ord("0")) % 256
@@ -156,7 +156,7 @@ HALF = TextMatcher(AddressSet.of(address.packed for address in SET))
 @example("[192.0.2.258]")
 @example("(192.00.2.2)")
 @example(" 448.0.2.2 ")
-def test_the_fast_way_agrees_with_the_exact_rule_on_every_line(text: str) -> None:
+def test_fast_path_agrees_with_the_exact_rule(text: str) -> None:
     lines = text.encode().split(b"\n")
     expected = [
         [match.packed for match in addresses_in(line) if HALF.lookup(match.packed)]

@@ -25,9 +25,7 @@ from smtpfeeds_sensor.settings import SensorSettings
         "amqp://127.0.0.1:5672/smtpfeeds",  # the account has the sensor's name
     ],
 )
-def test_password_comes_from_the_file_where_the_address_has_none(
-    tmp_path: Path, address: str
-) -> None:
+def test_password_file_is_used_if_the_address_has_no_password(tmp_path: Path, address: str) -> None:
     (tmp_path / "password").write_text("from the file\n")
     settings = SensorSettings(
         name="lisbon-1", broker=(address,), broker_password_file=str(tmp_path / "password")
