@@ -6,6 +6,7 @@ packages. One table names each group, the extra that it needs and its line of he
 """
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -102,6 +103,11 @@ COMMANDS: Final = {
 }
 
 
+#: numpy's linear algebra is not used; without this each start creates a thread for each further
+#: core, and a buffer for each thread.
+_ONE_THREAD: Final = ("OPENBLAS_NUM_THREADS", "1")
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is called."""
 
@@ -190,6 +196,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an ``SmtpfeedsError`` becomes a message on stderr and an exit code."""
+        os.environ.setdefault(*_ONE_THREAD)
         try:
             with ended_by_output():
                 return super().invoke(ctx)

@@ -51,6 +51,30 @@ def numbers_of(packed: Iterable[bytes]) -> Numbers:
     return np.frombuffer(b"".join(packed), dtype=">u4").astype(np.uint32)
 
 
+def quads_in_lines(lines: bytes) -> Numbers | None:
+    """The quads in lines that hold nothing else; None where a line is not a quad.
+
+    Args:
+        lines: each with its line feed.
+    """
+    padded = np.frombuffer(b"".join((PADDING, lines, PADDING)), dtype=np.uint8)
+    octets = padded[_PAD:-_PAD]
+    ends, dots = np.flatnonzero(octets == ord("\n")), np.flatnonzero(octets == ord("."))
+    if len(dots) != 3 * len(ends):
+        return None
+    three = dots.reshape(-1, 3).T
+    # What stands before each octet and behind the last.
+    edges = np.concatenate((np.append(-1, ends[:-1])[: len(ends)], *three, ends))
+    edges = edges.reshape(5, -1)
+    are_quads = np.ones(len(ends), dtype=bool)
+    for number in range(3):
+        length, is_good = _octet_before(padded, edges[number + 1])
+        are_quads &= is_good & (edges[number + 1] - length == edges[number] + 1)
+    length, is_good = _octet_behind(padded, edges[3])
+    are_quads &= is_good & (edges[3] + 1 + length == edges[4])
+    return _numbers(padded, np.concatenate(three)) if are_quads.all() else None
+
+
 class PlainQuads:
     """Finds the addresses of a set of IPv4 addresses in plain form."""
 
@@ -79,13 +103,7 @@ class PlainQuads:
         fits = np.flatnonzero(is_near[:-1] & is_near[1:])
         three = dots[np.concatenate((fits, fits + 1, fits + 2))]
         first, second, last = three.reshape(3, -1)
-        numbers = np.zeros(len(fits), dtype=np.uint32)
-        for octet in (
-            *_numbers_before(padded, three).reshape(3, -1),
-            _numbers_behind(padded, last),
-        ):
-            numbers <<= 8
-            numbers |= octet
+        numbers = _numbers(padded, three)
         near = np.flatnonzero(self._upper[numbers >> 16])
         known = near[self._are_known(numbers[near])]
         return _decided(padded, first[known], second[known], last[known], numbers[known])
@@ -111,6 +129,23 @@ def _decided(
     is_free = _FREE_BEFORE[padded[starts + _PAD - 1]] & _FREE_BEHIND[padded[ends + _PAD]]
     decided = is_free & is_good_1 & is_good_2 & is_good_3 & is_good_4
     return Quads(starts[decided], ends[decided], numbers[decided], first[~decided])
+
+
+def _numbers(padded: Octets, dots: Places) -> Numbers:
+    """The quads as numbers.
+
+    Args:
+        padded: the block, between two times ``PADDING``.
+        dots: the first dots of all quads, then the second, then the third.
+    """
+    numbers = np.zeros(len(dots) // 3, dtype=np.uint32)
+    for octet in (
+        *_numbers_before(padded, dots).reshape(3, -1),
+        _numbers_behind(padded, dots.reshape(3, -1)[2]),
+    ):
+        numbers <<= 8
+        numbers |= octet
+    return numbers
 
 
 def _octet_before(padded: Octets, end: Places) -> tuple[Places, Mask]:

@@ -6,7 +6,6 @@ decides which rows are valid, and this one is only the fast path.
 """
 
 import re
-import socket
 from collections.abc import Collection, Iterable, Iterator
 from typing import IO, Final
 
@@ -18,6 +17,7 @@ from ...classification.classes import Class
 from ...publish.formats import csv_file
 from ...publish.gzip_file import DAMAGED
 from ..address_set import AddressSet
+from ..plain_quads import quads_in_lines
 from .rows import FILE_BYTES_MAX, open_rows, read_entries
 
 #: Octets of one read, which continues to the end of the line.
@@ -129,12 +129,11 @@ def _blocks(source: IO[bytes], start: bytes) -> Iterator[str]:
 
 
 def _packed(texts: list[str]) -> AddressSet:
-    """Pack the addresses; raise OSError or AddressError if one is not an address."""
-    quads = [text for text in texts if ":" not in text]
-    inet_pton, family = socket.inet_pton, socket.AF_INET
-    return AddressSet.of(
-        [
-            *[inet_pton(family, text) for text in quads],
-            *([] if len(quads) == len(texts) else [pack_address(t) for t in texts if ":" in t]),
-        ]
-    )
+    """Pack the addresses; raise ValueError or AddressError if one is not an address."""
+    lines = [f"{text}\n" for text in texts if ":" not in text]
+    quads = quads_in_lines("".join(lines).encode())
+    if quads is None:
+        raise ValueError("not an IPv4 address")
+    if len(lines) == len(texts):
+        return AddressSet(quads, [])
+    return AddressSet(quads, [pack_address(text) for text in texts if ":" in text])
