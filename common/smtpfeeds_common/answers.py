@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
-from .columns import Column, Record, csv_field, plain, select, tsv_field
+from .columns import NOT_KNOWN, Column, Record, csv_field, plain, select, tsv_field
 from .printable import printable
 from .table import Look, Table
 
@@ -218,7 +218,11 @@ def _write_csv(records: Iterable[Record], columns: Sequence[Column]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     names = [column.name for column in columns]
     writer.writerow(names)
-    writer.writerows([csv_field(record[name]) for name in names] for record in records)
+    # Terms that are not seen have hardly any values: those cost no call.
+    writer.writerows(
+        [NOT_KNOWN if (value := record[name]) is None else csv_field(value) for name in names]
+        for record in records
+    )
 
 
 def _json(record: Record, columns: Sequence[Column]) -> str:

@@ -94,7 +94,7 @@ def fill(dsn: str) -> None:
         )
         day = (
             ", (g::bigint * 40503) %% 536870912, (g %% 65000) + 1,"
-            " ((extract(epoch FROM now()) / 86400)::int - g %% 20),"
+            " (floor(extract(epoch FROM now()) / 86400)::int - g %% 20),"
             " g, (g::bigint * 40503) %% 536870912"
         )
         insert = "INSERT INTO observation (ip, feed, first_seen, last_seen, hits"
