@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from . import __version__
-from .command_end import end_at_once, ended_by_output, flush, print_error, unexpected, wrong_use
+from .command_end import (
+    end_at_once,
+    ended_by_output,
+    flush,
+    open_missing_outputs,
+    print_error,
+    unexpected,
+    wrong_use,
+)
 from .errors import FAILED, SmtpfeedsError
 from .garbage import no_garbage
 
@@ -172,6 +180,7 @@ class LazyGroup(click.Group):
         """Run the command line and exit with its code (see ``command_end``)."""
         if not extra.get("standalone_mode", True):
             return super().main(*args, **extra)
+        open_missing_outputs()
         try:
             # In this mode click returns the exit code and raises errors instead of printing them.
             ended = super().main(*args, **{**extra, "standalone_mode": False})

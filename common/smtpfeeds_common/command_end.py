@@ -17,7 +17,7 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
@@ -33,7 +33,7 @@ _nothing_left: Final[list[bool]] = []
 
 @contextmanager
 def ended_by_output() -> Iterator[None]:
-    """End the command if its output can no longer be written, or on Ctrl-C.
+    """End the command on Ctrl-C, without its output, or without the right to use a file.
 
     Raises:
         click.exceptions.Exit: with the exit code.
@@ -51,6 +51,10 @@ def ended_by_output() -> Iterator[None]:
         if exc.errno in _NO_SPACE:
             _say_no_space(exc)
             raise click.exceptions.Exit(FAILED) from exc
+        if isinstance(exc, PermissionError) and exc.filename is not None:
+            # Python 3.11 raises it also when it looks whether a file exists.
+            print_error(f"smtpfeeds: this user may not use {exc.filename}: {exc.strerror}")
+            raise click.exceptions.Exit(FAILED) from exc
         raise
 
 
@@ -65,8 +69,7 @@ def print_error(text: str) -> None:
 def flush(code: int) -> int:
     """Flush stdout and return the exit code: 3 if the disk is full, else the given one."""
     try:
-        if sys.stdout is not None:  # None if the command was started without a stdout
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError as exc:
         if exc.errno in _NO_SPACE:
             _say_no_space(exc)
@@ -115,6 +118,24 @@ def unexpected(error: Exception) -> int:
     return FAILED
 
 
+def open_missing_outputs() -> None:
+    """Send stdout and stderr to /dev/null if the command was started without them (`>&-`).
+
+    A file that the command opens would otherwise get their number and their output.
+    """
+    for output in _OUTPUTS:
+        try:
+            os.fstat(output)
+        except OSError:
+            _throw_away(output)
+    sys.stdout = sys.stdout or _writer(1)
+    sys.stderr = sys.stderr or _writer(2)
+
+
+def _writer(output: int) -> TextIO:
+    return open(output, "w", encoding="utf-8", closefd=False)
+
+
 def silence_closed_outputs() -> bool:
     """Send a closed stdout or stderr to /dev/null; return whether one was closed.
 
@@ -130,8 +151,10 @@ def silence_closed_outputs() -> bool:
 
 
 def _throw_away(output: int) -> None:
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
-        os.dup2(nowhere.fileno(), output)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != output:
+        os.dup2(nowhere, output)
+        os.close(nowhere)
 
 
 def _say_no_space(exc: OSError) -> None:

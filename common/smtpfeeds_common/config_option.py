@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from .existing_path import ExistingPath
 from .users import become, find_user
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -38,7 +39,7 @@ def config_option(program: str, *, usual: str = "") -> Callable[[Command], Comma
     return click.option(
         "--config",
         "-c",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=ExistingPath(dir_okay=False),
         callback=or_usual,
         help=f"Settings file (TOML). SMTPFEEDS_{program.upper()}_* variables override it.",
     )

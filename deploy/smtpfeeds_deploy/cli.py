@@ -8,9 +8,10 @@ import click
 
 from smtpfeeds_common.addresses import parse_network
 from smtpfeeds_common.errors import AddressError, SettingsError
+from smtpfeeds_common.existing_path import ExistingPath
 from smtpfeeds_common.host_port import parse_host_port
 
-_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+_FILE = ExistingPath(dir_okay=False)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 

@@ -127,9 +127,9 @@ def _check_file(name: str, file: Path) -> None:
 def _check_writable(name: str, folder: Path) -> None:
     """Create and delete a folder in it, or in the nearest existing parent."""
     there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
     try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
         with tempfile.TemporaryDirectory(prefix=".smtpfeeds-check-", dir=there):
             pass
     except OSError as exc:

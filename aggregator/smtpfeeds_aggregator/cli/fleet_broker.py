@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 from smtpfeeds_common.answers import note
+from smtpfeeds_common.existing_path import ExistingPath
 
 from .fleet_options import ca_option
 
@@ -16,7 +17,7 @@ FOLDER: Final = "/etc/rabbitmq"
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=ExistingPath(file_okay=False),
     default=FOLDER,
     show_default=True,
     help="RabbitMQ's folder of settings.",

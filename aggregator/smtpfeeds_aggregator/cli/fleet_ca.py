@@ -9,6 +9,7 @@ import click
 from smtpfeeds_common.answers import Form, format_options, write_records
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import FleetError
+from smtpfeeds_common.existing_path import ExistingPath
 
 from .fleet_options import ca_option
 
@@ -71,7 +72,7 @@ def renew(ca_folder: Path) -> None:
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=ExistingPath(file_okay=False),
     help="Write NAME.pem and NAME.key into this folder.",
 )
 @ca_option

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smtpfeeds_common.answers import note
+from smtpfeeds_common.existing_path import ExistingPath
 
 from .database import connected
 from .fleet_accounts import (
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--file",
     "name_file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True),
+    type=ExistingPath(dir_okay=False, allow_dash=True),
     help="Read names from this file, one on each line; - is the standard input.",
 )
 @click.option(

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from smtpfeeds_common.existing_path import ExistingPath
 from smtpfeeds_common.settings import read_secret
 
 CA_FOLDER: Final = "/etc/smtpfeeds/ca"
@@ -52,14 +53,14 @@ def management_options(command: F) -> F:
         click.option(
             "--management-ca",
             "ca_file",
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            type=ExistingPath(dir_okay=False),
             envvar="SMTPFEEDS_MANAGEMENT_CA",
             help="Certificates that sign the broker's; else the system's.",
         ),
         click.option(
             "--management-password-file",
             "password_file",
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            type=ExistingPath(dir_okay=False),
             envvar="SMTPFEEDS_MANAGEMENT_PASSWORD_FILE",
             help="A file whose first line is its password.",
         ),
@@ -127,20 +128,20 @@ def bundle_options(command: F) -> F:
         ),
         click.option(
             "--wheels",
-            type=click.Path(path_type=Path, file_okay=False, exists=True),
+            type=ExistingPath(file_okay=False),
             help="Put the wheels of this folder into each bundle, for hosts that reach no package "
             "index: the locked packages, for the hosts' Python and processor.",
         ),
         click.option(
             "--package",
             required=True,
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            type=ExistingPath(dir_okay=False),
             help="The wheel of this smtpfeeds, which the host installs: `pip wheel --no-deps .` in "
             "a checkout makes it.",
         ),
         click.option(
             "--broker-ca",
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            type=ExistingPath(dir_okay=False),
             help="The authority that sensors are to trust; else the system's.",
         ),
         click.option(

@@ -24,6 +24,7 @@ from smtpfeeds_common.answers import (
 )
 from smtpfeeds_common.command_end import nothing_is_left
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.existing_path import ExistingPath
 from smtpfeeds_common.feeds import FEED_NAMES
 
 from ..classification.classes import Class
@@ -54,7 +55,7 @@ _NAMED: Final = 20
 @click.option(
     "--file",
     "file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=ExistingPath(dir_okay=False),
     help="Read terms from this file, one on each line, and answer each; `-` as TERM reads the "
     "standard input.",
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_common.existing_path import ExistingPath
 from smtpfeeds_common.times import iso_utc
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _MAX_OCTETS: Final = 64
 
 
 @click.command(short_help="Verify published files against their signature.")
-@click.argument("path", type=click.Path(path_type=Path, exists=True), metavar="FOLDER|FILE")
+@click.argument("path", type=ExistingPath(), metavar="FOLDER|FILE")
 @click.option("--key", help="The publisher's public key: RW…, or the file that holds it.")
 @click.option("--no-signature", is_flag=True, help="Check hashes and expiry alone.")
 @click.option(

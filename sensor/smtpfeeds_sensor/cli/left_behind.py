@@ -13,6 +13,7 @@ import click
 from smtpfeeds_common.answers import Form, format_options, write_records
 from smtpfeeds_common.columns import Column, Record
 from smtpfeeds_common.errors import SettingsError, SpoolError
+from smtpfeeds_common.existing_path import ExistingPath
 from smtpfeeds_common.spool import SUFFIX, read_status
 from smtpfeeds_common.spool.left_behind import LeftBehind, delete, find_left_behind
 from smtpfeeds_common.spool.take_over import (
@@ -99,7 +100,7 @@ def _files(settings: SensorSettings) -> Iterator[Record]:
 @_name
 @click.option(
     "--password-file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=ExistingPath(dir_okay=False),
     help="The password of the other sensor's account, for a spool of another name.",
 )
 def deliver(config: Path | None, name: str, password_file: Path | None) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from rights import without_rights
 from smtpfeeds_aggregator import settings as aggregator_settings
-from smtpfeeds_aggregator.cli.check_config import check
+from smtpfeeds_aggregator.cli.check_config import _check_writable, check
 from smtpfeeds_aggregator.publish.signing import generate_keys
 from smtpfeeds_common.errors import SettingsError
 
@@ -106,3 +107,9 @@ def test_signing_key_is_read(tmp_path: Path, good: dict[str, Any]) -> None:
     good["signing_key_file"] = str(public)
     with pytest.raises(SettingsError, match=r"signing_key_file: .*feeds.pub"):
         said(tmp_path, good)
+
+
+def test_folder_below_one_that_the_user_may_not_enter_is_named(tmp_path: Path) -> None:
+    feeds = tmp_path / "closed" / "feeds"
+    with without_rights(feeds.parent), pytest.raises(SettingsError, match=f"in {feeds}: Perm"):
+        _check_writable("feeds_dir", feeds)

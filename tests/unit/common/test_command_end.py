@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -28,6 +29,11 @@ def odd(what):
     if what == "fault": raise ZeroDivisionError("ours")
     if what == "error": raise DatabaseUnavailable("away")
     if what == "interrupt": raise KeyboardInterrupt
+    if what == "forbidden": raise PermissionError(13, "Permission denied", "/root/x")
+    if what == "outputs":
+        sys.stdout.isatty(), sys.stderr.isatty(); print("row")
+        file = open(sys.argv[0] or "/dev/null", "rb"); assert file.fileno() not in (1, 2)
+        raise click.exceptions.Exit(5)
     if what == "pipe": raise BrokenPipeError(32, "Broken pipe")
     if what == "nothing":
         print("header"); raise click.exceptions.Exit(1)
@@ -81,6 +87,8 @@ def test_fault_of_ours_is_never_taken_for_an_answer() -> None:
 def test_error_ctrl_c_and_no_answer_have_codes_of_their_own() -> None:
     assert run("odd", "error", code=ODD) == (3, "smtpfeeds: away\n")
     assert run("odd", "interrupt", code=ODD) == (130, "")
+    forbidden = "smtpfeeds: this user may not use /root/x: Permission denied\n"
+    assert run("odd", "forbidden", code=ODD) == (3, forbidden)
     assert run("odd", "nothing", code=ODD) == (1, "")
 
 
@@ -105,6 +113,16 @@ def test_message_that_nobody_reads_changes_no_exit_code(closed_pipe: int) -> Non
         check=False,
     )
     assert done.returncode == 3
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&-"])
+def test_command_without_an_output_has_one_and_no_file_takes_its_place(
+    tmp_path: Path, closed: str
+) -> None:
+    script = tmp_path / "odd.py"
+    script.write_text(ODD)
+    command = f'exec "{sys.executable}" {script} odd outputs {closed}'
+    assert subprocess.run(["sh", "-c", command], timeout=60, check=False).returncode == 5
 
 
 def test_command_without_an_output_ends_as_it_should() -> None:
