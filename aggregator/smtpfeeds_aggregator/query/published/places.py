@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from errno import ELOOP
 from pathlib import Path
+from stat import S_ISDIR
 from typing import IO, TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -215,9 +216,8 @@ def _default_remote() -> "Remote":
 
 def _of_path(path: Path, key: "PublicKey | None", now: datetime) -> Published:
     try:
-        if not path.exists():
-            raise SettingsError(f"--from: there is no {path}")
-        file = None if path.is_dir() else path.name
+        # stat, because from Python 3.14 on exists() and is_dir() hide why they fail.
+        file = None if S_ISDIR(path.stat().st_mode) else path.name
         folder = path if file is None else path.parent
         current = folder / CURRENT
         folder = current if current.is_symlink() else folder
@@ -225,6 +225,8 @@ def _of_path(path: Path, key: "PublicKey | None", now: datetime) -> Published:
         with suppress(FileNotFoundError):
             folder.stat()
         folder = folder.resolve()
+    except (FileNotFoundError, NotADirectoryError):
+        raise SettingsError(f"--from: there is no {path}") from None
     except OSError as exc:
         if exc.errno == ELOOP:
             raise SettingsError(f"--from: {path} is a link that leads back to itself") from exc
