@@ -1,5 +1,9 @@
 """Fixtures for all tests: real servers that start when needed; the settings of Hypothesis."""
 
+import gc
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["servers.fixtures"]
@@ -13,3 +17,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _unfrozen() -> Iterator[None]:
+    """Undo an aggregator's `gc.freeze` in this process: Hypothesis does not see frozen objects."""
+    yield
+    gc.unfreeze()

@@ -35,7 +35,12 @@ def write_memory(*_):
                 at, end = (int(number, 16) for number in place.split("-"))
                 while at < end:
                     memory.seek(at)
-                    size = memory.readinto(memoryview(buffer)[: end - at])
+                    try:
+                        size = memory.readinto(memoryview(buffer)[: end - at])
+                    except OSError:
+                        # A guard page of a stack, which holds nothing.
+                        at += os.sysconf("SC_PAGESIZE")
+                        continue
                     file.write(memoryview(buffer)[:size])
                     at += size
     to.with_suffix(".part").rename(to)

@@ -86,6 +86,13 @@ class RabbitAdmin:
     def permit_topic(
         self, user: str, vhost: str, exchange: str, *, write: str, read: str = "^$"
     ) -> None:
+        """Set the user's routing keys; RabbitMQ 4.3 needs the exchange before them.
+
+        A topic exchange is declared if there is none.
+        """
+        declared = {"durable": True, "auto_delete": False, "internal": False, "arguments": {}}
+        exchanges = [{"name": exchange, "vhost": vhost, "type": "topic", **declared}]
+        self.call("POST", "definitions", body={"exchanges": exchanges})
         body = {"exchange": exchange, "write": write, "read": read}
         self.call("PUT", "topic-permissions", vhost, user, body=body)
 
