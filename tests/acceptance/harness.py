@@ -171,7 +171,7 @@ class Truth:
                 answered_flags={event.feed: shown for event in each.events},
             )
             entries.append(entry)
-        return judge(entries, read_all(dsn)).says
+        return judge(entries, read_all(dsn)).differences
 
     def _observations(self, connection: psycopg.Connection) -> list[str]:
         rows = connection.execute(

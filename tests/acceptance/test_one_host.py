@@ -63,11 +63,11 @@ class Up:
     def wait_ready(self) -> None:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("ready"), self.said()
+        assert line.startswith("ready"), self.output()
         where = re.findall(r"(\[[0-9a-f:]+\]|[0-9.]+):(\d+)", line)
         self.targets = [Target(host.strip("[]"), int(port), SENSOR) for host, port in where]
 
-    def said(self) -> str:
+    def output(self) -> str:
         return (self.folder.parent / "up.stderr").read_text()
 
     def family(self) -> set[Process]:
@@ -151,7 +151,7 @@ def test_children_that_are_killed_come_back_and_nothing_is_lost(
             up.targets = listening_again(folder)
         sessions += run_clients(synthetic.visits(40, up.targets, seed=9))
         wait_to_agree(partial(published, sessions, folder), "the files")
-        assert up.said().count("was killed by SIGKILL; starting it again") == 3
+        assert up.output().count("was killed by SIGKILL; starting it again") == 3
         for part in ("the sensor", "the aggregator", "PostgreSQL"):
             wait_for_line(up, f"{part} is back")
         assert up.stop(signal.SIGTERM) < STOP_LIMIT_S
@@ -164,7 +164,7 @@ def wait_for_another(up: Up, killed: int, word: str) -> None:
 
 
 def wait_for_line(up: Up, line: str) -> None:
-    wait_for(lambda: f"{line}\n" in up.said(), f"the line {line!r}")
+    wait_for(lambda: f"{line}\n" in up.output(), f"the line {line!r}")
 
 
 def listening_again(folder: Path) -> list[Target]:
@@ -326,12 +326,12 @@ def test_stop_during_the_start_is_heard(tmp_path: Path, synthetic_origins: dict[
     """If it must stop before it is ready, it says so and leaves no process."""
     up = Up(tmp_path / "site", options(synthetic_origins))
     up.start()
-    wait_for(lambda: "starting the private PostgreSQL" in up.said(), "it has begun")
+    wait_for(lambda: "starting the private PostgreSQL" in up.output(), "it has begun")
     up.process.send_signal(signal.SIGTERM)
     wait_for(lambda: up.process.poll() is not None, "it has ended", STOP_LIMIT_S)
     output, _ = up.process.communicate()
     assert "ready" not in output
-    assert "stopped before everything was ready" in up.said()
+    assert "stopped before everything was ready" in up.output()
 
 
 @pytest.mark.parametrize(

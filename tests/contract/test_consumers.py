@@ -17,7 +17,7 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_common.behaviours import Flags
 
-# ruff: noqa: F811 - the fixture is imported by name and asked for by name
+# ruff: noqa: F811 - the fixture is imported by name and used by name
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "consumers.md"
 GUESSER = Flags.AUTH | Flags.UNOFFERED

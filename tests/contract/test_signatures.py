@@ -25,7 +25,7 @@ from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_common.cli import main as command
 from smtpfeeds_common.errors import NotVerified, SettingsError
 
-# ruff: noqa: F811 - the fixture is imported by name and asked for by name
+# ruff: noqa: F811 - the fixture is imported by name and used by name
 
 SIGNED = ("manifest.json", "SHA256SUMS")
 

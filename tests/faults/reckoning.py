@@ -126,16 +126,18 @@ class Verdict:
     lost: int = 0
     twice: int = 0
     invented: int = 0
-    says: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
-        return not (self.lost or self.twice or self.invented or self.says)
+        return not (self.lost or self.twice or self.invented or self.differences)
 
     def __str__(self) -> str:
         head = f"{self.lost} lost, {self.twice} twice, {self.invented} invented"
-        rest = len(self.says) - _SHOWN
-        return "\n  ".join([head, *self.says[:_SHOWN], *([f"and {rest} more"] if rest > 0 else [])])
+        rest = len(self.differences) - _SHOWN
+        return "\n  ".join(
+            [head, *self.differences[:_SHOWN], *([f"and {rest} more"] if rest > 0 else [])]
+        )
 
 
 def judge(
@@ -156,13 +158,15 @@ def judge(
         _judge_rows("sighting", ranges[1], recorded.sightings),
         _judge_activity(entries, recorded.activity),
     ]
-    says = [line for part in parts for line in part.says]
-    says += data_without_greet(recorded.observations) + data_without_greet(recorded.sightings)
+    differences = [line for part in parts for line in part.differences]
+    differences += data_without_greet(recorded.observations) + data_without_greet(
+        recorded.sightings
+    )
     return Verdict(
         lost=max(part.lost for part in parts),
         twice=max(part.twice for part in parts),
         invented=max(part.invented for part in parts),
-        says=says,
+        differences=differences,
     )
 
 
@@ -235,11 +239,11 @@ def _judge_rows(table: str, ranges: Mapping[Key, Range], stored: Mapping[Key, Ro
         if wanted is None or not wanted.possible:
             if row is not None:
                 verdict.invented += max(row.hits, 1)
-                verdict.says.append(f"{name}: invented, {row.hits} hits")
+                verdict.differences.append(f"{name}: invented, {row.hits} hits")
         elif row is None:
             verdict.lost += wanted.least
             if wanted.least:
-                verdict.says.append(f"{name}: missing, {wanted.least} hits")
+                verdict.differences.append(f"{name}: missing, {wanted.least} hits")
         else:
             _judge_row(verdict, name, wanted, row)
     return verdict
@@ -249,24 +253,24 @@ def _judge_row(verdict: Verdict, name: str, wanted: Range, row: Row) -> None:
     verdict.lost += max(0, wanted.least - row.hits)
     verdict.twice += max(0, row.hits - wanted.most)
     if not wanted.least <= row.hits <= wanted.most:
-        verdict.says.append(f"{name}: {row.hits} hits, not {wanted.least} to {wanted.most}")
+        verdict.differences.append(f"{name}: {row.hits} hits, not {wanted.least} to {wanted.most}")
     for what, at_ms, bracket in (
         ("first", row.first_ms, wanted.first()),
         ("last", row.last_ms, wanted.last()),
     ):
         if not bracket.lowest <= at_ms <= bracket.highest:
-            verdict.says.append(f"{name}: {what} seen {at_ms}, not within {bracket}")
+            verdict.differences.append(f"{name}: {what} seen {at_ms}, not within {bracket}")
     for what, have, least, most in (
         ("flags", row.flags, wanted.sure_flags, wanted.possible_flags),
         ("flags of both weeks", row.recent_flags, wanted.sure_flags, wanted.possible_flags),
         ("targets", row.targets, wanted.sure_targets, wanted.possible_targets),
     ):
         if have is not None and (least & ~have or have & ~most):
-            verdict.says.append(
+            verdict.differences.append(
                 f"{name}: {what} without {least & ~have:#x}, and with {have & ~most:#x} too many"
             )
     if not wanted.sure_days() <= row.days <= wanted.possible_days():
-        verdict.says.append(
+        verdict.differences.append(
             f"{name}: on days {sorted(row.days)}, not {sorted(wanted.sure_days())}"
             f" to {sorted(wanted.possible_days())}"
         )
@@ -296,7 +300,7 @@ def _judge_activity(
         have = stored.get(key, 0)
         if not least.get(key, 0) <= have <= most.get(key, 0):
             low, high = least.get(key, 0), most.get(key, 0)
-            verdict.says.append(f"activity {key}: {have} events, not {low} to {high}")
+            verdict.differences.append(f"activity {key}: {have} events, not {low} to {high}")
         if key not in most:
             verdict.invented += have
     for pair in sorted(total_most):
@@ -304,7 +308,7 @@ def _judge_activity(
         verdict.lost += max(0, total_least[pair] - have)
         verdict.twice += max(0, have - total_most[pair])
         if not total_least[pair] <= have <= total_most[pair]:
-            verdict.says.append(
+            verdict.differences.append(
                 f"activity {pair}: {have} in all, not {total_least[pair]} to {total_most[pair]}"
             )
     return verdict

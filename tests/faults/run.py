@@ -116,7 +116,7 @@ class Run:
         last_visits = self.load.begin_last_visits()
         self.pipeline.wait(lambda: not last_visits.is_alive(), "the last visits are over", 90)
         verdict = self._settle()
-        verdict.says += (
+        verdict.differences += (
             self.late + self.load.odd + self.pipeline.complaints() + self._spool_losses()
         )
         answered, unanswered = events(self.load.entries)
@@ -152,7 +152,7 @@ class Run:
         pipeline.sleep(_QUIET_S)
         verdict = judge(self.load.entries, read_all(pipeline.dsn()), pipeline.kills)
         if late:
-            verdict.says.append(f"something still waits after {RECOVERY_LIMIT_S:g} s")
+            verdict.differences.append(f"something still waits after {RECOVERY_LIMIT_S:g} s")
         return verdict
 
     def _spool_losses(self) -> list[str]:

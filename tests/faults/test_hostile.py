@@ -21,7 +21,7 @@ from servers.fixtures import Vhost
 from servers.processes import bound_to_parent, end
 from smtpfeeds_common.topology import EXCHANGE
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 PROGRAM = str(Path(sys.executable).parent / "smtpfeeds")
 HOSTILE, HONEST = "mallory", ("honest-1", "honest-2", "honest-3", "honest-4")

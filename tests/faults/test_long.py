@@ -80,7 +80,7 @@ def test_kill_publisher(begin: Begin, long_results: Note) -> None:
         check_whole(before)  # it is kept: what was published at the kill
         run.recovered()
     result, verdict = run.finish()
-    verdict.says += published_disagreements(run)
+    verdict.differences += published_disagreements(run)
     long_results(result)
     assert verdict.good, str(verdict)
 

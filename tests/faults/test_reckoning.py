@@ -143,7 +143,7 @@ def test_data_without_greet_is_reported() -> None:
     counted = truth(maybe=True)
     changed = {k: row for k, row in counted.observations.items() if k != (GREET, "192.0.2.2")}
     verdict = judge(ENTRIES, dataclasses.replace(counted, observations=changed))
-    assert any("not in smtpgreet" in line for line in verdict.says)
+    assert any("not in smtpgreet" in line for line in verdict.differences)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_lost_or_invented_behaviour_is_reported(feed: str, column: str) -> None:
     for flags in (_SHOWN.whole & ~Flags.QUIT, _SHOWN.whole | Flags.BARE_LF, Flags(0)):
         verdict = judge(VISITS, stored((feed, _SOURCE, "s1"), **{column: int(flags)}))
         assert not verdict.good
-        assert any(feed in line and "flags" in line for line in verdict.says), str(verdict)
+        assert any(feed in line and "flags" in line for line in verdict.differences), str(verdict)
 
 
 def test_behaviours_of_an_interrupted_client_are_within_their_bounds() -> None:
@@ -247,7 +247,7 @@ def test_moved_or_added_day_is_reported(later: int) -> None:
     today = NOON // DAY_MS
     for days in ({today + later}, {today, today + later}, set()):
         verdict = judge(VISITS, stored(KEY, days=frozenset(days)))
-        assert any("on days" in line for line in verdict.says), str(verdict)
+        assert any("on days" in line for line in verdict.differences), str(verdict)
 
 
 def test_event_around_midnight_counts_on_either_day() -> None:
@@ -270,7 +270,7 @@ def test_event_around_midnight_counts_on_either_day() -> None:
 @pytest.mark.parametrize("targets", [0, _HERE << 1 | _HERE, target_of("192.0.2.8")])
 def test_lost_or_invented_target_is_reported(targets: int) -> None:
     verdict = judge(VISITS, stored(KEY, targets=targets))
-    assert any("targets" in line for line in verdict.says), str(verdict)
+    assert any("targets" in line for line in verdict.differences), str(verdict)
 
 
 def test_behaviours_of_every_kind_are_known() -> None:

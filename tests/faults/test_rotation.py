@@ -14,7 +14,7 @@ from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from servers.certificates import Certificates
 from servers.rabbitmq import RabbitNode
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 VHOST = "smtpfeeds-rotation"
 

@@ -38,7 +38,7 @@ from smtpfeeds_aggregator.store.purge import PurgeStore, part_of_epoch
 from smtpfeeds_common.cli import main
 from smtpfeeds_common.wire import Observation, PrefixOverflow
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 #: Small, and counted exactly.
 BOUNDS = Bounds(

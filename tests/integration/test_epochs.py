@@ -36,7 +36,7 @@ from smtpfeeds_common.cli import main
 from smtpfeeds_common.errors import DatabaseUnavailable
 from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 #: Noon of yesterday: no time below is on another day, so each address is new on one day.
 NOON_MS = (now_ms() // DAY_MS) * DAY_MS - DAY_MS // 2

@@ -13,7 +13,7 @@ from smtpfeeds_aggregator.store.connection import Connection
 from smtpfeeds_aggregator.store.exclusions import SLICE_ADDRESSES, ExclusionStore
 from smtpfeeds_common.addresses import parse_network
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 

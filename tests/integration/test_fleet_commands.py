@@ -40,7 +40,7 @@ from smtpfeeds_common.wire import decode
 from smtpfeeds_sensor.delivery.publisher import BrokerLink
 from smtpfeeds_sensor.settings import SensorSettings
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 VHOST = "smtpfeeds-fleet-commands"
 

@@ -31,7 +31,7 @@ from smtpfeeds_common.cli import main
 from smtpfeeds_common.topology import EXCHANGE, QUEUE, routing_key
 from smtpfeeds_common.wire import Batch, encode
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 BATCHES = 40
 #: Messages that a flooder publishes before it looks whether it must stop.

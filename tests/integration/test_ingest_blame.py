@@ -31,7 +31,7 @@ from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_common.wire import Batch, HourCount, PrefixOverflow
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 PARTITION = Path(__file__).parents[2] / "deploy/postgresql/partition.sql"
 

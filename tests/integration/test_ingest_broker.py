@@ -36,7 +36,7 @@ from smtpfeeds_common.cli import main
 from smtpfeeds_common.topology import EXCHANGE, QUEUE, REFUSED_QUEUE
 from smtpfeeds_common.wire import encode
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 
 def account_of(vhost: Vhost, name: str = "s1") -> str:

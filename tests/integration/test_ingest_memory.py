@@ -15,7 +15,7 @@ from smtpfeeds_aggregator.sources.dead_letters import DeadLetters
 from smtpfeeds_common.topology import EXCHANGE
 from smtpfeeds_common.wire import encode
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 LARGE = 1_000_000
 

@@ -13,7 +13,7 @@ from ingest_support import Table, now_ms, until
 from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from smtpfeeds_common.spool import Event, Spool
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 PROGRAM = [str(Path(sys.executable).parent / "smtpfeeds"), "aggregator"]
 

@@ -26,7 +26,7 @@ from servers.rabbitmq import RabbitNode, scripts_folder
 from smtpfeeds_common.spool import Event, Spool, read_status
 from smtpfeeds_common.topology import EXCHANGE
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARDS = ("smtpfeeds.observations.1", "smtpfeeds.observations.2", "smtpfeeds.observations.3")

@@ -19,7 +19,7 @@ from smtpfeeds_aggregator.store.errors import DatabaseRefused, DatabaseTimeout, 
 from smtpfeeds_common.errors import SchemaMismatch
 from smtpfeeds_common.signals import Signals
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 
 class Waiting:

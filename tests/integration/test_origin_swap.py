@@ -40,7 +40,7 @@ from smtpfeeds_aggregator.store.ingest import IngestStore
 from smtpfeeds_aggregator.store.rows import BatchKey, Folded
 from smtpfeeds_common.addresses import pack_address
 
-# ruff: noqa: F811 - a fixture is imported by name and asked for by name
+# ruff: noqa: F811 - a fixture is imported by name and used by name
 
 BATCH_ROWS = 200
 

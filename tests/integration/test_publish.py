@@ -43,7 +43,7 @@ from smtpfeeds_aggregator.store.connection import Connection, connect
 from smtpfeeds_aggregator.store.publication import PublicationStore
 from smtpfeeds_common.errors import DatabaseUnavailable, PublishError
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 MINUTE = timedelta(minutes=1)
 

@@ -26,7 +26,7 @@ from smtpfeeds_common.addresses import parse_network
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.errors import PublishError, SettingsError
 
-# ruff: noqa: F811 - the fixture is imported by name and asked for by name
+# ruff: noqa: F811 - the fixture is imported by name and used by name
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 

@@ -49,7 +49,7 @@ from smtpfeeds_aggregator.store.errors import DatabaseRefused
 from smtpfeeds_aggregator.store.publication import PublicationStore
 from smtpfeeds_common.errors import SmtpfeedsError
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 #: No publication is as new as this.

@@ -28,7 +28,7 @@ from smtpfeeds_aggregator.settings import AggregatorSettings
 from smtpfeeds_aggregator.store.connection import connect
 from smtpfeeds_common.errors import PublishError
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 DYING = Path(dying.__file__)
 

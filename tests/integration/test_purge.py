@@ -19,7 +19,7 @@ from smtpfeeds_aggregator.store.purge import PurgeStore, part_since
 from smtpfeeds_common.cli import main
 from smtpfeeds_common.wire import HourCount, Observation, PrefixOverflow
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)

@@ -40,7 +40,7 @@ from smtpfeeds_common.cli import main
 from smtpfeeds_common.feeds import FEED_NAMES
 from smtpfeeds_common.times import iso_utc
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)

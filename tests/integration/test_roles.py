@@ -42,7 +42,7 @@ from smtpfeeds_aggregator.store.refusals import RefusalStore
 from smtpfeeds_aggregator.store.sql import queries
 from smtpfeeds_common.cli import main
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 PARTITION = Path(__file__).parents[2] / "deploy" / "postgresql" / "partition.sql"
 PARTS = ("ingest", "publish", "read")

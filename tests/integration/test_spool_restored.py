@@ -34,7 +34,7 @@ from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.spool import Event, Sealer, Spool
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 GREET = 0
 CLOCK = Clock()

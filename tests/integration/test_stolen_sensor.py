@@ -16,7 +16,7 @@ from ingest_support.fixtures import dsn, table  # noqa: F401 - fixtures
 from servers.certificates import Certificates
 from servers.rabbitmq import RabbitNode, scripts_folder
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "stolen-sensor.md"
 VHOST = "smtpfeeds"

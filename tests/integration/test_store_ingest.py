@@ -37,7 +37,7 @@ from smtpfeeds_aggregator.store.rows import MAX_COUNT, BatchKey, Outcome
 from smtpfeeds_common.errors import BadRows, DatabaseUnavailable
 from smtpfeeds_common.wire import Batch, HourCount, Observation, PrefixOverflow
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 RETENTION = timedelta(days=30)
 

@@ -37,7 +37,7 @@ from smtpfeeds_aggregator.store.maintenance import MaintenanceStore
 from smtpfeeds_aggregator.store.rows import BatchKey, Folded, Outcome
 from smtpfeeds_common.wire import Batch
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 RETENTION = timedelta(days=30)
 PARTITION = Path(__file__).parents[2] / "deploy" / "postgresql" / "partition.sql"
@@ -76,18 +76,18 @@ def keeper(every_dsn: str) -> Iterator[MaintenanceStore]:
 
 
 @pytest.fixture
-def asked(every_dsn: str) -> Iterator[Table]:
-    asked = Table(every_dsn)
-    yield asked
-    asked.connection.close()
+def stored(every_dsn: str) -> Iterator[Table]:
+    stored = Table(every_dsn)
+    yield stored
+    stored.connection.close()
 
 
-def applied(asked: Table) -> list[str]:
-    return [str(text) for (text,) in asked("SELECT applied::text FROM spool ORDER BY id")]
+def applied(stored: Table) -> list[str]:
+    return [str(text) for (text,) in stored("SELECT applied::text FROM spool ORDER BY id")]
 
 
 def test_compacted_batches_are_still_recognised(
-    store: IngestStore, keeper: MaintenanceStore, asked: Table
+    store: IngestStore, keeper: MaintenanceStore, stored: Table
 ) -> None:
     spool = uuid.uuid4()
     batches = {n: made_batch(greet("192.0.2.1"), spool=spool, seq=n) for n in (1, 2, 3, 5, 6, 9)}
@@ -95,35 +95,35 @@ def test_compacted_batches_are_still_recognised(
         apply(store, batch)
     assert keeper.compact(batches=7, spools=10) == 0, "too few to be worth it"
     assert keeper.compact(batches=6, spools=10) == 6
-    assert asked.one("SELECT count(*) FROM applied_batch") == 0
-    assert applied(asked) == ["{[1,4),[5,7),[9,10)}"]
+    assert stored.one("SELECT count(*) FROM applied_batch") == 0
+    assert applied(stored) == ["{[1,4),[5,7),[9,10)}"]
     assert not any(apply(store, batch).fresh for batch in batches.values())
     assert apply(store, made_batch(greet("192.0.2.1"), spool=spool, seq=4)).fresh
     keeper.compact(batches=1, spools=10)
-    assert applied(asked) == ["{[1,7),[9,10)}"]
-    assert asked.hits() == {("192.0.2.1", "smtpgreet"): 7}
+    assert applied(stored) == ["{[1,7),[9,10)}"]
+    assert stored.hits() == {("192.0.2.1", "smtpgreet"): 7}
 
 
 def test_fragments_of_a_spool_are_bounded_by_closing_the_lowest_gaps(
-    store: IngestStore, keeper: MaintenanceStore, asked: Table
+    store: IngestStore, keeper: MaintenanceStore, stored: Table
 ) -> None:
     spool = uuid.uuid4()
     for seq in range(1, 40, 2):
         apply(store, made_batch(greet("192.0.2.1"), spool=spool, seq=seq))
     keeper.compact(batches=1, spools=10, fragments=4)
-    assert applied(asked) == ["{[1,34),[35,36),[37,38),[39,40)}"]
+    assert applied(stored) == ["{[1,34),[35,36),[37,38),[39,40)}"]
     assert apply(store, made_batch(greet("192.0.2.1"), spool=spool, seq=38)).fresh
 
 
 def test_compaction_that_comes_too_late_takes_nothing_back(
-    store: IngestStore, keeper: MaintenanceStore, asked: Table
+    store: IngestStore, keeper: MaintenanceStore, stored: Table
 ) -> None:
     """Another compactor moves the batches between the check and the lock; they stay recognised."""
     batch = made_batch(greet("192.0.2.1"), spool=uuid.uuid4(), seq=1)
     apply(store, batch)
     keeper.compact(batches=1, spools=10)
-    assert keeper._compact_one(int(str(asked.one("SELECT id FROM spool"))), 1_000) == 0
-    assert applied(asked) == ["{[1,2)}"]
+    assert keeper._compact_one(int(str(stored.one("SELECT id FROM spool"))), 1_000) == 0
+    assert applied(stored) == ["{[1,2)}"]
     assert not apply(store, batch).fresh
 
 
@@ -246,9 +246,9 @@ def test_compactor_leaves_a_spool_that_a_worker_of_the_first_version_keeps(
         assert keeper.compact(batches=1, spools=10) == 1
 
 
-def age(asked: Table, what: str, days: int) -> None:
+def age(stored: Table, what: str, days: int) -> None:
     for name in ("observation", "sighting"):
-        asked.run(
+        stored.run(
             f"UPDATE {name} SET first_seen = now() - %s * interval '1 day',"
             f" last_seen = now() - %s * interval '1 day' WHERE ip <<= %s::inet",
             days, days, what,
@@ -258,22 +258,22 @@ def age(asked: Table, what: str, days: int) -> None:
 def test_retention_takes_what_is_older_and_nothing_else(
     store: IngestStore,
     keeper: MaintenanceStore,
-    asked: Table,
+    stored: Table,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(maintenance, "SLICE_PAGES", 1)
     monkeypatch.setattr(maintenance, "SLICE_ROWS", 3)
     ips = [f"192.0.2.{n}" for n in range(20)] + [f"2001:db8:{n:x}::1" for n in range(1, 20)]
     apply(store, made_batch(*(greet(ip) for ip in ips), *(data(ip) for ip in ips)))
-    age(asked, "192.0.2.8/29", 31)
-    age(asked, "2001:db8:8::/45", 400)
+    age(stored, "192.0.2.8/29", 31)
+    age(stored, "2001:db8:8::/45", 400)
     first, second = Counter[str](), Counter[str]()
     for round_ in (first, second):
         for name, rows in keeper.retire(datetime.now(UTC)):
             round_[name] += rows
-    left = {ip for ip, _ in asked.rows()}
+    left = {ip for ip, _ in stored.rows()}
     assert left == {ip for ip in ips if not _is_aged(ip)}
-    assert asked.one("SELECT count(*) FROM sighting") == 2 * len(left)
+    assert stored.one("SELECT count(*) FROM sighting") == 2 * len(left)
     assert +first == {"observation": 32, "sighting": 32}
     assert not any(second.values()), "the first round took all of it"
 
@@ -285,30 +285,30 @@ def _is_aged(ip: str) -> bool:
 
 
 def test_hours_prefixes_and_spools_are_retired_too(
-    store: IngestStore, keeper: MaintenanceStore, asked: Table
+    store: IngestStore, keeper: MaintenanceStore, stored: Table
 ) -> None:
     apply(store, made_batch(greet("2001:db8::1")))
-    asked.run("UPDATE prefix_admission SET day = day - 40")
-    asked.run("INSERT INTO activity VALUES (now() - interval '40 days', 'smtpgreet', 's1', 1),"
+    stored.run("UPDATE prefix_admission SET day = day - 40")
+    stored.run("INSERT INTO activity VALUES (now() - interval '40 days', 'smtpgreet', 's1', 1),"
               " (now(), 'smtpgreet', 's1', 1)")  # fmt: skip
-    asked.run("INSERT INTO prefix_overflow VALUES ('2001:db8::/64', 'smtpgreet', 's1',"
+    stored.run("INSERT INTO prefix_overflow VALUES ('2001:db8::/64', 'smtpgreet', 's1',"
               " now() - interval '41 days', now() - interval '40 days', 1)")  # fmt: skip
-    asked.run("INSERT INTO refusal SELECT 'mallory', now() - n * interval '1 day', 'rows', 1, 1, 0,"
-              " 0, now(), '' FROM generate_series(0, 40, 40) n")  # fmt: skip
-    asked.run("INSERT INTO flood SELECT 'm' || n, now(), now() - n * interval '1 day', 1, 1, 1, ''"
+    stored.run("INSERT INTO refusal SELECT 'mallory', now() - n * interval '1 day', 'rows', 1, 1,"
+              " 0, 0, now(), '' FROM generate_series(0, 40, 40) n")  # fmt: skip
+    stored.run("INSERT INTO flood SELECT 'm' || n, now(), now() - n * interval '1 day', 1, 1, 1, ''"
               " FROM generate_series(0, 40, 40) n")  # fmt: skip
-    asked.run("UPDATE spool SET heard_at = now() - interval '40 days'")
+    stored.run("UPDATE spool SET heard_at = now() - interval '40 days'")
     apply(store, made_batch(greet("192.0.2.1")))
     list(keeper.retire(datetime.now(UTC)))
-    assert asked.one("SELECT count(*) FROM spool") == 2, "its batch is not compacted yet"
-    asked.run("DELETE FROM applied_batch")
+    assert stored.one("SELECT count(*) FROM spool") == 2, "its batch is not compacted yet"
+    stored.run("DELETE FROM applied_batch")
     list(keeper.retire(datetime.now(UTC)))
-    assert asked.one("SELECT count(*) FROM activity") == 1
-    assert asked.one("SELECT count(*) FROM prefix_overflow") == 0
-    assert asked.one("SELECT count(*) FROM prefix_admission") == 0
-    assert asked.one("SELECT count(*) FROM refusal") == 1
-    assert asked("SELECT account FROM flood") == [("m0",)]
-    assert asked.one("SELECT count(*) FROM spool") == 1
+    assert stored.one("SELECT count(*) FROM activity") == 1
+    assert stored.one("SELECT count(*) FROM prefix_overflow") == 0
+    assert stored.one("SELECT count(*) FROM prefix_admission") == 0
+    assert stored.one("SELECT count(*) FROM refusal") == 1
+    assert stored("SELECT account FROM flood") == [("m0",)]
+    assert stored.one("SELECT count(*) FROM spool") == 1
 
 
 def test_row_that_ingest_refreshes_during_retention_stays(
@@ -363,7 +363,7 @@ def test_row_locked_by_ingest_is_left_for_the_next_round(dsn: str, table: Table)
 
 
 def test_round_of_retention_is_noted_for_all_aggregators_and_good_for_a_day(
-    keeper: MaintenanceStore, asked: Table
+    keeper: MaintenanceStore, stored: Table
 ) -> None:
     now = datetime.now(UTC)
     assert keeper.retention_due(now)
@@ -412,9 +412,9 @@ def test_one_aggregator_at_a_time_does_maintenance(dsn: str) -> None:
 
 
 def test_late_data_is_older_than_the_retention_at_the_same_moment_everywhere(
-    store: IngestStore, asked: Table
+    store: IngestStore, stored: Table
 ) -> None:
     """Ingest never stores a row that retention would delete at once."""
     edge = now_ms() - 30 * DAY_MS
     apply(store, made_batch(greet("192.0.2.1", edge - 60_000), greet("192.0.2.2", edge + 60_000)))
-    assert list(asked.rows()) == [("192.0.2.2", "smtpgreet")]
+    assert list(stored.rows()) == [("192.0.2.2", "smtpgreet")]

@@ -21,7 +21,7 @@ from smtpfeeds_aggregator.store.refusals import (
 )
 from smtpfeeds_common.cli import main
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from smtpfeeds_common.feeds import FeedName
 from smtpfeeds_common.history import DAYS_MAX, History, moved, of_stored, recent_flags
 from smtpfeeds_common.wire import Observation
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 #: Later than any clock; the first day of an epoch week.
 START_MS = 24_500 // 7 * 7 * DAY_MS

@@ -23,7 +23,7 @@ from smtpfeeds_aggregator.cli.check_config import check
 from smtpfeeds_common.certificates import file_expiry, iso_day
 from smtpfeeds_common.topology import EXCHANGE
 
-# ruff: noqa: F811 - fixtures are imported by name and asked for by name
+# ruff: noqa: F811 - fixtures are imported by name and used by name
 
 VHOST = "smtpfeeds"
 #: Makes the broker read its files again and close every connection.

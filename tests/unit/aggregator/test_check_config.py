@@ -30,17 +30,17 @@ def good(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def said(tmp_path: Path, values: dict[str, Any]) -> list[str]:
+def checked(tmp_path: Path, values: dict[str, Any]) -> list[str]:
     config = tmp_path / "aggregator.toml"
     config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
     return list(check(aggregator_settings.load(config)))
 
 
 def test_good_settings_leave_nothing_behind(tmp_path: Path, good: dict[str, Any]) -> None:
-    assert said(tmp_path, good)[-1] == "the settings are good"
+    assert checked(tmp_path, good)[-1] == "the settings are good"
     assert not list((tmp_path / "feeds").iterdir())
     good["feeds_dir"] = str(tmp_path / "not" / "yet")
-    assert said(tmp_path, good)[-1] == "the settings are good"
+    assert checked(tmp_path, good)[-1] == "the settings are good"
     assert not (tmp_path / "not").exists()
 
 
@@ -65,7 +65,7 @@ def test_unusable_files_and_folders_are_named(
 ) -> None:
     placed = json.loads(json.dumps(wrong).replace("{}", str(tmp_path)))
     with pytest.raises(SettingsError, match=words):
-        said(tmp_path, good | placed)
+        checked(tmp_path, good | placed)
 
 
 def test_missing_right_is_reported_with_the_user(
@@ -76,7 +76,7 @@ def test_missing_right_is_reported_with_the_user(
 
     monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
     with pytest.raises(SettingsError, match="Permission denied .tried as .*own user is what count"):
-        said(tmp_path, good)
+        checked(tmp_path, good)
 
 
 def test_root_is_warned_about_a_password_that_only_root_can_read(
@@ -89,7 +89,7 @@ def test_root_is_warned_about_a_password_that_only_root_can_read(
     values = {**good, "dsn_password_file": str(secret)}
 
     def noted() -> bool:
-        return any("only root may read" in line for line in said(tmp_path, values))
+        return any("only root may read" in line for line in checked(tmp_path, values))
 
     assert noted() == (os.geteuid() == 0)
     secret.chmod(0o640)
@@ -100,13 +100,13 @@ def test_signing_key_is_read(tmp_path: Path, good: dict[str, Any]) -> None:
     secret, public = tmp_path / "feeds.key", tmp_path / "feeds.pub"
     key = generate_keys(secret, public)
     good["signing_key_file"] = str(secret)
-    assert f"signing_key_file: public key {key}" in said(tmp_path, good)
+    assert f"signing_key_file: public key {key}" in checked(tmp_path, good)
     secret.chmod(0o604)
     with pytest.raises(SettingsError, match="everybody may read"):
-        said(tmp_path, good)
+        checked(tmp_path, good)
     good["signing_key_file"] = str(public)
     with pytest.raises(SettingsError, match=r"signing_key_file: .*feeds.pub"):
-        said(tmp_path, good)
+        checked(tmp_path, good)
 
 
 def test_folder_below_one_that_the_user_may_not_enter_is_named(tmp_path: Path) -> None:

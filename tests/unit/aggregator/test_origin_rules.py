@@ -38,12 +38,12 @@ class Known(OriginTable):
 BOUNDS = validate.Bounds(900, 400, 600, 10.0, 5.0, timedelta(days=7), ())
 
 
-def said(new: OriginTable, old: OriginTable = EMPTY, **changes: Any) -> str:
+def objection(new: OriginTable, old: OriginTable = EMPTY, **changes: Any) -> str:
     return "; ".join(validate.objections(new, old, replace(BOUNDS, **changes), NOW))
 
 
 def test_good_table_has_no_objection() -> None:
-    assert said(Known(), Known()) == ""
+    assert objection(Known(), Known()) == ""
 
 
 @pytest.mark.parametrize(
@@ -60,18 +60,18 @@ def test_good_table_has_no_objection() -> None:
     ],
 )
 def test_each_violated_bound_is_an_objection(change: dict[str, Any], word: str) -> None:
-    assert word in said(Known(replace(INFO, **change)), Known())
+    assert word in objection(Known(replace(INFO, **change)), Known())
 
 
 def test_wrong_answers_and_moved_origins_are_objections() -> None:
     google = (b"\x08\x08\x08\x08", 15169)
-    assert "8.8.8.8 has origin None, not 15169" in said(Known(answers={}), known=(google,))
-    assert said(Known(answers={google[0]: 15169}), known=(google,)) == ""
+    assert "8.8.8.8 has origin None, not 15169" in objection(Known(answers={}), known=(google,))
+    assert objection(Known(answers={google[0]: 15169}), known=(google,)) == ""
     sample = validate.sample_addresses(Known())
     table: dict[bytes, int] = {a: int.from_bytes(a) % 1000 + 1 for a in sample}
     tenth = table | dict.fromkeys(sample[::10], 9999)
-    assert "another origin" in said(Known(answers=tenth), Known())
-    assert said(Known(answers=tenth), Known(), max_moved_percent=11.0) == ""
+    assert "another origin" in objection(Known(answers=tenth), Known())
+    assert objection(Known(answers=tenth), Known(), max_moved_percent=11.0) == ""
 
 
 def test_invalid_known_answer_is_a_settings_error(tmp_path: Path) -> None:
