@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import subprocess
 from collections.abc import Callable
@@ -86,10 +87,16 @@ def test_each_kind_of_search_finds_what_a_loop_finds(
     path, entries = pages(10_000)
     one = next(entry for entry in entries if len(entry.packed) == 4)
     six = next(entry for entry in entries if len(entry.packed) == 16)
-    text = format_address(one.packed)
+    sixes = sorted(entry.packed for entry in entries if len(entry.packed) == 16)
+    text, text6 = format_address(one.packed), format_address(six.packed)
     net = one.packed[0] >> 4
+    harmless = f"hxxp://{text.replace('.', '[.]')}/"
+    whole = ipaddress.IPv6Address(six.packed).exploded.upper()
     cases: dict[str, Callable[[SearchEntry], bool]] = {
-        text: lambda entry: entry.packed == one.packed,
+        # All words must match: each is another spelling of the same address.
+        f"{harmless} ::ffff:{text} {text}-{text} {one.asn}": lambda entry: (
+            entry.packed == one.packed
+        ),
         f"{one.packed[0]}.{one.packed[1]}.": lambda entry: (
             len(entry.packed) == 4 and entry.packed[:2] == one.packed[:2]
         ),
@@ -99,7 +106,12 @@ def test_each_kind_of_search_finds_what_a_loop_finds(
             and entry.cls == one.cls
             and entry.asn == one.asn
         ),
-        format_address(six.packed): lambda entry: entry.packed == six.packed,
+        f"{text6} {whole} {whole[:24]} {text6.replace(':', '[:]')} {text6}-{whole}": (
+            lambda entry: entry.packed == six.packed
+        ),
+        f"{format_address(sixes[0])}-{format_address(sixes[20])}": lambda entry: (
+            entry.packed in sixes[:21]
+        ),
         format_address(six.packed)[:4] + "::/16": lambda entry: (
             len(entry.packed) == 16 and entry.packed[:2] == six.packed[:2]
         ),
@@ -134,3 +146,11 @@ def test_nothing_that_matches_is_said(
     dom = open_page(path, tmp_path, "#q=" + quote("<b>nothing</b>"))
     assert answer(dom).startswith("Nothing in the feeds matches “<b>nothing</b>”")
     assert addresses(dom) == []
+
+
+def test_what_is_no_address_is_not_said_to_be_in_no_feed(
+    tmp_path: Path, pages: Callable[[int], tuple[Path, list[SearchEntry]]]
+) -> None:
+    path, _ = pages(1)
+    dom = open_page(path, tmp_path, "#q=" + quote("probe 192.0.2.0/33"))
+    assert answer(dom).startswith("“192.0.2.0/33” is not an address")

@@ -77,12 +77,18 @@
 
   function search() {
     if (index === null) return;
-    var words = input.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    var words = input.value.trim().toLowerCase().replace(/\bas\s+(?=\d)/g, "as").split(/\s+/).filter(Boolean);
     var results = document.getElementById("results");
     document.getElementById("card").hidden = true;
     if (words.length === 0) { results.hidden = true; say(""); return; }
     var began = performance.now();
-    var tests = words.map(testOf);
+    var tests = words.map(function (word) { return testOf(plainly(word)); });
+    var unclear = tests.indexOf(null);
+    if (unclear >= 0) {
+      results.hidden = true;
+      say("“" + words[unclear] + "” is not an address, a prefix or a range of addresses.");
+      return;
+    }
     var found = [];
     var total = 0;
     for (var i = 0; i < index.count; i++) {
@@ -94,37 +100,58 @@
     show(found, total, words);
   }
 
-  // What a word asks for, as a test of one entry.
+  // An address as it is, of one that a report has made harmless or put into a URL.
+  function plainly(word) {
+    return word
+      .replace(/\[(\.|dot)\]|\((\.|dot)\)/g, ".").replace(/\[:\]/g, ":")
+      .replace(/^h(?:tt|xx)ps?:\/\//, "").replace(/^\[(.*)\]$/, "$1").replace(/\/$/, "")
+      .replace(/^::ffff:(?=\d+\.)/, "");
+  }
+
+  // What a word asks for, as a test of one entry; null: it looks like an address and is none.
   function testOf(word) {
-    var match = /^as(\d{1,10})$/.exec(word);
-    if (match) { var asn = Number(match[1]); return function (i) { return index.asns[index.asn[i]] === asn; }; }
-    if (/^[\d.]+(\/\d{1,2})?$/.test(word) && word.indexOf(".") >= 0) return v4Test(word);
-    if (word.indexOf(":") >= 0) return v6Test(word);
+    var ends = word.split("-");
+    if (ends.length === 2 && isAddress(ends[0]) && isAddress(ends[1])) return rangeTest(ends[0], ends[1]);
+    if (/^[\d.]+(\/|$)/.test(word) && word.indexOf(".") >= 0) return v4Test(word);
+    if (/^[\da-f:]*:[\da-f:]*(\/|$)/.test(word)) return v6Test(word);
+    var match = /^(?:asn?)?(\d{1,10})$/.exec(word);
+    var asn = match ? Number(match[1]) : -1;
+    if (match && match[1] !== word) return function (i) { return index.asns[index.asn[i]] === asn; };
     var names = index.lowNames.map(function (name) { return name.indexOf(word) >= 0; });
     var actors = index.lowActors.map(function (name) { return name.indexOf(word) >= 0; });
     var classes = index.classes.map(function (name) { return name.indexOf(word) >= 0; });
     var exact = index.classes.indexOf(word);
     if (exact >= 0) return function (i) { return index.cls[i] === exact; };
-    return function (i) { return classes[index.cls[i]] || names[index.asn[i]] || (index.actor[i] && actors[index.actor[i]]); };
+    return function (i) { return classes[index.cls[i]] || names[index.asn[i]] || index.asns[index.asn[i]] === asn || (index.actor[i] && actors[index.actor[i]]); };
+  }
+
+  function isAddress(text) { return quad(text.split(".")) !== null || groupsOf(text) !== null; }
+
+  function rangeTest(first, last) {
+    var low = quad(first.split(".")), high = quad(last.split("."));
+    if (low !== null && high !== null) return function (i) { return i < index.v4count && index.v4[i] >= low && index.v4[i] <= high; };
+    var from = groupsOf(first), to = groupsOf(last);
+    if (from === null || to === null) return null;
+    return function (i) { return i >= index.v4count && order(i - index.v4count, from) >= 0 && order(i - index.v4count, to) <= 0; };
   }
 
   function v4Test(word) {
     var slash = word.split("/");
     var parts = slash[0].split(".");
-    var whole = parts.length === 4 && parts[3] !== "";
-    var low, high;
-    if (slash.length === 2 && whole) {
-      var bits = Math.min(32, Number(slash[1]));
-      var size = Math.pow(2, 32 - bits);
-      low = Math.floor(quad(parts) / size) * size;
+    var low = quad(parts), high;
+    if (slash.length > 1) {
+      if (low === null || slash.length > 2 || !/^\d+$/.test(slash[1]) || Number(slash[1]) > 32) return null;
+      var size = Math.pow(2, 32 - Number(slash[1]));
+      low = Math.floor(low / size) * size;
       high = low + size - 1;
       return function (i) { return i < index.v4count && index.v4[i] >= low && index.v4[i] <= high; };
     }
-    if (whole) { low = quad(parts); return function (i) { return i < index.v4count && index.v4[i] === low; }; }
+    if (low !== null) return function (i) { return i < index.v4count && index.v4[i] === low; };
     var known = parts.slice(0, -1);
     var last = parts[parts.length - 1];
-    var span = Math.pow(256, 4 - known.length);
     low = quad(known.concat(["0", "0", "0", "0"]).slice(0, 4));
+    if (parts.length > 4 || low === null || Number(last) > 255) return null;
+    var span = Math.pow(256, 4 - known.length);
     high = low + span - 1;
     return function (i) {
       if (i >= index.v4count || index.v4[i] < low || index.v4[i] > high) return false;
@@ -132,7 +159,11 @@
     };
   }
 
-  function quad(parts) { return ((Number(parts[0]) * 256 + Number(parts[1])) * 256 + Number(parts[2])) * 256 + Number(parts[3]); }
+  // An IPv4 address as a number, of its four parts; null if it is none.
+  function quad(parts) {
+    var good = parts.length === 4 && parts.every(function (part) { return /^\d{1,3}$/.test(part) && Number(part) < 256; });
+    return good ? ((Number(parts[0]) * 256 + Number(parts[1])) * 256 + Number(parts[2])) * 256 + Number(parts[3]) : null;
+  }
 
   function v6Test(word) {
     if (index.v6text === null) {
@@ -140,26 +171,50 @@
       for (var n = 0; n * 16 < index.v6.length; n++) index.v6text.push(v6Text(n));
     }
     var slash = word.split("/");
-    if (slash.length === 2 && slash[1] !== "") {
-      var prefix = groupsOf(slash[0]);
-      var bits = Math.min(128, Number(slash[1]));
-      return function (i) { return i >= index.v4count && prefix !== null && sameBits(i - index.v4count, prefix, bits); };
+    var groups = groupsOf(slash[0]);
+    if (slash.length > 1) {
+      var bits = Number(slash[1]);
+      if (groups === null || slash.length > 2 || !/^\d+$/.test(slash[1]) || bits > 128) return null;
+      return function (i) { return i >= index.v4count && sameBits(i - index.v4count, groups, bits); };
     }
-    return function (i) { return i >= index.v4count && index.v6text[i - index.v4count].indexOf(slash[0]) === 0; };
+    if (groups !== null && word.slice(-2) !== "::") return function (i) { return i >= index.v4count && sameBits(i - index.v4count, groups, 128); };
+    // A beginning: whole groups, and then the first digits of one.
+    var parts = word.split(":"), last = parts.pop().replace(/^0+(?=.)/, "");
+    var known = parts.map(function (part) { return parseInt(part, 16); });
+    var begins = known.length < 8 && !known.some(isNaN);
+    if (groups === null && !begins && word !== ":") return null;
+    var short = word.replace(/(^|:)0+(?=[\da-f])/g, "$1");
+    return function (i) {
+      var n = i - index.v4count;
+      if (n < 0) return false;
+      if (index.v6text[n].indexOf(short) === 0) return true;
+      return begins && known.every(function (value, g) { return groupOf(n, g) === value; }) && groupOf(n, known.length).toString(16).indexOf(last) === 0;
+    };
   }
 
+  function groupOf(n, g) { return index.v6[n * 16 + g * 2] * 256 + index.v6[n * 16 + g * 2 + 1]; }
+
+  // Whether an address comes before (below 0) or after (above 0) another.
+  function order(n, groups) {
+    for (var g = 0; g < 8; g++) if (groupOf(n, g) !== groups[g]) return groupOf(n, g) - groups[g];
+    return 0;
+  }
+
+  // The eight groups of an IPv6 address; null if it is none.
   function groupsOf(text) {
     var halves = text.split("::");
     var head = halves[0] ? halves[0].split(":") : [];
     var tail = halves.length > 1 && halves[1] ? halves[1].split(":") : [];
-    if (halves.length > 2 || head.length + tail.length > 8) return null;
-    var groups = head.concat(new Array(8 - head.length - tail.length).fill("0"), tail).map(function (part) { return parseInt(part, 16); });
-    return groups.some(isNaN) ? null : groups;
+    var missing = 8 - head.length - tail.length;
+    if (halves.length > 2 || missing < 0 || (halves.length === 1 && missing > 0)) return null;
+    var parts = head.concat(new Array(missing).fill("0"), tail);
+    if (!parts.every(function (part) { return /^[\da-f]{1,4}$/.test(part); })) return null;
+    return parts.map(function (part) { return parseInt(part, 16); });
   }
 
   function sameBits(n, groups, bits) {
     for (var g = 0; g < 8 && bits > 0; g++, bits -= 16) {
-      var value = index.v6[n * 16 + g * 2] * 256 + index.v6[n * 16 + g * 2 + 1];
+      var value = groupOf(n, g);
       var shift = Math.max(0, 16 - bits);
       if (value >> shift !== groups[g] >> shift) return false;
     }
@@ -169,7 +224,7 @@
   // RFC 5952: the longest run of zero groups, of two or more, is written as "::".
   function v6Text(n) {
     var groups = [];
-    for (var g = 0; g < 8; g++) groups.push((index.v6[n * 16 + g * 2] * 256 + index.v6[n * 16 + g * 2 + 1]).toString(16));
+    for (var g = 0; g < 8; g++) groups.push(groupOf(n, g).toString(16));
     var best = -1, length = 1;
     for (var i = 0; i < 8; i++) {
       var j = i;
@@ -216,7 +271,7 @@
     });
     var facts = element("dl");
     fact(facts, "Class", index.classes[index.cls[i]]);
-    fact(facts, "Origin", asnText(i) === "NA" ? "not announced" : "AS" + asnText(i) + " " + index.names[index.asn[i]]);
+    fact(facts, "Origin", asnText(i) === "NA" ? "none is known" : "AS" + asnText(i) + " " + index.names[index.asn[i]]);
     fact(facts, "Last greet", time(index.greet[i]));
     fact(facts, "Last DATA", index.data[i] ? time(index.data[i]) : "none in seven days");
     fact(facts, "First seen", time(index.first[i]));
