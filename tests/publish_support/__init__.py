@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+
 from smtpfeeds_aggregator.clock.database import DatabaseClock
 from smtpfeeds_aggregator.names import clean_name
 from smtpfeeds_aggregator.publish.check import check_feed
 from smtpfeeds_aggregator.publish.chunks import FeedRows
-from smtpfeeds_aggregator.publish.columns import Window
+from smtpfeeds_aggregator.publish.columns import Rows, Window
 from smtpfeeds_aggregator.publish.entries import Frame
 from smtpfeeds_aggregator.publish.files import FeedFile, files_of, write_files
 from smtpfeeds_aggregator.publish.judgements import NoLists, judge_window
@@ -72,6 +74,12 @@ class Origins:
 
     def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
         return [self.asns.get(format_address(packed)) for packed in addresses]
+
+    def lookup_columns(self, ipv4: Rows, high: Rows, low: Rows) -> Rows:
+        packed = [number.to_bytes(4) for number in ipv4.tolist()]
+        halves = zip(high.tolist(), low.tolist(), strict=True)
+        packed += [(upper << 64 | lower).to_bytes(16) for upper, lower in halves]
+        return np.array([asn or 0 for asn in self.lookup_many(packed)], np.uint32)
 
     def name(self, asn: int) -> str | None:
         return clean_name(self.raw_names.get(asn, ""), has_country=False) or None

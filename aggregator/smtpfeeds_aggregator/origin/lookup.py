@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    # Ingest looks origins up without numpy.
+    import numpy.typing as npt
+
+    Column = npt.NDArray[Any]
 
 
 class OriginLookup(Protocol):
@@ -46,8 +52,21 @@ class TableDescription(Protocol):
         ...
 
 
-class DescribedLookup(OriginLookup, Protocol):
-    """A table with its description; immutable."""
+class DescribedLookup(Protocol):
+    """What a publication asks: whole columns of addresses, and the table's description."""
+
+    @property
+    def generation(self) -> str:
+        """The stable name of the table."""
+        ...
+
+    def lookup_columns(self, ipv4: "Column", high: "Column", low: "Column", /) -> "Column":
+        """Return the origin ASN of each address, IPv4 first, 0 if it has none."""
+        ...
+
+    def name(self, asn: int, /) -> str | None:
+        """Return the full cleaned name of an AS."""
+        ...
 
     @property
     def info(self) -> TableDescription:

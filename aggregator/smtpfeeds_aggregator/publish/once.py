@@ -219,7 +219,7 @@ class _Publication:
                 self._check_change(stored)
             window = stored
             if self._table is not None:
-                window = with_origins(stored, self._table, self._keep_going)
+                window = with_origins(stored, self._table)
             names = self._names(window)
             excluded = list(self._store.exclusions())
             before = self._directory.current()

@@ -13,15 +13,12 @@ from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.feeds import DATA, FEED_NAMES, FEEDS, GREET, WINDOW_DAYS
 
 from ..address_ranges import AddressRanges
-from ..origin.lookup import OriginLookup
+from ..origin.lookup import DescribedLookup
 from ..settings import AggregatorSettings
 from ..special_purpose import not_global
 from ..store.publication import OriginChange
 from .columns import Addresses, Window
-from .stopping import KeepGoing, go_on
 
-#: Rows whose origins are looked up in one call.
-LOOKUP_ROWS: Final = 20_000
 #: The database's order of the feeds.
 _KEY_ORDER: Final = (DATA.name, GREET.name)
 
@@ -98,14 +95,9 @@ def _at_or_after(high: Any, low: Any, packed: bytes) -> Any:
     return (high > bound_high) | ((high == bound_high) & (low >= bound_low))
 
 
-def with_origins(window: Window, table: OriginLookup, keep_going: KeepGoing = go_on) -> Window:
+def with_origins(window: Window, table: DescribedLookup) -> Window:
     """The same window with origins of one table in place of the stored ones."""
-    asn = np.empty(len(window), np.uint32)
-    for start in range(0, len(window), LOOKUP_ROWS):
-        keep_going()
-        end = min(start + LOOKUP_ROWS, len(window))
-        asn[start:end] = [origin or 0 for origin in table.lookup_many(window.packed(start, end))]
-    return replace(window, asn=asn)
+    return replace(window, asn=table.lookup_columns(window.ipv4, window.high, window.low))
 
 
 def origin_changes(before: Window, after: Window) -> Iterator[OriginChange]:

@@ -173,7 +173,7 @@ class _Counting:
         columns = (column[places].tolist() for column in (*addresses, new, *events))
         return [
             Statistic(by, keys[at], names[at] if names else None, *counts)
-            for at, *counts in zip(places.tolist(), *columns, strict=True)
+            for at, counts in zip(places.tolist(), zip(*columns, strict=True), strict=True)
         ]
 
     def days(self, generated: datetime) -> Iterator[Statistic]:

@@ -4,11 +4,13 @@ import tempfile
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpfeeds_aggregator.origin.child import comparison_sample
+from smtpfeeds_aggregator.origin.table.columns import lookup_columns
 from smtpfeeds_aggregator.origin.table.compile import compile_sections
 from smtpfeeds_aggregator.origin.table.index import PAGE, OriginIndex, write_index
 from smtpfeeds_aggregator.origin.table.radix import Trees, disagreements, read_prefixes
@@ -92,6 +94,22 @@ def test_every_edge_of_every_prefix_has_the_most_specific_origin(
                 assert match is not None
                 assert (match[0], kind(match[1])) == (most[1], network)
     assert index.lookup_many(asked) == answers
+    assert of_columns(index, asked) == [
+        *(answer for packed, answer in zip(asked, answers, strict=True) if len(packed) == 4),
+        *(answer for packed, answer in zip(asked, answers, strict=True) if len(packed) == 16),
+    ]
+
+
+def of_columns(index: OriginIndex, addresses: list[bytes]) -> list[int | None]:
+    """As `lookup_many`, but IPv4 comes first, and all are looked up as columns."""
+    four, six = ([int.from_bytes(a) for a in addresses if len(a) == size] for size in (4, 16))
+    origins = lookup_columns(
+        index,
+        np.array(four, np.uint32),
+        np.array([number >> 64 for number in six], np.uint64),
+        np.array([number & 2**64 - 1 for number in six], np.uint64),
+    )
+    return [asn or None for asn in origins.tolist()]
 
 
 def test_index_agrees_with_pyasn() -> None:
@@ -114,6 +132,7 @@ def test_ipv4_mapped_address_has_the_origin_of_its_ipv4_address() -> None:
     index = build({(0x10000000, 8): 5}, {(0, 8): 6})
     mapped = IPv6Address("::ffff:16.1.2.3").packed
     assert index.lookup_many([mapped, IPv6Address("::1").packed]) == [5, 6]
+    assert of_columns(index, [mapped, IPv6Address("::1").packed]) == [5, 6]
     assert index.find(mapped) == (5, "16.0.0.0/8")
 
 

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publish_support import HOSTILE_NAMES, NOW, Seen, frame_of, hostile_rows, make_feed, window_of
+from publish_support import (
+    HOSTILE_NAMES,
+    NOW,
+    Origins,
+    Seen,
+    frame_of,
+    hostile_rows,
+    make_feed,
+    window_of,
+)
 from smtpfeeds_aggregator.address_ranges import AddressRanges
 from smtpfeeds_aggregator.publish.check import check_feed
 from smtpfeeds_aggregator.publish.chunks import FeedRows
@@ -107,14 +116,9 @@ def test_rows_come_in_the_feeds_order(
 def test_changed_origins_come_in_the_databases_key_order() -> None:
     """Address first, then feed as text: the order of every writer's locks."""
 
-    class Table:
-        generation = "t"
-
+    class Table(Origins):
         def lookup_many(self, addresses: Sequence[bytes]) -> list[int | None]:
             return [None if address[-1] == 9 else 7 for address in addresses]
-
-        def name(self, asn: int) -> str | None:
-            return None
 
     window = window_of(
         [

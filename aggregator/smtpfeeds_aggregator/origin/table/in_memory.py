@@ -3,9 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .index import OriginIndex
+
+if TYPE_CHECKING:
+    # Ingest looks origins up without numpy.
+    from .columns import Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,22 @@ class OriginTable:
         if self._index is None:
             return [None] * len(addresses)
         return self._index.lookup_many(addresses)
+
+    def lookup_columns(self, ipv4: "Column", high: "Column", low: "Column") -> "Column":
+        """Return the origin ASN of each address, IPv4 first, 0 if no prefix covers it.
+
+        Args:
+            ipv4: IPv4 addresses as numbers.
+            high: the upper 64 bits of IPv6 addresses.
+            low: their lower 64 bits.
+        """
+        import numpy as np
+
+        from .columns import lookup_columns
+
+        if self._index is None:
+            return np.zeros(len(ipv4) + len(high), np.uint32)
+        return lookup_columns(self._index, ipv4, high, low)
 
     def lookup(self, packed: bytes) -> int | None:
         """Return the origin ASN of one address."""

@@ -87,6 +87,8 @@ class OriginIndex:
         for key, kind in SECTIONS.items():
             offset, length = header["sections"][key]
             parts[key] = view[offset : offset + length].cast(kind)
+        #: The arrays of the file, by name.
+        self.sections: Mapping[str, memoryview] = parts
         self._direct = parts["direct4"]
         self._start4, self._asn4, self._length4 = (parts[k] for k in ("start4", "asn4", "length4"))
         self._start6, self._asn6, self._length6 = (parts[k] for k in ("start6", "asn6", "length6"))
