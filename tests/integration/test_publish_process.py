@@ -174,6 +174,7 @@ def test_process_publishes_with_the_table_lists_and_clock_of_the_aggregator(
         assert os.getpriority(os.PRIO_PROCESS, running.process_id) > os.getpriority(
             os.PRIO_PROCESS, 0
         )
+        assert os.getsid(running.process_id) == running.process_id != os.getsid(0)
         sample = metrics.registry.get_sample_value
         assert sample("smtpfeeds_publish_process_id") == running.process_id
         assert sample("smtpfeeds_publish_process_start_timestamp_seconds")

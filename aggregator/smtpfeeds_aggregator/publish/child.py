@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     Send = Callable[["Logged | ClockQuestion | Done | Failed"], None]
     from .messages import ClockAnswer, ClockQuestion, Done, Failed, Logged
 
-#: On a busy host ingest gets three times as much processor time as publishing.
-_NICENESS: Final = 5
+#: On a busy host ingest gets ten times as much processor time as publishing.
+_NICENESS: Final = 10
 #: The kernel adds it to a process's score when it chooses one to kill for its memory; 0 to 1000.
 _OOM_SCORE: Final = "500"
 #: The aggregator answers at once, unless it or its host is suspended.
@@ -199,9 +199,17 @@ def _publish(parent: Parent, job_file: int) -> "Published | None":
 
 
 def _give_way() -> None:
-    """Leave the processor and the memory to ingest; where that is forbidden, share them."""
+    """Leave the processor and the memory to ingest; where that is forbidden, share them.
+
+    Linux shares the processor among sessions first (sched(7), "The autogroup feature"), so niceness
+    alone would not help PostgreSQL's sessions, which work for ingest, against this process. It has
+    a session of its own, which is as nice as it is.
+    """
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)
+    with contextlib.suppress(OSError):
+        os.setsid()
+        Path("/proc/self/autogroup").write_text(str(_NICENESS), "ascii")
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, "ascii")
 
