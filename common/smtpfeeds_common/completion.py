@@ -39,6 +39,8 @@ def completion(context: click.Context, shell: str, *, install: bool) -> None:
     assert cls is not None
     script = cls(context.find_root().command, {}, _PROGRAM, _VARIABLE)
     text = script.source_template % script.source_vars()
+    # click's script for fish cuts a description at its first comma.
+    text = text.replace('string split ","', 'string split --max 1 ","')
     if not install:
         click.echo(text)
         return

@@ -140,6 +140,9 @@ def test_completion_is_installed_where_the_shell_reads_it(shell: str, tmp_path: 
     places = {"XDG_DATA_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     printed = CliRunner().invoke(main, ["completion", shell])
     assert "_SMTPFEEDS_COMPLETE" in printed.stdout
+    # fish: a description with a comma stays whole.
+    assert ("string split" in printed.output) == (shell == "fish")
+    assert printed.output.count("string split") == printed.output.count("split --max 1")
     done = CliRunner().invoke(main, ["completion", shell, "--install"], env=places)
     assert done.exit_code == 0
     (written,) = [path for path in tmp_path.rglob("*smtpfeeds*") if path.is_file()]
