@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from itertools import chain, islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TextIO, TypeVar
 
 import click
 
@@ -156,9 +156,16 @@ class Limited:
 
 
 def note(text: str) -> None:
-    """Write a line to stderr, below all that stdout has so far."""
+    """Write a line to stderr, below all that stdout has so far; a terminal wraps it at words."""
     sys.stdout.flush()
-    click.echo(printable(text, keep="\n"), err=True)
+    text = printable(text, keep="\n")
+    if sys.stderr is not None and sys.stderr.isatty():
+        from textwrap import fill
+
+        width = _terminal_width(sys.stderr)
+        lines = (fill(line, width, break_on_hyphens=False) for line in text.split("\n"))
+        text = "\n".join(lines)
+    click.echo(text, err=True)
 
 
 def nothing_found(message: str) -> None:
@@ -176,17 +183,17 @@ def look() -> Look:
     try:
         "…".encode(stream.encoding or "ascii")
     except UnicodeEncodeError:
-        return Look(_terminal_width(), colour, "~")
-    return Look(_terminal_width(), colour)
+        return Look(_terminal_width(stream), colour, "~")
+    return Look(_terminal_width(stream), colour)
 
 
-def _terminal_width() -> int:
+def _terminal_width(stream: TextIO) -> int:
     """Return COLUMNS, or else the width that the terminal reports."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):
         return int(columns)
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or _WIDTH
+        return os.get_terminal_size(stream.fileno()).columns or _WIDTH
     except (OSError, ValueError):
         return _WIDTH
 
@@ -195,7 +202,7 @@ def _write_table(records: Iterable[Record], form: Form) -> None:
     table = Table(form.columns, look(), shed=not form.chosen)
     _write(table.lines(records))
     if table.left_out:
-        names = ",".join(column.name for column in table.left_out)
+        names = ", ".join(column.name for column in table.left_out)
         note(f"not shown at this width: {names} (--fields, or another --format)")
 
 

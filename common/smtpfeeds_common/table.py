@@ -7,9 +7,10 @@ records decide the widths; later records are written as they arrive.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from typing import Final, NamedTuple
 
+from .cells import cells_of, width_of
 from .columns import Column, Record, cell
 
 #: Records read before the first line, to choose the widths.
@@ -23,7 +24,7 @@ _END: Final = "\x1b[0m"
 class Look(NamedTuple):
     """The properties of the output that a table is written to."""
 
-    #: Width of the terminal in characters; None for a pipe or a file.
+    #: Width of the terminal in its cells; None for a pipe or a file.
     width: int | None
     colour: bool = False
     ellipsis: str = "…"
@@ -49,7 +50,7 @@ def lay_out(
         shed: whether columns may be left out.
     """
     whole = [
-        max(len(column.head), *(len(row[place]) for row in sample), 0)
+        max(len(column.head), *(width_of(row[place]) for row in sample), 0)
         for place, column in enumerate(columns)
     ]
     if width is None:
@@ -109,10 +110,13 @@ class Table:
             text = cells[place]
             if self._look.width is not None and column.least:
                 text = shorten(text, width, self._look.ellipsis, middle=column.middle)
+            space = " " * (width - width_of(text))
             if column.is_number:
-                padded = text.rjust(width)
+                padded = space + text
+            elif place == last:
+                padded = text
             else:
-                padded = text if place == last else text.ljust(width)
+                padded = text + space
             if record is not None and self._look.colour and column.colour is not None:
                 padded = paint(padded, column.colour(record[column.name]))
             parts.append(padded)
@@ -125,14 +129,21 @@ def paint(text: str, colour: str | None) -> str:
 
 
 def shorten(text: str, width: int, ellipsis: str, *, middle: bool = False) -> str:
-    """Shorten a text to ``width`` characters, the ellipsis included."""
-    if len(text) <= width:
+    """Shorten a text to ``width`` cells of the terminal, the ellipsis included."""
+    if width_of(text) <= width:
         return text
     kept = max(0, width - len(ellipsis))
     if not middle:
-        return text[:kept].rstrip() + ellipsis
-    tail = kept // 3
-    return text[: kept - tail] + ellipsis + text[len(text) - tail :]
+        return _begin(text, kept).rstrip() + ellipsis
+    tail = _begin(text[::-1], kept // 3)[::-1]
+    return _begin(text, kept - kept // 3) + ellipsis + tail
+
+
+def _begin(text: str, width: int) -> str:
+    """The longest beginning that fits."""
+    if text.isascii():
+        return text[:width]
+    return text[: sum(end <= width for end in accumulate(map(cells_of, text)))]
 
 
 def _total(widths: Iterable[int]) -> int:

@@ -184,7 +184,7 @@ def _sensors(sightings: "list[SensorSighting]") -> Iterator[Line]:
         last = max(one.last_seen for one in theirs)
         yield (
             "sensors" if number == 0 else "",
-            f"{name}: {events}, at {at} addresses lately, last {iso_utc(last)}",
+            f"{name}: {events}, at {at} addresses lately, last {row_time(last.timestamp())} UTC",
         )
     if len(newest) > _SENSORS_MAX:
         yield "", f"and {len(newest) - _SENSORS_MAX} more"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..settings import AggregatorSettings
 
 _STATUS: Final = (
-    Column("list"),
+    Column("list", least=20),
     Column("kind", help="scanner or mailer"),
     Column("actor", least=10, rank=1),
     Column("day", "date", "the list's own date"),

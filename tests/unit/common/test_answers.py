@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpfeeds_common.answers import Form, Limited, format_options, write_records
+from smtpfeeds_common.cells import width_of
 from smtpfeeds_common.cli import main
-from smtpfeeds_common.columns import Column, csv_field, json_schema, select
+from smtpfeeds_common.columns import Column, Record, csv_field, json_schema, select
 from smtpfeeds_common.config_option import usual_config
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.table import Look, Table, shorten
@@ -152,8 +153,15 @@ def test_no_line_is_longer_than_the_terminal(width: int) -> None:
 @given(text=st.text(max_size=60), width=st.integers(1, 60), middle=st.booleans())
 def test_shortened_text_fits_and_keeps_its_begin(text: str, width: int, middle: bool) -> None:
     short = shorten(text, width, "…", middle=middle)
-    assert len(short) <= width
-    assert short == text if len(text) <= width else "…" in short
+    assert width_of(short) <= width
+    assert short == text if width_of(text) <= width else "…" in short
+
+
+def test_wide_characters_take_two_cells_and_combining_marks_none() -> None:
+    assert [width_of(text) for text in ("AS", "日本", "カ\u3099", "e\u0301", "")] == [2, 4, 2, 1, 0]
+    rows: list[Record] = [{"name": "日本語ネットワーク", "n": 1}, {"name": "a", "n": 22}]
+    wide = Table((Column("name", least=8), Column("n", "integer")), Look(14))
+    assert list(wide.lines(rows)) == ["name         n", "日本語ネ…    1", "a           22"]
 
 
 def test_rows_beyond_the_sample_are_written_as_they_come() -> None:
