@@ -1,6 +1,6 @@
-"""The SMTP sensor: hears greets and data events, keeps them in a spool, delivers them.
+"""The SMTP sensor: records greets and data events in a spool, and delivers them.
 
-Rooms; lint contracts hold their order:
+Packages; lint contracts enforce their order:
 
     cli, check, run   the commands; sockets, privileges, reactor or workers
     service           joins the parts of one process
@@ -9,6 +9,6 @@ Rooms; lint contracts hold their order:
     delivery          recorder, the thread that delivers, the publisher (pika)
     smtp              the dialogue: octets in, replies and events out; pure
 
-The way of an event: edge > smtp > edge > delivery.recorder > spool (common) > reply to the
-client. The way of a batch: spool > delivery > broker.
+Path of an event: edge > smtp > edge > delivery.recorder > spool (common) > reply to the client.
+Path of a batch: spool > delivery > broker.
 """

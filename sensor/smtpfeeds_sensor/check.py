@@ -1,4 +1,4 @@
-"""Checks of the settings that neither open nor start anything."""
+"""Check the settings without opening or starting anything."""
 
 import os
 import socket
@@ -20,13 +20,13 @@ _UNIT_USER: Final = "smtpfeeds"
 
 
 def check_all(settings: SensorSettings) -> Iterator[str]:
-    """Check what can be checked, as the user that runs this.
+    """Check everything that this user can check.
 
     Yields:
-        Remarks that do not keep it from starting.
+        Notes about problems that do not prevent a start.
 
     Raises:
-        SettingsError: it could not start.
+        SettingsError: the sensor could not start.
     """
     places = listen.parse_listen(settings.listen, listen.passed_sockets(os.environ))
     make_personas(settings)

@@ -1,7 +1,7 @@
-"""The sensor's counters: one name each, in one place, with what it counts.
+"""The sensor's counters, with their names and meanings in one place.
 
-They go into every batch, into the spool for `smtpfeeds sensor status`, and to
-the metrics endpoint. Counts only: nothing of who wrote to whom.
+They are in every batch, in the spool for `smtpfeeds sensor status`, and at the metrics endpoint.
+They are only numbers, without senders and recipients.
 """
 
 from typing import Final
@@ -41,7 +41,7 @@ COUNTERS: Final = {
     "greet_again": "HELO or EHLO again in a connection",
     "data_before_greet": "DATA or BDAT before any greet: no event",
     "data_out_of_order": "DATA without MAIL and RCPT; an event after a greet",
-    # What is not SMTP, or badly so
+    # Input that is not SMTP, or not valid
     "junk": "connections judged not SMTP: HTTP, header lines, binary",
     "junk_tls": "TLS handshakes on the plain port",
     "body_after_refusal": "clients that sent content though DATA was refused",
@@ -76,5 +76,5 @@ COUNTERS: Final = {
 
 
 def new_counters() -> dict[str, int]:
-    """All counters at zero."""
+    """Return all counters at zero."""
     return dict.fromkeys(COUNTERS, 0)

@@ -1,6 +1,6 @@
-"""The Prometheus endpoint: the counters, and a few gauges. The only prometheus_client import.
+"""The Prometheus endpoint: counters and a few gauges. Only this module imports prometheus_client.
 
-Served by a thread of its own: a slow reader of metrics costs the reactor nothing.
+It has its own thread, so a slow reader of metrics does not block the reactor.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,7 @@ GAUGES: Final = {
     "broker_connected": "1 while connected to the broker",
     "broker_refusing": "1 while the broker refuses all that is published",
 }
-#: One for each certificate in use: `broker` is what the broker shows, the others are settings.
+#: One for each certificate in use: `broker` is the broker's, the others are named by settings.
 CERTIFICATE_EXPIRY: Final = "certificate_expiry_timestamp_seconds"
 _EXPIRY: Final = "when a certificate expires, in Unix time"
 
@@ -51,7 +51,7 @@ class MetricsServer:
         """Listen.
 
         Raises:
-            SettingsError: it cannot.
+            SettingsError: it cannot listen.
         """
         host, port = parse_host_port(listen, setting="metrics_listen")
         registry = CollectorRegistry(auto_describe=False)
@@ -70,11 +70,11 @@ class MetricsServer:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still answers."""
+        """Return whether the endpoint still answers."""
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(1)

@@ -1,4 +1,4 @@
-"""Running a sensor: sockets, privileges, reactor; or workers, each a process of the same.
+"""Run a sensor: sockets, privileges and reactor, or several worker processes.
 
 Everything is imported before root is given up: the user that the sensor becomes may not be able to
 read the program's own files.
@@ -39,14 +39,14 @@ logger = logging.getLogger(__name__)
 
 
 def run_sensor(stated: SensorSettings, read: Callable[[], SensorSettings]) -> None:
-    """Run until a signal asks for the stop.
+    """Run until a signal requests a stop.
 
     Args:
         stated: the settings.
-        read: reads them again, at SIGHUP.
+        read: reads the settings again, at SIGHUP.
 
     Raises:
-        SettingsError, SpoolError: it cannot start.
+        SettingsError, SpoolError: the sensor cannot start.
     """
     import_used(stated)
     places = _places(stated)
@@ -73,10 +73,10 @@ def run_sensor(stated: SensorSettings, read: Callable[[], SensorSettings]) -> No
 
 
 def _places(settings: SensorSettings) -> list[Place]:
-    """Where to listen.
+    """Return the addresses to listen on.
 
     Raises:
-        SettingsError: the setting cannot be read.
+        SettingsError: the setting is not valid.
     """
     stated = listen.parse_listen(settings.listen, listen.passed_sockets(os.environ) or 0)
     places = listen.without_absent_ipv6(stated)
@@ -86,7 +86,7 @@ def _places(settings: SensorSettings) -> list[Place]:
 
 
 def _open(settings: SensorSettings, places: Sequence[Place]) -> list[list[Opened]]:
-    """A set of sockets for each process."""
+    """Open a set of sockets for each process."""
     if settings.workers > 1:
         return open_for_workers(settings, places)
     return [listen.open_sockets(places, backlog=settings.backlog, free=settings.listen_free)]
@@ -111,9 +111,9 @@ def run_process(
         configuration: the settings and what they name.
         opened: the sockets.
         ready: called when it accepts.
-        worker: its number, 0 where it is alone.
+        worker: its number, 0 for a single process.
     """
-    # Made here, not before a fork, and put where Twisted's own parts look for it.
+    # Created here, after any fork, and installed where Twisted expects it.
     twisted_reactor = SensorReactor()
     installReactor(twisted_reactor)
     reactor = cast("Reactor", twisted_reactor)
@@ -134,14 +134,14 @@ def run_process(
     signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reload))
     service.start()
     service.every(LOOK_EVERY_S, functools.partial(_look_at_files, configuration, service))
-    # Once it runs: before that SIGTERM would end the process at once.
+    # Only once the reactor runs: before that SIGTERM ends the process at once.
     reactor.callWhenRunning(reactor.callLater, 0, ready)
     reactor.run()
 
 
 def _reload(configuration: Configuration, service: SensorService, worker: int) -> None:
-    """Read settings and secrets again, and go on with them."""
-    if not worker:  # for workers their parent reports it
+    """Read settings and secrets again, and apply them."""
+    if not worker:  # the parent reports it for workers
         notify_reloading()
     if configuration.read_again():
         service.take_over(configuration.settings, configuration.credentials)
@@ -155,7 +155,7 @@ def _look_at_files(configuration: Configuration, service: SensorService) -> None
 
 
 def _reload_parent(configuration: Configuration) -> bool:
-    """The same for the parent of workers, which starts later ones with it."""
+    """Read them again in the parent, which starts later workers with them."""
     notify_reloading()
     good = configuration.read_again()
     notify("READY=1")

@@ -1,4 +1,4 @@
-"""One sensor process: joins spool, recorder, connections, publisher and metrics; starts and stops.
+"""Start and stop one sensor process: spool, recorder, connections, publisher and metrics.
 
 Order of the start: listeners are open and privileges gone before the spool is
 made, so that its files belong to the user that writes them; nothing is accepted
@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: At a clean stop: how long clients have to take their 421, the deliveries to end.
+#: At a clean stop: the time for clients to read their 421, and for deliveries to end.
 _FAREWELL_S: Final = 1.0
 _DELIVERY_END_S: Final = 2.0
-#: While the clock is in doubt that is logged again this often.
+#: How often a clock in doubt is logged again.
 _CLOCK_ALARM_S: Final = 300.0
 _DAY_S: Final = 86_400.0
 #: A progress report must fit into one datagram.
@@ -62,10 +62,10 @@ _TROUBLE_LENGTH: Final = 200
 
 
 def make_personas(settings: SensorSettings) -> Personas:
-    """The personas.
+    """Return the personas.
 
     Raises:
-        SettingsError: one cannot be used.
+        SettingsError: a persona cannot be used.
     """
     return Personas(
         settings.persona,
@@ -91,11 +91,11 @@ class SensorService:
         *,
         worker: int = 0,
     ) -> None:
-        """Make all parts; nothing is accepted before ``start``.
+        """Create all parts; ``start`` begins to accept clients.
 
         Raises:
             SettingsError: personas cannot be used.
-            SpoolError: the spool cannot be made or is in use.
+            SpoolError: the spool cannot be created or is in use.
         """
         self._settings, self._credentials = settings, credentials
         self._opened, self._reactor, self._clock = opened, reactor, clock
@@ -158,7 +158,7 @@ class SensorService:
         self._certificates = ExpiryNotes()
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Begin to accept clients."""
         every = self._periodic.every
         self._periodic.every_counted(1.0, self.reception.deadlines.advance, name="deadlines")
         every(_DAY_S, self.spool.begin_day, name="new day of IPv6 prefixes")
@@ -166,7 +166,7 @@ class SensorService:
             every(1.0, functools.partial(self._stop_with, os.getppid()), name="watch on parent")
         elif self._reports:
             every(1.0, self._report_progress, name="progress")
-        self._note_state()  # before the first batch: it says which version sealed it
+        self._note_state()  # before the first batch, which contains the version
         every(self._settings.state_interval_s, self._note_state, name="state")
         self._watch_clock()
         every(1.0, self._watch_clock, name="watch on clock")
@@ -184,11 +184,11 @@ class SensorService:
         self._reactor.addSystemEventTrigger("before", "shutdown", self.stop)
 
     def every(self, interval_s: float, call: Callable[[], None]) -> None:
-        """Call something at an interval until the stop."""
+        """Call a function at an interval until the stop."""
         self._periodic.every(interval_s, call, name="watch on files")
 
     def take_over(self, settings: SensorSettings, credentials: Credentials) -> None:
-        """Go on with lists, certificates and passwords that were read again."""
+        """Apply lists, certificates and passwords that were read again."""
         self.reception.trusted_proxies = Networks(settings.trusted_proxies)
         self.reception.ignore = Networks(settings.ignore)
         self.reception.tls_context = credentials.tls
@@ -198,7 +198,7 @@ class SensorService:
         self._note_certificates()
 
     def _deliver(self) -> None:
-        """Begin to deliver; the first process also what other workers left."""
+        """Begin to deliver; the first process also delivers what former workers left."""
         paths = [self.spool.path]
         if self._worker <= 1:
             paths += left_over_spools(self._settings)
@@ -210,7 +210,7 @@ class SensorService:
         settings = self._settings
         if not settings.broker:
             return Housekeeping(path, self.spool.bounds, self.count, self._clock)
-        from .delivery.publisher import BrokerLink  # pika, where there is a broker
+        from .delivery.publisher import BrokerLink  # pika, if there is a broker
 
         link = BrokerLink(
             self._credentials.brokers,
@@ -244,7 +244,7 @@ class SensorService:
     # Periodic calls
 
     def _watch_threads(self) -> None:
-        """A thread that has ended without being asked to is started again."""
+        """Start a thread again that ended by itself."""
         for delivery in self._deliveries:
             delivery.look_after()
         if self._metrics is not None and not self._metrics.is_alive:
@@ -253,7 +253,7 @@ class SensorService:
             self._listen_for_metrics()
 
     def _watch_clock(self) -> None:
-        """Log when the host's clock is not trusted, and when it is again."""
+        """Log when the host's clock is in doubt, and when it is trusted again."""
         now_s, doubt = self._reactor.seconds(), self._clock.doubt
         if not doubt:
             if self._doubt_logged_s is not None:
@@ -267,12 +267,12 @@ class SensorService:
             )
 
     def _note_certificates(self) -> None:
-        """Note when the certificates in files expire; those that change come by ``take_over``."""
+        """Record the expiry of certificates in files; ``take_over`` passes changed ones."""
         for name, expires_s in read_expiries(self._settings).items():
             self._certificates.note(name, expires_s)
 
     def _watch_certificates(self) -> None:
-        """Log the certificates that soon expire, with those that brokers show."""
+        """Log certificates that expire soon, including those that brokers show."""
         for link in self._links:
             self._certificates.note("broker", link.certificate_expires_s)
         utc_ms = self._clock.read().utc_ms
@@ -309,7 +309,7 @@ class SensorService:
         self.recorder.note_state(version=__version__, client_ms=self._client_ms())
 
     def _client_ms(self) -> int | None:
-        """When the last client connected: UTC, where the clock is trusted."""
+        """Return when the last client connected, in UTC; None while the clock is in doubt."""
         last_s, utc_ms = self.reception.last_client_s, self._clock.read().utc_ms
         if last_s is None or utc_ms is None:
             return None
@@ -327,7 +327,7 @@ class SensorService:
         }
 
     def _stop_with(self, parent: int) -> None:
-        """Stop a worker whose parent is gone: nobody else would."""
+        """Stop a worker whose parent has ended: nothing else would stop it."""
         if os.getppid() != parent:
             logger.error("the parent process is gone; stopping")
             self._reactor.stop()
@@ -335,7 +335,7 @@ class SensorService:
     # The end
 
     def stop(self) -> "Deferred[None]":
-        """Stop cleanly; fires when all is closed."""
+        """Stop cleanly; the result fires when everything is closed."""
         logger.info("stopping", extra=fields(open_connections=len(self.reception.open)))
         self._periodic.stop()
         for port in self._ports:
@@ -378,5 +378,5 @@ class SensorService:
 
 
 def _reap_orphans() -> None:
-    """It starts no process itself; as the first one of a container it inherits every orphan."""
+    """Reap orphans: as the first process of a container the sensor inherits them."""
     reap_orphans(())

@@ -20,7 +20,7 @@ from smtpfeeds_common.logs import FORMATS, LEVELS
 from smtpfeeds_common.settings import About, setting
 from smtpfeeds_common.topology import check_sensor_name
 
-#: Names the environment's variables: SMTPFEEDS_SENSOR_<SETTING>.
+#: Part of the names of environment variables: SMTPFEEDS_SENSOR_<SETTING>.
 PROGRAM: Final = "sensor"
 _MB: Final = 1024 * 1024
 
@@ -65,7 +65,7 @@ class SensorSettings:
         (), help="networks of your own monitors: the sensor answers them and counts nothing of them"
     )
 
-    # What it says
+    # Banners and replies
     hostname: str = setting(
         "", help="the name in the banner and in replies; empty: this host's own name"
     )
@@ -299,7 +299,7 @@ class SensorSettings:
     )
 
     def secret(self) -> str:
-        """The account's password, or nothing where the address carries it.
+        """Return the account's password; empty if the address contains it.
 
         Raises:
             SettingsError: the password file cannot be read.
@@ -310,7 +310,7 @@ class SensorSettings:
 
 
 def host_name(settings: SensorSettings) -> str:
-    """The name that the sensor goes by."""
+    """Return the host name that the sensor shows."""
     return settings.hostname or socket.getfqdn()
 
 
@@ -322,10 +322,10 @@ def load(
     Args:
         file: the settings file.
         flags: values of the command line.
-        look_at_files: also look whether the files they name can be read.
+        look_at_files: also check that the files they name can be read.
 
     Raises:
-        SettingsError: unknown, missing, out of range, or not going together.
+        SettingsError: a setting is unknown, missing, out of range, or contradicts another.
     """
     loaded = common.load(SensorSettings, program=PROGRAM, file=file, flags=flags)
     check(loaded)
@@ -335,10 +335,10 @@ def load(
 
 
 def check(settings: SensorSettings) -> None:
-    """Check names, prefixes and what must go together.
+    """Check names, prefixes and combinations of settings.
 
     Raises:
-        SettingsError: says which setting, why, and what to write.
+        SettingsError: a setting is wrong; the message names it, the reason, and a correct form.
     """
     check_sensor_name(settings.name)
     for key in ("trusted_proxies", "ignore"):
@@ -362,10 +362,10 @@ def check(settings: SensorSettings) -> None:
 
 
 def check_files(settings: SensorSettings) -> None:
-    """Check that the files can be read that the settings name.
+    """Check that the files that the settings name can be read.
 
     Raises:
-        SettingsError: one cannot; says which.
+        SettingsError: a file cannot be read; the message names it.
     """
     names = ["broker_ca_file", "broker_certificate_file", "broker_key_file"]
     if settings.tls == "files":
@@ -378,7 +378,7 @@ def check_files(settings: SensorSettings) -> None:
 
 
 def _check_metrics_ports(settings: SensorSettings) -> None:
-    """Worker N listens on the port and N - 1."""
+    """Check the ports: worker N listens on the port plus N - 1."""
     if not settings.metrics_listen:
         return
     _, port = parse_host_port(
@@ -393,10 +393,10 @@ def _check_metrics_ports(settings: SensorSettings) -> None:
 
 
 def read_public_addresses(settings: SensorSettings) -> dict[bytes, bytes]:
-    """The setting of that name, packed.
+    """Return the setting public_addresses, packed.
 
     Raises:
-        SettingsError: a name or a value is not an address.
+        SettingsError: a key or a value is not an address.
     """
     try:
         return {
@@ -408,6 +408,6 @@ def read_public_addresses(settings: SensorSettings) -> dict[bytes, bytes]:
 
 
 def _check_word(key: str, text: str) -> None:
-    """One printable ASCII word: anything else could end a reply early."""
+    """Check for one printable ASCII word: anything else could end a reply early."""
     if len(text) > 255 or any(not "!" <= char <= "~" for char in text):
         raise SettingsError(f"{key}: {text!r} must be one printable ASCII word, 255 at most")

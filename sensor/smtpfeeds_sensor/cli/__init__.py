@@ -1,4 +1,4 @@
-"""`smtpfeeds sensor`: a module for each few commands that belong together.
+"""`smtpfeeds sensor`: modules of related commands.
 
 group        the group itself, the option --config, how times are shown
 run          run, check-config

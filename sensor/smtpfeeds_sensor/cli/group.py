@@ -1,4 +1,4 @@
-"""The group of the sensor's commands, and what they share."""
+"""The group of the sensor's commands, and their shared parts."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +20,10 @@ def sensor() -> None:
 
 
 def own_spools_of(settings: SensorSettings) -> list[Path]:
-    """The sensor's spool files.
+    """Return the sensor's spool files.
 
     Raises:
-        SpoolError: there is none.
+        SpoolError: there is no spool.
     """
     from ..delivery.spools import own_spools
 
@@ -37,7 +37,7 @@ def own_spools_of(settings: SensorSettings) -> list[Path]:
 
 
 def shown_utc(ms: int | None) -> str:
-    """A time for an operator."""
+    """Format a time for an operator."""
     if ms is None:
         return "never"
     return iso_utc(datetime.fromtimestamp(ms // 1000, UTC))

@@ -1,4 +1,4 @@
-"""`smtpfeeds sensor left-behind`: what nobody delivers, and what can be done with it.
+"""`smtpfeeds sensor left-behind`: show, deliver, convert or drop what no program delivers.
 
 Three kinds: batches that are held in the sensor's own spools (too large, or refused by the
 aggregator of this host), quarantined files, and spools of a sensor of another name.
@@ -145,8 +145,9 @@ def deliver(config: Path | None, name: str, password_file: Path | None) -> None:
 def convert_(config: Path | None, name: str, sealed: bool) -> None:  # noqa: FBT001 - a click flag
     """Move the events of a spool of another name to this sensor.
 
-    For a sensor that was renamed and whose old account is gone. Events that were never sealed count
-    once. Sealed batches may have arrived already: they stay in the file unless you give --sealed.
+    For a sensor that was renamed and whose old account no longer exists. Events that were never
+    sealed count once. Sealed batches may have arrived already: they stay in the file unless you
+    give --sealed.
 
     \b
     Examples:

@@ -70,7 +70,7 @@ def _failure(status: Status) -> str:
 
 
 def _alarms(status: Status) -> list[str]:
-    """What somebody should look at; nothing where all is well."""
+    """Return lines about problems; empty if there are none."""
     alarms = [
         (status.doubt, "clock", status.doubt),
         (status.undated, "not dated", f"{status.undated} addresses, until the clock is trusted"),

@@ -1,1 +1,1 @@
-"""From events to the broker: the recorder, the delivery thread, the publisher."""
+"""From events to the broker: recorder, delivery thread and publisher."""

@@ -1,14 +1,15 @@
-"""Delivery: sealed batches out of the spool, confirmed by the broker.
+"""Deliver sealed batches from the spool to the broker, with confirms.
 
-The decisions of it; the thread they run on is ``thread``, the wire is a ``Link``, how it is doing
-is ``state``. Everything that waits is in the spool file, so this may die at any moment: a batch
-goes out again under the same number.
+This module has the decisions; ``thread`` is the thread that runs them, ``Link`` the connection, and
+``state`` the state of the delivery. All waiting batches are in the spool file, so the process may
+be killed at any time: a batch is sent again under the same number.
 
-What a publish leads to: confirmed, mark it; too large, put smaller batches in its place; refused
-otherwise (it concerns all of them), hold, back off and alarm; broken or no confirm in time,
-reconnect with back-off and jitter. Nothing is sealed while the broker is away, so repeats keep
-folding, nor while the host's clock is in doubt. At most four sealed batches wait. A replay goes out
-between two sealings, so that it holds up nothing that is new.
+After a confirm the batch is marked as confirmed. If it is too large, smaller batches replace it.
+Any other refusal concerns all batches: they wait, with back-off and an alarm. After a lost
+connection, or without a confirm in time, the delivery reconnects with back-off and jitter. It seals
+nothing while the broker is unavailable, so that repeats fold, or while the host's clock is in
+doubt. At most four sealed batches wait. A replay is sent between two sealings, so that it delays no
+new batch.
 """
 
 import logging
@@ -34,11 +35,11 @@ logger = logging.getLogger(__name__)
 
 #: Sealed batches that may wait for a confirm.
 MAX_WAITING: Final = 4
-#: Until the next look where another process holds the spool's lock.
+#: Pause while another process holds the spool's lock.
 _BUSY_S: Final = 0.05
-#: A thread that waits on an open connection looks this often whether it is to stop.
+#: How often a thread that waits on an open connection checks for a stop.
 _STOP_LOOK_S: Final = 0.25
-#: The reason of a failure that lasts is noted in the spool this often.
+#: How often the reason of a lasting failure is written to the spool.
 _NOTE_S: Final = 60.0
 
 
@@ -71,7 +72,7 @@ class Delivery:
         self._sealer: Sealer | None = None
         self._next_seal_s = self._next_housekeeping_s = self._next_note_s = 0.0
         self._last_batch_s = monotonic()
-        #: Lowered when the broker calls a batch too large, until the next start.
+        #: Reduced if the broker refuses a batch as too large, until the next start.
         self._most_rows = MAX_ROWS
         self._noted_reason = ""
         self._confirm_s = 0.0
@@ -81,7 +82,7 @@ class Delivery:
     # One look
 
     def step(self) -> float:
-        """Do what is due; gives the seconds until the next look."""
+        """Do what is due; return the seconds until the next step."""
         try:
             sealer = self._open_spool()
             self._keep_house(sealer)
@@ -106,7 +107,7 @@ class Delivery:
         return self._sealer
 
     def _look(self, sealer: Sealer) -> tuple[Outcome, str]:
-        """Publish what waits, seal what is new, then what a replay wants."""
+        """Publish waiting batches, seal and publish new ones, then publish replays."""
         self._connect()
         while waiting := sealer.waiting(MAX_WAITING):
             for batch in waiting:
@@ -193,7 +194,7 @@ class Delivery:
         return self._progress.note(outcome, exc.message)
 
     def _note_failure(self, reason: str) -> None:
-        """Leave the reason in the spool, for `sensor status`; where it is busy, the next time."""
+        """Write the reason to the spool, for `sensor status`; if it is busy, the next time."""
         now_s = self._monotonic()
         if self._sealer is None or (reason == self._noted_reason and now_s < self._next_note_s):
             return
@@ -206,7 +207,7 @@ class Delivery:
     # Around it
 
     def idle(self, wait_s: float, stopping: threading.Event) -> None:
-        """Wait; an open connection is kept alive meanwhile."""
+        """Wait, and keep an open connection alive."""
         until_s = self._monotonic() + wait_s
         while not stopping.is_set():
             left_s = until_s - self._monotonic()
@@ -222,16 +223,16 @@ class Delivery:
 
     @property
     def state(self) -> State:
-        """How it is doing; from any thread."""
+        """Return the state of the delivery; callable from any thread."""
         return self._progress.state
 
     @property
     def reason(self) -> str:
-        """Why it is in that state; empty where it delivers."""
+        """Return the reason for the state; empty while it delivers."""
         return self._progress.reason
 
     def gauges(self) -> dict[str, float]:
-        """What the metrics endpoint shows; from any thread."""
+        """Return the values for the metrics endpoint; callable from any thread."""
         return {
             "spool_rows": self._depth,
             "spool_bytes": self._bytes,
@@ -243,11 +244,11 @@ class Delivery:
         }
 
     def interrupt(self) -> None:
-        """Break off what waits for the broker; from any thread."""
+        """Interrupt a wait for the broker; callable from any thread."""
         self._link.interrupt()
 
     def close(self) -> None:
-        """Disconnect, and leave the spool to the next."""
+        """Disconnect, and close the spool."""
         self._link.close()
         self._close_spool()
 

@@ -1,4 +1,4 @@
-"""Keeps a spool within its bound where another program delivers from it, or none does."""
+"""Keep a spool within its bound if another program delivers from it, or none."""
 
 import logging
 import threading
@@ -13,12 +13,12 @@ from smtpfeeds_common.spool import Bounds, Dropped, keep_room, read_status
 
 logger = logging.getLogger(__name__)
 
-#: Between two looks at a spool's bound.
+#: Interval of the checks of a spool's bound.
 HOUSEKEEPING_S: Final = 5.0
 
 
 class Housekeeping:
-    """Looks after one spool."""
+    """Keeps one spool within its bound."""
 
     def __init__(
         self, path: Path, bounds: Bounds, count: MutableMapping[str, int], clock: Clock
@@ -28,7 +28,7 @@ class Housekeeping:
         self._failing = ""
 
     def step(self) -> float:
-        """Look once; gives the seconds until the next look. A trouble is logged once."""
+        """Check once; return the seconds until the next check. A problem is logged once."""
         now = self._clock.read()
         try:
             dropped = keep_room(self._path, self._bounds, now)
@@ -56,18 +56,18 @@ class Housekeeping:
         stopping.wait(wait_s)
 
     def gauges(self) -> dict[str, float]:
-        """What the metrics endpoint shows; from any thread."""
+        """Return the values for the metrics endpoint; callable from any thread."""
         return self._gauges
 
     def interrupt(self) -> None:
-        """Nothing here waits."""
+        """Do nothing: nothing here waits."""
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Do nothing: nothing stays open."""
 
 
 def note_dropped(dropped: Dropped, count: MutableMapping[str, int], bounds: Bounds) -> None:
-    """Count and log what the spool's bound took."""
+    """Count and log what was dropped at the spool's bound."""
     if dropped.events:
         count["events_expired"] += dropped.events
         logger.error(
@@ -83,7 +83,7 @@ def note_dropped(dropped: Dropped, count: MutableMapping[str, int], bounds: Boun
 
 
 def age_s(since_ms: int | None, now: Reading) -> float:
-    """Seconds since a UTC time; 0 where there is none, or the clock is in doubt."""
+    """Return the seconds since a UTC time; 0 without a time, or while the clock is in doubt."""
     if since_ms is None or now.utc_ms is None:
         return 0.0
     return max(0, now.utc_ms - since_ms) / 1000

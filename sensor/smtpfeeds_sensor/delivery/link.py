@@ -1,4 +1,4 @@
-"""The way to a broker, as the delivery sees it; the real one is in ``publisher``."""
+"""The delivery's interface to a broker; ``publisher`` has the real one."""
 
 from typing import Protocol
 
@@ -6,36 +6,36 @@ from smtpfeeds_common.spool import SealedBatch
 
 
 class Link(Protocol):
-    """A connection to a broker that can be opened again and again."""
+    """A connection to a broker that can be opened repeatedly."""
 
     @property
     def is_open(self) -> bool:
-        """Whether something can be published."""
+        """Return whether it is open."""
         ...
 
     def open(self) -> None:
         """Connect to one of the brokers.
 
         Raises:
-            BrokerError: to none of them.
+            BrokerError: no broker accepts the connection.
         """
 
     def publish(self, batch: SealedBatch) -> None:
-        """Publish; returning means that the broker has it.
+        """Publish a batch; after the return the broker has it.
 
         Raises:
-            BatchTooLarge, BrokerRefused, BrokerUnavailable: it has not.
+            BatchTooLarge, BrokerRefused, BrokerUnavailable: the broker does not have it.
         """
 
     def idle(self, wait_s: float) -> None:
-        """Wait while keeping the connection alive.
+        """Wait, and keep the connection alive.
 
         Raises:
-            BrokerUnavailable: it broke.
+            BrokerUnavailable: the connection broke.
         """
 
     def close(self) -> None:
         """Disconnect; never raises."""
 
     def interrupt(self) -> None:
-        """Break off, from another thread, whatever waits for the broker."""
+        """Interrupt a wait for the broker, from another thread."""

@@ -1,4 +1,4 @@
-"""Delivering the spool of another name by its own account: what a sensor left that was renamed."""
+"""Deliver the spool of a renamed sensor with its own account."""
 
 import dataclasses
 import threading
@@ -16,7 +16,7 @@ from .deliver import Delivery
 from .publisher import BrokerLink
 from .state import State
 
-#: Nothing else is to be done meanwhile.
+#: Short, because nothing else waits.
 _SEAL_INTERVAL_S: Final = 0.05
 _WORKING: Final = {State.STARTING, State.DELIVERING}
 
@@ -24,11 +24,12 @@ _WORKING: Final = {State.STARTING, State.DELIVERING}
 def deliver_under_its_name(
     settings: SensorSettings, path: Path, sensor: str, password_file: Path | None
 ) -> None:
-    """Deliver all of a spool, to this sensor's brokers, by the account of the spool's sensor.
+    """Deliver a whole spool to this sensor's brokers, with the account of the spool's sensor.
 
     Raises:
         SettingsError: there is no broker, or no password.
-        BrokerUnavailable, SpoolError: it could not all be delivered; what was is not sent again.
+        BrokerUnavailable, SpoolError: a part could not be delivered; delivered batches are not sent
+        again.
     """
     delivery = Delivery(
         path,
@@ -53,7 +54,7 @@ def deliver_under_its_name(
 def settings_of(
     settings: SensorSettings, sensor: str, password_file: Path | None
 ) -> SensorSettings:
-    """This sensor's settings as those of another name, with that account's password.
+    """Return this sensor's settings with another name and that account's password.
 
     Raises:
         SettingsError: there is no broker, or no password.

@@ -1,13 +1,12 @@
-"""The way to RabbitMQ: a pika connection that publishes batches, each confirmed.
+"""Publish batches to RabbitMQ over a pika connection, with confirms.
 
-The sensor's only pika import. pika's blocking confirm has no time limit: with a
-quorum lost, or the broker's disk full, it would wait for ever. So a watchdog
-shuts the socket down from outside when the limit has passed, which pika then
-reports as a lost connection. Heartbeats and the blocked-connection timeout
-cover a host that is gone and a broker that reports that it blocks.
+This is the sensor's only import of pika. pika's blocking confirm has no time limit: with a lost
+quorum or a full disk at the broker it would wait forever. So a watchdog shuts the socket down after
+the limit, which pika reports as a lost connection. Heartbeats and the blocked-connection timeout
+cover a host that disappears and a broker that reports that it blocks.
 
-Nothing is declared here: the aggregator owns exchange and queues, and a
-sensor's account may do no more than publish under its own key.
+The sensor declares nothing: the aggregator owns exchange and queues, and a sensor's account may
+only publish under its own key.
 """
 
 import socket
@@ -37,7 +36,7 @@ from smtpfeeds_common.topology import CONTENT_TYPE, EXCHANGE, routing_key
 
 from ..settings import SensorSettings
 
-#: To reach a broker: TCP, and TCP with TLS and AMQP on top.
+#: Time limits of a connection: for TCP, and for TCP with TLS and AMQP.
 _CONNECT_S: Final = 10.0
 _STACK_S: Final = 15.0
 _PERSISTENT: Final = 2
@@ -50,14 +49,14 @@ _TOO_LARGE: Final = "larger than"
 
 
 class Broker(NamedTuple):
-    """A broker to try, and the account there."""
+    """A broker's address, and the account there."""
 
     account: str
     parameters: pika.URLParameters
 
 
 def read_brokers(settings: SensorSettings) -> list[Broker]:
-    """The brokers that the settings name.
+    """Return the brokers that the settings name.
 
     Raises:
         SettingsError: an address or a certificate cannot be used.
@@ -84,7 +83,7 @@ def _read_broker(settings: SensorSettings, address: ServiceAddress, password: st
     try:
         parameters = pika.URLParameters(address.without_account)
     except (ValueError, TypeError, OSError, SyntaxError):
-        # Not pika's words: an option may hold a secret too, such as one of ssl_options.
+        # Do not quote pika's message: an option may contain a secret, such as one of ssl_options.
         raise SettingsError(
             f"broker: {address}: the text after its question mark is not a list of pika's options"
         ) from None
@@ -118,26 +117,26 @@ def _tls_context(settings: SensorSettings) -> ssl.SSLContext:
 
 
 class BrokerLink:
-    """A connection to one of several brokers; all calls but ``interrupt`` from one thread."""
+    """A connection to one of several brokers; use it from one thread, except ``interrupt``."""
 
     def __init__(self, brokers: Sequence[Broker], *, sensor: str, confirm_timeout_s: float) -> None:
         self._brokers = list(brokers)
         self._routing_key = routing_key(sensor)
         self._confirm_timeout_s = confirm_timeout_s
-        #: The broker to try first: the one that worked last.
+        #: The broker to try first: the last one that worked.
         self._first = 0
         self._connection: pika.BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
         self._account = ""
         self._socket: socket.socket | None = None
-        #: Why the broker takes nothing at the moment, in its own words; else nothing.
+        #: Why the broker blocks publishers now, as it reports it; empty if it does not.
         self._blocked = ""
-        #: When the certificate expires that the broker showed last, in Unix time.
+        #: Expiry of the certificate that the broker showed last, in Unix time.
         self.certificate_expires_s: float | None = None
 
     @classmethod
     def of_settings(cls, settings: SensorSettings) -> "BrokerLink":
-        """A link to the brokers of the settings."""
+        """Return a link to the brokers of the settings."""
         return cls(
             read_brokers(settings),
             sensor=settings.name,
@@ -145,19 +144,19 @@ class BrokerLink:
         )
 
     def take_over(self, brokers: Sequence[Broker]) -> None:
-        """Connect to these from the next connection on; from any thread."""
+        """Use these brokers from the next connection on; callable from any thread."""
         self._brokers = list(brokers)
 
     @property
     def is_open(self) -> bool:
-        """Whether something can be published."""
+        """Return whether it is open."""
         return self._channel is not None and self._channel.is_open
 
     def open(self) -> None:
-        """Connect to the first broker that lets us, beginning with the last that did.
+        """Connect to the first broker that accepts, beginning with the last one that did.
 
         Raises:
-            BrokerError: none did; the last one's reason.
+            BrokerError: no broker accepted; has the last one's reason.
         """
         self.close()
         failure: BrokerError = BrokerUnavailable()
@@ -195,18 +194,18 @@ class BrokerLink:
             raise BrokerRefused(f"broker {where} refuses the account {account!r}: {exc}") from exc
         except pika.exceptions.ConnectionClosedByBroker as exc:
             raise _connection_closed(exc, where) from exc
-        # ValueError: pika's word for a connection that was reset before it looked at it.
+        # ValueError: pika raises it for a connection that was reset at once.
         except (pika.exceptions.AMQPError, AMQPConnectorException, OSError, ValueError) as exc:
             raise BrokerUnavailable(f"broker {where}: {_reason(exc)}") from exc
         self._account = account
 
     def publish(self, batch: SealedBatch) -> None:
-        """Publish persistent and mandatory; returning means that the broker has it.
+        """Publish persistent and mandatory; after the return the broker has the batch.
 
         Raises:
-            BatchTooLarge: for its size alone.
-            BrokerRefused: nack, no route, no right: it concerns every batch.
-            BrokerUnavailable: no connection, it broke, or no confirm in time.
+            BatchTooLarge: only the size is refused.
+            BrokerRefused: nack, no route or no right, which concerns every batch.
+            BrokerUnavailable: there is no connection, it broke, or no confirm came in time.
         """
         channel = self._channel
         if channel is None:
@@ -258,7 +257,7 @@ class BrokerLink:
             raise BrokerUnavailable("the broker closed the channel")
 
     def close(self) -> None:
-        """Disconnect; a broker that does not answer is not waited for."""
+        """Disconnect, without waiting for a broker that does not answer."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection is None or not connection.is_open:
             self._socket = None
@@ -267,13 +266,13 @@ class BrokerLink:
             with self._watchdog(_STACK_S / 5):
                 connection.close()
         except (pika.exceptions.AMQPError, OSError):
-            # It is gone, which is what was wanted.
+            # The connection is closed already.
             pass
         finally:
             self._socket = None
 
     def interrupt(self) -> None:
-        """Shut the socket down: what waits on it in another thread ends with an error."""
+        """Shut the socket down, so that a wait in another thread ends with an error."""
         wire = self._socket
         if wire is not None:
             try:
@@ -283,11 +282,10 @@ class BrokerLink:
                 return
 
     def _watch_blocking(self, connection: pika.BlockingConnection) -> None:
-        """Know at once that the broker blocks (RabbitMQ's connection.blocked).
+        """Notice at once that the broker blocks (RabbitMQ's connection.blocked).
 
-        pika's own callback comes only once a call returns, and a publish waits meanwhile for a
-        confirm that cannot come. A later pika may have no such place: then only the reason is
-        missing.
+        pika calls its own callback only after a call returns, but a publish waits for a confirm
+        that cannot come. A later pika may lack this hook: then only the reason is missing.
         """
         self._blocked = ""
         wire = getattr(connection, "_impl", None)
@@ -315,15 +313,15 @@ class BrokerLink:
 
 
 def _is_only_lost(exc: pika.exceptions.AMQPConnectionError) -> bool:
-    """Whether pika takes a connection lost in the handshake for a refusal, by guess.
+    """Return whether pika reports a connection lost in the handshake as a refusal.
 
-    It keeps the ``repr`` of what it met; a broker that refuses sends its reason before it closes.
+    pika keeps the ``repr`` of the error; a broker that refuses sends its reason before it closes.
     """
     return any(str(met).startswith("StreamLostError") for met in exc.args)
 
 
 def _connection_closed(exc: pika.exceptions.ConnectionClosedByBroker, where: str) -> BrokerError:
-    """A broker that just started closes with 541 what it soon takes: no refusal."""
+    """Map a close: a broker that just started closes with 541, which is not a refusal."""
     reason = f"broker {where}: {exc.reply_code} {exc.reply_text}"
     if exc.reply_code in _REFUSALS:
         return BrokerRefused(reason)
@@ -331,7 +329,7 @@ def _connection_closed(exc: pika.exceptions.ConnectionClosedByBroker, where: str
 
 
 def _refusal(exc: pika.exceptions.ChannelClosedByBroker) -> BrokerError:
-    # As a text of ours: pika leaves octets that are not UTF-8 as they are.
+    # As valid text: pika leaves octets that are not UTF-8 unchanged.
     answer = f"{exc.reply_code} {exc.reply_text}"
     if exc.reply_code == _PRECONDITION_FAILED and _TOO_LARGE in answer:
         return BatchTooLarge(answer)
@@ -339,16 +337,16 @@ def _refusal(exc: pika.exceptions.ChannelClosedByBroker) -> BrokerError:
 
 
 def _reason(exc: BaseException) -> str:
-    """What broke; pika's connection error has no text of its own, but carries what it met."""
+    """Return the reason; pika's connection error has no text, but contains the original error."""
     causes = [getattr(each, "exception", each) for each in exc.args]
     return str(exc) or "; ".join(map(str, causes)) or type(exc).__name__
 
 
 def _socket_of(connection: pika.BlockingConnection) -> socket.socket | None:
-    """The connection's own socket, which pika does not hand out.
+    """Return the connection's socket, which pika does not expose.
 
-    Only ``shutdown`` is called on it. Where a later pika keeps it elsewhere there is no time limit
-    on confirms beyond heartbeats; a test with a broker that never confirms would notice.
+    Only ``shutdown`` is called on it. If a later pika moves it, only heartbeats limit a confirm; a
+    test with a broker that never confirms would fail.
     """
     transport = getattr(getattr(connection, "_impl", None), "_transport", None)
     wire = getattr(transport, "_sock", None)

@@ -1,11 +1,10 @@
-"""The recorder: events of one turn of the reactor, committed together, replies after.
+"""The recorder commits the events of one reactor turn together, then releases their replies.
 
-What a client was answered is in the spool before the answer leaves, so a killed sensor loses
-nothing that was acknowledged. All events that one turn of the reactor hears share one commit at the
-turn's end; the connections that heard them hold their replies until then. A client that is gone by
-then still counts.
+An event is in the spool before the client gets its reply, so a killed sensor loses no answered
+event. All events of one reactor turn share one commit at its end; their connections hold the
+replies until then. The event of a client that has disconnected by then still counts.
 
-Nothing here waits. The recorder is in one of three states:
+No call blocks. The recorder is in one of three states:
 
     state   on an event      the commit is      a commit that works   locked            else
     FILE    holds replies    at the turn's end  lets replies go       LOCKED            MEMORY
@@ -31,21 +30,21 @@ from .timer import Timer
 
 logger = logging.getLogger(__name__)
 
-#: Between two tries while the spool is locked.
+#: Interval of tries while the spool is locked.
 RETRY_S: Final = 0.003
-#: How long replies are held for a locked spool.
+#: How long replies wait for a locked spool.
 PATIENCE_S: Final = 1.0
-#: Between two tries once memory has taken over.
+#: Interval of tries while events are kept in memory.
 MEMORY_RETRY_S: Final = 1.0
-#: How long a note may wait for events to be written with.
+#: How long a note may wait to be written together with events.
 NOTES_S: Final = 1.0
-#: At a clean stop a spool that cannot be written is tried again for so long.
+#: How long a clean stop retries a spool that cannot be written.
 STOP_PATIENCE_S: Final = 2.0
 _STOP_RETRY_S: Final = 0.02
 
 
 class EventSpool(Protocol):
-    """As much of a spool as is used here."""
+    """The part of a spool that the recorder uses."""
 
     path: Path
     bounds: Bounds
@@ -54,21 +53,21 @@ class EventSpool(Protocol):
 
     @property
     def unwritten(self) -> int:
-        """Events that are not in the file."""
+        """Return the number of events that are not in the file."""
         ...
 
     def fold(self, event: Event) -> bool:
-        """Take one event in memory."""
+        """Add one event in memory."""
         ...
 
     def note(self, event: Event, flags: int) -> None:
-        """Take behaviours that became known after their event."""
+        """Add behaviours that became known after their event."""
 
     def commit(self) -> None:
-        """Write what was folded."""
+        """Write the folded events."""
 
     def replace(self) -> None:
-        """Go on with a new file in the place of a damaged one."""
+        """Replace a damaged file by a new one."""
 
     def note_state(
         self,
@@ -80,21 +79,21 @@ class EventSpool(Protocol):
         client_ms: int | None = None,
         doubt: str = "",
     ) -> None:
-        """Leave the sensor's state in the file."""
+        """Write the sensor's state to the file."""
 
     def close(self) -> None:
         """Close the file."""
 
 
 class Holder(Protocol):
-    """What holds replies until its events are written."""
+    """Holds replies until its events are written."""
 
     def release(self) -> None:
-        """Let the replies go."""
+        """Send the replies."""
 
 
 class Writing(Enum):
-    """What becomes of events; see the table above."""
+    """The state of the recorder; see the table above."""
 
     FILE = "written before they are answered"
     LOCKED = "waiting for a locked file"
@@ -102,7 +101,7 @@ class Writing(Enum):
 
 
 class Recorder:
-    """Between the connections and the spool; all calls from the reactor's thread."""
+    """Connects the connections with the spool; use it from the reactor's thread."""
 
     def __init__(
         self,
@@ -113,26 +112,26 @@ class Recorder:
         *,
         addresses: int = 0,
     ) -> None:
-        """Begin with the spool's file, or in memory where there is none yet.
+        """Begin with the spool's file, or in memory if there is none yet.
 
         Args:
-            spool: where events go.
+            spool: the spool for events.
             timer: the reactor's timers.
             clock: dates events.
             count: the sensor's counters.
-            addresses: on how many the sensor listens; 0: not known.
+            addresses: number of addresses on which the sensor listens; 0: unknown.
         """
         self._spool, self._timer, self._clock, self._count = spool, timer, clock, count
         self._addresses = addresses
         self._holders: list[Holder] = []
-        #: Whether a commit will come; and whether that can wait, for only notes need it.
+        #: Whether a commit is scheduled, and whether it is only for notes and can wait.
         self._is_scheduled = self._is_for_notes = False
         self._locked_since_s = 0.0
         self._is_finished = False
         self.state = Writing.FILE
-        #: Why events are kept in memory; empty when they are written.
+        #: Why events are kept in memory; empty while they are written.
         self.outage = ""
-        #: Events that were answered and could not be written before the end.
+        #: Answered events that could not be written before the end.
         self.lost = 0
         self._note_quarantine()
         if spool.unopened:
@@ -140,11 +139,11 @@ class Recorder:
 
     @property
     def holds_replies(self) -> bool:
-        """Whether replies to what is heard now must be held until ``release`` is called."""
+        """Return whether replies to new events must wait until ``release`` is called."""
         return self.state is not Writing.MEMORY
 
     def hear(self, holder: Holder, feed: int, ip: bytes, flags: int, target: int) -> Event:
-        """Take one event; the holder is released once it is written, where it must wait.
+        """Record one event; if the holder must wait, it is released once the event is written.
 
         Returns:
             The event with its time, for ``note``.
@@ -160,13 +159,13 @@ class Recorder:
         if self.state is not Writing.MEMORY:
             if not self._holders or self._holders[-1] is not holder:
                 self._holders.append(holder)
-            # A commit that notes alone wait for does not keep replies waiting.
+            # A commit that is only for notes does not delay replies.
             if not self._is_scheduled or self._is_for_notes:
                 self._commit_in(0)
         return event
 
     def note(self, event: Event, flags: int) -> None:
-        """Take behaviours that became known after their event; written soon, and nothing waits."""
+        """Record behaviours that became known after their event; no reply waits for them."""
         self._spool.note(event, flags)
         if not self._is_scheduled:
             self._is_for_notes = True
@@ -180,7 +179,7 @@ class Recorder:
         self._timer.callLater(delay_s, self._commit)
 
     def _commit_notes(self) -> None:
-        if self._is_for_notes:  # else events brought a commit forward, which took them along
+        if self._is_for_notes:  # otherwise an earlier commit of events has written them
             self._is_for_notes = False
             self._commit()
 
@@ -191,7 +190,7 @@ class Recorder:
         try:
             self._try_to_commit()
         except Exception as exc:
-            # Nobody has thought of it, but clients wait for their replies.
+            # An unexpected error, but clients wait for their replies.
             logger.exception("spool failed")
             self._keep_in_memory(str(exc))
 
@@ -260,7 +259,7 @@ class Recorder:
     # State
 
     def note_state(self, *, version: str, client_ms: int | None) -> None:
-        """Leave the counters in the spool; where it is busy or cannot be written, the next time."""
+        """Write the counters to the spool; if it is busy or cannot be written, the next time."""
         if self.state is Writing.MEMORY:
             return
         try:
@@ -285,9 +284,9 @@ class Recorder:
     # The end
 
     def finish(self, *, version: str, client_ms: int | None, then: Callable[[], None]) -> None:
-        """Commit what there is, note the state, close the spool; then call ``then``.
+        """Commit all events, write the state and close the spool; then call ``then``.
 
-        A spool that is locked or cannot be written is tried again for two seconds.
+        For two seconds it retries a spool that is locked or cannot be written.
         """
         until_s = self._timer.seconds() + STOP_PATIENCE_S
         self._finish(version, client_ms, until_s, then)

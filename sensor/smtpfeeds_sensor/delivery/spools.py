@@ -1,4 +1,4 @@
-"""Which spool files are a sensor's, and what its settings let them hold."""
+"""The spool files of a sensor, and their bounds."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ _HOUR_MS: Final = 3_600_000
 
 
 def bounds(settings: SensorSettings) -> Bounds:
-    """What the settings let a spool hold."""
+    """Return the bounds of a spool in the settings."""
     return Bounds(
         max_bytes=settings.spool_max_mb * 1024 * 1024,
         memory_rows=settings.spool_memory_rows,
@@ -23,24 +23,24 @@ def bounds(settings: SensorSettings) -> Bounds:
 
 
 def spool_path(settings: SensorSettings, worker: int = 0) -> Path:
-    """The spool of a worker, 1 and up; 0 where there is but one process."""
+    """Return the path of a worker's spool; workers count from 1, and 0 means a single process."""
     part = f".{worker}" if worker else ""
     return Path(settings.spool_dir) / f"{settings.name}{part}{SUFFIX}"
 
 
 def written_spools(settings: SensorSettings) -> list[Path]:
-    """The spools that a process of this sensor writes, as its settings are now."""
+    """Return the spools that this sensor's processes write with the present settings."""
     numbers = range(1, settings.workers + 1) if settings.workers > 1 else (0,)
     return [spool_path(settings, number) for number in numbers]
 
 
 def own_spools(settings: SensorSettings) -> list[Path]:
-    """This sensor's spool files, one for each worker there ever was."""
+    """Return this sensor's existing spool files, also those of former workers."""
     name = re.compile(re.escape(settings.name) + r"(\.\d+)?" + re.escape(SUFFIX))
     return [path for path in find_spools(Path(settings.spool_dir)) if name.fullmatch(path.name)]
 
 
 def left_over_spools(settings: SensorSettings) -> list[Path]:
-    """This sensor's spools that none of its processes writes: there were more workers."""
+    """Return this sensor's spools that no process writes, because there were more workers."""
     written = set(written_spools(settings))
     return [path for path in own_spools(settings) if path not in written]

@@ -1,8 +1,8 @@
-"""How a delivery is doing: one of a few states, and what each outcome of a look does to it.
+"""The state of a delivery, and the state after each outcome.
 
-A look is one turn of the delivery: open the spool, connect, publish, seal. It ends in one outcome,
-and the outcome alone gives the next state. What depends on the state before is only what an
-operator reads, and how long the broker is left alone:
+A step of the delivery opens the spool, connects, publishes and seals. It has one outcome, which
+alone gives the next state. The previous state only decides the log line and the wait for the
+broker:
 
     outcome          next state   log                          next look
     WORKED           DELIVERING   info, after any other        the usual interval
@@ -11,8 +11,8 @@ operator reads, and how long the broker is left alone:
     UNAVAILABLE      NO_BROKER    warning, for each reason     after a wait that doubles
     REFUSED          REFUSED      error, and every 5 minutes   after a wait that doubles
 
-While the broker is left alone the spool is looked after all the same, so NO_SPOOL can come in
-between; the broker's wait goes on meanwhile.
+During the wait for the broker the upkeep of the spool continues, so NO_SPOOL can occur in between;
+the wait for the broker continues.
 """
 
 import logging
@@ -25,14 +25,14 @@ from smtpfeeds_common.logs import fields
 
 logger = logging.getLogger(__name__)
 
-#: While a trouble lasts that somebody must see to, it is logged again this often.
+#: How often a lasting problem that needs the operator is logged again.
 ALARM_S: Final = 300.0
-#: Between two looks at a spool that cannot be used.
+#: Interval of tries for a spool that cannot be used.
 SPOOL_RETRY_S: Final = 1.0
 
 
 class State(Enum):
-    """What a delivery is doing, as an operator reads it."""
+    """The state of a delivery, as an operator reads it."""
 
     STARTING = "starting"
     DELIVERING = "delivering"
@@ -43,7 +43,7 @@ class State(Enum):
 
 
 class Outcome(Enum):
-    """How a look ended; its value is the next state."""
+    """How a step ended; its value is the next state."""
 
     WORKED = State.DELIVERING
     CLOCK_IN_DOUBT = State.HELD
@@ -52,12 +52,12 @@ class Outcome(Enum):
     REFUSED = State.REFUSED
 
 
-#: States that are logged again and again: they do not pass by themselves.
+#: States that are logged repeatedly, because they do not end by themselves.
 _ALARMS: Final = {State.HELD, State.NO_SPOOL, State.REFUSED}
 
 
 class Progress:
-    """The state of one delivery; all calls from its thread, reading it from any."""
+    """The state of one delivery; change it from its thread, read it from any."""
 
     def __init__(
         self, *, interval_s: float, backoff: Backoff, monotonic: Callable[[], float]
@@ -65,28 +65,28 @@ class Progress:
         """Begin.
 
         Args:
-            interval_s: between two looks that work.
+            interval_s: interval of successful steps.
             backoff: the waits for a broker.
             monotonic: the time, in seconds.
         """
         self.state = State.STARTING
-        #: Why it is in that state; empty where it delivers.
+        #: The reason for the state; empty while it delivers.
         self.reason = ""
         self._interval_s, self._backoff, self._monotonic = interval_s, backoff, monotonic
         self._logged_s = 0.0
         self._broker_again_s: float | None = None
 
     def broker_wait_s(self) -> float:
-        """How long the broker is left alone still; 0 where it may be tried."""
+        """Return the seconds until the broker may be tried again; 0 means now."""
         if self._broker_again_s is None:
             return 0.0
         return max(0.0, self._broker_again_s - self._monotonic())
 
     def note(self, outcome: Outcome, reason: str = "") -> float:
-        """Take the outcome of a look.
+        """Record the outcome of a step.
 
         Returns:
-            Seconds until the next one.
+            Seconds until the next step.
         """
         before, self.state = self.state, outcome.value
         self._log(before, reason)

@@ -1,4 +1,4 @@
-"""A link to a broker whose troubles a test queues; beside the real one, so that both stay alike."""
+"""A fake link to a broker with queued errors, next to the real one so that both stay alike."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,24 +8,24 @@ from smtpfeeds_common.spool import SealedBatch
 
 
 class FakeLink:
-    """Takes every batch, but for the outcomes that are queued in ``fails``."""
+    """Accepts every batch, except for the errors queued in ``fails``."""
 
     def __init__(self) -> None:
         #: Batches that the broker confirmed, in order.
         self.confirmed: list[SealedBatch] = []
-        #: Raised by the next calls of ``publish``; None lets one through.
+        #: Raised by the next calls of ``publish``; None accepts one.
         self.fails: deque[BrokerError | None] = deque()
-        #: A larger batch is refused for its size; None: none is.
+        #: A larger batch is refused for its size; None: no limit.
         self.most_bytes: int | None = None
-        #: Called by each ``publish`` that confirms: time passes.
+        #: Called by each ``publish`` that confirms, to let time pass.
         self.publish_takes: Callable[[], None] = lambda: None
-        #: While set, ``open`` raises it.
+        #: If set, ``open`` raises it.
         self.away: BrokerError | None = None
         self.is_open = False
         self.opened = 0
 
     def open(self) -> None:
-        """Connect, unless the broker is away."""
+        """Connect, unless an error is set."""
         if self.away is not None:
             raise self.away
         self.is_open = True
@@ -45,7 +45,7 @@ class FakeLink:
         self.confirmed.append(batch)
 
     def idle(self, wait_s: float) -> None:
-        """No time passes here.
+        """Return at once.
 
         Raises:
             BrokerUnavailable: the connection is closed.
@@ -59,4 +59,4 @@ class FakeLink:
         self.is_open = False
 
     def interrupt(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: nothing waits."""

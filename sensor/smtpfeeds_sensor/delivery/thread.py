@@ -1,4 +1,4 @@
-"""The thread on which a delivery runs, beside the reactor; it does not end until it is asked to."""
+"""The thread of a delivery, beside the reactor; it runs until a stop is requested."""
 
 import logging
 import threading
@@ -10,29 +10,29 @@ from smtpfeeds_common.logs import fields
 
 logger = logging.getLogger(__name__)
 
-#: After an error that nobody has thought of.
+#: Pause after an unexpected error.
 _UNEXPECTED_WAIT_S: Final = 5.0
 
 
 class Work(Protocol):
-    """What runs on the thread: looks, and waits between them."""
+    """The work of the thread: steps, and waits between them."""
 
     def step(self) -> float:
-        """Look once; gives the seconds until the next look."""
+        """Do one step; return the seconds until the next one."""
         ...
 
     def idle(self, wait_s: float, stopping: threading.Event) -> None:
-        """Wait that long, or until a stop is asked for."""
+        """Wait that long, or until a stop is requested."""
 
     def gauges(self) -> Mapping[str, float]:
-        """What the metrics endpoint shows; from any thread."""
+        """Return the values for the metrics endpoint; callable from any thread."""
         ...
 
     def interrupt(self) -> None:
-        """Break off what waits; from any thread."""
+        """Interrupt a wait; callable from any thread."""
 
     def close(self) -> None:
-        """Leave everything to the next; ``step`` may be called again."""
+        """Close everything; ``step`` may be called again."""
 
 
 class DeliveryThread:
@@ -52,7 +52,7 @@ class DeliveryThread:
         self._thread.start()
 
     def look_after(self) -> None:
-        """Begin again where the thread has ended without being asked to; call it now and then."""
+        """Start the thread again if it ended by itself; call this periodically."""
         if self._thread.is_alive() or self._stopping.is_set():
             return
         logger.critical(
@@ -62,11 +62,11 @@ class DeliveryThread:
         self._thread.start()
 
     def ask_to_stop(self) -> None:
-        """End soon; returns at once."""
+        """Request the end; return at once."""
         self._stopping.set()
 
     def join(self, limit_s: float) -> None:
-        """Wait for the end; past half the limit what waits for the broker is broken off."""
+        """Wait for the end; after half the limit, interrupt a wait for the broker."""
         self._thread.join(limit_s / 2)
         if self._thread.is_alive():
             self._work.interrupt()
@@ -80,11 +80,11 @@ class DeliveryThread:
             self._work.close()
 
     def _turn(self) -> None:
-        """One look and the wait after it, whatever they raise: events go on into the spool."""
+        """Do one step and wait, whatever they raise: events are still recorded in the spool."""
         try:
             self._work.idle(self._work.step(), self._stopping)
         except Exception:
             logger.exception("delivery failed; trying again", extra=fields(spool=self._path.name))
-            # What is open may be in any condition: the next look opens it again.
+            # The state of open files is unknown: the next step opens them again.
             self._work.close()
             self._stopping.wait(_UNEXPECTED_WAIT_S)

@@ -1,4 +1,4 @@
-"""The settings and the secrets that they name: read before root is given up, and again at SIGHUP.
+"""Read settings and the secrets that they name: before root is given up, and again at SIGHUP.
 
 Certificates, keys and passwords are also read again when their files change: a program that renews
 a certificate does not have to signal the sensor. Each process checks the files for itself.
@@ -55,7 +55,7 @@ _MAKE_AGAIN_S: Final = 365 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the settings name and only the sensor may know."""
+    """The secrets that the settings name."""
 
     #: None: STARTTLS is not offered.
     tls: "TlsContext | None"
@@ -72,7 +72,7 @@ def read_credentials(settings: SensorSettings) -> Credentials:
 
 
 def read_expiries(settings: SensorSettings) -> dict[str, float]:
-    """When the certificates in files expire, by setting, in Unix time."""
+    """Return the expiry of certificates in files, by setting, in Unix time."""
     ends = {
         name: file_expiry(path, authorities=name == "broker_ca_file")
         for name, path in _files(settings).items()
@@ -82,7 +82,7 @@ def read_expiries(settings: SensorSettings) -> dict[str, float]:
 
 
 def _files(settings: SensorSettings) -> dict[str, str]:
-    """The files of certificates and secrets that are used, by setting."""
+    """Return the files of certificates and secrets in use, by setting."""
     named = {name: getattr(settings, name) for name in (*_CERTIFICATES, *SECRET_FILES)}
     unused = set()
     if settings.tls != "files":
@@ -93,7 +93,7 @@ def _files(settings: SensorSettings) -> dict[str, str]:
 
 
 def _signatures(settings: SensorSettings) -> Mapping[str, tuple[int, ...] | None]:
-    """What changes with a file's content or permissions, or when a symlink names another file.
+    """Return values that change with a file's content or permissions, or with a symlink's target.
 
     Permissions count: a file that was renewed unreadable is read once its owner is set.
     """
@@ -126,7 +126,7 @@ def _read_brokers(settings: SensorSettings) -> "Sequence[Broker]":
 
 
 class Configuration:
-    """What was read last."""
+    """The settings and secrets that were read last."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Configuration:
         Args:
             settings: those in use.
             read: reads the settings again.
-            stated: as they were read, where those in use were fitted to this host.
+            stated: the settings as read, before they were fitted to this host.
             monotonic: seconds that never go back.
 
         Raises:
@@ -155,7 +155,7 @@ class Configuration:
         self._looked_s = self._made_s = monotonic()
 
     def read_again(self) -> bool:
-        """Read all of it again; whether something of it can be used."""
+        """Read everything again; return whether anything can be used."""
         try:
             stated = self._read()
         except SettingsError as exc:
@@ -180,9 +180,10 @@ class Configuration:
         return True
 
     def read_changed_files(self) -> bool:
-        """Read certificates and secrets again if a file has changed; whether there are new ones.
+        """Read certificates and secrets again if a file has changed; return whether there are new
+        ones.
 
-        Before the time to look again it does nothing.
+        It does nothing before the next check is due.
         """
         now_s = self._monotonic()
         if now_s - self._looked_s < LOOK_EVERY_S:
@@ -206,7 +207,7 @@ class Configuration:
         return True
 
     def _credentials_again(self, settings: SensorSettings) -> Credentials:
-        """New ones, or those in use where only root can read them, or a file is half written."""
+        """Return new ones, or those in use if only root can read the files or one is incomplete."""
         tls, brokers = self.credentials.tls, self.credentials.brokers
         try:
             if settings.tls == "files":
@@ -222,10 +223,10 @@ class Configuration:
 
 
 def _take_over(current: SensorSettings, stated: SensorSettings) -> SensorSettings:
-    """The current settings with what a running sensor takes over of those stated now."""
+    """Return the current settings with the new values that a running sensor can apply."""
     names = set(RELOADED)
     if bool(current.broker) != bool(stated.broker):
-        names.remove("broker")  # another way to deliver altogether
+        names.remove("broker")  # this changes the kind of delivery
     return replace(current, **{name: getattr(stated, name) for name in names})
 
 

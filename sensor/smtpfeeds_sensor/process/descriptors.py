@@ -1,4 +1,4 @@
-"""How many files a sensor needs open, and the limit on them.
+"""Compute how many open files a sensor needs, and raise the limit.
 
 Each address is a socket in every worker, and the parent of workers keeps all of them so that one
 can be started again without root. A limit that is too low for the sockets refuses the start; one
@@ -17,17 +17,17 @@ from ..settings import SensorSettings
 
 logger = logging.getLogger(__name__)
 
-#: For the spool, the log, the reactor, the broker, metrics and what libraries open for a moment.
+#: For spool, log, reactor, broker, metrics, and short-lived files of libraries.
 OTHERS: Final = 128
 
 
 def sockets_needed(settings: SensorSettings, places: int) -> int:
-    """The most listening sockets in one process: the parent's, where there are workers."""
+    """Return the largest number of listening sockets in one process: the parent's, with workers."""
     return places * settings.workers
 
 
 def files_needed(settings: SensorSettings, places: int) -> int:
-    """The most open files in one process."""
+    """Return the largest number of open files in one process."""
     return OTHERS + max(
         sockets_needed(settings, places),
         places + settings.max_connections,
@@ -35,10 +35,10 @@ def files_needed(settings: SensorSettings, places: int) -> int:
 
 
 def raise_limit(wanted: int) -> int:
-    """Let this process open so many files, where it may.
+    """Raise this process's limit on open files, if allowed.
 
     Returns:
-        How many it may open now.
+        The limit now.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _allows(soft, wanted):
@@ -54,7 +54,7 @@ def raise_limit(wanted: int) -> int:
 
 
 def hard_limit() -> int | None:
-    """How many files this process may be allowed; None: any number."""
+    """Return the hard limit on open files; None: unlimited."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if hard == resource.RLIM_INFINITY else hard
 

@@ -1,4 +1,4 @@
-"""The spool's folder, made while the sensor is still root, for the user that it becomes."""
+"""Create the spool's folder as root, for the user that the sensor becomes."""
 
 import os
 import pwd
@@ -8,12 +8,12 @@ from smtpfeeds_common.errors import SpoolError
 
 
 def make_folder(folder: Path, user: pwd.struct_passwd | None) -> None:
-    """Make the spool's folder, for that user; one that is there is left as it is.
+    """Create the spool's folder for that user; an existing folder is not changed.
 
-    Files in it are never given away: its owner could have put links to others there.
+    The owner of files in it is never changed: they could be links to other files.
 
     Raises:
-        SpoolError: it cannot be made.
+        SpoolError: it cannot be created.
     """
     if folder.is_dir():
         return

@@ -1,8 +1,7 @@
-"""Which modules a sensor holds in memory: those that its settings use.
+"""Import only the modules that the settings need.
 
-A sensor is for hosts with 512 MB. pyOpenSSL and cryptography are 10 MB, pika and
-prometheus_client 2 MB each. Apart from the rest because it must not import Twisted:
-Twisted takes pyOpenSSL as soon as it finds it.
+A sensor is for hosts with 512 MB. pyOpenSSL and cryptography need 10 MB, pika and prometheus_client
+2 MB each. This module must not import Twisted, which imports pyOpenSSL if it is installed.
 """
 
 import importlib
@@ -14,12 +13,12 @@ from smtpfeeds_common.errors import SettingsError
 
 from ..settings import SensorSettings
 
-#: The extra that brings what STARTTLS needs.
+#: The extra with the packages for STARTTLS.
 TLS_EXTRA: Final = "sensor-tls"
 
 
 def leave_out_unused(settings: SensorSettings) -> None:
-    """Keep pyOpenSSL out where STARTTLS is off, before Twisted is imported.
+    """Prevent the import of pyOpenSSL if STARTTLS is off; call it before importing Twisted.
 
     ``None`` in ``sys.modules`` makes an import fail as if the package were not installed: Twisted
     then does without. Whether there is TLS changes only with a restart.
@@ -29,7 +28,7 @@ def leave_out_unused(settings: SensorSettings) -> None:
 
 
 def import_used(settings: SensorSettings) -> None:
-    """Import what is used later, while the program's files can be read for certain.
+    """Import modules that are used later, while the program's files are certainly readable.
 
     The user that the sensor becomes may not be able to read them.
 

@@ -1,4 +1,4 @@
-"""What a sensor announces once it accepts: where it listens, to its log, a file and systemd."""
+"""Announce that the sensor accepts clients, and where: to its log, a file and systemd."""
 
 import contextlib
 import json
@@ -16,21 +16,21 @@ from ..settings import SensorSettings
 
 logger = logging.getLogger(__name__)
 
-#: More addresses than these are only counted in the log.
+#: The log names at most this many addresses, and counts the others.
 _LOGGED: Final = 8
 
 
 def announce(settings: SensorSettings, opened: Sequence[Opened]) -> None:
-    """Announce that the sensor accepts.
+    """Announce that the sensor accepts clients.
 
-    The file is ``<name>.listening`` beside the spool; ports that the kernel chose are in it.
+    The file is ``<name>.listening`` beside the spool; it also has ports that the kernel chose.
     """
     where = [one.where for one in opened]
     path = Path(settings.spool_dir) / f"{settings.name}.listening"
     try:
         _write(path, json.dumps({"pid": os.getpid(), "addresses": where}) + "\n")
     except OSError as exc:
-        # The disk is full: the sensor answers all the same, from memory.
+        # The disk is full: the sensor still answers, and records in memory.
         logger.error(  # noqa: TRY400 - the reason says it
             "listening addresses not written", extra=fields(file=path, reason=exc.strerror)
         )
@@ -42,7 +42,7 @@ def announce(settings: SensorSettings, opened: Sequence[Opened]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole; on a full disk into the room that the file of an earlier run has."""
+    """Write a file atomically; on a full disk, overwrite the file of an earlier run."""
     fresh = path.with_suffix(".listening-new")
     try:
         fresh.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Several processes of one sensor on the same ports, each with a spool of its own.
+"""Run several processes of one sensor on the same ports, each with its own spool.
 
 The parent opens every worker's sockets (SO_REUSEPORT: the kernel spreads the
 clients), gives up root, forks, and from then on only supervises. It keeps the
@@ -33,14 +33,14 @@ _STOP_S: Final = 10.0
 _LOOK_S: Final = 0.1
 _HANDLED: Final = (*STOP_SIGNALS, signal.SIGHUP)
 
-#: A worker's whole life: its sockets, its number, what to call when it accepts.
+#: Runs a worker: takes its sockets, its number, and what to call when it accepts.
 Run = Callable[[Sequence[Opened], int, Callable[[], None]], None]
 
 
 def open_for_workers(settings: SensorSettings, places: Sequence[Place]) -> list[list[Opened]]:
-    """A set of sockets for each worker, on the same ports.
+    """Open a set of sockets for each worker, on the same ports.
 
-    Sockets that systemd passes are one set that all share.
+    All workers share sockets from systemd.
     """
     passed = [place for place in places if place.systemd >= 0]
     ours = [place for place in places if place.systemd < 0]
@@ -49,7 +49,7 @@ def open_for_workers(settings: SensorSettings, places: Sequence[Place]) -> list[
     )
     shared = open_all(passed)
     first = open_all(ours, shared=True)
-    # Port 0 was chosen by the kernel for the first: the others take the same.
+    # For port 0 the kernel chose a port for the first worker; the others use the same.
     real = [
         Place(place.host, one.socket.getsockname()[1])
         for place, one in zip(ours, first, strict=True)
@@ -66,16 +66,16 @@ def run_workers(
     read_again: Callable[[], bool],
     look_at_files: Callable[[], object],
 ) -> None:
-    """Run a worker for each set of sockets until a signal asks for the stop.
+    """Run a worker for each set of sockets until a signal requests a stop.
 
     Args:
         sets: the sockets of each worker.
-        run: a worker's whole life.
+        run: runs a worker.
         on_ready: called once all accept.
-        signals: what the parent is asked.
-        read_again: called at SIGHUP; where it returns true, SIGHUP goes on to the workers.
-        look_at_files: reads files that have changed, for workers that are started later; those
-            that run look for themselves.
+        signals: the parent's signals.
+        read_again: called at SIGHUP; if it returns true, the workers get SIGHUP too.
+        look_at_files: reads changed files for workers that are started later; running workers check
+            for themselves.
 
     Raises:
         SpoolError: a worker could not start.
@@ -107,7 +107,7 @@ def run_workers(
 
 
 class _Log:
-    """Reports to the log what happens to a worker."""
+    """Logs what happens to a worker."""
 
     def ended(self, child: Child, code: int, again_s: float) -> None:
         logger.error(
@@ -147,7 +147,7 @@ def _fork(number: int, sets: Sequence[Sequence[Opened]], run: Run) -> _Forked:
     sys.stdout.flush()
     sys.stderr.flush()
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    # A signal for the worker that comes now waits until the parent's handlers are gone from it.
+    # Block signals until the worker has removed the parent's handlers.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     pid = os.fork()
     if pid:
@@ -159,7 +159,7 @@ def _fork(number: int, sets: Sequence[Sequence[Opened]], run: Run) -> _Forked:
         os.close(reader)
         for handled in _HANDLED:
             signal.signal(handled, signal.SIG_DFL)
-        # Until it can reload, SIGHUP must not end it.
+        # SIGHUP must not end a worker before it can reload.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         own = sets[number - 1]
@@ -176,7 +176,7 @@ def _fork(number: int, sets: Sequence[Sequence[Opened]], run: Run) -> _Forked:
 
 
 def _close_others(sets: Sequence[Sequence[Opened]], own: Sequence[Opened]) -> None:
-    """Close the sockets of the other workers; the parent keeps them all."""
+    """Close the sockets of the other workers; the parent keeps all of them."""
     kept = {one.socket.fileno() for one in own}
     for others in sets:
         for one in others:
