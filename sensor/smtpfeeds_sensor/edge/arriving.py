@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: A trusted proxy's connection that ends sooner, without an octet, is a check of the port alone.
 _SILENT_S: Final = 3
+#: Made once: Python makes a union each time that it is written in a test.
+_ADDRESSES: Final = (IPv4Address, IPv6Address)
 
 
 @implementer(IProtocolFactory)
@@ -49,7 +51,7 @@ class Listener:
             return None
         reception.count["connections"] += 1
         reception.last_client_s = now_s
-        assert isinstance(addr, IPv4Address | IPv6Address)
+        assert isinstance(addr, _ADDRESSES)
         ip = pack_address(addr.host.partition("%")[0])
         return Connection(reception, ip, self._local, NEW)
 

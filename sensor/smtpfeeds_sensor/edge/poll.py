@@ -11,7 +11,6 @@ makes all of them due at once. This one counts by the monotonic clock.
 
 import time
 from select import EPOLLIN
-from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.python import log
@@ -38,18 +37,15 @@ class SensorReactor(EPollReactor):
             selectable = selectables.get(descriptor)
             if selectable is None:
                 continue
-            if event == EPOLLIN:
-                self._read(selectable)
-            else:
+            if event != EPOLLIN:
                 self._doReadOrWrite(selectable, descriptor, event)
-
-    def _read(self, selectable: Any) -> None:
-        try:
-            why_over = selectable.doRead()
-        except Exception as exc:  # noqa: BLE001 - logged; it ends this connection alone
-            log.err()
-            why_over = exc
-        if why_over:
-            self._disconnectSelectable(selectable, why_over, isRead=True)
+                continue
+            try:
+                why_over = selectable.doRead()
+            except Exception as exc:  # noqa: BLE001 - logged; it ends this connection alone
+                log.err()
+                why_over = exc
+            if why_over:
+                self._disconnectSelectable(selectable, why_over, isRead=True)
 
     doIteration = doPoll  # noqa: N815 - Twisted's name
