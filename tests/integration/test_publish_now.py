@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -258,6 +260,13 @@ def test_generation_that_cannot_be_removed_is_shown_until_it_is(
     assert "192.0.2.1 " not in Path(settings.feeds_dir, "feeds/smtpgreet.txt").read_text()
     again = run("now", "--config", config, "--format", "json")
     assert json.loads(again.stdout)["not_cleaned"] is None
+    assert run("status", "--config", config).exit_code == 0
+    with monkeypatch.context() as later:
+        # No run has noted a failure since: the aggregator is away, or its disk is full.
+        later.setattr("time.time", functools.partial(float, time.time() + 2 * 86_400))
+        shown = run("status", "--config", config, "--format", "json")
+    assert shown.exit_code == 1
+    assert "no newer edition" in json.loads(shown.stdout)["overdue"]
     assert status(config)["not_cleaned"] is None
     assert generations() == {current(settings).name}
     loop.publish()

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 #: Pause between tries while another process publishes; its edition may lack the newest changes.
 _AGAIN_S: Final = 0.5
+#: A full disk may keep a run from noting its failure, and an aggregator that is away notes none.
+_OVERDUE: Final = (
+    "the edition has expired and there is no newer edition: see whether an aggregator runs, its "
+    "log, and the space on the disk"
+)
 _PLAIN: Final = click.option(
     "--format",
     "form",
@@ -121,8 +126,8 @@ def status(settings: "AggregatorSettings", form: str) -> None:
     While a publication runs, it shows since when, in which process, and its time limit. Where the
     last run failed, was killed or refused, or could not clean up files of past editions, it says
     why; it also shows the last failure before the present edition. It reads the feeds directory
-    and needs no database; times are UTC. Exit code 1 if nothing is published, or the last run
-    failed or did not clean up.
+    and needs no database; times are UTC. Exit code 1 if nothing is published, the edition has
+    expired, or the last run failed or did not clean up.
 
     \b
     Examples:
@@ -137,7 +142,9 @@ def status(settings: "AggregatorSettings", form: str) -> None:
         for key, value in state.items():
             for part in _parts(value):
                 click.echo(f"{key.replace('_', ' '):{width}}  {part}")
-    if state["published"] is None or state["last_failure"] or state["not_cleaned"]:
+    if state["published"] is None or any(
+        state[fault] for fault in ("overdue", "last_failure", "not_cleaned")
+    ):
         raise click.exceptions.Exit(1)
 
 
@@ -169,14 +176,15 @@ def _state(settings: "AggregatorSettings") -> dict[str, Any]:
     directory = FeedsDirectory(_feeds_dir(settings))
     file = StatusFile(directory.path)
     noted, running, generated = file.read(), file.read_running(), directory.generated()
-    success = noted.success
+    success, now_s = noted.success, time.time()
     interval_s = settings.publish_interval_s
     expires_s = None if generated is None else expiry(generated.timestamp(), interval_s)
     return {
         "feeds_dir": str(directory.served),
         "published": None if generated is None else iso_utc(generated),
         "expires": None if expires_s is None else iso_utc(datetime.fromtimestamp(expires_s, UTC)),
-        "next": iso_utc(datetime.fromtimestamp(next_point(time.time(), interval_s), UTC)),
+        "overdue": None if expires_s is None or now_s <= expires_s else _OVERDUE,
+        "next": iso_utc(datetime.fromtimestamp(next_point(now_s, interval_s), UTC)),
         "published_by": success and success.by,
         "generation": success and success.generation,
         "seconds": success and round(success.seconds, 3),
