@@ -1,4 +1,4 @@
-"""What a connection does until its client has the banner: who it is, and whether it waits."""
+"""A connection before its banner: find out who the client is, and whether it waits."""
 
 import logging
 from typing import Any, Final
@@ -20,7 +20,7 @@ from .talking import HOLDING, TALKING, hold, receive, record, send_held
 
 logger = logging.getLogger(__name__)
 
-#: A trusted proxy's connection that ends sooner, without an octet, is a check of the port alone.
+#: A trusted proxy's connection that ends sooner, without an octet, only checks the port.
 _SILENT_S: Final = 3
 #: Made once: Python makes a union each time that it is written in a test.
 _ADDRESSES: Final = (IPv4Address, IPv6Address)
@@ -28,22 +28,22 @@ _ADDRESSES: Final = (IPv4Address, IPv6Address)
 
 @implementer(IProtocolFactory)
 class Listener:
-    """Makes the connections of one listening socket."""
+    """Creates the connections of one listening socket."""
 
     #: Twisted logs "Starting factory" otherwise.
     noisy = False
 
     def __init__(self, reception: Reception, local: bytes | None) -> None:
-        """Begin.
+        """Create the listener.
 
         Args:
             reception: what all connections share.
-            local: the packed address it listens on, or None for a wildcard.
+            local: the packed address of the socket, or None for a wildcard.
         """
         self._reception, self._local = reception, local
 
     def buildProtocol(self, addr: IAddress) -> Any:
-        """A connection; or none, and it is closed at once."""
+        """Return a connection, or None to close it at once."""
         reception = self._reception
         now_s = reception.reactor.seconds()
         if not reception.limits.may_accept(now_s):
@@ -124,7 +124,7 @@ def _count_missing_header(connection: Connection) -> None:
         count["proxy_silent"] += 1
 
 
-# The client is known
+# The client's address is known
 
 
 def _begin(connection: Connection, local: bytes | None) -> None:
@@ -165,7 +165,7 @@ def _refuse(connection: Connection, counter: str, persona: Persona) -> None:
 
 
 def _hear_early(connection: Connection, octets: Octets) -> None:
-    """It did not wait: its replies do, and so does the end or the handshake behind them."""
+    """Handle early octets: their replies, a handshake and the end wait for the banner."""
     dialogue = connection.dialogue
     assert dialogue is not None
     dialogue.note_early()
@@ -173,7 +173,7 @@ def _hear_early(connection: Connection, octets: Octets) -> None:
     if dialogue.heard and record(connection, dialogue):
         connection.state = AWAITING_BANNER_AND_COMMIT
     if dialogue.closing != OPEN and not replies and not connection.held:
-        close(connection)  # a TLS handshake: no reply is owed
+        close(connection)  # a TLS handshake: it gets no reply
     else:
         hold(connection, replies)
 

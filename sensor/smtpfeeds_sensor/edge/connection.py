@@ -1,6 +1,6 @@
-"""One client's connection: what is known of it, and which state it is in.
+"""One client's connection: its data and its state.
 
-A connection is in exactly one state, and the state says what each event does:
+A connection is in exactly one state, which decides what each event does:
 
 =====================  ==================================  ==============================
 state                  until                               in
@@ -17,9 +17,8 @@ CLOSING                the last reply is read              ending
 OVER                                                       ending
 =====================  ==================================  ==============================
 
-Events of Twisted, of the recorder and of the timer come in here and go to the
-state. A connection is a small object with slots: 10,000 that just sit there
-must cost little.
+Events of Twisted, of the recorder and of the timer arrive here and are passed to the state. A
+connection is a small object with slots, so that 10,000 idle ones cost little.
 """
 
 from collections.abc import Callable, MutableMapping
@@ -39,39 +38,39 @@ from .sending import Sender
 
 
 def nothing(connection: "Connection") -> None:
-    """The event changes nothing in this state, or cannot come in it."""
+    """Do nothing: the event has no effect in this state, or cannot occur."""
 
 
 def throw_away(connection: "Connection", octets: Octets) -> None:
-    """Nobody reads what arrives in this state."""
+    """Discard the octets."""
 
 
 class State(NamedTuple):
-    """What each event does to a connection in this state."""
+    """The actions of a state, one for each event."""
 
     #: Octets arrive.
     octets: "Callable[[Connection, Octets], None]" = throw_away
     #: The delay before the banner is over.
     banner_due: "Callable[[Connection], None]" = nothing
-    #: Its events are in the spool, or kept in memory where that cannot be written.
+    #: Its events are in the spool, or in memory if the spool cannot be written.
     committed: "Callable[[Connection], None]" = nothing
     #: The TLS handshake is complete.
     tls_up: "Callable[[Connection], None]" = nothing
-    #: A bound in time is reached.
+    #: A time limit is reached.
     too_late: "Callable[[Connection], None]" = nothing
     #: The sensor stops.
     stopping: "Callable[[Connection], None]" = nothing
-    #: The transport is gone.
+    #: The transport is closed.
     gone: "Callable[[Connection], None]" = nothing
-    #: A transport is there.
+    #: The transport is connected.
     arrived: "Callable[[Connection], None]" = nothing
-    #: Whether the bound in time is the last reply's, not those of idleness and session.
+    #: Whether the time limit is that of the last reply, not those of idle time and session.
     lingers: bool = False
 
 
 @implementer(IProtocol, IHandshakeListener)
 class Connection(Sender):
-    """One client. Attributes are for the states; ``state`` changes in their modules alone."""
+    """One client. Attributes are for the states; only their modules change ``state``."""
 
     __slots__ = (
         "__weakref__",
@@ -96,7 +95,7 @@ class Connection(Sender):
         Args:
             reception: what all connections share.
             ip: the client's packed address, or its proxy's.
-            local: the packed address it connected to, or None where that is still to be asked.
+            local: the packed address that the client connected to, or None if unknown yet.
             state: NEW.
         """
         self.reception, self.ip, self.local, self.state = reception, ip, local, state
@@ -104,25 +103,25 @@ class Connection(Sender):
         self.header: ProxyHeaderReader | None = None
         #: Replies that wait for the banner or for a commit.
         self.held = b""
-        #: Whether its events and counts are kept: not those of monitors.
+        #: Whether its events are recorded and counted; monitors' events are not.
         self.recorded = True
         self.target = 0
-        #: What was recorded of it: behaviours may still follow.
+        #: Its recorded events: behaviours may still follow.
         self.events: tuple[Event, ...] = ()
         self._began = self.heard_at = reception.deadlines.now
-        #: Written by ``Deadlines`` alone.
+        #: Only ``Deadlines`` writes this.
         self.due = 0
 
     @property
     def count(self) -> MutableMapping[str, int]:
-        """The counters that are added to."""
+        """Return the counters of this connection."""
         reception = self.reception
         return reception.count if self.recorded else reception.uncounted
 
     # Events
 
     def makeConnection(self, transport: Any) -> None:
-        """Twisted's hook: a client is here."""
+        """Twisted's hook: a client has connected."""
         self.use(transport)
         reception = self.reception
         reception.open.add(self)
@@ -143,7 +142,7 @@ class Connection(Sender):
         self.state.banner_due(self)
 
     def release(self) -> None:
-        """Replies need not wait for events any more."""
+        """Send replies: the events are recorded."""
         self.state.committed(self)
 
     def handshakeCompleted(self) -> None:
@@ -151,7 +150,7 @@ class Connection(Sender):
         self.state.tls_up(self)
 
     def check_time(self, now: int) -> int:
-        """Called when a bound in time may be reached: the next tick at which to call, or 0."""
+        """Check the time limits; return the next tick at which to call this, or 0."""
         if not self.state.lingers:
             reception = self.reception
             session_end = self._began + reception.session_timeout_s
@@ -167,11 +166,11 @@ class Connection(Sender):
         self.state.stopping(self)
 
     def abort(self) -> None:
-        """End it at once: the sensor has waited long enough for its client."""
+        """End the connection at once: the sensor has waited long enough for its client."""
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 - why does not matter
-        """Twisted's hook: the client is gone; its events count all the same."""
+        """Twisted's hook: the client has disconnected; its events still count."""
         reception = self.reception
         reception.open.discard(self)
         reception.deadlines.discard(self)
@@ -189,5 +188,5 @@ class Connection(Sender):
 
     @property
     def age_s(self) -> int:
-        """Whole seconds since it began."""
+        """Return the whole seconds since the connection began."""
         return self.reception.deadlines.now - self._began

@@ -1,16 +1,16 @@
-"""How a connection ends: after its last reply, at a bound, when the sensor stops."""
+"""End connections: after the last reply, at a bound, and when the sensor stops."""
 
 from typing import Final
 
 from .connection import Connection, State, throw_away
 from .sending import UNREAD
 
-#: A client that is still sending, or reading, has this long for the last reply.
+#: How long a client that still sends or reads has for the last reply.
 LINGER_S: Final = 5
 
 
 def close(connection: Connection) -> None:
-    """End it once what was sent has left."""
+    """End the connection once everything is sent."""
     if connection.state is CLOSING or connection.state is OVER:
         return
     connection.state = CLOSING
@@ -19,7 +19,7 @@ def close(connection: Connection) -> None:
 
 
 def close_after_reading(connection: Connection) -> None:
-    """End it, but read on for a while: its client is still sending."""
+    """End the connection, but continue reading for a while: the client is still sending."""
     connection.state = CLOSING
     connection.end_sending()
     _give_up_later(connection)
@@ -32,39 +32,39 @@ def _give_up_later(connection: Connection) -> None:
 
 
 def abort(connection: Connection) -> None:
-    """End it at once."""
+    """End the connection at once."""
     connection.state = CLOSING
     connection.transport.abortConnection()
 
 
 def reply(connection: Connection, octets: bytes) -> None:
-    """Send a reply; a client that leaves too many unread is dropped."""
+    """Send a reply; drop a client that leaves too many replies unread."""
     outcome = connection.send(octets, connection.reception.max_unsent_bytes)
     if outcome:
         drop(connection, outcome)
 
 
 def drop(connection: Connection, outcome: int) -> None:
-    """End it at once: it is gone, or leaves its replies unread."""
+    """End the connection at once: the client has disconnected, or does not read its replies."""
     if outcome == UNREAD:
         connection.count["limit_unsent"] += 1
     abort(connection)
 
 
 def say_too_slow(connection: Connection) -> None:
-    """Time is up for a client that knows that it speaks SMTP."""
+    """End the connection of a client that has spoken SMTP and is too slow."""
     assert connection.dialogue is not None
     _say_last(connection, connection.dialogue.persona.too_slow)
 
 
 def say_stopping(connection: Connection) -> None:
-    """The sensor stops."""
+    """End the connection because the sensor stops."""
     assert connection.dialogue is not None
     _say_last(connection, connection.dialogue.persona.shutting_down)
 
 
 def _say_last(connection: Connection, octets: bytes) -> None:
-    """End it with a reply, unless earlier ones are still unread; held ones are not sent."""
+    """End the connection with a reply, unless earlier ones are unread; drop held replies."""
     connection.held = b""
     if connection.has_unsent:
         abort(connection)
@@ -74,7 +74,7 @@ def _say_last(connection: Connection, octets: bytes) -> None:
 
 
 def be_over(connection: Connection) -> None:
-    """Nothing comes any more but what was on its way: a banner's delay, a commit."""
+    """Enter the last state; only a banner's delay or a commit may still arrive."""
     connection.state = OVER
 
 

@@ -1,8 +1,7 @@
-"""Who may connect, and how long they may stay: bounds per source, in all, and in time.
+"""Bounds of connections: per source, in total, and in time.
 
-Pure but for the clock's reading that is handed in. At a bound the newcomer is
-refused; nobody who is being served is cut off for another's sake. IPv6 sources
-are counted by /64: one host commands all of it.
+Pure: the time is passed in. At a bound the new client is refused; no existing connection is closed
+for it. IPv6 sources are counted by /64, because one host can use all of it.
 """
 
 from collections.abc import Iterable
@@ -12,14 +11,14 @@ from smtpfeeds_common.addresses import IPv4_BYTES, parse_network
 
 
 def source_of(ip: bytes) -> bytes:
-    """What a packed address is counted under: itself, or its /64."""
+    """Return the source of a packed address: itself, or its /64."""
     return ip if len(ip) == IPv4_BYTES else ip[:8]
 
 
 class SourceLimits:
-    """Open connections by source, and how many are taken in a second.
+    """Counts open connections by source, and new connections in a second.
 
-    The table holds sources with open connections only, so the bound on those bounds it.
+    The table has only sources with open connections, so their bound limits it.
     """
 
     def __init__(self, *, per_source: int, per_second: int) -> None:
@@ -29,7 +28,7 @@ class SourceLimits:
         self._taken = 0
 
     def may_accept(self, now_s: float) -> bool:
-        """Whether one more is taken in this second; counts it."""
+        """Return whether one more connection is accepted in this second, and count it."""
         second = int(now_s)
         if second != self._second:
             self._second, self._taken = second, 0
@@ -37,7 +36,7 @@ class SourceLimits:
         return self._taken <= self._per_second
 
     def enter(self, ip: bytes) -> bool:
-        """Take a connection in; False where its source has too many: then do not ``leave``."""
+        """Count a connection; return False, without counting it, if its source has too many."""
         source = source_of(ip)
         held = self._open.get(source, 0)
         if held >= self._per_source:
@@ -46,7 +45,7 @@ class SourceLimits:
         return True
 
     def leave(self, ip: bytes) -> None:
-        """A connection that was taken in has ended."""
+        """Remove a connection that was counted."""
         source = source_of(ip)
         held = self._open[source] - 1
         if held:
@@ -56,18 +55,18 @@ class SourceLimits:
 
     @property
     def sources(self) -> int:
-        """Sources with open connections."""
+        """Return the number of sources with open connections."""
         return len(self._open)
 
 
 class Networks:
-    """A few networks, asked for every connection."""
+    """A few networks, checked for every connection."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Read them.
+        """Parse the networks.
 
         Raises:
-            AddressError: one is not a prefix.
+            AddressError: a text is not a prefix.
         """
         self._by_width: dict[int, list[tuple[int, int]]] = {}
         for text in texts:
@@ -89,27 +88,27 @@ class Networks:
 
 
 class Timed(Protocol):
-    """What has a deadline."""
+    """An object with a deadline."""
 
-    #: The tick under which it is kept; written by ``Deadlines`` alone.
+    #: The tick of its bucket; only ``Deadlines`` writes this.
     due: int
 
     def check_time(self, now: int) -> int:
-        """Called at ``due``: the next tick at which to be called, or 0 for never again."""
+        """Check at ``due``; return the next tick at which to check, or 0 for never."""
         ...
 
 
 class Deadlines:
-    """One timer for all connections: a wheel of one-second ticks.
+    """One timer for all connections: a timer wheel of one-second ticks.
 
-    A connection is in one bucket, and is asked when that tick comes; a line that
-    arrives costs it no more than remembering ``now``.
+    A connection is in one bucket and is checked at that tick; for a line that arrives it only
+    stores ``now``.
     """
 
-    #: Ticks begin here, so that 0 stays free for "never".
+    #: The first tick; 0 means "never".
     _FIRST: Final = 1
-    #: Ticks that pass at a time. A process that stood still for a minute (a slow disk, a paused
-    #: virtual machine) has not heard its clients meanwhile: they have not been idle.
+    #: Ticks that can pass at once. A process that was stopped for a minute (a slow disk, a paused
+    #: virtual machine) could not read from its clients: they were not idle.
     MOST_TICKS: Final = 5
 
     def __init__(self) -> None:
@@ -117,7 +116,7 @@ class Deadlines:
         self._buckets: dict[int, set[Timed]] = {}
 
     def add(self, timed: Timed, due: int) -> None:
-        """Ask ``timed`` at that tick, at the next one at the earliest."""
+        """Check ``timed`` at that tick, but not before the next one."""
         timed.due = max(due, self.now + 1)
         bucket = self._buckets.get(timed.due)
         if bucket is None:
@@ -126,7 +125,7 @@ class Deadlines:
             bucket.add(timed)
 
     def discard(self, timed: Timed) -> None:
-        """Ask no more."""
+        """Stop checking it."""
         bucket = self._buckets.get(timed.due)
         if bucket is not None:
             bucket.discard(timed)
@@ -135,7 +134,7 @@ class Deadlines:
         timed.due = 0
 
     def advance(self, ticks: int = 1) -> None:
-        """Time has passed, ``MOST_TICKS`` at most; ask those that are due."""
+        """Advance by at most ``MOST_TICKS``, and check the objects that are due."""
         for _ in range(min(ticks, self.MOST_TICKS)):
             self.now += 1
             for timed in self._buckets.pop(self.now, ()):

@@ -1,9 +1,8 @@
-"""Listening sockets: a list, a prefix, the wildcards, or what systemd passes.
+"""Open listening sockets: a list, a prefix, wildcards, or sockets from systemd.
 
-Opened here and adopted by Twisted, because its ``tcp:`` and ``tcp6:`` endpoints
-cannot stand side by side on one port (EADDRINUSE), report IPv4 clients as
-``::ffff:a.b.c.d``, and know nothing of SO_REUSEPORT. IPv6 sockets are for IPv6
-alone. Each socket's own address is known, or None for a wildcard.
+Twisted adopts the sockets, because its own ``tcp:`` and ``tcp6:`` endpoints cannot share a port
+(EADDRINUSE), report IPv4 clients as ``::ffff:a.b.c.d``, and do not support SO_REUSEPORT. IPv6
+sockets accept only IPv6. The address of each socket is known, or None for a wildcard.
 """
 
 import errno
@@ -19,7 +18,7 @@ from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.errors import AddressError, SettingsError
 from smtpfeeds_common.host_port import HostPort, parse_host_port
 
-#: Addresses of one prefix that are listened on, each with a socket of its own.
+#: The most addresses of one prefix; each needs its own socket.
 MAX_ADDRESSES: Final = 4096
 _FIRST_SYSTEMD_FD: Final = 3
 #: From asm-generic/socket.h and linux/in.h; not in Python's socket module.
@@ -28,7 +27,7 @@ _IP_FREEBIND: Final = 15
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where to listen."""
+    """An address to listen on."""
 
     host: str
     port: int
@@ -46,12 +45,12 @@ class Opened:
     socket: socket.socket
     #: The packed address, or None for a wildcard.
     local: bytes | None
-    #: Its address with the real port.
+    #: The address with the real port.
     where: str
 
 
 def passed_sockets(environ: Mapping[str, str]) -> int | None:
-    """How many sockets systemd passes to this process (sd_listen_fds(3)); None: it passes none."""
+    """Return how many sockets systemd passes to this process (sd_listen_fds(3)); None: none."""
     number = environ.get("LISTEN_FDS", "")
     if not number.isdecimal() or environ.get("LISTEN_PID") not in {str(os.getpid()), None}:
         return None
@@ -62,8 +61,8 @@ def parse_listen(texts: Iterable[str], passed: int | None) -> list[Place]:
     """Read the setting ``listen``.
 
     Args:
-        texts: its items.
-        passed: how many sockets systemd passes; None: not known, any of them may be there.
+        texts: the items of the setting.
+        passed: how many sockets systemd passes; None: unknown, so any index is accepted.
 
     Raises:
         SettingsError: an item is not an address with a port, or occurs twice.
@@ -102,7 +101,7 @@ def _addresses(text: str) -> list[Place]:
 def _systemd(text: str, passed: int | None) -> list[Place]:
     index = text.removeprefix("systemd:")
     if index == "*":
-        # Not known how many: one stands for all of them.
+        # Their number is unknown: one place represents all of them.
         wanted: Sequence[int] = range(1 if passed is None else passed)
     elif index.isdecimal() and index.isascii():
         wanted = [int(index)]
@@ -116,20 +115,20 @@ def _systemd(text: str, passed: int | None) -> list[Place]:
 
 
 def target_bit(packed: bytes) -> int:
-    """The bit of ``targets`` for a sensor's own address, 0 to 63, the same at every start.
+    """Return the bit of ``targets`` for a sensor's address, 0 to 63, the same at every start.
 
-    BLAKE2b with a digest of 8 octets, read as a little-endian number, modulo 64. It does not
-    depend on a sensor's other addresses, so a list that grows moves no bit.
+    BLAKE2b with a digest of 8 octets, read as a little-endian number, modulo 64. It does not depend
+    on the sensor's other addresses, so bits stay when the list grows.
     """
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") % 64
 
 
 def count_addresses(places: Sequence[bytes | None], public: Mapping[bytes, bytes]) -> int:
-    """How many addresses clients can dial; 0 where a wildcard makes that unknown.
+    """Return how many addresses clients can connect to; 0 for a wildcard, which makes it unknown.
 
     Args:
         places: the packed address of each listening socket; None: a wildcard.
-        public: the address that clients dial, by the local one, behind NAT.
+        public: behind a NAT, the address that clients connect to, by local address.
     """
     if None in places:
         return len(set(public.values()))
@@ -137,7 +136,7 @@ def count_addresses(places: Sequence[bytes | None], public: Mapping[bytes, bytes
 
 
 def has_ipv6() -> bool:
-    """Whether this kernel knows IPv6 at all."""
+    """Return whether this kernel supports IPv6."""
     try:
         socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
     except OSError as exc:
@@ -146,9 +145,9 @@ def has_ipv6() -> bool:
 
 
 def without_absent_ipv6(places: Sequence[Place]) -> list[Place]:
-    """The same places without ``[::]``, where the kernel has no IPv6 and another is left.
+    """Return the places without ``[::]`` if the kernel has no IPv6 and another place is left.
 
-    A single IPv6 address stays: opening it says what is wrong.
+    A single IPv6 address stays: opening it gives an error with the reason.
     """
     kept = [place for place in places if place.host != "::"]
     if not kept or len(kept) == len(places) or has_ipv6():
@@ -159,16 +158,16 @@ def without_absent_ipv6(places: Sequence[Place]) -> list[Place]:
 def open_sockets(
     places: Sequence[Place], *, backlog: int, shared: bool = False, free: bool = False
 ) -> list[Opened]:
-    """Open all, or none.
+    """Open all sockets, or none.
 
     Args:
-        places: where.
-        backlog: the kernel's queue for each.
-        shared: with SO_REUSEPORT, so that several processes can have the same.
-        free: also where the host does not have the address yet.
+        places: the addresses.
+        backlog: the length of the kernel's queue of each socket.
+        shared: whether to set SO_REUSEPORT, so that several processes can use the same address.
+        free: whether to listen on addresses that the host does not have yet.
 
     Raises:
-        SettingsError: an address cannot be listened on.
+        SettingsError: the sensor cannot listen on an address.
     """
     opened: list[Opened] = []
     try:
@@ -197,7 +196,7 @@ def _open(place: Place, backlog: int, shared: bool, free: bool) -> Opened:  # no
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if free:
             listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-        # Inherited by what is accepted: a reply is one segment and goes at once.
+        # Accepted connections inherit this: a reply is one segment, sent at once.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((place.host, place.port))
         listener.listen(backlog)

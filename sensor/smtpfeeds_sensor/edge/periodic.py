@@ -1,4 +1,4 @@
-"""Calls at an interval, by the reactor's monotonic clock; one that raises does not end them."""
+"""Call functions at an interval, by the reactor's monotonic clock; an error does not end that."""
 
 import logging
 from collections.abc import Callable
@@ -20,11 +20,11 @@ class Periodic:
         self._loops: list[LoopingCall] = []
 
     def every(self, interval_s: float, call: Callable[[], None], *, name: str) -> None:
-        """Call something at an interval, the first time after one."""
+        """Call a function at an interval, the first time after one interval."""
         self.every_counted(interval_s, lambda _: call(), name=name)
 
     def every_counted(self, interval_s: float, call: Callable[[int], None], *, name: str) -> None:
-        """The same, with how many intervals have passed since the last call."""
+        """Do the same, and pass how many intervals have passed since the last call."""
 
         def guarded(intervals: int) -> None:
             try:
@@ -38,7 +38,7 @@ class Periodic:
         self._loops.append(loop)
 
     def stop(self) -> None:
-        """No more calls."""
+        """End all calls."""
         for loop in self._loops:
             if loop.running:
                 loop.stop()

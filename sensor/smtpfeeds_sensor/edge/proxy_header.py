@@ -1,11 +1,10 @@
-"""PROXY protocol headers, version 1 and 2: who the client behind a proxy is.
+"""Read PROXY protocol headers, versions 1 and 2: the address of the client behind a proxy.
 
-Pure: octets in, a verdict out. Follows haproxy's proxy-protocol.txt. A header
-may arrive in any number of pieces; it is refused as soon as it cannot become
-one. Held are the octets that name the client, 107 at most: the optional fields
-of version 2, up to 64 KiB, are skipped as they come. A bare LF ends a version 1
-header too. ``UNKNOWN`` and ``LOCAL`` (the proxy speaking for itself) carry no
-client: such a connection is answered and never recorded.
+Pure; it follows haproxy's proxy-protocol.txt. A header may arrive in any number of pieces; it is
+refused as soon as it is not valid. Only the octets with the addresses are held, at most 107: the
+optional fields of version 2, up to 64 KiB, are skipped as they arrive. A bare LF also ends a
+version 1 header. ``UNKNOWN`` and ``LOCAL`` (the proxy's own connections) have no client: such a
+connection is answered and never recorded.
 """
 
 import socket
@@ -21,16 +20,16 @@ _V1_LONGEST: Final = 107
 _V2_START: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _V2_FIXED: Final = 16
 _V2_LOCAL, _V2_PROXY = 0, 1
-#: Octets of an address by address family; the others (none, Unix sockets) name no client.
+#: Octets of an address by address family; other families (none, Unix sockets) have no client.
 _V2_ADDRESS_BYTES: Final = {0x1: 4, 0x2: 16}
-#: The two ports behind the two addresses.
+#: The two ports after the two addresses.
 _V2_PORT_BYTES: Final = 4
 
 
 class ProxyHeader(NamedTuple):
-    """A whole header."""
+    """A complete header."""
 
-    #: The client's packed address, or None where the header names none.
+    #: The client's packed address, or None if the header has none.
     source: bytes | None
     #: The packed address that the client connected to, or None.
     destination: bytes | None
@@ -46,9 +45,9 @@ class ProxyHeaderReader:
     __slots__ = ("_header", "_held", "_left")
 
     def __init__(self) -> None:
-        #: The start of a header that is not whole yet.
+        #: The beginning of a header that is not complete yet.
         self._held = bytearray()
-        #: A version 2 header whose addresses are known, and how much of it is still to come.
+        #: A version 2 header whose addresses are known, and how many octets of it are missing.
         self._header: ProxyHeader | None = None
         self._left = 0
 
@@ -58,13 +57,13 @@ class ProxyHeaderReader:
         return bool(self._held) or self._header is not None
 
     def feed(self, arrived: Octets) -> tuple[ProxyHeader, bytearray] | None:
-        """Take what arrived.
+        """Read the octets that arrived.
 
         Returns:
-            The header and a copy of the client's octets behind it, or None while more is needed.
+            The header and a copy of the client's octets after it, or None while more is needed.
 
         Raises:
-            NotAProxyHeader: it is not one.
+            NotAProxyHeader: it is not a header.
         """
         octets = bytearray().join((self._held, arrived))
         self._held = bytearray()
@@ -83,7 +82,7 @@ class ProxyHeaderReader:
 
 
 def _read(octets: bytearray) -> tuple[ProxyHeader | None, int]:
-    """A header as far as it names the client, or None; and its size."""
+    """Return the addresses of a header, or None; and the header's size."""
     return _read_v1(octets) if octets[:1] == b"P" else _read_v2(octets)
 
 
@@ -145,7 +144,7 @@ def _read_v2(octets: bytearray) -> tuple[ProxyHeader | None, int]:
 
 
 def _unmapped(packed: bytearray) -> bytes:
-    """An IPv4-mapped address is the IPv4 address."""
+    """Return the IPv4 address of an IPv4-mapped address, else the address."""
     if len(packed) == 4:
         return bytes(packed)
     return pack_address(socket.inet_ntop(socket.AF_INET6, packed))

@@ -1,8 +1,7 @@
-"""What the sensor uses of Twisted's reactor, as types.
+"""The part of Twisted's reactor that the sensor uses, as types.
 
-The reactor is passed in, never imported where it is used, and Twisted's test
-clock can stand in for it. Twisted's own interfaces are zope's, which type
-checkers cannot follow.
+The reactor is passed in, never imported where it is used, so tests can pass Twisted's test clock.
+Twisted's own interfaces are from zope, which type checkers do not understand.
 """
 
 from collections.abc import Callable
@@ -12,22 +11,22 @@ from ..delivery.timer import Timer
 
 
 class Reactor(Timer, Protocol):
-    """A whole reactor."""
+    """A complete reactor."""
 
     def adoptStreamPort(self, descriptor: int, family: int, factory: Any, /) -> Any:
         """Accept on a listening socket."""
 
     def addSystemEventTrigger(self, phase: str, event: str, call: Any, /) -> Any:
-        """Call something at the start or end."""
+        """Call a function at the start or end."""
 
     def callFromThread(self, call: Callable[..., Any], /, *args: object) -> Any:
-        """Call something soon; from another thread or a signal's handler."""
+        """Call a function soon; callable from another thread or a signal handler."""
 
     def callWhenRunning(self, call: Callable[..., Any], /, *args: object) -> Any:
-        """Call something once it runs."""
+        """Call a function once the reactor runs."""
 
     def run(self) -> None:
         """Run until stopped."""
 
     def stop(self) -> None:
-        """End ``run``, by way of the triggers."""
+        """End ``run``, after the triggers."""

@@ -1,7 +1,7 @@
-"""Counts clients that were closed because the process could open no more files.
+"""Count clients that were closed because the process could open no more files.
 
-Twisted keeps one descriptor in reserve: at EMFILE it gives that up, accepts who waits, closes them,
-and takes it again. It reports this in its log alone, which this reads as its observer.
+Twisted keeps one descriptor in reserve: at EMFILE it frees that, accepts and closes the waiting
+clients, and opens it again. It only logs this, so this module observes Twisted's log.
 """
 
 import logging
@@ -14,7 +14,7 @@ from smtpfeeds_common.logs import fields
 logger = logging.getLogger(__name__)
 
 COUNTER: Final = "refused_files"
-#: How Twisted's own lines begin: for each client that was closed; and where it had no reserve.
+#: The beginnings of Twisted's lines: for each closed client, and if it had no reserve.
 _CLOSED: Final = "EMFILE recovery: Closed socket"
 _NOT_ACCEPTED: Final = "Could not accept new connection"
 _AGAIN_S: Final = 60.0
@@ -26,12 +26,12 @@ class RefusedByKernel:
     def __init__(
         self, count: MutableMapping[str, int], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Count in ``count``."""
+        """Create the observer; it adds to ``count``."""
         self._count, self._clock = count, clock
         self._logged_s: float | None = None
 
     def __call__(self, event: Any) -> None:
-        """One event of the log."""
+        """Handle one event of the log."""
         text = event.get("log_format") or ""
         if not text.startswith((_CLOSED, _NOT_ACCEPTED)):
             return

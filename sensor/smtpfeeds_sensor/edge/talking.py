@@ -1,4 +1,4 @@
-"""What a connection does once its client has the banner: talk, hold replies, go to TLS."""
+"""A connection after its banner: talk, hold replies, start TLS."""
 
 from typing import Final
 
@@ -19,12 +19,12 @@ from .sending import UNREAD
 
 #: Event of the dialogue, feed index in ``feeds.FEEDS``, counter.
 _FEEDS: Final = ((GREET, 0, "greets"), (DATA, 1, "datas"))
-#: Replies that wait for a banner or a commit; a client that is owed more is dropped.
+#: Bound of replies that wait for a banner or a commit; a client with more is dropped.
 MAX_HELD_BYTES: Final = 16_384
 
 
 def receive(connection: Connection, dialogue: Dialogue, octets: Octets) -> bytes:
-    """Give the dialogue what arrived; what deserves a reply, and content, keep it from idleness."""
+    """Pass octets to the dialogue; a reply or content means that the client is not idle."""
     replies = dialogue.receive(octets)
     if replies or dialogue.reads_content:
         connection.heard_at = connection.reception.deadlines.now
@@ -55,7 +55,7 @@ def _talk_and_hold(connection: Connection, octets: Octets) -> None:
 
 
 def record(connection: Connection, dialogue: Dialogue) -> bool:
-    """Hand the events that were heard to the recorder; True where replies wait for the commit."""
+    """Pass events to the recorder; return True if replies must wait for the commit."""
     heard = dialogue.take()
     if not connection.recorded:
         return False
@@ -72,7 +72,7 @@ def record(connection: Connection, dialogue: Dialogue) -> bool:
 
 
 def hold(connection: Connection, replies: bytes) -> None:
-    """Keep replies until they may leave."""
+    """Hold replies until they may be sent."""
     assert connection.dialogue is not None
     connection.held += replies
     connection.dialogue.owes_reply = bool(connection.held)
@@ -86,7 +86,7 @@ def _let_go(connection: Connection) -> None:
 
 
 def send_held(connection: Connection) -> None:
-    """Send what was held, in order; then do what the dialogue wants next."""
+    """Send held replies in order; then do what the dialogue requires next."""
     held, connection.held = connection.held, b""
     if held:
         reply(connection, held)

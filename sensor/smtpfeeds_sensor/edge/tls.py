@@ -1,7 +1,7 @@
-"""STARTTLS: the server's certificate, given or made at start, and plaintext that is overwritten.
+"""STARTTLS: the server's certificate, from files or created at start; plaintext is overwritten.
 
-Made at start the certificate is self-signed, for the sensor's host name, with a fresh key
-that never touches a disk: bots do not check it, and it names nobody.
+A certificate created at start is self-signed, for the sensor's host name, with a new key that is
+never written to a disk: bots do not check it, and it names nobody.
 
 pyOpenSSL copies what it decrypts twice, and neither copy can be overwritten. So it is read here
 into one buffer of the process, as ``reading`` does without TLS, and OpenSSL overwrites its own.
@@ -37,10 +37,10 @@ _target: Final[Any] = Binding().ffi.from_buffer(_plaintext)
 
 
 class _Connection(SSL.Connection):
-    """OpenSSL's side of a connection."""
+    """OpenSSL's connection, which reads into one buffer."""
 
     def recv(self, bufsiz: int, flags: int | None = None) -> Any:  # noqa: ARG002 - as there
-        """A view of what was decrypted, good until the next call."""
+        """Return a view of decrypted octets, valid until the next call."""
         size = _openssl.SSL_read(self._ssl, _target, min(bufsiz, len(_plaintext)))
         self._raise_ssl_error(self._ssl, size)
         return _view[:size]
@@ -48,18 +48,20 @@ class _Connection(SSL.Connection):
 
 @implementer(IOpenSSLServerConnectionCreator)
 class TlsContext:
-    """What the edge needs for STARTTLS."""
+    """The TLS context of the edge."""
 
     def __init__(self, options: CertificateOptions) -> None:
-        """Begin; OpenSSL's context is made for the first connection, or before with ``context``."""
+        """Create the object; OpenSSL's context is created for the first connection, or by
+        ``context``.
+        """
         self._options = options
         self._context: SSL.Context | None = None
 
     def context(self) -> SSL.Context:
-        """OpenSSL's context.
+        """Return OpenSSL's context.
 
         Raises:
-            SSL.Error: OpenSSL does not take the certificate or the key.
+            SSL.Error: OpenSSL does not accept the certificate or the key.
         """
         if self._context is None:
             self._context = self._options.getContext()
@@ -67,12 +69,12 @@ class TlsContext:
         return self._context
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:  # noqa: ARG002, N803
-        """Twisted's hook: a connection goes to TLS."""
+        """Twisted's hook: a connection starts TLS."""
         return _Connection(self.context(), None)
 
 
 def make_context(settings: SensorSettings, hostname: str) -> TlsContext | None:
-    """The TLS set-up, or None where STARTTLS is not offered.
+    """Return the TLS context, or None if STARTTLS is not offered.
 
     Raises:
         SettingsError: the certificate or key cannot be used.

@@ -1,9 +1,8 @@
-"""AUTH where it is offered: challenges, and responses that are read and thrown away.
+"""AUTH, if it is offered: send challenges, and read and discard responses.
 
-RFC 4954 and, for LOGIN, what clients do. Every attempt is refused once its last
-response is there. A response is never held: of each line two octets are looked
-at, which say whether it cancels (``*``), is empty, or is one. An argument is read
-in place: it may hold a login.
+It follows RFC 4954 and, for LOGIN, the practice of clients. Every attempt is refused after its last
+response. A response is never held: two octets of each line show whether it cancels (``*``), is
+empty, or is a response. An argument is read in place, because it may contain a login.
 """
 
 import re
@@ -12,11 +11,11 @@ from typing import Final, NamedTuple
 
 from .erase import erase
 
-#: The mechanisms that are offered, and how many responses each takes.
+#: The mechanisms that are offered, and the number of their responses.
 OFFERED: Final = {b"PLAIN": 1, b"LOGIN": 2}
 #: Longest line of a response (RFC 4954 section 4).
 MAX_RESPONSE_BYTES: Final = 12_288
-#: Mechanisms with a bit of their own among those tried; others share 32 by a hash of the name.
+#: Mechanisms with their own bit among those tried; others share 32 bits by a hash of the name.
 _KNOWN: Final = (
     b"PLAIN",
     b"LOGIN",
@@ -34,7 +33,7 @@ _KNOWN: Final = (
 _BITS: Final = {name: 1 << (32 + at) for at, name in enumerate(_KNOWN)}
 _KNOWN_NAME: Final = re.compile(rb"(?:%s)\Z" % b"|".join(_KNOWN), re.IGNORECASE)
 _WORDS: Final = re.compile(rb"\s*(\S+)\s*")
-#: No response yet, as far as it is one.
+#: Arguments that are not a response yet.
 _EMPTY_RESPONSE: Final = re.compile(rb"=\s*\Z")
 #: Base64 of NTLM's first message, as far as it is always the same.
 _NTLM_FIRST: Final = b"TlRMTVNTUAABAAAA"
@@ -45,15 +44,15 @@ MORE, GIVEN, EMPTY, CANCELLED, TOO_LONG = range(5)
 
 
 class Attempt(NamedTuple):
-    """What AUTH's argument shows."""
+    """The content of AUTH's argument."""
 
     #: The mechanism's name if it is a known one; else empty.
     mechanism: bytes
-    #: A bit for the mechanism, to know one that is tried again.
+    #: A bit for the mechanism, to recognise a repeated one.
     bit: int
-    #: Whether an initial response came with it, be it an empty one (``=``).
+    #: Whether it has an initial response, also an empty one (``=``).
     given: bool
-    #: Whether that response is more than an empty one.
+    #: Whether that response is not empty.
     responds: bool
     #: It begins NTLM, and goes no further. NTLM's first message carries no login: scanners send it
     #: because the reply to it names the host and its domain ([MS-NLMP] section 2.2.1.1; the base64
@@ -62,7 +61,7 @@ class Attempt(NamedTuple):
 
 
 def read_attempt(argument: bytearray) -> Attempt | None:
-    """What AUTH's argument shows, or None where it is empty."""
+    """Parse AUTH's argument; return None if it is empty."""
     words = _WORDS.match(argument)
     if words is None:
         return None
@@ -82,7 +81,7 @@ def read_attempt(argument: bytearray) -> Attempt | None:
 
 
 def _hash(name: bytearray) -> int:
-    """A number for a mechanism without a bit of its own; the name is a copy, and erased."""
+    """Return a number for a mechanism without its own bit; erase the name, which is a copy."""
     upper = name.upper()
     number = zlib.crc32(upper)
     erase(name)
@@ -100,7 +99,7 @@ class Responses:
 
         Args:
             mechanism: one of ``OFFERED``.
-            awaited: how many responses are still to come, one at least.
+            awaited: how many responses are still expected, at least one.
         """
         self.mechanism, self.awaited = mechanism, awaited
         self._begins = b""
@@ -108,14 +107,14 @@ class Responses:
 
     @property
     def held_bytes(self) -> int:
-        """Octets held of a line."""
+        """Return the number of octets held of a line."""
         return len(self._begins)
 
     def skip(self, octets: bytearray, at: int) -> tuple[int, int]:
-        """Skip from ``at`` on, up to the end of one line.
+        """Skip from ``at`` to the end of one line.
 
         Returns:
-            One of the outcomes above, and where octets go on.
+            One of the outcomes above, and where the next octets begin.
         """
         stop = octets.find(b"\n", at)
         end = len(octets) if stop < 0 else stop

@@ -1,9 +1,9 @@
-"""What the arguments of HELO, EHLO, MAIL and RCPT show of their sender, as behaviours.
+"""Derive behaviours from the arguments of HELO, EHLO, MAIL and RCPT.
 
-Pure: an argument in, bits of ``smtpfeeds_common.behaviours.Flags`` out. What a
-verb alone shows, or its place in a session, the dialogue notes itself. Arguments
-are read in place: no copy of them is made (``erase``). RFC 5321 sections 4.1.1.1 to 4.1.1.3 and
-4.1.2; clients that are laxer than it are part of what is noted.
+Pure: the input is an argument, the output bits of ``smtpfeeds_common.behaviours.Flags``. The
+dialogue itself notes what a verb or its place in a session shows. Arguments are read in place,
+without a copy (``erase``). The rules are those of RFC 5321 sections 4.1.1.1 to 4.1.1.3 and 4.1.2;
+deviations from them are behaviours too.
 """
 
 import re
@@ -30,10 +30,10 @@ _ROUTED: Final = int(Flags.ROUTED_RECIPIENT)
 
 #: Outside the domain of a recipient: another host, or a route to it.
 _ROUTES: Final = re.compile(rb"[%!@:]")
-#: Before a path: with a colon and no blanks it is as RFC 5321 has it.
+#: Before a path: RFC 5321 requires a colon and no blanks.
 _KEYWORD: Final = re.compile(rb"\s*(?:FROM|TO)(?:([ \t]*:[ \t]*)|[ \t]+)", re.IGNORECASE)
-#: A sender and a recipient as nearly all clients write them: nothing is loose, behind a sender is
-#: nothing, and the one "@" of a recipient is that of its domain.
+#: A sender and a recipient as nearly all clients write them: strict form, nothing after a sender,
+#: and a single "@" in a recipient.
 _PLAIN_SENDER: Final = re.compile(rb"FROM:<[^>]+>\Z")
 _PLAIN_RECIPIENT: Final = re.compile(rb"TO:<([^%!@:>]*)@[^@>]*>")
 _OPEN, _CLOSE = b"[]"
@@ -46,18 +46,18 @@ _BODY_GIVEN: Final = re.compile(rb" BODY=", re.IGNORECASE)
 class Path(NamedTuple):
     """Where the path of MAIL or RCPT is in their argument."""
 
-    #: Without its brackets.
+    #: Without the brackets.
     start: int
     end: int
-    #: What stands behind it begins here: parameters.
+    #: Where the parameters after it begin.
     rest: int
     bracketed: bool
-    #: A blank before it, no brackets, or no keyword.
+    #: Whether there is a blank before it, no brackets, or no keyword.
     loose: bool
 
 
 def greet_behaviours(argument: bytearray, names: SensorNames) -> int:
-    """What a greet's argument is; one bit at least."""
+    """Return the behaviours of a greet's argument, at least one bit."""
     match = _WORD.search(argument)
     if match is None:
         return _NO_ARGUMENT
@@ -71,11 +71,11 @@ def greet_behaviours(argument: bytearray, names: SensorNames) -> int:
 
 
 def mail_behaviours(argument: bytearray, names: SensorNames, offered: int) -> int:
-    """What MAIL's argument shows.
+    """Return the behaviours of MAIL's argument.
 
     Args:
         argument: of MAIL.
-        names: what a relay test would put in it.
+        names: the names that a relay test would use.
         offered: extensions that this client was offered.
     """
     probes = _RELAY_PROBE if names.occur_in(argument) else 0
@@ -96,9 +96,9 @@ def mail_behaviours(argument: bytearray, names: SensorNames, offered: int) -> in
 
 
 def rcpt_behaviours(argument: bytearray, names: SensorNames) -> int:
-    """What RCPT's argument shows.
+    """Return the behaviours of RCPT's argument.
 
-    The domain of the last mailbox is not looked at: mail to ``postmaster@[192.0.2.1]`` strayed.
+    The domain of the last mailbox is ignored: mail to ``postmaster@[192.0.2.1]`` is ordinary.
     """
     plain = _PLAIN_RECIPIENT.match(argument)
     if plain is not None:
@@ -116,7 +116,7 @@ def rcpt_behaviours(argument: bytearray, names: SensorNames) -> int:
 
 
 def read_path(argument: bytearray, keyword: bytes) -> Path:
-    """The path behind ``FROM:`` or ``TO:``, as loosely as clients write it."""
+    """Return the path after ``FROM:`` or ``TO:``, as loosely as clients write it."""
     at, length, loose = len(keyword), len(argument), False
     if not argument.startswith(keyword) or not argument.startswith(b"<", at):
         match = _KEYWORD.match(argument) or _BLANKS.match(argument)

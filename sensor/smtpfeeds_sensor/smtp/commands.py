@@ -1,9 +1,8 @@
-"""What each verb is answered, and what it makes known of a client.
+"""The reply to each verb, and the behaviours that it shows.
 
-One short method a verb: it takes the argument and gives the reply. Events, the
-envelope and the behaviours are kept here; how octets become commands, and what
-is not a command, is the dialogue's (``dialogue``). RFC 5321 section 4.1.1, RFC
-3030 (BDAT), RFC 3207 (STARTTLS), RFC 4954 (AUTH).
+Each verb has one short method, which takes the argument and returns the reply. This module keeps
+events, envelope and behaviours; ``dialogue`` splits octets into commands and handles other input.
+It follows RFC 5321 section 4.1.1, RFC 3030 (BDAT), RFC 3207 (STARTTLS) and RFC 4954 (AUTH).
 
 No sender, recipient, argument or content outlives the call that read it; the
 argument is the dialogue's copy, which the dialogue erases after the call.
@@ -48,32 +47,32 @@ DATA: Final = 2
 #: lose the reply to a reset.
 OPEN, CLOSE, LINGER = range(3)
 
-#: What arrives now.
+#: The kind of the octets that arrive now.
 COMMAND, CONTENT, RESPONSE, LONG_LINE, CHUNK, WAIT_TLS, CLOSED = range(7)
 
 #: Bits of the envelope: both first ones make DATA in order.
 _MAIL, _RCPT, _NULL = 1, 2, 4
 _COMPLETE: Final = _MAIL | _RCPT
-#: Stands for an argument that is not looked at: no name, no address, not nothing.
+#: Represents an argument that is not examined: neither a name, nor an address, nor empty.
 _UNREADABLE: Final = bytearray(b"?")
 #: BDAT's size, as a word of its own.
 _SIZE: Final = re.compile(rb"([0-9]{1,20})[0-9]*(?: |\Z)")
 #: The last refusal; a line after it that is not a verb shows that the client ignores replies.
 NO_REFUSAL, DATA_REFUSED, AUTH_REFUSED = range(3)
 
-#: From so many on they are a behaviour: RCPT for one MAIL, MAIL without DATA.
+#: From this number on they are a behaviour: RCPT for one MAIL, MAIL without DATA.
 MANY_RECIPIENTS_FROM: Final = 5
 MANY_ENVELOPES_FROM: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What all dialogues of a sensor share."""
+    """The rules that all dialogues of a sensor share."""
 
-    #: DATA is answered 354 and its content thrown away; else it is refused.
+    #: Whether DATA is answered 354 and its content discarded; otherwise DATA is refused.
     drain: bool = False
     offer_tls: bool = False
-    #: The banner comes late, so early talk is seen.
+    #: Whether the banner is delayed, so that early talk shows.
     banner_delayed: bool = False
     max_line_bytes: int = 2048
     max_content_bytes: int = 10 * 1024 * 1024
@@ -121,9 +120,9 @@ class Commands:
         self.persona, self._rules, self._count = persona, rules, count
         self._names, self._tls_free = names, tls_free
         self._mode = COMMAND
-        #: Content, or responses to AUTH, while they are read.
+        #: The content or responses to AUTH that are being read.
         self._reading: Content | Responses | None = None
-        #: Octets of content, by DATA and BDAT together, that may still come.
+        #: Octets of content, by DATA and BDAT together, that are still allowed.
         self._content_left = rules.max_content_bytes
         #: Extensions that the last EHLO was offered.
         self._offered = 0
@@ -132,7 +131,7 @@ class Commands:
         self._envelope = self._left = 0
         self._refused = NO_REFUSAL
         self._greeted = self._data_heard = self._in_tls = self._line_by_lf = False
-        #: Events heard and not yet taken: GREET and DATA at most once each.
+        #: Events that were not taken yet: GREET and DATA at most once each.
         self.heard = 0
         #: Behaviours so far, as in ``smtpfeeds_common.behaviours.Flags``.
         self.flags = int(Flags.BANNER_DELAYED) if rules.banner_delayed else 0
@@ -143,7 +142,7 @@ class Commands:
     # Events
 
     def hear_greet(self, argument: bytearray) -> None:
-        """A HELO or EHLO: the first is the event, each one's argument is a behaviour."""
+        """Handle a HELO or EHLO: the first is the event, and each argument shows a behaviour."""
         self.flags |= greet_behaviours(argument, self._names)
         if self._greeted:
             self._count["greet_again"] += 1
@@ -152,7 +151,7 @@ class Commands:
             self.heard |= GREET
 
     def hear_data(self) -> None:
-        """A DATA or BDAT: after a greet the first is the event."""
+        """Handle a DATA or BDAT: the first one after a greet is the event."""
         if not self._greeted:
             self._count["data_before_greet"] += 1
         elif not self._data_heard:
@@ -160,7 +159,7 @@ class Commands:
             self.heard |= DATA
 
     def hear_unreadable(self, handler: "Handler") -> None:
-        """A verb whose argument is too long, or has NUL or 8-bit octets, counts all the same."""
+        """Count a verb whose argument is too long, or has NUL or 8-bit octets."""
         verbs = self.VERBS
         if handler is verbs[b"HELO"] or handler is verbs[b"EHLO"]:
             if handler is verbs[b"HELO"]:
@@ -239,8 +238,8 @@ class Commands:
             self._refused = DATA_REFUSED
             return self.persona.refused
         self._mode = CONTENT
-        # A bounce quotes the address that it did not reach, so the sensor's names in it do not
-        # show that the client tests for a relay.
+        # A bounce quotes the address that failed, so the sensor's names in it do not show a relay
+        # test.
         searched = not envelope & _NULL and not self.flags & _RELAY_PROBE
         self._reading = Content(
             self._content_left,
@@ -256,7 +255,7 @@ class Commands:
         self.flags |= _UNOFFERED
         if self._envelope & _COMPLETE == _COMPLETE:
             self.flags |= _MESSAGE
-        # Twenty digits are past every bound; Python would take its time over a thousand.
+        # Twenty digits exceed every bound; Python would be slow with a thousand.
         size = _SIZE.match(argument)
         announced = int(size[1]) if size else 0
         if announced > self._content_left:
@@ -290,7 +289,7 @@ class Commands:
         return self.persona.not_implemented
 
     def _auth(self, argument: bytearray) -> bytes:
-        """Of the argument the mechanism is looked at, and whether something follows it."""
+        """Handle AUTH; only the mechanism matters, and whether something follows it."""
         self._count["verb_auth"] += 1
         attempt = read_attempt(argument)
         persona = self.persona
@@ -327,13 +326,13 @@ class Commands:
         return self.challenge(mechanism, awaited)
 
     def challenge(self, mechanism: bytes, awaited: int) -> bytes:
-        """What is said to a client whose response is awaited."""
+        """Return the reply to a client whose response is expected."""
         if mechanism == b"LOGIN":
             return self.persona.auth_challenges[awaited]
         return self.persona.auth_go_on
 
     def fail_auth(self) -> bytes:
-        """Every attempt fails."""
+        """Return the reply to a failed attempt; every attempt fails."""
         self._refused = AUTH_REFUSED
         return self.persona.auth_failed
 
@@ -352,7 +351,7 @@ class Commands:
         return self.persona.tls_ready
 
     def tls_started(self) -> None:
-        """The state is as at connect, but what was heard stays heard (RFC 3207 4.2)."""
+        """Reset the state as at connect, but keep the events (RFC 3207 4.2)."""
         self.wants_tls = False
         self._in_tls = True
         self._mode = COMMAND
@@ -364,7 +363,7 @@ class Commands:
         return self.end("verb_quit", self.persona.quit)
 
     def end(self, counter: str, reply: bytes, how: int = CLOSE) -> bytes:
-        """Nothing is looked at from here on."""
+        """End the session; later input is ignored."""
         self._count[counter] += 1
         self._mode, self.closing, self._reading = CLOSED, how, None
         return reply
@@ -390,5 +389,5 @@ class Commands:
 Handler = Callable[[Commands, bytearray], bytes]
 
 GREETS: Final = frozenset(Commands.VERBS[verb] for verb in (b"HELO", b"EHLO"))
-#: Verbs behind which others may follow in one group (RFC 2920 section 3.1).
+#: Verbs that others may follow in one group (RFC 2920 section 3.1).
 MAY_BE_FOLLOWED: Final = frozenset(Commands.VERBS[verb] for verb in (b"MAIL", b"RCPT", b"RSET"))

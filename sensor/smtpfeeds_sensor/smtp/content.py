@@ -1,12 +1,11 @@
-"""Throwing content away: octets after DATA up to the dot, counted and searched, never kept.
+"""Discard content: octets after DATA up to the dot are counted and searched, never kept.
 
-Pure, and apart from the dialogue because neither where content ends nor what is
-found in it may depend on how it was cut into pieces. Up to four octets that may
-begin an end are held until the next piece, and as many as may begin one of the
-sensor's names, where these are searched for; then they are erased. Base64 and
-quoted-printable text is not decoded. RFC 5321 sections 4.1.1.4 and 4.5.2; a bare LF, or LF CR,
-ends a line (2.3.8 forbids it) only for a client whose DATA command ended by one
-itself, so nobody's content can be taken for commands.
+Pure, and separate from the dialogue, because neither the end of content nor a match in it may
+depend on how it was split into pieces. Up to four octets that may begin an end are held until the
+next piece, and those that may begin one of the sensor's names, if these are searched; then they are
+erased. Base64 and quoted-printable text is not decoded. It follows RFC 5321 sections 4.1.1.4 and
+4.5.2; a bare LF, or LF CR, ends a line (which 2.3.8 forbids) only for a client whose DATA command
+ended in the same way, so content is never read as commands.
 """
 
 import re
@@ -17,7 +16,7 @@ from .names import BEFORE, BEHIND, SensorNames
 
 _END_CRLF: Final = b"\r\n.\r\n"
 _END_LF: Final = re.compile(rb"\n\r?\.\r?\n")
-#: Ends where the dot is the first line: the line end before it is the command's own.
+#: Ends if the dot is the first line: the line end before it is that of the command.
 _STARTS_CRLF: Final = (b".\r\n",)
 _STARTS_LF: Final = (b".\r\n", b".\n", b"\r.\n", b"\r.\r\n")
 #: Octets of an unfinished end that are held back.
@@ -28,7 +27,7 @@ MORE, ENDED, TOO_MUCH = range(3)
 
 
 class Content:
-    """The content of one message, until it ends or there is too much of it."""
+    """The content of one message, until its end or the bound."""
 
     __slots__ = ("_at_start", "_by_lf", "_counted", "_names", "held", "left", "names_sensor")
 
@@ -36,17 +35,17 @@ class Content:
         """Begin.
 
         Args:
-            limit_bytes: octets that may come.
+            limit_bytes: octets that are allowed.
             by_lf: whether a bare LF, or LF CR, ends a line.
             names: names to search for, or None.
         """
         self._by_lf, self._names = by_lf, names
         self._at_start = True
-        #: Octets of ``held`` that are counted already: a name may begin in them, the end cannot.
+        #: Octets of ``held`` that are counted already: a name may begin in them, but not the end.
         self._counted = 0
-        #: Whether one of the names was found.
+        #: Whether the content contains one of the names.
         self.names_sensor = False
-        #: Octets that may still come; its end is not content.
+        #: Octets that are still allowed; the end is not content.
         self.left = limit_bytes
         #: Octets to put before the next piece; the dialogue erases them.
         self.held = bytearray()
@@ -73,7 +72,7 @@ class Content:
         stop = ends_at if ends_at >= 0 else max(begins, end - _TAIL)
         is_too_much = stop - begins > self.left
         if self._names is not None:
-            # The octets after a name decide whether it is one; the last name has none.
+            # The octets after a name decide whether it is a name; the last one has none.
             has_ended = ends_at >= 0 and not is_too_much
             until = min(stop, begins + self.left) - (0 if has_ended else BEHIND)
             self._search(self._names, octets, at, begins - BEHIND, until)

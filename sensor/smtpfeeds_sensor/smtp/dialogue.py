@@ -1,22 +1,19 @@
 """The SMTP dialogue of a sensor: octets in; replies, events and behaviours out.
 
-Pure: no clock, no socket, no reactor. It cuts octets into lines and content,
-judges the lines that are not commands, and keeps the bounds; what each verb does
-is ``commands``. It follows RFC 5321 (reply order, 4.3; sizes, 4.5.3) and RFC
-2920 (pipelining), and stands alone so that every row of the table of what a
-sensor answers is a test that feeds octets.
+Pure: no clock, no socket, no reactor. It splits octets into lines and content, handles lines that
+are not commands, and enforces the bounds; ``commands`` handles the verbs. It follows RFC 5321
+(reply order, 4.3; sizes, 4.5.3) and RFC 2920 (pipelining), and is separate so that a test can feed
+octets for every row of the table of replies.
 
-What is decided depends on the stream of octets only, never on how it was cut
-into pieces. One thing cannot be known from the stream: whether a client waited
-for a reply. It did not where octets behind a command arrive with it, or while
-its reply is held (``owes_reply``); only ``UNHEEDING`` and ``EXTENSION`` follow
-from that.
+All results depend only on the stream of octets, never on how it was split into pieces, with one
+exception: whether a client waited for a reply. It did not wait if octets after a command arrive
+with it, or while its reply is held (``owes_reply``); only ``UNHEEDING`` and ``EXTENSION`` depend on
+that.
 
-What is held is at most one line; of content, as many octets as may begin its
-end or one of the sensor's names; what is answered is bounded by
-``max_commands`` times the longest reply. No sender, recipient, argument or
-content outlives the call that read it: the dialogue works on a copy of what
-arrived, and overwrites it, and every copy of a part of it, with zeros.
+It holds at most one line, and of content only the octets that may begin its end or one of the
+sensor's names; ``max_commands`` times the longest reply bounds the replies. No sender, recipient,
+argument or content outlives the call that read it: the dialogue works on a copy of the octets, and
+overwrites it and every copy of a part with zeros.
 """
 
 import re
@@ -66,12 +63,12 @@ _UNHEEDING: Final = int(Flags.UNHEEDING)
 
 #: Lines too long or with NUL or 8-bit octets, until the connection ends.
 _MAX_BAD_LINES: Final = 3
-#: Octets of one over-long line that are skipped, until the connection ends.
+#: Octets of one line over the limit that are skipped, until the connection ends.
 _MAX_SKIPPED_LINE: Final = 65_536
 _CR: Final = ord(b"\r")
 _VERBS: Final = b"|".join(Commands.VERBS)
-#: A command as nearly all clients write it, without NUL and 8-bit octets; only a verb's name is
-#: ever copied out of it.
+#: A command as nearly all clients write it, without NUL and 8-bit octets; only the name of the verb
+#: is copied.
 _COMMAND: Final = re.compile(rb"(%s)(?: |\Z)([\x01-\x7f]*)\Z" % _VERBS)
 #: A command in any case, and its argument without the blanks around it. Real clients send blanks,
 #: tabs and CR (from lines that end by LF CR) before the verb, blanks and tabs behind it.
@@ -93,50 +90,50 @@ class Dialogue(Commands):
         names: SensorNames,
         tls_free: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Begin. The banner is the persona's: who sends it decides when.
+        """Begin. The persona has the banner; the sender decides when to send it.
 
         Args:
             persona: the replies.
-            rules: the bounds and what DATA is answered.
+            rules: the bounds and the answer to DATA.
             count: the sensor's counters, added to.
-            names: the address that the client dialled, and the banner's name.
+            names: the address that the client connected to, and the banner's name.
             tls_free: whether one more connection may go to TLS now.
         """
         super().__init__(persona, rules, count, names, tls_free)
-        #: A line, or an end of content, that is not whole yet.
+        #: A line, or an end of content, that is not complete yet.
         self._rest = bytearray()
         self._commands = self._unknown = self._bad = 0
         #: The last command, or None where the last line was not one.
         self._previous: Handler | None = None
-        #: Set by who sends the replies: an earlier one has not left yet.
+        #: Set by the sender of replies: an earlier one is not sent yet.
         self.owes_reply = False
 
     @property
     def reads_content(self) -> bool:
-        """Whether what arrives now is content, not commands."""
+        """Return whether content is expected now, not commands."""
         return self._mode == CONTENT or self._mode == CHUNK  # noqa: PLR1714 - a hot path
 
     @property
     def held_bytes(self) -> int:
-        """Octets held of what arrived."""
+        """Return the number of octets that are held."""
         responses = self._reading
         return len(self._rest) + (responses.held_bytes if isinstance(responses, Responses) else 0)
 
     def note_early(self) -> None:
-        """What arrives next was sent before the banner."""
+        """Note that the next octets were sent before the banner."""
         if not self.flags & _EARLY and self.closing == OPEN:
             self.flags |= _EARLY
             self._count["early_talkers"] += 1
 
     def take(self) -> int:
-        """The events heard since the last call."""
+        """Return the events since the last call."""
         heard, self.heard = self.heard, 0
         return heard
 
     def receive(self, arrived: Octets) -> bytes:
-        """Take what arrived; give the replies.
+        """Handle octets; return the replies.
 
-        Look at ``heard``, ``closing`` and ``wants_tls`` afterwards.
+        Check ``heard``, ``closing`` and ``wants_tls`` afterwards.
         """
         if self._rest:
             octets = self._rest + arrived
@@ -148,7 +145,7 @@ class Dialogue(Commands):
         return replies
 
     def forget(self) -> None:
-        """Erase what is held."""
+        """Erase the octets that are held."""
         if self._rest:
             erase(self._rest)
             self._rest = bytearray()
@@ -186,7 +183,7 @@ class Dialogue(Commands):
             self.flags |= _UNHEEDING
 
     def _other_octets(self, octets: bytearray, at: int, end: int) -> tuple[bytes, int]:
-        """Octets that are not commands."""
+        """Handle octets that are not commands."""
         if self._mode == CONTENT:
             return self._skip_content(octets, at)
         if self._mode == RESPONSE:
@@ -195,17 +192,17 @@ class Dialogue(Commands):
             return self._skip_line(octets, at, end)
         if self._mode == CHUNK:
             return b"", self._skip_chunk(at, end)
-        # What was sent behind STARTTLS, or behind the end, is thrown away.
+        # Octets after STARTTLS, or after the end, are discarded.
         return b"", end
 
     def tls_started(self) -> None:
-        """The state is as at connect, but what was heard stays heard (RFC 3207 4.2)."""
+        """Reset the state as at connect, but keep the events (RFC 3207 4.2)."""
         super().tls_started()
         self.forget()
         self._previous = None
 
     def end(self, counter: str, reply: bytes, how: int = CLOSE) -> bytes:
-        """Nothing is looked at from here on."""
+        """End the session; later input is ignored."""
         self.forget()
         return super().end(counter, reply, how)
 
@@ -228,7 +225,7 @@ class Dialogue(Commands):
         return reply
 
     def _run(self, handler: Handler, argument: bytearray) -> bytes:
-        """Run a command; its argument is a copy, and erased."""
+        """Run a command, then erase its argument, which is a copy."""
         if self._line_by_lf:
             self._note_bare_lf()
         self._previous = handler
@@ -240,7 +237,7 @@ class Dialogue(Commands):
         return reply
 
     def _odd_line(self, line: bytearray) -> bytes:
-        """Any line that is not plainly a command."""
+        """Handle a line that is not a plain command."""
         self._previous = None
         command = _ODD_COMMAND.match(line)
         if command is None:
@@ -264,7 +261,7 @@ class Dialogue(Commands):
             self._count["bare_lf"] += 1
 
     def _without_line_end(self, octets: bytearray, at: int, end: int) -> tuple[bytes, int]:
-        """No line end within the longest line: wait for it, or judge at once what can be."""
+        """Handle a long line without its end: wait for the end, or decide now if possible."""
         if self._commands >= self._rules.max_commands:
             return self._too_many_commands(), end
         longest = self._rules.max_line_bytes
@@ -303,13 +300,13 @@ class Dialogue(Commands):
         return self._unknown_line()
 
     def _note_unheeding(self) -> bool:
-        """A line that is not a verb: whether it is content in spite of a refusal."""
+        """Note whether a line that is not a verb is content sent despite a refusal."""
         if self._refused:
             self.flags |= _UNHEEDING
         return self._refused == DATA_REFUSED
 
     def _junk(self, line: bytearray) -> bytes:
-        """Not SMTP: nothing from here on is looked at."""
+        """End the session of a client that does not speak SMTP."""
         if self._note_unheeding():
             return self._unheeded_content()
         if self._greeted:
@@ -328,11 +325,11 @@ class Dialogue(Commands):
         return self.persona.unknown
 
     def _unheeded_content(self) -> bytes:
-        """Content from a client that does not listen to the refusal."""
+        """End the session of a client that sends content despite the refusal."""
         return self.end("body_after_refusal", b"")
 
     def _bad_line(self, handler: "Handler | None") -> bytes:
-        """A line that is too long, or has NUL or 8-bit octets; its verb counts all the same."""
+        """Handle a line that is too long, or has NUL or 8-bit octets; its verb still counts."""
         if handler is None and self._note_unheeding():
             return self._unheeded_content()
         self._count["bad_lines"] += 1

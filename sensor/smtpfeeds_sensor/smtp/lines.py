@@ -1,8 +1,7 @@
-"""What a command line shows of its sender: a mail host's name, another protocol, neither.
+"""Classify a command line: a mail host's name, another protocol, or neither.
 
-Pure judgements on octets, apart from the dialogue so that each can be read and
-tested by itself; made in place, so that no copy of a line is left (``erase``).
-RFC 5321 4.1.2 and RFC 1035 for names.
+Pure functions on octets, separate from the dialogue so that each can be tested alone. They read in
+place, so that no copy of a line is left (``erase``). Names follow RFC 5321 4.1.2 and RFC 1035.
 """
 
 import re
@@ -14,7 +13,7 @@ TLS_HELLO: Final = b"\x16\x03"
 _HTTP_VERBS: Final = b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE PRI PROPFIND".split()
 _HTTP: Final = re.compile(rb"(?:%s)(?=\s|\Z)" % b"|".join(_HTTP_VERBS), re.IGNORECASE)
 _HEADER_LINE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*[ \t]*:")
-#: The first octet behind what may stand before a verb; CR is there where lines end by LF CR.
+#: The first octet after those that may precede a verb; CR is one if lines end in LF CR.
 _FIRST: Final = re.compile(rb"[^ \t\r]")
 #: At least two labels, the last not a number.
 _HOST_NAME: Final = re.compile(
@@ -24,10 +23,10 @@ _HOST_NAME: Final = re.compile(
 
 
 def is_junk(line: bytearray) -> bool:
-    """Whether a line that begins with no known verb shows that its sender does not speak SMTP.
+    """Return whether a line without a known verb shows that its sender does not speak SMTP.
 
-    Its first octet after leading blanks decides, as in ``begins_junk``; where that is a letter,
-    HTTP and header lines are recognized. A blank line is not junk.
+    The first octet after leading blanks decides, as in ``begins_junk``; if it is a letter, HTTP and
+    header lines are recognised. A blank line is not junk.
     """
     first = _FIRST.search(line)
     if first is None:
@@ -39,10 +38,10 @@ def is_junk(line: bytearray) -> bool:
 
 
 def begins_junk(octets: bytearray) -> bool:
-    """Whether a line that is not whole yet is junk already, whatever follows.
+    """Return whether an incomplete line is junk, whatever follows.
 
-    It must agree with ``is_junk`` on the whole line, so that a verdict does not depend on how
-    octets were cut. The first octet of a TLS record waits for the second.
+    It must agree with ``is_junk`` on the complete line, so that the result does not depend on how
+    octets were split. The first octet of a TLS record waits for the second.
     """
     if octets == TLS_HELLO[:1]:
         return False
@@ -51,10 +50,10 @@ def begins_junk(octets: bytearray) -> bool:
 
 
 def is_clean(line: bytearray) -> bool:
-    """Whether a line has neither NUL nor 8-bit octets."""
+    """Return whether a line has neither NUL nor 8-bit octets."""
     return line.isascii() and b"\0" not in line
 
 
 def is_full_host_name(word: bytes | memoryview) -> bool:
-    """Whether a greet's argument is a full host name, not an address, a label or nothing."""
+    """Return whether a greet's argument is a full host name, not an address, a label or empty."""
     return _HOST_NAME.match(word) is not None

@@ -1,11 +1,10 @@
-"""Personas: what the sensor looks like to a client, as ready-made replies.
+"""Personas: the sensor's appearance to a client, as prepared replies.
 
-A default banner is a fingerprint, so banner, host name, keywords and the words
-of each reply are settings, by local address too. The built-in styles look like
-servers that are common in the wild. Every reply is written once, at start. RFC
-5321 section 4.2 gives the codes; ``docs/explanation/what-counts.md`` has the
-table of which one answers what. The refusal at DATA is the same in every style:
-a person must be able to understand it.
+A default banner is a fingerprint, so banner, host name, keywords and the text of each reply are
+settings, also by local address. The built-in styles look like common servers. Every reply is
+created once, at start. RFC 5321 section 4.2 gives the codes; ``docs/explanation/what-counts.md``
+has the table of replies. The refusal at DATA is the same in every style, because a person must be
+able to understand it.
 """
 
 import functools
@@ -19,7 +18,7 @@ from smtpfeeds_common.errors import AddressError, SettingsError
 _STARTTLS: Final = "STARTTLS"
 _AUTH: Final = "AUTH PLAIN LOGIN"
 
-#: What a reply to EHLO can offer that a client can be seen to use.
+#: Extensions in a reply to EHLO whose use a session shows.
 PIPELINING, SIZE, EIGHT_BIT, STARTTLS, AUTH = (1 << bit for bit in range(5))
 _OFFERS: Final = {
     "PIPELINING": PIPELINING,
@@ -28,13 +27,13 @@ _OFFERS: Final = {
     "STARTTLS": STARTTLS,
     "AUTH": AUTH,
 }
-#: Names of personas that may name each other in turn: a ring of names ends here.
+#: Bound of personas that refer to each other, which ends a cycle of names.
 _MAX_NAMES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """The words of one kind of server; ``{host}`` is its name."""
+    """The texts of one kind of server; ``{host}`` is its name."""
 
     banner: str
     helo: str
@@ -149,13 +148,13 @@ STYLES: Final = {"plain": _PLAIN, "postfix": _POSTFIX, "exim": _EXIM, "exchange"
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """Every reply a client can get, as octets."""
+    """Every reply that a client can get, as octets."""
 
     hostname: str
     banner: bytes
     helo: bytes
     ehlo: bytes
-    #: The same without STARTTLS: inside TLS it is not offered again.
+    #: The same without STARTTLS, which is not offered again in TLS.
     ehlo_in_tls: bytes
     mail_ok: bytes
     rcpt_ok: bytes
@@ -184,7 +183,7 @@ class Persona:
     too_many_connections: bytes
     too_slow: bytes
     shutting_down: bytes
-    #: What ``ehlo`` offers, as bits; inside TLS the same without STARTTLS.
+    #: What ``ehlo`` offers, as bits; in TLS the same without STARTTLS.
     offers: int
     offers_in_tls: int
 
@@ -200,10 +199,10 @@ def make_persona(
     banner: str | None = None,
     keywords: tuple[str, ...] | None = None,
 ) -> Persona:
-    """Write a style's replies for one host name.
+    """Create a style's replies for one host name.
 
     Raises:
-        SettingsError: a banner without the word ESMTP, or a line that is not a reply.
+        SettingsError: a banner lacks the word ESMTP, or a line is not a reply.
     """
     banner_text = style.banner if banner is None else banner
     if "ESMTP" not in banner_text.split():
@@ -264,12 +263,12 @@ def make_persona(
 
 
 def _offers(keywords: tuple[str, ...]) -> int:
-    """The bits of what keywords offer."""
+    """Return the bits of what keywords offer."""
     return sum({_OFFERS.get(word.split()[0].upper(), 0) for word in keywords if word.split()})
 
 
 class Personas:
-    """Which persona answers at which local address."""
+    """The persona of each local address."""
 
     def __init__(
         self,
@@ -282,10 +281,10 @@ class Personas:
         offer_tls: bool,
         offer_auth: bool = False,
     ) -> None:
-        """Write the replies of all personas.
+        """Create the replies of all personas.
 
         Raises:
-            SettingsError: an unknown name or key, or an unusable banner.
+            SettingsError: a name or key is unknown, or a banner cannot be used.
         """
         self._make_persona = functools.partial(
             make_persona,
@@ -305,11 +304,11 @@ class Personas:
                 self._by_address[address] = self._make(value)
 
     def at(self, local: bytes) -> Persona:
-        """The persona for a packed local address."""
+        """Return the persona for a packed local address."""
         return self._by_address.get(local, self.default)
 
     def _make(self, value: Any, depth: int = 0) -> Persona:
-        """A persona from its setting: a name, or a table."""
+        """Return a persona from its setting: a name, or a table."""
         if isinstance(value, str):
             if value in self._table and value not in STYLES and depth < _MAX_NAMES:
                 return self._make(self._table[value], depth + 1)
