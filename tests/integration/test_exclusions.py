@@ -122,13 +122,17 @@ def test_a_large_prefix_goes_in_slices_and_a_second_time_changes_nothing(
     assert stored(connection, b"observation") == ["2001:db9::1"]
 
 
-def test_to_forget_keeps_a_longer_exclusion_and_its_reason(connection: Connection) -> None:
+def test_to_forget_keeps_a_longer_exclusion_and_its_reason(
+    run: Run, connection: Connection
+) -> None:
     store = ExclusionStore(connection)
     prefix = parse_network("192.0.2.0/24")
     store.add(prefix, "our own", None)
     store.forget(prefix, "asked", NOW + timedelta(days=40))
     (kept,) = store.all()
     assert (kept.reason, kept.until) == ("our own", None)
+    # The command tells when the exclusion really ends.
+    assert "not published from now on" in run("forget", "192.0.2.0/24", "--yes").output
     store.add(prefix, "asked", NOW + timedelta(days=1))
     store.forget(prefix, "forgotten", NOW + timedelta(days=40))
     (longer,) = store.all()

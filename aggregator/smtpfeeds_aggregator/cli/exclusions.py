@@ -141,7 +141,7 @@ def forget(settings: "AggregatorSettings", prefix: str, reason: str, *, yes: boo
     click.echo(
         f"{network}: {forgotten.addresses} addresses deleted "
         f"({forgotten.observations} rows of feeds, {forgotten.sightings} sightings); "
-        f"not published {_until(end)}; " + _PUBLISHED
+        f"not published {_until(forgotten.until)}; " + _PUBLISHED
     )
 
 

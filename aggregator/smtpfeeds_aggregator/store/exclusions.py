@@ -35,12 +35,14 @@ class Exclusion(NamedTuple):
 
 @dataclass(slots=True)
 class Forgotten:
-    """Counts of deleted rows."""
+    """Counts of deleted rows, and for how long the prefix is not published."""
 
     addresses: int = 0
     observations: int = 0
     sightings: int = 0
     crowded_prefixes: int = 0
+    #: When the exclusion ends; None: never.
+    until: datetime | None = None
 
 
 class ExclusionStore:
@@ -58,8 +60,8 @@ class ExclusionStore:
 
     def add(
         self, prefix: Network, reason: str, until: datetime | None, *, extend: bool = False
-    ) -> None:
-        """Exclude a prefix from now on.
+    ) -> datetime | None:
+        """Exclude a prefix from now on; return when the exclusion ends, None for never.
 
         Args:
             prefix: the prefix that is not published.
@@ -68,9 +70,13 @@ class ExclusionStore:
             extend: if the prefix is excluded already, keep its reason and the later end.
         """
         with database_errors():
-            self._run(
-                "add_exclusion", prefix=str(prefix), reason=reason, until=until, extend=extend
-            )
+            row = self._connection.execute(
+                self._sql["add_exclusion"],
+                {"prefix": str(prefix), "reason": reason, "until": until, "extend": extend},
+            ).fetchone()
+        assert row is not None
+        end: datetime | None = row[0]
+        return end
 
     def remove(self, prefix: Network) -> bool:
         """End an exclusion. Returns False if there is none of exactly this prefix."""
@@ -96,8 +102,7 @@ class ExclusionStore:
         Running it again is harmless. It excludes the prefix first, so that rows that arrive
         meanwhile are stored but not published.
         """
-        self.add(prefix, reason, until, extend=True)
-        forgotten = Forgotten()
+        forgotten = Forgotten(until=self.add(prefix, reason, until, extend=True))
         after = _BEFORE_ALL
         while ips := self._slice(prefix, after):
             with database_errors(), self._connection.transaction():

@@ -15,7 +15,8 @@ ON CONFLICT (prefix) DO UPDATE SET
         THEN e.reason ELSE EXCLUDED.reason END,
     since = CASE WHEN e.until <= now() THEN now() ELSE e.since END,
     until = CASE WHEN %(extend)s AND (e.until IS NULL OR e.until > EXCLUDED.until)
-        THEN e.until ELSE EXCLUDED.until END;
+        THEN e.until ELSE EXCLUDED.until END
+RETURNING until;
 
 -- name: remove_exclusion
 DELETE FROM exclusion WHERE prefix = %(prefix)s::cidr;
