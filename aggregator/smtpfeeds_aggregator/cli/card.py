@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: The column where values begin.
 _INDENT: Final = 11
+#: A space at which no line is wrapped; it is written as an ordinary one.
+_NO_BREAK: Final = "\u00a0"
 #: Sensors to name; the others are counted.
 _SENSORS_MAX: Final = 12
 _WIDTH_IN_A_PIPE: Final = 100
@@ -181,10 +183,10 @@ def _sensors(sightings: "list[SensorSighting]") -> Iterator[Line]:
         events = ", ".join(f"{one.hits} {one.feed.removeprefix('smtp')}" for one in theirs)
         targets, addresses = max(one.targets for one in theirs), theirs[0].addresses
         at = f"{targets} of its {addresses}" if addresses else str(targets)
-        last = max(one.last_seen for one in theirs)
+        last = f"{row_time(max(one.last_seen for one in theirs).timestamp())} UTC"
         yield (
             "sensors" if number == 0 else "",
-            f"{name}: {events}, at {at} addresses lately, last {row_time(last.timestamp())} UTC",
+            f"{name}: {events}, at {at} addresses lately, last {_one_word(last)}",
         )
     if len(newest) > _SENSORS_MAX:
         yield "", f"and {len(newest) - _SENSORS_MAX} more"
@@ -218,9 +220,14 @@ def _wrapped(lines: list[Line], width: int) -> Iterator[str]:
 
     for name, value in lines:
         parts = wrap(value, max(20, width - _INDENT - 2), break_on_hyphens=False) or [""]
-        yield f"{name:<{_INDENT}} {parts[0]}".rstrip()
+        yield f"{name:<{_INDENT}} {parts[0].replace(_NO_BREAK, ' ')}".rstrip()
         for part in parts[1:]:
-            yield f"{'':<{_INDENT}} {part}"
+            yield f"{'':<{_INDENT}} {part.replace(_NO_BREAK, ' ')}"
+
+
+def _one_word(text: str) -> str:
+    """Keep a text on one line."""
+    return text.replace(" ", _NO_BREAK)
 
 
 def _many(number: int, what: str) -> str:
