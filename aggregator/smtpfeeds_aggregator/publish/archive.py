@@ -1,10 +1,10 @@
-"""The archive: one edition of each UTC day, for a retention of its own.
+"""The archive: one edition of each UTC day, with its own retention.
 
     archive/index.json                          which days there are
     archive/2026-11-23/smtpgreet.ndjson.gz      the last edition of that day
 
 The archive is in every generation, by hard links, so that manifest and SHA256SUMS cover it and one
-switch changes it with the rest. A past day changes only where an address was excluded or forgotten.
+switch changes it with the rest. A past day changes only if an address was excluded or forgotten.
 """
 
 import csv
@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 
 FOLDER: Final = "archive"
 INDEX: Final = f"{FOLDER}/index.json"
-#: Raised when a field of the index changes its meaning or goes.
+#: Increased if a field of the index changes its meaning or is removed.
 VERSION: Final = 1
-#: The first of these formats that is published is archived; the names of the setting.
+#: The first of these formats that is published is archived; names as in the setting.
 ARCHIVED: Final = {"ndjson": ndjson_format.SUFFIX, "csv": csv_format.SUFFIX}
 
 
@@ -49,7 +49,7 @@ class ArchivedFile(msgspec.Struct, frozen=True):
 
 
 class Day(msgspec.Struct, frozen=True):
-    """One day; `files` are below the folder of the index."""
+    """A day; paths of `files` are relative to the folder of the index."""
 
     day: date
     generated: str
@@ -57,7 +57,7 @@ class Day(msgspec.Struct, frozen=True):
 
 
 class Index(msgspec.Struct, frozen=True):
-    """The days that there are, the newest first."""
+    """The archived days, newest first."""
 
     version: int
     days: list[Day]
@@ -76,13 +76,13 @@ def write_archive(
     """Write the archive of a generation.
 
     Args:
-        folder: of the generation.
-        before: the generation before, where there is one.
-        files: those with the rows of this generation.
-        now: when it is made.
-        days: how many days are kept, today included.
-        withdrawn: what is not published any more.
-        keep_going: asked now and then.
+        folder: the folder of the generation.
+        before: the previous generation, if any.
+        files: the files with the rows of this generation.
+        now: the time of the generation.
+        days: how many days are kept, including today.
+        withdrawn: the addresses that are no longer published.
+        keep_going: called now and then.
     """
     (folder / FOLDER).mkdir()
     today = now.date()
@@ -111,13 +111,13 @@ def _days(before: Path | None) -> list[Day]:
     try:
         return msgspec.json.decode((before / INDEX).read_bytes(), type=Index).days
     except msgspec.MsgspecError as exc:
-        # The generations that are kept still hold it.
+        # The kept generations still contain it.
         logger.warning("archive begins again: its index is damaged", extra=fields(error=str(exc)))
         return []
 
 
 def _archived(folder: Path, files: Iterable[Written], now: datetime) -> Day:
-    """Today, until there is a later edition: hard links to this edition's own files."""
+    """Return today's entry: hard links to this edition's files, until there is a later edition."""
     day, entries = now.date(), {}
     (folder / FOLDER / day.isoformat()).mkdir()
     for file in _largest(files):
@@ -130,7 +130,7 @@ def _archived(folder: Path, files: Iterable[Written], now: datetime) -> Day:
 
 
 def _largest(files: Iterable[Written]) -> list[Written]:
-    """The compressed file with all columns, one for each feed."""
+    """Return the compressed file with all columns of each feed."""
     files = list(files)
     for suffix in ARCHIVED.values():
         if matches := [file for file in files if file.name.endswith(suffix + COMPRESSED)]:
@@ -141,7 +141,7 @@ def _largest(files: Iterable[Written]) -> list[Written]:
 def _carried(
     folder: Path, before: Path | None, day: Day, withdrawn: Withdrawn, keep_going: KeepGoing
 ) -> Day:
-    """A day of the generation before: the same files, or what is left of them."""
+    """Return a day of the previous generation: the same files, or cleaned ones."""
     assert before is not None
     keep_going()
     (folder / FOLDER / day.day.isoformat()).mkdir()
@@ -149,7 +149,7 @@ def _carried(
     for name, file in day.files.items():
         path = f"{FOLDER}/{name}"
         if not (before / path).exists():
-            # An operator has removed it, because it was damaged.
+            # An operator has deleted it, because it was damaged.
             logger.warning("archive continues without a file", extra=fields(file=before / path))
             continue
         entries[name] = (
@@ -170,7 +170,7 @@ def _cleaned(
     withdrawn: Withdrawn,
     keep_going: KeepGoing,
 ) -> ArchivedFile:
-    """Write what is left of a file; nothing where all of it is."""
+    """Write a cleaned file; nothing if no address is removed."""
     is_csv = name.endswith(csv_format.SUFFIX + COMPRESSED)
     address_of = _csv_address if is_csv else _ndjson_address
     gone, inside = 0, sha256()

@@ -1,9 +1,9 @@
-"""What changed in a day: addresses that came, that left, and that are of another class.
+"""The changes of a day: new addresses, addresses that are gone, and new classes.
 
-Each hour the addresses and classes of an edition are kept in a file beside the served directory,
-5 octets for an address of IPv4, for 25 hours. An edition is compared with the one that is
-nearest to 24 hours old; the manifest has its time as ``changes_since``. Without such a file
-no change is known.
+Each hour the addresses and classes of an edition are stored in a file beside the served directory
+for 25 hours, with 5 octets for an IPv4 address. An edition is compared with the one closest to 24
+hours old; the manifest has its time as ``changes_since``. Without such a file there are no known
+changes.
 """
 
 import logging
@@ -34,16 +34,16 @@ SUFFIX: Final = "-changes.ndjson"
 FOLDER: Final = ".changes"
 _DAY: Final = timedelta(hours=24)
 _KEPT: Final = timedelta(hours=25)
-#: No two snapshots are nearer: at most 26 are kept, however often is published.
+#: Least time between two snapshots: at most 26 are kept, however often the feeds are published.
 _APART: Final = timedelta(minutes=59)
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 _FAMILIES: Final = (4, 6)
-#: Addresses that are made text at a time.
+#: Addresses that are converted to text together.
 _TOGETHER: Final = 20_000
 
 
 class Change(msgspec.Struct, frozen=True, rename={"cls": "class", "cls_before": "class_before"}):
-    """One line; null where there is no class."""
+    """A line; null if there is no class."""
 
     change: str
     ipaddr: str
@@ -54,13 +54,13 @@ class Change(msgspec.Struct, frozen=True, rename={"cls": "class", "cls_before": 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """Addresses of one family as sorted keys, and the place of each one's class."""
+    """Addresses of one family as sorted keys, and the number of each one's class."""
 
     keys: Rows
     cls: Rows
 
     def places(self, other: "_Family") -> Rows:
-        """Where each key of another is here; -1 where it is not."""
+        """Return the index of each key of another family here; -1 if it is missing."""
         at = np.searchsorted(self.keys, other.keys)
         at[at == len(self.keys)] = 0
         is_here = self.keys[at] == other.keys if len(self.keys) else np.zeros(len(other.keys), bool)
@@ -76,7 +76,7 @@ class Snapshot:
 
     @classmethod
     def of_window(cls, window: Window, judgements: Judgements) -> "Snapshot":
-        """What is published of a window."""
+        """Return the snapshot of a window."""
         names = sorted({str(kind.cls) for kind in judgements.kinds})
         of_kind = np.array([names.index(kind.cls) for kind in judgements.kinds] or [0], np.uint8)
         families: dict[tuple[str, int], _Family] = {}
@@ -95,7 +95,7 @@ class Snapshot:
         """Read a file.
 
         Raises:
-            ValueError: it does not hold a snapshot.
+            ValueError: it does not contain a snapshot.
             OSError: it cannot be read.
         """
         try:
@@ -112,7 +112,7 @@ class Snapshot:
             raise ValueError(f"{path} does not hold a snapshot: {exc}") from exc
 
     def write(self, path: Path) -> None:
-        """Write a file that only its owner reads."""
+        """Write a file that only its owner can read."""
         columns: dict[str, Any] = {"classes": np.array(self.classes, np.str_)}
         for (feed, family), part in self.families.items():
             columns[f"{feed}-{family}-keys"] = part.keys
@@ -124,7 +124,7 @@ class Snapshot:
         aside.replace(path)
 
     def without(self, withdrawn: Withdrawn) -> "Snapshot":
-        """The same without what is not published any more."""
+        """Return the snapshot without addresses that are no longer published."""
         families = {}
         for key, part in self.families.items():
             packed = _packed(part.keys)
@@ -133,7 +133,7 @@ class Snapshot:
         return Snapshot(families, self.classes)
 
     def since(self, before: "Snapshot", feed: str) -> Iterator[Change]:
-        """What changed in a feed, the added first, then the gone, then the others."""
+        """Yield the changes of a feed: added addresses, then gone ones, then the others."""
         pairs = [(before.families[feed, family], self.families[feed, family]) for family in (4, 6)]
         for old, new in pairs:
             came = np.flatnonzero(old.places(new) < 0)
@@ -169,20 +169,20 @@ def _packed(keys: Rows) -> list[bytes]:
 
 
 def _texts(keys: Rows) -> Iterator[str]:
-    """Some at a time: nearly all of a feed may have changed."""
+    """Convert some at a time: nearly all of a feed may have changed."""
     for start in range(0, len(keys), _TOGETHER):
         yield from map(format_address, _packed(keys[start : start + _TOGETHER]))
 
 
 class Snapshots:
-    """The files that are kept beside the served directory."""
+    """The snapshot files beside the served directory."""
 
     def __init__(self, directory: Path, now: datetime) -> None:
         self._folder = directory / FOLDER
         self._now = now.astimezone(UTC)
 
     def nearest(self) -> tuple[Snapshot, datetime] | None:
-        """The one that is nearest to a day old, and its time."""
+        """Return the snapshot closest to a day old, and its time."""
         times = sorted(self._times(), key=lambda time: abs(self._now - time - _DAY))
         for time in times:
             try:
@@ -192,7 +192,7 @@ class Snapshots:
         return None
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Keep one more, unless there is one of this hour; remove those that are too old."""
+        """Store a snapshot, unless there is one of this hour; delete those that are too old."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         times = list(self._times())
         known = {self._path(time) for time in times}
@@ -203,11 +203,11 @@ class Snapshots:
             snapshot.write(self._path(self._now))
 
     def clear(self) -> None:
-        """Remove all: changes are not published."""
+        """Delete all snapshots: changes are not published."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def withdraw(self, withdrawn: Withdrawn) -> None:
-        """Take what is not published any more out of all of them."""
+        """Remove addresses that are no longer published from all snapshots."""
         for time in self._times():
             path = self._path(time)
             try:
@@ -216,7 +216,7 @@ class Snapshots:
                 path.unlink(missing_ok=True)
 
     def _times(self) -> Iterator[datetime]:
-        """Of the files that are neither too old nor from a time to come."""
+        """Return the times of the files that are neither too old nor in the future."""
         if not self._folder.is_dir():
             return
         for path in sorted(self._folder.iterdir()):
@@ -232,7 +232,7 @@ class Snapshots:
 
 
 def read_back(stream: IO[bytes]) -> int:
-    """How many lines a file holds; raises ValueError where it is not of this format."""
+    """Return the number of lines in a file; raise ValueError if it has another format."""
     decoder, lines = msgspec.json.Decoder(Change), 0
     for line in stream:
         if not line.endswith(b"\n"):

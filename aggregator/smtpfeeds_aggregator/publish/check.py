@@ -1,7 +1,7 @@
-"""Read back what was written, before anyone else does.
+"""Read the written files back before they are published.
 
-A generation with one odd row is not published. Rows of the main file are checked by
-`check_rows`; a family's file must hold exactly its rows. The octets of each file are compared
+A generation with one wrong row is not published. `check_rows` checks the rows of the main file; a
+family's file must contain exactly its rows. The octets of each file are compared
 with what was written in a thread, because that needs no interpreter.
 """
 
@@ -46,13 +46,13 @@ Families = dict[int, FamilyRows]
 
 
 def check_feed(folder: Path, files: list[FeedFile], keep_going: KeepGoing = go_on) -> None:
-    """Make sure that all files of a feed are as they should be.
+    """Check that all files of a feed are correct.
 
-    Every row of the main file is checked; a family's file must hold exactly its rows; what a
-    compressed file holds is what is in the plain one.
+    It checks every row of the main file. A family's file must contain exactly its rows, and a
+    compressed file must have the content of the plain one.
 
     Raises:
-        PublishError: one is not; says where.
+        PublishError: a file is not correct; the message says where.
     """
     families = {size: FamilyRows(hashlib.sha256()) for size in (IPv4_BYTES, IPv6_BYTES)}
     ordered = sorted(files, key=lambda file: not file.is_whole)
@@ -65,7 +65,7 @@ def check_feed(folder: Path, files: list[FeedFile], keep_going: KeepGoing = go_o
             try:
                 _check_format(file, folder / file.name, families, keep_going)
             except (ValueError, csv.Error) as exc:
-                # As an octet that is not ASCII, where only ASCII is written.
+                # Such as an octet that is not ASCII, though only ASCII is written.
                 raise PublishError(f"{file.name}: {exc}; the generation is not published") from exc
             check.result()
     finally:
@@ -107,7 +107,7 @@ def _check_family(file: FeedFile, path: Path, family: FamilyRows, keep_going: Ke
 
 
 def _body(stream: IO[bytes], keep_going: KeepGoing) -> Iterator[bytes]:
-    """The lines between header and footer, some at a time; leaves the stream at the footer."""
+    """Yield blocks of lines between header and footer; the stream is then at the footer."""
     start = stream.tell()
     size = stream.seek(0, 2)
     tail_start = max(start, size - _TAIL_OCTETS)

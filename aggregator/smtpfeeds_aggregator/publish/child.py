@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 #: On a busy host ingest gets ten times as much processor time as publishing.
 _NICENESS: Final = 10
-#: The kernel adds it to a process's score when it chooses one to kill for its memory; 0 to 1000.
+#: The kernel adds this to a process's score when it chooses one to kill for memory; 0 to 1000.
 _OOM_SCORE: Final = "500"
 #: The aggregator answers at once, unless it or its host is suspended.
 _ANSWER_LIMIT_S: Final = 60.0
 
 
 class Parent:
-    """The aggregator: messages to it, answers from it."""
+    """The connection to the aggregator: messages to it, answers from it."""
 
     def __init__(self, output: int) -> None:
         self._output = output
@@ -48,11 +48,11 @@ class Parent:
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def listen(self) -> None:
-        """Read answers, and end this process when there are no more: the parent is gone."""
+        """Read answers, and end this process at their end, because the parent has ended."""
         threading.Thread(target=self._read, name="parent", daemon=True).start()
 
     def send(self, message: "Logged | ClockQuestion | Done | Failed") -> None:
-        """Send one message; ends this process if nobody reads it."""
+        """Send a message; end this process if nobody reads it."""
         from .messages import encode
 
         line = memoryview(encode(message))
@@ -64,10 +64,10 @@ class Parent:
                 os._exit(3)
 
     def answer(self) -> "ClockAnswer":
-        """The next answer.
+        """Return the next answer.
 
         Raises:
-            PublishStopped: there is none.
+            PublishStopped: there is no answer.
         """
         import msgspec
 
@@ -91,7 +91,7 @@ class Parent:
 
 
 class ParentsClock:
-    """The aggregator's judgement of the database's clock: it has heard the sensors."""
+    """Asks the aggregator about the database's clock, because only it knows the sensors' clocks."""
 
     def __init__(self, parent: Parent) -> None:
         from ..clock.database import monotonic_s
@@ -112,7 +112,7 @@ class ParentsClock:
 
 
 class ToParent(logging.Handler):
-    """Sends each line of the log to the aggregator, which writes it to its own."""
+    """Sends each log record to the aggregator, which logs it."""
 
     def __init__(self, send: "Send") -> None:
         super().__init__()
@@ -138,11 +138,11 @@ class ToParent(logging.Handler):
 
 
 def main(arguments: list[str]) -> int:
-    """Publish once. Returns the exit code."""
+    """Publish once; return the exit code."""
     parent_pid, job_file = map(int, arguments)
     end_with_parent(parent_pid)
     _give_way()
-    # The aggregator must not read what a library prints as a message.
+    # The aggregator must not read a library's output as a message.
     output = os.dup(1)
     os.dup2(2, 1)
     parent = Parent(output)
@@ -199,7 +199,7 @@ def _publish(parent: Parent, job_file: int) -> "Published | None":
 
 
 def _give_way() -> None:
-    """Leave the processor and the memory to ingest; where that is forbidden, share them.
+    """Give ingest priority for processor and memory, if that is allowed.
 
     Linux shares the processor among sessions first (sched(7), "The autogroup feature"), so niceness
     alone would not help PostgreSQL's sessions, which work for ingest, against this process. It has

@@ -1,6 +1,6 @@
-"""The files that go on from those of the edition before: changes, MISP feed, archive.
+"""The files that continue those of the previous edition: changes, MISP feed, archive.
 
-`once` calls this at two moments: while a generation is written, and after it was published.
+`once` uses this twice: while a generation is written, and after it is published.
 """
 
 import logging
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Continued:
-    """One publication's."""
+    """The continued files of one publication."""
 
     def __init__(
         self,
@@ -44,20 +44,20 @@ class Continued:
         """Write nothing yet.
 
         Args:
-            settings: which formats, and how long the archive is kept.
-            directory: the directory in which `feeds` is.
-            before: the generation that is published now, where there is one.
-            now: when the new one is made.
-            withdrawn: what is not published any more.
-            keep_going: asked now and then.
+            settings: the formats, and the retention of the archive.
+            directory: the directory that contains `feeds`.
+            before: the published generation, if any.
+            now: the time of the new generation.
+            withdrawn: the addresses that are no longer published.
+            keep_going: called now and then.
         """
         self._settings, self._before, self._now = settings, before, now
         self._withdrawn, self._keep_going = withdrawn, keep_going
         self._snapshots = Snapshots(directory, now)
         self._snapshot: Snapshot | None = None
-        #: The edition that the changes are compared with.
+        #: The edition with which the changes are compared.
         self.changes_since: datetime | None = None
-        #: By name, what is not written, and why.
+        #: The files that are not written, and why, by name.
         self.not_written: dict[str, str] = {}
 
     def write(
@@ -68,25 +68,26 @@ class Continued:
         feeds: Mapping[str, FeedRows],
         files: list[Written],
     ) -> list[Written]:
-        """Write all of them into a generation; `files` are those with its rows."""
+        """Write all of them into a generation; `files` are its files with rows."""
         written = self._write_changes(folder, window, judgements)
         written += self._write_misp(folder, feeds)
         return written + self._write_archive(folder, files)
 
     def published(self, prune: Callable[[int], None]) -> str | None:
-        """The generation is published: keep what the next one needs, remove what must go.
+        """After the publication, store what the next one needs, and delete what is no longer
+        needed.
 
-        The next run repeats what fails here; the edition is published all the same.
+        The next run repeats a step that fails; the edition stays published.
 
         Args:
-            prune: removes all but this many generations.
+            prune: deletes all but this many generations.
 
         Returns:
-            What is not done, and why; None if everything is.
+            What is not done, and why; None if everything is done.
         """
         is_new = self._withdrawn.is_new
         kept = 1 if is_new else self._settings.generations_kept
-        # Generations first: these are served, and to remove them needs no space on the disk.
+        # Generations first: they are served, and deleting them needs no space on the disk.
         failures = _failures(lambda: prune(kept)) + _failures(self._keep_snapshots)
         failures = failures or _failures(self._withdrawn.note)
         if not failures:
@@ -163,7 +164,7 @@ class Continued:
 
 
 def _failures(step: Callable[[], None]) -> list[str]:
-    """Take a step; returns what failed."""
+    """Run a step; return what failed."""
     try:
         step()
     except (OSError, PublishError) as exc:

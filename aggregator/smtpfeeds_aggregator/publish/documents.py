@@ -1,7 +1,7 @@
-"""The files of a feed that are not written side by side with the large ones.
+"""The files of a feed that are not written together with the large ones.
 
-Each has a module in `formats`. They are off by default, or bounded in size, so that they are
-written in a pass of their own.
+Each has a module in `formats`. They are off by default, or bounded in size, so they are written in
+a separate pass.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _CHUNK_ROWS: Final = 5_000
 
 
 class Document(Protocol):
-    """How one kind of file is written and read back; a module is one."""
+    """The interface of a format's module, to write and read back its files."""
 
     @property
     def SUFFIX(self) -> str:
@@ -31,27 +31,27 @@ class Document(Protocol):
 
     @property
     def SEPARATOR(self) -> str:
-        """What stands between two rows."""
+        """The text between two rows."""
         ...
 
     def header(self, frame: Frame) -> str:
-        """What comes before the rows."""
+        """Return the text before the rows."""
         ...
 
     def rows(self, frame: Frame, columns: Columns, before: Counts) -> list[str]:
-        """Rows, without what is between them; `before` is of those that were written before."""
+        """Return rows without separators; `before` is about the rows that were written before."""
         ...
 
     def footer(self, frame: Frame, counts: Counts) -> str:
-        """What comes after the rows."""
+        """Return the text after the rows."""
         ...
 
     def read_back(self, stream: IO[bytes]) -> int:
-        """Count the entries of a file; raise ValueError where it is not of this format."""
+        """Return the number of entries of a file; raise ValueError if it has another format."""
         ...
 
 
-#: By the name in the setting `formats`; with the most entries that are written.
+#: By the name in the setting `formats`, with the largest number of entries.
 _DOCUMENTS: Final[dict[str, tuple[Document, int | None]]] = {
     "stix": (stix_format, stix_format.MAX_ENTRIES),
     "json": (json_format, json_format.MAX_ENTRIES),
@@ -70,7 +70,7 @@ def write_documents(
     """Write the documents of a feed that the setting names.
 
     Returns:
-        What was written, and by name what was not, and why.
+        What was written, and by name what was not, with the reason.
     """
     written: list[Written] = []
     not_written: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Reads the manifest of an edition: its times, its place, and the hash of each file.
+"""Read the manifest of an edition: its times, its folder, and the hash of each file.
 
 It also names the files that describe an edition, for the modules that write them and those that
 verify them. `manifest` writes the manifest.
@@ -13,11 +13,11 @@ import msgspec
 from smtpfeeds_common.errors import NotVerified
 
 MANIFEST: Final = "manifest.json"
-#: Beside the manifest: every file's SHA-256, the manifest's too.
+#: Beside the manifest: every file's SHA-256, also the manifest's.
 SUMS: Final = "SHA256SUMS"
-#: What a signature's file is called: the signed file's name and this.
+#: Added to the name of a signed file for the name of its signature.
 SIGNATURE: Final = ".minisig"
-#: Raised when a field of the manifest changes its meaning or goes.
+#: Increased if a field of the manifest changes its meaning or is removed.
 VERSION: Final = 2
 _PIECE_BYTES: Final = 1 << 18
 
@@ -26,9 +26,9 @@ class FileRecord(msgspec.Struct, frozen=True):
     """A published file, as the manifest records it."""
 
     bytes: Annotated[int, msgspec.Meta(ge=0)]
-    #: Readers keep files under it: nothing else may stand here.
+    #: Readers store files under this hash: only a SHA-256 is valid.
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
-    #: None for a file of no single feed.
+    #: None for a file that belongs to no single feed.
     feed: str | None = None
 
 
@@ -36,7 +36,7 @@ class Edition(msgspec.Struct, frozen=True):
     """The fields of a manifest by which files are verified; times are UTC."""
 
     version: int
-    #: Where the generation is, below the folder that is served: ``generations/NAME/``.
+    #: The generation's path below the served folder: ``generations/NAME/``.
     base: str
     generated: datetime
     expires: datetime
@@ -44,7 +44,7 @@ class Edition(msgspec.Struct, frozen=True):
 
     @property
     def generation(self) -> str:
-        """The generation's name."""
+        """Return the generation's name."""
         return self.base.rstrip("/").rpartition("/")[2]
 
 
@@ -56,7 +56,7 @@ def read_edition(body: bytes) -> Edition:
     """Read a manifest.
 
     Raises:
-        NotVerified: it is not a manifest, or of a version that this program does not know.
+        NotVerified: it is not a manifest, or this program does not know its version.
     """
     try:
         edition = msgspec.json.decode(body, type=Edition)
@@ -72,7 +72,7 @@ def read_edition(body: bytes) -> Edition:
 
 
 def sha256_of(stream: IO[bytes]) -> str:
-    """The SHA-256 of a stream from its beginning, where it stands again afterwards."""
+    """Return the SHA-256 of a stream from its beginning, and rewind it."""
     stream.seek(0)
     digest = hashlib.sha256()
     while piece := stream.read(_PIECE_BYTES):
@@ -82,7 +82,7 @@ def sha256_of(stream: IO[bytes]) -> str:
 
 
 def generated_at(body: bytes) -> datetime | None:
-    """When an edition was made, of any version; None where the manifest cannot be read."""
+    """Return the time of an edition of any version; None if the manifest cannot be read."""
     try:
         return msgspec.json.decode(body, type=_Dated).generated
     except msgspec.MsgspecError:

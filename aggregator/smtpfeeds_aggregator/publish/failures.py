@@ -1,8 +1,8 @@
-"""Why a publication failed: one word for status and metrics, and errors as messages.
+"""The reasons of a failed publication: one word for status and metrics, and the errors.
 
-A publication runs in a process of its own, so its error goes to the aggregator as the name of a
-class and a text. The classes are listed here: what the aggregator does about a failure depends on
-them, and a class that is missing would silently become its parent.
+A publication runs in its own process, so its error goes to the aggregator as the name of a class
+and a text. The classes are listed here, because the aggregator's reaction depends on them: a
+missing class would silently become its parent.
 
     PublishError
     ├── SuspiciousFeeds    the numbers are too far from those of the previous edition (``sanity``)
@@ -50,7 +50,7 @@ class LockLost(PublishError):
     """The lock of the feeds directory was lost; nothing was published."""
 
 
-#: The first class that fits gives the word.
+#: The first matching class gives the word.
 _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (SuspiciousFeeds, "refused"),
     (PublishTimedOut, "timed_out"),
@@ -62,7 +62,7 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (DatasetError, "data_set"),
 )
 OTHER: Final = "other"
-#: Every word that `reason_of` gives.
+#: Every word that `reason_of` returns.
 REASONS: Final = (*(word for _, word in _REASONS), OTHER)
 
 _CARRIED: Final[dict[str, type[SmtpfeedsError]]] = {
@@ -77,15 +77,15 @@ _CARRIED: Final[dict[str, type[SmtpfeedsError]]] = {
 
 
 def reason_of(error: Exception) -> str:
-    """The word for an error."""
+    """Return the word for an error."""
     return next((word for cls, word in _REASONS if isinstance(error, cls)), OTHER)
 
 
 def name_of(error: SmtpfeedsError) -> str:
-    """The name under which an error is carried to another process."""
+    """Return the name of an error in a message to another process."""
     return next(cls.__name__ for cls in type(error).__mro__ if cls.__name__ in _CARRIED)
 
 
 def carried(name: str, message: str) -> SmtpfeedsError:
-    """The error that `name_of` named in the other process."""
+    """Return the error for a name from `name_of` in the other process."""
     return _CARRIED.get(name, PublishError)(message)

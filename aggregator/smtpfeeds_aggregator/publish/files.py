@@ -1,4 +1,4 @@
-"""Which files a feed becomes, and the writing of all of them in one pass over its rows.
+"""Write all files of a feed in one pass over its rows.
 
 Each file is written plain and compressed at once, and hashed on the way, in a thread: while it
 writes a chunk of rows, which needs no interpreter, the next one is formatted.
@@ -28,22 +28,22 @@ _LF: Final = 10
 
 @dataclass(slots=True)
 class FeedFile:
-    """One file of a feed: its format, whose rows it takes, and what they added up to."""
+    """A file of a feed: its format, its rows, and their counts."""
 
     name: str
     format: Format
     frame: Frame
     counts: Counts = field(default_factory=Counts)
-    #: The plain file and the compressed one, once they are.
+    #: The plain file and the compressed one, once they are written.
     written: list[Written] = field(default_factory=list)
 
     @property
     def is_whole(self) -> bool:
-        """Whether this is the feed's main file, with the rows of both families."""
+        """Return whether this is the feed's main file, with the rows of both families."""
         return self.format is text_format and self.frame.family is None
 
     def take(self, chunk: Chunk, lines: bytes) -> bytes:
-        """Count those of the rows that belong here; returns their lines."""
+        """Count the rows that belong to this file; return their lines."""
         if self.frame.family is None:
             self.counts.count(chunk.asns)
             return lines
@@ -53,7 +53,7 @@ class FeedFile:
 
 
 def files_of(feed: Feed, frame: Frame, formats: Collection[str]) -> list[FeedFile]:
-    """The files of a feed that are written with its rows: the text, and others by the setting."""
+    """Return the files that are written with a feed's rows: the text, and others by the setting."""
     name, suffix = feed.name, text_format.SUFFIX
     files = [
         FeedFile(f"{name}{suffix}", text_format, frame),
@@ -68,10 +68,10 @@ def files_of(feed: Feed, frame: Frame, formats: Collection[str]) -> list[FeedFil
 
 
 def write_files(folder: Path, files: Collection[FeedFile], chunks: Iterator[Chunk]) -> None:
-    """Write a feed's files side by side, each plain and compressed.
+    """Write a feed's files together, each plain and compressed.
 
     Raises:
-        OSError: one cannot be written.
+        OSError: a file cannot be written.
     """
     formats = {file.format for file in files}
     with ExitStack() as stack:
@@ -88,7 +88,7 @@ def write_files(folder: Path, files: Collection[FeedFile], chunks: Iterator[Chun
         for chunk in chunks:
             lines = {form: _ascii(joined(form, chunk)) for form in formats}
             blocks = [file.take(chunk, lines[file.format]) for file in files]
-            _wait(written)  # no more than two chunks are held
+            _wait(written)  # at most two chunks are held
             written = write(blocks)
         _wait(written)
         _wait(write([_ascii(file.format.footer(file.frame, file.counts)) for file in files]))
@@ -106,7 +106,7 @@ def _wait(written: Collection[Future[None]]) -> None:
 
 
 def _selected(lines: bytes, wanted: Rows) -> bytes:
-    """Those of some lines that are wanted: neighbours are cut out together."""
+    """Return the selected lines; adjacent lines are copied together."""
     ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == _LF) + 1
     edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
     at = np.concatenate(([0], ends))[edges].tolist()

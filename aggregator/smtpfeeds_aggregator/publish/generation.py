@@ -1,18 +1,17 @@
-"""The directory in which the feeds are published: generations, and what readers find in it.
+"""The directory of the published feeds: generations, and the names that readers use.
 
     FEEDS_DIR/feeds/                        all that is served; a directory that stays the same
         generations/20261123T110000Z-1f0c9a2e/smtpgreet.txt ...
         current -> generations/20261123T110000Z-1f0c9a2e
         smtpgreet.txt -> current/smtpgreet.txt ...
-    FEEDS_DIR/.unfinished/                  what is being written or removed
+    FEEDS_DIR/.unfinished/                  what is being written or deleted
     FEEDS_DIR/.directory-id                 names the advisory lock
 
-All files change by one rename, that of `current`. A bind mount or a container that has `feeds`
-sees each switch, because every link in it is relative and leads to something in it. What a web
-server serves is readable by every user, whatever the umask. Only the holder of the directory's
-lock calls what writes here.
+One rename, that of `current`, switches all files. A bind mount or a container with `feeds` sees
+each switch, because every link in it is relative and stays inside. Every user can read the served
+files, whatever the umask. Only the holder of the directory's lock may write here.
 
-Version 0.1.0 had a symlink `feeds` to one of FEEDS_DIR/generations; ``layout`` takes that over.
+Version 0.1.0 had a symlink `feeds` to one of FEEDS_DIR/generations; ``layout`` converts it.
 """
 
 import os
@@ -35,19 +34,19 @@ _ID_FILE: Final = ".directory-id"
 
 
 class FeedsDirectory:
-    """One directory in which the feeds are published."""
+    """The directory of the published feeds."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        #: What a web server serves.
+        #: The folder that a web server serves.
         self.served = path / SERVED
         self._generations = Generations(self.served, path / _UNFINISHED, public=True)
 
     def check(self) -> None:
-        """Make the directory itself where it is missing.
+        """Create the directory if it is missing.
 
         Raises:
-            PublishError: something else stands where the feeds should be.
+            PublishError: something else has the name of the feeds' folder.
         """
         if not self.path.is_dir():
             self.path.mkdir(parents=True)
@@ -63,10 +62,10 @@ class FeedsDirectory:
             )
 
     def prepare(self) -> int:
-        """Make what is missing, finish or remove what a dead run left, take over 0.1.0's layout.
+        """Create what is missing, finish or delete what a killed run left, convert 0.1.0's layout.
 
         Returns:
-            How many unfinished generations were removed.
+            How many unfinished generations were deleted.
         """
         layout.take_over(self.path, self.served, self.path / _UNFINISHED)
         self._generations.prepare()
@@ -75,13 +74,13 @@ class FeedsDirectory:
         return removed
 
     def lock_key(self) -> int:
-        """The advisory lock's number: the same for everyone who sees this very directory."""
+        """Return the number of the advisory lock, the same for all users of this directory."""
         file = self.path / _ID_FILE
         with suppress(FileExistsError):
             temporary = self.path / f"{_ID_FILE}-{uuid.uuid4().hex}"
             temporary.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
             try:
-                os.link(temporary, file)  # never over one that is there
+                os.link(temporary, file)  # never overwrite an existing file
             finally:
                 temporary.unlink()
         try:
@@ -90,45 +89,45 @@ class FeedsDirectory:
             raise PublishError(f"{file} has no UUID; remove it: the next run makes one") from exc
 
     def generated(self) -> datetime | None:
-        """When what is published now was made; None if nothing is, or nothing readable."""
+        """Return the time of the published edition; None if there is none, or it is unreadable."""
         for folder in (self.served / CURRENT, self.served):
             with suppress(FileNotFoundError, NotADirectoryError):
                 return generated_at((folder / MANIFEST).read_bytes())
         return None
 
     def current(self) -> Path | None:
-        """The generation that is published, by its own name; None if there is none yet."""
+        """Return the published generation's own path; None if there is none yet."""
         current = self._generations.current()
         return current if current is not None and current.is_dir() else None
 
     @contextmanager
     def new_generation(self, now: datetime) -> Iterator["Generation"]:
-        """A directory to write a generation into; removed unless it was published."""
+        """Create a folder for a generation; it is deleted unless it is published."""
         name = f"{self._generations.next_stamp(now)}-{uuid.uuid4().hex[:8]}"
         with self._generations.new(name) as partial:
             yield Generation(name, partial, self._generations.path(name))
 
     def sync(self, generation: "Generation") -> None:
-        """Put a finished generation on disk; readers still see the one before."""
+        """Sync a finished generation to disk; readers still see the previous one."""
         self._generations.sync(generation.partial)
 
     def switch(self, generation: "Generation") -> None:
-        """Publish: the one moment that counts."""
+        """Publish the generation by one rename."""
         self._generations.add(generation.partial, generation.name)
         self._generations.switch(generation.name)
         self._link_files()
 
     def prune(self, kept: int) -> None:
-        """Remove all but the newest generations, and never the current one.
+        """Delete all but the newest generations, and never the current one.
 
         Raises:
-            PublishError: one that should be gone is still served.
+            PublishError: a deleted generation is still served.
         """
         if stuck := self._generations.prune(kept):
             raise PublishError(f"cannot remove {', '.join(stuck)} in {self.served / GENERATIONS}")
 
     def _link_files(self) -> None:
-        """One link for each file of the current generation; it changes where formats do."""
+        """Create one link for each file of the current generation, and delete others."""
         current = self._generations.current()
         if current is None:
             return
@@ -152,10 +151,10 @@ class Generation:
     def __init__(self, name: str, partial: Path, final: Path) -> None:
         self.name = name
         self.partial = partial
-        #: Where it will be.
+        #: Its final path.
         self.final = final
 
     @property
     def base(self) -> str:
-        """Its path below the served directory."""
+        """Return its path below the served directory."""
         return f"{GENERATIONS}/{self.name}/"

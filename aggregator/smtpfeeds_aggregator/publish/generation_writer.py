@@ -1,7 +1,7 @@
-"""Writes the files of one generation and reads them back: nothing here is published yet.
+"""Write the files of one generation and read them back, before they are published.
 
-The rows of both feeds come first, then what goes on from the edition before, then the page, and
-last the manifest and SHA256SUMS, which name all that is there and are signed.
+First come the rows of both feeds, then the files that continue the previous edition, then the page,
+and last the manifest and SHA256SUMS, which list all files and are signed.
 """
 
 from dataclasses import dataclass, replace
@@ -37,13 +37,13 @@ from .written import Written, write_whole
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is published of a window."""
+    """The content of a publication."""
 
     window: Window
     judgements: Judgements
     #: Cleaned AS names.
     names: dict[int, str]
-    #: How many addresses of each feed are not published, by reason.
+    #: How many addresses of each feed are left out, by reason.
     left_out: dict[str, dict[str, int]]
     #: Events by hour and feed.
     hours: Hours
@@ -53,7 +53,7 @@ class Content:
 
 
 def edition_frame(settings: AggregatorSettings, now: datetime) -> Frame:
-    """What all files of an edition made now state about it; for the first feed."""
+    """Return what all files of an edition made now state about it, for the first feed."""
     end = window_end(now)
     stale = expiry(now.timestamp(), settings.publish_interval_s)
     return Frame(
@@ -83,25 +83,25 @@ class GenerationWriter:
         """Write nothing yet.
 
         Args:
-            settings: which formats, and with which counts.
-            frame: of the edition.
+            settings: the formats and the kind of counts.
+            frame: the frame of the edition.
             signer: signs manifest and SHA256SUMS, if there is a key.
-            before: the generation that is published now; unchanged files are links to its own.
-            keep_going: asked now and then.
+            before: the published generation; unchanged files become links to its files.
+            keep_going: called now and then.
         """
         self._settings, self._frame = settings, frame
         self._signer, self._before, self._keep_going = signer, before, keep_going
         self._public_key = None if signer is None else signer.public_key
-        #: By name, what is not written, and why.
+        #: The files that are not written, and why, by name.
         self.not_written: dict[str, str] = {}
-        #: How many addresses each feed's files list.
+        #: How many addresses are in each feed's files.
         self.addresses: dict[str, int] = {}
 
     def write(self, generation: Generation, content: Content, continued: Continued) -> None:
         """Write and check all files of a generation.
 
         Raises:
-            PublishError: what is on disk is not what was written, or is not right.
+            PublishError: a file on disk differs from what was written, or is not correct.
         """
         folder, feeds = generation.partial, dict[str, FeedRows]()
         files: list[Written] = []
@@ -146,7 +146,7 @@ class GenerationWriter:
         return documents
 
     def _write_page(self, folder: Path, content: Content, files: list[Written]) -> list[Written]:
-        """Write the page, what it loads, and the policy."""
+        """Write the page, the files that it loads, and the policy."""
         window, judgements, names = content.window, content.judgements, content.names
         page = build_page(
             window, judgements, names, self._frame, files, content.hours, self._public_key
@@ -187,7 +187,7 @@ class GenerationWriter:
         )
 
     def _write_signed(self, generation: Generation, name: str, octets: bytes) -> list[Written]:
-        """Write a file, and with a key its signature beside it."""
+        """Write a file, and, with a key, its signature."""
         written = [write_whole(generation.partial, name, octets)]
         if self._signer is not None:
             frame = self._frame
@@ -198,6 +198,6 @@ class GenerationWriter:
 
 
 def _sums(files: list[Written]) -> bytes:
-    """The SHA-256 of every file, as sha256sum(1) checks it."""
+    """Return the SHA-256 of every file, in the format of sha256sum(1)."""
     lines = sorted((file.name, file.sha256) for file in files)
     return "".join(f"{sha256}  {name}\n" for name, sha256 in lines).encode("ascii")

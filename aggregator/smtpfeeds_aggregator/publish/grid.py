@@ -1,6 +1,6 @@
-"""When to publish: at every multiple of the interval since midnight UTC.
+"""The schedule of publications: every multiple of the interval since midnight UTC.
 
-All aggregators so publish at the same moments, and a consumer knows when to come.
+So all aggregators publish at the same times, and consumers know these times.
 """
 
 from typing import Final
@@ -9,17 +9,17 @@ _DAY_S: Final = 86_400
 
 
 def next_point(now_s: float, interval_s: int) -> int:
-    """The first moment of the grid after now; midnight is always one (seconds since 1970)."""
+    """Return the next scheduled time after now; midnight is always one (seconds since 1970)."""
     midnight, since = divmod(int(now_s), _DAY_S)
     return midnight * _DAY_S + min((since // interval_s + 1) * interval_s, _DAY_S)
 
 
 def this_point(now_s: float, interval_s: int) -> int:
-    """The last moment of the grid, now included."""
+    """Return the last scheduled time, including now."""
     now = int(now_s)
     return now - now % _DAY_S % interval_s
 
 
 def expiry(now_s: float, interval_s: int) -> int:
-    """When a generation made now is stale: one moment of the grid was missed altogether."""
+    """Return when a generation made now expires: after one missed publication."""
     return next_point(next_point(now_s, interval_s), interval_s)

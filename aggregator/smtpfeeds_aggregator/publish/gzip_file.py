@@ -1,6 +1,6 @@
-"""The compressed form of published files, by Intel's ISA-L: gzip, RFC 1952.
+"""Compress published files with Intel's ISA-L: gzip, RFC 1952.
 
-Only this module knows the library, whose own error for damaged data is not zlib's.
+Only this module uses the library, whose error for damaged data differs from zlib's.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from isal import igzip, isal_zlib
 COMPRESSED: Final = ".gz"
 #: Three quarters of zlib's best ratio at a tenth of its time.
 _LEVEL: Final = 2
-#: What reading raises where a file is cut or damaged.
+#: What reading raises if a file is truncated or damaged.
 DAMAGED: Final[tuple[type[Exception], ...]] = (
     EOFError,
     igzip.BadGzipFile,
@@ -20,7 +20,7 @@ DAMAGED: Final[tuple[type[Exception], ...]] = (
 
 
 class Target(Protocol):
-    """Where octets are written to."""
+    """The target of octets."""
 
     def write(self, octets: bytes, /) -> int: ...
 
@@ -28,7 +28,7 @@ class Target(Protocol):
 
 
 def compressed(target: Target) -> IO[bytes]:
-    """A file that compresses what is written to it; closing it leaves the target open.
+    """Return a file that compresses what is written to it; closing it leaves the target open.
 
     It contains no time and no name, so the same octets give the same file.
     """
@@ -39,6 +39,6 @@ def compressed(target: Target) -> IO[bytes]:
 
 
 def decompressed(source: Path | IO[bytes]) -> IO[bytes]:
-    """The content of a compressed file; reading raises one of `DAMAGED`."""
+    """Return the content of a compressed file as a stream; reading raises one of `DAMAGED`."""
     stream: IO[bytes] = igzip.open(source, "rb")  # type: ignore[no-untyped-call] # isal's
     return stream

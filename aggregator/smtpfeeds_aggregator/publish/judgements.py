@@ -1,7 +1,7 @@
-"""The class of every address of a window, as a column.
+"""Classify every address of a window, as a column.
 
-Most of a million addresses did what a few thousand others did. So `judge` runs once for
-each combination of what it looks at, and every address names its combination.
+Most of a million addresses behave like a few thousand others. So `judge` runs once for each
+combination of its input, and each address has the number of its combination.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ from ..classification.classes import (
 from .columns import Numbers, Rows, Window
 
 if TYPE_CHECKING:
-    # Statistics of published files use this module without the database's client.
+    # Statistics of published files use this module without a database client.
     from ..store.listed import ListedRange
 
 _SENSORS: Final = GUESSES_SENSORS
@@ -34,43 +34,43 @@ _HITS_BITS: Final = 2
 
 
 class ListLookup(Protocol):
-    """Which list entries hold each address of a window."""
+    """Finds the list entries that contain each address of a window."""
 
     def of_window(
         self, ipv4: Rows, high: Rows, low: Rows, /
     ) -> tuple[npt.NDArray[np.uint32], Sequence[tuple[Listing, ...]]]:
-        """A number for each address, IPv4 first, and what each number stands for; 0: nothing."""
+        """Return a number for each address, IPv4 first, and the listings of each number."""
         ...
 
 
 class DatedLists(Protocol):
-    """Lists whose entries age: `classification.lists` has the real ones."""
+    """Lists whose entries age; `classification.lists` has the real ones."""
 
     @property
     def generation(self) -> str:
-        """The stable name of their content."""
+        """Return the stable name of their content."""
         ...
 
     def on(self, today: date, /) -> ListLookup:
-        """The look-up for one day."""
+        """Return the lookup for one day."""
         ...
 
     def ranges(self) -> "Iterable[ListedRange]":
-        """Every range that an entry holds, to be stored for questions."""
+        """Yield every range of an entry, to store them for queries."""
         ...
 
 
 class NoLists:
-    """No list holds anything."""
+    """Lists without entries."""
 
     generation = "none"
 
     def on(self, today: date, /) -> "NoLists":  # noqa: ARG002 - the protocol's
-        """The same on every day."""
+        """Return itself, on every day."""
         return self
 
     def ranges(self) -> "tuple[ListedRange, ...]":
-        """None."""
+        """Yield nothing."""
         return ()
 
     def of_window(
@@ -80,19 +80,19 @@ class NoLists:
         low: Rows,  # noqa: ARG002 - the protocol's
         /,
     ) -> tuple[npt.NDArray[np.uint32], Sequence[tuple[Listing, ...]]]:
-        """Nothing for each."""
+        """Return 0 for each address."""
         return np.zeros(len(ipv4) + len(high), np.uint32), ((),)
 
 
 @dataclass(frozen=True, slots=True)
 class Judgements:
-    """A judgement for each address: ``which`` numbers ``kinds``."""
+    """A judgement for each address: ``which`` is its number in ``kinds``."""
 
     which: npt.NDArray[np.intp]
     kinds: tuple[Judgement, ...]
 
     def count(self, addresses: Numbers) -> dict[str, int]:
-        """How many of some addresses are of each class; all classes, in their order."""
+        """Count some addresses by class; all classes, in order."""
         counts = np.bincount(self.which[addresses], minlength=len(self.kinds)).tolist()
         classes = {str(cls): 0 for cls in Class}
         for kind, count in zip(self.kinds, counts, strict=True):
@@ -101,7 +101,7 @@ class Judgements:
 
 
 def judge_window(window: Window, sensors_alive: int, lists: ListLookup) -> Judgements:
-    """Give every address of a window its class."""
+    """Classify every address of a window."""
     greet, data = window.feeds
     flags = _both(window, "flags").astype(np.int64)
     hits = np.maximum(window.of_addresses(greet, "hits"), window.of_addresses(data, "hits"))
@@ -115,7 +115,7 @@ def judge_window(window: Window, sensors_alive: int, lists: ListLookup) -> Judge
     combined |= (sensors >= _SENSORS).astype(np.int64) << (_FLAG_BITS + _HITS_BITS)
     combined |= listed.astype(np.int64) << (_FLAG_BITS + _HITS_BITS + 1)
     kinds, which = np.unique(combined, return_inverse=True)
-    # Many combinations have one judgement.
+    # Many combinations have the same judgement.
     judgements: dict[Judgement, int] = {}
     numbers = [
         judgements.setdefault(_judged(kind, sensors_alive, entries), len(judgements))

@@ -1,12 +1,12 @@
-"""Takes over the layout of version 0.1.0, in which the served folder was a symlink.
+"""Convert the layout of version 0.1.0, in which the served folder was a symlink.
 
     FEEDS_DIR/feeds -> generations/NAME
     FEEDS_DIR/generations/NAME/smtpgreet.txt ...
 
-What is published stays readable under FEEDS_DIR/feeds throughout: the new directory is made
-aside, with hard links to the files of the current generation, and the two change places in one
-step of the kernel. Where the file system cannot do that, `feeds` is missing for a moment; if the
-process dies then, the next run puts it there.
+The published files stay readable under FEEDS_DIR/feeds throughout: the new directory is created
+beside it, with hard links to the files of the current generation, and the kernel exchanges both in
+one step. If the file system cannot do that, `feeds` is missing for a moment; if the process is
+killed then, the next run restores it.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ _RENAME_EXCHANGE: Final = 2
 
 
 def take_over(path: Path, served: Path, unfinished: Path) -> None:
-    """Bring a feeds directory of 0.1.0 into today's layout; nothing happens to any other."""
+    """Convert a feeds directory of 0.1.0 to the present layout; leave any other unchanged."""
     old = path / GENERATIONS
     if not served.is_symlink() and served.exists():
         _remove(old)
@@ -35,7 +35,7 @@ def take_over(path: Path, served: Path, unfinished: Path) -> None:
     current = _current(served, old)
     if current is None:
         with suppress(FileNotFoundError):
-            served.unlink()  # it leads nowhere
+            served.unlink()  # it is a dangling link
         return
     aside = unfinished / _ASIDE
     shutil.rmtree(aside, ignore_errors=True)
@@ -50,7 +50,7 @@ def take_over(path: Path, served: Path, unfinished: Path) -> None:
 
 
 def _current(served: Path, old: Path) -> Path | None:
-    """The generation that is published; after a death between two steps, the newest."""
+    """Return the published generation; after a kill between two steps, the newest."""
     if served.is_symlink() and served.is_dir():
         return served.resolve()
     with suppress(FileNotFoundError):
@@ -60,7 +60,7 @@ def _current(served: Path, old: Path) -> Path | None:
 
 
 def _remove(old: Path) -> None:
-    """Remove the generations of 0.1.0, and nothing else that may be in a folder of that name."""
+    """Delete the generations of 0.1.0, and nothing else in a folder of that name."""
     with suppress(OSError):
         for folder in old.iterdir():
             if _NAME.fullmatch(folder.name.removeprefix(".partial-")):
@@ -81,7 +81,7 @@ def _make(current: Path, aside: Path, unfinished: Path) -> None:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """One more name for a file; a copy where the file system has no hard links."""
+    """Link a file; copy it if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -89,10 +89,10 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Exchange two paths; where the file system cannot, `one` takes the place of `other`.
+    """Exchange two paths; if the file system cannot, `one` replaces `other`.
 
     Raises:
-        OSError: neither can be.
+        OSError: both fail.
     """
     try:
         _rename_exchange(one, other)

@@ -1,4 +1,4 @@
-"""The manifest beside the feeds: its times, what each file holds, and what was left out."""
+"""Create the manifest of a generation: its times, its files, and what was left out."""
 
 from datetime import datetime
 from typing import Any
@@ -27,19 +27,19 @@ def manifest(
     changes_since: datetime | None = None,
     public_key: str | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a generation.
+    """Return the manifest of a generation.
 
     Args:
-        frame: of any feed.
-        files: all that are listed.
-        not_written: by name, those that are too large, and why.
+        frame: the frame of any feed.
+        files: all listed files.
+        not_written: the files that are too large, and why, by name.
         left_out: how many addresses of each feed, by reason.
         classes: how many addresses of each feed, by class.
-        origin: the origin table, where there is one.
+        origin: the origin table, if any.
         lists: the generation of the lists of scanners and mailers.
-        base: where this very generation is, below the published directory.
-        changes_since: the edition that the changes are compared with, where there is one.
-        public_key: whose signature stands beside it, where there is one.
+        base: the generation's path below the published directory.
+        changes_since: the edition with which the changes are compared, if any.
+        public_key: the key of its signature, if any.
     """
     return {
         "version": VERSION,
@@ -76,5 +76,5 @@ def _entry(file: Written) -> dict[str, Any]:
 
 
 def encode(content: dict[str, Any]) -> bytes:
-    """Write a manifest, in lines that people can read."""
+    """Encode a manifest, with line breaks for people."""
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"

@@ -1,9 +1,9 @@
 """The messages between the aggregator and its publishing process.
 
 The job is one JSON object in an unnamed file, because the settings in it may hold passwords, which
-arguments and environment would show to others. Then both send one JSON object a line: the child
-its log, its questions about the clock and its result, on standard output; the aggregator its
-answers about the clock, on the child's standard input.
+arguments and environment would show to others. Then both send one JSON object in each line: the
+child sends its log, its questions about the clock and its result on standard output; the aggregator
+sends its answers about the clock on the child's standard input.
 """
 
 from datetime import datetime
@@ -15,19 +15,19 @@ from ..clock.database import Reading
 from ..settings import AggregatorSettings
 from .once import Published
 
-#: The program sends no longer line; the aggregator drops one.
+#: The program sends no longer line; the aggregator drops longer lines.
 MAX_LINE_BYTES: Final = 1 << 20
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One publication."""
+    """The job of one publication."""
 
-    #: Of the aggregator; another version's process refuses the job.
+    #: The aggregator's version; a process of another version refuses the job.
     version: str
     settings: AggregatorSettings
     #: Publish nothing if an edition was made since then.
     unless_made_since: datetime
-    #: The lists in use, as their generation's file has them.
+    #: The lists in use, in the form of their generation's file.
     lists: list[dict[str, Any]]
     lists_generation: str
     #: Descriptor of the index of the origin table in use; None: there is no table.
@@ -52,7 +52,7 @@ class Logged(msgspec.Struct, frozen=True, tag="log"):
 
 
 class ClockQuestion(msgspec.Struct, frozen=True, tag="clock"):
-    """May a publication use this reading of the database's clock?"""
+    """Asks whether a publication may use this reading of the database's clock."""
 
     reading: Reading
 
@@ -74,14 +74,14 @@ FromChild = Logged | ClockQuestion | Done | Failed
 
 
 class ClockAnswer(msgspec.Struct, frozen=True):
-    """The time that counts, or why the clock is in doubt."""
+    """The time to use, or why the clock is in doubt."""
 
     now: datetime | None = None
     doubt: str = ""
 
 
 def _from_text(kind: type[Any], value: Any) -> Any:
-    """A value of a type that JSON does not have, as `encode` wrote it: a path."""
+    """Convert a value of a type that JSON lacks, from `encode`'s form: a path."""
     return kind(value)
 
 
@@ -91,12 +91,12 @@ _FROM_CHILD: Final[msgspec.json.Decoder[FromChild]] = msgspec.json.Decoder(
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    """One line."""
+    """Encode a message as one line."""
     return msgspec.json.encode(message, enc_hook=str) + b"\n"
 
 
 def decode_from_child(line: bytes) -> FromChild:
-    """Read a line of the child.
+    """Decode a line of the child.
 
     Raises:
         msgspec.MsgspecError: it is not a message that this program knows.

@@ -1,8 +1,8 @@
 """One publication, from the window in the database to the switch of the symlink.
 
-Until the switch nothing that is published changes. A later run repeats what fails after
-it: origins that could not be written back still differ then. The status names the edition
-from the switch on, whatever ends this process afterwards.
+Before the switch no published file changes. A later run repeats what fails after it: for example,
+origins that were not written back still differ then. From the switch on the status names the
+edition, whatever ends this process afterwards.
 """
 
 import errno
@@ -52,11 +52,11 @@ class PublicationClock(Protocol):
 
     @property
     def monotonic(self) -> Callable[[], float]:
-        """The clock that readings are compared with."""
+        """Return the time with which readings are compared."""
         ...
 
     def check_publication(self, reading: Reading, /) -> datetime:
-        """The time that a publication is made at.
+        """Return the time of the publication.
 
         Raises:
             ClockInDoubt: nothing may be published.
@@ -75,7 +75,7 @@ class Published:
     left_out: dict[str, dict[str, int]]
     origins_changed: int
     seconds: float
-    #: What is not cleaned up after publishing, and why.
+    #: What was not cleaned up after the publication, and why.
     not_cleaned: str | None
 
 
@@ -96,26 +96,26 @@ def publish_once(
 
     Args:
         settings: where and how to publish.
-        table: where origins come from; while it is empty the stored ones stand.
-        connection: in autocommit; holds the directory's lock meanwhile.
-        lists: scanners and mailers, for the classes; none where not given.
+        table: the origin table; while it is empty the stored origins are used.
+        connection: a connection in autocommit mode; it holds the directory's lock.
+        lists: the lists of scanners and mailers, for the classes; None: no lists.
         clock: decides whether the database's clock can be trusted.
-        now: the time that counts as now; the database's clock where not given.
-        unless_made_since: do nothing if what is published was made from then to now.
-        keep_going: asked now and then; what it raises ends the run.
-        force: also publish numbers that are far from those of the edition before.
+        now: the present time; None: by the database's clock.
+        unless_made_since: do nothing if an edition was made since then.
+        keep_going: called now and then; an error of it ends the run.
+        force: also publish numbers far from those of the previous edition.
         timeout_s: the caller's time limit, which `smtpfeeds publish status` shows.
 
     Returns:
-        None if another process is publishing this directory now, or has.
+        None if another process publishes this directory now, or has published.
 
     Raises:
-        SuspiciousFeeds: a feed fell or rose by more than is trusted.
+        SuspiciousFeeds: a feed fell or rose by more than the settings allow.
         DiskFull: there is no space for the files.
-        LockLost: another may be publishing by now.
-        PublishError: the directory cannot be written, or what was written is not right.
+        LockLost: another process may be publishing now.
+        PublishError: the directory cannot be written, or a written file is not correct.
         ClockInDoubt: nothing may be published.
-        DatabaseUnavailable: the database went away.
+        DatabaseUnavailable: the connection to the database is lost.
     """
     if not settings.feeds_dir:
         raise PublishError("feeds_dir is not set: set it to the directory for the feeds")
@@ -144,9 +144,8 @@ def publish_once(
 def is_left_to_another(
     directory: FeedsDirectory, store: PublicationStore, since: datetime, until: datetime
 ) -> bool:
-    """Whether another process publishes the directory now, or has in that time.
-
-    Then no process has to be started to find that out.
+    """Return whether another process publishes the directory now, or has published in that time.
+    This saves the start of a process.
 
     Raises:
         PublishError: the directory cannot be used.
@@ -173,13 +172,15 @@ def _disk_errors(directory: FeedsDirectory) -> Iterator[None]:
 
 
 def _is_made_in(directory: FeedsDirectory, since: datetime, until: datetime) -> bool:
-    """Whether what is published is of that time; one from the future is a wrong clock's."""
+    """Return whether the published edition is of that time; one in the future is from a wrong
+    clock.
+    """
     generated = directory.generated()
     return generated is not None and since <= generated <= until
 
 
 class _Publication:
-    """One run; the lock is held."""
+    """A run that holds the lock."""
 
     def __init__(
         self,
@@ -234,7 +235,7 @@ class _Publication:
             left_out = LeftOut.by_settings(self._settings, excluded)
             published, left_out_counts = left_out.apply(window)
             changes = origin_changes(stored, window)
-            # They may be as large as what is published of them.
+            # They may be as large as their published part.
             del stored, window
             content = self._content(published, names, left_out_counts)
             writer = GenerationWriter(
@@ -288,14 +289,14 @@ class _Publication:
         check_change(self._settings, before, addresses, self._now)
 
     def _read_window(self) -> Window:
-        """The whole window, with the stored origins."""
+        """Read the whole window, with the stored origins."""
         now_s = int(self._now.timestamp())
         week = now_s * 1000 // DAY_MS // WEEK_DAYS
         with self._store.copy_window(self._frame.window_start, None, week) as blocks:
             return Window.read(blocks, now_s, self._keep_going)
 
     def _names(self, window: Window) -> dict[int, str]:
-        """The full cleaned names of all origins in the window."""
+        """Return the full cleaned names of all origins in the window."""
         asns = origins_in(window)
         if self._table is None:
             return self._store.names_of(asns)
@@ -336,9 +337,8 @@ class _Publication:
             logger.warning("statistics not stored", extra=fields(error=exc.message))
 
     def _switch(self, generation: Generation) -> None:
-        """Publish, if the lock is still ours and the clock is not in doubt.
-
-        With the connection the lock may have gone to another.
+        """Publish if the lock is still ours and the clock is not in doubt. If the connection is
+        lost, another process may have the lock.
         """
         self._directory.sync(generation)
         self._clock.check_publication(self._store.read_clock(self._clock.monotonic))
@@ -349,7 +349,7 @@ class _Publication:
         self._directory.switch(generation)
 
     def _write_back(self, changes: Iterator[OriginChange], names: dict[int, str]) -> int:
-        """Store the lists, and the origins and names that are new, for queries to find."""
+        """Store the lists, and new origins and names, for queries."""
         try:
             self._store.store_lists(self._lists.generation, self._lists.ranges())
             if self._table is None:

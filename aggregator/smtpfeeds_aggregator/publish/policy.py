@@ -1,7 +1,7 @@
-"""What lists an address, how it leaves, what the feeds are for: in the terms that catalogues use.
+"""The policy of the feeds: what lists an address, how it is removed, what the feeds are for.
 
-The page shows it, and ``policy.json`` holds it for programs. The questions are those that
-catalogues of feeds and networks that are listed ask.
+The page shows it, and ``policy.json`` has it for programs. The questions are those of catalogues of
+feeds and of listed networks.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from smtpfeeds_common.feeds import WINDOW_DAYS
 from .entries import NOTICE, Frame
 
 POLICY: Final = "policy.json"
-#: Raised when a field changes its meaning or goes.
+#: Increased if a field changes its meaning or is removed.
 VERSION: Final = 1
 
 ANSWERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -79,7 +79,7 @@ ANSWERS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def policy_document(frame: Frame) -> bytes:
-    """``policy.json``; the same for as long as policy, licence and contact are."""
+    """Return ``policy.json``; it changes only with policy, licence and contact."""
     document: dict[str, Any] = {
         "version": VERSION,
         "software": f"smtpfeeds {__version__}",

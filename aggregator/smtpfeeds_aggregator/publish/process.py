@@ -1,9 +1,8 @@
-"""Runs each publication in a process of its own, reads its messages, and ends it in time.
+"""Run each publication in its own process, read its messages, and end it in time.
 
-Ingest shares no interpreter with it, the memory that it took goes back to the system, and its
-crash is a failed run. The process uses the origin table and the lists that ingest uses: it maps
-the same file, and gets the lists with its job. ``child`` is its program, ``messages`` has what
-both send.
+Ingest shares no interpreter with it, its memory is returned to the system, and its crash is a
+failed run. The process uses the same origin table and lists as ingest: it maps the same file, and
+gets the lists with its job. ``child`` is its program, ``messages`` has their messages.
 
 The process is in one of three states:
 
@@ -63,23 +62,24 @@ from .stopping import PublishStopped
 logger = logging.getLogger(__name__)
 
 MODULE: Final = "smtpfeeds_aggregator.publish.child"
-#: From SIGTERM to SIGKILL. Shorter than the time that the aggregator's parts have to stop.
+#: From SIGTERM to SIGKILL: shorter than the time that the aggregator's parts have for a stop.
 GRACE_S: Final = 3.0
-#: A process that is killed ends at once, unless the disk that it waits for does not answer.
+#: A killed process ends at once, unless it waits for a disk that does not answer.
 _GONE_S: Final = 5.0
 _LOOK_S: Final = 0.2
-#: Kept of standard error, to which only a fault of the interpreter writes.
+#: Octets of standard error to keep; only an error of the interpreter writes there.
 _MAX_STDERR: Final = 2_000
-#: Not for the child: it reports to nobody, and has its settings from the job.
+#: Variables that the child does not get: it does not notify systemd, and has its settings from the
+#: job.
 _NOT_INHERITED: Final = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "SMTPFEEDS_AGGREGATOR_")
 
 
 class TableInUse(Protocol):
-    """Holds the origin table in use: `OriginSource` does."""
+    """Has the origin table in use, like `OriginSource`."""
 
     @property
     def current(self) -> OriginTable:
-        """The table in use."""
+        """Return the table in use."""
         ...
 
 
@@ -96,19 +96,19 @@ class ProcessRunner:
         *,
         grace_s: float = GRACE_S,
     ) -> None:
-        """Start nothing yet; the time limit of each process is ``settings.publish_timeout_s``."""
+        """Create the runner; the time limit of each process is ``settings.publish_timeout_s``."""
         self._settings, self._origins, self._lists = settings, origins, lists
         self._clock, self._metrics = clock, metrics
         self._grace_s = grace_s
         metrics.publish_timeout.set(settings.publish_timeout_s)
 
     def run(self, unless_made_since: datetime, stop: threading.Event) -> Published | None:
-        """Publish in a process; as `scheduled.Runner.run`.
+        """Publish in a process, see `scheduled.Runner.run`.
 
         Raises:
             PublishTimedOut: it took longer than the time limit.
             PublishKilled: a signal from outside ended it.
-            SmtpfeedsError: what the process itself raised.
+            SmtpfeedsError: the process's own error.
         """
         with self._process(unless_made_since) as process:
             return Follower(process, self._clock, self._limits(stop)).result()
@@ -147,17 +147,17 @@ class ProcessRunner:
 
 
 class Limits:
-    """When a process must end, and why."""
+    """Decides when a process must end, and why."""
 
     def __init__(self, stop: threading.Event, timeout_s: float, grace_s: float) -> None:
         self._stop, self._timeout_s, self._grace_s = stop, timeout_s, grace_s
         self._began_s = time.monotonic()
         self._asked_s: float | None = None
-        #: Why it must end; None: it may go on.
+        #: Why it must end; None: it may continue.
         self.reason: PublishError | None = None
 
     def apply(self, process: "subprocess.Popen[bytes]") -> bool:
-        """Send the signal that is due; whether that was SIGKILL."""
+        """Send the signal that is due; return whether it was SIGKILL."""
         now_s = time.monotonic()
         if self.reason is None:
             self.reason = self._due(now_s)
@@ -265,12 +265,12 @@ class Follower:
         except ClockInDoubt as exc:
             answer = ClockAnswer(doubt=exc.message)
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended: `result` says why
+        with contextlib.suppress(OSError):  # it has ended: `result` has the reason
             self._process.stdin.write(encode(answer))
 
 
 def _ended_early(code: int | None, errors: str) -> SmtpfeedsError:
-    """The error for a process that sent no result, and that the aggregator did not end."""
+    """Return the error for a process that ended by itself without a result."""
     if code == -signal.SIGTERM:  # before it handles the signal
         return PublishStopped()
     if code is not None and code < 0:
@@ -284,7 +284,7 @@ def _ended_early(code: int | None, errors: str) -> SmtpfeedsError:
 
 
 def _log(message: Logged) -> None:
-    """Write a line of the child to this process's log, as if it had been written here."""
+    """Log a record of the child as if it were logged here."""
     its_logger = logging.getLogger(message.logger)
     if not its_logger.isEnabledFor(message.level):
         return
@@ -314,7 +314,7 @@ def _start(parent: int, job: int, pass_fds: tuple[int, ...]) -> "subprocess.Pope
 
 
 def _job_file() -> BinaryIO:
-    """An unnamed file in memory, which nobody else can open."""
+    """Create an unnamed file in memory, which nobody else can open."""
     try:
         return os.fdopen(os.memfd_create("smtpfeeds-publication"), "w+b")
     except OSError as exc:

@@ -1,8 +1,8 @@
-"""Compares a publication's numbers with those of the previous edition, and refuses a sudden change.
+"""Compare a publication's numbers with the previous edition's, and refuse a sudden change.
 
-A database restored from an old dump, a purge of the wrong sensor or a sensor that counts
-everything twice makes files that are right in form. What settings or exclusions leave out is
-counted with the rest, so that leaving out a large network is not suspicious.
+A database restored from an old dump, a purge of the wrong sensor, or a sensor that counts
+everything twice gives files in a correct format. Addresses left out by settings or exclusions are
+counted too, so leaving out a large network is not suspicious.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from smtpfeeds_common.feeds import FEED_NAMES, WINDOW_DAYS
 
 from ..settings import AggregatorSettings
 
-#: Feeds with fewer addresses, before and now, rise and fall by chance.
+#: Feeds with fewer addresses, before and now, change by chance.
 _MANY: Final = 100
-#: An edition that is older shares no moment with a window that ends now.
+#: The window of an older edition does not overlap with a window that ends now.
 _COMPARED: Final = timedelta(days=WINDOW_DAYS)
 
 
@@ -36,16 +36,16 @@ class _Manifest(msgspec.Struct):
 def check_change(
     settings: AggregatorSettings, before: Path, addresses: Mapping[str, int], now: datetime
 ) -> None:
-    """Compare the addresses of each feed with those of the edition before, where there is one.
+    """Compare the addresses of each feed with those of the previous edition, if any.
 
     Args:
-        settings: how much change is trusted.
-        before: the manifest of the edition before.
-        addresses: how many of each feed are in the window, with those that are left out.
+        settings: how much change is allowed.
+        before: the manifest of the previous edition.
+        addresses: how many addresses of each feed are in the window, including those left out.
         now: the time of this publication.
 
     Raises:
-        SuspiciousFeeds: a feed fell or rose by more.
+        SuspiciousFeeds: a feed fell or rose by more than allowed.
     """
     try:
         manifest = msgspec.json.decode(before.read_bytes(), type=_Manifest)
@@ -69,7 +69,7 @@ def _addresses(manifest: _Manifest, feed: str) -> int:
 
 
 def _suspicion(settings: AggregatorSettings, before: int, now: int) -> str:
-    """Why a number of addresses is not trusted after another; empty where it is."""
+    """Return why a number of addresses is suspicious after another; empty if it is not."""
     if max(before, now) < _MANY or not before:
         return ""
     if now == 0:

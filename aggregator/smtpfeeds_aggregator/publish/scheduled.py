@@ -1,6 +1,6 @@
-"""One scheduled publication, wherever it runs.
+"""Run one scheduled publication, in any process.
 
-`process.ProcessRunner` runs it in a process of its own, whose program is ``child``.
+`process.ProcessRunner` runs it in its own process, whose program is ``child``.
 """
 
 import threading
@@ -22,7 +22,7 @@ class Runner(Protocol):
         """Publish, unless another process publishes now, or has since that time.
 
         Raises:
-            SmtpfeedsError: why it failed; PublishStopped when the event was set.
+            SmtpfeedsError: the publication failed; PublishStopped if the event was set.
         """
         ...
 
@@ -35,7 +35,7 @@ def publish_scheduled(
     unless_made_since: datetime,
     keep_going: KeepGoing,
 ) -> Published | None:
-    """Publish once, with a connection of its own; as `publish_once`."""
+    """Publish once, with its own connection; see `publish_once`."""
     connection = connect_publisher(settings)
     try:
         return publish_once(

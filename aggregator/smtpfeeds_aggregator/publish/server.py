@@ -1,8 +1,7 @@
-"""A small web server for a look at published feeds; `smtpfeeds feed serve` runs it.
+"""A small web server to look at published feeds; `smtpfeeds feed serve` runs it.
 
-For a look and for tests, not for the Internet: one process, no TLS, no limits. It answers
-with the types and the policy of the web server's example, and serves only what is inside
-the folder.
+It is for a look and for tests, not for the Internet: one process, no TLS, no limits. It answers
+with the types and the policy of the web server's example, and serves only files inside the folder.
 """
 
 from functools import partial
@@ -34,7 +33,7 @@ class FeedsServer(ThreadingHTTPServer):
         """Listen.
 
         Raises:
-            OSError: nothing can listen there.
+            OSError: it cannot listen there.
         """
         if ":" in address[0]:
             self.address_family = AF_INET6
@@ -42,13 +41,13 @@ class FeedsServer(ThreadingHTTPServer):
 
 
 class FeedsHandler(SimpleHTTPRequestHandler):
-    """Serves files of one folder; what a link leads to outside of it is not found."""
+    """Serves files of one folder; a link to a file outside of it gives 404."""
 
     server_version = "smtpfeeds"
     sys_version = ""
 
     def end_headers(self) -> None:
-        """Add what the web server's example adds."""
+        """Add the headers of the web server's example."""
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-cache")
         self.send_header(
@@ -57,17 +56,17 @@ class FeedsHandler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def guess_type(self, path: object) -> str:
-        """By the end of the name."""
+        """Return the type by the end of the name."""
         return _TYPES.get(Path(str(path)).suffix, "text/plain; charset=utf-8")
 
     def translate_path(self, path: str) -> str:
-        """The file of a path; what is not inside of the folder is not there."""
+        """Return the file of a path; a file outside of the folder does not exist for it."""
         file = Path(super().translate_path(path)).resolve()
         inside = Path(self.directory).resolve()
         return str(file if file.is_relative_to(inside) else inside / "not-there")
 
     def list_directory(self, path: object) -> None:
-        """A folder has no page."""
+        """Answer 404: a folder has no page."""
         del path
         self.send_error(HTTPStatus.NOT_FOUND)
 

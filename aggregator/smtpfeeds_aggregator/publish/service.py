@@ -1,10 +1,10 @@
-"""Publishes on the common time grid, for as long as the aggregator runs.
+"""Publish on the common schedule while the aggregator runs.
 
-The database's clock is the only one: it says when the grid's moments are, when an edition
-was made and when it expires, so aggregators whose own clocks differ agree on all three. A run
-that fails leaves the last good generation where it is, is counted and logged, and is tried
-again before the grid's next moment. Only a stop ends the loop. Each run has a process of its own
-(``process``); the loop starts none where another aggregator publishes or has published.
+The database's clock alone decides the scheduled times, the time of an edition and its expiry, so
+aggregators with different clocks agree on them. A failed run leaves the last good generation in
+place; it is counted, logged, and tried again before the next scheduled time. Only a stop ends the
+loop. Each run has its own process (``process``); the loop starts none if another aggregator
+publishes or has published.
 """
 
 import logging
@@ -34,18 +34,18 @@ from .stopping import PublishStopped
 
 logger = logging.getLogger(__name__)
 
-#: After a failed run, unless the grid's next moment comes first.
+#: Pause after a failed run, unless the next scheduled time comes first.
 RETRY_S: Final = 60.0
-#: While another process publishes this directory: it may die before it is done.
+#: Pause while another process publishes this directory: it may be killed before it is done.
 TAKE_OVER_S: Final = 5.0
-#: While the database's clock is in doubt.
+#: Pause while the database's clock is in doubt.
 DOUBT_S: Final = 5.0
-#: The clock is read again this often: it may be set, or the host sleep.
+#: How often the clock is read again: it may be set, or the host may sleep.
 _LOOK_S: Final = 10.0
 
 
 class PublishLoop:
-    """Publishes below ``settings.feeds_dir``; ``run`` belongs in a thread of its own."""
+    """Publishes below ``settings.feeds_dir``; call ``run`` in its own thread."""
 
     def __init__(
         self,
@@ -57,15 +57,15 @@ class PublishLoop:
         *,
         connect: Callable[[AggregatorSettings], Connection] = connect_publisher,
     ) -> None:
-        """Make a loop; each run, good or bad, is in the metrics and the health.
+        """Create the loop; metrics and health show each run.
 
         Args:
             settings: where and when to publish.
-            runner: what runs each publication.
+            runner: runs each publication.
             clock: judges the database's clock.
             metrics: counts the runs.
             health: shows why the last run failed.
-            connect: opens the connection that is asked whether a run is due.
+            connect: opens a connection to find out whether a run is due.
         """
         self._settings, self._runner = settings, runner
         self._clock = clock
@@ -78,13 +78,12 @@ class PublishLoop:
             metrics.publish_failures.labels(reason)
 
     def run(self, stop: threading.Event) -> None:
-        """Publish at every moment of the grid until stopped.
-
-        At once too, when what is published is older than one interval, or nothing is.
+        """Publish at every scheduled time until stopped. It also publishes at once if the published
+        edition is older than one interval, or there is none.
         """
         due_s = self._clock.now_s() if self._is_stale() else self._next_point()
         while not stop.is_set():
-            # A clock that was set back must not make this wait for a day.
+            # If the clock was set back, this must not wait for a day.
             due_s = min(due_s, self._next_point())
             wait_s = due_s - self._clock.now_s()
             if wait_s > 0:
@@ -93,7 +92,7 @@ class PublishLoop:
             due_s = self.publish(stop)
 
     def publish(self, stop: threading.Event | None = None) -> float:
-        """Publish once, unless another process has since the grid's last moment.
+        """Publish once, unless another process has since the last scheduled time.
 
         Returns:
             When to call this again, by the database's clock (seconds since 1970).
@@ -111,7 +110,7 @@ class PublishLoop:
         except SmtpfeedsError as exc:
             return self._count_failure(exc, exc.message)
         except Exception as exc:
-            # A fault of ours in publishing must not end ingest, which shares this process.
+            # A bug in publishing must not end ingest, which shares this process.
             logger.exception("publishing failed unexpectedly")
             return self._count_failure(exc, f"{type(exc).__name__}: {exc}")
         self._health.well("publish")
@@ -119,7 +118,7 @@ class PublishLoop:
         return again_s
 
     def _publish(self, stop: threading.Event) -> float:
-        """Run a publication if one is due; when to call this again."""
+        """Run a publication if one is due; return when to call this again."""
         connection = self._connect(self._settings)
         try:
             store = PublicationStore(connection)
@@ -142,11 +141,11 @@ class PublishLoop:
         return next_point(published.generated.timestamp(), self._interval_s)
 
     def _leave_to_another(self, point: datetime, now: datetime) -> float:
-        """Another process publishes, or has; when to look again."""
+        """Handle a publication by another process; return when to check again."""
         again_s = next_point(now.timestamp(), self._interval_s)
         generated = self._directory.generated()
         if generated is None or generated < point:
-            # It is about to publish, and may still die.
+            # It is about to publish, and may still be killed.
             return min(again_s, now.timestamp() + TAKE_OVER_S)
         self._metrics.publish_runs.labels("left to another").inc()
         self._metrics.publish_not_cleaned.set(self._status.not_cleaned() is not None)
@@ -161,7 +160,7 @@ class PublishLoop:
 
     def _count_failure(self, error: Exception, message: str) -> float:
         self._note(error, message)
-        # Last: who sees the count also finds the reason in status and health.
+        # Last, so that a reader of the count also finds the reason in status and health.
         self._metrics.publish_runs.labels("failed").inc()
         logger.error(
             "publishing failed, the last good feeds stay; tried again within a minute",
@@ -171,7 +170,7 @@ class PublishLoop:
         return min(now_s + RETRY_S, next_point(now_s, self._interval_s))
 
     def _count_refusal(self, error: SuspiciousFeeds | PublishTimedOut) -> float:
-        """Count a run that would end in the same way now; returns the grid's next moment."""
+        """Count a run that would end in the same way now; return the next scheduled time."""
         timed_out = isinstance(error, PublishTimedOut)
         self._note(error, error.message)
         self._metrics.publish_runs.labels("failed" if timed_out else "refused").inc()
@@ -204,7 +203,7 @@ class PublishLoop:
         )
 
     def _count_ended_late(self, success: Success, reason: SmtpfeedsError) -> float:
-        """Count a run that was ended after its switch; when to call this again."""
+        """Count a run that was ended after its switch; return when to call this again."""
         metrics = self._metrics
         metrics.publish_runs.labels("published").inc()
         metrics.published_at.set(success.time.timestamp())
@@ -228,7 +227,7 @@ class PublishLoop:
         try:
             generated = self._directory.generated()
         except OSError:
-            return True  # the run names what is wrong with the directory
+            return True  # the run reports what is wrong with the directory
         if generated is None:
             return True
         age_s = self._clock.now_s() - generated.timestamp()

@@ -1,9 +1,9 @@
-"""Signatures of an edition, by minisign: https://jedisct1.github.io/minisign/
+"""Sign and verify editions with minisign: https://jedisct1.github.io/minisign/
 
-`manifest.json` and `SHA256SUMS` are signed; between them they hold the hash of every file. The
-trusted comment, which the signature covers, names the file, the generation, and when it was made
-and expires: so an old edition cannot be passed off as today's. Only this module knows the
-library. Signatures are of the prehashed kind, the one that Debian's `minisign` writes.
+`manifest.json` and `SHA256SUMS` are signed; together they contain the hash of every file. The
+trusted comment, which the signature covers, has the file's name, the generation, and its time and
+expiry: so an old edition cannot pass for a new one. Only this module uses the library. Signatures
+are prehashed, like those of Debian's `minisign`.
 """
 
 import os
@@ -21,7 +21,7 @@ from .edition import Edition
 
 _SECRET_MODE: Final = 0o600
 _PUBLIC_MODE: Final = 0o644
-#: Rights of everybody.
+#: The permissions of others.
 _OTHERS: Final = 0o007
 _ADVICE: Final = "make one with `smtpfeeds publish keygen`"
 #: A key or signature is a few hundred octets.
@@ -29,7 +29,7 @@ _MAX_OCTETS: Final = 16_384
 
 
 def trusted_comment(file: str, generation: str, generated: datetime, expires: datetime) -> str:
-    """What a signature says about a file, beside that it is genuine."""
+    """Return the trusted comment of a file's signature."""
     return (
         f"smtpfeeds file:{file} generation:{generation} "
         f"generated:{iso_utc(generated)} expires:{iso_utc(expires)}"
@@ -41,7 +41,7 @@ class Signer:
 
     def __init__(self, key: "minisign.SecretKey") -> None:
         self._key = key
-        #: As readers give it to `minisign -P` and `smtpfeeds feed verify --key`.
+        #: The public key, for `minisign -P` and `smtpfeeds feed verify --key`.
         self.public_key: str = key.get_public_key().to_base64().decode()
 
     @classmethod
@@ -49,7 +49,7 @@ class Signer:
         """Read a secret key without a password.
 
         Raises:
-            SettingsError: it cannot be read or used, or everybody may read it.
+            SettingsError: it cannot be read or used, or others may read it.
         """
         try:
             if path.stat().st_mode & _OTHERS:
@@ -71,7 +71,7 @@ class Signer:
         return cls(key)
 
     def sign(self, data: bytes, comment: str) -> bytes:
-        """The content of a signature's file."""
+        """Return the content of a signature's file."""
         signature = self._key.sign(
             data,
             prehash=True,
@@ -89,10 +89,10 @@ class PublicKey:
 
     @classmethod
     def parse(cls, text: str) -> "PublicKey":
-        """A key as text (``RW…``), or the name of the file that holds it.
+        """Parse a key: its text (``RW…``), or the name of a file with it.
 
         Raises:
-            SettingsError: it is neither.
+            SettingsError: the text is neither.
         """
         try:
             return cls(minisign.PublicKey.from_base64(text))
@@ -110,16 +110,16 @@ class PublicKey:
             raise SettingsError(f"{text} does not contain a public key of minisign: {exc}") from exc
 
     def check(self, file: str, data: bytes, signature: bytes, edition: Edition) -> None:
-        """Make sure that this key signed a file, as one of this edition.
+        """Verify that this key signed a file of this edition.
 
         Args:
             file: its name, as published.
             data: its content.
             signature: the content of its signature's file.
-            edition: whose file it is meant to be.
+            edition: the edition of the file.
 
         Raises:
-            NotVerified: it did not.
+            NotVerified: the signature is not valid, or of another edition.
         """
         try:
             parsed = minisign.Signature.from_bytes(signature[:_MAX_OCTETS])
@@ -134,13 +134,13 @@ class PublicKey:
 
 
 def generate_keys(secret: Path, public: Path) -> str:
-    """Write a new secret key and its public key; never over a file that is there.
+    """Write a new secret key and its public key; never overwrite a file.
 
     Returns:
         The public key as text.
 
     Raises:
-        SettingsError: one of the files is there, or cannot be written.
+        SettingsError: one of the files exists, or cannot be written.
     """
     pair = minisign.KeyPair.generate()
     for path in (secret, public):

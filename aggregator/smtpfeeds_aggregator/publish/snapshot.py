@@ -1,4 +1,4 @@
-"""The window of a publication: its times, what is left out of it, and where it comes from."""
+"""The window of a publication: its times, what is left out, and its origins."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,37 +26,39 @@ Mask = npt.NDArray[np.bool_]
 
 
 def window_end(now: datetime) -> datetime:
-    """T: now, rounded up to the minute."""
+    """Return T: now, rounded up to the minute."""
     cut = now.replace(second=0, microsecond=0)
     return cut if cut == now else cut + timedelta(minutes=1)
 
 
 def window_start(end: datetime) -> datetime:
-    """The first instant that is in the window that ends at T."""
+    """Return the first instant of the window that ends at T."""
     return end - timedelta(days=WINDOW_DAYS)
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What is not published: sets of addresses, each under the word it is counted by."""
+    """The addresses that are not published: sets, by the reason under which they are counted."""
 
     not_global: AddressRanges
     excluded: AddressRanges
 
     @classmethod
     def by_settings(cls, settings: AggregatorSettings, excluded: Iterable[str]) -> "LeftOut":
-        """As the settings and the stored exclusions say."""
+        """Return the sets by the settings and the stored exclusions."""
         not_routable = AddressRanges(()) if settings.publish_non_global else not_global()
         return cls(not_routable, AddressRanges(map(ip_network, excluded)))
 
     def of_addresses(self, ipv4: Any, high: Any, low: Any) -> Mask:
-        """Which addresses are not published; IPv6 ones by their upper and lower 64 bits."""
+        """Return which addresses are not published; IPv6 ones by their upper and lower 64 bits."""
         return in_ranges(self.not_global, ipv4, high, low) | in_ranges(
             self.excluded, ipv4, high, low
         )
 
     def apply(self, window: Window) -> tuple[Window, dict[str, dict[str, int]]]:
-        """What is published of a window, and how many addresses of each feed are not, and why."""
+        """Return the published part of a window, and how many addresses are left out, by feed and
+        reason.
+        """
         columns4, columns6 = window.ipv4, (window.high, window.low)
         reserved = in_ranges(self.not_global, columns4, *columns6)
         excluded = in_ranges(self.excluded, columns4, *columns6) & ~reserved
@@ -72,7 +74,7 @@ class LeftOut:
 
 
 def in_ranges(ranges: AddressRanges, ipv4: Any, high: Any, low: Any) -> Mask:
-    """Which addresses are in a set.
+    """Return which addresses are in a set.
 
     Args:
         ranges: the set.
@@ -96,14 +98,14 @@ def _at_or_after(high: Any, low: Any, packed: bytes) -> Any:
 
 
 def with_origins(window: Window, table: DescribedLookup) -> Window:
-    """The same window with origins of one table in place of the stored ones."""
+    """Return the window with origins of one table instead of the stored ones."""
     return replace(window, asn=table.lookup_columns(window.ipv4, window.high, window.low))
 
 
 def origin_changes(before: Window, after: Window) -> Iterator[OriginChange]:
-    """The rows whose origin is not the stored one, in the database's key order.
+    """Yield the rows whose origin differs from the stored one, in the database's key order.
 
-    Until they are read, this holds the changed addresses alone and neither window.
+    Until they are read, it holds only the changed addresses, and neither window.
 
     Args:
         before: a window with its stored origins.
@@ -132,5 +134,5 @@ def _mask(length: int, numbers: Any) -> Mask:
 
 
 def origins_in(window: Window) -> set[int]:
-    """All origins in a window."""
+    """Return all origins in a window."""
     return set(np.unique(window.asn).tolist()) - {0}

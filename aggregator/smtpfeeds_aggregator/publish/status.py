@@ -1,10 +1,10 @@
-"""The outcomes of the last runs, and the run of now, in files beside the published directory.
+"""The results of the last runs, and the present run, in files beside the published directory.
 
-All aggregators that publish a directory see the files, and `smtpfeeds publish status` reads them
-when the database is away too. A file that cannot be written or read never fails a run.
+All aggregators that publish a directory read the files, and `smtpfeeds publish status` reads them
+without a database. A file that cannot be written or read never fails a run.
 
-A run is under way while its process has the lock of its file (flock(2)), which the kernel frees
-however the process ends. So no note of a killed process stays.
+A run is active while its process has the lock of its file (flock(2)), which the kernel releases
+however the process ends. So a killed process does not appear as running.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _FILE: Final = ".publish-status.json"
 _RUNNING: Final = ".publish-running.json"
-#: Noted from the switch to the end of a run.
+#: Stored from the switch to the end of a run.
 NOT_FINISHED: Final = (
     "the publication did not finish: old editions and stored origins are as they were before"
 )
@@ -37,12 +37,12 @@ _TRY_AGAIN_S: Final = 0.01
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A run that is under way."""
+    """A run that is active."""
 
     since: datetime
     by: str
     process_id: int
-    #: When its aggregator ends it; None: it has no time limit.
+    #: Its time limit; None: it has no limit.
     timeout_s: float | None
 
 
@@ -54,33 +54,33 @@ class Success(msgspec.Struct, frozen=True):
     addresses: dict[str, int]
     left_out: dict[str, dict[str, int]]
     seconds: float
-    #: By name, files that were not written, and why.
+    #: The files that were not written, and why, by name.
     not_written: dict[str, str] = {}
-    #: What is not cleaned up after publishing, and why: the next publication tries again.
+    #: What was not cleaned up, and why; the next publication tries again.
     not_cleaned: str | None = None
     #: The host that published.
     by: str = msgspec.field(default_factory=socket.gethostname)
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A run that did not, and why."""
+    """A run that failed, and why."""
 
     time: datetime
     by: str
     reason: str
-    #: Whether its numbers were not trusted: it fails again until they are, or are forced.
-    #: The kind says it too, but version 0.1.0 reads this field, and writes no kind.
+    #: Whether its numbers were suspicious: it fails again until they are plausible, or forced.
+    #: The kind has this too, but version 0.1.0 reads this field, and writes no kind.
     refused: bool
     #: One word for the reason, as in the metrics (`failures.REASONS`).
     kind: str = "other"
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The last run of each kind; the failure is None once a later run has published."""
+    """The last success and failure; the failure is None once a later run has published."""
 
     success: Success | None = None
     failure: Failure | None = None
-    #: The last failure after which a run has published.
+    #: The last failure before the last success.
     earlier_failure: Failure | None = None
 
 
@@ -92,13 +92,13 @@ class StatusFile:
         self._running = directory / _RUNNING
 
     def read(self) -> Status:
-        """What is noted; empty if there is no file, or it cannot be read."""
+        """Return the stored status; empty if there is no file, or it cannot be read."""
         with suppress(OSError, msgspec.MsgspecError):
             return msgspec.json.decode(self._path.read_bytes(), type=Status)
         return Status()
 
     def not_cleaned(self) -> str | None:
-        """What the last run that published left undone; while it runs it may still do it."""
+        """Return what the last successful run did not clean up; it may still be running."""
         running = self.read_running()
         success = self.read().success
         if success is None or (running and success.not_cleaned == NOT_FINISHED):
@@ -106,7 +106,7 @@ class StatusFile:
         return success.not_cleaned
 
     def read_running(self) -> Running | None:
-        """The run of now; None if there is none, or it cannot be read."""
+        """Return the present run; None if there is none, or it cannot be read."""
         with suppress(OSError, msgspec.MsgspecError), self._running.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -134,12 +134,12 @@ class StatusFile:
                 os.close(descriptor)
 
     def published(self, success: Success) -> None:
-        """Note a run that published."""
+        """Store a successful run."""
         before = self.read()
         self._write(Status(success, None, before.failure or before.earlier_failure))
 
     def failed(self, reason: str, kind: str = "other") -> None:
-        """Note a run that failed; by this host's clock, because the database may be away."""
+        """Store a failed run, with this host's time, because the database may be unavailable."""
         refused = kind == "refused"
         failure = Failure(datetime.now(UTC), socket.gethostname(), reason, refused, kind)
         before = self.read()

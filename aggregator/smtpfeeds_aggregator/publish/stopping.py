@@ -1,7 +1,7 @@
-"""Ends a publication that is under way when the program stops: it takes seconds to minutes.
+"""End a running publication when the program stops, because it takes seconds to minutes.
 
-Every part calls a `KeepGoing` now and then. Before the switch nothing is lost by
-ending; after it the next run does what is left to do.
+Every part calls a `KeepGoing` now and then. Before the switch nothing is lost; after it the next
+run does the rest.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +19,11 @@ class PublishStopped(PublishError):
 
 
 def go_on() -> None:
-    """Never stops."""
+    """Return: never stop."""
 
 
 def guarded(items: Iterable[T], keep_going: KeepGoing) -> Iterator[T]:
-    """The same items, for as long as it goes on; asked once in a few thousand."""
+    """Yield the items; call ``keep_going`` once in a few thousand."""
     for number, item in enumerate(items):
         if not number & 0xFFF:
             keep_going()
@@ -31,7 +31,7 @@ def guarded(items: Iterable[T], keep_going: KeepGoing) -> Iterator[T]:
 
 
 def each_guarded(items: Iterable[T], keep_going: KeepGoing) -> Iterator[T]:
-    """The same items, each a piece of work; asked before each."""
+    """Yield the items, each a piece of work; call ``keep_going`` before each."""
     for item in items:
         keep_going()
         yield item

@@ -1,8 +1,8 @@
-"""Replaces a file that has not changed since the previous edition by a hard link to it.
+"""Replace a file that has not changed since the previous edition by a hard link to it.
 
-The disk holds it once, and its modification time stays, so the Last-Modified and ETag that a web
-server derives from it show when the content changed. Nothing changes a published file in place, so
-two editions may share one. A file system without hard links keeps a file for each.
+The disk has it once, and its modification time stays, so a web server's Last-Modified and ETag show
+when the content changed. Nothing changes a published file in place, so two editions may share it.
+On a file system without hard links each edition has its own file.
 
 The octets on the disk are compared, not the hashes of two manifests: a file that was damaged after
 it was published must not be published again. That reads little, because files of different sizes
@@ -19,7 +19,7 @@ from typing import Final
 from .stopping import KeepGoing, each_guarded
 from .written import Written
 
-#: The link, until it takes the file's place.
+#: Suffix of the link, until it replaces the file.
 _SUFFIX: Final = ".link"
 
 
@@ -29,10 +29,10 @@ def share_unchanged(
     """Link the files that are the same in both folders; a file that cannot be linked stays.
 
     Args:
-        folder: of the generation that is written.
-        before: of the published one; None: there is none.
-        files: what was written, and read back.
-        keep_going: asked before each.
+        folder: the folder of the generation that is written.
+        before: the folder of the published generation; None: there is none.
+        files: the files that were written and read back.
+        keep_going: called before each file.
     """
     if before is None:
         return
@@ -42,13 +42,13 @@ def share_unchanged(
 
 
 def _is_same(folder: Path, before: Path, name: str) -> bool:
-    """Whether the contents are equal, in two separate files."""
+    """Return whether two separate files have equal content."""
     old, new = before / name, folder / name
     try:
-        # MISP's closed days and the archive's past ones are links already: nothing to compare.
+        # MISP's closed days and the archive's past days are links already.
         return not (old.is_symlink() or old.samefile(new)) and filecmp.cmp(old, new, shallow=False)
     except OSError:
-        return False  # it is new, or the old one cannot be read
+        return False  # the file is new, or the old one cannot be read
 
 
 def _link(folder: Path, before: Path, name: str) -> None:

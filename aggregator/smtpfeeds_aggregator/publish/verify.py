@@ -1,7 +1,7 @@
-"""Verifies published files: signature, expiry, age, sizes and hashes.
+"""Verify published files: signature, expiry, age, sizes and hashes.
 
-For readers of a folder of feeds: a served one, a generation, or a copy that somebody downloaded.
-The manifest is verified first, and then each file against the manifest.
+This is for readers of a folder of feeds: a served folder, a generation, or a downloaded copy. The
+manifest is verified first, then each file against the manifest.
 
     edition = open_edition(folder, key, now=datetime.now(UTC))
     path = edition.verify("smtpgreet.ndjson.gz")
@@ -22,7 +22,7 @@ from .edition import MANIFEST, SIGNATURE, SUMS, Edition, FileRecord, read_editio
 if TYPE_CHECKING:
     from .signing import PublicKey
 
-#: A manifest or a list of hashes is smaller, whatever is published.
+#: Every manifest or list of hashes is smaller.
 _MAX_OCTETS: Final = 64 << 20
 
 
@@ -34,13 +34,13 @@ def check_manifest(
     now: datetime,
     newest: datetime | None = None,
 ) -> Edition:
-    """Verify a manifest, from wherever it came.
+    """Verify a manifest from any source.
 
     Args:
         body: the manifest.
-        signature: the content of its signature's file, where there is one.
-        key: the publisher's; without one only hashes, expiry and age are checked.
-        now: by which it must not have expired.
+        signature: the content of its signature's file, if any.
+        key: the publisher's key; without it only hashes, expiry and age are checked.
+        now: the time for the check of the expiry.
         newest: an edition made at that time was accepted before; an older one is refused.
 
     Raises:
@@ -65,7 +65,7 @@ def check_manifest(
 
 
 def record_of(edition: Edition, name: str) -> FileRecord:
-    """What the manifest says about a file.
+    """Return the manifest's record of a file.
 
     Raises:
         NotVerified: it does not name the file.
@@ -85,10 +85,10 @@ class VerifiedFolder:
     _key: "PublicKey | None"
 
     def verify(self, name: str) -> Path:
-        """Verify one file, and say where it is.
+        """Verify one file, and return its path.
 
         Raises:
-            NotVerified: it is missing, or is not what the manifest says.
+            NotVerified: it is missing, or does not match the manifest.
         """
         record = record_of(self.edition, name)
         path = _inside(self.path, name)
@@ -109,10 +109,10 @@ class VerifiedFolder:
         """Verify every file of the manifest and of SHA256SUMS.
 
         Returns:
-            How many different files these are.
+            The number of different files.
 
         Raises:
-            NotVerified: one is missing, or is not what they say.
+            NotVerified: a file is missing, or does not match them.
         """
         for name in self.edition.files:
             self.verify(name)
@@ -141,17 +141,16 @@ def open_edition(
 ) -> VerifiedFolder:
     """Verify the manifest of a folder of feeds.
 
-    A served folder changes under its reader, so its current generation is looked up once and
-    read from then on.
+    A served folder can change while it is read, so its current generation is looked up once.
 
     Args:
         folder: a served folder, a generation, or a copy of one.
-        key: as `check_manifest`.
+        key: see `check_manifest`.
         now: likewise.
         newest: likewise.
 
     Raises:
-        NotVerified: as `check_manifest`; or the folder does not hold a manifest that can be read.
+        NotVerified: see `check_manifest`; or the folder has no readable manifest.
     """
     current = folder / CURRENT
     path = current.resolve() if current.is_symlink() else folder.resolve()
@@ -170,13 +169,13 @@ def open_edition_of(
     now: datetime,
     newest: datetime | None = None,
 ) -> tuple[VerifiedFolder, str]:
-    """Verify the manifest that lies beside a published file, or above it.
+    """Verify the manifest beside a published file, or above it.
 
     Returns:
         The folder, and the file's name in it.
 
     Raises:
-        NotVerified: as `open_edition`.
+        NotVerified: see `open_edition`.
     """
     path = file.resolve()
     for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
@@ -187,12 +186,12 @@ def open_edition_of(
 
 
 def _is_misp(folder: Path) -> bool:
-    """The MISP feed's folder also has a file of that name; it is not a manifest of an edition."""
+    """Return whether this is the MISP feed's folder, which has another file of that name."""
     return folder.name == "misp"
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """The file of a name that a manifest gives; it must not lead out of the folder."""
+    """Return the path of a file in the manifest; it must not lead out of the folder."""
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts:
         raise NotVerified(f"{name!r} leads out of the folder")

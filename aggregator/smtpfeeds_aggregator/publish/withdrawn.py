@@ -1,9 +1,9 @@
-"""What is taken out of past files: addresses that were excluded or forgotten since.
+"""Find addresses to remove from past files: excluded or forgotten since then.
 
-Archived editions, past days of the MISP feed, snapshots for the changes and the generations that
-are kept hold addresses that the next publication leaves out. The exclusions that they were
-cleaned by are noted beside the served directory; where others are in force, everything is
-cleaned again in the same publication. The note is not served: exclusions are not published.
+Archived editions, past days of the MISP feed, snapshots for the changes and kept generations
+contain addresses that the next publication leaves out. A file beside the served directory records
+the exclusions that were applied to them; if they differ from those in force, the same publication
+cleans everything again. The file is not served, because exclusions are not published.
 """
 
 import os
@@ -24,25 +24,27 @@ _NOTE: Final = ".exclusions-applied.json"
 
 
 class Withdrawn:
-    """The exclusions in force, and whether past files are still to be cleaned by them."""
+    """The exclusions in force, and whether past files must be cleaned."""
 
     def __init__(self, directory: Path, excluded: Iterable[str]) -> None:
         self._note = directory / _NOTE
         self._excluded = sorted(excluded)
         self.ranges = AddressRanges(map(ip_network, self._excluded))
-        #: Whether one is in force that past files were not cleaned by.
+        #: Whether an exclusion in force was not applied to past files yet.
         self.is_new = not set(self._excluded) <= self._noted()
 
     def holds(self, address: str) -> bool:
-        """Whether an address must not be in any file; another text must not either."""
+        """Return whether an address must not be in any file; true for a text that is not an
+        address.
+        """
         try:
             return pack_address(address) in self.ranges
         except AddressError:
             return True
 
     def note(self) -> None:
-        """Past files are clean."""
-        # The lock of the directory is held: nobody else writes here.
+        """Record that past files are clean."""
+        # This process holds the directory's lock, so nobody else writes here.
         aside = self._note.with_name(f"{_NOTE}-new")
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:

@@ -1,7 +1,7 @@
-"""Writes files plain and compressed side by side, and reads both back.
+"""Write files plain and compressed together, and read both back.
 
-All published files that have a compressed form go through `PlainAndCompressed` and
-`check_written`; those that have none, through `write_whole`.
+`PlainAndCompressed` and `check_written` handle all published files with a compressed form,
+`write_whole` the others.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class Written:
     name: str
     size: int
     sha256: str
-    #: None for a file of no single feed.
+    #: None for a file that belongs to no single feed.
     feed: str | None = None
     #: How many addresses it lists, and of how many origins; None if it lists none.
     addresses: int | None = None
@@ -37,11 +37,11 @@ class Written:
 
 
 class HashedFile:
-    """Passes octets on to a file, counts and hashes them."""
+    """Writes octets to a file, and counts and hashes them."""
 
     def __init__(self, target: IO[bytes]) -> None:
         self._target, self._hash = target, hashlib.sha256()
-        #: Octets that were written.
+        #: Number of written octets.
         self.size = 0
 
     def write(self, octets: bytes, /) -> int:
@@ -56,22 +56,22 @@ class HashedFile:
 
     @property
     def sha256(self) -> str:
-        """The hash of what was written."""
+        """Return the hash of the written octets."""
         return self._hash.hexdigest()
 
 
 class PlainAndCompressed:
-    """A file that is being written, plain and compressed; open as a context."""
+    """A file that is being written, plain and compressed; use it as a context manager."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Make both files.
+        """Create both files.
 
         Args:
             folder: of the generation.
-            name: of the plain file, below the folder.
+            name: the name of the plain file, below the folder.
 
         Raises:
-            OSError: one cannot be made.
+            OSError: one cannot be created.
         """
         self._name = name
         with ExitStack() as stack:
@@ -98,7 +98,7 @@ class PlainAndCompressed:
         self._files.close()
 
     def written(self, feed: str, addresses: int, asns: int | None = None) -> list[Written]:
-        """The plain file and the compressed one; both are closed."""
+        """Return the records of both files, which are closed."""
         plain, small = self._plain, self._small
         first = Written(self._name, plain.size, plain.sha256, feed, addresses, asns)
         name = f"{self._name}{COMPRESSED}"
@@ -112,7 +112,7 @@ def check_written(folder: Path, written: Sequence[Written], keep_going: KeepGoin
     it, which takes half the time of two more hashes.
 
     Raises:
-        PublishError: one is not what was written.
+        PublishError: a file differs from what was written.
     """
     plain, small = written
     _check_octets(folder, small, keep_going)
@@ -129,11 +129,11 @@ def check_compressed(folder: Path, file: Written, inside: str, keep_going: KeepG
     Args:
         folder: of the generation.
         file: the compressed file, as it was written.
-        inside: the SHA-256 of what it should hold.
-        keep_going: asked now and then.
+        inside: the SHA-256 of its expected content.
+        keep_going: called now and then.
 
     Raises:
-        PublishError: it is not what was written, or does not hold that.
+        PublishError: the file or its content differs from what was written.
     """
     _check_octets(folder, file, keep_going)
     digest = hashlib.sha256()
@@ -169,7 +169,7 @@ def _is_same(one: IO[bytes], other: IO[bytes], keep_going: KeepGoing) -> bool:
 
 
 def _check_octets(folder: Path, file: Written, keep_going: KeepGoing) -> None:
-    # The library reads some damaged files that zlib refuses, so what it reads is not enough.
+    # The library reads some damaged files that zlib refuses, so reading it is not enough.
     keep_going()
     with (folder / file.name).open("rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
@@ -177,10 +177,10 @@ def _check_octets(folder: Path, file: Written, keep_going: KeepGoing) -> None:
 
 
 def write_whole(folder: Path, name: str, octets: bytes, feed: str | None = None) -> Written:
-    """Write a small file, plain alone, and read it back.
+    """Write a small file without a compressed form, and read it back.
 
     Raises:
-        PublishError: what is on disk is not what was written.
+        PublishError: a file on disk differs from what was written.
     """
     written = Written(name, len(octets), hashlib.sha256(octets).hexdigest(), feed)
     with (folder / name).open("xb") as stream:
@@ -201,14 +201,14 @@ def write_checked(
 
     Args:
         folder: of the generation.
-        name: below it.
-        feed: whose rows they are.
-        pieces: text in ASCII, and how many entries it has.
-        read_back: counts the entries of a file; raises ValueError where it is not of its format.
-        keep_going: asked now and then.
+        name: the name below the folder.
+        feed: the feed of the rows.
+        pieces: pieces of ASCII text, and the number of their entries.
+        read_back: counts the entries of a file; raises ValueError if it has another format.
+        keep_going: called now and then.
 
     Raises:
-        PublishError: what is on disk is not what was written.
+        PublishError: a file on disk differs from what was written.
     """
     entries = 0
     with PlainAndCompressed(folder, name) as output:

@@ -1,4 +1,4 @@
-"""The model of the page, from a window that is published."""
+"""Create the model of the page from a published window."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ from .model import (
 _TOP: Final = 15
 _HOUR: Final = timedelta(hours=1)
 _DAY_S: Final = 86_400
-#: By the end of a file's name, the longer before: what it is, and a line that loads it.
+#: By the end of a file's name, longer ones first: a description, and a line that loads it.
 _LOADS: Final = {
     "-addresses.txt": ("addresses of some classes, one a line", "grep -v '^#' {name}"),
     ".txt": ("the classic text layout", "grep -v '^#' {name}"),
@@ -58,14 +58,14 @@ def build_page(
     hours: Iterable[tuple[datetime, str, int]],
     public_key: str | None = None,
 ) -> Page:
-    """The page of a publication.
+    """Return the model of the page of a publication.
 
     Args:
         window: what is published.
-        judgements: of its addresses.
+        judgements: the classes of its addresses.
         names: cleaned AS names.
         frame: of any feed.
-        files: all that are listed in the manifest.
+        files: all files in the manifest.
         hours: events by hour and feed.
         public_key: whose signature stands beside the manifest, where there is one.
     """
@@ -156,7 +156,7 @@ def _origins(window: Window, names: Mapping[int, str]) -> Ranking:
 
 
 def _most(values: Rows, counts: Rows) -> list[tuple[int, int]]:
-    """Those that come most often, first the most; of equals the smaller first."""
+    """Return the most frequent values, most frequent first; of equals the smaller first."""
     order = np.lexsort((values, -counts))[: _TOP + 1]
     return list(zip(values[order].tolist(), counts[order].tolist(), strict=True))[:_TOP]
 
@@ -175,7 +175,7 @@ def _actors(judgements: Judgements) -> Ranking:
 
 
 def _file_rows(files: Sequence[Written]) -> Iterator[FileRow]:
-    """A row for each file that a reader would ask for by itself."""
+    """Return a row for each file that a reader would download alone."""
     for file in files:
         name, size = file.name, file.size
         plain = name.removesuffix(COMPRESSED)

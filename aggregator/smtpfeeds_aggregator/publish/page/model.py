@@ -1,9 +1,9 @@
-"""What the page shows, as plain data; times are seconds since 1970-01-01 UTC."""
+"""The content of the page, as plain data; times are seconds since 1970-01-01 UTC."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-#: Addresses that the page's search holds at most: about 5 MB to load, compressed.
+#: The most addresses in the page's search: about 5 MB to load, compressed.
 SEARCH_LIMIT: Final = 300_000
 
 
@@ -23,12 +23,12 @@ class Series:
 
     @property
     def most(self) -> int:
-        """The highest bar."""
+        """Return the height of the highest bar."""
         return max((point.number for point in self.points), default=0)
 
 
 class FeedSummary(NamedTuple):
-    """A feed in numbers."""
+    """The numbers of a feed."""
 
     name: str
     description: str
@@ -36,7 +36,7 @@ class FeedSummary(NamedTuple):
     ipv4: int
     ipv6: int
     asns: int
-    #: First seen within 24 hours.
+    #: Addresses first seen within 24 hours.
     new: int
 
 
@@ -105,11 +105,11 @@ class Page:
     rankings: tuple[Ranking, ...]
     files: tuple[FileRow, ...]
     policy: tuple[PolicyItem, ...]
-    #: Of the key that signs; None where nobody signs.
+    #: The public key of the signatures; None without signatures.
     public_key: str | None = None
     search_limit: int = SEARCH_LIMIT
 
     @property
     def search_entries(self) -> int | None:
-        """How many addresses the search holds; None where they are too many."""
+        """Return how many addresses the search has; None if there are too many."""
         return self.addresses if self.addresses <= self.search_limit else None

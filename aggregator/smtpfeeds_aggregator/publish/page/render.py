@@ -1,7 +1,7 @@
-"""The page from its model, by a template that escapes everything put into it.
+"""Render the page from its model, with a template that escapes every value.
 
-The same policy stands in the page, for a reader who opens it from a disk, and in
-the web server's example, which adds ``frame-ancestors``: a meta element cannot.
+The same policy is in the page, for readers who open it from a disk, and in the web server's
+example, which adds ``frame-ancestors``, because a meta element cannot.
 """
 
 from datetime import UTC, datetime
@@ -12,20 +12,20 @@ from jinja2 import Environment, StrictUndefined
 
 from .model import Page
 
-#: No inline script or style, no frame, no form that leaves, no request to anywhere else.
+#: No inline script or style, no frame, no form, no request to other sites.
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'"
 )
 PAGE: Final = "index.html"
-#: Files that go beside the page as they are.
+#: Files that are published unchanged beside the page.
 STATIC: Final = ("page.css", "page.js", "icon.svg")
 _PACKAGE: Final = "smtpfeeds_aggregator.publish.page"
 _UNITS: Final = ("kB", "MB", "GB", "TB")
 
 
 def render(page: Page) -> bytes:
-    """Write the page."""
+    """Return the page."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
@@ -36,7 +36,7 @@ def render(page: Page) -> bytes:
 
 
 def static_file(name: str) -> bytes:
-    """One of the files that go beside the page."""
+    """Return one of the files beside the page."""
     return files(_PACKAGE).joinpath("static", name).read_bytes()
 
 

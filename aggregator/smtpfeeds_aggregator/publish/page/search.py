@@ -1,9 +1,8 @@
 """The index of the page's search: columns of numbers in a classic script.
 
-A page that is opened from a disk may load a script and nothing else: no fetch, no
-module, no worker. So the index is a script that calls one function with columns in
-base64, little-endian as every browser's typed arrays are. IPv4 addresses come
-first, each family sorted by address.
+A page opened from a disk may load only a script: no fetch, no module, no worker. So the index is a
+script that calls one function with columns in base64, little-endian like every browser's typed
+arrays. IPv4 addresses come first, each family sorted by address.
 """
 
 import base64
@@ -22,13 +21,13 @@ from ..columns import Rows, Window
 from ..judgements import Judgements
 
 SEARCH_DATA: Final = "search-data.js"
-#: Octets that would end a script or a line of one inside of it.
+#: Octets that would end a script or a line within it.
 _UNSAFE: Final = {b"<": b"\\u003c", b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchColumns:
-    """The addresses of the index, a column a field; IPv4 first, each family sorted."""
+    """The addresses of the index, one column for each field; IPv4 first, each family sorted."""
 
     #: IPv4 addresses as numbers.
     ipv4: Rows
@@ -56,11 +55,13 @@ class SearchColumns:
     def of_window(
         cls, window: Window, judgements: Judgements, names: Mapping[int, str]
     ) -> "SearchColumns":
-        """Everything that is published of a window."""
+        """Return the columns of a published window."""
         greet, data = window.feeds
 
         def both(name: str) -> Rows:
-            """The larger of both feeds' numbers: a greet counts in both."""
+            """Return the larger number of both feeds, because a data event also counts in
+            smtpgreet.
+            """
             most: Rows = np.maximum(
                 window.of_addresses(greet, name), window.of_addresses(data, name)
             )
@@ -88,7 +89,7 @@ class SearchColumns:
 
 
 def search_data(columns: SearchColumns) -> bytes:
-    """Write the index; 40 octets an address, a third of it compressed."""
+    """Return the index: 40 octets for each address, a third of that compressed."""
     asns, asn_index = np.unique(columns.asn, return_inverse=True)
     kinds = columns.judgements
     whys = {why: place for place, why in enumerate(dict.fromkeys(kind.why for kind in kinds))}
@@ -135,7 +136,7 @@ def search_data(columns: SearchColumns) -> bytes:
 
 
 def _steps(counts: Rows) -> str:
-    """The places of counts in ``STEPS``."""
+    """Return the indexes of counts in ``STEPS``."""
     places = np.searchsorted(np.asarray(STEPS, np.int64), counts, side="right") - 1
     return _base64(places.astype("u1"))
 
