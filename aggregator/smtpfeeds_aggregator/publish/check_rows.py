@@ -235,7 +235,7 @@ def _ipv4_numbers(texts: Octets) -> npt.NDArray[np.uint64]:
     is_wrong = (is_start & ~is_digit).any() or (is_space[:-1] & ~is_space[1:]).any()
     is_wrong |= four_digits.any() or leading_zero.any() or is_dot[-1].any()
     is_wrong |= not (is_digit | is_dot | is_space).all()
-    if is_wrong or (np.add.reduce(is_dot, axis=0, dtype=np.uint8) != 3).any():
+    if is_wrong or (is_dot.sum(axis=0, dtype=np.uint8) != 3).any():
         raise _Unclear
     number, part, most = (np.zeros(len(texts), np.uint32) for _ in range(3))
     for digit, dot, space, value in zip(is_digit, is_dot, is_space, digits, strict=True):
