@@ -2,15 +2,16 @@
 
 Twisted reads into a new ``bytes`` object each time. That cannot be overwritten, so a message's
 text would stay in freed memory for as long as shorter reads use its beginning only. The protocol
-gets a view that is good for the call alone. Apart from the connection because it replaces a
-method of Twisted's transport.
+gets a view that is good for the call alone. Apart from the connection because it replaces
+methods of Twisted's transport.
 """
 
 import socket
 from typing import Any, Final
 
+from twisted.internet.address import IPv6Address
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.internet.tcp import Server
+from twisted.internet.tcp import Connection, Server
 
 #: What is read at once, as Twisted does.
 _READ_BYTES: Final = 65_536
@@ -24,6 +25,20 @@ class ErasingServer(Server):
 
     #: Twisted's shutdown(2) before close(2) is for sockets that another process shares.
     _shouldShutdown = False  # noqa: N815 - Twisted's name
+    #: Twisted composes two names of each connection for its log; the sensor's has neither.
+    logstr = repstr = "connection"
+
+    def __init__(
+        self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
+    ) -> None:
+        """Begin to read, as Twisted does."""
+        Connection.__init__(self, sock, protocol, reactor)
+        if ":" in client[0]:
+            self._addressType = IPv6Address
+        self.server, self.client, self.sessionno = server, client, sessionno
+        self.hostname = client[0]
+        reactor.addReader(self)
+        self.connected = 1
 
     def doRead(self) -> Any:
         """Twisted's hook: octets can be read."""

@@ -18,6 +18,7 @@ class Echo(Sender):
 
     def makeConnection(self, transport: object) -> None:
         self.use(transport)
+        self.peer, self.host = self.transport.getPeer(), self.transport.getHost()
 
     def dataReceived(self, data: memoryview) -> None:
         self.send(bytes(data), 1000)
@@ -48,5 +49,7 @@ def test_a_client_is_accepted_read_answered_and_closed() -> None:
                 reactor.doPoll(60)
             assert client.recv(100) == b"octets"
             assert client.recv(100) == b""
+            assert (echo.peer.host, echo.peer.port) == client.getsockname()
+            assert (echo.host.host, echo.host.port) == client.getpeername()
     reactor.removeAll()
     port.socket.close()
