@@ -1,5 +1,6 @@
 """`smtpfeeds man`: writes manual pages from the help of the commands."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,7 @@ def page(path: tuple[str, ...], command: click.Command) -> str:
         *(".SH NAME", f"{_text(name)} \\- {_text(command.get_short_help_str(200))}"),
         *(".SH SYNOPSIS", f".B {_text(' '.join(path))}", _text(usage)),
         ".SH DESCRIPTION",
-        *_paragraphs(command.help or ""),
+        *_paragraphs(_clean(command.help)),
         ".SH OPTIONS",
     ]
     for parameter in command.get_params(context):
@@ -83,8 +84,13 @@ def page(path: tuple[str, ...], command: click.Command) -> str:
         lines.append(".SH COMMANDS")
         for below in command.list_commands(context):
             lines += [".TP", f"\\fB{_text(f'{name}-{below}')}\\fR({_SECTION})"]
-    lines += _epilog(command.epilog or "")
+    lines += _epilog(_clean(command.epilog))
     return "\n".join(lines) + "\n"
+
+
+def _clean(text: str | None) -> str:
+    """Remove the indentation, which click keeps until it formats a text."""
+    return inspect.cleandoc(text or "")
 
 
 def _epilog(text: str) -> Iterator[str]:
