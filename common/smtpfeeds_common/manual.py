@@ -65,7 +65,7 @@ def walk(
 
 def page(path: tuple[str, ...], command: click.Command) -> str:
     """Write one page with the macros of man(7)."""
-    context = click.Context(command, info_name=" ".join(path))
+    context = click.Context(command, info_name=" ".join(path), help_option_names=["-h", "--help"])
     name = "-".join(path)
     usage = " ".join(command.collect_usage_pieces(context))
     lines = [

@@ -111,7 +111,13 @@ def remove(settings: "AggregatorSettings", prefix: str) -> None:
 
 @click.command(short_help="Delete what is stored about an address or a prefix.")
 @click.argument("prefix", metavar="ADDRESS|PREFIX")
-@click.option("--why", "reason", default="forgotten on request", show_default=True)
+@click.option(
+    "--why",
+    "reason",
+    default="forgotten on request",
+    show_default=True,
+    help="The reason, for yourself: never published.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @database_options
 def forget(settings: "AggregatorSettings", prefix: str, reason: str, *, yes: bool) -> None:

@@ -24,3 +24,4 @@ def test_pages_have_no_control_character_and_examples_have_lines_of_their_own() 
         ".SH EXAMPLES\n.PP\n.nf\nExamples:\n  smtpfeeds feed diff "
         in pages["smtpfeeds", "feed", "diff"]
     )
+    assert ".B \\-h, \\-\\-help\n" in pages["smtpfeeds", "forget"]
