@@ -30,7 +30,7 @@ it, by extra, with the licence that each package states; the package contains th
 
 
 def locked(extra: str) -> Iterator[str]:
-    """The names of the packages that an extra installs, and of what builds from source."""
+    """Return the names of the packages that an extra installs, and of those built from source."""
     text = (ROOT / "deploy" / "requirements" / f"{extra}.txt").read_text()
     for line in text.splitlines():
         if match := _PINNED.match(line):
@@ -38,7 +38,7 @@ def locked(extra: str) -> Iterator[str]:
 
 
 def licence(name: str) -> str | None:
-    """What a package states, or None where it is not installed here."""
+    """Return a package's licence, or None if it is not installed here."""
     try:
         about = metadata.metadata(name)
     except metadata.PackageNotFoundError:
@@ -53,7 +53,7 @@ def licence(name: str) -> str | None:
 
 
 def page(before: str) -> str:
-    """The page; lines of packages that are not installed here are taken from the page before."""
+    """Return the page; lines of packages that are not installed here come from the previous page."""
     kept = dict(re.findall(r"^\| (\S+) \| ([^|]+) \|", before, re.MULTILINE))
     columns = {extra: set(locked(extra)) for extra in EXTRAS}
     lines = [_HEAD + " | ".join(EXTRAS) + " |", "|---|---|" + "---|" * len(EXTRAS)]

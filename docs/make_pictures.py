@@ -35,7 +35,7 @@ _THEMES: Final[dict[str, TerminalTheme]] = {"light": DEFAULT_TERMINAL_THEME, "da
 
 
 def page_picture(page: Path, scheme: str, target: Path, profile: Path) -> None:
-    """The page as a browser shows it."""
+    """Take a picture of the page in a browser."""
     subprocess.run(
         [
             *_BROWSER,
@@ -50,7 +50,7 @@ def page_picture(page: Path, scheme: str, target: Path, profile: Path) -> None:
 
 
 def terminal_picture(output: str, scheme: str, target: Path) -> None:
-    """What a command printed, as a terminal shows it."""
+    """Draw a command's output as a terminal shows it."""
     console = Console(width=_COLUMNS, record=True, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(output))
     svg = console.export_svg(title="smtpfeeds demo", theme=_THEMES[scheme])

@@ -32,7 +32,7 @@ _NOTE: Final = "<!-- Made from the code by docs/make_reference.py: do not edit. 
 
 
 def settings_page(title: str, program: str, cls: type) -> str:
-    """One table: each setting, its type and unit, default, bounds and help."""
+    """Return a table of settings: type and unit, default, bounds and help."""
     variable = f"SMTPFEEDS_{program.upper()}_"
     lines = [
         _NOTE,
@@ -133,7 +133,7 @@ def _walk(
 
 
 def message_page() -> str:
-    """Each struct of the wire, with one row for each field."""
+    """Return the page of the message: each struct, with one row for each field."""
     schemas = msgspec.json.schema(wire.Batch)["$defs"]
     parts = [
         _NOTE,
@@ -183,7 +183,7 @@ def _json_type(field: dict[str, Any]) -> str:
 
 
 def schema_file() -> str:
-    """The schema for other tools."""
+    """Return the schema for other tools."""
     schema = msgspec.json.encode(msgspec.json.schema(wire.Batch))
     return msgspec.json.format(schema, indent=2).decode() + "\n"
 
@@ -229,7 +229,7 @@ _CLASSES_LIMITS: Final = """\
 
 
 def classes_page() -> str:
-    """Each class and each reason, described for readers."""
+    """Return the page of classes and reasons."""
     parts = [
         _NOTE,
         "# Classes and reasons\n",
@@ -277,7 +277,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
 
 
 def stale() -> list[str]:
-    """The pages that are not what the code says."""
+    """Return the pages that do not match the code."""
 
     def differs(name: str) -> bool:
         file = FOLDER / name

@@ -38,7 +38,7 @@ class AddressRanges:
         return bisect_right(self._boundaries[len(packed)], packed) % 2 == 1
 
     def __bool__(self) -> bool:
-        """Whether the set has any address."""
+        """Return whether the set has any address."""
         return any(self._boundaries.values())
 
 

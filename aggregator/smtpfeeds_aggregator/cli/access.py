@@ -59,7 +59,9 @@ def read_access(files: SettingsFiles, dsn: str | None) -> Access:
 
 
 def _named(files: SettingsFiles) -> dict[str, Any]:
-    """What the files say, unchecked; without a database in owner.toml its `dsn` is None."""
+    """Return the values of the files, unchecked; without a database in owner.toml its `dsn` is
+    None.
+    """
     values = _file(files.config)
     if files.owner is not None:
         owner = _file(files.owner)

@@ -189,7 +189,7 @@ def rotate(
 
 
 def _wanted(names: Sequence[str], name_file: Path | None) -> list[str]:
-    """The names of both, each once."""
+    """Return the names of both sources, each once."""
     wanted = list(dict.fromkeys(map(check_name, [*names, *_lines(name_file)])))
     if not wanted:
         raise click.UsageError("name a sensor, or give --file")

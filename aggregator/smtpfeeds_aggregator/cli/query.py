@@ -161,7 +161,7 @@ def query(
 def _term_query(
     access: "Access | None", wanted: "QueryFilter", published_in: str | None, key: str | None
 ) -> "Iterator[tuple[QueryStore | None, Published | None, TermQuery]]":
-    """The query of terms, and the store of the database unless published files answer."""
+    """Yield the query of terms, and the database's store unless published files answer."""
     if published_in is not None:
         if wanted.stored.sensor is not None:
             raise SettingsError("published files do not name sensors: remove --sensor")

@@ -65,7 +65,7 @@ class Validity:
     fingerprint: str
 
     def ends_within(self, now: datetime, days: int = WARN_DAYS) -> bool:
-        """Whether it has ended, or will within so many days."""
+        """Return whether it has ended, or ends within this number of days."""
         return self.ends - now < timedelta(days=days)
 
 
@@ -129,7 +129,7 @@ class Authority:
 
     @property
     def certificate(self) -> bytes:
-        """The authority's certificate, PEM: what others trust."""
+        """The authority's certificate, PEM, which others trust."""
         return _pem(self._certificate)
 
     def issue_server(self, name: str, hosts: list[str], *, days: int = CERTIFICATE_DAYS) -> Issued:
@@ -145,7 +145,7 @@ class Authority:
         return self._issue(name, names, days, server=False)
 
     def fits(self, certificate: bytes, hosts: Sequence[str]) -> bool:
-        """Whether this authority issued a certificate, PEM, for exactly these hosts."""
+        """Return whether this authority issued a certificate, PEM, for exactly these hosts."""
         one = x509.load_pem_x509_certificate(certificate)
         try:
             one.verify_directly_issued_by(self._certificate)
@@ -155,7 +155,7 @@ class Authority:
         return set(names) == {_general_name(host) for host in hosts}
 
     def validities(self) -> Iterator[Validity]:
-        """The authority itself, then what it issued and a copy is kept of, by name."""
+        """Return the authority itself, then the issued certificates with a copy, by name."""
         return validities(self.folder)
 
     def _issue(
@@ -186,7 +186,7 @@ class Authority:
 
 
 def validity(pem: bytes) -> Validity:
-    """What a certificate says of itself.
+    """Return the validity of a certificate.
 
     Raises:
         FleetError: it is not a certificate in PEM.
@@ -206,7 +206,7 @@ def validity(pem: bytes) -> Validity:
 
 
 def validities(folder: Path) -> Iterator[Validity]:
-    """The authority of a folder, then what it issued, by name; nothing if it has no authority.
+    """Return a folder's authority, then issued certificates by name; empty without an authority.
 
     Raises:
         FleetError: a certificate cannot be read.
@@ -222,7 +222,7 @@ def validities(folder: Path) -> Iterator[Validity]:
 
 
 def _validity_of(file: Path) -> Validity:
-    """What the certificate in a file says of itself; an error names the file."""
+    """Return the validity of the certificate in a file; an error names the file."""
     try:
         return validity(file.read_bytes())
     except FleetError as exc:
@@ -230,7 +230,7 @@ def _validity_of(file: Path) -> Validity:
 
 
 def belong(certificate: bytes, key: bytes) -> bool:
-    """Whether a certificate is of this private key; both PEM."""
+    """Return whether a certificate belongs to this private key; both PEM."""
     try:
         public = serialization.load_pem_private_key(key, None).public_key()
         return x509.load_pem_x509_certificate(certificate).public_key() == public

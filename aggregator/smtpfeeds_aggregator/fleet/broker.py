@@ -60,7 +60,7 @@ def login_settings(trusted: Path, certificate: Path, key: Path) -> dict[str, str
 
 
 def settings(folder: Path) -> dict[str, str]:
-    """All settings of a broker whose files are in this folder."""
+    """Return all settings of a broker whose files are in this folder."""
     certificate = folder / CERTIFICATE
     return {
         # Without TLS, and for its administrators, only programs of this host.

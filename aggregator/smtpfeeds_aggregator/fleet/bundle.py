@@ -75,7 +75,7 @@ def write_bundle(bundle: SensorBundle, path: Path) -> None:
 
 
 def bundle_bytes(bundle: SensorBundle) -> bytes:
-    """The bundle as a gzipped tar."""
+    """Return the bundle as a gzipped tar."""
     archive = Archive(f"smtpfeeds-{bundle.name}")
     for name, content in _files(bundle).items():
         mode = 0o600 if name in _PRIVATE else 0o755 if name in _RUNNABLE else 0o644
@@ -117,7 +117,7 @@ def check_package(path: Path) -> Path:
 
 
 def sensor_settings(bundle: SensorBundle) -> str:
-    """The sensor's settings file."""
+    """Return the sensor's settings file."""
     account = bundle.name
     brokers = tuple(_with_account(url, account) for url in bundle.brokers)
     lines = [
@@ -148,7 +148,7 @@ def _with_account(url: str, account: str) -> str:
 
 
 def _toml(key: str, value: object) -> str:
-    """A line of TOML: JSON's texts, numbers and lists are TOML's too."""
+    """Return a line of TOML: JSON's texts, numbers and lists are also valid TOML."""
     return f"{key} = {msgspec.json.encode(value).decode()}"
 
 

@@ -33,7 +33,7 @@ class Bundles:
     ca_folder: Path
 
     def path(self, name: str) -> Path:
-        """Where the bundle of a sensor is written."""
+        """Return the path of a sensor's bundle."""
         return self.output / f"{name}.tar.gz"
 
     def create(self, name: str, workers: int, *, with_certificate: bool) -> SensorAccount:

@@ -71,7 +71,7 @@ def faults(
     *,
     accepts_certificates: bool = True,
 ) -> Iterator[Fault]:
-    """All faults, by sensor; then those of certificates.
+    """Return all faults, by sensor; then those of certificates.
 
     Args:
         sensors: what is known of each.

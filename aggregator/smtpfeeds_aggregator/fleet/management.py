@@ -127,7 +127,7 @@ class Management:
             self._request("POST", "definitions", body=document)
 
     def accounts(self) -> dict[str, BrokerAccount]:
-        """All accounts of the broker by name, also those that are not a sensor's."""
+        """Return all accounts of the broker by name, also those that are not a sensor's."""
         permissions: dict[str, dict[str, dict[str, str]]] = {}
         for row in self._request("GET", "permissions"):
             granted = {key: row[key] for key in ("configure", "write", "read")}
@@ -151,12 +151,12 @@ class Management:
         }
 
     def sensors(self) -> list[str]:
-        """The names of our accounts, sorted."""
+        """Return the names of sensors' accounts, sorted."""
         users = self._request("GET", "users")
         return sorted(user["name"] for user in users if TAG in _tags(user))
 
     def accepts_certificates(self) -> bool:
-        """Whether each node lets a client log in with a certificate.
+        """Return whether each node lets clients log in with a certificate.
 
         A node that does not say how clients log in counts as one that does.
         """
@@ -188,7 +188,7 @@ class Management:
         return len(connections)
 
     def connections(self, account: str | None = None) -> list[BrokerConnection]:
-        """The open connections, of one account or of all."""
+        """Return the open connections of one account or of all."""
         path = ("connections",) if account is None else ("connections", "username", account)
         rows = self._request("GET", *path, missing=True) or []
         return [
@@ -220,7 +220,7 @@ class Management:
         missing: bool = False,
         ending: bool = False,
     ) -> Any:
-        """One request; what the broker answers as JSON, and an empty answer as ``{}``.
+        """Send a request; return the broker's JSON, and ``{}`` for an empty answer.
 
         Args:
             missing: return None if it does not exist.
@@ -261,18 +261,18 @@ class Management:
 
 
 def _tags(user: dict[str, Any]) -> list[str]:
-    """A list since RabbitMQ 3.9, before a text with commas."""
+    """Return a user's tags: a list since RabbitMQ 3.9, before that a text with commas."""
     tags = user.get("tags") or []
     return tags.split(",") if isinstance(tags, str) else list(tags)
 
 
 def _bound(limits_of: dict[str, Any], name: str) -> int | None:
-    """A negative limit is none."""
+    """Return a limit; a negative one means none."""
     value = limits_of.get(name)
     return value if isinstance(value, int) and value >= 0 else None
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause, without addresses of objects."""
+    """Return the innermost cause, without addresses of objects."""
     reason = getattr(error, "reason", None)
     return _reason(reason) if isinstance(reason, Exception) else str(error).split(": ", 1)[-1]

@@ -63,7 +63,7 @@ class Archive:
     """One gzipped tar; the same input gives the same octets."""
 
     def __init__(self, folder: str) -> None:
-        """Nothing is in it yet; all names are below the folder."""
+        """Create an empty archive; all names are below the folder."""
         self._folder = folder
         self._parts: list[bytes] = []
         #: Headers and small files, not compressed yet.
@@ -80,7 +80,7 @@ class Archive:
         self._parts.append(packed.member)
 
     def octets(self) -> bytes:
-        """The whole archive; nothing may be added after it."""
+        """Return the whole archive; nothing can be added afterwards."""
         self._waiting += _END
         self._compress_waiting()
         return b"".join(self._parts)

@@ -73,28 +73,28 @@ class BrokerAccount:
 
 
 def new_password() -> str:
-    """A random password, without characters that a URL must escape."""
+    """Return a random password without characters that a URL must escape."""
     return secrets.token_urlsafe(PASSWORD_BYTES)
 
 
 def password_hash(password: str, salt: bytes | None = None) -> str:
-    """What the broker keeps of a password: base64 of a salt and of SHA-256 over both."""
+    """Return the broker's form of a password: base64 of a salt and of SHA-256 over both."""
     salt = secrets.token_bytes(_SALT_BYTES) if salt is None else salt
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
 def permission() -> dict[str, str]:
-    """What a sensor's account may do in the virtual host: publish to the exchange."""
+    """Return the permission of a sensor's account in the virtual host: publish to the exchange."""
     return {"configure": _NOTHING, "write": f"^{EXCHANGE}$", "read": _NOTHING}
 
 
 def topic_permission(name: str) -> dict[str, str]:
-    """The routing key that it may publish with: its own."""
+    """Return its topic permission: to publish with its own routing key."""
     return {"write": f"^{routing_key(name).replace('.', '[.]')}$", "read": _NOTHING}
 
 
 def limits(workers: int) -> dict[str, int]:
-    """How many connections and channels it may have."""
+    """Return the limits of its connections and channels."""
     connections = workers + SPARE_CONNECTIONS
     return {"max-connections": connections, "max-channels": connections * _CHANNELS}
 
@@ -119,7 +119,7 @@ def definitions(vhost: str, accounts: Sequence[SensorAccount]) -> dict[str, Any]
 
 
 def exchange(vhost: str) -> dict[str, Any]:
-    """The exchange of sensors, as the broker imports it; one that exists stays as it is.
+    """Return the sensors' exchange, for an import; an existing one is not changed.
 
     RabbitMQ 4.3 refuses topic permissions in an exchange that does not exist.
     """
@@ -128,7 +128,7 @@ def exchange(vhost: str) -> dict[str, Any]:
 
 
 def rights(vhost: str, names: Sequence[str]) -> dict[str, Any]:
-    """The rights of accounts that exist, as the broker imports them."""
+    """Return the rights of existing accounts, for an import by the broker."""
     return {
         "permissions": [{"user": name, "vhost": vhost, **permission()} for name in names],
         "topic_permissions": [
@@ -139,7 +139,7 @@ def rights(vhost: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def wrong_rights(account: BrokerAccount, vhost: str) -> Iterator[str]:
-    """What an account may do beyond what a sensor needs, or may not do that it needs."""
+    """Return the rights that an account has and a sensor does not need, or lacks and needs."""
     here = account.permissions.get(vhost)
     if here is None:
         yield f"no permissions in the virtual host {vhost}"
@@ -157,7 +157,7 @@ def wrong_rights(account: BrokerAccount, vhost: str) -> Iterator[str]:
 
 
 def wrong_limits(account: BrokerAccount) -> Iterator[str]:
-    """How its limits differ from those of a sensor."""
+    """Return how its limits differ from those of a sensor."""
     if account.max_connections is None:
         yield "no limit of connections"
     if account.max_channels is None:

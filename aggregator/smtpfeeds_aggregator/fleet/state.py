@@ -28,12 +28,12 @@ class SensorReport:
 
     @property
     def state(self) -> str:
-        """As in a list of sensors; an account without a row is `unknown`."""
+        """The state as in a list of sensors; an account without a row is `unknown`."""
         return "unknown" if self.row is None else self.row.state
 
     @property
     def peers(self) -> list[str]:
-        """Where its connections come from."""
+        """The addresses of its connections."""
         return sorted({connection.peer for connection in self.connections})
 
     @property
@@ -50,7 +50,7 @@ def reports(
     connections: Iterable[BrokerConnection],
     certificates: Iterable[Validity],
 ) -> list[SensorReport]:
-    """All sensors by name.
+    """Return all sensors by name.
 
     Args:
         states: the database's sensors; without accounts whose messages were all refused.

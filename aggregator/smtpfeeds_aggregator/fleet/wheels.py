@@ -18,7 +18,7 @@ _HASH: Final = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 def locked_wheels(folder: Path, lock: str | None = None) -> tuple[Path, ...]:
-    """The wheels of a folder, all of them locked, and one at least of each package.
+    """Return the wheels of a folder; all must be locked, and each package needs at least one.
 
     Args:
         folder: with files `*.whl`; others are ignored.
@@ -50,7 +50,7 @@ def locked_wheels(folder: Path, lock: str | None = None) -> tuple[Path, ...]:
 
 
 def _locked(text: str) -> dict[str, list[str]]:
-    """The hashes of each package of a lock, by what stands before them."""
+    """Return the hashes of each package of a lock, by name and version."""
     locked = {}
     for line in text.replace("\\\n", " ").splitlines():
         if hashes := _HASH.findall(line):

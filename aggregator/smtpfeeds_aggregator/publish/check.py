@@ -165,7 +165,7 @@ def _check_csv(file: FeedFile, path: Path, keep_going: KeepGoing) -> None:
 
 
 def _csv_rows(file: FeedFile, block: bytes, before: int) -> int:
-    """How many rows there are, each as wide as it should be.
+    """Return the number of rows, and check that each has all fields.
 
     Without quoted fields there is nothing to parse: a line has a field more than it has commas.
     """
@@ -196,7 +196,7 @@ def _check_ndjson(file: FeedFile, path: Path, keep_going: KeepGoing) -> None:
 def _ndjson_rows(
     file: FeedFile, decoder: "msgspec.json.Decoder[ndjson_format.Row]", block: bytes, before: int
 ) -> int:
-    """How many rows there are, each on a line of its own."""
+    """Return the number of rows, each on its own line."""
     with suppress(msgspec.MsgspecError):
         rows = len(decoder.decode_lines(block))
         if rows == _objects(block):
@@ -211,7 +211,7 @@ def _ndjson_rows(
 
 
 def _objects(block: bytes) -> int:
-    """How many objects there are if each line is one; 0 where a line cannot be.
+    """Return the number of objects if each line is one; 0 if a line cannot be one.
 
     To the decoder, an object may extend over lines, and a line may hold two.
     """

@@ -58,19 +58,19 @@ class Chunk:
 
     @made_once
     def asns(self) -> Rows:
-        """The origins, sorted; 0 where none is known."""
+        """The origins, sorted; 0 if unknown."""
         asns: Rows = self._rows.window.asn[self._address]
         return asns
 
     @made_once
     def ipv4(self) -> Rows:
-        """Which rows are of IPv4."""
+        """Which rows are IPv4."""
         ipv4: Rows = self._address < len(self._rows.window.ipv4)
         return ipv4
 
     @made_once
     def asn(self) -> list[int]:
-        """The origin; 0 where none is known."""
+        """The origin; 0 if unknown."""
         asns: list[int] = self.asns.tolist()
         return asns
 
@@ -86,7 +86,7 @@ class Chunk:
 
     @made_once
     def is_ipv4(self) -> list[bool]:
-        """Which rows are of IPv4."""
+        """Which rows are IPv4."""
         flags: list[bool] = self.ipv4.tolist()
         return flags
 
@@ -140,7 +140,9 @@ class Chunk:
         return new
 
     def seen(self, template: str) -> list[str]:
-        """A text for each row: a template with ``{last}`` and ``{first}`` for the times."""
+        """Return a text for each row, from a template with ``{last}`` and ``{first}`` for the
+        times.
+        """
         return filled(template, self._times)
 
     @made_once
@@ -150,7 +152,7 @@ class Chunk:
         return {name: times(column[self._numbers]) for name, column in columns.items()}
 
     def texts(self, column: Repeated, text: Callable[[Any], str]) -> Sequence[str]:
-        """A text for each value of a column; ``text`` makes one, once for all that are equal."""
+        """Return a text for each value of a column; ``text`` is called once for equal values."""
         if column not in self._coded:
             self._coded[column] = self._rows.coded(column, self._numbers, self._address)
         values, places = self._coded[column]
@@ -194,12 +196,12 @@ class FeedRows:
         return len(self._order)
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
-        """All rows, in order."""
+        """Yield all rows, in order."""
         for start in range(0, len(self._order), rows):
             yield Chunk(self, self._order[start : start + rows])
 
     def short_names(self, asns: list[int]) -> list[str]:
-        """The names of origins, cut to the feeds' column."""
+        """Return the names of origins, shortened to the feeds' column."""
         short = self._short
         for asn in set(asns).difference(short):
             short[asn] = short_name(self._names.get(asn, ""))
@@ -211,7 +213,7 @@ class FeedRows:
         return published
 
     def coded(self, column: Repeated, numbers: Numbers, address: Numbers) -> _Coded:
-        """The different values of some rows in a column, and the place of each row's value.
+        """Return the distinct values of some rows in a column, and the index of each row's value.
 
         Args:
             column: which.
@@ -233,14 +235,14 @@ class FeedRows:
         return _distinct(days, self._steps("targets", numbers), ([False, True], new))
 
     def _steps(self, name: str, numbers: Numbers) -> _Coded:
-        """A count of some rows as it is published."""
+        """Return a count of some rows as it is published."""
         counts = getattr(self.feed, name)[numbers]
         if self._exact:
             return _numbered(counts)
         return STEPS, np.searchsorted(_STEPS, counts, side="right") - 1
 
     def new(self, numbers: Numbers) -> Rows:
-        """Which rows were first seen within a day."""
+        """Return which rows were first seen within a day."""
         new: Rows = self.feed.first_s[numbers].astype(np.int64) > self.now_s - _NEW_S
         return new
 
@@ -256,7 +258,7 @@ def _numbered(values: Rows) -> tuple[list[Any], Numbers]:
 
 
 def _distinct(*columns: _Coded) -> _Coded:
-    """The different rows of some columns: a value where there is one column, else a tuple."""
+    """Return the distinct rows of some columns: values for one column, else tuples."""
     sizes = tuple(len(values) for values, _ in columns)
     combined = np.zeros(len(columns[0][1]), np.intp)
     for size, (_, places) in zip(sizes, columns, strict=True):

@@ -110,7 +110,7 @@ def _kept(rows: Rows, kind: "np.dtype[Any]", now_s: int) -> Rows:
 
 
 def _recent(rows: Rows, last_s: Rows, first_s: Rows, now_s: int) -> tuple[Rows, Rows]:
-    """The marks of the past seven days, and the flags of this epoch week and the one before.
+    """Return the marks of the past seven days, and the flags of this epoch week and the one before.
 
     The rules of ``history.of_stored``, for columns.
     """
@@ -159,7 +159,7 @@ class FeedColumns:
         return len(self.address)
 
     def select(self, wanted: Rows) -> "FeedColumns":
-        """Only the rows for which ``wanted`` is true."""
+        """Return only the rows for which ``wanted`` is true."""
         return FeedColumns(*(getattr(self, each.name)[wanted] for each in fields(self)))
 
 
@@ -179,7 +179,7 @@ class Addresses:
         return len(self.ipv4) + len(self.low)
 
     def packed(self, start: int, end: int) -> list[bytes]:
-        """The addresses of some rows, 4 or 16 octets each."""
+        """Return the addresses of some rows, 4 or 16 octets each."""
         raw4 = self.ipv4[start:end].astype(">u4").tobytes()
         packed = [raw4[at : at + IPv4_BYTES] for at in range(0, len(raw4), IPv4_BYTES)]
         first6, last6 = max(0, start - len(self.ipv4)), max(0, end - len(self.ipv4))
@@ -191,7 +191,7 @@ class Addresses:
         return packed
 
     def addresses(self, wanted: Rows) -> "Addresses":
-        """Only those for which ``wanted`` is true, without what feeds hold of them."""
+        """Return only the addresses for which ``wanted`` is true, without the feeds' columns."""
         wanted4, wanted6 = wanted[: len(self.ipv4)], wanted[len(self.ipv4) :]
         return Addresses(
             self.ipv4[wanted4], self.high[wanted6], self.low[wanted6], self.asn[wanted]
@@ -246,7 +246,7 @@ class Window(Addresses):
         )
 
     def select(self, wanted: Rows) -> "Window":
-        """Only the addresses for which ``wanted`` is true."""
+        """Return only the addresses for which ``wanted`` is true."""
         numbers = np.cumsum(wanted) - 1
         greet, data = (
             replace(part, address=numbers[part.address])
@@ -256,7 +256,7 @@ class Window(Addresses):
         return Window(kept.ipv4, kept.high, kept.low, kept.asn, (greet, data))
 
     def of_addresses(self, feed: FeedColumns, name: str) -> Rows:
-        """A feed's column with a row for each address; 0 where the feed does not hold it."""
+        """Return a feed's column with a row for each address; 0 if the feed lacks the address."""
         column = getattr(feed, name)
         spread = np.zeros(len(self), column.dtype)
         spread[feed.address] = column
@@ -275,7 +275,7 @@ def _sorted(parts: list[Rows], *keys: str) -> Rows:
 
 
 def _first_of_address(rows: Rows, *keys: str) -> Rows:
-    """Which rows are the first of their address: the feeds' rows lie side by side."""
+    """Return which rows are the first of their address; the rows of both feeds are adjacent."""
     first = np.ones(len(rows), bool)
     if len(rows):
         first[1:] = False

@@ -1,4 +1,4 @@
-"""A row of a feed, and what every format writes: the row, and what a file says about itself.
+"""A row of a feed, and the interface of formats: rows, header and footer of a file.
 
 The formats take rows as columns: lists of the same length, one for each field. A
 publication gives them from a window (``chunks.Chunk``), a question from the rows that
@@ -17,7 +17,7 @@ from smtpfeeds_common.feeds import Feed
 from ..classification.classes import Judgement
 
 if TYPE_CHECKING:
-    # Questions use this module, and start without numpy.
+    # Queries use this module, and start without numpy.
     from .columns import Rows
 
 #: What many rows share. ``origin``: ASN and name; ``counts``: hits and sensors; ``week``: days,
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 Repeated = Literal["origin", "counts", "flags", "judgement", "week"]
 #: A part of each row: one text for all of them, or one for each.
 Piece = str | Sequence[str]
-#: In every format that has room for it.
+#: A notice in every format that has a place for it.
 NOTICE: Final = (
     "This is a record of observations and not a block list: an innocent mail client can be in it."
 )
 
 
 class Columns(Protocol):
-    """Rows of one feed, a list a field; all lists are as long."""
+    """Rows of one feed, one list for each field; all lists have the same length."""
 
     def __len__(self) -> int: ...
 
@@ -43,12 +43,12 @@ class Columns(Protocol):
 
     @property
     def asn(self) -> list[int]:
-        """The origin; 0 where none is known."""
+        """The origin; 0 if unknown."""
         ...
 
     @property
     def name(self) -> list[str]:
-        """The AS name, cut to the feeds' column; ``NA`` where none is known."""
+        """The AS name, shortened to the feeds' column; ``NA`` if unknown."""
         ...
 
     @property
@@ -107,11 +107,13 @@ class Columns(Protocol):
         ...
 
     def seen(self, template: str) -> list[str]:
-        """A text for each row: a template with ``{last}`` and ``{first}`` for the times."""
+        """Return a text for each row, from a template with ``{last}`` and ``{first}`` for the
+        times.
+        """
         ...
 
     def texts(self, column: Repeated, text: Callable[[Any], str]) -> Sequence[str]:
-        """A text for each value of a column; ``text`` makes one, once for all that are equal."""
+        """Return a text for each value of a column; ``text`` is called once for equal values."""
         ...
 
 
@@ -162,12 +164,12 @@ class EntryColumns:
         return self._length
 
     def seen(self, template: str) -> list[str]:
-        """As `Columns.seen`."""
+        """See `Columns.seen`."""
         times = zip(self.last_seen, self.first_seen, strict=True)
         return [template.format(last=last, first=first) for last, first in times]
 
     def texts(self, column: Repeated, text: Callable[[Any], str]) -> Sequence[str]:
-        """As `Columns.texts`."""
+        """See `Columns.texts`."""
         if column == "judgement":
             return _judgement_texts(self.judgement, text)
         values = self._values(column)
@@ -191,7 +193,7 @@ _SAME: Final = (
 
 
 def rows_of(entries: Iterable[Entry], form: "Format", together: int) -> Iterator[str]:
-    """Entries of any feeds as a format writes them, so many at a time."""
+    """Yield entries of any feeds in a format, some at a time."""
     for part in _parts(entries, together):
         for _, of_feed in groupby(part, key=lambda entry: entry.category):
             yield from rows(form, EntryColumns(list(of_feed)))
@@ -210,7 +212,7 @@ def _parts(entries: Iterable[Entry], together: int) -> Iterator[list[Entry]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """What a file says about itself besides its rows."""
+    """The data of a file besides its rows."""
 
     feed: Feed
     #: 4, 6, or None for both.
@@ -226,14 +228,14 @@ class Frame:
 
 @dataclass(slots=True)
 class Counts:
-    """What a file's rows add up to; rows come sorted by ASN."""
+    """The counts of a file's rows, which are sorted by ASN."""
 
     addresses: int = 0
     asns: int = 0
     last_asn: int = 0
 
     def count(self, asns: "Rows") -> None:
-        """Take the origins of more rows into account; 0 is none."""
+        """Add the origins of more rows; 0 is none."""
         if len(asns):
             self.addresses += len(asns)
             self.asns += int(asns[0] != self.last_asn) + int((asns[1:] != asns[:-1]).sum())
@@ -241,23 +243,23 @@ class Counts:
 
 
 class Format(Protocol):
-    """How one kind of file is written; a module is one."""
+    """The interface of a format's module."""
 
     def header(self, frame: Frame) -> str:
-        """What comes before the rows."""
+        """Return the text before the rows."""
         ...
 
     def pieces(self, columns: Columns) -> list[Piece]:
-        """What rows consist of, one piece after the other; the last has the line feed."""
+        """Return the pieces of the rows, in order; the last one has the line feed."""
         ...
 
     def footer(self, frame: Frame, counts: Counts) -> str:
-        """What comes after the rows."""
+        """Return the text after the rows."""
         ...
 
 
 def joined(form: Format, columns: Columns) -> str:
-    """Rows as one text: all pieces of all rows are joined at once."""
+    """Return rows as one text: all pieces of all rows are joined together."""
     pieces = form.pieces(columns)
     count, width = len(columns), len(pieces)
     parts = [""] * (count * width)
@@ -267,7 +269,7 @@ def joined(form: Format, columns: Columns) -> str:
 
 
 def rows(form: Format, columns: Columns) -> list[str]:
-    """Rows, each by itself."""
+    """Return each row as a text."""
     count = len(columns)
     every = ([each] * count if isinstance(each, str) else each for each in form.pieces(columns))
     return list(map("".join, zip(*every, strict=True)))
@@ -288,5 +290,7 @@ _TAGS: Final = tuple((int(flag), str(flag.name).lower()) for flag in Flags)
 
 
 def tags(flags: int) -> tuple[str, ...]:
-    """The names of behaviours, such as ``bare_lf``; those of a newer sensor have none yet."""
+    """Return the names of behaviours, such as ``bare_lf``; unknown bits of a newer sensor have
+    none.
+    """
     return tuple(name for flag, name in _TAGS if flags & flag)

@@ -147,7 +147,7 @@ def check_compressed(folder: Path, file: Written, inside: str, keep_going: KeepG
 
 @contextmanager
 def _content(folder: Path, file: Written) -> Iterator[IO[bytes]]:
-    """What is in a compressed file.
+    """Return the content of a compressed file.
 
     Raises:
         PublishError: it is damaged.
@@ -160,7 +160,7 @@ def _content(folder: Path, file: Written) -> Iterator[IO[bytes]]:
 
 
 def _is_same(one: IO[bytes], other: IO[bytes], keep_going: KeepGoing) -> bool:
-    """Whether two files have the same octets up to their end; `one` reads whole blocks."""
+    """Return whether two files have the same octets; `one` reads whole blocks."""
     while block := other.read(_BLOCK_OCTETS):
         keep_going()
         if one.read(len(block)) != block:

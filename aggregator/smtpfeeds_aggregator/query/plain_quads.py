@@ -52,7 +52,7 @@ def numbers_of(packed: Iterable[bytes]) -> Numbers:
 
 
 def quads_in_lines(lines: bytes) -> Numbers | None:
-    """The quads in lines that hold nothing else; None where a line is not a quad.
+    """Return the quads in lines that contain nothing else; None if a line is not a quad.
 
     Args:
         lines: each with its line feed.
@@ -132,7 +132,7 @@ def _decided(
 
 
 def _numbers(padded: Octets, dots: Places) -> Numbers:
-    """The quads as numbers.
+    """Return the quads as numbers.
 
     Args:
         padded: the block, between two times ``PADDING``.

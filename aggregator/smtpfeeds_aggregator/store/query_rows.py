@@ -40,7 +40,7 @@ class Moment(NamedTuple):
 
     @property
     def window_s(self) -> int:
-        """The begin of the window that a publication at this moment has."""
+        """The beginning of the window of a publication at this moment."""
         return -(-self.now_s // _MINUTE_S) * _MINUTE_S - _WINDOW_S
 
     @property

@@ -26,7 +26,7 @@ class SensorReactor(EPollReactor):
     seconds = staticmethod(time.monotonic)
 
     def doPoll(self, timeout: float | None) -> None:
-        """One turn: wait for sockets and serve them."""
+        """Run one turn: wait for sockets and serve them."""
         selectables = self._selectables
         try:
             ready = self._poller.poll(-1 if timeout is None else timeout, len(selectables))

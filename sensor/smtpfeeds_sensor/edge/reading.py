@@ -1,4 +1,4 @@
-"""How octets arrive: into one buffer of the process, which the connection overwrites.
+"""Read octets into one buffer of the process, which the connection overwrites.
 
 Twisted reads into a new ``bytes`` object each time. That cannot be overwritten, so a message's
 text would stay in freed memory for as long as shorter reads use its beginning only. The protocol
@@ -67,7 +67,7 @@ class ListeningSocket(socket.socket):
 
 
 def read_with_erasure(port: Any) -> Any:
-    """The same listening port, whose connections are read in this way."""
+    """Make a listening port read its connections in this way."""
     port.transport = ErasingServer
     port.socket.__class__ = ListeningSocket
     return port

@@ -1,4 +1,4 @@
-"""What all connections of a sensor share: limits, replies, counters, the recorder."""
+"""The parts that all connections of a sensor share: limits, replies, counters, recorder."""
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from .limits import Deadlines, Networks, SourceLimits
 from .listen import target_bit
 
 if TYPE_CHECKING:
-    # In a sensor without STARTTLS it is not even installed.
+    # A sensor without STARTTLS may not have it installed.
     from .tls import TlsContext
 
 #: Local addresses whose names are kept; past it they are written again.
@@ -57,13 +57,15 @@ class Reception:
     #: When the last client connected, on the reactor's clock; None: not since the start.
     last_client_s: float | None = None
     open: "set[Open]" = field(default_factory=set)
-    #: Counters that nobody reads, for monitors and a proxy's own checks.
+    #: Unused counters, for monitors and a proxy's own checks.
     uncounted: MutableMapping[str, int] = field(default_factory=new_counters)
     _targets: dict[bytes, int] = field(default_factory=dict)
     _names: dict[bytes, SensorNames] = field(default_factory=dict)
 
     def target(self, local: bytes) -> int:
-        """The bit of ``targets`` for a local address, by the address that clients dial."""
+        """Return the bit of ``targets`` for a local address, by the address that clients connect
+        to.
+        """
         bit = self._targets.get(local)
         if bit is None:
             if len(self._targets) >= MAX_NAMES:
@@ -73,7 +75,7 @@ class Reception:
         return bit
 
     def names(self, local: bytes, persona: Persona) -> SensorNames:
-        """What a client that dialled this local address may call the sensor."""
+        """Return the names that a client of this local address may use for the sensor."""
         names = self._names.get(local)
         if names is None:
             if len(self._names) >= MAX_NAMES:
@@ -83,5 +85,5 @@ class Reception:
         return names
 
     def tls_free(self) -> bool:
-        """Whether one more connection may go to TLS."""
+        """Return whether one more connection may start TLS."""
         return self.in_tls < self.max_tls_connections

@@ -1,4 +1,4 @@
-"""The sensor's own names, and where a client's text holds one.
+"""Find the sensor's own names in a client's text.
 
 A relay test proves itself by what comes back: it writes the address that it
 tests, or the name in the banner, where no ordinary mail has it. Testers write
@@ -56,7 +56,9 @@ class Form(NamedTuple):
         return at - len(self.tag) if self.tag and text.endswith(self.tag, 0, at) else at
 
     def stands_alone(self, text: bytearray, start: int, end: int) -> bool:
-        """Whether nothing at ``text[start:end]``'s sides makes it part of something longer."""
+        """Return whether the octets around ``text[start:end]`` do not make it part of a longer
+        name.
+        """
         word = self.word
         if end < len(text):
             if text[end] in word:
@@ -105,13 +107,13 @@ class SensorNames:
         self.longest = max(len(host), _LONGEST_ADDRESS)
 
     def is_named_by(self, word: memoryview) -> bool:
-        """Whether a greet's argument is one of the names, bare or as an address literal."""
+        """Return whether a greet's argument is one of the names, bare or as an address literal."""
         if self._host and self._greets_as_host.match(word):
             return True
         return read_address(word) == self._address
 
     def occur_in(self, text: Octets) -> bool:
-        """Whether a text holds a name, in any form."""
+        """Return whether a text contains a name, in any form."""
         if not self.forms or not self._any_spelling.search(text):
             return False
         copy = bytearray(text)
@@ -123,7 +125,7 @@ class SensorNames:
 
     @property
     def forms(self) -> tuple[Form, ...]:
-        """The forms that are searched for."""
+        """The forms to search for."""
         if not self._forms:
             host = (Form(self._host, _HOST, b"."),) if self._host else ()
             self._forms = _address_forms(self._address) + host
@@ -132,7 +134,7 @@ class SensorNames:
         return self._forms
 
     def occur_outside_mailboxes(self, text: bytearray, after: int, until: int) -> bool:
-        """Whether a text holds a name that is not a mailbox's domain.
+        """Return whether a text contains a name that is not a mailbox's domain.
 
         A message to ``postmaster@[192.0.2.1]`` names its recipient in its headers.
 
@@ -163,7 +165,7 @@ class SensorNames:
 
 
 def _any_of(texts: Iterable[bytes]) -> re.Pattern[bytes]:
-    """A pattern for any of the texts, in lower or upper case.
+    """Return a pattern for any of the texts, in lower or upper case.
 
     It begins with all first octets as one set, and says behind it which of them it was: the search
     then skips to these octets, which it does with neither alternatives nor IGNORECASE.
@@ -194,7 +196,7 @@ def _outside_mailbox(text: bytearray, start: int) -> bool:
 
 
 def read_address(word: memoryview) -> bytes | None:
-    """A packed address from its text, bare or as a literal: ``[192.0.2.1]``, ``[IPv6:::1]``."""
+    """Parse an address, bare or as a literal: ``[192.0.2.1]``, ``[IPv6:::1]``."""
     match = _MAY_BE_ADDRESS.match(word)
     if match is None or bool(match[1]) != bool(match[3]):
         return None

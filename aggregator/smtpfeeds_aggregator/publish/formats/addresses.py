@@ -1,4 +1,4 @@
-"""Addresses alone, one a line, of the classes that rest on what a client did beyond greeting."""
+"""The addresses of classes that need more than a greet, one on each line."""
 
 from typing import IO, Final
 
@@ -11,12 +11,12 @@ from .ndjson import iso
 
 SUFFIX: Final = "-addresses.txt"
 SEPARATOR: Final = ""
-#: No class that a misled mail server, a survey or a mail program could have.
+#: No class that a misdirected mail server, a survey or a mail program could have.
 CLASSES: Final = frozenset({Class.RELAY_TEST, Class.PASSWORD_GUESS, Class.DELIVERY})
 
 
 def header(frame: Frame) -> str:
-    """What the file is, and what it is not."""
+    """Return comments that explain what the file is, and what it is not."""
     names = ", ".join(sorted(CLASSES))
     return (
         f"# {frame.feed.name}: addresses of the classes {names}.\n"
@@ -28,7 +28,7 @@ def header(frame: Frame) -> str:
 
 
 def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:  # noqa: ARG001 - every document takes them
-    """The rows of those classes."""
+    """Return the rows of these classes."""
     return [
         f"{address}\n"
         for address, judgement in zip(columns.address, columns.judgement, strict=True)
@@ -37,12 +37,12 @@ def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:  # noqa: 
 
 
 def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
-    """Nothing."""
+    """Return an empty text."""
     return ""
 
 
 def read_back(stream: IO[bytes]) -> int:
-    """How many rows a file holds; raises ValueError where it is not of this format."""
+    """Return the number of rows of a file; raise ValueError if it has another format."""
     count = 0
     for line in stream:
         text, end = line[:-1].decode("ascii"), line[-1:]

@@ -1,4 +1,4 @@
-"""The feed as CSV (RFC 4180 but for the line feed): the feed's five columns, then all others."""
+"""The feed as CSV (RFC 4180 except for the line feed): the feed's five columns, then the others."""
 
 from functools import lru_cache
 from typing import Final
@@ -18,7 +18,7 @@ COLUMNS: Final = (
 
 
 def header(frame: Frame) -> str:  # noqa: ARG001 - every format takes it
-    """The columns' names."""
+    """Return the names of the columns."""
     return ",".join(COLUMNS) + "\n"
 
 
@@ -36,12 +36,12 @@ def pieces(columns: Columns) -> list[Piece]:
 
 
 def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
-    """Nothing: a reader of CSV takes every line for a row."""
+    """Return an empty text: a reader of CSV reads every line as a row."""
     return ""
 
 
 def field(text: str) -> str:
-    """A text as a field: never a formula, and quoted where it must be."""
+    """Return a text as a field: never a formula, and quoted if necessary."""
     if text.startswith(FORMULA):
         text = "'" + text
     if "," in text or '"' in text:

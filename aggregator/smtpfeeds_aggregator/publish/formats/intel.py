@@ -1,4 +1,4 @@
-"""The feed for Zeek's intelligence framework: a line an address, fields between tabs.
+"""The feed for Zeek's intelligence framework: one line for each address, fields separated by tabs.
 
 It raises no notice by itself (``meta.do_notice`` is F): these are observations.
 https://docs.zeek.org/en/master/frameworks/intel.html
@@ -16,7 +16,7 @@ FIELDS: Final = ("indicator", "indicator_type", "meta.source", "meta.desc", "met
 
 
 def header(frame: Frame) -> str:  # noqa: ARG001 - every format takes it
-    """The names of the fields, and a comment."""
+    """Return the names of the fields, and a comment."""
     return "#fields\t" + "\t".join(FIELDS) + f"\n# {NOTICE}\n"
 
 
@@ -32,12 +32,12 @@ def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:  # noqa: 
 
 
 def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
-    """Nothing."""
+    """Return an empty text."""
     return ""
 
 
 def read_back(stream: IO[bytes]) -> int:
-    """How many rows a file holds; raises ValueError where it is not of this format."""
+    """Return the number of rows of a file; raise ValueError if it has another format."""
     first = stream.readline().decode("ascii")
     if first != "#fields\t" + "\t".join(FIELDS) + "\n":
         raise ValueError("its first line does not name the fields")

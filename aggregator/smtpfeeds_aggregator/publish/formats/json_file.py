@@ -1,4 +1,4 @@
-"""The feed as one JSON document: when it was made, and the rows of the NDJSON in a list."""
+"""The feed as one JSON document: its time, and the rows of the NDJSON in a list."""
 
 import json
 from typing import IO, Final
@@ -11,12 +11,12 @@ from . import ndjson
 
 SUFFIX: Final = ".json"
 SEPARATOR: Final = ",\n"
-#: A reader holds a document whole; NDJSON has no bound.
+#: A reader holds the whole document in memory; NDJSON has no bound.
 MAX_ENTRIES: Final = 100_000
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What is read back."""
+    """The fields that are read back."""
 
     feed: str
     generated: str
@@ -24,7 +24,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 def header(frame: Frame) -> str:
-    """Everything before the first row."""
+    """Return everything before the first row."""
     about = {
         "feed": frame.feed.name,
         "generated": ndjson.iso(frame.generated),
@@ -38,20 +38,20 @@ def header(frame: Frame) -> str:
 
 
 def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:  # noqa: ARG001 - every document takes them
-    """Rows, without what is between them."""
+    """Return rows without separators."""
     return [row[:-1] for row in entries.rows(ndjson, columns)]
 
 
 def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
-    """The end of the list and of the document."""
+    """Return the end of the list and of the document."""
     return "\n]}\n"
 
 
 def read_back(stream: IO[bytes]) -> int:
-    """How many rows a file holds; raises ValueError where it is not of this format."""
+    """Return the number of rows of a file; raise ValueError if it has another format."""
     return len(msgspec.json.decode(stream.read(), type=Document).rows)
 
 
 def ascii_json(value: object) -> str:
-    """JSON whose letters outside of ASCII are escaped: a setting may hold any."""
+    """Return JSON with escaped characters outside ASCII, which a setting may contain."""
     return json.dumps(value, separators=(",", ":"))

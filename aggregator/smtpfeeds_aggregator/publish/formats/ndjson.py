@@ -1,7 +1,7 @@
-"""The feed as NDJSON: one object a row, and nothing else.
+"""The feed as NDJSON: one object for each row, and nothing else.
 
-A closing record would be a row of another shape: readers that load the whole file into
-a table stumble over it. What there is to know about the file is in the manifest.
+A closing record would be a row with other fields, which breaks readers that load the whole file
+into a table. The manifest describes the file.
 """
 
 from functools import lru_cache
@@ -22,7 +22,7 @@ NUMBER = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, rename={"cls": "class"}):
-    """One line; null where nothing is known. What a reader may expect, and what is read back."""
+    """One line; null if unknown. This is what readers may expect, and what is read back."""
 
     ASN: ORIGIN | None
     ASname: str | None
@@ -79,7 +79,7 @@ def _origin(origin: tuple[int, str]) -> str:
 
 @lru_cache(maxsize=1 << 13)
 def _tags(flags: int) -> str:
-    """Names of behaviours hold nothing that JSON escapes."""
+    """Names of behaviours have no characters that JSON escapes."""
     names = '","'.join(tags(flags))
     return f'["{names}"],' if names else "[],"
 

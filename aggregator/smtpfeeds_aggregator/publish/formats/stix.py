@@ -1,4 +1,4 @@
-"""The feed as a STIX 2.1 bundle: what was observed, and no indicator.
+"""The feed as a STIX 2.1 bundle: observations, without indicators.
 
 A row is an `observed-data` object with its address, and an origin where it comes first. The
 identifier holds publisher, feed, address and the UTC day of the last event; `created` is that day's
@@ -25,7 +25,7 @@ SUFFIX: Final = ".stix.json"
 SEPARATOR: Final = ",\n"
 #: Larger bundles are not written: readers hold one in memory, and choke long before.
 MAX_ENTRIES: Final = 100_000
-#: The most that section 4.14 allows.
+#: The largest number that section 4.14 allows.
 _MAX_OBSERVED: Final = 999_999_999
 #: Section 2.9: the namespace of identifiers that follow from an object's properties.
 _SCO_NAMESPACE: Final = UUID("00abedb4-aa42-466c-9c01-fed23315a9b7")
@@ -65,13 +65,13 @@ class _Object(msgspec.Struct, frozen=True, gc=False):
 
 
 def header(frame: Frame) -> str:
-    """The beginning of the bundle."""
+    """Return the beginning of the bundle."""
     bundle = identifier("bundle", frame.publisher, frame.feed.name, frame.generated.isoformat())
     return f'{{"type":"bundle","id":"bundle--{bundle}","objects":[\n'
 
 
 def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:
-    """The objects of each row, without what is between them."""
+    """Return the objects of each row without separators."""
     template = _OBSERVED.format(
         feed=columns.category, marking=_TLP_CLEAR, publisher=_publisher_id(frame)
     )
@@ -115,13 +115,13 @@ def rows(frame: Frame, columns: Columns, before: Counts) -> list[str]:
 
 
 def footer(frame: Frame, counts: Counts) -> str:
-    """The objects that every row refers to."""
+    """Return the objects that every row refers to."""
     before = SEPARATOR if counts.addresses else ""
     return f"{before}{ascii_json(_publisher(frame))},\n{ascii_json(_MARKING)}\n]}}\n"
 
 
 def read_back(stream: IO[bytes]) -> int:
-    """How many observations a bundle holds; raises ValueError if it is not one.
+    """Return the number of observations in a bundle; raise ValueError if it is not one.
 
     Each object is on a line of its own.
     """
@@ -162,7 +162,7 @@ def _publisher(frame: Frame) -> dict[str, Any]:
 
 
 def _key(address: str) -> str:
-    """The properties that identify an address, as section 2.9 writes them."""
+    """Return the properties that identify an address, in the form of section 2.9."""
     return f'{{"value":"{address}"}}'
 
 

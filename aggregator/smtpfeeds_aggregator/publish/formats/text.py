@@ -1,4 +1,4 @@
-"""The feed as text, in the layout that Dataplane.org's consumers already parse.
+"""The feed as text, in the layout that consumers of Dataplane.org's feeds parse.
 
 68 lines of header, rows of five fields, 4 lines of footer. Consumers count the
 lines, split at ``'  |  '`` and take address-looking tokens out of comments, so
@@ -46,14 +46,14 @@ def _origin(origin: tuple[int, str]) -> str:
 
 
 def footer(frame: Frame, counts: Counts) -> str:  # noqa: ARG001 - every format takes both
-    """The four lines of statistics."""
+    """Return the four lines of statistics."""
     return f"#\n# Statistics\n#        ASNs: {counts.asns}\n#   Addresses: {counts.addresses}\n"
 
 
 def header(frame: Frame) -> str:
-    """The 68 lines that say what this is.
+    """Return the 68 lines of the header.
 
-    No address, quote or surplus pipe may be in them, whatever the settings hold.
+    They contain no address, quote or additional pipe, whatever the settings contain.
     """
     lines = [line.rstrip() for line in _HEADER.format(**_values(frame)).splitlines()]
     assert len(lines) == HEADER_LINES
@@ -81,7 +81,7 @@ def _values(frame: Frame) -> dict[str, str]:
 
 
 def _harmless(setting: str) -> str:
-    """A setting's text, harmless in a comment."""
+    """Return a setting's text, harmless in a comment."""
     return re.sub(r"\s+", " ", clean_name(setting, has_country=False))[:_MAX_SETTING_CHARS]
 
 

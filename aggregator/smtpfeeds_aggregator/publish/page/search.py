@@ -59,9 +59,7 @@ class SearchColumns:
         greet, data = window.feeds
 
         def both(name: str) -> Rows:
-            """Return the larger number of both feeds, because a data event also counts in
-            smtpgreet.
-            """
+            """Return the larger of both feeds' numbers, which count the same clients."""
             most: Rows = np.maximum(
                 window.of_addresses(greet, name), window.of_addresses(data, name)
             )
