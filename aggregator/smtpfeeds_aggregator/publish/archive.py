@@ -24,7 +24,7 @@ from .formats import csv_file as csv_format
 from .formats import ndjson as ndjson_format
 from .formats.ndjson import iso
 from .gzip_file import COMPRESSED, DAMAGED, compressed, decompressed
-from .layout import link_or_copy
+from .layout import is_there, link_or_copy
 from .stopping import KeepGoing, guarded
 from .withdrawn import Withdrawn
 from .written import HashedFile, Written, check_compressed, write_whole
@@ -106,7 +106,7 @@ def write_archive(
 
 
 def _days(before: Path | None) -> list[Day]:
-    if before is None or not (before / INDEX).exists():
+    if before is None or not is_there(before / INDEX):
         return []
     try:
         return msgspec.json.decode((before / INDEX).read_bytes(), type=Index).days
@@ -148,7 +148,7 @@ def _carried(
     entries = {}
     for name, file in day.files.items():
         path = f"{FOLDER}/{name}"
-        if not (before / path).exists():
+        if not is_there(before / path):
             # An operator has deleted it, because it was damaged.
             logger.warning("archive continues without a file", extra=fields(file=before / path))
             continue

@@ -98,7 +98,7 @@ class FeedsDirectory:
     def current(self) -> Path | None:
         """Return the published generation's own path; None if there is none yet."""
         current = self._generations.current()
-        return current if current is not None and current.is_dir() else None
+        return current if current is not None and layout.is_there(current) else None
 
     @contextmanager
     def new_generation(self, now: datetime) -> Iterator["Generation"]:

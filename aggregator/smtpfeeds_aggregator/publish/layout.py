@@ -80,6 +80,22 @@ def _make(current: Path, aside: Path, unfinished: Path) -> None:
     sync_directory(aside)
 
 
+def is_there(path: Path) -> bool:
+    """Return whether a file or folder exists.
+
+    From Python 3.14 on, `Path.exists` also returns False if it cannot be read. What was published
+    before would then seem to have been removed.
+
+    Raises:
+        OSError: this cannot be known.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Link a file; copy it if the file system has no hard links."""
     try:

@@ -28,7 +28,7 @@ from .chunks import FeedRows
 from .entries import Columns
 from .formats import misp
 from .formats.misp import Event, EventFile, Listed
-from .layout import link_or_copy
+from .layout import is_there, link_or_copy
 from .stopping import KeepGoing, each_guarded
 from .withdrawn import Withdrawn
 from .written import Written, write_whole
@@ -177,7 +177,7 @@ class MispFeed:
             raise PublishError(f"{_name(entry.uuid)} in {self._before}: {exc}") from exc
 
     def _read_index(self) -> list[_Indexed]:
-        if self._before is None or not (self._before / _INDEX).exists():
+        if self._before is None or not is_there(self._before / _INDEX):
             return []
         try:
             octets = (self._before / _INDEX).read_bytes()
