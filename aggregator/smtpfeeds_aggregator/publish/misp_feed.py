@@ -244,6 +244,8 @@ class _Days:
         #: Of each address the last event that is in the folder.
         self._newest: dict[str, str] = {}
         self.left_out: dict[date, int] = defaultdict(int)
+        #: By the date of a row, the day that it belongs to, where that is full.
+        self._full: dict[str, date] = {}
 
     def is_closed(self, day: date) -> bool:
         """Whether a day takes no more; of a feed that begins, none is closed."""
@@ -281,7 +283,13 @@ class _Days:
             strict=True,
         ):
             known = known_of(address)
-            if known is not None and not self._is_news(address, first, last, known):
+            if known is None:
+                # Most rows of a large feed end here.
+                full = self._full.get(last[:10])
+                if full is not None and address not in self._places[full]:
+                    self.left_out[full] += 1
+                    continue
+            elif not self._is_news(address, first, last, known):
                 continue
             day = date.fromisoformat(last[:10])
             if self.is_closed(day):
@@ -289,6 +297,7 @@ class _Days:
             place = self._place(day, address)
             if place is None:
                 self.left_out[day] += 1
+                self._full[last[:10]] = day
             else:
                 self._put(day, place, address, first, last, misp.comment(judgement, asn, name))
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
+from uuid import uuid5
 from weakref import ref
 
 import numpy as np
@@ -27,6 +28,7 @@ from smtpfeeds_aggregator.publish.chunks import FeedRows
 from smtpfeeds_aggregator.publish.edition import generated_at
 from smtpfeeds_aggregator.publish.entries import tags
 from smtpfeeds_aggregator.publish.formats import text as text_format
+from smtpfeeds_aggregator.publish.formats.identifiers import NAMESPACE, identifier
 from smtpfeeds_aggregator.publish.grid import expiry, next_point
 from smtpfeeds_aggregator.publish.judgements import NoLists, judge_window
 from smtpfeeds_aggregator.publish.row_texts import filled, times
@@ -82,6 +84,11 @@ def test_times_are_written_as_utc(seconds: list[int]) -> None:
     assert filled("at {last},{last} {}", {"last": column}) == [
         f"at {one},{one} {{}}" for one in expected
     ]
+
+
+@given(st.lists(st.text(), min_size=1))
+def test_identifiers_are_those_of_the_standard_library(parts: list[str]) -> None:
+    assert identifier(*parts) == str(uuid5(NAMESPACE, "|".join(parts)))
 
 
 def test_tags_name_the_flags() -> None:

@@ -5,16 +5,28 @@ address and UTC day, so that nothing that an identifier stands for changes its d
 """
 
 from functools import lru_cache
+from hashlib import sha1
 from typing import Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 #: Never changes: each identifier that was ever published follows from it.
 NAMESPACE: Final = UUID("8974c143-6e1e-4ce0-95aa-d4b2b071fec8")
 
 
-def identifier(*parts: str) -> UUID:
-    """The identifier of something that has a name of some parts."""
-    return uuid5(NAMESPACE, "|".join(parts))
+#: The bits of a UUID that say its version and its variant, and what they are.
+_FIXED: Final = 0xF000_C000 << 48
+_VERSION_5: Final = 0x5000_8000 << 48
+
+
+def identifier(*parts: str) -> str:
+    """The identifier of something that has a name of some parts.
+
+    It is the text of `uuid.uuid5`, in half the time, because a publication needs so many.
+    """
+    name = NAMESPACE.bytes + "|".join(parts).encode()
+    number = int.from_bytes(sha1(name, usedforsecurity=False).digest()[:16])
+    text = f"{number & ~_FIXED | _VERSION_5:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 @lru_cache(maxsize=1 << 10)

@@ -99,14 +99,14 @@ class Listed(msgspec.Struct, frozen=True):
 
 def organisation(publisher: str) -> Organisation:
     """Who publishes, under an identifier that follows from the name."""
-    return Organisation(publisher, str(identifier("publisher", publisher)))
+    return Organisation(publisher, identifier("publisher", publisher))
 
 
 def new_event(publisher: str, feed: str, day: date, part: int) -> Event:
     """An event without addresses."""
     more = f", part {part}" if part > 1 else ""
     return Event(
-        uuid=str(identifier("event", publisher, feed, day.isoformat(), str(part))),
+        uuid=identifier("event", publisher, feed, day.isoformat(), str(part)),
         info=f"{feed} {day}{more}: observations of SMTP clients, not a block list",
         date=day,
         timestamp="0",
@@ -123,7 +123,7 @@ def attribute(
     """An address as an attribute of an event of its day."""
     publisher = event.Orgc.uuid
     return Attribute(
-        uuid=str(identifier("attribute", publisher, feed, event.date.isoformat(), address)),
+        uuid=identifier("attribute", publisher, feed, event.date.isoformat(), address),
         value=address,
         comment=comment,
         first_seen=first_seen,
