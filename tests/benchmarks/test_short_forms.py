@@ -30,7 +30,7 @@ FIGURES = {
     },
     "bench_query.py": {
         "one_address_s", "one_address_floor_s", "one_address_vs_psql", "terms_10000_s",
-        "filter_lines_per_s", "filter_vs_grep", "start_vs_python",
+        "filter_lines_per_s", "filter_vs_grep", "filter_vs_grep_short", "start_vs_python",
     },
     "bench_publish.py": {
         "text_vs_copy", "all_vs_copy", "peak_mb", "stix_s", "misp_s", "ingest_while_publishing",
