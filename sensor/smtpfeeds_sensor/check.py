@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from smtpfeeds_common.certificates import iso_day
@@ -35,6 +36,9 @@ def check_all(settings: SensorSettings) -> Iterator[str]:
     read_credentials(settings)
     yield from _about_sockets(settings, len(places))
     yield from _about_root(settings)
+    yield from _about_spool(Path(settings.spool_dir))
+    if settings.tls != "files" and (settings.tls_certificate or settings.tls_key):
+        yield f'tls = "{settings.tls}": tls_certificate and tls_key are not used'
     for name, expires_s in read_expiries(settings).items():
         yield f"{name}: expires {iso_day(expires_s)}"
     if not settings.policy_url:
@@ -57,6 +61,18 @@ def _about_sockets(settings: SensorSettings, places: int) -> Iterator[str]:
         f"a process of it needs up to {needed} open files; started from here it may open "
         f"{'any number' if allowed is None else allowed}, in its unit what LimitNOFILE says"
     )
+
+
+def _about_spool(folder: Path) -> Iterator[str]:
+    """Look at the rights only: a spool may be open in a sensor that runs."""
+    there = folder.absolute()
+    while not os.access(there, os.F_OK, effective_ids=True) and there != there.parent:
+        there = there.parent
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+        yield (
+            f"spool_dir: this user may not write in {there}; the user that the sensor runs as "
+            f"must (`--as {_UNIT_USER}` checks as that user)"
+        )
 
 
 def _about_root(settings: SensorSettings) -> Iterator[str]:

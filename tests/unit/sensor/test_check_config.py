@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from rights import without_rights
 from sensor_support import SensorProcess
 from smtpfeeds_common.errors import SettingsError
+from smtpfeeds_sensor.check import _about_spool
 from smtpfeeds_sensor.cli import sensor
 
 
@@ -84,3 +86,18 @@ def test_sockets_of_systemd_are_left_to_the_unit(tmp_path: Path) -> None:
     result = check(tmp_path, listen=["systemd:0", "systemd:*"])
     assert "only known in its unit" in result
     assert "the settings are good" in result
+
+
+def test_certificate_that_is_not_used_is_noted(tmp_path: Path) -> None:
+    """Without a note nobody sees why STARTTLS is not offered."""
+    note = 'tls = "off": tls_certificate and tls_key are not used'
+    assert note in check(tmp_path, tls_certificate="/etc/cert.pem")
+    assert note not in check(tmp_path)
+
+
+def test_spool_folder_that_the_user_may_not_write_is_noted(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    assert list(_about_spool(tmp_path / "made" / "later")) == []
+    with without_rights(closed):
+        (note,) = _about_spool(closed / "spool")
+    assert note.startswith("spool_dir: this user may not write in ")
