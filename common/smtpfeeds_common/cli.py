@@ -14,13 +14,13 @@ import click
 
 from . import __version__
 from .command_end import (
-    end_at_once,
     ended_by_output,
+    exit_now,
     flush,
     open_missing_outputs,
     print_error,
-    unexpected,
-    wrong_use,
+    report_bug,
+    report_usage_error,
 )
 from .errors import FAILED, SmtpfeedsError
 from .garbage import no_garbage
@@ -137,7 +137,7 @@ class LazyGroup(click.Group):
             with no_garbage():
                 command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as exc:
-            _say_not_installed(cmd_name, exc)
+            _report_not_installed(cmd_name, exc)
             raise
         assert isinstance(command, click.Command)
         return command
@@ -186,16 +186,16 @@ class LazyGroup(click.Group):
             ended = super().main(*args, **{**extra, "standalone_mode": False})
             code = ended if isinstance(ended, int) else 0
         except click.ClickException as exc:
-            code = wrong_use(exc)
+            code = report_usage_error(exc)
         except click.Abort:
             print_error("smtpfeeds: not confirmed; nothing was changed")
             code = 1
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(bool(end.code))
         except Exception as exc:  # noqa: BLE001 - printed, and exits with 3 instead of Python's 1
-            code = unexpected(exc)
+            code = report_bug(exc)
         code = flush(code)
-        end_at_once(code)
+        exit_now(code)
         sys.exit(code)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
@@ -214,7 +214,7 @@ class LazyGroup(click.Group):
             ctx.exit(exc.exit_code)
         except ModuleNotFoundError as exc:
             # A command may import a package of its extra only when it runs.
-            _say_not_installed(ctx.invoked_subcommand or "", exc)
+            _report_not_installed(ctx.invoked_subcommand or "", exc)
             raise
 
 
@@ -222,7 +222,7 @@ class _NotInstalled(click.ClickException):
     exit_code = FAILED
 
 
-def _say_not_installed(command: str, exc: ModuleNotFoundError) -> None:
+def _report_not_installed(command: str, exc: ModuleNotFoundError) -> None:
     """Say which extra installs a missing package; return if the module is part of smtpfeeds.
 
     Raises:

@@ -28,7 +28,7 @@ INTERRUPTED: Final = 130
 #: A full file system or an exhausted quota.
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _OUTPUTS: Final = (1, 2)
-_nothing_left: Final[list[bool]] = []
+_fast_exit_allowed: Final[list[bool]] = []
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def ended_by_output() -> Iterator[None]:
                 raise RuntimeError("a connection or pipe of the program broke") from exc
             raise click.exceptions.Exit(0) from exc
         if exc.errno in _NO_SPACE:
-            _say_no_space(exc)
+            _report_no_space(exc)
             raise click.exceptions.Exit(FAILED) from exc
         if isinstance(exc, PermissionError) and exc.filename is not None:
             # Python 3.11 raises it also when it looks whether a file exists.
@@ -72,13 +72,13 @@ def flush(code: int) -> int:
         sys.stdout.flush()
     except OSError as exc:
         if exc.errno in _NO_SPACE:
-            _say_no_space(exc)
+            _report_no_space(exc)
             return FAILED
         silence_closed_outputs()
     return code
 
 
-def wrong_use(error: click.ClickException) -> int:
+def report_usage_error(error: click.ClickException) -> int:
     """Print in one line what is wrong with the arguments, and return the exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         print_error(error.format_message())
@@ -93,25 +93,25 @@ def wrong_use(error: click.ClickException) -> int:
     return error.exit_code
 
 
-def end_at_once(code: int) -> None:
+def exit_now(code: int) -> None:
     """Exit without finalizing the interpreter, which takes as long as the command itself.
 
-    Does nothing unless the command has called ``nothing_is_left`` and writes to the real stdout
+    Does nothing unless the command has called ``allow_fast_exit`` and writes to the real stdout
     and stderr, so a test that calls commands keeps running.
     """
-    if _nothing_left and sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__:
+    if _fast_exit_allowed and sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__:
         with suppress(OSError):
             if sys.stderr is not None:
                 sys.stderr.flush()
         os._exit(code)
 
 
-def nothing_is_left() -> None:
+def allow_fast_exit() -> None:
     """Declare that the command has closed its connection and has no thread, file or child left."""
-    _nothing_left.append(True)
+    _fast_exit_allowed.append(True)
 
 
-def unexpected(error: Exception) -> int:
+def report_bug(error: Exception) -> int:
     """Print the traceback of a bug and return the exit code."""
     with suppress(OSError):
         sys.excepthook(type(error), error, error.__traceback__)
@@ -127,7 +127,7 @@ def open_missing_outputs() -> None:
         try:
             os.fstat(output)
         except OSError:
-            _throw_away(output)
+            _redirect_to_null(output)
     sys.stdout = sys.stdout or _writer(1)
     sys.stderr = sys.stderr or _writer(2)
 
@@ -146,19 +146,19 @@ def silence_closed_outputs() -> bool:
         poll.register(output, 0)
     closed = [output for output, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
     for output in closed:
-        _throw_away(output)
+        _redirect_to_null(output)
     return bool(closed)
 
 
-def _throw_away(output: int) -> None:
+def _redirect_to_null(output: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     if nowhere != output:
         os.dup2(nowhere, output)
         os.close(nowhere)
 
 
-def _say_no_space(exc: OSError) -> None:
+def _report_no_space(exc: OSError) -> None:
     """Say which file system is full; the output often goes to a file."""
     where = exc.filename or "standard output"
     print_error(f"smtpfeeds: {exc.strerror}: {where}; the output is incomplete")
-    _throw_away(1)
+    _redirect_to_null(1)

@@ -161,7 +161,7 @@ def test_card(width: int) -> None:
     ]
     lines = [
         *card._origin(rows[0], "2001:db8:1000::/36", ("0123456789ab-cdef01234567", TIME)),
-        *card._what_it_did(rows),
+        *card._behaviours(rows),
         *card._sensors(sensors),
         *card._lists(rows[0], TIME.date()),
         ("published", "no: 2001:db8:1111::/48 is excluded: its owner asked for it"),

@@ -11,7 +11,7 @@ from smtpfeeds_common.errors import AddressError
 
 #: A longer line is not an address.
 _MAX_LINE: Final = 200
-_WRONG_USE: Final = 2
+_USAGE_ERROR: Final = 2
 
 
 def texts_of(arguments: tuple[str, ...]) -> Iterable[str]:
@@ -32,7 +32,7 @@ def addresses_of(arguments: tuple[str, ...]) -> Iterator[bytes]:
         else:
             yield packed
     if given and given == malformed:
-        raise click.exceptions.Exit(_WRONG_USE)
+        raise click.exceptions.Exit(_USAGE_ERROR)
 
 
 def _from_stdin() -> Iterator[str]:

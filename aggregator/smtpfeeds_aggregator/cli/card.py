@@ -56,7 +56,7 @@ def show_card(store: "QueryStore", term_query: TermQuery, term: Term, access: "A
         ip,
         [
             *_origin(rows[0], _prefix(access.origin_dir, rows[0]), about.origin),
-            *_what_it_did(rows),
+            *_behaviours(rows),
             *_sensors(about.sensors),
             *_lists(rows[0], datetime.fromtimestamp(store.moment.now_s, UTC).date()),
             *_published(rows, store.moment.window_s, reason),
@@ -74,7 +74,7 @@ def show_published_card(files: "Published", term_query: TermQuery, term: Term) -
         rows[0].ip,
         [
             *_origin(rows[0], None, None),
-            *_what_it_did(rows),
+            *_behaviours(rows),
             ("sensors", "published files do not name them"),
             ("lists", "published files name an actor, not the lists"),
             ("published", f"yes, in {feeds}{edition_time}"),
@@ -95,7 +95,7 @@ def _write(ip: str, lines: list[Line]) -> None:
     sys.stdout.write(text + os.linesep)
 
 
-def _what_it_did(rows: list[FeedRow]) -> Iterator[Line]:
+def _behaviours(rows: list[FeedRow]) -> Iterator[Line]:
     yield from _class(rows[0], colour=look().colour)
     yield from _times(rows)
     yield from _feeds(rows)
@@ -168,7 +168,7 @@ def _feeds(rows: list[FeedRow]) -> Iterator[Line]:
         if row is None:
             yield feed, "-"
         else:
-            counts = f"{_many(row.hits, 'event')}, {_many(row.sensors, 'sensor')}"
+            counts = f"{_count(row.hits, 'event')}, {_count(row.sensors, 'sensor')}"
             yield feed, f"{counts}, last {row_time(row.last_s)} UTC"
 
 
@@ -230,5 +230,5 @@ def _one_word(text: str) -> str:
     return text.replace(" ", _NO_BREAK)
 
 
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -30,7 +30,7 @@ from .settings_files import own_files
 
 #: Addresses from a pipe are looked up in blocks of this many lines.
 _BLOCK: Final = 1000
-_WRONG_USE: Final = 2
+_USAGE_ERROR: Final = 2
 _NO_ORIGIN: Final = "no origin is known"
 _COLUMNS: Final = (
     Column("address", least=22, middle=True),
@@ -100,7 +100,7 @@ def lookup(settings: AggregatorSettings, *, addresses: tuple[str, ...], form: Fo
         write_records(rows, form, _NO_ORIGIN)
     except click.exceptions.Exit as end:
         if lookup.malformed and not lookup.addresses:
-            raise click.exceptions.Exit(_WRONG_USE) from end
+            raise click.exceptions.Exit(_USAGE_ERROR) from end
         raise
     if not lookup.with_origin:
         nothing_found(_NO_ORIGIN)

@@ -22,7 +22,7 @@ from smtpfeeds_common.answers import (
     nothing_found,
     write_records,
 )
-from smtpfeeds_common.command_end import nothing_is_left
+from smtpfeeds_common.command_end import allow_fast_exit
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.existing_path import ExistingPath
 from smtpfeeds_common.feeds import FEED_NAMES
@@ -179,7 +179,7 @@ def _term_query(
 
         store = QueryStore(connection)
         yield store, None, TermQuery(store, wanted)
-    nothing_is_left()
+    allow_fast_exit()
 
 
 def _check_use(

@@ -79,10 +79,10 @@ def stats(
     files are counted, whose hits are lower bounds. A list has at most 200 rows. Times are UTC.
     """
     _check(by, form, source, live=live, watch=watch)
-    with _asking(source, live=live) as ask:
+    with _summaries(source, live=live) as read:
         while True:
             try:
-                summary, alive = ask()
+                summary, alive = read()
                 if watch:
                     sys.stdout.write(_REDRAW)
                 _write(summary, alive, by, limit, form)
@@ -135,7 +135,7 @@ def _write(
 
 
 @contextmanager
-def _asking(
+def _summaries(
     source: Source, *, live: bool
 ) -> "Iterator[Callable[[], tuple[Summary, Alive | None]]]":
     """Yield a function that reads the summary and the sensors each time."""

@@ -17,7 +17,7 @@ TERMS_AT_ONCE: Final = 10_000
 _LINE_BYTES_MAX: Final = 4_096
 #: At most this many of the lines that are not terms are shown.
 _NAMED: Final = 20
-_WRONG_USE: Final = 2
+_USAGE_ERROR: Final = 2
 
 
 def read_terms(arguments: tuple[str, ...], file: Path | None = None) -> Iterator[Term]:
@@ -63,4 +63,4 @@ def _of_lines(lines: Iterable[tuple[int, str]], name: str) -> Iterator[Term]:
     if wrong > _NAMED:
         click.echo(f"smtpfeeds: {name}: {wrong} lines are not terms", err=True)
     if wrong and not terms:
-        raise click.exceptions.Exit(_WRONG_USE)
+        raise click.exceptions.Exit(_USAGE_ERROR)

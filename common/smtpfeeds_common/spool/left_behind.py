@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from ..errors import SpoolBusy, SpoolError, SpoolInUse
 from .file import Connection, connect, file_access, reading, take_lock
 from .layout import get_meta, has_added_tables
-from .opening import QUARANTINED, beside
+from .opening import QUARANTINED, log_files
 from .status import find_spools
 
 _LOG: Final = re.compile(r"-(wal|shm)$")
@@ -205,7 +205,7 @@ def delete(path: Path, *, is_locked: bool = False) -> None:
     if not is_quarantined(path) and not is_locked and _is_in_use(path):
         raise SpoolInUse(f"spool {path} is in use")
     with file_access(path):
-        for each in (path, *beside(path)):
+        for each in (path, *log_files(path)):
             each.unlink(missing_ok=True)
         if not is_quarantined(path):
             for suffix in (*LOCKS, ".listening"):

@@ -60,7 +60,7 @@ def open_or_create(path: Path, sensor: str, bounds: Bounds) -> Opened:
             logger.error("spool is damaged", extra=fields(reason=exc.message))  # noqa: TRY400 - the message is the reason
     # SQLite would apply the log of a missing file to the new file of the same name.
     was_quarantined = quarantine(path) is not None
-    return Opened(_make(path, sensor, bounds), None, was_quarantined)
+    return Opened(_create(path, sensor, bounds), None, was_quarantined)
 
 
 def _open_existing(path: Path, sensor: str, bounds: Bounds) -> Opened:
@@ -86,12 +86,12 @@ def _open_existing(path: Path, sensor: str, bounds: Bounds) -> Opened:
         raise
 
 
-def _make(path: Path, sensor: str, bounds: Bounds) -> Connection:
+def _create(path: Path, sensor: str, bounds: Bounds) -> Connection:
     """Create a spool under another name, then rename it, so that no process sees a part of one."""
     fresh = path.with_suffix(".new")
     with file_access(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in (fresh, *beside(fresh)):
+        for stale in (fresh, *log_files(fresh)):
             stale.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
     with reading(path), contextlib.closing(connect_new(fresh)) as db:
@@ -135,13 +135,13 @@ def quarantine(path: Path) -> Path | None:
     Raises:
         SpoolUnwritable, SpoolError: it cannot be moved.
     """
-    present = [each for each in (path, *beside(path)) if each.exists()]
+    present = [each for each in (path, *log_files(path)) if each.exists()]
     if not present:
         return None
     at = time.strftime(f"{QUARANTINED}%Y%m%dT%H%M%SZ", time.gmtime())
     target = path.with_suffix(at)
     number = 1
-    while any(each.exists() for each in (target, *beside(target))):
+    while any(each.exists() for each in (target, *log_files(target))):
         number += 1
         target = path.with_suffix(f"{at}-{number}")
     with file_access(path):
@@ -169,10 +169,10 @@ def quarantined(path: Path) -> list[Path]:
 def _keep_the_newest(path: Path) -> None:
     for old in quarantined(path)[:-MOST_QUARANTINED]:
         logger.error("quarantined spool deleted: there are too many", extra=fields(file=str(old)))
-        for each in (old, *beside(old)):
+        for each in (old, *log_files(old)):
             each.unlink(missing_ok=True)
 
 
-def beside(path: Path) -> tuple[Path, Path]:
+def log_files(path: Path) -> tuple[Path, Path]:
     """Return the paths of the write-ahead log and its index."""
     return Path(f"{path}-wal"), Path(f"{path}-shm")

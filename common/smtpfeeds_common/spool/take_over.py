@@ -63,7 +63,7 @@ def deliver_quarantined(source: Path, target: Path) -> Taken:
     Raises:
         SpoolError: it belongs to another sensor, nothing can be read, or there is no space for it.
     """
-    return _take(source, target, _take_batch, may_be_anothers=False)
+    return _take(source, target, _take_batch, any_sensor=False)
 
 
 def convert(source: Path, target: Path, *, sealed: bool) -> Taken:
@@ -80,19 +80,17 @@ def convert(source: Path, target: Path, *, sealed: bool) -> Taken:
         for suffix in () if is_quarantined(source) else LOCKS:
             lock = take_lock(source.with_suffix(suffix), f"spool {source} is in use")
             locks.enter_context(lock)
-        return _take(source, target, _seal_batch_anew if sealed else None, may_be_anothers=True)
+        return _take(source, target, _reseal_batch if sealed else None, any_sensor=True)
 
 
-def _take(
-    source: Path, target: Path, take_batch: _TakeBatch | None, *, may_be_anothers: bool
-) -> Taken:
+def _take(source: Path, target: Path, take_batch: _TakeBatch | None, *, any_sensor: bool) -> Taken:
     with contextlib.closing(connect(target, synchronous="FULL", busy_ms=10_000)) as db:
         check_layout(db, target)
         with opened(source) as old:
             name = _name_of(old, source)
             with reading(target):
                 owner, sensor = str(get_meta(db, "sensor")), sensor_of(old, source)
-            if sensor not in {"", owner} and not may_be_anothers:
+            if sensor not in {"", owner} and not any_sensor:
                 raise SpoolError(
                     f"{source} belongs to the sensor {sensor!r}, {target} to {owner!r}: "
                     "convert it, or deliver it under its own name"
@@ -109,7 +107,7 @@ def _take(
                     for table in ROW_TABLES:
                         old.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
         if not taken.left:
-            delete(source, is_locked=may_be_anothers)
+            delete(source, is_locked=any_sensor)
         with transaction(db, target):
             db.execute("DELETE FROM meta WHERE key = ?", (name,))
     return taken
@@ -231,7 +229,7 @@ def _take_batch(db: Connection, owner: str, row: tuple[Any, ...]) -> int | None:
     return events
 
 
-def _seal_batch_anew(db: Connection, owner: str, row: tuple[Any, ...]) -> int | None:
+def _reseal_batch(db: Connection, owner: str, row: tuple[Any, ...]) -> int | None:
     """Seal the rows of a batch under a new name; return its events."""
     batch = _read(None, row)
     if batch is None:

@@ -105,13 +105,13 @@ class Remote:
         before = None if place is None or is_addressed else _kept(place, url)
         stream = None
         try:
-            stream = self._asked(url, place, max_bytes, before, is_addressed=is_addressed)
+            stream = self._requested(url, place, max_bytes, before, is_addressed=is_addressed)
             return stream
         finally:
             if before is not None and stream is not before.stream:
                 before.stream.close()
 
-    def _asked(
+    def _requested(
         self,
         url: str,
         place: Path | None,
