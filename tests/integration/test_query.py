@@ -551,6 +551,12 @@ class TestFeed:
         ):
             assert words in card
         assert run("query", "203.0.113.7", *published).exit_code == 1
+        # The addresses alone come from the shorter rows of CSV.
+        matching = run("filter", str(log), *published).stdout
+        for path in (tmp_path / "feeds" / "current").glob("*.ndjson*"):
+            path.unlink()
+        assert run("filter", str(log), *published).stdout == matching
+        assert run("filter", "--annotate", str(log), *published).exit_code == 2
 
     def test_statistics_are_made_by_a_publication(
         self,

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _MANIFEST_BYTES_MAX: Final = 64 << 20
 _SIGNATURE_BYTES_MAX: Final = 16 << 10
 _COMPRESSED: Final = (".gz", "")
+#: For the addresses alone: a row of CSV has half the octets of one of NDJSON.
+_SHORT_ROWS_FIRST: Final = SUFFIXES[::-1]
 #: `archive/2026-11-23` below a folder of feeds.
 _ARCHIVED: Final = re.compile(r"(?P<root>.*?)(?P<below>archive/[0-9]{4}-[0-9]{2}-[0-9]{2}/)")
 _SCHEMES: Final = ("http", "https")
@@ -143,28 +145,28 @@ class Published:
         from .addresses import read_addresses
 
         parts = []
-        for name in self._names(feeds):
+        for name in self._names(feeds, _SHORT_ROWS_FIRST):
             with self._verified(name) as stream:
                 parts.append(read_addresses(stream, name, feeds if self._file else None))
         return AddressSet.union(parts)
 
-    def _names(self, feeds: Sequence[str]) -> Iterator[str]:
+    def _names(self, feeds: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Iterator[str]:
         """Return the names of the files with the rows of feeds."""
         if self._file is not None:
             yield self._below + self._file
             return
         for feed in feeds:
-            name = self._named(feed)
+            name = self._named(feed, suffixes)
             if name is None:
                 raise NotVerified(
                     f"{self.name} has no NDJSON and no CSV of {feed}; those two can be read"
                 )
             yield name
 
-    def _named(self, feed: str) -> str | None:
+    def _named(self, feed: str, suffixes: Sequence[str] = SUFFIXES) -> str | None:
         """Return the file with the rows of a feed, by the manifest."""
         assert self.edition is not None
-        names = (self._below + feed + suffix + end for suffix in SUFFIXES for end in _COMPRESSED)
+        names = (self._below + feed + suffix + end for suffix in suffixes for end in _COMPRESSED)
         return next((name for name in names if name in self.edition.files), None)
 
     @contextmanager
