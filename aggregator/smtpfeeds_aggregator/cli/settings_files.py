@@ -1,16 +1,16 @@
-"""Which settings files a command reads, and which of them names its database.
+"""Find the settings files of a command, and the one that names its database.
 
-The first of these that is given:
+The first of these counts:
 
     --config FILE, or --dir DIR of `smtpfeeds up`
-    --dsn DSN, or SMTPFEEDS_AGGREGATOR_DSN: no file is looked for
+    --dsn DSN, or SMTPFEEDS_AGGREGATOR_DSN: no file is read
     SMTPFEEDS_DIR, as --dir
     in /etc/smtpfeeds, or in the folder that SMTPFEEDS_SETTINGS names:
         aggregator.toml, or query.toml where this user may not read the other
         owner.toml, where this user may read it: the database of an operator's commands
 
-What the aggregator does by itself (``own_files``) never reads owner.toml, so no service uses the
-role that owns the tables because a command of an operator does.
+The aggregator's own commands (``own_files``) never read owner.toml, so no service uses the role
+that owns the tables.
 """
 
 import os
@@ -38,7 +38,8 @@ class SettingsFiles(NamedTuple):
 
 
 def own_files(config: Path | None, folder: Path | None, dsn: str | None = None) -> SettingsFiles:
-    """The files of a command that works as the aggregator: what the options name, or the usual one.
+    """Return the files of a command that works as the aggregator: from the options, or the usual
+    one.
 
     Raises:
         SettingsError: two of the options say different things, or the folder is not one of
@@ -61,10 +62,10 @@ def own_files(config: Path | None, folder: Path | None, dsn: str | None = None) 
 def operator_files(
     config: Path | None, folder: Path | None, dsn: str | None = None
 ) -> SettingsFiles:
-    """The files of a command that an operator or an analyst types.
+    """Return the files of a command of an operator or an analyst.
 
     Raises:
-        SettingsError: as ``own_files``.
+        SettingsError: see ``own_files``.
     """
     files = own_files(config, folder, dsn)
     if _are_usual(config, folder, dsn):
@@ -82,7 +83,7 @@ def _are_usual(config: Path | None, folder: Path | None, dsn: str | None) -> boo
 
 
 def _single_host_settings(folder: Path) -> Path:
-    """The settings file of a folder of `smtpfeeds up`, for a command that asks nothing else.
+    """Return the settings file of a folder of `smtpfeeds up`, for a command that uses only that.
 
     The folder's database is private: libpq's variables in the environment (PGHOSTADDR, PGOPTIONS,
     PGSERVICE and others) are about some other one, and are removed from this process.
@@ -99,7 +100,7 @@ def _single_host_settings(folder: Path) -> Path:
 
 
 def single_host_folder(config: Path | None, folder: Path | None, dsn: str | None) -> Path | None:
-    """The folder of `smtpfeeds up` that names the database; None if something else does."""
+    """Return the folder of `smtpfeeds up` that names the database; None if something else does."""
     named = os.environ.get(FOLDER_VARIABLE)
     if folder is not None or config is not None or _is_dsn_given(dsn) or not named:
         return folder
@@ -107,7 +108,7 @@ def single_host_folder(config: Path | None, folder: Path | None, dsn: str | None
 
 
 def database_source(files: SettingsFiles, dsn: str | None) -> str:
-    """The file or variable that the DSN is from, for an error's text; empty: the option."""
+    """Return the file or variable with the DSN, for an error's text; empty for the option."""
     if dsn is not None:
         return ""
     if os.environ.get(_DSN_VARIABLE):
@@ -116,7 +117,7 @@ def database_source(files: SettingsFiles, dsn: str | None) -> str:
 
 
 def about_owner(files: SettingsFiles) -> str:
-    """Where the role that owns the tables is named, if it is not the one in use; else empty."""
+    """Return where the role that owns the tables is named, if it is not in use; else empty."""
     owner = usual_folder() / _OWNER
     if files.owner is not None or files.config == owner:
         return ""

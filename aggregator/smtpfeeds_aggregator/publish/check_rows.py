@@ -1,8 +1,8 @@
-"""Reads the rows of a feed's main text file back: each is a row of this feed, and in order.
+"""Read the rows of a feed's main text file back: each must be a row of this feed, and in order.
 
-Blocks of lines are read as columns of octets. Where a block is not as it should be, or its columns
-cannot tell, its lines are read one by one: they decide, and a message can name the line. Nothing
-here shares code with the formats beyond their numbers: what is checked is what a consumer reads.
+Blocks of lines are read as columns of octets. If the columns do not show that a block is correct,
+its lines are read one by one: they decide, and a message can name the line. This module shares only
+numbers with the formats' code, so that it reads like a consumer.
 """
 
 import re
@@ -27,11 +27,11 @@ _BAD_NAME: Final = re.compile(
     rb'["#|]|eval\(|,[^,]*,[^,]*,|[0-9]+\.[0-9]+\.[0-9]+\.[0-9]', re.IGNORECASE
 )
 _TIME: Final = re.compile(rb"20[0-9]{2}-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9]")
-#: The least and the greatest octet of each place of a time.
+#: The smallest and the largest octet of each place of a time.
 _TIME_LEAST: Final = b"2000-00-00 00:00:00"
 _TIME_MOST: Final = b"2099-19-39 29:59:59"
 _DIVIDER: Final = b"  |  "
-#: The fields of ASN and name, each with what divides it from the next.
+#: The fields of ASN and name, each with its separator.
 _ORIGIN_OCTETS: Final = 11 + 5 + 30 + 5
 _ADDRESS_WIDTH: Final = 15
 _LF, _SPACE, _DOT, _ZERO, _COLON = b"\n .0:"
@@ -40,19 +40,19 @@ Octets = npt.NDArray[np.uint8]
 
 
 class Digest(Protocol):
-    """A hash under way."""
+    """A hash that is being computed."""
 
     def update(self, data: "bytes | memoryview", /) -> None:
-        """Take more octets into account."""
+        """Add octets."""
         ...
 
     def hexdigest(self) -> str:
-        """The hash of all of them."""
+        """Return the hash of all octets."""
         ...
 
 
 class _Keys(NamedTuple):
-    """Where rows stand in the order: ASN, octets of the address, its upper and lower 64 bits."""
+    """Keys of the order of rows: ASN, octets of the address, its upper and lower 64 bits."""
 
     asn: npt.NDArray[np.int64]
     octets: npt.NDArray[np.int64]
@@ -61,11 +61,11 @@ class _Keys(NamedTuple):
 
 
 class _Unclear(Exception):
-    """The columns of a block do not show that its rows are right."""
+    """The columns of a block do not show that its rows are correct."""
 
 
 class FamilyRows:
-    """What the rows of one family add up to."""
+    """The counts of the rows of one family."""
 
     def __init__(self, digest: Digest) -> None:
         self.digest = digest
@@ -78,7 +78,7 @@ class RowReader:
     """Reads rows of the main file; most have the origin of the row before."""
 
     def __init__(self, file: FeedFile, families: dict[int, FamilyRows]) -> None:
-        """Read nothing yet.
+        """Create the reader.
 
         Args:
             file: the main file of a feed.
@@ -167,7 +167,7 @@ class RowReader:
         )
 
     def _key(self, line: bytes) -> tuple[int, bytes]:
-        """The row's ASN and address."""
+        """Return the row's ASN and address."""
         asn = self._asn(line[:_ORIGIN_OCTETS])
         address, divider, rest = line[_ORIGIN_OCTETS:].partition(_DIVIDER)
         text = address.rstrip(b" ").decode("ascii", "replace")
@@ -212,18 +212,18 @@ class RowReader:
 
 
 def bad_line(file: FeedFile, number: int, what: str) -> PublishError:
-    """The error about a line of a file."""
+    """Return the error about a line of a file."""
     return PublishError(f"{file.name}, line {number}: {what}; the generation is not published")
 
 
 def _slices(octets: Octets, starts: Any, width: int) -> Octets:
-    """So many octets from each of some places on, a row each."""
+    """Return this number of octets from each place on, one row for each."""
     slices: Octets = np.lib.stride_tricks.sliding_window_view(octets, width)[starts]
     return slices
 
 
 def _ipv4_numbers(texts: Octets) -> npt.NDArray[np.uint64]:
-    """Dotted quads, padded with spaces: four numbers up to 255 without leading zeros."""
+    """Parse dotted quads, padded with spaces: four numbers up to 255 without leading zeros."""
     places = np.ascontiguousarray(texts.T)
     digits = places - np.uint8(_ZERO)
     is_digit, is_dot, is_space = digits <= 9, places == _DOT, places == _SPACE
@@ -248,7 +248,7 @@ def _ipv4_numbers(texts: Octets) -> npt.NDArray[np.uint64]:
 
 
 def _ipv6_numbers(fields: list[bytes]) -> npt.NDArray[np.uint64]:
-    """The halves of addresses, each in its one spelling and padded to the column's width."""
+    """Return the halves of addresses, each in canonical form and padded to the column's width."""
     texts = [field.rstrip(b" ").decode("ascii", "replace") for field in fields]
     try:
         packed = list(map(inet_pton, repeat(AF_INET6), texts))
@@ -263,7 +263,7 @@ def _ipv6_numbers(fields: list[bytes]) -> npt.NDArray[np.uint64]:
 
 
 def _origin(octets: bytes) -> int:
-    """The ASN of a row's first two fields; 0 for none."""
+    """Return the ASN of a row's first two fields; 0 for none."""
     fields = octets.split(_DIVIDER)
     if len(fields) != 3 or (len(fields[0]), len(fields[1]), fields[2]) != (11, 30, b""):
         raise ValueError("not an ASN and a name, padded to 11 and 30")

@@ -1,14 +1,14 @@
-"""The MISP feed's folder: what was published of past days stays, what is new is added.
+"""Write the MISP feed's folder: past days stay, new rows are added.
 
-    misp/manifest.json      which events there are, and when each changed
-    misp/hashes.csv         in which event each value is
+    misp/manifest.json      the events, and when each changed
+    misp/hashes.csv         the event of each value
     misp/UUID.json          an event: addresses of one feed and UTC day
-    misp/index.json         for us: which event is of which feed and day
+    misp/index.json         for smtpfeeds: feed and day of each event
 
-An event is open for its day and for 24 hours more. An address stands in the day of its last event.
-Where that day is closed, it stands in the day on which it arrived, with its true time. An event's
-timestamp moves only with its content, and a file that does not change is a hard link to the one of
-the edition before. A closed day changes only where an address was excluded or forgotten.
+An event is open for its day and for 24 hours more. An address belongs to the day of its last event.
+If that day is closed, it is in the day on which it arrived, with its true time. An event's
+timestamp changes only with its content, and an unchanged file is a hard link to that of the
+previous edition. A closed day changes only if an address was excluded or forgotten.
 """
 
 import logging
@@ -41,11 +41,11 @@ FOLDER: Final = "misp"
 MANIFEST: Final = f"{FOLDER}/manifest.json"
 _HASHES: Final = f"{FOLDER}/hashes.csv"
 _INDEX: Final = f"{FOLDER}/index.json"
-#: Raised when a field of the index changes its meaning or goes.
+#: Increased if a field of the index changes its meaning or is removed.
 _VERSION: Final = 1
-#: MISP loads an event whole.
+#: MISP loads a whole event.
 EVENT_ATTRIBUTES: Final = 10_000
-#: Of one feed. A day that is open is held in memory, some 20 MB at this bound.
+#: For one feed. An open day is held in memory, some 20 MB at this bound.
 DAY_ATTRIBUTES: Final = 20_000
 _DAY: Final = timedelta(days=1)
 
@@ -66,7 +66,7 @@ class _Index(msgspec.Struct, frozen=True):
 
 
 class _Known(msgspec.Struct, frozen=True, gc=False):
-    """What is needed of an attribute in a day that is closed."""
+    """The fields of an attribute in a closed day."""
 
     value: str
     last_seen: str
@@ -85,17 +85,17 @@ class _Held:
 
     def __init__(self, day: date, part: int, event: Event, before: _Indexed | None) -> None:
         self.day, self.part, self.event = day, part, event
-        #: As it was; None where it is new or has changed.
+        #: The previous event; None if it is new or has changed.
         self.before = before
 
     def touch(self, at_s: int) -> None:
-        """Its content has changed."""
+        """Record that its content has changed."""
         self.before = None
         self.event.timestamp = self.event.publish_timestamp = str(at_s)
 
 
 class MispFeed:
-    """The folder of one generation, from that of the generation before."""
+    """The folder of one generation, based on that of the previous generation."""
 
     def __init__(
         self,
@@ -107,15 +107,15 @@ class MispFeed:
         days: int,
         withdrawn: Withdrawn,
     ) -> None:
-        """Read which events the generation before had.
+        """Read the events of the previous generation.
 
         Args:
-            folder: of the generation that is written.
-            before: of the one before, where there is one.
-            publisher: who publishes.
-            now: when the generation is made.
-            days: how many days are kept, today included.
-            withdrawn: what is not published any more.
+            folder: the folder of the generation that is written.
+            before: the folder of the previous one, if any.
+            publisher: the name of the publisher.
+            now: the time of the generation.
+            days: how many days are kept, including today.
+            withdrawn: the addresses that are no longer published.
         """
         self._folder, self._before = folder, before
         self._publisher, self._withdrawn = publisher, withdrawn
@@ -124,7 +124,7 @@ class MispFeed:
         self._is_first = not index
         kept = max(days, WINDOW_DAYS + 2) * _DAY
         self._index = [entry for entry in index if self._today - entry.day < kept]
-        #: By feed and day, how many addresses were too many.
+        #: How many addresses were left out, by feed and day.
         self.left_out: dict[tuple[str, date], int] = defaultdict(int)
         self._entries: list[_Indexed] = []
         self._unchanged: set[str] = set()
@@ -133,7 +133,7 @@ class MispFeed:
         (folder / FOLDER).mkdir()
 
     def add(self, rows: FeedRows, keep_going: KeepGoing) -> None:
-        """Write one feed's events, with what is new in it."""
+        """Write one feed's events, including new rows."""
         feed = rows.category
         days = _Days(feed, self._publisher, self._at_s, self._today, is_first=self._is_first)
         for entry in self._index:
@@ -151,7 +151,7 @@ class MispFeed:
             self.left_out[feed, day] += count
 
     def _take_over(self, entry: _Indexed, days: "_Days") -> None:
-        """Hold an event where it may change; else link it, and keep what is known by it."""
+        """Hold an event that may change; link any other, and keep its known addresses."""
         if not (days.is_closed(entry.day) or self._is_first) or self._withdrawn.is_new:
             event = self._read(entry, EventFile).Event
             held = _Held(entry.day, entry.part, event, entry)
@@ -163,7 +163,7 @@ class MispFeed:
                 held.touch(self._at_s)
             days.hold(held)
             return
-        # Rows of the window may be known from any of its days.
+        # Rows of the window may be known from any of these days.
         if self._today - entry.day <= (WINDOW_DAYS + 1) * _DAY:
             for each in self._read(entry, _ClosedFile).Event.Attribute:
                 days.know(each.value, each.last_seen)
@@ -203,7 +203,7 @@ class MispFeed:
         self._hashes.append(misp.hash_lines(event))
 
     def write(self) -> list[Written]:
-        """Write the files that list the events; all feeds are added."""
+        """Write the files that list the events, after all feeds are added."""
         listed, hashes = self._listed_before()
         entries = sorted(self._entries, key=lambda entry: (entry.day, entry.feed, entry.part))
         octets = "".join((*hashes, *self._hashes)).encode("ascii")
@@ -218,7 +218,7 @@ class MispFeed:
         ]
 
     def _listed_before(self) -> tuple[dict[str, Listed], list[str]]:
-        """What manifest and hashes had of the events that stay as they are."""
+        """Return the manifest entries and hashes of unchanged events."""
         stay = self._unchanged
         if not stay:
             return {}, []
@@ -232,7 +232,7 @@ class MispFeed:
 
 
 class _Days:
-    """The days of one feed: which events are open, and what is known of each address."""
+    """The days of one feed: the open events, and the known times of each address."""
 
     def __init__(
         self, feed: str, publisher: str, at_s: int, today: date, *, is_first: bool
@@ -241,23 +241,23 @@ class _Days:
         self._is_first = is_first
         self._held: dict[date, list[_Held]] = defaultdict(list)
         self._places: dict[date, dict[str, tuple[_Held, int]]] = defaultdict(dict)
-        #: Of each address the last event that is in the folder.
+        #: The last event of each address in the folder.
         self._newest: dict[str, str] = {}
         self.left_out: dict[date, int] = defaultdict(int)
         #: By the date of a row, the day that it belongs to, where that is full.
         self._full: dict[str, date] = {}
 
     def is_closed(self, day: date) -> bool:
-        """Whether a day takes no more; of a feed that begins, none is closed."""
+        """Return whether a day is closed; a new feed has no closed day."""
         return not self._is_first and day < self._today - _DAY
 
     def events(self) -> Iterator[_Held]:
-        """All that are held."""
+        """Return all held events."""
         for of_day in self._held.values():
             yield from of_day
 
     def hold(self, held: _Held) -> None:
-        """Take over an event that may change."""
+        """Hold an event that may change."""
         self._held[held.day].append(held)
         places = self._places[held.day]
         for place, each in enumerate(held.event.Attribute):
@@ -265,13 +265,13 @@ class _Days:
             self.know(each.value, each.last_seen)
 
     def know(self, address: str, last_seen: str) -> None:
-        """An address is in the folder with this time of its last event."""
+        """Record that an address is in the folder with this time of its last event."""
         last = misp.row_time(last_seen)
         if self._newest.get(address, "") < last:
             self._newest[address] = last
 
     def add(self, rows: Columns) -> None:
-        """Add what is new in some rows."""
+        """Add new rows."""
         known_of = self._newest.get
         for address, first, last, judgement, asn, name in zip(
             rows.address,
@@ -302,7 +302,7 @@ class _Days:
                 self._put(day, place, address, first, last, misp.comment(judgement, asn, name))
 
     def _is_news(self, address: str, first: str, last: str, known: str) -> bool:
-        """Whether a row says more than is known; an earlier beginning alone opens no closed day."""
+        """Return whether a row is new; an earlier first time alone changes no closed day."""
         if last != known:
             return last > known
         day = date.fromisoformat(last[:10])
@@ -312,7 +312,7 @@ class _Days:
         return first < misp.row_time(held.event.Attribute[place].first_seen)
 
     def _place(self, day: date, address: str) -> tuple[_Held, int] | None:
-        """Where an address stands in a day, or is to; None where the day is full."""
+        """Return the place of an address in a day; None if the day is full."""
         known = self._places[day].get(address)
         if known is not None:
             return known
@@ -330,7 +330,7 @@ class _Days:
         self._places[day][address] = at
 
     def _room(self, day: date) -> _Held | None:
-        """The event that takes one more address of a day; None where the day is full."""
+        """Return the event for one more address of a day; None if the day is full."""
         of_day = self._held[day]
         if len(self._places[day]) >= DAY_ATTRIBUTES:
             return None
@@ -347,7 +347,7 @@ def _name(uuid: str) -> str:
 
 
 def too_many(left_out: Iterable[tuple[tuple[str, date], int]]) -> dict[str, str]:
-    """In words, what is not in the MISP feed."""
+    """Return a text about what is not in the MISP feed."""
     return {
         f"{FOLDER}/ {feed} {day}": f"{count} addresses beyond {DAY_ATTRIBUTES} of a day"
         for (feed, day), count in left_out

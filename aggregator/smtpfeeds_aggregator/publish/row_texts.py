@@ -1,7 +1,7 @@
-"""Texts of addresses and times, made for many rows at once.
+"""Create texts of addresses and times for many rows at once.
 
-Each is put together from tables in columns of one width, which then become texts in one step: six
-times as fast as the C library, row by row.
+Tables give columns of one width, which are converted to texts in one step: six times as fast as the
+C library row by row.
 """
 
 import re
@@ -24,7 +24,7 @@ _NAME: Final = re.compile(r"\{(\w+)\}")
 
 
 def address_texts(window: Window, address: Numbers) -> list[str]:
-    """Addresses as every format writes them: dotted, and RFC 5952."""
+    """Return addresses as every format writes them: dotted, and RFC 5952."""
     is_ipv4 = address < len(window.ipv4)
     texts4 = _ipv4_texts(window.ipv4[address[is_ipv4]])
     if len(texts4) == len(address):
@@ -87,10 +87,10 @@ def _seconds_of_day() -> Rows:
 
 
 def filled(template: str, columns: Mapping[str, Rows]) -> list[str]:
-    """A text for each row.
+    """Return a text for each row.
 
     Args:
-        template: names of columns in braces, and what stands between them; one line in ASCII.
+        template: names of columns in braces, and the text between them; one line in ASCII.
         columns: by name, octets of one width without NUL.
     """
     names = _NAME.split(f"{template}\n")  # every second one is a name

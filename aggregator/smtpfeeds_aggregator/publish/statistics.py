@@ -1,7 +1,7 @@
 """The week in numbers: addresses and events by class, AS, actor, prefix, day, hour and sensor.
 
-Made once at each publication and stored as one row, so that a question scans nothing.
-`window_of` makes the same columns of published rows, so that there is one way of counting.
+They are computed once at each publication and stored as one row, so that a query scans nothing.
+`window_of` creates the same columns from published rows, so that there is one way of counting.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,14 +33,14 @@ TOP: Final = 200
 _DAY_S: Final = DAY_MS // 1000
 _IPV4_PREFIX: Final = 24
 _IPV6_PREFIX: Final = 48
-#: What an overview is made of, in its order.
+#: The parts of an overview, in order.
 KINDS: Final = ("feed", "class", "asn", "name", "actor", "prefix", "day", "hour", "sensor")
 
 Hours = Sequence[tuple[datetime, str, int]]
 
 
 class Statistic(msgspec.Struct, frozen=True):
-    """One row; null where nothing can be known: hours and sensors have events alone."""
+    """One row; null if unknown: hours and sensors have only events."""
 
     by: str
     key: str
@@ -60,17 +60,17 @@ class Summary(msgspec.Struct, frozen=True):
     rows: list[Statistic]
 
     def by(self, kind: str) -> list[Statistic]:
-        """The rows of one kind, in their order."""
+        """Return the rows of one kind, in order."""
         return [row for row in self.rows if row.by == kind]
 
 
 def encode(summary: Summary) -> str:
-    """As it is stored."""
+    """Encode the statistics for the database."""
     return msgspec.json.encode(summary).decode()
 
 
 def decode(text: str) -> Summary:
-    """As it was stored.
+    """Decode stored statistics.
 
     Raises:
         ValueError: it is not a summary, or a later version wrote it.
@@ -95,7 +95,7 @@ def summarise(
         judgements: the class of each address.
         names: of autonomous systems.
         generated: when the edition was made.
-        expires: when it is no longer right.
+        expires: when the edition expires.
         hours: events by hour and feed.
         sensors: events by sensor and feed.
     """
@@ -177,7 +177,7 @@ class _Counting:
         ]
 
     def days(self, generated: datetime) -> Iterator[Statistic]:
-        """The past seven days by UTC, the oldest first: who was seen on them."""
+        """Yield the counts of the past seven days by UTC, oldest first."""
         for back in reversed(range(WEEK_DAYS)):
             greet, data = (
                 int(np.count_nonzero(feed.days >> np.uint8(back) & 1)) for feed in self._feeds
@@ -187,7 +187,7 @@ class _Counting:
 
 
 def _feeds(window: Window, count: _Counting) -> Iterator[Statistic]:
-    """A row for each feed, from a count over all addresses."""
+    """Yield a row for each feed, from a count over all addresses."""
     for place, (name, feed) in enumerate(zip(FEED_NAMES, window.feeds, strict=True)):
         events = int(feed.hits.sum())
         yield Statistic(
@@ -203,7 +203,7 @@ def _feeds(window: Window, count: _Counting) -> Iterator[Statistic]:
 
 
 def _most(greet: Rows, data: Rows) -> Rows:
-    """The places of the keys with the most addresses: `TOP` of them, and their equals."""
+    """Return the indexes of the `TOP` keys with the most addresses, and of their equals."""
     order = np.lexsort((data, greet))[::-1]
     if len(order) <= TOP:
         return order
@@ -213,7 +213,7 @@ def _most(greet: Rows, data: Rows) -> Rows:
 
 
 def _top(rows: list[Statistic]) -> list[Statistic]:
-    """The rows with the most addresses."""
+    """Return the rows with the most addresses."""
     held = [row for row in rows if row.smtpgreet or row.smtpdata]
     held.sort(key=lambda row: (-(row.smtpgreet or 0), -(row.smtpdata or 0), row.key))
     return held[:TOP]
@@ -231,7 +231,7 @@ def _events(by: str, rows: Iterable[tuple[str, str, int]]) -> Iterator[Statistic
 
 
 def _prefixes(window: Window, count: "_Counting") -> list[Statistic]:
-    """The /24s and /48s with the most addresses; of a million, only these become texts."""
+    """Yield the /24s and /48s with the most addresses; only these are converted to text."""
     four, of_four = np.unique(window.ipv4 >> np.uint32(32 - _IPV4_PREFIX), return_inverse=True)
     six, of_six = np.unique(window.high >> np.uint64(64 - _IPV6_PREFIX), return_inverse=True)
     groups = np.concatenate((of_four, of_six + len(four))).astype(np.intp)
@@ -253,7 +253,7 @@ def _prefix(number: int, octets: int, length: int) -> str:
 
 
 def window_of(entries: Iterable[Entry]) -> tuple[Window, Judgements, dict[int, str]]:
-    """Columns of published rows, with their classes and the names of their origins.
+    """Return columns of published rows, with their classes and the names of their origins.
 
     Hits of published rows are lower bounds, unless the publisher publishes exact counts.
     """

@@ -1,7 +1,7 @@
-"""Identifiers that stay: the same thing has the same UUID in each edition, at every publisher.
+"""Stable identifiers: the same object has the same UUID in each edition, at every publisher.
 
-UUIDv5 (RFC 9562 section 5.5) of names in one fixed namespace. What is of a day holds feed,
-address and UTC day, so that nothing that an identifier stands for changes its day.
+They are UUIDv5 (RFC 9562 section 5.5) of names in one fixed namespace. The name of a day's object
+has feed, address and UTC day, so an identified object never changes its day.
 """
 
 from functools import lru_cache
@@ -9,7 +9,7 @@ from hashlib import sha1
 from typing import Final
 from uuid import UUID
 
-#: Never changes: each identifier that was ever published follows from it.
+#: This never changes, because each published identifier follows from it.
 NAMESPACE: Final = UUID("8974c143-6e1e-4ce0-95aa-d4b2b071fec8")
 
 
@@ -19,7 +19,7 @@ _VERSION_5: Final = 0x5000_8000 << 48
 
 
 def identifier(*parts: str) -> str:
-    """The identifier of something that has a name of some parts.
+    """Return the identifier of an object whose name has these parts.
 
     It is the text of `uuid.uuid5`, in half the time, because a publication needs so many.
     """

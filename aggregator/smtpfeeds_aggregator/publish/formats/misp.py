@@ -1,7 +1,7 @@
-"""What a MISP feed's files hold: events of one feed and day, and the manifest that lists them.
+"""The files of a MISP feed: events of one feed and day, and the manifest that lists them.
 
-The fields are those that `pymisp` writes for a feed, no more and no less; a test holds both
-equal. Every attribute is an observation: `to_ids` is false.
+The fields are exactly those that `pymisp` writes for a feed; a test compares both. Every attribute
+is an observation: `to_ids` is false.
 
 https://www.misp-project.org/datamodels/
 """
@@ -24,7 +24,7 @@ _Date = date
 
 
 class Organisation(msgspec.Struct, frozen=True):
-    """Who publishes."""
+    """The publisher."""
 
     name: str
     uuid: str
@@ -59,7 +59,7 @@ _Tag = Tag
 
 
 class Event(msgspec.Struct):
-    """Addresses of one feed and day; of a day with many there are several."""
+    """Addresses of one feed and day; a large day has several events."""
 
     uuid: str
     info: str
@@ -98,12 +98,12 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 def organisation(publisher: str) -> Organisation:
-    """Who publishes, under an identifier that follows from the name."""
+    """Return the publisher, with an identifier that follows from the name."""
     return Organisation(publisher, identifier("publisher", publisher))
 
 
 def new_event(publisher: str, feed: str, day: date, part: int) -> Event:
-    """An event without addresses."""
+    """Return an event without addresses."""
     more = f", part {part}" if part > 1 else ""
     return Event(
         uuid=identifier("event", publisher, feed, day.isoformat(), str(part)),
@@ -120,7 +120,7 @@ def new_event(publisher: str, feed: str, day: date, part: int) -> Event:
 def attribute(
     event: Event, feed: str, address: str, first_seen: str, last_seen: str, comment: str, at_s: int
 ) -> Attribute:
-    """An address as an attribute of an event of its day."""
+    """Return an address as an attribute of its day's event."""
     publisher = event.Orgc.uuid
     return Attribute(
         uuid=identifier("attribute", publisher, feed, event.date.isoformat(), address),
@@ -133,7 +133,7 @@ def attribute(
 
 
 def listed(event: Event) -> Listed:
-    """An event as the manifest has it."""
+    """Return an event in the form of the manifest."""
     return Listed(
         event.Orgc,
         event.Tag,
@@ -155,7 +155,7 @@ def hash_lines(event: Event) -> str:
 
 @lru_cache(maxsize=1 << 12)
 def comment(judgement: Judgement, asn: int, name: str) -> str:
-    """The class, its reasons, and the origin."""
+    """Return a text of the class, its reasons, and the origin."""
     origin = f"; AS{asn} {name}" if asn else ""
     return f"{judgement.cls}: {' '.join(judgement.why)}{origin}"
 
@@ -166,5 +166,5 @@ def time_text(text: str) -> str:
 
 
 def row_time(text: str) -> str:
-    """The other way."""
+    """Convert in the other direction."""
     return f"{text[:10]} {text[11:19]}"
