@@ -245,3 +245,32 @@ def test_something_else_in_the_place_of_the_folder_is_refused(tmp_path: Path) ->
     (tmp_path / "feeds").write_text("precious")
     with pytest.raises(PublishError, match="was not made by smtpfeeds"):
         FeedsDirectory(tmp_path).check()
+
+
+def test_folder_that_was_copied_without_its_links_is_refused_with_the_remedy(
+    tmp_path: Path,
+) -> None:
+    """`cp -rL` and `scp -r` follow links; a publication could never replace `current` then."""
+    directory = FeedsDirectory(tmp_path)
+    directory.check()
+    directory.prepare()
+    with directory.new_generation(NOW) as generation:
+        (generation.partial / "a.txt").write_text("a")
+        directory.switch(generation)
+    current = directory.served / "current"
+    kept = current.readlink()
+    current.unlink()
+    current.mkdir()
+    with pytest.raises(PublishError, match=r"copied without its links. Copy it again with `cp -a`"):
+        directory.check()
+    current.rmdir()
+    current.symlink_to(kept)
+    file = directory.served / "a.txt"
+    file.unlink()
+    file.write_text("in the way")
+    with pytest.raises(PublishError, match=r"a\.txt is not a link made by smtpfeeds; move it away"):
+        directory.prepare()
+    file.unlink()
+    file.symlink_to("/etc/hostname")
+    directory.prepare()
+    assert file.read_text() == "a"

@@ -60,6 +60,13 @@ class FeedsDirectory:
                 f"{self.served} was not made by smtpfeeds; move it away, or set feeds_dir to "
                 "another directory"
             )
+        current = self.served / CURRENT
+        if current.exists() and not current.is_symlink():
+            raise PublishError(
+                f"{current} is not a link: {self.served} was copied without its links. Copy it "
+                "again with `cp -a` or `rsync -a`, or move it away: the next publication then "
+                "makes a new one, without the archive"
+            )
 
     def prepare(self) -> int:
         """Create what is missing, finish or delete what a killed run left, convert 0.1.0's layout.
@@ -133,15 +140,21 @@ class FeedsDirectory:
             return
         wanted = {path.name for path in current.iterdir()}
         linked = {
-            path.name
+            path.name: path.readlink() == Path(CURRENT) / path.name
             for path in self.served.iterdir()
             if path.is_symlink() and path.name != CURRENT
         }
-        for name in sorted(wanted - linked):
-            (self.served / name).symlink_to(Path(CURRENT) / name)
-        for name in sorted(linked - wanted):
+        right = {name for name in wanted if linked.get(name)}
+        for name in sorted(linked.keys() - right):
             (self.served / name).unlink(missing_ok=True)
-        if wanted != linked:
+        for name in sorted(wanted - right):
+            try:
+                (self.served / name).symlink_to(Path(CURRENT) / name)
+            except FileExistsError as exc:
+                raise PublishError(
+                    f"{self.served / name} is not a link made by smtpfeeds; move it away"
+                ) from exc
+        if linked.keys() != wanted or right != wanted:
             sync_directory(self.served)
 
 
