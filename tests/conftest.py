@@ -1,6 +1,7 @@
 """Fixtures for all tests: real servers that start when needed; the settings of Hypothesis."""
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")
+
+# nohup(1) and shells in the background leave these ignored, and programs that tests start inherit
+# that. A handler that does nothing has the same effect here, and is not inherited.
+for _signal in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
