@@ -126,9 +126,11 @@ def _check_file(name: str, file: Path) -> None:
 
 def _check_writable(name: str, folder: Path) -> None:
     """Create and delete a folder in it, or in the nearest existing parent."""
+    from ..publish.layout import is_there
+
     there = folder.absolute()
     try:
-        while not there.exists() and there != there.parent:
+        while not is_there(there) and there != there.parent:
             there = there.parent
         with tempfile.TemporaryDirectory(prefix=".smtpfeeds-check-", dir=there):
             pass
