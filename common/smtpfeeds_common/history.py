@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-DAY_MS: Final = 86_400_000
+DAY_S: Final = 86_400
+DAY_MS: Final = DAY_S * 1000
 WEEK_DAYS: Final = 7
 #: The most days that a row keeps, the newest included; they and ``OLDER`` fit in 63 bits.
 DAYS_MAX: Final = 60
@@ -43,7 +44,7 @@ class History(NamedTuple):
 
 def day_of(time: datetime) -> int:
     """Return the UTC day of a time."""
-    return int(time.timestamp()) // (DAY_MS // 1000)
+    return int(time.timestamp()) // DAY_S
 
 
 def days_kept(retention_days: int) -> int:

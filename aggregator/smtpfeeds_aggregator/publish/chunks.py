@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from smtpfeeds_common.feeds import FEED_NAMES
-from smtpfeeds_common.history import NEW_FOR, WEEK_DAYS
+from smtpfeeds_common.history import DAY_S, NEW_FOR, WEEK_DAYS
 
 from ..classification.classes import Judgement
 from ..classification.explanations import STEPS
@@ -197,8 +197,17 @@ class FeedRows:
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
         """Yield all rows, in order."""
-        for start in range(0, len(self._order), rows):
-            yield Chunk(self, self._order[start : start + rows])
+        return self._chunks(self._order, rows)
+
+    def days(self) -> Iterator[Iterator[Chunk]]:
+        """Yield the rows of each UTC day by their last event, in order, the oldest day first."""
+        days = self.feed.last_s[self._order] // np.uint32(DAY_S)
+        for day in np.unique(days):
+            yield self._chunks(self._order[days == day], CHUNK_ROWS)
+
+    def _chunks(self, order: Numbers, rows: int) -> Iterator[Chunk]:
+        for start in range(0, len(order), rows):
+            yield Chunk(self, order[start : start + rows])
 
     def short_names(self, asns: list[int]) -> list[str]:
         """Return the names of origins, shortened to the feeds' column."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smtpfeeds_common.addresses import IPv4_BYTES
-from smtpfeeds_common.history import DAY_MS, DAYS_MAX, WEEK_DAYS
+from smtpfeeds_common.history import DAY_S, DAYS_MAX, WEEK_DAYS
 
 #: The columns of ``copy_window`` in store/sql/publication.sql, as PostgreSQL sends them;
 #: times are microseconds since 2000-01-01.
@@ -44,7 +44,6 @@ _HEADER_OCTETS: Final = 19
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0"
 _END_OCTETS: Final = 2
 _BLOCK_OCTETS: Final = 1 << 21
-_DAY_S: Final = DAY_MS // 1000
 _EPOCH_2000_S: Final = 946_684_800
 _US: Final = 1_000_000
 _U4_MAX: Final = 0xFFFF_FFFF
@@ -114,9 +113,9 @@ def _recent(rows: Rows, last_s: Rows, first_s: Rows, now_s: int) -> tuple[Rows, 
 
     The rules of ``history.of_stored``, for columns.
     """
-    today = now_s // _DAY_S
-    last_day = last_s.astype(np.int64) // _DAY_S
-    first_day = first_s.astype(np.int64) // _DAY_S
+    today = now_s // DAY_S
+    last_day = last_s.astype(np.int64) // DAY_S
+    first_day = first_s.astype(np.int64) // DAY_S
     day = rows["day"].astype(np.int64)
     one = np.ones(len(rows), np.uint64)
     days = _shifted(rows["days"].astype(np.uint64) & np.uint64((1 << DAYS_MAX) - 1), last_day - day)

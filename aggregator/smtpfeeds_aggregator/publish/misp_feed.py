@@ -24,7 +24,7 @@ from smtpfeeds_common.errors import PublishError
 from smtpfeeds_common.feeds import WINDOW_DAYS
 from smtpfeeds_common.logs import fields
 
-from .chunks import FeedRows
+from .chunks import Chunk, FeedRows
 from .entries import Columns
 from .formats import misp
 from .formats.misp import Event, EventFile, Listed
@@ -134,13 +134,17 @@ class MispFeed:
 
     def add(self, rows: FeedRows, keep_going: KeepGoing) -> None:
         """Write one feed's events, including new rows."""
-        feed = rows.category
+        # A new feed has no closed day, so each day needs the memory of an open one.
+        for chunks in rows.days() if self._is_first else (rows.chunks(),):
+            self._add(rows.category, chunks, keep_going)
+
+    def _add(self, feed: str, chunks: Iterator[Chunk], keep_going: KeepGoing) -> None:
         days = _Days(feed, self._publisher, self._at_s, self._today, is_first=self._is_first)
         for entry in self._index:
             if entry.feed == feed:
                 keep_going()
                 self._take_over(entry, days)
-        for chunk in each_guarded(rows.chunks(), keep_going):
+        for chunk in each_guarded(chunks, keep_going):
             days.add(chunk)
         for held in days.events():
             if held.before is not None:

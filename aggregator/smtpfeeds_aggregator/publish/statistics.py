@@ -19,7 +19,7 @@ from smtpfeeds_common.addresses import (
     sort_key,
 )
 from smtpfeeds_common.feeds import FEED_NAMES
-from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
+from smtpfeeds_common.history import DAY_S, WEEK_DAYS
 from smtpfeeds_common.times import row_seconds
 
 from ..classification.classes import Class, Judgement
@@ -30,7 +30,6 @@ from .judgements import Judgements
 
 #: Of a kind without a bound, so many rows are kept: those with the most addresses.
 TOP: Final = 200
-_DAY_S: Final = DAY_MS // 1000
 _IPV4_PREFIX: Final = 24
 _IPV6_PREFIX: Final = 48
 #: The parts of an overview, in order.
@@ -143,7 +142,7 @@ class _Counting:
         is_held, is_old = np.zeros(len(window), bool), np.zeros(len(window), bool)
         for feed in self._feeds:
             is_held[feed.address] = True
-            is_old[feed.address[feed.first_s <= now_s - _DAY_S]] = True
+            is_old[feed.address[feed.first_s <= now_s - DAY_S]] = True
         #: First seen within a day, in each feed that has it.
         self.is_new: Rows = is_held & ~is_old
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from smtpfeeds_common.feeds import FEED_NAMES
-from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
+from smtpfeeds_common.history import DAY_S, WEEK_DAYS
 
 from ..classification.lists.in_use import ListSource
 from ..publish.chunks import FeedRows
@@ -23,7 +23,6 @@ from ..settings import AggregatorSettings
 from ..store.publication import PublicationStore
 from ..store.query_rows import ALIVE_S
 
-_DAY_S: Final = DAY_MS // 1000
 #: For more rows than this, a copy of all rows is faster.
 _FEW_ROWS: Final = 5_000
 #: Additional addresses to read, because some may be left out.
@@ -111,7 +110,7 @@ class FeedNow:
         return self._rows_of(copied, feed), copied.left_out[feed]
 
     def _copy(self, only: Sequence[str] | None) -> "_Copied":
-        week = self._now_s // _DAY_S // WEEK_DAYS
+        week = self._now_s // DAY_S // WEEK_DAYS
         with self._store.copy_window(self._since, self._wanted.until, week, only) as blocks:
             window = Window.read(blocks, self._now_s)
         leave_out = LeftOut.by_settings(self._settings, self._store.exclusions())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Iterable
@@ -88,6 +89,25 @@ def seen(address: str, at: datetime) -> Seen:
 
 def values(event: dict[str, Any]) -> list[str]:
     return [each["value"] for each in event["Attribute"]]
+
+
+def test_first_run_holds_one_day_at_a_time(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All days of a new feed are open, and each may need 20 MB."""
+    held: list[int] = []
+    write = MispFeed._write_event
+
+    def counting(self: MispFeed, feed: str, event: Any) -> None:
+        gc.collect()
+        held.append(sum(isinstance(each, misp_feed._Held) for each in gc.get_objects()))
+        write(self, feed, event)
+
+    monkeypatch.setattr(MispFeed, "_write_event", counting)
+    days = [NOON - ago * DAY for ago in range(7)]
+    events = publisher.publish(NOON, [seen(f"192.0.2.{at.day}", at) for at in days])
+    assert list(events) == [f"smtpgreet {at:%Y-%m-%d}" for at in reversed(days)]
+    assert held == [1] * 7
 
 
 def test_same_rows_leave_events_and_files_unchanged(publisher: Publisher) -> None:
