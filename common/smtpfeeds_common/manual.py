@@ -14,6 +14,8 @@ from .errors import SettingsError
 _SECTION: Final = "1"
 #: click's mark of a paragraph that it does not rewrap.
 _AS_IT_IS: Final = "\b"
+#: Of each command. click has it as an option of a command only in the spelling of the first call.
+_HELP: Final = ("-h, --help", "Show this message and exit.")
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 
 
@@ -65,7 +67,7 @@ def walk(
 
 def page(path: tuple[str, ...], command: click.Command) -> str:
     """Write one page with the macros of man(7)."""
-    context = click.Context(command, info_name=" ".join(path), help_option_names=["-h", "--help"])
+    context = click.Context(command, info_name=" ".join(path))
     name = "-".join(path)
     usage = " ".join(command.collect_usage_pieces(context))
     lines = [
@@ -76,8 +78,8 @@ def page(path: tuple[str, ...], command: click.Command) -> str:
         *_paragraphs(_clean(command.help)),
         ".SH OPTIONS",
     ]
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
+    records = [parameter.get_help_record(context) for parameter in command.params]
+    for record in (*records, _HELP):
         if record is not None:
             lines += [".TP", f".B {_text(record[0])}", _text(record[1])]
     if isinstance(command, click.Group):

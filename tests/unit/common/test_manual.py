@@ -11,10 +11,10 @@ from smtpfeeds_common.manual import page, walk
 
 
 def test_pages_have_no_control_character_and_examples_have_lines_of_their_own() -> None:
-    pages = {
-        path: page(path, command)
-        for path, command in walk(("smtpfeeds",), main, click.Context(main))
-    }
+    commands = dict(walk(("smtpfeeds",), main, click.Context(main)))
+    for command in commands.values():
+        command.get_params(click.Context(command))  # click remembers a help option without -h
+    pages = {path: page(path, command) for path, command in commands.items()}
     assert len(pages) > 50
     for path, text in pages.items():
         assert re.findall(r"[^\n\x20-\x7e]", text) == [], path
