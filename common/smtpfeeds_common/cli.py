@@ -97,7 +97,7 @@ COMMANDS: Final = {
     ),
     "up": Entry("smtpfeeds_deploy.cli:up", "single-host", "Run everything on one host."),
     "demo": Entry(
-        "smtpfeeds_deploy.cli:demo", "single-host", "Show the whole pipeline with made-up clients."
+        "smtpfeeds_deploy.cli:demo", "single-host", "Try the whole pipeline with simulated clients."
     ),
     "shipped": Entry(
         "smtpfeeds_common.shipped_command:shipped",

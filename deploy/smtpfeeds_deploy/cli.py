@@ -116,7 +116,7 @@ def up(
               help="The same seed makes the same clients.")  # fmt: skip
 @click.pass_context
 def demo(context: click.Context, folder: Path, clients: int, seed: int) -> None:
-    """Show the whole pipeline with made-up clients.
+    """Try the whole pipeline with simulated clients.
 
     It starts `smtpfeeds up` in a folder of its own, runs some hundreds of SMTP clients of many
     kinds against it, shows both feeds, and checks that they match exactly what the clients did. It

@@ -43,10 +43,10 @@ class DemoPage:
         )
 
     def begin(self, folder: Path, clients: int) -> None:
-        """Say what the demo does."""
+        """Print what the demo does."""
         self._console.print(
-            f"{clients} made-up SMTP clients of many kinds will visit a real sensor on this host; "
-            f"both feeds are then compared with what the clients did. All in {folder}/",
+            f"{clients} simulated SMTP clients of many kinds visit a real sensor on this host; "
+            f"then both feeds are compared with what the clients did. Everything is in {folder}/",
             highlight=False,
             markup=False,
         )
