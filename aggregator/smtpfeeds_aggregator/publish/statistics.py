@@ -24,6 +24,7 @@ from smtpfeeds_common.times import row_seconds
 
 from ..classification.classes import Class, Judgement
 from ..names import NOT_KNOWN, short_name
+from ..store.rows import MAX_COUNT
 from .columns import FeedColumns, Rows, Window
 from .entries import Entry
 from .judgements import Judgements
@@ -164,9 +165,7 @@ class _Counting:
             of_row = groups[feed.address]
             wanted = of_row >= 0
             addresses.append(np.bincount(of_row[wanted], minlength=size))
-            sums = np.zeros(size, np.int64)
-            np.add.at(sums, of_row[wanted], feed.hits[wanted])
-            events.append(sums)
+            events.append(_sums(of_row[wanted], feed.hits[wanted], size))
         new = np.bincount(groups[self.is_new & (groups >= 0)], minlength=size)
         places = _most(*addresses) if most else np.arange(size)
         columns = (column[places].tolist() for column in (*addresses, new, *events))
@@ -185,10 +184,21 @@ class _Counting:
             yield Statistic("day", day.isoformat(), None, greet, data, None, None, None)
 
 
+def _sums(groups: Rows, hits: Rows, size: int) -> Rows:
+    """Add up the hits of each group; a sum ends at `MAX_COUNT`, as those in the database do.
+
+    The sums are floats, which are exact up to 2**53: one sensor can report hits of which three rows
+    overflow 64 bits.
+    """
+    sums = np.bincount(groups, hits, minlength=size)
+    # 2**62 is the float next to MAX_COUNT.
+    return np.minimum(np.minimum(sums, 2.0**62).astype(np.int64), MAX_COUNT)
+
+
 def _feeds(window: Window, count: _Counting) -> Iterator[Statistic]:
     """Yield a row for each feed, from a count over all addresses."""
     for place, (name, feed) in enumerate(zip(FEED_NAMES, window.feeds, strict=True)):
-        events = int(feed.hits.sum())
+        (events,) = _sums(np.zeros(len(feed), np.uint8), feed.hits, 1).tolist()
         yield Statistic(
             "feed",
             name,

@@ -23,6 +23,7 @@ from smtpfeeds_aggregator.publish.statistics import (
     window_of,
 )
 from smtpfeeds_aggregator.query.overview import Alive, lines, sparkline
+from smtpfeeds_aggregator.store.rows import MAX_COUNT
 from smtpfeeds_common.table import Look
 
 NOW = datetime(2026, 11, 26, 1, 30, tzinfo=UTC)
@@ -64,6 +65,15 @@ def test_addresses_are_counted_by_feed_class_and_network() -> None:
 def test_empty_edition_has_only_classes_and_days() -> None:
     summary = summary_of([])
     assert {row.by for row in summary.rows} == {"feed", "class", "day"}
+
+
+def test_sums_of_the_largest_hits_end_at_the_bound_of_a_count() -> None:
+    rows = [entry(f"192.0.2.{n}", hits=MAX_COUNT) for n in range(1, 8)]
+    summary = summary_of([*rows, entry("198.51.100.1", hits=2**52, asn=64497)])
+    events = {(row.by, row.key): row.greet_events for row in summary.rows}
+    for group in (("feed", "smtpgreet"), ("class", "probe"), ("prefix", "192.0.2.0/24")):
+        assert events[group] == MAX_COUNT
+    assert events["asn", "64497"] == 2**52
 
 
 def test_unbounded_groups_are_bounded() -> None:
