@@ -174,6 +174,19 @@ def test_csv_has_the_same_rules(tmp_path: Path) -> None:
             open_published(str(place), None, now=NOW).addresses(FEED_NAMES)
 
 
+def test_json_that_is_nested_without_end_is_refused(
+    tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    folder = write_edition(tmp_path / "feeds", ROWS)
+    rows = tmp_path / "smtpgreet.ndjson"
+    rows.write_text('{"later":' + "[" * 50_000 + "\n")
+    (folder / MANIFEST).write_text('{"later":' + "[" * 50_000)
+    for place, words in ((rows, "line 1: this is not a row"), (folder, "is not a manifest")):
+        for command in ("query", "--all"), ("stats",):
+            done = run(*command, "--from", place)
+            assert (done.exit_code, words in done.stderr) == (1, True), done.output
+
+
 def test_what_is_decompressed_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_edition(tmp_path / "feeds", ROWS)
     line = (folder / "smtpgreet.ndjson").read_bytes().splitlines(keepends=True)[0]

@@ -60,7 +60,7 @@ def read_edition(body: bytes) -> Edition:
     """
     try:
         edition = msgspec.json.decode(body, type=Edition)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, RecursionError) as exc:
         raise NotVerified(f"{MANIFEST} is not a manifest of feeds: {exc}") from exc
     if edition.version != VERSION:
         raise NotVerified(

@@ -101,6 +101,7 @@ def test_misp_list_is_read_with_its_version() -> None:
         (b'{"type": "string", "list": ["example.org"]}', "is not a MISP"),
         (b'{"type": "cidr"}', "is not a MISP"),
         (b"[]", "is not a MISP"),
+        (b"[" * 100_000, "not JSON"),
         (b"# kind: blocklist\n8.8.8.8\n", "neither"),
         (b"# actor: two words\n8.8.8.8\n", "short word"),
         (b"# date: yesterday\n8.8.8.8\n", "YYYY-MM-DD"),

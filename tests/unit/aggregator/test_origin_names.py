@@ -77,7 +77,11 @@ def test_only_the_autnums_page_is_read() -> None:
         parse_names(b"<html>\n<title>404</title>\n</html>\n", "autnums")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"x": "y"}', b"[1]", b"what\nis\nthis\n" * 9])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"x": "y"}', b'{"1":' * 100_000, b"[1]", b"what\nis\nthis\n" * 9],
+    ids=lambda content: repr(content[:20]),
+)
 def test_file_that_is_not_a_list_of_names_is_refused(content: bytes) -> None:
     with pytest.raises(OriginError):
         parse_names(content, "names")

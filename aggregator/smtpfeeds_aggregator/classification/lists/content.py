@@ -67,7 +67,7 @@ def parse(raw: bytes, where: str) -> Content:
 def _parse_json(text: str, where: str) -> Content:
     try:
         content: Any = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ListsError(f"{where} is truncated or not JSON ({exc}): fetch it again") from exc
     entries = content.get("list") if isinstance(content, dict) else None
     if not isinstance(entries, list) or content.get("type") != "cidr":

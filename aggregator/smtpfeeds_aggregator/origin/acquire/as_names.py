@@ -95,7 +95,7 @@ def _from_json(content: bytes, where: str) -> Iterator[tuple[int, str]]:
         for key, value in table.items():
             if isinstance(value, str) and 1 <= int(key) <= _MAX_ASN:
                 yield int(key), value
-    except (ValueError, AttributeError) as exc:
+    except (ValueError, AttributeError, RecursionError) as exc:
         raise OriginError(
             f"{where} is not a JSON list of AS names ({exc}): it should look like "
             '{"64496": "Example", …}; fetch it again'

@@ -95,7 +95,7 @@ def read_entries(stream: IO[bytes], name: str) -> Iterator[Entry]:
             number += 1
     except DAMAGED as exc:
         raise NotVerified(f"{name} cannot be decompressed: {exc}") from exc
-    except (ValueError, AddressError, csv.Error) as exc:
+    except (ValueError, RecursionError, AddressError, csv.Error) as exc:
         raise NotVerified(f"{name}, line {number + 1}: this is not a row of a feed: {exc}") from exc
 
 
