@@ -9,6 +9,9 @@ An event is open for its day and for 24 hours more. An address belongs to the da
 If that day is closed, it is in the day on which it arrived, with its true time. An event's
 timestamp changes only with its content, and an unchanged file is a hard link to that of the
 previous edition. A closed day changes only if an address was excluded or forgotten.
+
+Damage to the previous edition does not stop the feeds. Without its index or manifest the feed
+starts again. An event that is damaged or missing is left out, and its rows of the window are new.
 """
 
 import logging
@@ -20,7 +23,6 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from smtpfeeds_common.errors import PublishError
 from smtpfeeds_common.feeds import WINDOW_DAYS
 from smtpfeeds_common.logs import fields
 
@@ -120,7 +122,7 @@ class MispFeed:
         self._folder, self._before = folder, before
         self._publisher, self._withdrawn = publisher, withdrawn
         self._at_s, self._today = int(now.timestamp()), now.date()
-        index = self._read_index()
+        index, self._listed_before = self._read_before()
         self._is_first = not index
         kept = max(days, WINDOW_DAYS + 2) * _DAY
         self._index = [entry for entry in index if self._today - entry.day < kept]
@@ -143,7 +145,13 @@ class MispFeed:
         for entry in self._index:
             if entry.feed == feed:
                 keep_going()
-                self._take_over(entry, days)
+                try:
+                    self._take_over(entry, days)
+                except (FileNotFoundError, msgspec.MsgspecError) as exc:
+                    logger.warning(
+                        "MISP feed continues without an event: it is damaged or missing",
+                        extra=fields(event=entry.uuid, error=str(exc)),
+                    )
         for chunk in each_guarded(chunks, keep_going):
             days.add(chunk)
         for held in days.events():
@@ -156,7 +164,7 @@ class MispFeed:
 
     def _take_over(self, entry: _Indexed, days: "_Days") -> None:
         """Hold an event that may change; link any other, and keep its known addresses."""
-        if not (days.is_closed(entry.day) or self._is_first) or self._withdrawn.is_new:
+        if not days.is_closed(entry.day) or self._withdrawn.is_new:
             event = self._read(entry, EventFile).Event
             held = _Held(entry.day, entry.part, event, entry)
             left = event.Attribute
@@ -175,20 +183,21 @@ class MispFeed:
 
     def _read(self, entry: _Indexed, kind: type[T]) -> T:
         assert self._before is not None
-        try:
-            return msgspec.json.decode((self._before / _name(entry.uuid)).read_bytes(), type=kind)
-        except msgspec.MsgspecError as exc:
-            raise PublishError(f"{_name(entry.uuid)} in {self._before}: {exc}") from exc
+        return msgspec.json.decode((self._before / _name(entry.uuid)).read_bytes(), type=kind)
 
-    def _read_index(self) -> list[_Indexed]:
+    def _read_before(self) -> tuple[list[_Indexed], dict[str, Listed]]:
+        """Return the previous index and manifest; both are empty if the feed starts."""
         if self._before is None or not is_there(self._before / _INDEX):
-            return []
+            return [], {}
+        index, manifest = (self._before / name for name in (_INDEX, MANIFEST))
         try:
-            octets = (self._before / _INDEX).read_bytes()
-            return msgspec.json.decode(octets, type=_Index).events
+            events = msgspec.json.decode(index.read_bytes(), type=_Index).events
+            return events, msgspec.json.decode(manifest.read_bytes(), type=dict[str, Listed])
         except msgspec.MsgspecError as exc:
-            logger.warning("MISP feed starts again: damaged index", extra=fields(error=str(exc)))
-            return []
+            logger.warning(
+                "MISP feed starts again: damaged index or manifest", extra=fields(error=str(exc))
+            )
+            return [], {}
 
     def _link(self, entry: _Indexed) -> None:
         assert self._before is not None
@@ -208,9 +217,10 @@ class MispFeed:
 
     def write(self) -> list[Written]:
         """Write the files that list the events, after all feeds are added."""
-        listed, hashes = self._listed_before()
+        stay = self._unchanged
+        listed = {uuid: entry for uuid, entry in self._listed_before.items() if uuid in stay}
         entries = sorted(self._entries, key=lambda entry: (entry.day, entry.feed, entry.part))
-        octets = "".join((*hashes, *self._hashes)).encode("ascii")
+        octets = b"".join(self._hashes_before()) + "".join(self._hashes).encode("ascii")
         return [
             write_whole(self._folder, MANIFEST, msgspec.json.encode(listed | self._listed)),
             write_whole(self._folder, _HASHES, octets),
@@ -221,18 +231,14 @@ class MispFeed:
             ),
         ]
 
-    def _listed_before(self) -> tuple[dict[str, Listed], list[str]]:
-        """Return the manifest entries and hashes of unchanged events."""
-        stay = self._unchanged
+    def _hashes_before(self) -> list[bytes]:
+        """Return the lines of unchanged events."""
+        stay = {uuid.encode("ascii") for uuid in self._unchanged}
         if not stay:
-            return {}, []
+            return []
         assert self._before is not None
-        manifest = msgspec.json.decode(
-            (self._before / MANIFEST).read_bytes(), type=dict[str, Listed]
-        )
-        with (self._before / _HASHES).open(encoding="ascii") as lines:
-            hashes = [line for line in lines if line.rstrip("\n").partition(",")[2] in stay]
-        return {uuid: entry for uuid, entry in manifest.items() if uuid in stay}, hashes
+        with (self._before / _HASHES).open("rb") as lines:
+            return [line for line in lines if line.rstrip(b"\n").partition(b",")[2] in stay]
 
 
 class _Days:

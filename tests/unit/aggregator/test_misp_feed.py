@@ -215,8 +215,54 @@ def test_large_day_has_several_events_and_a_bound(
     assert publisher.left_out == {("smtpgreet", date(2026, 11, 20)): 2}
 
 
-def test_feed_starts_again_after_a_damaged_index(publisher: Publisher) -> None:
+@pytest.mark.parametrize("name", ["index.json", "manifest.json"])
+@pytest.mark.parametrize("octets", [b"{", b'{"\xff'])
+def test_feed_starts_again_after_a_damaged_index_or_manifest(
+    publisher: Publisher, name: str, octets: bytes
+) -> None:
     first = publisher.publish(NOON, [seen("192.0.2.1", NOON)])
     assert publisher.before is not None
-    (publisher.before / "misp" / "index.json").write_text("{")
+    (publisher.before / "misp" / name).write_bytes(octets)
     assert publisher.publish(NOON, [seen("192.0.2.1", NOON)]) == first
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_feed_continues_without_a_damaged_or_deleted_event(
+    publisher: Publisher, caplog: pytest.LogCaptureFixture, is_deleted: bool
+) -> None:
+    """No other event changes, and rows of the window are published again."""
+    days = {ago: NOON - ago * DAY for ago in (0, 1, 3, 5)}
+    rows = [seen(f"192.0.2.{ago}", at) for ago, at in days.items()]
+    first = publisher.publish(NOON, rows)
+    assert publisher.before is not None
+    open_day, closed_day, other = (f"smtpgreet {days[ago]:%Y-%m-%d}" for ago in (1, 3, 5))
+    for name in (open_day, closed_day):
+        path = publisher.before / "misp" / f"{first[name]['uuid']}.json"
+        if is_deleted:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[:-3])
+    second = publisher.publish(NOON + HOUR, rows)
+    assert [each.levelname for each in caplog.records] == ["WARNING"] * 2
+    assert second[other] == first[other]
+    assert second[open_day]["Attribute"][0]["uuid"] == first[open_day]["Attribute"][0]["uuid"]
+    assert closed_day not in second
+    today = second[f"smtpgreet {NOON:%Y-%m-%d}"]
+    assert values(today) == ["192.0.2.0", "192.0.2.3"]
+    assert publisher.publish(NOON + HOUR, rows) == second
+
+
+def test_damaged_hash_does_not_stop_the_feed(publisher: Publisher) -> None:
+    rows = [seen(f"192.0.2.{last}", NOON) for last in range(2)]
+    publisher.publish(NOON, rows)
+    assert publisher.before is not None
+    hashes = publisher.before / "misp" / "hashes.csv"
+    damaged, intact = hashes.read_bytes().splitlines(keepends=True)
+    hashes.write_bytes(b"\xff" + damaged[1:] + intact)
+    folder = publisher.folder / "after"
+    folder.mkdir()
+    withdrawn = Withdrawn(folder, [])
+    feed = MispFeed(folder, publisher.before, "Example Watch", NOON, days=30, withdrawn=withdrawn)
+    feed.add(rows_of("smtpgreet", rows), go_on)
+    feed.write()
+    assert intact in (folder / "misp" / "hashes.csv").read_bytes().splitlines(keepends=True)
