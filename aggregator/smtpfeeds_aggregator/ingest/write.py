@@ -9,6 +9,7 @@ accepts one that is known to be good.
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from threading import Event
@@ -35,8 +36,11 @@ logger = logging.getLogger(__name__)
 HOLD_S: Final = 60.0
 #: Seconds between two probes after that.
 PROBE_S: Final = 5.0
-#: A sensor past its bucket is logged at most once in this time.
-_PAST_BUCKET_S: Final = 60.0
+#: A message that batches cause is logged at most once in this time for each account.
+_LOG_AGAIN_S: Final = 60.0
+_PAST_BUCKET: Final = (
+    "more new addresses than new_addresses_per_day allows; counted under the account"
+)
 
 
 class Store(Protocol):
@@ -79,8 +83,8 @@ class Writer:
         self._hold_s, self._probe_s, self._note = hold_s, probe_s, note
         self._hold = Hold(metrics, health, monotonic)
         self._monotonic = monotonic
-        #: By sensor: no log entry about its bucket before this time.
-        self._past_bucket_s: dict[str, float] = {}
+        #: By message and account: it is not logged before this time.
+        self._quiet_until_s: dict[tuple[str, str | None], float] = {}
 
     def run(self, stop: Event) -> None:
         """Write and acknowledge collections until the handover is finished."""
@@ -228,37 +232,38 @@ class Writer:
             self._write(one, stop)
 
     def _count(self, collection: Collection, outcome: Outcome) -> None:
-        known = len(collection.batches) - len(outcome.fresh)
+        known = [batch for batch in collection.batches if batch.key not in outcome.fresh]
         metrics = self._metrics
         metrics.batches.inc(len(outcome.fresh))
-        if again := known + len(collection.repeats):
-            # A redelivery, a replay or a restored spool: harmless, but operators should see it.
-            metrics.duplicates.inc(again)
-            logger.info("batches counted before", extra=fields(batches=again))
+        # A redelivery, a replay or a restored spool: harmless, but operators should see it.
+        again = Counter(batch.key.sensor for batch in (*known, *collection.repeats))
+        metrics.duplicates.inc(again.total())
+        for sensor, batches in again.items():
+            self._log_rarely(logging.INFO, "batches counted before", sensor, batches=batches)
         metrics.rows_read.inc(outcome.rows_read)
         metrics.rows_written.inc(outcome.rows)
         metrics.rows_expired.inc(outcome.expired)
         metrics.rows_overflowed.inc(outcome.overflowed)
         metrics.note_past_bucket(outcome.past_bucket)
         for sensor, rows in outcome.past_bucket.items():
-            self._log_past_bucket(sensor, rows)
+            self._log_rarely(logging.WARNING, _PAST_BUCKET, sensor, rows=rows)
         for sealed_at in outcome.sealed_at:
             metrics.lag.observe(max(0.0, (outcome.now - sealed_at).total_seconds()))
         for sensor in outcome.new_sensors:
             metrics.new_sensors.inc()
             logger.info("sensor heard for the first time", extra=fields(sensor=sensor))
         if outcome.expired:
-            logger.warning("rows older than the retention", extra=fields(rows=outcome.expired))
+            self._log_rarely(logging.WARNING, "rows older than the retention", rows=outcome.expired)
 
-    def _log_past_bucket(self, sensor: str, rows: int) -> None:
-        """Warn about each sensor at most once a minute."""
+    def _log_rarely(
+        self, level: int, message: str, account: str | None = None, **counts: int
+    ) -> None:
+        """Log a message at most once a minute for each account; the metrics have all counts."""
         now_s = self._monotonic()
-        if now_s >= self._past_bucket_s.get(sensor, 0.0):
-            self._past_bucket_s[sensor] = now_s + _PAST_BUCKET_S
-            logger.warning(
-                "more new addresses than new_addresses_per_day allows; counted under the account",
-                extra=fields(account=sensor, rows=rows),
-            )
+        if now_s >= self._quiet_until_s.get((message, account), 0.0):
+            self._quiet_until_s[message, account] = now_s + _LOG_AGAIN_S
+            about = {} if account is None else {"account": account}
+            logger.log(level, message, extra=fields(**about, **counts))
 
     def _acknowledge(self, collection: Collection) -> None:
         """Acknowledge committed batches; one with refused rows only after those are kept."""

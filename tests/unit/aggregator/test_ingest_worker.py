@@ -6,6 +6,7 @@ Integration tests use the program's real threads.
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -92,6 +93,24 @@ def test_same_batch_twice_in_a_collection_counts_once_and_both_are_acknowledged(
     assert len(work.source.acknowledged) == 4
     assert [key.seq for keys in work.store.transactions for key in keys] == [1, 2]
     assert (work.counted("batches"), work.counted("duplicates")) == (2, 2)
+
+
+def test_repeats_are_logged_once_a_minute_for_an_account(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    work = work_in_memory(ingest_wait_ms=200)
+    mine, other = made_batch(sensor="s1", seq=1), made_batch(sensor="s2", seq=1)
+    for _ in range(50):
+        work.source.put(mine)
+        work.run_for(1)
+    work.source.put(other, other, account="s2")
+    work.run_for(60)
+    work.source.put(mine)
+    work.run_for(1)
+    lines = [vars(record) for record in caplog.records if "counted before" in record.msg]
+    assert [line["fields"]["account"] for line in lines] == ["s1", "s2", "s1"]
+    assert work.counted("duplicates") == 51
 
 
 def test_garbage_is_refused_and_other_batches_are_written() -> None:
