@@ -72,8 +72,7 @@ class DatasetInUse(ABC):
         if self._directory is None:
             return False
         at = now or datetime.now(UTC)
-        due = self._schedule.next_refresh(self._directory.status(), self._begun)
-        if due is None or at < due:
+        if not self._schedule.is_due(self._directory.status(), self._begun, at):
             return False
         try:
             outcome = self._refresh(stop, at)

@@ -23,6 +23,22 @@ class Schedule:
     #: A random delay up to this, so that not all hosts fetch at the same time.
     jitter_s: float
 
+    def is_due(self, status: dict[str, Any], begun: datetime, now: datetime) -> bool:
+        """Return whether a refresh is due; the first two arguments are those of `next_refresh`.
+
+        No wait is longer than the interval. A later time comes from a clock that was ahead, and
+        would stop the refreshes for as long as it was ahead.
+        """
+        due = self.next_refresh(status, begun)
+        if due is None:
+            return False
+        longest = timedelta(seconds=self._interval_s + self.jitter_s)
+        return not now < due <= now + longest
+
+    @property
+    def _interval_s(self) -> float:
+        return max(MIN_INTERVAL_S, self.interval_s)
+
     def next_refresh(self, status: dict[str, Any], begun: datetime) -> datetime | None:
         """Return when the next refresh is due, the same for all programs that share a directory.
 
@@ -32,7 +48,7 @@ class Schedule:
         """
         if not self.interval_s or not self.directory:
             return None
-        interval = max(MIN_INTERVAL_S, self.interval_s)
+        interval = self._interval_s
         first = begun + timedelta(seconds=_FIRST_S)
         last = parse_time(status.get("last_attempt"))
         if last is None:

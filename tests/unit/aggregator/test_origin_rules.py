@@ -126,6 +126,22 @@ def test_schedule_waits_an_interval_and_jitter_and_all_programs_agree(tmp_path: 
     assert due == schedule_of(config).next_refresh(last, begun - timedelta(hours=7))
 
 
+def test_clock_that_was_ahead_does_not_stop_the_refreshes(tmp_path: Path) -> None:
+    schedule = schedule_of(settings(tmp_path, origin_refresh_interval_s=86_400))
+    begun = NOW - timedelta(days=3)
+    for last, is_due in [
+        (NOW - timedelta(days=2), True),
+        (NOW - timedelta(minutes=1), False),
+        (NOW, False),
+        (NOW + timedelta(days=2), True),
+        (NOW + timedelta(days=3650), True),
+    ]:
+        assert schedule.is_due({"last_attempt": last.isoformat()}, begun, NOW) is is_due
+    assert schedule.is_due({}, NOW + timedelta(days=3650), NOW)  # it was ahead at the start
+    assert not schedule.is_due({}, NOW, NOW)
+    assert not schedule_of(settings(tmp_path, origin_refresh_interval_s=0)).is_due({}, begun, NOW)
+
+
 def test_schedule_retries_soon_and_backs_off(tmp_path: Path) -> None:
     config = settings(tmp_path, origin_refresh_interval_s=86_400, origin_refresh_jitter_s=0)
     waits = []
