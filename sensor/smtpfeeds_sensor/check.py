@@ -30,6 +30,7 @@ def check_all(settings: SensorSettings) -> Iterator[str]:
         SettingsError: the sensor could not start.
     """
     places = listen.parse_listen(settings.listen, listen.passed_sockets(os.environ))
+    listen.check_overlap(places, settings)
     make_personas(settings)
     import_used(settings)
     find_user(settings.user)

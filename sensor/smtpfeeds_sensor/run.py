@@ -79,6 +79,7 @@ def _places(settings: SensorSettings) -> list[Place]:
         SettingsError: the setting is not valid.
     """
     stated = listen.parse_listen(settings.listen, listen.passed_sockets(os.environ) or 0)
+    listen.check_overlap(stated, settings)
     places = listen.without_absent_ipv6(stated)
     for place in set(stated) - set(places):
         logger.warning("not listened on: this kernel has no IPv6", extra=fields(address=place))

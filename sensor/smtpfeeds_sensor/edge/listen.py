@@ -18,6 +18,8 @@ from smtpfeeds_common.addresses import format_address, pack_address
 from smtpfeeds_common.errors import AddressError, SettingsError
 from smtpfeeds_common.host_port import HostPort, parse_host_port
 
+from ..settings import SensorSettings
+
 #: The most addresses of one prefix; each needs its own socket.
 MAX_ADDRESSES: Final = 4096
 _FIRST_SYSTEMD_FD: Final = 3
@@ -36,6 +38,11 @@ class Place:
 
     def __str__(self) -> str:
         return str(HostPort(self.host, self.port))
+
+    @property
+    def wildcard(self) -> "Place":
+        """Return the place of all addresses of this family, with the same port."""
+        return Place("::" if ":" in self.host else "0.0.0.0", self.port)  # noqa: S104 - compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,41 @@ def parse_listen(texts: Iterable[str], passed: int | None) -> list[Place]:
             raise SettingsError(f"listen: {place} occurs twice")
         seen.add(place)
     return places
+
+
+def check_overlap(places: Iterable[Place], settings: SensorSettings) -> None:
+    """Check that no two sockets of the sensor need the same address and port.
+
+    Workers share their ports (SO_REUSEPORT), so they can listen on a wildcard and on an address.
+    Their metrics never share a port.
+
+    Raises:
+        SettingsError: the kernel would refuse the second socket.
+    """
+    chosen = {place for place in places if place.systemd < 0 and place.port}
+    if settings.workers == 1:
+        for place in sorted(chosen):
+            if place != place.wildcard and place.wildcard in chosen:
+                raise SettingsError(f"listen: {place.wildcard} includes {place}; remove one")
+    for metrics in _metrics_places(settings):
+        for place in sorted(chosen):
+            if metrics in {place, place.wildcard} or metrics.wildcard == place:
+                raise SettingsError(
+                    f"metrics_listen: {metrics} is an address of `listen` ({place}); "
+                    "give another port"
+                )
+
+
+def _metrics_places(settings: SensorSettings) -> list[Place]:
+    """Return where the workers serve their metrics; none for a name or a port of the kernel."""
+    if not settings.metrics_listen:
+        return []
+    host, port = parse_host_port(settings.metrics_listen, setting="metrics_listen")
+    try:
+        host = format_address(pack_address(host))
+    except AddressError:
+        return []
+    return [Place(host, port + worker) for worker in range(settings.workers)] if port else []
 
 
 def _addresses(text: str) -> list[Place]:

@@ -30,6 +30,12 @@ def check(folder: Path, **settings: Any) -> str:
         ({"listen": ["::1:25"]}, "brackets"),
         ({"listen": []}, "at least one address"),
         ({"listen": ["[::1]:1", "[::1]:1"]}, "twice"),
+        ({"listen": ["127.0.0.1:25", "*:25"]}, "0.0.0.0:25 includes 127.0.0.1:25"),
+        ({"listen": ["[::]:25", "[::1]:25"]}, "[::]:25 includes [::1]:25"),
+        ({"listen": ["127.0.0.1:25"], "metrics_listen": "127.0.0.1:25"}, "another port"),
+        ({"listen": ["0.0.0.0:25"], "metrics_listen": "127.0.0.1:25"}, "another port"),
+        ({"listen": ["127.0.0.1:25"], "metrics_listen": "0.0.0.0:25"}, "another port"),
+        ({"listen": ["[::1]:27"], "metrics_listen": "[::1]:25", "workers": 3}, "[::1]:27"),
         ({"listen": ["10.0.0.0/8:25"]}, "more than 4096"),
         ({"listen": ["systemd:x"]}, "by index"),
         ({"name": "Upper"}, "not allowed"),
@@ -80,6 +86,23 @@ def test_good_settings_open_nothing(tmp_path: Path) -> None:
     )
     assert "the settings are good" in result
     assert not (tmp_path / "spool").exists()
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [
+        {"listen": ["*:25", "127.0.0.1:26"], "metrics_listen": "127.0.0.1:9125"},
+        # IPv6 sockets accept only IPv6.
+        {"listen": ["0.0.0.0:25", "[::1]:25"]},
+        # Workers share their ports.
+        {"listen": ["0.0.0.0:25", "127.0.0.1:25"], "workers": 2},
+        # The kernel chooses the ports.
+        {"listen": ["0.0.0.0:0", "127.0.0.1:0"], "metrics_listen": "127.0.0.1:0"},
+        {"listen": ["systemd:0"], "metrics_listen": "127.0.0.1:25"},
+    ],
+)
+def test_addresses_that_do_not_overlap_are_accepted(tmp_path: Path, apart: dict[str, Any]) -> None:
+    assert "the settings are good" in check(tmp_path, **apart)
 
 
 def test_sockets_of_systemd_are_left_to_the_unit(tmp_path: Path) -> None:
