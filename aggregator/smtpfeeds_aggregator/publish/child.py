@@ -171,7 +171,7 @@ def _publish(parent: Parent, job_file: int) -> "Published | None":
     from .scheduled import publish_scheduled
     from .stopping import PublishStopped
 
-    # A terminal sends these to the aggregator too, which decides when its child ends.
+    # These may be sent to all processes, but the aggregator decides when its child ends.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signals = Signals().install(stop=(signal.SIGTERM,), reload=())
