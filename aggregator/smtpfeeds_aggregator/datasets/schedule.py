@@ -27,8 +27,11 @@ class Schedule:
         """Return whether a refresh is due; the first two arguments are those of `next_refresh`.
 
         No wait is longer than the interval. A later time comes from a clock that was ahead, and
-        would stop the refreshes for as long as it was ahead.
+        would stop the refreshes for as long as it was ahead; a start in the future is taken for one
+        of a minute ago.
         """
+        if begun > now:
+            begun = now - timedelta(seconds=_FIRST_S)
         due = self.next_refresh(status, begun)
         if due is None:
             return False
