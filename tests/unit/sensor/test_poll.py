@@ -84,6 +84,28 @@ def test_error_in_one_ends_it_and_no_other(reactor: SensorReactor) -> None:
     bad.close()
 
 
+def test_error_in_one_that_closed_itself_does_not_reach_another(reactor: SensorReactor) -> None:
+    """An error can follow the close, such as one in a callback."""
+
+    def close_and_fail() -> None:
+        reactor.removeReader(descriptor(bad))
+        bad.close()
+        raise ZeroDivisionError
+
+    bad, good = Reader(reactor, close_and_fail), Reader(reactor)
+    reactor.doPoll(0)
+    assert (good.served, good.lost) == (1, [])
+    assert reactor.getReaders().count(descriptor(good)) == 1
+    assert descriptor(bad) not in reactor.getReaders()
+
+
+def test_octets_of_a_peer_that_has_closed_are_read_first(reactor: SensorReactor) -> None:
+    reader = Reader(reactor)
+    reader.peer.close()
+    reactor.doPoll(0)
+    assert (reader.served, reader.lost) == (1, [])
+
+
 def test_time_is_monotonic(reactor: SensorReactor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A timer is due after its wait, regardless of the wall clock."""
     due: list[float] = []

@@ -2,6 +2,8 @@
 
 import socket
 
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
@@ -53,3 +55,27 @@ def test_a_client_is_accepted_read_answered_and_closed() -> None:
             assert (echo.host.host, echo.host.port) == client.getpeername()
     reactor.removeAll()
     port.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("client", "kind"),
+    [(("192.0.2.1", 25), IPv4Address), (("2001:db8::1", 25, 0, 0), IPv6Address)],
+)
+def test_connection_has_the_attributes_of_twisteds_own(
+    client: tuple[object, ...], kind: type
+) -> None:
+    """The sensor replaces Twisted's constructor: a later Twisted may set more attributes there."""
+    made: list[dict[str, object]] = []
+    for transport in (Server, ErasingServer):
+        reactor = SensorReactor()
+        ours, peer = socket.socketpair()
+        with ours, peer:
+            server = transport(ours, Echo(), client, None, 7, reactor)  # type: ignore[arg-type]
+            assert server in reactor.getReaders()
+            made.append(vars(server))
+            reactor.removeAll()
+    theirs, own = made
+    assert set(theirs) - {"logstr"} == set(own)
+    for name in ("client", "connected", "hostname", "server", "sessionno"):
+        assert own[name] == theirs[name]
+    assert own.get("_addressType", ErasingServer._addressType) is kind
