@@ -1,9 +1,9 @@
-"""Twisted's epoll reactor, without what the sensor has no use for.
+"""Twisted's epoll reactor, without the parts that the sensor does not need.
 
-For every ready socket Twisted copies a dictionary and enters a context, so that a line logged
-meanwhile could bear the connection's name; then it asks which of several events came. The sensor's
-log names no connection, and nearly always there is something to read and nothing else. This is a
-tenth of the sensor's time. Apart from the rest because it reaches into Twisted's own parts.
+For every ready socket Twisted copies a dictionary and enters a context, so that log lines can have
+the connection's name; then it checks which of several events occurred. The sensor's log names no
+connection, and nearly always a socket can be read and has no other event. This saves a tenth of the
+sensor's time. The module is separate because it uses private parts of Twisted.
 
 Twisted's own reactors count time by the wall clock: a step back stops every timer, a step forward
 makes all of them due at once. This one counts by the monotonic clock.
@@ -17,10 +17,10 @@ from twisted.python import log
 
 
 class SensorReactor(EPollReactor):
-    """Serves what is ready, and no more.
+    """Serves the ready sockets.
 
-    An error in a connection is caught where Twisted reads and writes for it; one in its end by
-    the reactor's main loop, and what else was ready is ready again at the next turn.
+    An error while a connection reads or writes ends that connection alone. The reactor's main loop
+    catches an error in ``connectionLost``; the other ready sockets are served in the next turn.
     """
 
     seconds = staticmethod(time.monotonic)
@@ -33,7 +33,7 @@ class SensorReactor(EPollReactor):
         except InterruptedError:
             return
         for descriptor, event in ready:
-            # One that was served before it may have closed it.
+            # Another socket of this turn may have closed it.
             selectable = selectables.get(descriptor)
             if selectable is None:
                 continue

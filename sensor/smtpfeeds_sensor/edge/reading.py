@@ -2,8 +2,8 @@
 
 Twisted reads into a new ``bytes`` object each time. That cannot be overwritten, so a message's
 text would stay in freed memory for as long as shorter reads use its beginning only. The protocol
-gets a view that is good for the call alone. Apart from the connection because it replaces
-methods of Twisted's transport.
+gets a view that is valid only during the call. The module is separate from the connection because
+it replaces methods of Twisted's transport.
 """
 
 import socket
@@ -13,9 +13,9 @@ from twisted.internet.address import IPv6Address
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection, Server
 
-#: What is read at once, as Twisted does.
+#: Octets of one read, as in Twisted.
 _READ_BYTES: Final = 65_536
-#: One for the process: a read is done with before the next begins.
+#: One for the process: the octets of a read are used before the next read.
 _arrived: Final = bytearray(_READ_BYTES)
 _view: Final = memoryview(_arrived)
 
@@ -58,7 +58,7 @@ class ErasingServer(Server):
 class ListeningSocket(socket.socket):
     """A listening socket, whose family and type are plain numbers.
 
-    Python asks for both at each accept, and to write them as enumerations costs 2 % of a session.
+    Python reads both at each accept; as enumerations they cost 2 % of a session.
     """
 
     __slots__ = ()

@@ -42,7 +42,7 @@ class Reception:
     count: MutableMapping[str, int]
     limits: SourceLimits
     deadlines: Deadlines
-    #: What clients dial, by packed local address, where a NAT lies between.
+    #: Behind a NAT: by packed local address, the address that clients connect to.
     public_addresses: Mapping[bytes, bytes] = field(default_factory=dict)
     trusted_proxies: Networks = field(default_factory=lambda: Networks(()))
     ignore: Networks = field(default_factory=lambda: Networks(()))
@@ -80,8 +80,8 @@ class Reception:
         if names is None:
             if len(self._names) >= MAX_NAMES:
                 self._names.clear()
-            dialled = self.public_addresses.get(local, local)
-            names = self._names[local] = SensorNames(dialled, persona.hostname)
+            public = self.public_addresses.get(local, local)
+            names = self._names[local] = SensorNames(public, persona.hostname)
         return names
 
     def tls_free(self) -> bool:

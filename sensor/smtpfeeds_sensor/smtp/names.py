@@ -1,13 +1,12 @@
 """Find the sensor's own names in a client's text.
 
-A relay test proves itself by what comes back: it writes the address that it
-tests, or the name in the banner, where no ordinary mail has it. Testers write
-an address dotted, with dashes, reversed, as a hexadecimal or a decimal number,
-and IPv6 short or in full. A name counts only between boundaries: ``192.0.2.1``
-is not in ``192.0.2.10``, nor ``mx.example`` in ``mx.example.org``.
+A relay test must recognise its own message: it writes the address that it tests, or the name in the
+banner, where no ordinary mail has it. Testers write an address dotted, with dashes, reversed, as a
+hexadecimal or a decimal number, and IPv6 short or in full. A name counts only between boundaries:
+``192.0.2.1`` is not in ``192.0.2.10``, nor ``mx.example`` in ``mx.example.org``.
 
-Pure. The forms of an address are written once, when they are first needed. A
-text is searched in place; where it holds a form it is copied, and the copy erased.
+Pure. The forms of an address are created once, when they are first needed. A text is searched in
+place; if it contains a form, it is copied, and the copy erased.
 """
 
 import re
@@ -31,7 +30,7 @@ _IPV6_TAG: Final = b"ipv6:"
 _OF_MAILBOX: Final = (b"@", b"@[", b"@" + _IPV6_TAG, b"@[" + _IPV6_TAG)
 #: An IPv6 address as nibbles with dots.
 _LONGEST_ADDRESS: Final = 63
-#: Octets before and behind a form that decide whether it stands alone, or in a mailbox.
+#: Octets before and after a form that decide whether it stands alone, or in a mailbox.
 BEFORE: Final = len(b"@[ipv6:")
 BEHIND: Final = 2
 #: What can be an address or a literal; nothing else is copied to be read as one.
@@ -76,7 +75,7 @@ class Form(NamedTuple):
 
 
 class SensorNames:
-    """The address that a client dialled, and the banner's name where that is a full host name."""
+    """The address that a client connected to, and the banner's name if it is a full host name."""
 
     __slots__ = (
         "_address",
@@ -92,7 +91,7 @@ class SensorNames:
         """Begin.
 
         Args:
-            address: packed, as the client dialled it.
+            address: packed, the one that the client connected to.
             hostname: the name in the banner.
         """
         self._address = address
@@ -140,8 +139,8 @@ class SensorNames:
 
         Args:
             text: in lower case.
-            after: names that end there or before were judged with an earlier piece.
-            until: names that end behind it are judged with the next piece.
+            after: names that end there or before are skipped: an earlier piece was searched.
+            until: names that end after it are left to the next piece.
         """
         return self._search(text, after, until, _outside_mailbox)
 
