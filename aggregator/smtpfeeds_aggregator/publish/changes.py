@@ -99,7 +99,7 @@ class Snapshot:
             OSError: it cannot be read.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 families: dict[tuple[str, int], _Family] = {
                     (feed.name, family): _Family(
                         stored[f"{feed.name}-{family}-keys"], stored[f"{feed.name}-{family}-cls"]
@@ -108,7 +108,8 @@ class Snapshot:
                     for family in _FAMILIES
                 }
                 return cls(families, tuple(stored["classes"].tolist()))
-        except (KeyError, EOFError, zipfile.BadZipFile) as exc:
+        except (KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as exc:
+            # RuntimeError: a damaged octet says that it is encrypted, or of another zip version.
             raise ValueError(f"{path} does not hold a snapshot: {exc}") from exc
 
     def write(self, path: Path) -> None:
