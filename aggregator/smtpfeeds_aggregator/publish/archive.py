@@ -110,7 +110,7 @@ def _days(before: Path | None) -> list[Day]:
         return []
     try:
         return msgspec.json.decode((before / INDEX).read_bytes(), type=Index).days
-    except msgspec.MsgspecError as exc:
+    except ValueError as exc:
         # The kept generations still contain it.
         logger.warning("archive begins again: its index is damaged", extra=fields(error=str(exc)))
         return []

@@ -60,7 +60,7 @@ def read_edition(body: bytes) -> Edition:
     """
     try:
         edition = msgspec.json.decode(body, type=Edition)
-    except (msgspec.MsgspecError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:
         raise NotVerified(f"{MANIFEST} is not a manifest of feeds: {exc}") from exc
     if edition.version != VERSION:
         raise NotVerified(
@@ -85,5 +85,5 @@ def generated_at(body: bytes) -> datetime | None:
     """Return the time of an edition of any version; None if the manifest cannot be read."""
     try:
         return msgspec.json.decode(body, type=_Dated).generated
-    except msgspec.MsgspecError:
+    except ValueError:
         return None

@@ -147,7 +147,7 @@ class MispFeed:
                 keep_going()
                 try:
                     self._take_over(entry, days)
-                except (FileNotFoundError, msgspec.MsgspecError) as exc:
+                except (FileNotFoundError, ValueError) as exc:
                     logger.warning(
                         "MISP feed continues without an event: it is damaged or missing",
                         extra=fields(event=entry.uuid, error=str(exc)),
@@ -193,7 +193,7 @@ class MispFeed:
         try:
             events = msgspec.json.decode(index.read_bytes(), type=_Index).events
             return events, msgspec.json.decode(manifest.read_bytes(), type=dict[str, Listed])
-        except msgspec.MsgspecError as exc:
+        except ValueError as exc:
             logger.warning(
                 "MISP feed starts again: damaged index or manifest", extra=fields(error=str(exc))
             )

@@ -49,7 +49,7 @@ def check_change(
     """
     try:
         manifest = msgspec.json.decode(before.read_bytes(), type=_Manifest)
-    except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return  # nothing to compare with, or an edition of another version
     if now - manifest.generated > _COMPARED:
         return

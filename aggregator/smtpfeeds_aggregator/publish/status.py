@@ -93,7 +93,7 @@ class StatusFile:
 
     def read(self) -> Status:
         """Return the stored status; empty if there is no file, or it cannot be read."""
-        with suppress(OSError, msgspec.MsgspecError):
+        with suppress(OSError, ValueError):
             return msgspec.json.decode(self._path.read_bytes(), type=Status)
         return Status()
 
@@ -107,7 +107,7 @@ class StatusFile:
 
     def read_running(self) -> Running | None:
         """Return the present run; None if there is none, or it cannot be read."""
-        with suppress(OSError, msgspec.MsgspecError), self._running.open("rb") as file:
+        with suppress(OSError, ValueError), self._running.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

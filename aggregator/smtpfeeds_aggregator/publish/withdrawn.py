@@ -52,6 +52,6 @@ class Withdrawn:
         aside.replace(self._note)
 
     def _noted(self) -> set[str]:
-        with suppress(OSError, msgspec.MsgspecError):
+        with suppress(OSError, ValueError):
             return set(msgspec.json.decode(self._note.read_bytes(), type=list[str]))
         return set()

@@ -216,19 +216,20 @@ def test_large_day_has_several_events_and_a_bound(
 
 
 @pytest.mark.parametrize("name", ["index.json", "manifest.json"])
-@pytest.mark.parametrize("octets", [b"{", b'{"\xff'])
+@pytest.mark.parametrize(("old", "new"), [(b"{", b""), (b"-", b"\xff")])
 def test_feed_starts_again_after_a_damaged_index_or_manifest(
-    publisher: Publisher, name: str, octets: bytes
+    publisher: Publisher, name: str, old: bytes, new: bytes
 ) -> None:
     first = publisher.publish(NOON, [seen("192.0.2.1", NOON)])
     assert publisher.before is not None
-    (publisher.before / "misp" / name).write_bytes(octets)
+    path = publisher.before / "misp" / name
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
     assert publisher.publish(NOON, [seen("192.0.2.1", NOON)]) == first
 
 
-@pytest.mark.parametrize("is_deleted", [False, True])
+@pytest.mark.parametrize("damage", ["deleted", "truncated", "not UTF-8"])
 def test_feed_continues_without_a_damaged_or_deleted_event(
-    publisher: Publisher, caplog: pytest.LogCaptureFixture, is_deleted: bool
+    publisher: Publisher, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     """No other event changes, and rows of the window are published again."""
     days = {ago: NOON - ago * DAY for ago in (0, 1, 3, 5)}
@@ -238,10 +239,13 @@ def test_feed_continues_without_a_damaged_or_deleted_event(
     open_day, closed_day, other = (f"smtpgreet {days[ago]:%Y-%m-%d}" for ago in (1, 3, 5))
     for name in (open_day, closed_day):
         path = publisher.before / "misp" / f"{first[name]['uuid']}.json"
-        if is_deleted:
+        octets = path.read_bytes()
+        if damage == "deleted":
             path.unlink()
         else:
-            path.write_bytes(path.read_bytes()[:-3])
+            path.write_bytes(
+                octets[:-3] if damage == "truncated" else octets.replace(b"192", b"19\xff")
+            )
     second = publisher.publish(NOON + HOUR, rows)
     assert [each.levelname for each in caplog.records] == ["WARNING"] * 2
     assert second[other] == first[other]

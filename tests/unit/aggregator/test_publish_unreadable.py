@@ -59,3 +59,29 @@ def test_generation_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) ->
     (tmp_path / "feeds" / "current").symlink_to("generations/20261126T120000Z")
     with pytest.raises(OSError, match="symbolic links"):
         FeedsDirectory(tmp_path).current()
+
+
+def test_damaged_index_of_the_archive_does_not_stop_a_publication(
+    tmp_path: Path, folder: Path
+) -> None:
+    index = tmp_path / "before" / archive.INDEX
+    index.parent.mkdir(parents=True)
+    index.write_bytes(b'{"version":1,"days":[{"day":"2026-11-25","generated":"\xff","files":{}}]}')
+    archive.write_archive(
+        folder,
+        tmp_path / "before",
+        [],
+        NOW,
+        days=30,
+        withdrawn=Withdrawn(tmp_path, []),
+        keep_going=lambda: None,
+    )
+    assert (folder / archive.INDEX).read_bytes().count(b'"day"') == 1
+
+
+def test_damaged_note_of_exclusions_means_that_none_is_applied(tmp_path: Path) -> None:
+    Withdrawn(tmp_path, ["192.0.2.0/24"]).note()
+    note = tmp_path / ".exclusions-applied.json"
+    assert not Withdrawn(tmp_path, ["192.0.2.0/24"]).is_new
+    note.write_bytes(note.read_bytes().replace(b".", b"\xff"))
+    assert Withdrawn(tmp_path, ["192.0.2.0/24"]).is_new
