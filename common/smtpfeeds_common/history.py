@@ -83,7 +83,8 @@ def clamped(history: History, today: int) -> History:
     if ahead <= 0:
         return history
     days = history.days >> ahead
-    if history.days & (1 << ahead) - 1:
+    # Without a mask of `ahead` bits, which would be millions for a day in the year 9999.
+    if days << ahead != history.days:
         days |= 1
     _, _, flags, flags_before, targets, targets_before = history
     if history.day // WEEK_DAYS == today // WEEK_DAYS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from functools import reduce
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpfeeds_common.history import (
+    DAY_MS,
     DAYS_MAX,
     History,
     clamped,
@@ -18,6 +20,7 @@ from smtpfeeds_common.history import (
     of_stored,
     recent_flags,
 )
+from smtpfeeds_common.wire import MS_MAX
 
 START = 20_000
 Visit = tuple[int, int, int]
@@ -121,6 +124,17 @@ def test_clamped_visits_are_of_the_day_of_the_clock(visits: list[Visit], today: 
     ]
     assert result.flags_now == ored(kept, today // 7, 1)
     assert recent_flags(result, today) == reduce(int.__or__, (visit[1] for visit in kept))
+
+
+def test_day_in_the_far_future_costs_no_more_memory_than_another() -> None:
+    row = History(day=MS_MAX // DAY_MS, days=0b101, flags_now=1)
+    tracemalloc.start()
+    try:
+        result = clamped(row, 20_000)
+        assert tracemalloc.get_traced_memory()[1] < 10_000
+    finally:
+        tracemalloc.stop()
+    assert result == History(day=20_000, days=1, flags_now=1)
 
 
 #: Stored columns, all flags, days of first_seen and last_seen, retention; days and flags then.
