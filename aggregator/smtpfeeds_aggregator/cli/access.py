@@ -9,9 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from smtpfeeds_common.errors import SettingsError
-
-from .database import WHICH_DATABASE
+from .database import no_database
 from .settings_files import SettingsFiles
 
 _PREFIX: Final = "SMTPFEEDS_AGGREGATOR_"
@@ -54,7 +52,7 @@ def read_access(files: SettingsFiles, dsn: str | None) -> Access:
         every = load(files.config, database_file=files.owner, dsn=dsn)
         named = {name: getattr(every, name) for name in Access._fields}
     if not named.get("dsn"):
-        raise SettingsError(WHICH_DATABASE)
+        raise no_database()
     return Access(**named)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from smtpfeeds_common.config_option import usual_folder
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.garbage import no_garbage
 
@@ -12,11 +13,15 @@ if TYPE_CHECKING:
     from ..store.connection import Connection
     from .access import Access
 
-WHICH_DATABASE = (
-    "which database? Give --dir DIR of `smtpfeeds up`, --config FILE or --dsn DSN, or set "
-    "SMTPFEEDS_DIR or SMTPFEEDS_AGGREGATOR_DSN; without them owner.toml, aggregator.toml and "
-    "query.toml in /etc/smtpfeeds are looked at, and this user can read none or they name none"
-)
+
+def no_database() -> SettingsError:
+    """Return the error of a command for which nothing names the database."""
+    return SettingsError(
+        "which database? Give --dir DIR of `smtpfeeds up`, --config FILE or --dsn DSN, or set "
+        "SMTPFEEDS_DIR or SMTPFEEDS_AGGREGATOR_DSN. Without them a command reads owner.toml, "
+        f"aggregator.toml and query.toml in {usual_folder()}: this user can read none of them, or "
+        "they name no database"
+    )
 
 
 @contextmanager
@@ -35,7 +40,7 @@ def connected(
         from ..store.migrations import check_schema
 
     if not settings.dsn:
-        raise SettingsError(WHICH_DATABASE)
+        raise no_database()
     limit_s = settings.database_timeout_s * (10 if long else 1)
     connection = connect(settings, "query", autocommit=True, limit_s=limit_s, read_only=not write)
     try:

@@ -71,8 +71,15 @@ def test_value_that_other_commands_refuse_is_refused(config: Path, line: str) ->
         read_access(SettingsFiles(config), None)
 
 
-def test_missing_database_is_a_usage_error() -> None:
-    with pytest.raises(SettingsError, match="which database"):
+def test_missing_database_is_a_usage_error_that_names_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMTPFEEDS_SETTINGS", str(tmp_path / "mistyped"))
+    with pytest.raises(SettingsError, match="which database") as error:
+        read_access(SettingsFiles(), None)
+    assert f"query.toml in {tmp_path / 'mistyped'}:" in error.value.message
+    monkeypatch.delenv("SMTPFEEDS_SETTINGS")
+    with pytest.raises(SettingsError, match="in /etc/smtpfeeds:"):
         read_access(SettingsFiles(), None)
 
 
