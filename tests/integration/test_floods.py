@@ -257,3 +257,32 @@ def test_flood_that_fills_the_queue_delays_until_the_account_is_revoked(
             until(lambda: len(table.hits()) == BATCHES + 1, "all are counted")
     assert_nothing_is_lost(table)
     honest.close()
+
+
+def test_broker_that_accepts_nothing_gets_rid_of_its_backlog_although_samples_cannot_be_kept(
+    vhost: Vhost, dsn: str, table: Table
+) -> None:
+    """Samples that wait for the broker leave room for the batches behind them in the queue."""
+    connection = pika.BlockingConnection(pika.URLParameters(vhost.url))
+    broker.declare(connection, QUEUE)
+    connection.close()
+    for name, bodies in (
+        ("mallory", [b"not a batch"] * SAMPLES_OF_HOUR),
+        ("honest", [encode(batch) for batch in honest_batches()]),
+    ):
+        publisher = Publisher(account_of(vhost, name), name)
+        for body in bodies:
+            publisher.publish(body)
+        publisher.close()
+    vhost.node.ctl("set_vm_memory_high_watermark", "absolute", "1")
+    try:
+        # The samples of one account fill this prefetch; those of five fill the default one.
+        prefetch = SAMPLES_OF_HOUR // 2
+        url = f"{vhost.url}?blocked_connection_timeout=1"
+        with running(settings_of(dsn, url, ingest_batch_messages=prefetch)):
+            until(lambda: len(table.hits()) == BATCHES + 1, "the honest batches are counted")
+            until(lambda: counted_refusals(table) == SAMPLES_OF_HOUR, "so are the refused ones")
+            until(lambda: left(vhost) == 0, "the queue is empty")
+    finally:
+        vhost.node.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
+    assert_nothing_is_lost(table)

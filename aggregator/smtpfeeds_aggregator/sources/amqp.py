@@ -74,7 +74,9 @@ class AmqpSource:
         self._watch = AccountWatch(
             messages_per_s=settings.flood_messages_per_s, octets_per_s=settings.flood_bytes_per_s
         )
-        self._refused = RefusedPublisher(settings, self._account, self.acknowledge, self.is_current)
+        self._refused = RefusedPublisher(
+            settings, self._account, self.acknowledge, self.is_current, self._samples_max
+        )
         self._counter = RefusalCounter(
             ledger,
             self._watch,
@@ -129,6 +131,10 @@ class AmqpSource:
         """Whether a channel with a consumer is open."""
         channel = self._channel
         return channel is not None and channel.is_open and bool(channel.consumer_tags)
+
+    def _samples_max(self) -> int:
+        """Return how many samples may wait; the other half of the prefetch is for batches."""
+        return self._prefetch.prefetch // 2
 
     def _call(self, callback: Callable[[], None]) -> None:
         connection = self._connection

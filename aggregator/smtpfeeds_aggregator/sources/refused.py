@@ -4,6 +4,11 @@ It has its own connection, open only while there is something to publish. It pub
 each message persistent and mandatory, waits for the confirm, and only then acknowledges
 the original delivery. ``refusal_counts`` decides which messages are samples and how much
 of a body is kept; that and the consumer's prefetch bound the messages that wait here.
+
+A broker short of memory or disk may accept nothing until its queue is shorter. Samples are not
+acknowledged while they wait, so they could take the whole prefetch, and then nothing would make
+the queue shorter. When many wait and one cannot be kept, all of them are given up: they are
+counted, as every refused message is, and acknowledged.
 """
 
 import contextlib
@@ -59,9 +64,20 @@ class RefusedPublisher:
         account: str,
         acknowledge: Callable[[list[Delivery]], None],
         is_current: Callable[[Delivery], bool],
+        waiting_max: Callable[[], int],
     ) -> None:
+        """Prepare; `run` publishes.
+
+        Args:
+            settings: name the broker.
+            account: the aggregator's own.
+            acknowledge: acknowledges deliveries whose samples are kept or given up.
+            is_current: whether a delivery can still be acknowledged.
+            waiting_max: how many samples may wait while the broker does not accept them.
+        """
         self._settings = settings
         self._account = account
+        self._waiting_max = waiting_max
         self._acknowledge = acknowledge
         self._is_current = is_current
         self._waiting: queue.SimpleQueue[Sample] = queue.SimpleQueue()
@@ -106,11 +122,25 @@ class RefusedPublisher:
             )
             if item is not None:
                 self._waiting.put(item)
+            if self._waiting.qsize() > self._waiting_max():
+                self._give_up()
             stop.wait(_RETRY_S)
         finally:
             if connection is not None and connection.is_open:
                 with contextlib.suppress(AMQPError, OSError):
                     connection.close()
+
+    def _give_up(self) -> None:
+        """Acknowledge the samples that wait, so that the consumer can go on."""
+        given_up = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                given_up.append(self._waiting.get_nowait().delivery)
+        logger.warning(
+            "refused messages counted and not kept: the broker does not accept them",
+            extra=fields(messages=len(given_up)),
+        )
+        self._acknowledge(given_up)
 
     def _next(self, connection: pika.BlockingConnection, stop: Event) -> Sample | None:
         deadline = time.monotonic() + _IDLE_S

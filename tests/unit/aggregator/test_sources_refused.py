@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pika import BasicProperties
+from pika.exceptions import ConnectionBlockedTimeout
 
 from ingest_support import delivery_of, settings_of
 from ingest_support.stepped import SteppedStop, SteppedTime
@@ -18,6 +19,7 @@ class Channel:
     def __init__(self) -> None:
         self.published: list[tuple[bytes, BasicProperties]] = []
         self.faults = 0
+        self.blocks = False
 
     def confirm_delivery(self) -> None: ...
 
@@ -33,6 +35,8 @@ class Channel:
         if self.faults:
             self.faults -= 1
             raise TypeError("a fault of ours")
+        if self.blocks:
+            raise ConnectionBlockedTimeout("Blocked connection timeout expired.")
         properties.encode()
         self.published.append((body, properties))
 
@@ -59,7 +63,7 @@ def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
     return channel
 
 
-def publish(samples: list[Sample]) -> list[Delivery]:
+def publish(samples: list[Sample], waiting_max: int = 50) -> list[Delivery]:
     """Run a publisher until all samples are acknowledged, with a clock of its own."""
     acknowledged: list[Delivery] = []
     stop = SteppedStop(SteppedTime())
@@ -70,7 +74,9 @@ def publish(samples: list[Sample]) -> list[Delivery]:
             stop.set()
 
     settings = settings_of("", "amqp://127.0.0.1")
-    publisher = RefusedPublisher(settings, "centre", acknowledge, lambda _: True)
+    publisher = RefusedPublisher(
+        settings, "centre", acknowledge, lambda _: True, lambda: waiting_max
+    )
     for each in samples:
         publisher.put(each)
     publisher.run(stop)
@@ -97,3 +103,19 @@ def test_bug_does_not_end_the_thread_and_the_message_is_tried_again(
     publish([sample("one"), sample("two")])
     assert len(channel.published) == 2
     assert "TypeError: a fault of ours" in caplog.text
+
+
+def test_samples_past_the_bound_are_given_up_while_the_broker_blocks(
+    channel: Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel.blocks = True
+    acknowledged = publish([sample("one"), sample("two"), sample("three")], waiting_max=2)
+    assert (len(acknowledged), channel.published) == (3, [])
+    assert "counted and not kept" in caplog.text
+
+
+def test_samples_within_the_bound_wait_until_the_broker_accepts_them(channel: Channel) -> None:
+    """So a bound of messages, not a short trouble of the broker, decides what is not kept."""
+    channel.faults = 2
+    assert len(publish([sample("one"), sample("two")], waiting_max=2)) == 2
+    assert len(channel.published) == 2
