@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import count
 
 import pika
 import pytest
@@ -12,6 +13,8 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from servers.processes import wait_until
 from servers.rabbitmq import RabbitNode
+from servers.raw_amqp import USER_ID, RawPublisher, RefusedByBrokerError, properties, short
+from smtpfeeds_aggregator.fleet.closing import wait_until_closed
 from smtpfeeds_aggregator.fleet.management import Management
 from smtpfeeds_aggregator.fleet.rights import (
     SensorAccount,
@@ -167,6 +170,51 @@ def test_a_deleted_account_is_closed_at_once(rabbitmq: RabbitNode, management: M
         connect(rabbitmq, account)
     assert not management.delete("edge-1")
     assert "edge-1" not in management.accounts()
+
+
+def test_connections_of_a_deleted_account_end_although_the_client_does_not_answer(
+    rabbitmq: RabbitNode, management: Management
+) -> None:
+    """The broker waits 30 s for the client; an entry without a connection stays for ever."""
+    account = SensorAccount("edge-1", new_password())
+    enroll(management, account)
+    mine = properties(USER_ID, short(b"edge-1"))
+    key = routing_key("edge-1").encode()
+    notes: list[str] = []
+    with RawPublisher(rabbitmq.url(VHOST, account.name, account.password)) as silent:
+        silent.publish(EXCHANGE, key, mine, b"{}")
+        wait_until(lambda: bool(management.connections("edge-1")), what="it is listed")
+        rabbitmq.admin.delete_user("edge-1")  # the broker closes its connections, and waits
+        wait_until_closed(management, ["edge-1"], notes.append)
+        assert management.connections("edge-1") == []
+        with pytest.raises((RefusedByBrokerError, OSError)):
+            silent.publish(EXCHANGE, key, mine, b"{}")
+
+    _track(rabbitmq, "connection_created")
+    listed = [connection.name for connection in management.connections("edge-1")]
+    seconds = count()
+    wait_until_closed(
+        management, ["edge-1"], notes.append, clock=lambda: next(seconds), sleep=lambda _: None
+    )
+    _track(rabbitmq, "connection_closed")
+    assert listed == [GONE]
+    assert notes[-1].startswith(f"the broker lists connections of edge-1 that have ended: {GONE};")
+    assert management.connections("edge-1") == []
+
+
+GONE = "127.0.0.1:1 -> 127.0.0.1:2"
+
+
+def _track(rabbitmq: RabbitNode, event: str) -> None:
+    """Let the broker's table of connections see an event of a connection whose process is gone."""
+    rabbitmq.ctl(
+        "eval",
+        "Gone = spawn(fun() -> ok end), timer:sleep(100),"
+        f" rabbit_connection_tracking:handle_cast({{{event}, [{{type, network}}, {{node, node()}},"
+        f' {{name, <<"{GONE}">>}}, {{vhost, <<"{VHOST}">>}}, {{user, <<"edge-1">>}},'
+        " {pid, Gone}, {protocol, {0, 9, 1}}, {peer_host, {127, 0, 0, 1}}, {peer_port, 1},"
+        " {connected_at, 1}]}).",
+    )
 
 
 def test_many_accounts_are_made_in_few_requests_with_their_limits(management: Management) -> None:

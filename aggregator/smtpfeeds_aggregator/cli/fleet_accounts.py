@@ -1,7 +1,6 @@
 """What several commands of `smtpfeeds fleet` do with accounts."""
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 #: The aggregator's account.
 CENTRE: Final = "smtpfeeds-aggregator"
-#: The broker takes a connection off its list some seconds after it was closed.
-_LOOKS: Final = 8
-_LOOK_S: Final = 1.0
 _NO_EXTERNAL: Final = (
     "the broker accepts no client certificates: run `smtpfeeds fleet broker` on its host, enable "
     "the plugin rabbitmq_auth_mechanism_ssl there, and start it again"
@@ -67,14 +63,15 @@ def refuse_others(accounts: "Mapping[str, BrokerAccount]", names: Iterable[str])
             )
 
 
-def delete_account(management: "Management", name: str) -> None:
-    """Delete the account, then its connections; look until the broker lists none."""
-    management.delete(name)
-    for _ in range(_LOOKS):
-        if not management.close_connections(name):
-            return
-        time.sleep(_LOOK_S)
-    raise FleetError(f"{name} has no account any more, but the broker still lists its connections")
+def wait_until_closed(management: "Management", accounts: Iterable[str]) -> None:
+    """Wait until no connection of these deleted accounts can publish.
+
+    Raises:
+        FleetError: the broker does not close one.
+    """
+    from ..fleet.closing import wait_until_closed
+
+    wait_until_closed(management, accounts, note)
 
 
 def check_external(management: "Management") -> None:

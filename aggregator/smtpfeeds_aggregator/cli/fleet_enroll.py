@@ -14,10 +14,10 @@ from .fleet_accounts import (
     begin_epochs,
     check_external,
     check_name,
-    delete_account,
     progress,
     refuse_others,
     refuse_unknown,
+    wait_until_closed,
 )
 from .fleet_options import bundle_options, management_options
 from .options import database_options
@@ -178,7 +178,8 @@ def rotate(
             workers or (None if old is None else old.workers) or 1,
             with_certificate=with_certificate,
         )
-        delete_account(management, name)
+        management.delete(name)
+        wait_until_closed(management, [name])
         store.enroll([name])
         (epoch,) = begin_epochs(connection, [name])
     for _ in management.put_sensors([account]):

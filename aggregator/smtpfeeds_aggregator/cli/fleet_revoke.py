@@ -9,7 +9,7 @@ from smtpfeeds_common.answers import note
 from smtpfeeds_common.errors import FleetError, SmtpfeedsError
 
 from .database import connected
-from .fleet_accounts import check_name, delete_account, refuse_others, refuse_unknown
+from .fleet_accounts import check_name, refuse_others, refuse_unknown, wait_until_closed
 from .fleet_options import management_options
 from .options import CONFIG, DSN, FOLDER, database_options, database_settings
 
@@ -41,22 +41,30 @@ def revoke(
     Example:
       smtpfeeds fleet revoke acme-berlin
     """
-    from ..store.fleet import FleetStore
-
     refuse_unknown(management, [check_name(name) for name in names])
     for name in names:
-        delete_account(management, name)
-        click.echo(f"{name}: revoked")
+        management.delete(name)
     try:
-        with (
-            database_settings(config, dsn, folder) as settings,
-            connected(settings, write=True) as connection,
-        ):
-            store = FleetStore(connection)
-            for name in names:
-                store.revoked(name)
+        _record_revoked(names, config, dsn, folder)
     except SmtpfeedsError as exc:
         note(f"not recorded in the database, so `fleet check` reports `no_account`: {exc.message}")
+    wait_until_closed(management, names)
+    for name in names:
+        click.echo(f"{name}: revoked")
+
+
+def _record_revoked(
+    names: tuple[str, ...], config: Path | None, dsn: str | None, folder: Path | None
+) -> None:
+    from ..store.fleet import FleetStore
+
+    with (
+        database_settings(config, dsn, folder) as settings,
+        connected(settings, write=True) as connection,
+    ):
+        store = FleetStore(connection)
+        for name in names:
+            store.revoked(name)
 
 
 @click.command("retire", short_help="Take sensors out of service; what they reported stays.")
@@ -87,6 +95,8 @@ def retire(
             if name not in accounts and not epochs.epochs(name):
                 raise FleetError(f"there is no sensor {name}; `smtpfeeds fleet list` lists them")
         for name in names:
-            delete_account(management, name)
+            management.delete(name)
             store.retired(name)
-            click.echo(f"{name}: retired")
+    wait_until_closed(management, names)
+    for name in names:
+        click.echo(f"{name}: retired")
