@@ -21,7 +21,9 @@ from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.times import iso_utc
 
 from .. import settings as aggregator_settings
+from ..datasets.generations import GENERATIONS
 from .addresses import addresses_of
+from .as_owner import write_as_owner
 from .options import CONFIG, FOLDER
 from .settings_files import own_files
 
@@ -156,7 +158,8 @@ def refresh(
 ) -> None:
     """Fetch the lists in the settings, check them, and put them into use.
 
-    When a list is refused, its previous version stays in use, and the output shows the reason.
+    When a list is refused, its previous version stays in use, and the output shows the reason. As
+    root it becomes the owner of lists_dir.
 
     \b
     Examples:
@@ -165,6 +168,7 @@ def refresh(
     """
     from ..classification.lists.refresh import refresh as run_refresh
 
+    write_as_owner(settings.lists_dir, GENERATIONS)
     outcome = run_refresh(
         settings,
         fetch=not offline,
@@ -198,6 +202,7 @@ def rollback(settings: "AggregatorSettings", *, form: str) -> None:
 
     if not settings.lists_dir:
         raise SettingsError("lists_dir is not set: only a directory of lists can be rolled back")
+    write_as_owner(settings.lists_dir, GENERATIONS)
     manifest = directory_of(settings.lists_dir).roll_back().manifest
     if form == "json":
         wanted = ("generation", "made_at", "lists", "entries")

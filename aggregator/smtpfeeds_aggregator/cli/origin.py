@@ -22,9 +22,11 @@ from smtpfeeds_common.errors import AddressError, SettingsError
 from smtpfeeds_common.times import iso_utc
 
 from .. import settings as aggregator_settings
+from ..datasets.generations import GENERATIONS
 from ..origin import OriginSource, OriginTable
 from ..settings import AggregatorSettings
 from .addresses import texts_of
+from .as_owner import write_as_owner
 from .options import CONFIG, FOLDER
 from .settings_files import own_files
 
@@ -151,6 +153,8 @@ def refresh(
 ) -> None:
     """Fetch the newest RIB, convert and check it, and put it into use.
 
+    As root it becomes the owner of origin_dir, who must be able to read the files of --from.
+
     \b
     Examples:
       smtpfeeds origin refresh
@@ -160,6 +164,7 @@ def refresh(
 
     if names is not None and source is None:
         raise click.UsageError("--names goes with --from")
+    write_as_owner(settings.origin_dir, GENERATIONS)
     outcome = run_refresh(
         settings,
         source=source,
@@ -191,6 +196,7 @@ def rollback(settings: AggregatorSettings) -> None:
 
     if not settings.origin_dir:
         raise SettingsError("origin_dir is not set: only a directory of tables can be rolled back")
+    write_as_owner(settings.origin_dir, GENERATIONS)
     generation = directory_of(settings.origin_dir).roll_back()
     click.echo(f"{generation.name} is in use again, of {_utc(generation.manifest['table_time'])}")
 

@@ -13,6 +13,7 @@ from smtpfeeds_common import logs
 from smtpfeeds_common.errors import PublishError, SettingsError, SmtpfeedsError
 from smtpfeeds_common.times import iso_utc
 
+from .as_owner import write_as_owner
 from .database import connected
 from .options import own_options
 
@@ -55,18 +56,21 @@ def publish() -> None:
 def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str) -> None:
     """Publish the feeds now, in addition to the aggregators' schedule.
 
-    It uses the aggregator's settings, and waits while an aggregator publishes. It does not publish
-    numbers too far from the previous edition (exit code 3): find the cause, then use --force.
+    It uses the aggregator's settings, and waits while an aggregator publishes. As root it becomes
+    the owner of the feeds' folder. It does not publish numbers too far from the previous edition
+    (exit code 3): find the cause, then use --force.
 
     \b
     Examples:
       smtpfeeds publish now
       smtpfeeds publish now --force
     """
+    from ..publish.generation import SERVED
     from ..publish.status import StatusFile
 
     feeds_dir = _feeds_dir(settings)
     logs.configure("warning", settings.log_format)
+    write_as_owner(settings.feeds_dir, SERVED)
     try:
         published = _publish(settings, force=force, wait_s=wait_s)
     except SmtpfeedsError as exc:

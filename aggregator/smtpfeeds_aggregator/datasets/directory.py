@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from smtpfeeds_common.errors import DatasetError
 from smtpfeeds_common.times import iso_utc
+from smtpfeeds_common.users import remedy_for_error
 
 from .generations import Generations
 
@@ -88,14 +89,15 @@ class DatasetDirectory:
         """Keep other refreshes and rollbacks out; creates the directory.
 
         Raises:
-            DatasetError: another one is running, or the directory cannot be created.
+            DatasetError: another one is running, or the directory cannot be used.
         """
         self._prepare()
+        self._check_link()
         path = self.directory / "lock"
         try:
             stream = path.open("a")
         except OSError as exc:
-            raise self.kind.error(f"cannot open {path}: {exc.strerror}") from exc
+            raise self.kind.error(f"cannot open {path}: {self._reason(exc)}") from exc
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,7 +125,7 @@ class DatasetDirectory:
                 with self._generations.new(_NEW) as partial:
                     yield partial
             except OSError as exc:
-                reason = f"cannot work in {self.incoming}: {exc.strerror}"
+                reason = f"cannot work in {self.incoming}: {self._reason(exc)}"
                 self._note_failure(now, reason, scheduled=scheduled)
                 raise self.kind.error(reason) from exc
             except DatasetError as exc:
@@ -140,8 +142,9 @@ class DatasetDirectory:
         """Return the generation in use.
 
         Raises:
-            DatasetError: what `current` names is missing or damaged.
+            DatasetError: what `current` names is missing or damaged, or it is not a link.
         """
+        self._check_link()
         path = self._generations.current()
         return None if path is None else self._read(path)
 
@@ -178,7 +181,7 @@ class DatasetDirectory:
         except OSError as exc:
             raise self.kind.error(
                 f"the new {self.kind.noun} could not be put into {self.directory}: "
-                f"{exc.strerror}; the old one stays"
+                f"{self._reason(exc)}; the old one stays"
             ) from exc
         self._generations.prune(KEPT)
         self.note(rolled_back=None)
@@ -199,7 +202,7 @@ class DatasetDirectory:
                 self._generations.switch(generation.path.name)
             except OSError as exc:
                 raise self.kind.error(
-                    f"cannot switch {self.directory} to {generation.name}: {exc.strerror}"
+                    f"cannot switch {self.directory} to {generation.name}: {self._reason(exc)}"
                 ) from exc
             self.note(rolled_back=left.name if left else None)
             return generation
@@ -234,9 +237,24 @@ class DatasetDirectory:
             self._generations.prepare()
         except OSError as exc:
             raise self.kind.error(
-                f"cannot make {exc.filename} for the {self.kind.noun}: {exc.strerror}; "
-                f"check {self.kind.setting} and who may write there"
+                f"cannot create {exc.filename} for the {self.kind.noun}: {exc.strerror}; "
+                + (
+                    remedy_for_error(exc, self.directory)
+                    or f"check {self.kind.setting} and who may write there"
+                )
             ) from exc
+
+    def _check_link(self) -> None:
+        if copied := self._generations.copied_link():
+            raise self.kind.error(
+                f"{copied} is not a link: {self.directory} was copied without its links. Copy it "
+                f"again with `cp -a` or `rsync -a`, or remove {copied} and run "
+                f"`{self.kind.command} refresh`"
+            )
+
+    def _reason(self, exc: OSError) -> str:
+        remedy = remedy_for_error(exc, self.directory)
+        return f"{exc.strerror}; {remedy}" if remedy else str(exc.strerror)
 
     def _older(self) -> Generation:
         left = self.target() or ""
@@ -262,7 +280,7 @@ class DatasetDirectory:
         if not isinstance(manifest.get("generation"), str) or not isinstance(
             manifest.get("sha256"), dict
         ):
-            raise self.kind.error(f"{path / MANIFEST} is not the manifest of an {self.kind.noun}")
+            raise self.kind.error(f"{path / MANIFEST} is not the manifest of a generation")
         return Generation(self.kind, path, manifest)
 
 

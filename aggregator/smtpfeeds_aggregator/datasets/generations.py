@@ -117,6 +117,11 @@ class Generations:
         except OSError:
             return None
 
+    def copied_link(self) -> Path | None:
+        """Return `current` if it is not a link: the directory was copied without its links."""
+        exists = os.path.lexists(self._link) and not self._link.is_symlink()
+        return self._link if exists else None
+
     def names(self) -> list[str]:
         """Return the names of all generations, newest first."""
         try:

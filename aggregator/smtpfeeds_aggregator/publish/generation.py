@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from smtpfeeds_common.errors import PublishError
+from smtpfeeds_common.users import remedy_for_owner
 
 from ..datasets.generations import CURRENT, GENERATIONS, Generations, sync_directory
 from . import layout
@@ -60,10 +61,9 @@ class FeedsDirectory:
                 f"{self.served} was not made by smtpfeeds; move it away, or set feeds_dir to "
                 "another directory"
             )
-        current = self.served / CURRENT
-        if current.exists() and not current.is_symlink():
+        if copied := self._generations.copied_link():
             raise PublishError(
-                f"{current} is not a link: {self.served} was copied without its links. Copy it "
+                f"{copied} is not a link: {self.served} was copied without its links. Copy it "
                 "again with `cp -a` or `rsync -a`, or move it away: the next publication then "
                 "makes a new one, without the archive"
             )
@@ -131,7 +131,11 @@ class FeedsDirectory:
             PublishError: a deleted generation is still served.
         """
         if stuck := self._generations.prune(kept):
-            raise PublishError(f"cannot remove {', '.join(stuck)} in {self.served / GENERATIONS}")
+            remedy = remedy_for_owner(self._generations.path(stuck[0]), self.path)
+            raise PublishError(
+                f"cannot remove {', '.join(stuck)} in {self.served / GENERATIONS}"
+                + (remedy and f": {remedy}")
+            )
 
     def _link_files(self) -> None:
         """Create one link for each file of the current generation, and delete others."""

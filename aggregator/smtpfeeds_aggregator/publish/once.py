@@ -19,6 +19,7 @@ from smtpfeeds_common.errors import DatabaseError, PublishError
 from smtpfeeds_common.feeds import FEEDS
 from smtpfeeds_common.history import DAY_MS, WEEK_DAYS
 from smtpfeeds_common.logs import fields
+from smtpfeeds_common.users import remedy_for_error
 
 from ..clock.database import DatabaseClock, Reading
 from ..origin.lookup import DescribedLookup
@@ -168,7 +169,10 @@ def _disk_errors(directory: FeedsDirectory) -> Iterator[None]:
         text = f"cannot publish below {directory.path}: {exc}; the last good feeds stay. "
         if exc.errno in _NO_SPACE:
             raise DiskFull(f"{text}Free space there, or raise the quota") from exc
-        raise PublishError(f"{text}Check the disk and the directory's permissions") from exc
+        remedy = remedy_for_error(exc, directory.path)
+        raise PublishError(
+            text + (remedy or "Check the disk and the directory's permissions")
+        ) from exc
 
 
 def _is_made_in(directory: FeedsDirectory, since: datetime, until: datetime) -> bool:

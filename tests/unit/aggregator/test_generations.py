@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from smtpfeeds_aggregator.classification.lists.refresh import KIND as LISTS
+from smtpfeeds_aggregator.datasets.directory import DatasetDirectory, Kind
 from smtpfeeds_aggregator.datasets.generations import Generations
+from smtpfeeds_aggregator.origin.generation import KIND as ORIGIN_TABLES
 
 NOW = datetime(2026, 11, 23, 11, tzinfo=UTC)
 
@@ -118,3 +121,18 @@ def test_private_generation_keeps_its_permissions(tmp_path: Path) -> None:
 def test_nothing_is_current_before_the_first_switch(generations: Generations) -> None:
     assert generations.current() is None
     assert generations.names() == []
+
+
+@pytest.mark.parametrize("kind", [ORIGIN_TABLES, LISTS])
+def test_directory_copied_without_its_links_is_refused_with_the_remedy(
+    tmp_path: Path, kind: Kind
+) -> None:
+    directory = DatasetDirectory(kind, tmp_path / "copy")
+    with directory.locked():
+        pass
+    (directory.directory / "current").mkdir()
+    for use in (directory.current, directory.roll_back, directory.locked().__enter__):
+        with pytest.raises(kind.error, match="is not a link: .* copied without its links") as error:
+            use()
+        assert f"and run `{kind.command} refresh`" in error.value.message
+    assert directory.readable_current() is None
