@@ -285,6 +285,31 @@ def test_what_is_known_of_a_sensor_is_shown_and_what_is_wrong_is_found(
     assert site.faults() == {("acme-1", "refused")}, "a day has not passed"
 
 
+def test_account_that_holds_the_brokers_memory_in_a_transaction_is_named_and_revoked(
+    site: Fleet,
+) -> None:
+    """Its messages reach no queue, so the aggregator cannot name it."""
+    assert site.run("enroll", "acme-1", "acme-2", bundles=True).exit_code == 0
+    thief, honest = (site.connect(name, site.password(name)) for name in ("acme-1", "acme-2"))
+    publish(honest, "acme-2")
+    channel = thief.channel()
+    channel.tx_select()
+    sent = pika.BasicProperties(user_id="acme-1")
+    for _ in range(50):
+        channel.basic_publish(EXCHANGE, routing_key("acme-1"), bytes(1_000), sent)
+    wait_until(
+        lambda: "it holds 50 messages in the broker's memory" in site.run("check").stdout,
+        what="the account is named",
+    )
+    assert site.faults() == {("acme-1", "transaction")}
+    assert site.run("revoke", "acme-1").exit_code == 0
+    wait_until(lambda: site.faults() == set(), what="the broker holds nothing of it")
+    with pytest.raises(AMQPError):
+        channel.tx_commit()
+    publish(honest, "acme-2")
+    honest.close()
+
+
 def unpack(site: Fleet, name: str, to: Path) -> dict[str, Any]:
     """Unpack a bundle into a folder as its install script does; the sensor's settings."""
     to.mkdir()

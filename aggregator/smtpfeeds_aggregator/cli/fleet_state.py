@@ -207,7 +207,7 @@ def check(
 
     The faults: silent, not_heard, no_row, no_account, revoked_account, revoked_connection, rights,
     limits, no_external, certificate_expired, certificate_expires, spool, drops, skew, refused,
-    flood.
+    flood, transaction.
 
     Exit codes: 0 no fault, 1 faults, 2 wrong use, 3 no answer, as where the broker or the database
     cannot be reached.
@@ -254,7 +254,7 @@ def _fleet(
     certificates = [] if ca_folder is None else _certificates(ca_folder)
     accounts, connections = management.accounts(), management.connections()
     return _Fleet(
-        reports(states, accounts, connections, certificates),
+        reports(states, accounts, connections, certificates, management.uncommitted()),
         certificates,
         management.accepts_certificates(),
     )

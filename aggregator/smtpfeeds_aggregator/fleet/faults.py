@@ -39,6 +39,7 @@ FaultName: TypeAlias = Literal[
     "skew",
     "refused",
     "flood",
+    "transaction",
 ]
 
 
@@ -125,6 +126,10 @@ def _account_faults(report: SensorReport, vhost: str) -> Iterator[tuple[FaultNam
         yield "rights", f"{wrong}; {repair}"
     if wrong := "; ".join(wrong_limits(report.account)):
         yield "limits", f"{wrong}; {repair}"
+    if report.uncommitted is not None:
+        held = f"it holds {report.uncommitted} messages in the broker's memory"
+        revoke = f"`smtpfeeds fleet revoke {report.name}`"
+        yield "transaction", f"{held}, which no sensor does: {revoke}"
 
 
 def _row_faults(

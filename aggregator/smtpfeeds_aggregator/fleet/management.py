@@ -215,6 +215,18 @@ class Management:
             for row in rows
         ]
 
+    def uncommitted(self) -> dict[str, int]:
+        """Return how many messages each account has in open transactions.
+
+        An account is named as soon as one of its channels is in a transaction.
+        """
+        held: dict[str, int] = {}
+        for row in self._request("GET", "channels"):
+            if row.get("transactional"):
+                account = str(row.get("user", ""))
+                held[account] = held.get(account, 0) + int(row.get("messages_uncommitted") or 0)
+        return held
+
     def add_vhost(self) -> None:
         """Make the virtual host; one that is there stays as it is."""
         self._request("PUT", "vhosts", self.vhost, body={})

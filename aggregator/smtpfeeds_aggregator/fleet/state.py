@@ -23,6 +23,8 @@ class SensorReport:
     #: None: it has no account at the broker.
     account: BrokerAccount | None = None
     connections: tuple[BrokerConnection, ...] = ()
+    #: Messages in open transactions, which the broker holds in its memory; None: no transaction.
+    uncommitted: int | None = None
     #: Of its client certificate; None: it has none, or no authority was asked.
     certificate: Validity | None = None
 
@@ -49,6 +51,7 @@ def reports(
     accounts: Mapping[str, BrokerAccount],
     connections: Iterable[BrokerConnection],
     certificates: Iterable[Validity],
+    uncommitted: Mapping[str, int],
 ) -> list[SensorReport]:
     """Return all sensors by name.
 
@@ -57,6 +60,7 @@ def reports(
         accounts: all of the broker by name, also those that are not a sensor's.
         connections: all of the broker.
         certificates: what the authority issued.
+        uncommitted: by account, the messages in open transactions.
     """
     rows = {state.name: state for state in states if state.epoch is not None}
     open_now: dict[str, list[BrokerConnection]] = {}
@@ -72,6 +76,7 @@ def reports(
             row=rows.get(name),
             account=accounts.get(name),
             connections=tuple(open_now.get(name, ())),
+            uncommitted=uncommitted.get(name),
             certificate=issued.get(name),
         )
         for name in sorted(rows.keys() | ours | left_over)

@@ -182,9 +182,12 @@ def test_report_joins_all_sources_and_only_sensor_accounts() -> None:
         replace(CONNECTION, account="gone"),
     ]
     states = [ROW, row(name="script"), row(name="local"), refused_only]
-    by_name = {report.name: report for report in reports(states, accounts, connections, [])}
+    by_name = {
+        report.name: report for report in reports(states, accounts, connections, [], {"s1": 7})
+    }
     assert list(by_name) == ["gone", "local", "s1", "s2", "script"]
     assert (by_name["s1"].peers, by_name["s1"].login) == (["192.0.2.1"], "password")
+    assert (by_name["s1"].uncommitted, by_name["s2"].uncommitted) == (7, None)
     assert (by_name["s2"].state, by_name["local"].login) == ("unknown", None)
     assert by_name["script"].account is accounts["script"]
 
