@@ -96,7 +96,7 @@ class Generations:
         self.sync(partial)
         final = self._folder / name
         partial.rename(final)
-        sync_directory(self._folder)
+        sync_path(self._folder)
         return final
 
     def switch(self, name: str) -> None:
@@ -108,7 +108,7 @@ class Generations:
         except OSError:
             aside.unlink()
             raise
-        sync_directory(self.root)
+        sync_path(self.root)
 
     def current(self) -> Path | None:
         """Return the current generation's directory, without the symlink; None if there is none."""
@@ -180,9 +180,9 @@ class Generations:
             os.close(descriptor)
 
 
-def sync_directory(path: Path) -> None:
-    """Sync a directory's entries to disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync_path(path: Path) -> None:
+    """Sync a file, or the entries of a directory, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ..datasets.generations import sync_directory
+from ..datasets.generations import sync_path
 
 PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
@@ -24,7 +24,7 @@ def write_whole(
     """Write or replace a file, which has these permissions and this owner from the start."""
     _stage(path, content, mode, owner)
     _beside(path).replace(path)
-    sync_directory(path.parent)
+    sync_path(path.parent)
 
 
 def write_pair(certificate: Path, key: Path, contents: tuple[bytes, bytes]) -> None:
@@ -39,9 +39,9 @@ def write_pair(certificate: Path, key: Path, contents: tuple[bytes, bytes]) -> N
     _stage(key, contents[1], PRIVATE)
     _beside(key).replace(key)
     # The key is on the disk before its certificate.
-    sync_directory(key.parent)
+    sync_path(key.parent)
     _beside(certificate).replace(certificate)
-    sync_directory(certificate.parent)
+    sync_path(certificate.parent)
 
 
 def finish_pair(certificate: Path, key: Path, belong: Callable[[bytes, bytes], bool]) -> None:
@@ -51,7 +51,7 @@ def finish_pair(certificate: Path, key: Path, belong: Callable[[bytes, bytes], b
         return
     if belong(staged.read_bytes(), key.read_bytes()):
         staged.replace(certificate)
-        sync_directory(certificate.parent)
+        sync_path(certificate.parent)
 
 
 @contextmanager

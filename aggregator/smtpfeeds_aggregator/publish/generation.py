@@ -25,7 +25,7 @@ from typing import Final
 from smtpfeeds_common.errors import PublishError
 from smtpfeeds_common.users import remedy_for_owner
 
-from ..datasets.generations import CURRENT, GENERATIONS, Generations, sync_directory
+from ..datasets.generations import CURRENT, GENERATIONS, Generations, sync_path
 from . import layout
 from .edition import MANIFEST, generated_at
 
@@ -159,7 +159,7 @@ class FeedsDirectory:
                     f"{self.served / name} is not a link made by smtpfeeds; move it away"
                 ) from exc
         if linked.keys() != wanted or right != wanted:
-            sync_directory(self.served)
+            sync_path(self.served)
 
 
 class Generation:

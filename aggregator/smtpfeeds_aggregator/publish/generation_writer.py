@@ -4,6 +4,7 @@ First come the rows of both feeds, then the files that continue the previous edi
 and last the manifest and SHA256SUMS, which list all files and are signed.
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from .continued import Continued
 from .documents import write_documents
 from .edition import MANIFEST, SIGNATURE, SUMS
 from .entries import Frame
-from .files import files_of, write_files
+from .files import FeedFile, files_of, write_files
 from .generation import Generation
 from .grid import expiry
 from .judgements import Judgements
@@ -106,12 +107,19 @@ class GenerationWriter:
         folder, feeds = generation.partial, dict[str, FeedRows]()
         files: list[Written] = []
         more: list[Written] = []
-        for feed in FEEDS:
-            rows = feeds[feed.name] = self._rows(feed.name, content)
-            frame = replace(self._frame, feed=feed)
-            files += self._write_rows(folder, frame, rows)
-            more += self._write_documents(folder, frame, rows)
-        more += continued.write(folder, content.window, content.judgements, feeds, files)
+        # A feed is read back while the next files are written, which waits for the disk.
+        with ThreadPoolExecutor(1, "publish-read-back") as thread:
+            checks: list[Future[None]] = []
+            for feed in FEEDS:
+                rows = feeds[feed.name] = self._rows(feed.name, content)
+                frame = replace(self._frame, feed=feed)
+                of_feed = self._write_rows(folder, frame, rows)
+                checks.append(thread.submit(check_feed, folder, of_feed, self._keep_going))
+                files += [each for file in of_feed for each in file.written]
+                more += self._write_documents(folder, frame, rows)
+            more += continued.write(folder, content.window, content.judgements, feeds, files)
+            for check in checks:
+                check.result()
         self.not_written |= continued.not_written
         files += more
         beside = self._write_page(folder, content, files)
@@ -130,13 +138,12 @@ class GenerationWriter:
             exact_counts=self._settings.publish_exact_counts,
         )
 
-    def _write_rows(self, folder: Path, frame: Frame, rows: FeedRows) -> list[Written]:
+    def _write_rows(self, folder: Path, frame: Frame, rows: FeedRows) -> list[FeedFile]:
         files = files_of(frame.feed, frame, self._settings.formats)
         write_files(folder, files, each_guarded(rows.chunks(), self._keep_going))
-        check_feed(folder, files, self._keep_going)
         whole = next(file for file in files if file.is_whole)
         self.addresses[frame.feed.name] = whole.counts.addresses
-        return [each for file in files for each in file.written]
+        return files
 
     def _write_documents(self, folder: Path, frame: Frame, rows: FeedRows) -> list[Written]:
         documents, too_large = write_documents(

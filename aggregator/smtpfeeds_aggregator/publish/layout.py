@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ..datasets.generations import CURRENT, GENERATIONS, Generations, sync_directory
+from ..datasets.generations import CURRENT, GENERATIONS, Generations, sync_path
 
 _ASIDE: Final = "layout"
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
@@ -41,7 +41,7 @@ def take_over(path: Path, served: Path, unfinished: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     _make(current, aside, unfinished)
     exchange(aside, served)
-    sync_directory(path)
+    sync_path(path)
     with suppress(FileNotFoundError):
         aside.unlink()
     _remove(old)
@@ -73,11 +73,11 @@ def _make(current: Path, aside: Path, unfinished: Path) -> None:
     generations.prepare()
     folder = generations.path(current.name)
     shutil.copytree(current, folder, copy_function=link_or_copy)
-    sync_directory(folder)
+    sync_path(folder)
     (aside / CURRENT).symlink_to(Path(GENERATIONS) / current.name)
     for file in folder.iterdir():
         (aside / file.name).symlink_to(Path(CURRENT) / file.name)
-    sync_directory(aside)
+    sync_path(aside)
 
 
 def is_there(path: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import IO, Final, Self
 
 from smtpfeeds_common.errors import PublishError
 
+from ..datasets.generations import sync_path
 from .gzip_file import COMPRESSED, DAMAGED, compressed, decompressed
 from .stopping import KeepGoing, go_on
 
@@ -106,7 +107,7 @@ class PlainAndCompressed:
 
 
 def check_written(folder: Path, written: Sequence[Written], keep_going: KeepGoing = go_on) -> None:
-    """Read a plain file and its compressed form back.
+    """Sync a plain file and its compressed form to disk, and read both back.
 
     The hash of the compressed file is checked. The plain file must then be equal to what is in
     it, which takes half the time of two more hashes.
@@ -115,6 +116,8 @@ def check_written(folder: Path, written: Sequence[Written], keep_going: KeepGoin
         PublishError: a file differs from what was written.
     """
     plain, small = written
+    for file in written:
+        sync_path(folder / file.name)
     _check_octets(folder, small, keep_going)
     with _content(folder, small) as inside, (folder / plain.name).open("rb") as stream:
         same = _is_same(stream, inside, keep_going)
