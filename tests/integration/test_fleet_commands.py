@@ -32,7 +32,12 @@ from smtpfeeds_aggregator.cli.fleet import CENTRE_RIGHTS, fleet
 from smtpfeeds_aggregator.cli.fleet_accounts import CENTRE
 from smtpfeeds_aggregator.cli.sensors import sensors
 from smtpfeeds_aggregator.fleet.management import Management
-from smtpfeeds_aggregator.fleet.rights import SensorAccount, new_password, wrong_rights
+from smtpfeeds_aggregator.fleet.rights import (
+    SensorAccount,
+    new_password,
+    wrong_limits,
+    wrong_rights,
+)
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import BrokerRefused
 from smtpfeeds_common.topology import EXCHANGE, routing_key
@@ -458,13 +463,15 @@ def test_scripts_without_the_plugin_give_the_same_rights(rabbitmq: RabbitNode, s
     for name in (CENTRE, "by-script"):
         (site.folder / name).write_text("the password\n")
     _script(rabbitmq, "set-up-centre.sh", str(site.folder / CENTRE))
-    shown = _script(rabbitmq, "add-sensor.sh", "by-script", str(site.folder / "by-script"))
+    shown = _script(rabbitmq, "add-sensor.sh", "by-script", str(site.folder / "by-script"), "2")
     assert shown == ""
     management = Management(site.url, rabbitmq.home.password, vhost="smtpfeeds")
     accounts = management.accounts()
     management.close()
     assert accounts[CENTRE].permissions == {"smtpfeeds": CENTRE_RIGHTS}
     assert list(wrong_rights(accounts["by-script"], "smtpfeeds")) == []
+    assert list(wrong_limits(accounts["by-script"])) == []
+    assert accounts["by-script"].workers == 2
     assert accounts["by-script"].has_password
     credentials = pika.PlainCredentials("by-script", "the password")
     where = (rabbitmq.host, rabbitmq.port, "smtpfeeds", credentials)
