@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from smtpfeeds_common import __version__
-from smtpfeeds_common.errors import FAILED, SettingsError
+from smtpfeeds_common.errors import FAILED
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.signals import Signals
 from smtpfeeds_common.systemd import is_notified, notify, watchdog_interval_s
@@ -31,7 +31,7 @@ from .metrics import Metrics
 from .origin import OriginSource
 from .parts import Part
 from .progress import Progress
-from .settings import AggregatorSettings
+from .settings import AggregatorSettings, missing
 from .sources import Source
 from .store.bounds import Bounds
 from .store.clock import read_clock
@@ -215,9 +215,7 @@ def _spool_folder(settings: AggregatorSettings) -> Path | None:
 
 def _make_source(settings: AggregatorSettings, metrics: Metrics) -> Source:
     if not settings.broker:
-        raise SettingsError(
-            "the setting 'broker' is missing: give amqps://… addresses, or spool:DIR on one host"
-        )
+        raise missing("broker", "amqps://… addresses, or spool:DIR on one host")
     folder = _spool_folder(settings)
     if folder is not None:
         from .sources.spool import SpoolSource

@@ -434,6 +434,11 @@ class AggregatorSettings:
         return replace(self, dsn=self.publish_dsn, dsn_password_file=self.publish_dsn_password_file)
 
 
+def missing(name: str, purpose: str) -> SettingsError:
+    """Return the error of a command that needs a setting of the aggregator."""
+    return common.missing(name, purpose, program=PROGRAM)
+
+
 def load(
     file: Path | None, *, database_file: Path | None = None, **flags: object
 ) -> AggregatorSettings:
@@ -453,6 +458,7 @@ def load(
     other = common.load(AggregatorSettings, program=PROGRAM, file=database_file, flags=flags)
     if not other.dsn:
         raise SettingsError(
-            f"{database_file}: the setting 'dsn' is missing (which PostgreSQL to use)"
+            f"{database_file}: the setting 'dsn' is missing (which PostgreSQL to use): set it "
+            "there, or remove the file to use that of the aggregator's settings"
         )
     return replace(settings, dsn=other.dsn, dsn_password_file=other.dsn_password_file)

@@ -6,12 +6,14 @@ in its place.
 """
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
+from .errors import SettingsError
 from .existing_path import ExistingPath
 from .users import become, find_user
 
@@ -46,22 +48,58 @@ def config_option(program: str, *, usual: str = "") -> Callable[[Command], Comma
 
 
 def usual_folder() -> Path:
-    """Return the folder with the settings of this host."""
-    return Path(os.environ.get(_SETTINGS_VARIABLE) or USUAL_FOLDER)
+    """Return the folder with the settings of this host.
+
+    Raises:
+        SettingsError: SMTPFEEDS_SETTINGS names something that is not a folder.
+    """
+    named = os.environ.get(_SETTINGS_VARIABLE)
+    if not named:
+        return USUAL_FOLDER
+    try:
+        fault = "" if stat.S_ISDIR(Path(named).stat().st_mode) else "it is not a folder"
+    except OSError as exc:
+        fault = str(exc.strerror)
+    if fault:
+        raise SettingsError(
+            f"{_SETTINGS_VARIABLE} names {named}: {fault}. Name the folder that has the settings "
+            f"files, or unset the variable to use {USUAL_FOLDER}"
+        )
+    return Path(named)
 
 
 def usual_config(*names: str) -> Path | None:
-    """Return the settings file to use without `--config`; None if this user can read none.
+    """Return the settings file to use without `--config`; None if there is none.
 
     Args:
         names: files in the usual folder in order of preference. In the folder that SMTPFEEDS_DIR
             names, the first is used.
+
+    Raises:
+        SettingsError: there is one, and this user can read none. Without its settings a command
+            would answer for a host with the default ones.
     """
     named = os.environ.get(FOLDER_VARIABLE)
     if named:
         return Path(named) / names[0]
     folder = usual_folder()
-    return next((folder / name for name in names if os.access(folder / name, os.R_OK)), None)
+    files = [folder / name for name in names]
+    if readable := [file for file in files if os.access(file, os.R_OK)]:
+        return readable[0]
+    for closed in filter(None, map(closed_by, files)):
+        raise SettingsError(
+            f"this user cannot read {closed}: start the command as root or as the user of the "
+            "program, or name another settings file with --config"
+        )
+    return None
+
+
+def closed_by(file: Path) -> Path | None:
+    """Return what keeps this user from reading a file: the file, or its folder; else None."""
+    if os.access(file, os.F_OK):
+        return None if os.access(file, os.R_OK) else file
+    is_closed = os.access(file.parent, os.F_OK) and not os.access(file.parent, os.X_OK)
+    return file.parent if is_closed else None
 
 
 def as_option(command: Command) -> Command:

@@ -161,6 +161,21 @@ def read_secret(value: str, file: str, *, name: str) -> str:
     return lines[0].strip()
 
 
+def missing(name: str, purpose: str, *, program: str, file: Path | None = None) -> SettingsError:
+    """Return the error of a command that needs a setting.
+
+    Args:
+        name: the setting.
+        purpose: what it is, such as "the directory for the feeds".
+        file: the settings file that lacks it, if one was read.
+    """
+    usual = f"a settings file (--config FILE; by default {program}.toml in /etc/smtpfeeds)"
+    return SettingsError(
+        f"the setting {name!r} is missing ({purpose}): give it in {file or usual} "
+        f"or as SMTPFEEDS_{program.upper()}_{name.upper()}"
+    )
+
+
 def _known(key: str, fields: Mapping[str, Any], where: str) -> None:
     if key not in fields:
         near = difflib.get_close_matches(key, fields, n=1, cutoff=_NEAR)
@@ -177,11 +192,7 @@ def _check_required(
     for name, field in fields.items():
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in values:
-            place = f"in {file}" if file else "in a settings file (--config FILE)"
-            raise SettingsError(
-                f"the setting {name!r} is missing ({about(field).help}): give it {place} "
-                f"or as SMTPFEEDS_{program.upper()}_{name.upper()}"
-            )
+            raise missing(name, about(field).help, program=program, file=file)
 
 
 def _from_text(text: str, hint: Any, where: str) -> Any:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .database import no_database
+from .database import NoDatabase
 from .settings_files import SettingsFiles
 
 _PREFIX: Final = "SMTPFEEDS_AGGREGATOR_"
@@ -37,8 +37,8 @@ def read_access(files: SettingsFiles, dsn: str | None) -> Access:
     """Read the settings: the files, then the environment, then the option.
 
     Raises:
-        SettingsError: a file cannot be read, a value has another type or is out of range, or no
-            database is named.
+        SettingsError: a file cannot be read, or a value has another type or is out of range.
+        NoDatabase: nothing names the database.
     """
     named = _named(files)
     if _DSN in os.environ:
@@ -52,7 +52,7 @@ def read_access(files: SettingsFiles, dsn: str | None) -> Access:
         every = load(files.config, database_file=files.owner, dsn=dsn)
         named = {name: getattr(every, name) for name in Access._fields}
     if not named.get("dsn"):
-        raise no_database()
+        raise NoDatabase
     return Access(**named)
 
 

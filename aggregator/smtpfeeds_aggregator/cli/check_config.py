@@ -17,7 +17,7 @@ from smtpfeeds_common.service_address import parse_brokers
 from smtpfeeds_common.users import only_root_reads
 
 from ..certificates import expiries
-from ..settings import AggregatorSettings
+from ..settings import AggregatorSettings, missing
 from ..sources.broker import parameters
 from ..store.connection import connection_parameters
 from ..store.dsn import describe_dsn
@@ -96,9 +96,7 @@ def _lists(settings: AggregatorSettings) -> Iterator[str]:
 
 def _broker(settings: AggregatorSettings) -> str:
     if not settings.broker:
-        raise SettingsError(
-            "the setting 'broker' is missing: give amqps://… addresses, or spool:DIR on one host"
-        )
+        raise missing("broker", "amqps://… addresses, or spool:DIR on one host")
     if settings.broker[0].startswith("spool:"):
         folder = Path(settings.broker[0].removeprefix("spool:"))
         _check_folder("broker", folder)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from smtpfeeds_common.config_option import usual_folder
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.garbage import no_garbage
 
@@ -14,14 +13,8 @@ if TYPE_CHECKING:
     from .access import Access
 
 
-def no_database() -> SettingsError:
-    """Return the error of a command for which nothing names the database."""
-    return SettingsError(
-        "which database? Give --dir DIR of `smtpfeeds up`, --config FILE or --dsn DSN, or set "
-        "SMTPFEEDS_DIR or SMTPFEEDS_AGGREGATOR_DSN. Without them a command reads owner.toml, "
-        f"aggregator.toml and query.toml in {usual_folder()}: this user can read none of them, or "
-        "they name no database"
-    )
+class NoDatabase(SettingsError):
+    """Nothing names the database."""
 
 
 @contextmanager
@@ -40,7 +33,7 @@ def connected(
         from ..store.migrations import check_schema
 
     if not settings.dsn:
-        raise no_database()
+        raise NoDatabase
     limit_s = settings.database_timeout_s * (10 if long else 1)
     connection = connect(settings, "query", autocommit=True, limit_s=limit_s, read_only=not write)
     try:

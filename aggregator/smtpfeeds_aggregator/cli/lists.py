@@ -17,7 +17,6 @@ from smtpfeeds_common import logs
 from smtpfeeds_common.addresses import format_address
 from smtpfeeds_common.answers import Form, format_options, write_records
 from smtpfeeds_common.columns import Column
-from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.times import iso_utc
 
 from .. import settings as aggregator_settings
@@ -25,7 +24,7 @@ from ..datasets.generations import GENERATIONS
 from .addresses import addresses_of
 from .as_owner import write_as_owner
 from .options import CONFIG, FOLDER
-from .settings_files import own_files
+from .settings_files import settings_files
 
 if TYPE_CHECKING:
     from ..classification.lists.in_use import ListSource
@@ -72,7 +71,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     @FOLDER
     @wraps(command)
     def run(config: Path | None, folder: Path | None, **arguments: Any) -> None:
-        settings = aggregator_settings.load(own_files(config, folder).config)
+        settings = aggregator_settings.load(settings_files(config, folder, operator=False).config)
         logs.configure("warning", settings.log_format)
         command(settings, **arguments)
 
@@ -201,7 +200,9 @@ def rollback(settings: "AggregatorSettings", *, form: str) -> None:
     from ..classification.lists.refresh import directory_of
 
     if not settings.lists_dir:
-        raise SettingsError("lists_dir is not set: only a directory of lists can be rolled back")
+        raise aggregator_settings.missing(
+            "lists_dir", "the directory of lists; packaged lists cannot be rolled back"
+        )
     write_as_owner(settings.lists_dir, GENERATIONS)
     manifest = directory_of(settings.lists_dir).roll_back().manifest
     if form == "json":

@@ -12,14 +12,8 @@ import click
 from smtpfeeds_common.config_option import config_option
 from smtpfeeds_common.errors import DatabaseUnavailable, DsnError, SettingsError
 
-from .settings_files import (
-    SettingsFiles,
-    about_owner,
-    database_source,
-    operator_files,
-    own_files,
-    single_host_folder,
-)
+from .database import NoDatabase
+from .settings_files import SettingsFiles, about_owner, no_database, settings_files
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
@@ -47,7 +41,7 @@ def load(config: Path | None, folder: Path | None = None) -> "AggregatorSettings
     """Read the aggregator's own settings and set up the logs as they say."""
     from smtpfeeds_common import logs
 
-    settings = _settings(own_files(config, folder), None)
+    settings = _settings(settings_files(config, folder, operator=False), None)
     logs.configure(settings.log_level, settings.log_format)
     return settings
 
@@ -55,24 +49,22 @@ def load(config: Path | None, folder: Path | None = None) -> "AggregatorSettings
 def database_options(command: F) -> F:
     """Add the options that select the database, and pass the command the `settings`.
 
-    It is a command of an operator: see ``operator_files``.
+    It is a command of an operator or an analyst: see ``settings_files``.
     """
-    return _with_options(command, "settings", _settings, operator_files)
+    return _with_options(command, "settings", _settings, operator=True)
 
 
 def access_options(command: F) -> F:
     """Do the same for a command that must answer fast: it gets `access` only."""
-    return _with_options(command, "access", _access, operator_files)
+    return _with_options(command, "access", _access, operator=True)
 
 
 def own_options(command: F) -> F:
     """The same as ``database_options`` for a command that works as the aggregator."""
-    return _with_options(command, "settings", _settings, own_files)
+    return _with_options(command, "settings", _settings, operator=False)
 
 
-def _with_options(
-    command: F, name: str, read: Callable[..., Any], find: Callable[..., SettingsFiles]
-) -> F:
+def _with_options(command: F, name: str, read: Callable[..., Any], *, operator: bool) -> F:
     @CONFIG
     @DSN
     @FOLDER
@@ -83,7 +75,7 @@ def _with_options(
         if kwargs.get("published_in") is not None:
             refuse_database(config, dsn, folder)
             return command(*args, **{name: None}, **kwargs)
-        with _read(read, find, config, dsn, folder) as value:
+        with _read(read, config, dsn, folder, operator=operator) as value:
             return command(*args, **{name: value}, **kwargs)
 
     return with_settings  # type: ignore[return-value]  # click's options change the signature
@@ -111,33 +103,34 @@ def database_settings(
         DatabaseUnavailable: what used the settings cannot use the database; the message names what
             the database is from.
     """
-    with _read(_settings, operator_files, config, dsn, folder) as settings:
+    with _read(_settings, config, dsn, folder, operator=True) as settings:
         yield settings
 
 
 @contextmanager
 def _read(
     read: Callable[..., Any],
-    find: Callable[..., SettingsFiles],
     config: Path | None,
     dsn: str | None,
     folder: Path | None,
+    *,
+    operator: bool,
 ) -> Iterator[Any]:
     config, dsn, folder = _given(config, dsn, folder)
-    files = find(config, folder, dsn)
+    files = settings_files(config, folder, dsn, operator=operator)
+    source = files.database_from
     try:
         yield read(files, dsn)
+    except NoDatabase as exc:
+        raise no_database(files) from exc
     except DsnError as exc:
-        source = database_source(files, dsn)
         raise SettingsError(f"{source}: {exc.message}" if source else exc.message) from exc
     except DatabaseUnavailable as exc:
-        folder = single_host_folder(config, folder, dsn)
-        if folder is not None:
-            words = f"is `smtpfeeds up --dir {folder}` running? {exc.message}"
+        if files.folder is not None:
+            words = f"is `smtpfeeds up --dir {files.folder}` running? {exc.message}"
             raise DatabaseUnavailable(words) from exc
-        source = database_source(files, dsn)
         facts = [f"dsn from {source}"] if source else []
-        if find is operator_files and _is_privilege(exc):
+        if operator and _is_privilege(exc):
             facts += filter(None, [about_owner(files)])
         raise DatabaseUnavailable(
             f"{exc.message} ({'; '.join(facts)})" if facts else exc.message

@@ -24,11 +24,11 @@ from smtpfeeds_common.times import iso_utc
 from .. import settings as aggregator_settings
 from ..datasets.generations import GENERATIONS
 from ..origin import OriginSource, OriginTable
-from ..settings import AggregatorSettings
+from ..settings import AggregatorSettings, missing
 from .addresses import texts_of
 from .as_owner import write_as_owner
 from .options import CONFIG, FOLDER
-from .settings_files import own_files
+from .settings_files import settings_files
 
 #: Addresses from a pipe are looked up in blocks of this many lines.
 _BLOCK: Final = 1000
@@ -60,7 +60,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         as_names: str | None,
         **arguments: Any,
     ) -> None:
-        config = own_files(config, folder).config
+        config = settings_files(config, folder, operator=False).config
         # A table named here replaces both settings of the file.
         if origin_table is not None and origin_dir is None:
             origin_dir = ""
@@ -195,7 +195,7 @@ def rollback(settings: AggregatorSettings) -> None:
     from ..origin.generation import directory_of
 
     if not settings.origin_dir:
-        raise SettingsError("origin_dir is not set: only a directory of tables can be rolled back")
+        raise missing("origin_dir", "the directory of origin tables; files cannot be rolled back")
     write_as_owner(settings.origin_dir, GENERATIONS)
     generation = directory_of(settings.origin_dir).roll_back()
     click.echo(f"{generation.name} is in use again, of {_utc(generation.manifest['table_time'])}")

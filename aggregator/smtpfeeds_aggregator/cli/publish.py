@@ -10,11 +10,11 @@ import click
 import msgspec
 
 from smtpfeeds_common import logs
-from smtpfeeds_common.errors import PublishError, SettingsError, SmtpfeedsError
+from smtpfeeds_common.errors import PublishError, SmtpfeedsError
 from smtpfeeds_common.times import iso_utc
 
 from .as_owner import write_as_owner
-from .database import connected
+from .database import NoDatabase, connected
 from .options import own_options
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str
     write_as_owner(settings.feeds_dir, SERVED)
     try:
         published = _publish(settings, force=force, wait_s=wait_s)
+    except NoDatabase:
+        raise  # nothing ran
     except SmtpfeedsError as exc:
         from ..publish.failures import reason_of
 
@@ -248,5 +250,7 @@ def _counts(counts: Any) -> str:
 
 def _feeds_dir(settings: "AggregatorSettings") -> Path:
     if not settings.feeds_dir:
-        raise SettingsError("feeds_dir is not set: set it to the directory for the feeds")
+        from ..settings import missing
+
+        raise missing("feeds_dir", "the directory for the feeds")
     return Path(settings.feeds_dir)

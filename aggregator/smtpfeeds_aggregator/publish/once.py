@@ -23,7 +23,7 @@ from smtpfeeds_common.users import remedy_for_error
 
 from ..clock.database import DatabaseClock, Reading
 from ..origin.lookup import DescribedLookup
-from ..settings import AggregatorSettings
+from ..settings import AggregatorSettings, missing
 from ..store.connection import Connection
 from ..store.publication import OriginChange, PublicationStore
 from ..store.query_rows import ALIVE_S
@@ -111,6 +111,7 @@ def publish_once(
         None if another process publishes this directory now, or has published.
 
     Raises:
+        SettingsError: `feeds_dir` is not set.
         SuspiciousFeeds: a feed fell or rose by more than the settings allow.
         DiskFull: there is no space for the files.
         LockLost: another process may be publishing now.
@@ -119,7 +120,7 @@ def publish_once(
         DatabaseUnavailable: the connection to the database is lost.
     """
     if not settings.feeds_dir:
-        raise PublishError("feeds_dir is not set: set it to the directory for the feeds")
+        raise missing("feeds_dir", "the directory for the feeds")
     store = PublicationStore(connection)
     directory = FeedsDirectory(Path(settings.feeds_dir))
     clock = clock or DatabaseClock()

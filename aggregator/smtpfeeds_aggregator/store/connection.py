@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import psycopg
 
-from smtpfeeds_common.errors import DsnError, SettingsError
+from smtpfeeds_common.errors import DsnError
 from smtpfeeds_common.logs import fields
 
 from .dsn import parse_dsn
@@ -132,10 +132,9 @@ def connection_parameters(settings: ConnectionSettings, purpose: str) -> dict[st
         SettingsError: there is no DSN, or it cannot be parsed.
     """
     if not settings.dsn:
-        raise SettingsError(
-            "the setting 'dsn' is missing (which PostgreSQL to use): give it in a settings file "
-            "(--config FILE) or as SMTPFEEDS_AGGREGATOR_DSN"
-        )
+        from smtpfeeds_common.settings import missing
+
+        raise missing("dsn", "which PostgreSQL to use", program="aggregator")
     given = parse_dsn(settings.dsn)
     password = ""
     if settings.dsn_password_file:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from smtpfeeds_aggregator.cli.access import Access, read_access
+from smtpfeeds_aggregator.cli.database import NoDatabase
 from smtpfeeds_aggregator.cli.settings_files import SettingsFiles
 from smtpfeeds_aggregator.settings import AggregatorSettings, load
 from smtpfeeds_common.errors import SettingsError
@@ -71,16 +72,11 @@ def test_value_that_other_commands_refuse_is_refused(config: Path, line: str) ->
         read_access(SettingsFiles(config), None)
 
 
-def test_missing_database_is_a_usage_error_that_names_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SMTPFEEDS_SETTINGS", str(tmp_path / "mistyped"))
-    with pytest.raises(SettingsError, match="which database") as error:
-        read_access(SettingsFiles(), None)
-    assert f"query.toml in {tmp_path / 'mistyped'}:" in error.value.message
-    monkeypatch.delenv("SMTPFEEDS_SETTINGS")
-    with pytest.raises(SettingsError, match="in /etc/smtpfeeds:"):
-        read_access(SettingsFiles(), None)
+def test_missing_database_is_a_usage_error(config: Path) -> None:
+    config.touch()
+    with pytest.raises(NoDatabase) as error:
+        read_access(SettingsFiles(config), None)
+    assert error.value.exit_code == 2
 
 
 def test_owner_file_sets_only_the_database(tmp_path: Path, config: Path) -> None:

@@ -18,7 +18,7 @@ from smtpfeeds_common.times import iso_utc
 from ...datasets.child_process import ChildProgram
 from ...datasets.directory import DatasetDirectory, Generation, Kind, sha256_of
 from ...datasets.schedule import Schedule
-from ...settings import AggregatorSettings
+from ...settings import AggregatorSettings, missing
 from .sources import Source, sources_of
 
 KIND: Final = Kind("set of lists", "lists_dir", "smtpfeeds lists", ListsError)
@@ -74,10 +74,11 @@ def refresh(
         force: use lists that grew or became empty, and a generation that was rolled back.
 
     Raises:
+        SettingsError: `lists_dir` is not set.
         ListsError: it failed; the lists in use stay, and `lists status` shows the reason.
     """
     if not settings.lists_dir:
-        raise ListsError("lists_dir is not set: set it to the directory for lists")
+        raise missing("lists_dir", "the directory for lists")
     sources = sources_of(settings)
     directory = directory_of(settings.lists_dir)
     at = now or datetime.now(UTC)

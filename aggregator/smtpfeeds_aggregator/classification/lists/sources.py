@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from smtpfeeds_common.errors import DatasetError, ListsError, SettingsError
 
-from ...settings import AggregatorSettings
+from ...settings import AggregatorSettings, missing
 from .catalogue import MISP_NAMES, OPENFILTERS_NAMES, actor_of, is_wanted_of_misp
 from .check import check
 from .content import MAX_BYTES, Content, parse, version_day
@@ -82,7 +82,7 @@ def sources_of(settings: AggregatorSettings) -> list[Source]:
         places[path.stem] = [Place("file", str(path))]
     urls = list(_urls(settings))
     if urls and not settings.lists_dir:
-        raise SettingsError("lists_dir is not set: set it to the directory for fetched lists")
+        raise missing("lists_dir", "the directory for fetched lists")
     for name, place in urls:
         places.setdefault(name, []).append(place)
     if settings.lists_packaged:

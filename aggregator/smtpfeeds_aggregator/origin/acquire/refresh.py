@@ -17,7 +17,7 @@ from smtpfeeds_common.times import iso_utc
 
 from ...datasets.directory import DatasetDirectory, Generation, sha256_of
 from ...datasets.schedule import Schedule, parse_time
-from ...settings import AggregatorSettings
+from ...settings import AggregatorSettings, missing
 from ..generation import INDEX, NAMES, TABLE, directory_of, generation_name, open_index, open_table
 from ..table.in_memory import EMPTY, OriginTable
 from . import local, validate
@@ -58,10 +58,11 @@ def refresh(
         force: put the table in use even if its checks fail.
 
     Raises:
+        SettingsError: `origin_dir` is not set.
         OriginError: it failed; the table in use stays, and `origin status` shows the reason.
     """
     if not settings.origin_dir:
-        raise OriginError("origin_dir is not set: set it to the directory for origin tables")
+        raise missing("origin_dir", "the directory for origin tables")
     directory = directory_of(settings.origin_dir)
     bounds = validate.bounds_of(settings)
     at = now or datetime.now(UTC)
