@@ -70,6 +70,15 @@ def sort_key(packed: bytes) -> tuple[int, bytes]:
 
 
 @lru_cache(maxsize=1024)
+def _why_no_network(text: str) -> str:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return f"{text!r} is neither an address nor a prefix such as 192.0.2.0/24"
+    address = text.partition("/")[0]
+    return f"{text!r} is an address inside a prefix: write {network}, or {address} for the address"
+
+
 def parse_network(text: str) -> Network:
     """Read a prefix such as ``192.0.2.0/24``; a bare address is its own /32 or /128.
 
@@ -79,7 +88,7 @@ def parse_network(text: str) -> Network:
     try:
         network = ip_network(text)
     except ValueError as exc:
-        raise AddressError(f"{text!r} is not a prefix such as 192.0.2.0/24: {exc}") from exc
+        raise AddressError(_why_no_network(text)) from exc
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is not None and network.prefixlen >= 96:
         return IPv4Network((int(mapped), network.prefixlen - 96))

@@ -187,8 +187,11 @@ class LazyGroup(click.Group):
             code = ended if isinstance(ended, int) else 0
         except click.ClickException as exc:
             code = report_usage_error(exc)
-        except click.Abort:
-            print_error("smtpfeeds: not confirmed; nothing was changed")
+        except click.Abort as exc:
+            # Without an answer the question has no line end yet.
+            line_end = "" if exc.__context__ is None else "\n"
+            hint = "; --yes confirms it" if isinstance(exc.__context__, EOFError) else ""
+            print_error(f"{line_end}smtpfeeds: not confirmed{hint}; nothing was changed")
             code = 1
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(bool(end.code))

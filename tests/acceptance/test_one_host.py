@@ -338,7 +338,7 @@ def test_stop_during_the_start_is_heard(tmp_path: Path, synthetic_origins: dict[
     ("wrong", "message"),
     [
         (["--smtp=127.0.0.1"], "lacks a port"),
-        (["--smtp=127.0.0.1:0", "--trusted-proxy=10.0.0.1/8"], "is not a prefix"),
+        (["--smtp=127.0.0.1:0", "--trusted-proxy=10.0.0.1/8"], "is an address inside a prefix"),
         (["--smtp=127.0.0.1:0", "--origin-table=/nowhere"], "does not exist"),
         ([], "missing option '--smtp'"),
     ],

@@ -63,17 +63,49 @@ def test_an_exclusion_is_added_listed_and_removed(run: Run, connection: Connecti
     assert run("exclude", "list", "--json").exit_code == 1
     again = run("exclude", "remove", "192.0.2.0/24")
     assert (again.exit_code, again.stdout) == (1, "")
-    assert "is not excluded" in again.stderr
+    assert "there is no exclusion of exactly 192.0.2.0/24" in again.stderr
+
+
+def test_shorter_prefix_that_still_excludes_is_named(run: Run) -> None:
+    for prefix in ("192.0.2.0/24", "192.0.0.0/16", "2001:db8::/32"):
+        assert run("exclude", "add", prefix, "--why", "x").exit_code == 0
+    removed = run("exclude", "remove", "192.0.2.0/24")
+    assert removed.stdout == "192.0.2.0/24 is no longer excluded; 192.0.0.0/16 still excludes it\n"
+    again = run("exclude", "remove", "192.0.2.7")
+    assert "exactly 192.0.2.7/32; 192.0.0.0/16 still excludes it" in again.stderr
+
+
+@pytest.mark.parametrize("prefix", ["0.0.0.0/0", "64.0.0.0/7", "::/0", "2000::/3"])
+def test_prefix_of_many_organisations_is_excluded_only_after_a_question(
+    run: Run, prefix: str
+) -> None:
+    words = ("exclude", "add", prefix, "--why", "x")
+    for answer in ("", "n\n"):
+        asked = run(*words, input=answer)
+        assert (asked.exit_code, asked.stdout) == (1, "")
+        assert f"Publish nothing of {prefix}, with 0 stored addresses? [y/N]: " in asked.stderr
+        assert ("\nsmtpfeeds: not confirmed; --yes confirms it; nothing" in asked.stderr) == (
+            not answer
+        )
+        assert run("exclude", "list", "--json").exit_code == 1
+    assert run(*words, input="y\n").exit_code == 0
+    assert run(*words, "--yes").exit_code == 0
+    for network in ("10.0.0.0/8", "2002::/16"):
+        assert run("exclude", "add", network, "--why", "x").exit_code == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("add", "192.0.2.1/24", "--why", "x"), "has host bits set"),
-        (("add", "nonsense", "--why", "x"), "is not a prefix"),
+        (
+            ("add", "192.0.2.1/24", "--why", "x"),
+            "is an address inside a prefix: write 192.0.2.0/24, or 192.0.2.1 for",
+        ),
+        (("add", "nonsense", "--why", "x"), "is neither an address nor a prefix"),
         (("add", "192.0.2.1", "--why", "x", "--until", "2020-01-01"), "is in the past"),
         (("add", "192.0.2.1", "--why", "x", "--until", "999999999w"), "too far away"),
         (("add", "192.0.2.1"), "--why"),
+        (("add", "192.0.2.1", "--why", " "), "'--why': write a reason"),
     ],
 )
 def test_wrong_use_is_named(run: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -20,6 +20,7 @@ from .options import database_options
 
 if TYPE_CHECKING:
     from ..settings import AggregatorSettings
+    from ..store.exclusions import Exclusion
 
 #: A spool keeps undelivered events for the retention, and confirmed batches for a day; a week more
 #: is for a host that was offline.
@@ -27,6 +28,9 @@ _ARRIVAL: Final = timedelta(days=8)
 _PUBLISHED: Final = (
     "published files change with the next publication, at once with `smtpfeeds publish now`"
 )
+#: A shorter prefix contains the networks of many organisations; a typing error would empty the
+#: feeds.
+_ASK_BELOW: Final = {4: 8, 6: 16}
 #: Addresses whose deletion takes long enough for a line of progress.
 _WORTH_A_LINE: Final = 10_000
 _COLUMNS: Final = (
@@ -38,6 +42,12 @@ _COLUMNS: Final = (
 )
 
 
+def _check_reason(_context: click.Context, _option: click.Parameter, reason: str) -> str:
+    if not reason.strip():
+        raise click.BadParameter("write a reason, so that the list says why a prefix is missing")
+    return reason.strip()
+
+
 @click.group()
 def exclude() -> None:
     """Keep prefixes out of the published files. Their events are still counted and stored."""
@@ -45,11 +55,22 @@ def exclude() -> None:
 
 @exclude.command("add", short_help="Keep a prefix or an address out of the feeds.")
 @click.argument("prefix", metavar="PREFIX|ADDRESS")
-@click.option("--why", "reason", required=True, help="The reason, for yourself: never published.")
+@click.option(
+    "--why",
+    "reason",
+    required=True,
+    callback=_check_reason,
+    help="The reason, for yourself: never published.",
+)
 @click.option("--until", help="When it ends: 2026-12-24T00:00Z, or 30d from now. Default: never.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @database_options
-def add(settings: "AggregatorSettings", prefix: str, reason: str, until: str | None) -> None:
+def add(
+    settings: "AggregatorSettings", prefix: str, reason: str, until: str | None, *, yes: bool
+) -> None:
     """Keep a prefix or an address out of the feeds from the next publication on.
+
+    It asks before it excludes a prefix shorter than /8 (IPv6: /16).
 
     Examples:
 
@@ -62,8 +83,14 @@ def add(settings: "AggregatorSettings", prefix: str, reason: str, until: str | N
     network, end = _network(prefix), _end(until)
     with connected(settings, write=True) as connection:
         store = ExclusionStore(connection)
-        store.add(network, reason, end)
         addresses = store.count(network)
+        if not yes and network.prefixlen < _ASK_BELOW[network.version]:
+            click.confirm(
+                f"Publish nothing of {network}, with {addresses} stored addresses?",
+                abort=True,
+                err=True,
+            )
+        store.add(network, reason, end)
     click.echo(
         f"{network} is not published {_until(end)} ({addresses} of its addresses are stored); "
         + _PUBLISHED
@@ -102,11 +129,20 @@ def remove(settings: "AggregatorSettings", prefix: str) -> None:
 
     network = _network(prefix)
     with connected(settings, write=True) as connection:
-        removed = ExclusionStore(connection).remove(network)
+        store = ExclusionStore(connection)
+        removed = store.remove(network)
+        others = [
+            other.prefix for other in store.all() if other.in_force and _is_in(network, other)
+        ]
+    still = f"; {', '.join(others)} still excludes it" if others else ""
     if not removed:
-        click.echo(f"{network} is not excluded; see `smtpfeeds exclude list`", err=True)
+        click.echo(f"there is no exclusion of exactly {network}{still}", err=True)
         raise click.exceptions.Exit(1)
-    click.echo(f"{network} is published again with the next publication")
+    click.echo(
+        f"{network} is no longer excluded{still}"
+        if others
+        else f"{network} is published again with the next publication"
+    )
 
 
 @click.command(short_help="Delete what is stored about an address or a prefix.")
@@ -116,6 +152,7 @@ def remove(settings: "AggregatorSettings", prefix: str) -> None:
     "reason",
     default="forgotten on request",
     show_default=True,
+    callback=_check_reason,
     help="The reason, for yourself: never published.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -158,6 +195,11 @@ def _progress(total: int) -> Callable[[int], None]:
         click.echo(f"\r{addresses} of {total} addresses", nl=False, err=True)
 
     return show if sys.stderr.isatty() and total > _WORTH_A_LINE else lambda _addresses: None
+
+
+def _is_in(network: Network, exclusion: "Exclusion") -> bool:
+    other = parse_network(exclusion.prefix)
+    return other.version == network.version and network.subnet_of(other)  # type: ignore[arg-type]
 
 
 def _network(text: str) -> Network:
