@@ -355,6 +355,38 @@ def test_sizes_are_not_believed(serve: Serve, tmp_path: Path) -> None:
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.parametrize("length", [b"-1", b"-5", b"-100000", b"7fffffff", b"f" * 20])
+def test_a_chunk_is_held_in_no_memory_whatever_its_length(serve: Serve, length: bytes) -> None:
+    octets = 16 << 20
+
+    def answer(handler: Handler) -> None:
+        handler.reply(200, length + b"\r\n", Transfer_Encoding="chunked")
+        for _ in range(octets >> 16):
+            handler.wfile.write(bytes(1 << 16))
+
+    server = serve(answer)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match="more than the 1000 octets|cannot be fetched"):
+            Remote(None).get(server.url, max_bytes=1_000)
+        assert tracemalloc.get_traced_memory()[1] < octets >> 2
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_body_in_chunks_is_whole_or_refused(serve: Serve) -> None:
+    body = good = b"3\r\nabc\r\n4;ext=1\r\ndefg\r\n0\r\nTrailer: x\r\n\r\n"
+    server = serve(lambda handler: handler.reply(200, body, Transfer_Encoding="chunked"))
+    stream = Remote(None).get(server.url, max_bytes=7)
+    assert stream is not None
+    with stream:
+        assert stream.read() == b"abcdefg"
+    for cut in range(1, good.index(b"\r\n0")):
+        body = good[:cut]
+        with pytest.raises(DatasetError, match="cannot be fetched"):
+            Remote(None).get(server.url, max_bytes=7)
+
+
 def endless_body(handler: Handler) -> None:
     handler.reply(200)
     while True:

@@ -257,9 +257,13 @@ def _redirected(url: str, place: str, location: str) -> str:
 
 
 def _copy(response: urllib3.BaseHTTPResponse, url: str, stream: IO[bytes], max_bytes: int) -> int:
-    """Write the body; return its number of octets."""
+    """Write the body; return its number of octets.
+
+    `read1` reads at most a piece. `stream` would read a chunk of negative length, which RFC 9112
+    (section 7.1) does not allow, to the end of the connection, all of it in memory.
+    """
     size = 0
-    for piece in response.stream(_PIECE_BYTES, decode_content=False):
+    while piece := response.read1(_PIECE_BYTES, decode_content=False):
         size += len(piece)
         if size > max_bytes:
             raise DatasetError(f"{url} has more than the {max_bytes} octets allowed")
