@@ -268,6 +268,16 @@ def test_a_server_that_never_ends_is_ended_by_time_and_by_size(
         again(config)
 
 
+def test_the_body_of_a_redirect_is_not_read(in_use: AggregatorSettings, archive: Archive) -> None:
+    """It would be read into memory, and its length has no bound."""
+    archive.files[RIB_PATH] = LATER
+    archive.mode = "redirect-long"
+    archive.sent.clear()
+    with pytest.raises(OriginError, match="redirects in a loop"):
+        again(in_use)
+    assert sum(archive.sent) < 128 << 20, "the rest is in the kernel's buffers"
+
+
 def test_a_broken_fetch_is_taken_up_where_it_ended(
     config: AggregatorSettings, archive: Archive
 ) -> None:

@@ -113,6 +113,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _redirect_loop(self, content: bytes) -> None:
         self._send(302, b"", Location=self.path)
 
+    def _redirect_long(self, content: bytes) -> None:
+        """Redirect with a body of 256 MiB."""
+        self.send_response(302)
+        self.send_header("Location", self.path)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(4096):
+                self.wfile.write(bytes(65536))
+                self.archive.sent.append(65536)
+
     def _redirect_away(self, content: bytes) -> None:
         """Redirect to a scheme from which nothing may be fetched."""
         self._send(302, b"", Location="ftp://127.0.0.1/rib.bz2")

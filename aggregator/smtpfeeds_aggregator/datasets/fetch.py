@@ -62,6 +62,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if secure and urlsplit(newurl).scheme != "https":
             raise DatasetError(f"{req.full_url} redirects from https to {newurl}: not followed")
         check_url(newurl, allow_http=self._allow_http, http_setting=self._http_setting)
+        # urllib would read the redirect's own body, which may never end, into memory.
+        fp.close()
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
