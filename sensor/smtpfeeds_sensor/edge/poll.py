@@ -28,10 +28,7 @@ class SensorReactor(EPollReactor):
     def doPoll(self, timeout: float | None) -> None:
         """Run one turn: wait for sockets and serve them."""
         selectables = self._selectables
-        try:
-            ready = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
-        except InterruptedError:
-            return
+        ready = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
         for descriptor, event in ready:
             # Another socket of this turn may have closed it.
             selectable = selectables.get(descriptor)
