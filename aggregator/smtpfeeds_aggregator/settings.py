@@ -26,7 +26,7 @@ _DEFAULT_FORMATS: Final = ("txt", "csv", "ndjson", "stix", "misp", "changes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AggregatorSettings:
+class AggregatorSettings(common.Loaded):
     """Every setting of `smtpfeeds aggregator` and of the commands that ask the database."""
 
     dsn: str = setting(

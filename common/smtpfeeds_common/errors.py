@@ -57,7 +57,14 @@ class SmtpfeedsError(Exception):
 class SettingsError(SmtpfeedsError):
     """A setting is missing, unknown or out of range."""
 
+    # A message about a setting's value begins with its name: `listen: …`. `settings.located` puts
+    # the file or the variable before it.
     exit_code = 2
+
+    @property
+    def setting(self) -> str:
+        """What the message begins with: the setting's name, if it is about a value."""
+        return self.message.partition(":")[0]
 
 
 class DsnError(SettingsError):

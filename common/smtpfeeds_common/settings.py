@@ -13,7 +13,8 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -75,6 +76,36 @@ def about(field: "dataclasses.Field[Any]") -> About:
     return declared if isinstance(declared, About) else About(help="")
 
 
+class Loaded:
+    """The base of a settings class, whose objects know where their values come from."""
+
+    __slots__ = ("_places",)
+
+    _places: dict[str, str]
+
+
+@contextmanager
+def located(settings: object) -> Iterator[None]:
+    """Let errors in the block name where the setting's value comes from.
+
+    Args:
+        settings: what `load` returned. A copy by `replace` knows no places.
+    """
+    with _located(getattr(settings, "_places", {})):
+        yield
+
+
+@contextmanager
+def _located(places: Mapping[str, str]) -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as exc:
+        if exc.setting not in places:
+            raise
+        reason = exc.message.removeprefix(exc.setting)
+        raise type(exc)(places[exc.setting] + reason) from exc
+
+
 def load(
     cls: type[T],
     *,
@@ -98,17 +129,26 @@ def load(
     fields = {field.name: field for field in dataclasses.fields(typing.cast("Any", cls))}
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
+    places: dict[str, str] = {}
     for key, raw in read_toml(file).items() if file else ():
         where = f"{file}: {key}"
         _known(key, fields, where)
         values[key] = _convert(raw, hints[key], about(fields[key]), where)
-    values |= _from_environment(program, fields, hints, environ)
+        places[key] = where
+    for key, name, raw in _from_environment(program, fields, hints, environ):
+        values[key] = _convert(raw, hints[key], about(fields[key]), name)
+        places[key] = name
     for key, raw in (flags or {}).items():
         if raw is not None:
             where = "--" + key.replace("_", "-")
             values[key] = _convert(raw, hints[key], about(fields[key]), where)
+            places[key] = where
     _check_required(fields, values, program, file)
-    return cls(**values)
+    with _located(places):
+        settings = cls(**values)
+    if isinstance(settings, Loaded):
+        object.__setattr__(settings, "_places", places)  # frozen, and no setting
+    return settings
 
 
 def _from_environment(
@@ -116,19 +156,16 @@ def _from_environment(
     fields: "Mapping[str, dataclasses.Field[Any]]",
     hints: Mapping[str, Any],
     environ: Mapping[str, str] | None,
-) -> dict[str, Any]:
+) -> Iterator[tuple[str, str, Any]]:
+    """Yield the setting, the variable and the value of each variable that sets one."""
     prefix = f"SMTPFEEDS_{program.upper()}_"
-    values: dict[str, Any] = {}
     for name, text in (os.environ if environ is None else environ).items():
         if name.startswith(prefix):
             key = name.removeprefix(prefix).lower()
             if key not in fields and _is_injected(name, text):
                 continue
             _known(key, fields, name)
-            values[key] = _convert(
-                _from_text(text, hints[key], name), hints[key], about(fields[key]), name
-            )
-    return values
+            yield key, name, _from_text(text, hints[key], name)
 
 
 def _is_injected(name: str, text: str) -> bool:

@@ -26,7 +26,7 @@ _MB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SensorSettings:
+class SensorSettings(common.Loaded):
     """Every setting of `smtpfeeds sensor`."""
 
     name: str = setting(
@@ -328,9 +328,10 @@ def load(
         SettingsError: a setting is unknown, missing, out of range, or contradicts another.
     """
     loaded = common.load(SensorSettings, program=PROGRAM, file=file, flags=flags)
-    check(loaded)
-    if look_at_files:
-        check_files(loaded)
+    with common.located(loaded):
+        check(loaded)
+        if look_at_files:
+            check_files(loaded)
     return loaded
 
 
@@ -340,7 +341,10 @@ def check(settings: SensorSettings) -> None:
     Raises:
         SettingsError: a setting is wrong; the message names it, the reason, and a correct form.
     """
-    check_sensor_name(settings.name)
+    try:
+        check_sensor_name(settings.name)
+    except SettingsError as exc:
+        raise SettingsError(f"name: {exc.message}") from exc
     for key in ("trusted_proxies", "ignore"):
         for text in getattr(settings, key):
             try:
@@ -350,7 +354,7 @@ def check(settings: SensorSettings) -> None:
     read_public_addresses(settings)
     if settings.session_timeout_s < settings.idle_timeout_s:
         raise SettingsError(
-            "session_timeout_s is less than idle_timeout_s; it can never be reached"
+            "session_timeout_s: it is less than idle_timeout_s, so no session ever reaches it"
         )
     _check_word("hostname", settings.hostname)
     _check_word("policy_url", settings.policy_url)
@@ -358,7 +362,7 @@ def check(settings: SensorSettings) -> None:
     if settings.tls == "files":
         for key in ("tls_certificate", "tls_key"):
             if not getattr(settings, key):
-                raise SettingsError(f'tls = "files" needs {key}')
+                raise SettingsError(f'tls: "files" needs {key}')
 
 
 def check_files(settings: SensorSettings) -> None:

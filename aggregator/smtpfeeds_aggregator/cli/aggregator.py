@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from smtpfeeds_common.config_option import as_option, check_as
+from smtpfeeds_common.settings import located
 
 from .clock import accept_clock, clock
 from .dead_letters import dead_letters
@@ -38,7 +39,9 @@ def run(config: Path | None) -> None:
     """
     from ..start import run as run_service
 
-    raise SystemExit(run_service(load(config)))
+    settings = load(config)
+    with located(settings):
+        raise SystemExit(run_service(settings))
 
 
 @aggregator.command()
@@ -83,8 +86,10 @@ def check_config(config: Path | None, as_user: str) -> None:
     from .check_config import check
 
     check_as(as_user)
-    for line in check(load(config)):
-        click.echo(line)
+    settings = load(config)
+    with located(settings):
+        for line in check(settings):
+            click.echo(line)
 
 
 aggregator.add_command(clock)

@@ -7,6 +7,7 @@ import click
 
 from smtpfeeds_common import logs
 from smtpfeeds_common.config_option import as_option, check_as
+from smtpfeeds_common.settings import located
 
 from .. import settings as sensor_settings
 from ..process.modules import leave_out_unused
@@ -31,7 +32,8 @@ def run(config: Path | None) -> None:
 
     logs.configure(settings.log_level, settings.log_format)
     read_again = functools.partial(sensor_settings.load, config, look_at_files=False)
-    run_sensor(settings, read_again)
+    with located(settings):
+        run_sensor(settings, read_again)
 
 
 @sensor.command("check-config")
@@ -48,6 +50,7 @@ def check_config(config: Path | None, as_user: str) -> None:
 
     check_as(as_user)
     settings = sensor_settings.load(config)
-    for remark in check_all(settings):
-        click.echo(f"note: {remark}", err=True)
+    with located(settings):
+        for remark in check_all(settings):
+            click.echo(f"note: {remark}", err=True)
     click.echo("the settings are good")

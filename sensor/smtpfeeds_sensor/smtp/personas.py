@@ -8,7 +8,8 @@ able to understand it.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -207,7 +208,7 @@ def make_persona(
     banner_text = style.banner if banner is None else banner
     if "ESMTP" not in banner_text.split():
         raise SettingsError(
-            f"persona banner {banner_text!r} lacks the word ESMTP: "
+            f"the banner {banner_text!r} lacks the word ESMTP: "
             "some scanners send EHLO only after a banner that has it"
         )
     offered = style.keywords if keywords is None else keywords
@@ -218,7 +219,7 @@ def make_persona(
     def line(code: int, text: str, mark: str = " ") -> bytes:
         full = text.replace("{host}", hostname).replace("{size}", str(max_content_bytes))
         if len(full) > 500 or any(not " " <= char <= "~" for char in full):
-            raise SettingsError(f"persona: {full!r} must be printable ASCII, 500 octets at most")
+            raise SettingsError(f"{full!r} must be printable ASCII, 500 octets at most")
         return f"{code}{mark}{full}\r\n".encode()
 
     def many(texts: tuple[str, ...]) -> bytes:
@@ -293,15 +294,15 @@ class Personas:
             offer_tls=offer_tls,
         )
         self._hostname, self._table, self._offer_auth = hostname, table, offer_auth
-        self.default = self._make(default)
+        with _about("persona"):
+            self.default = self._make(default)
         self._by_address: dict[bytes, Persona] = {}
         for key, value in table.items():
-            try:
-                address = pack_address(key)
-            except AddressError:
-                self._make(value)  # a named one: checked here, used where it is named
-            else:
-                self._by_address[address] = self._make(value)
+            with _about(f"personas: {key}"):
+                persona = self._make(value)
+            # One with another key than an address is used where its name is given.
+            with suppress(AddressError):
+                self._by_address[pack_address(key)] = persona
 
     def at(self, local: bytes) -> Persona:
         """Return the persona for a packed local address."""
@@ -314,17 +315,17 @@ class Personas:
                 return self._make(self._table[value], depth + 1)
             value = {"like": value}
         if not isinstance(value, Mapping):
-            raise SettingsError(f"personas: {value!r} is neither a name nor a table")
+            raise SettingsError(f"{value!r} is neither a name nor a table")
         unknown = set(value) - {"like", "hostname", "banner", "keywords", "offer_auth"}
         if unknown:
-            raise SettingsError(f"personas: unknown {', '.join(sorted(unknown))}")
+            raise SettingsError(f"unknown {', '.join(sorted(unknown))}")
         like = str(value.get("like", "plain"))
         if like not in STYLES:
-            raise SettingsError(f"persona {like!r} is not one of {', '.join(STYLES)}")
+            raise SettingsError(f"{like!r} is not one of {', '.join(STYLES)}")
         keywords = value.get("keywords")
         offer_auth = value.get("offer_auth", self._offer_auth)
         if not isinstance(offer_auth, bool):
-            raise SettingsError(f"personas: offer_auth is {offer_auth!r}; write true or false")
+            raise SettingsError(f"offer_auth is {offer_auth!r}; write true or false")
         return self._make_persona(
             STYLES[like],
             hostname=str(value.get("hostname", self._hostname)),
@@ -332,3 +333,12 @@ class Personas:
             offer_auth=offer_auth,
             keywords=None if keywords is None else tuple(str(word) for word in keywords),
         )
+
+
+@contextmanager
+def _about(what: str) -> Iterator[None]:
+    """Put the setting before the message of an error."""
+    try:
+        yield
+    except SettingsError as exc:
+        raise SettingsError(f"{what}: {exc.message}") from exc

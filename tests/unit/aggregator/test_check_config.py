@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from rights import without_rights
-from smtpfeeds_aggregator import settings as aggregator_settings
-from smtpfeeds_aggregator.cli.check_config import _check_writable, check
+from smtpfeeds_aggregator.cli.aggregator import aggregator
+from smtpfeeds_aggregator.cli.check_config import _check_writable
 from smtpfeeds_aggregator.publish.signing import generate_keys
 from smtpfeeds_common.errors import SettingsError
 
@@ -33,7 +34,8 @@ def good(tmp_path: Path) -> dict[str, Any]:
 def checked(tmp_path: Path, values: dict[str, Any]) -> list[str]:
     config = tmp_path / "aggregator.toml"
     config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
-    return list(check(aggregator_settings.load(config)))
+    command = ["check-config", "--config", str(config)]
+    return CliRunner().invoke(aggregator, command, catch_exceptions=False).output.splitlines()
 
 
 def test_good_settings_leave_nothing_behind(tmp_path: Path, good: dict[str, Any]) -> None:
@@ -48,7 +50,10 @@ def test_good_settings_leave_nothing_behind(tmp_path: Path, good: dict[str, Any]
     ("wrong", "words"),
     [
         # Nobody can make anything in /proc, whatever access(2) says to root.
-        ({"feeds_dir": "/proc/x"}, r"feeds_dir: cannot write in /proc, so /proc/x cannot be made"),
+        (
+            {"feeds_dir": "/proc/x"},
+            r"toml: feeds_dir: cannot write in /proc, so /proc/x cannot be",
+        ),
         ({"feeds_dir": "{}/table"}, r"feeds_dir: cannot write in .*table: Not a directory"),
         ({"feeds_dir": "{}/table/x"}, r"feeds_dir: cannot write in .*table, so"),
         ({"origin_dir": "{}/none"}, r"origin_dir: cannot read the folder .*No such file"),
@@ -57,6 +62,8 @@ def test_good_settings_leave_nothing_behind(tmp_path: Path, good: dict[str, Any]
         ({"origin_dir": "", "origin_table": "{}/feeds"}, r"origin_table: .*Is a directory"),
         ({"as_names": "{}/none"}, r"as_names: cannot read the file .*No such file"),
         ({"broker": ["spool:{}/none"]}, r"broker: cannot read the folder .*No such file"),
+        ({"broker": ["amqp://"]}, r"aggregator.toml: broker: address 1 of 1 is not amqp"),
+        ({"broker": ["spool:/a", "spool:/b"]}, r"aggregator.toml: broker: .* only entry"),
         ({"broker": []}, "'broker' is missing"),
     ],
 )

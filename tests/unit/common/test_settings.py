@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from smtpfeeds_common.errors import SettingsError
-from smtpfeeds_common.settings import load, read_secret, setting
+from smtpfeeds_common.settings import Loaded, load, located, read_secret, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
+class Example(Loaded):
     name: str = setting(help="a name")
     idle_timeout_s: float = setting(60.0, help="t", unit="seconds", minimum=0.1, maximum=600)
     workers: int = setting(1, help="w", minimum=1)
@@ -18,6 +18,11 @@ class Example:
     policy: str = setting("reject", help="p", choices=("reject", "drain"))
     verbose: bool = setting(default=False, help="v")
     folder: Path = setting(Path(), help="f")
+
+    def __post_init__(self) -> None:
+        """Refuse a value as a program does."""
+        if self.name == "refused":
+            raise SettingsError("name: 'refused' is refused")
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -72,6 +77,29 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load(Example, program="example", file=write(tmp_path, text), environ={})
+
+
+def test_error_about_a_value_names_where_the_value_is_from(tmp_path: Path) -> None:
+    """This holds when the object is made, and for what is checked later."""
+    file = write(tmp_path, 'name = "refused"\nlisten = ["x"]\nfolder = "/a"')
+    with pytest.raises(SettingsError) as refused:
+        load(Example, program="example", file=file, environ={})
+    assert refused.value.message == f"{file}: name: 'refused' is refused"
+    environ = {"SMTPFEEDS_EXAMPLE_LISTEN": "y"}
+    loaded = load(Example, program="example", file=file, environ=environ, flags={"name": "x"})
+    for message, located_message in (
+        ("folder: cannot read", f"{file}: folder: cannot read"),
+        ("listen: 'y' lacks a port", "SMTPFEEDS_EXAMPLE_LISTEN: 'y' lacks a port"),
+        ("name: no", "--name: no"),
+        ("workers: this value is the default", "workers: this value is the default"),
+        ("cannot listen on y", "cannot listen on y"),
+    ):
+        # An error that has passed one such block passes others as it is.
+        with pytest.raises(SettingsError) as caught, located(loaded), located(loaded):
+            raise SettingsError(message)
+        assert caught.value.message == located_message
+    with pytest.raises(SettingsError, match="^name: no$"), located(Example(name="x")):
+        raise SettingsError("name: no")
 
 
 def test_an_unknown_variable_refuses_to_start() -> None:

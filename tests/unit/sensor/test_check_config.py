@@ -44,7 +44,7 @@ def check(folder: Path, **settings: Any) -> str:
         ({"ignore": ["x"]}, "ignore"),
         ({"persona": "sendmial"}, "sendmial"),
         ({"personas": {"192.0.2.1": {"banner": "hello"}}}, "ESMTP"),
-        ({"personas": {"192.0.2.1": {"banana": "hello"}}}, "banana"),
+        ({"personas": {"192.0.2.1": {"banana": "hello"}}}, "personas: 192.0.2.1: unknown banana"),
         ({"personas": {"192.0.2.1": 7}}, "neither a name nor a table"),
         ({"personas": {"192.0.2.1": {"hostname": "a\nb"}}}, "printable"),
         ({"personas": {"192.0.2.1": {"offer_auth": "yes"}}}, "offer_auth"),
@@ -69,6 +69,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, wrong: dict[str, Any], words: st
     with pytest.raises(SettingsError) as caught:
         check(tmp_path, **wrong)
     assert words in caught.value.message
+    assert caught.value.message.startswith(f"{tmp_path / 'sensor.toml'}: ")
 
 
 def test_good_settings_open_nothing(tmp_path: Path) -> None:
