@@ -16,6 +16,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from origin_support.world import (
     settings,
     table_text,
 )
+from smtpfeeds_aggregator.datasets.child_process import ChildProgram
 from smtpfeeds_aggregator.origin import OriginSource, OriginTable
 from smtpfeeds_aggregator.origin.acquire.refresh import Outcome, refresh, schedule_of
 from smtpfeeds_aggregator.origin.generation import directory_of
@@ -246,7 +248,7 @@ def test_a_misbehaving_server_leaves_the_table_in_use_and_its_reason(
     archive.files[RIB_PATH] = LATER
     archive.mode = mode
     with pytest.raises(OriginError, match=word):
-        again(config)
+        again(replace(config, origin_stall_timeout_s=1) if mode == "stall" else config)
     assert answers(config) == before
     assert word in failure(config)
     if mode in {"half", "reset"}:  # after the archive is repaired, the refresh succeeds
@@ -257,12 +259,10 @@ def test_a_misbehaving_server_leaves_the_table_in_use_and_its_reason(
 def test_a_server_that_never_ends_is_ended_by_time_and_by_size(
     tmp_path: Path, archive: Archive
 ) -> None:
-    config = networked(
-        tmp_path, archive, origin_fetch_timeout_s=2, origin_max_download_bytes=1_000_000
-    )
+    config = networked(tmp_path, archive, origin_max_download_bytes=1_000_000)
     archive.mode = "drip"
     with pytest.raises(OriginError, match="longer than 2 s"):
-        again(config)
+        again(replace(config, origin_fetch_timeout_s=2))
     archive.mode = "endless"
     with pytest.raises(OriginError, match="exceeds the 1000000 bytes"):
         again(config)
@@ -660,6 +660,18 @@ def test_a_child_ends_with_its_parent() -> None:
             assert child.stdin is not None
             child.stdin.close()
             assert child.wait(60) == 3
+
+
+def test_child_that_closes_its_output_and_goes_on_is_ended_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "silent.py").write_text(
+        "import os, time\nos.close(1)\nos.close(2)\ntime.sleep(600)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    program = ChildProgram("silent", "origin table", OriginError)
+    with pytest.raises(OriginError, match="longer than 1 s: the process was ended"):
+        program.run("build", {}, timeout_s=1)
 
 
 def test_two_generations_of_one_second_keep_their_order(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content[:100])
         self.wfile.flush()
-        self.archive.released.wait(30)
+        self.archive.released.wait(60)
 
     def _drip(self, content: bytes) -> None:
         """Send a byte ten times a second, without end, so that the transfer never stalls."""

@@ -66,8 +66,8 @@ def settings(directory: Path, **changes: Any) -> AggregatorSettings:
         origin_min_names=100,
         origin_known_answers=KNOWN,
         origin_max_bad_records=0,
-        origin_stall_timeout_s=1,
-        origin_fetch_timeout_s=20,
+        origin_stall_timeout_s=60,
+        origin_fetch_timeout_s=120,
     )
     return replace(base, **changes)
 

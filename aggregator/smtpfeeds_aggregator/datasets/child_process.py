@@ -71,10 +71,13 @@ class ChildProgram:
         except OSError as exc:
             raise self.error(f"no process could be started for the {self.noun}: {exc}") from exc
         try:
-            last, errors = self._follow(child, time.monotonic() + timeout_s, stop, progress)
-            child.wait(timeout=10)
-        except TimeoutError as exc:
-            raise self.error(f"the {self.noun} took longer than {timeout_s:g} s: {exc}") from exc
+            deadline_s = time.monotonic() + timeout_s
+            last, errors = self._follow(child, deadline_s, stop, progress)
+            child.wait(max(0.0, deadline_s - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired) as exc:
+            raise self.error(
+                f"the {self.noun} took longer than {timeout_s:g} s: the process was ended"
+            ) from exc
         finally:
             _end(child)
         if "result" in last:
@@ -88,7 +91,7 @@ class ChildProgram:
     def _follow(
         self,
         child: "subprocess.Popen[bytes]",
-        deadline: float,
+        deadline_s: float,
         stop: threading.Event | None,
         progress: Progress | None,
     ) -> tuple[dict[str, Any], str]:
@@ -103,8 +106,8 @@ class ChildProgram:
             while selector.get_map():
                 if stop is not None and stop.is_set():
                     raise self.error(f"stopped while the {self.noun} was being made")
-                if time.monotonic() > deadline:
-                    raise TimeoutError("the process was ended")
+                if time.monotonic() > deadline_s:
+                    raise TimeoutError
                 for key, _ in selector.select(_LOOK_S):
                     piece = os.read(key.fd, 65536)
                     if not piece:

@@ -31,8 +31,8 @@ _RUNNING: Final = ".publish-running.json"
 NOT_FINISHED: Final = (
     "the publication did not finish: old editions and stored origins are as they were before"
 )
-#: A reader holds the lock of the file for a moment.
-_TRIES: Final = 10
+#: A reader holds the lock of the file for a moment, which is longer on a busy machine.
+_LOCK_LIMIT_S: Final = 5.0
 _TRY_AGAIN_S: Final = 0.01
 
 
@@ -164,7 +164,8 @@ def _lock(descriptor: int) -> None:
     Raises:
         OSError: another process holds it.
     """
-    for _ in range(_TRIES):
+    deadline_s = time.monotonic() + _LOCK_LIMIT_S
+    while time.monotonic() < deadline_s:
         with suppress(BlockingIOError):
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(_TRY_AGAIN_S)
