@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 import subprocess
-import time
+from contextlib import closing
 
 import pytest
 
 from acceptance.harness import Site
+from servers.processes import HANG_LIMIT_S, wait_until
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.spool import Sealer
@@ -41,10 +43,18 @@ def run(*command: str, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
     )
 
 
-def landed(site: Site) -> dict[str, Observation]:
-    """Return the spool's rows by feed; a client that hung up is recorded a moment later."""
-    time.sleep(0.5)
-    sealer = Sealer(site.folder / f"spool-{SENSOR}" / f"{SENSOR}.spool")
+def landed(site: Site, hits: int) -> dict[str, Observation]:
+    """Return the spool's rows by feed, once it holds so many hits.
+
+    A client that hung up is recorded a moment later.
+    """
+    spool = site.folder / f"spool-{SENSOR}" / f"{SENSOR}.spool"
+    with closing(sqlite3.connect(spool, timeout=HANG_LIMIT_S)) as db:
+        counted = "SELECT coalesce(sum(hits), 0) FROM observation"
+        wait_until(
+            lambda: db.execute(counted).fetchone()[0] >= hits, what=f"{hits} hits are recorded"
+        )
+    sealer = Sealer(spool)
     sealed = sealer.seal(Clock().read(), empty=True)
     sealer.close()
     assert sealed is not None
@@ -67,7 +77,7 @@ def test_swaks_is_refused_at_data_and_is_a_greet_and_a_data_event(
     )  # fmt: skip
     assert result.returncode != 0
     assert re.search(r"^<\*\* 554 ", result.stdout, re.MULTILINE), result.stdout
-    rows = landed(site)
+    rows = landed(site, 2)
     assert (rows["smtpgreet"].hits, rows["smtpdata"].hits) == (1, 1)
     assert rows["smtpgreet"].flags & Flags.FULL_HOST_NAME
 
@@ -79,7 +89,7 @@ def test_swaks_that_quits_after_its_greet_is_a_greet_alone(site: Site, sensor: T
             "--to", "two@example.org", *(["--protocol", "SMTP"] if verb == "HELO" else []),
         )  # fmt: skip
         assert result.returncode == 0, result.stdout
-    rows = landed(site)
+    rows = landed(site, 2)
     assert {feed: row.hits for feed, row in rows.items()} == {"smtpgreet": 2}
 
 
@@ -95,7 +105,7 @@ def test_each_of_nmaps_scripts_is_a_greet_and_reads_what_a_mail_server_says(
     assert re.search(r"smtp-commands: \S+, PIPELINING, SIZE \d+, 8BITMIME", result.stdout), (
         result.stdout
     )
-    rows = landed(site)
+    rows = landed(site, len(scripts))
     assert rows["smtpgreet"].hits >= len(scripts)
     assert set(rows) == {"smtpgreet"}
 
@@ -113,5 +123,5 @@ def test_each_session_of_smtp_source_is_one_greet_and_one_data_event(
         f"inet:{target.host}:{target.port}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    rows = landed(site)
+    rows = landed(site, 40)
     assert (rows["smtpgreet"].hits, rows["smtpdata"].hits) == (20, 20)

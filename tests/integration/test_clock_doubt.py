@@ -183,7 +183,7 @@ def load(site: Site, *names: str, ahead: timedelta = timedelta(0)) -> Iterator[l
     finally:
         for sensor in sensors:
             sensor.stop.set()
-            sensor.join(20)
+            sensor.join(60)
 
 
 def add_old_rows(table: Table) -> None:
@@ -242,7 +242,7 @@ def test_step_under_load_loses_deletes_and_misdates_nothing(
         until(lambda: len(site.generated()) > editions, "it publishes again", 60)
         for sensor in sensors:
             sensor.stop.set()
-            sensor.join(20)
+            sensor.join(60)
         heard = sum(sensor.heard for sensor in sensors)
         until(lambda: counted(table) == heard, "everything is counted, each event once", 60)
     done = datetime.now(UTC) + timedelta(seconds=2)
@@ -306,7 +306,7 @@ def test_step_while_the_database_is_down_is_seen(
         command("aggregator", "accept-clock", "--dsn", dsn, "--yes")
         site.wait_for()
         sensors[0].stop.set()
-        sensors[0].join(20)
+        sensors[0].join(60)
         asked = Table(dsn)
         until(lambda: counted(asked) == sensors[0].heard, "everything is counted", 60)
         asked.connection.close()
@@ -377,7 +377,7 @@ def test_clock_that_differs_from_three_sensors_is_in_doubt(
         assert site.reasons() == set()
         for sensor in sensors:
             sensor.stop.set()
-            sensor.join(20)
+            sensor.join(60)
         heard = sum(sensor.heard for sensor in sensors)
         until(lambda: counted(table) == heard, "everything is counted, each event once", 60)
 
@@ -549,7 +549,7 @@ def test_editions_of_two_aggregators_are_one_for_each_point_of_the_grid(
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     times = [datetime.fromisoformat(edition["generated"]) for edition in editions()]
     assert len(set(times)) == len(times), "one for each second"
     for edition, at in zip(editions(), times, strict=True):

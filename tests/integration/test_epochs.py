@@ -346,7 +346,7 @@ def test_rotation_waits_for_transactions_under_way_and_takes_no_batch_of_the_nex
     finally:
         stop.set()
         for worker in workers:
-            worker.join(30)
+            worker.join(60)
     assert table.hits() == {("192.0.2.1", "smtpgreet"): sum(counts)}
     hits = dict(table("SELECT sensor, hits FROM sighting"))
     assert hits == dict(table("SELECT sensor, sum(events)::bigint FROM activity GROUP BY 1"))

@@ -165,7 +165,7 @@ def test_a_deleted_account_is_closed_at_once(rabbitmq: RabbitNode, management: M
     wait_until(lambda: bool(management.connections("edge-1")), what="it is listed")
     assert management.delete("edge-1")
     with pytest.raises(AMQPError):
-        connection.process_data_events(time_limit=30)
+        connection.process_data_events(time_limit=60)
     with pytest.raises(AMQPError):
         connect(rabbitmq, account)
     assert not management.delete("edge-1")

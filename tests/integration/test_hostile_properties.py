@@ -192,5 +192,5 @@ def test_sensor_holds_its_batches_while_its_broker_says_what_cannot_be_read(tabl
         link = BrokerLink.of_settings(dataclasses.replace(settings, broker=(address,)))
         with pytest.raises(BrokerUnavailable):
             link.open()
-        broker.join(20)
+        broker.join(60)
         assert not broker.is_alive()

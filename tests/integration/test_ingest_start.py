@@ -35,7 +35,7 @@ class Waiting:
         self.results.append(wait_for_database(settings_of(dsn, database_timeout_s=1), self.signals))
 
     def end(self) -> bool:
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
         return self.results[0]
 

@@ -504,10 +504,10 @@ class TestLoop:
         thread = threading.Thread(target=loop.run, args=(stop,))
         thread.start()
         try:
-            until(lambda: runs(loop, "published") >= 3, "three publications", 30)
+            until(lambda: runs(loop, "published") >= 3, "three publications")
         finally:
             stop.set()
-            thread.join(20)
+            thread.join(60)
         assert not thread.is_alive()
         assert runs(loop, "published") >= 3
         assert runs(loop, "failed") == 0
@@ -560,10 +560,10 @@ class TestLoop:
             time.sleep(1)
             assert runs(loop, "published") == 0
             connection.close()
-            until(lambda: runs(loop, "published") > 0, "the other takes over", 30)
+            until(lambda: runs(loop, "published") > 0, "the other takes over")
         finally:
             stop.set()
-            thread.join(20)
+            thread.join(60)
         assert (runs(loop, "published"), runs(loop, "left to another")) == (1, 0)
 
     def test_directory_that_cannot_be_looked_into_is_a_failed_run(
@@ -585,7 +585,7 @@ class TestLoop:
             assert thread.is_alive()
         finally:
             stop.set()
-            thread.join(20)
+            thread.join(60)
 
     def test_stopped_run_does_not_finish_first(
         self, settings: AggregatorSettings, connection: Connection, feeds: Path

@@ -221,7 +221,7 @@ def test_killed_process_frees_its_lock_and_is_a_failed_run(
         assert f"process {running.process_id}, at most 1800 s" in text
         os.kill(running.process_id, signal.SIGKILL)
         future.result(60)
-        until(lambda: not is_locked(settings), "the lock is free though the table is not", 30)
+        until(lambda: not is_locked(settings), "the lock is free though the table is not")
     assert health.problems()[0].startswith("publish: SIGKILL ended the process that publishes")
     sample = metrics.registry.get_sample_value
     assert sample("smtpfeeds_publish_failures", {"reason": "killed"}) == 1
@@ -369,4 +369,4 @@ def test_process_ends_with_its_parent(settings: AggregatorSettings) -> None:
             # Its threads end one by one; its files are closed when the last one ends.
             status = StatusFile(Path(settings.feeds_dir))
             until(lambda: status.read_running() is None, "status shows no run")
-            until(lambda: not is_locked(settings), "the lock is free", 30)
+            until(lambda: not is_locked(settings), "the lock is free")

@@ -81,7 +81,7 @@ def test_reader_takes_manifest_and_files_of_one_generation_while_others_are_publ
 
         def wait_for_a_switch() -> None:
             switched.clear()
-            switched.wait(20)
+            switched.wait(60)
 
         def read_on() -> None:
             while not stop.is_set():
@@ -97,7 +97,7 @@ def test_reader_takes_manifest_and_files_of_one_generation_while_others_are_publ
         stop.set()
         publish_once(settings, Origins(), connection, now=NOW + timedelta(days=1))
         switched.set()
-        thread.join(30)
+        thread.join(60)
     assert len(set(taken)) >= 10
     assert reader.manifest()["generated"] == "2026-11-24T10:59:30Z"
     reader.close()

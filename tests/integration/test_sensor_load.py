@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sensor_support import many_files, memory_bytes, running
 from sensor_support.attack import honest_clients, under_attack
+from servers.processes import HANG_LIMIT_S
 
 IDLE = 10_000
 #: The aim is 8 kB, measured by ``make bench-sensor``; a busy machine adds buffers.
@@ -49,7 +50,7 @@ def wait_for_banners(clients: list[socket.socket]) -> None:
     with selectors.DefaultSelector() as selector:
         for client in clients:
             selector.register(client, selectors.EVENT_READ)
-        until = time.monotonic() + 30
+        until = time.monotonic() + HANG_LIMIT_S
         while selector.get_map():
             assert time.monotonic() < until, f"{len(selector.get_map())} have no banner"
             for key, _ in selector.select(1):
@@ -61,10 +62,10 @@ def test_honest_clients_are_answered_beside_an_attack(tmp_path: Path) -> None:
     """The attack has slow and half-open clients, floods from one and many sources, and garbage."""
     with many_files(), running(tmp_path, max_connections_per_source=20) as sensor:
         assert sensor.process is not None
-        with under_attack(sensor.place(), 5):
+        with under_attack(sensor.place(), 5, garbage=200):
             time.sleep(1)
             early = memory_bytes(sensor.process.pid)
-            outcome = asyncio.run(honest_clients(sensor.place(), 3.5))
+            outcome = asyncio.run(honest_clients(sensor.place(), 3.5, at_least=21))
             late = memory_bytes(sensor.process.pid)
         assert sensor.stop() == 0
         counters = sensor.counters()

@@ -11,7 +11,7 @@ import pytest
 
 from sensor_support import SensorProcess, running
 from servers.certificates import Certificates
-from servers.processes import wait_until
+from servers.processes import HANG_LIMIT_S, wait_until
 
 
 def hang_up(sensor: SensorProcess, line: str, *, times: int = 1) -> None:
@@ -141,7 +141,7 @@ def test_settings_that_need_a_restart_are_named(tmp_path: Path) -> None:
 def test_systemd_is_notified_of_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(tmp_path / "notify"))
-        notify.settimeout(20)
+        notify.settimeout(HANG_LIMIT_S)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         with running(tmp_path) as sensor:
             assert notify.recv(200) == b"READY=1"

@@ -118,7 +118,7 @@ class SensorProcess:
         }
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        db = sqlite3.connect(self.spool, timeout=10)
+        db = sqlite3.connect(self.spool, timeout=HANG_LIMIT_S)
         try:
             return db.execute(sql).fetchall()
         finally:

@@ -35,16 +35,20 @@ async def greet(place: tuple[str, int], source: str, ledger: Ledger) -> None:
 
 
 class Attack:
-    """Slow clients, floods, half-open connections and garbage, for a given time."""
+    """Slow clients, floods, half-open connections and garbage.
 
-    def __init__(self, place: tuple[str, int]) -> None:
+    It lasts for a given time, and on a busy machine until the garbage was sent so many times.
+    """
+
+    def __init__(self, place: tuple[str, int], garbage: int = 0) -> None:
         self.place = place
         self.until = 0.0
         self.tries = 0
+        self._garbage = garbage
 
     @property
     def goes_on(self) -> bool:
-        return time.monotonic() < self.until
+        return time.monotonic() < self.until or self._garbage > 0
 
     async def connect(self, source: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         self.tries += 1
@@ -64,7 +68,7 @@ class Attack:
         while self.goes_on:
             with suppress(OSError):
                 _, writer = await self.connect(f"127.51.{number // 200}.{1 + number % 200}")
-                left_s = max(0.0, self.until - time.monotonic())
+                left_s = max(1.0, self.until - time.monotonic())
                 await asyncio.sleep(min(left_s, random.uniform(1, 30)))
                 writer.close()
 
@@ -81,6 +85,7 @@ class Attack:
             with suppress(OSError):
                 _, writer = await self.connect(f"127.53.0.{number}")
                 writer.write(random.choice([b"EHLO " + b"A" * 65_536, b"\r\n" * 30_000, octets]))
+                self._garbage -= 1
                 await asyncio.wait_for(writer.drain(), 1)
                 writer.close()
             await asyncio.sleep(0.01)
@@ -116,31 +121,31 @@ class Outcome(NamedTuple):
         )
 
 
-async def honest_clients(place: tuple[str, int], seconds: float) -> Outcome:
-    """Run one client every 20 ms."""
+async def honest_clients(place: tuple[str, int], seconds: float, *, at_least: int = 0) -> Outcome:
+    """Run one client every 20 ms for so long, and for at least so many clients."""
     took: list[float] = []
     tried = 0
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while time.monotonic() < until or tried < at_least:
         tried += 1
         ledger = Ledger()
         began = time.monotonic()
-        await asyncio.wait_for(greet(place, f"127.60.{tried % 200}.1", ledger), 30)
+        await asyncio.wait_for(greet(place, f"127.60.{tried % 200}.1", ledger), 60)
         if ledger.answered:
             took.append(time.monotonic() - began)
         await asyncio.sleep(0.02)
     return Outcome(tried, sorted(took))
 
 
-def _attack_in_a_child(place: tuple[str, int], seconds: float) -> None:
-    asyncio.run(Attack(place).run(seconds))
+def _attack_in_a_child(place: tuple[str, int], seconds: float, garbage: int) -> None:
+    asyncio.run(Attack(place, garbage).run(seconds))
 
 
 @contextmanager
-def under_attack(place: tuple[str, int], seconds: float) -> Iterator[None]:
+def under_attack(place: tuple[str, int], seconds: float, *, garbage: int = 0) -> Iterator[None]:
     """Run the attack in its own process, and wait for its end after the block."""
     attacker = multiprocessing.get_context("fork").Process(
-        target=_attack_in_a_child, args=(place, seconds)
+        target=_attack_in_a_child, args=(place, seconds, garbage)
     )
     attacker.start()
     try:

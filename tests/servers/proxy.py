@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 _CHUNK_BYTES = 65_536
-_ORDER_LIMIT_S = 10.0
+_ORDER_LIMIT_S = 60.0
 
 Target = tuple[str, int] | Path
 """Host and port, or the path of a Unix socket."""

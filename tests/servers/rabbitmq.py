@@ -24,7 +24,14 @@ from types import TracebackType
 from typing import Self
 
 from servers.certificates import Certificates
-from servers.processes import ServerFailedError, bound_to_parent, end, free_port, wait_until
+from servers.processes import (
+    HANG_LIMIT_S,
+    ServerFailedError,
+    bound_to_parent,
+    end,
+    free_port,
+    wait_until,
+)
 from servers.rabbitmq_admin import AdminError, RabbitAdmin
 from smtpfeeds_aggregator.fleet.broker import login_settings
 
@@ -398,7 +405,7 @@ class RabbitCluster:
 
     def leader_of(self, vhost: str, queue: str) -> RabbitNode:
         """Return the node that leads a quorum queue, as the running nodes report it."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + HANG_LIMIT_S
         while time.monotonic() < deadline:
             for node in self.nodes:
                 if node.admin.answers():

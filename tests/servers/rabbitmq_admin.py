@@ -11,7 +11,7 @@ import json
 from typing import Any, Final
 from urllib.parse import quote
 
-CALL_LIMIT_S: Final = 30.0
+CALL_LIMIT_S: Final = 60.0
 #: Adding a virtual host ends when all nodes have it; busy nodes can take more than 30 s.
 _VHOST_LIMIT_S: Final = 120.0
 

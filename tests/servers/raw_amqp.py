@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _END: Final = b"\xce"
-_LIMIT_S: Final = 20.0
+_LIMIT_S: Final = 60.0
 
 # Class and method numbers.
 _START, _START_OK, _TUNE, _TUNE_OK = (10, 10), (10, 11), (10, 30), (10, 31)

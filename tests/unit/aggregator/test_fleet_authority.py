@@ -149,7 +149,7 @@ def test_client_and_server_accept_issued_certificates(authority: Authority, tmp_
     thread.start()
     with asking.wrap_socket(here, server_hostname="broker.example") as connection:
         assert connection.recv(5) == b"hello"
-    thread.join(10)
+    thread.join(60)
     assert "sensor-1" in str(names)
 
 

@@ -40,7 +40,7 @@ def served() -> Iterator[tuple[str, Metrics, Health]]:
     thread.start()
     yield f"http://127.0.0.1:{server.port}", metrics, health
     stop.set()
-    thread.join(10)
+    thread.join(60)
 
 
 def get(url: str) -> tuple[int, str]:
@@ -75,7 +75,7 @@ def test_metrics_are_served_over_ipv6_too() -> None:
         assert get(f"http://[::1]:{server.port}/health") == (200, "ok\n")
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_port_in_use_is_a_settings_error() -> None:

@@ -34,7 +34,7 @@ def failing(times: int, then: threading.Event) -> Callable[[threading.Event], No
 def test_part_that_moves_batches_fails_for_good(caplog: pytest.LogCaptureFixture) -> None:
     part = Part("store", failing(1, threading.Event()), Health())
     part.start()
-    part._thread.join(30)
+    part._thread.join(60)
     assert part.failed
     assert not part.alive
     assert caplog.messages == ["part failed"]
@@ -43,7 +43,7 @@ def test_part_that_moves_batches_fails_for_good(caplog: pytest.LogCaptureFixture
 def test_part_that_ends_without_a_stop_has_failed(caplog: pytest.LogCaptureFixture) -> None:
     part = Part("store", lambda stop: None, Health())
     part.start()
-    part._thread.join(30)
+    part._thread.join(60)
     assert part.failed
     assert caplog.messages == ["part ended unexpectedly"]
 
@@ -55,7 +55,7 @@ def test_periodic_part_runs_again_and_is_reported_until_then(
     at_once = Backoff(0, rng=None)
     part = Part("publish", failing(3, runs), health, runs_again=True, backoff=at_once)
     part.start()
-    assert runs.wait(30)
+    assert runs.wait(60)
     assert caplog.messages == ["part failed"] * 3
     assert health.problems() == ["publish thread: it failed and runs again; see the log"]
     part.look()
