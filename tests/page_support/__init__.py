@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ class SearchEntry(NamedTuple):
 #: 2026-11-23 11:00 UTC.
 NOW_S = 1_795_431_600
 HOUR_S = 3600
+DAY_S = 24 * HOUR_S
 #: Names that contain markup or could end a script.
 HTML_NAMES = {**HOSTILE_NAMES, 64520: "<script>alert(1)</script>", 64521: "A&B </td>'\""}
 WHY = {
@@ -159,11 +161,20 @@ def sample_page(entries: list[SearchEntry], total: int | None = None) -> Page:
                 "AS",
                 tuple(RankingRow(f"AS{asn} {name}", f"AS{asn}", n) for (asn, name), n in origins),
             ),
-            Ranking("Actors of surveys", "Actor", (RankingRow("shodan", "shodan", 5),)),
+            Ranking("Actors of surveys", "Actor", tuple(_actors(entries))),
         ),
         files=(
-            FileRow("smtpgreet.txt", 1_204_551, "the classic text layout", "grep -v '^#'"),
-            FileRow("smtpgreet.csv.gz", 402_118, "CSV, all columns", "pandas.read_csv(url)"),
+            FileRow(
+                "smtpgreet.txt", 1_204_551, "the classic text layout", "grep -v '^#' smtpgreet.txt"
+            ),
+            FileRow("smtpgreet.csv.gz", 402_118, "CSV, all columns, compressed", ""),
+            FileRow(
+                "smtpgreet-changes.ndjson",
+                81_220,
+                "what changed in a day",
+                "jq -c 'select(.change == \"added\")' smtpgreet-changes.ndjson",
+            ),
+            FileRow("misp/manifest.json", 912, "a MISP feed: add the folder misp/ as a feed", ""),
         ),
         policy=(
             PolicyItem("What lists an address?", "A HELO or EHLO to a sensor."),
@@ -192,11 +203,21 @@ def _summary(name: str, description: str, entries: list[SearchEntry]) -> FeedSum
 def _hours(name: str, entries: list[SearchEntry]) -> Series:
     seen = Counter(entry.greet_s // HOUR_S for entry in entries)
     hours = range(NOW_S // HOUR_S - 168, NOW_S // HOUR_S)
-    labels = [f"{hour % 24:02}:00" for hour in hours]
+    labels = [f"{_utc(hour * HOUR_S):%d %b %H:00}" for hour in hours]
     points = tuple(Point(label, seen[hour]) for label, hour in zip(labels, hours, strict=True))
     return Series(name, points)
 
 
 def _days(name: str, entries: list[SearchEntry]) -> Series:
-    seen = Counter((NOW_S - entry.greet_s) // (24 * HOUR_S) for entry in entries)
-    return Series(name, tuple(Point(f"day {7 - back}", seen[back]) for back in range(6, -1, -1)))
+    seen = Counter(entry.greet_s // DAY_S for entry in entries)
+    days = range(NOW_S // DAY_S - 7, NOW_S // DAY_S + 1)
+    return Series(name, tuple(Point(f"{_utc(day * DAY_S):%a %d %b}", seen[day]) for day in days))
+
+
+def _actors(entries: list[SearchEntry]) -> list[RankingRow]:
+    counts = Counter(entry.actor for entry in entries if entry.actor is not None)
+    return [RankingRow(actor, actor, number) for actor, number in counts.most_common()]
+
+
+def _utc(epoch_s: int) -> datetime:
+    return datetime.fromtimestamp(epoch_s, UTC)

@@ -11,9 +11,10 @@ from page_support import HTML_NAMES, sample_page, search_columns, search_entries
 from smtpfeeds_aggregator.publish.page.model import SEARCH_LIMIT
 from smtpfeeds_aggregator.publish.page.render import CONTENT_SECURITY_POLICY, STATIC, render
 from smtpfeeds_aggregator.publish.page.search import search_data
+from smtpfeeds_common.feeds import FEEDS
 
 #: What a page may name: files beside it, places in it, and what SVG calls itself.
-LOCAL = re.compile(r"(#[^ ]*|[a-z0-9-]+\.[a-z.]+)$")
+LOCAL = re.compile(r"(#[^ ]*|([a-z0-9-]+/)*[a-z0-9-]+\.[a-z.]+)$")
 
 
 class Page(HTMLParser):
@@ -115,4 +116,6 @@ def test_page_without_search_names_the_command() -> None:
 def test_an_empty_feed_has_a_page() -> None:
     empty = Page(render(sample_page([])).decode())
     assert "not a block list" in empty.text
+    assert empty.text.count("No events in this week.") == len(FEEDS)
+    assert "most 0" not in empty.text
     assert empty.inline == []

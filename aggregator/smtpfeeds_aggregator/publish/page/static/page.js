@@ -244,18 +244,18 @@
   function show(found, total, words) {
     var rows = document.getElementById("rows");
     var fresh = document.createDocumentFragment();
-    found.forEach(function (i) {
+    if (total > 1) found.forEach(function (i) {
       var row = element("tr");
       var head = element("th");
+      row.setAttribute("role", "row");
+      head.setAttribute("role", "rowheader");
       head.scope = "row";
-      var link = element("a", addressOf(i));
-      link.href = "#ip=" + encodeURIComponent(addressOf(i));
-      head.appendChild(link);
-      row.append(head, cell(tag(index.classes[index.cls[i]])), cell(feedsOf(i)), cell(time(Math.max(index.greet[i], index.data[i]))), cell(week(i)), cell(asnText(i), "num"), cell(index.names[index.asn[i]]));
+      head.appendChild(linkTo(i));
+      row.append(head, cell(tag(index.classes[index.cls[i]])), cell(feedsOf(i)), cell(time(Math.max(index.greet[i], index.data[i]))), cell(week(i)), cell(originOf(i)));
       fresh.appendChild(row);
     });
     rows.replaceChildren(fresh);
-    document.getElementById("results").hidden = total === 0;
+    document.getElementById("results").hidden = total < 2;
     if (total === 0) say("Nothing in the feeds matches “" + words.join(" ") + "”. That says that no sensor met it in seven days, not that it is harmless.");
     else say(total === 1 ? "1 address" : total.toLocaleString("en") + " addresses" + (total > SHOWN ? ", the first " + SHOWN + " are shown" : ""));
     if (total === 1) card(found[0]);
@@ -271,7 +271,7 @@
     });
     var facts = element("dl");
     fact(facts, "Class", index.classes[index.cls[i]]);
-    fact(facts, "Origin", asnText(i) === "NA" ? "none is known" : "AS" + asnText(i) + " " + index.names[index.asn[i]]);
+    fact(facts, "Origin", originOf(i));
     fact(facts, "Last greet", time(index.greet[i]));
     fact(facts, "Last DATA", index.data[i] ? time(index.data[i]) : "none in seven days");
     fact(facts, "First seen", time(index.first[i]));
@@ -280,7 +280,9 @@
     fact(facts, "Sensor addresses, at least", String(index.steps[index.targets[i]]));
     fact(facts, "Events, at least", String(index.steps[index.hits[i]]));
     if (index.actor[i]) fact(facts, "On a list of scanners", index.actors[index.actor[i]]);
-    box.replaceChildren(element("h3", addressOf(i)), facts, element("h3", "Why this class"), list);
+    var title = element("h3");
+    title.appendChild(linkTo(i));
+    box.replaceChildren(title, facts, element("h3", "Why this class"), list);
     box.hidden = false;
   }
 
@@ -298,15 +300,25 @@
     return made;
   }
 
-  function cell(content, name) {
+  // The link under which an address stays reachable.
+  function linkTo(i) {
+    var link = element("a", addressOf(i));
+    link.href = "#ip=" + encodeURIComponent(addressOf(i));
+    return link;
+  }
+
+  function cell(content) {
     var made = element("td");
-    if (name) made.className = name;
+    made.setAttribute("role", "cell");
     made.append(content);
     return made;
   }
 
   function tag(text) { var made = element("span", text); made.className = "tag"; return made; }
-  function asnText(i) { return String(index.asns[index.asn[i]] || "NA"); }
+  function originOf(i) {
+    var asn = index.asns[index.asn[i]];
+    return asn ? "AS" + asn + " " + index.names[index.asn[i]] : "none is known";
+  }
   function feedsOf(i) { return [index.greet[i] ? "greet" : "", index.data[i] ? "data" : ""].filter(Boolean).join(", "); }
   function time(seconds) { return seconds ? new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ") : "–"; }
 
