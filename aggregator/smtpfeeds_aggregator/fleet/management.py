@@ -270,7 +270,13 @@ class Management:
             return None
         if answer.status >= 300:
             raise FleetError(self._refusal(method, path, answer.status, answer.data))
-        return msgspec.json.decode(answer.data) if answer.data else {}
+        try:
+            return msgspec.json.decode(answer.data) if answer.data else {}
+        except ValueError as exc:
+            raise FleetError(
+                f"{self._where} answers {method} {'/'.join(path)} with something that is not JSON: "
+                "is it the management API?"
+            ) from exc
 
     def _refusal(self, method: str, path: tuple[str, ...], status: int, body: bytes) -> str:
         if status == 401:

@@ -45,6 +45,8 @@ class _Broker:
         match method, path.split("/")[2:]:
             case "DELETE", ["users", _]:
                 answer = 204, None
+            case "GET", ["nodes"]:
+                answer = 200, b"<html>a proxy's page</html>"
             case _, ["connections", "username", _] if not self.has_accounts_path:
                 answer = 404, {"error": "Object Not Found"}
             case "GET", ["connections", "username", _]:
@@ -82,7 +84,9 @@ def management(broker: _Broker) -> Iterator[Management]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, document = broker.answer(self.command, unquote(self.path))
-            body = b"" if document is None else json.dumps(document).encode()
+            body = b"" if document is None else document
+            if not isinstance(body, bytes):
+                body = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -139,6 +143,12 @@ def test_connection_that_ends_while_it_is_closed_is_not_a_failure(
     assert management.close_connections("edge-1") == 0
     with pytest.raises(FleetError, match="500"):
         management.add_vhost()
+
+
+def test_answer_that_is_not_json_is_an_error_of_the_address(management: Management) -> None:
+    """A proxy in between may answer with a page of its own."""
+    with pytest.raises(FleetError, match=r"GET nodes with something that is not JSON: is it the"):
+        management.accepts_certificates()
 
 
 def test_client_that_does_not_answer_costs_one_look(broker: _Broker, waiting: _Waiting) -> None:
