@@ -14,6 +14,7 @@ Damage to the previous edition does not stop the feeds. Without its index or man
 starts again. An event that is damaged or missing is left out, and its rows of the window are new.
 """
 
+import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -182,8 +183,17 @@ class MispFeed:
         self._link(entry)
 
     def _read(self, entry: _Indexed, kind: type[T]) -> T:
+        """Read an event of the previous edition.
+
+        Raises:
+            FileNotFoundError: it is missing.
+            ValueError: it is damaged.
+        """
         assert self._before is not None
-        return msgspec.json.decode((self._before / _name(entry.uuid)).read_bytes(), type=kind)
+        octets = (self._before / _name(entry.uuid)).read_bytes()
+        if hashlib.sha256(octets).hexdigest() != entry.sha256:
+            raise ValueError("its SHA-256 is not the one in the index")
+        return msgspec.json.decode(octets, type=kind)
 
     def _read_before(self) -> tuple[list[_Indexed], dict[str, Listed]]:
         """Return the previous index and manifest; both are empty if the feed starts."""

@@ -32,8 +32,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, BinaryIO, Final, Protocol
 
-import msgspec
-
 from smtpfeeds_common import __version__
 from smtpfeeds_common.errors import PublishError, SmtpfeedsError
 from smtpfeeds_common.logs import fields
@@ -242,7 +240,7 @@ class Follower:
     def _take_line(self, line: bytes) -> None:
         try:
             message = decode_from_child(line)
-        except msgspec.MsgspecError:
+        except ValueError:  # also octets that are not UTF-8
             logger.warning(
                 "the publishing process sent an unreadable message: dropped",
                 extra=fields(bytes=len(line)),

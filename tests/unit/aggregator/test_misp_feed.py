@@ -227,11 +227,14 @@ def test_feed_starts_again_after_a_damaged_index_or_manifest(
     assert publisher.publish(NOON, [seen("192.0.2.1", NOON)]) == first
 
 
-@pytest.mark.parametrize("damage", ["deleted", "truncated", "not UTF-8"])
+@pytest.mark.parametrize("damage", [None, b"", b"19\xff", b"193"])
 def test_feed_continues_without_a_damaged_or_deleted_event(
-    publisher: Publisher, caplog: pytest.LogCaptureFixture, damage: str
+    publisher: Publisher, caplog: pytest.LogCaptureFixture, damage: bytes | None
 ) -> None:
-    """No other event changes, and rows of the window are published again."""
+    """No other event changes, and rows of the window are published again.
+
+    An event that is whole, but not what was published, would bring an invented address.
+    """
     days = {ago: NOON - ago * DAY for ago in (0, 1, 3, 5)}
     rows = [seen(f"192.0.2.{ago}", at) for ago, at in days.items()]
     first = publisher.publish(NOON, rows)
@@ -240,12 +243,9 @@ def test_feed_continues_without_a_damaged_or_deleted_event(
     for name in (open_day, closed_day):
         path = publisher.before / "misp" / f"{first[name]['uuid']}.json"
         octets = path.read_bytes()
-        if damage == "deleted":
-            path.unlink()
-        else:
-            path.write_bytes(
-                octets[:-3] if damage == "truncated" else octets.replace(b"192", b"19\xff")
-            )
+        path.unlink()
+        if damage is not None:
+            path.write_bytes(octets.replace(b"192", damage) if damage else octets[:-3])
     second = publisher.publish(NOON + HOUR, rows)
     assert [each.levelname for each in caplog.records] == ["WARNING"] * 2
     assert second[other] == first[other]

@@ -97,11 +97,18 @@ def test_log_of_the_process_is_written_to_the_log_of_the_aggregator(
 def test_output_that_is_not_a_message_is_dropped_within_a_bound(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    long = f"print('x' * {3 * MAX_LINE_BYTES}); print('nonsense'); print({LEFT!r})"
-    assert follow(long) is None
+    not_utf8 = LEFT.encode().replace(b"done", b"\xff") + b"\n"
+    program = [
+        "import sys",
+        f"print('x' * {3 * MAX_LINE_BYTES})",
+        "print('nonsense', flush=True)",
+        f"sys.stdout.buffer.write({not_utf8!r})",
+        f"print({LEFT!r})",
+    ]
+    assert follow("; ".join(program)) is None
     events = [record.message for record in caplog.records]
     assert "the publishing process sent too long a line: dropped" in events
-    assert events[-1] == "the publishing process sent an unreadable message: dropped"
+    assert events[-2:] == ["the publishing process sent an unreadable message: dropped"] * 2
 
 
 @pytest.mark.parametrize(
