@@ -98,6 +98,7 @@ def test_the_page_opens_and_searches_without_a_message(
         assert f"{count:,}<span> addresses" in page.elements()
         # The sample has expired by the reader's clock, and the page says so.
         assert page.run("document.getElementById('stale').hidden") is False
+        assert "edition has expired" in page.run("document.getElementById('stale').textContent")
         assert page.run("document.querySelector('script[src^=search]')") is None
         ipv4 = sum(len(entry.packed) == 4 for entry in entries)
         answers = [typed(page, text) for text in ("0.0.0.0/0", "::/0", "probe 192.0.2.0/33")]
