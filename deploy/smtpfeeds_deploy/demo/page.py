@@ -108,7 +108,7 @@ class DemoPage:
         """Show where the files are, and commands to try."""
         self._console.print(
             f"\nThe page of the feeds: {folder.resolve()}/feeds/index.html\n"
-            "    (it shows that its edition has expired, because nothing publishes after the demo)\n"
+            "    (it says that the edition has expired, because nothing publishes after the demo)\n"
             f"The published files are in {folder}/feeds/\n"
             f"    less {folder}/feeds/smtpgreet.txt\n"
             f"    head -3 {folder}/feeds/smtpdata.ndjson\n"

@@ -92,6 +92,8 @@ def _run(command: list[str], folder: Path, *, limit_s: float) -> None:
             errors="replace",
             timeout=limit_s,
             check=False,
+            # Ctrl-C in a terminal reaches only `smtpfeeds up`, which stops when this has ended.
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired as exc:
         msg = f"{program} in {folder} did not end within {limit_s:g} s"

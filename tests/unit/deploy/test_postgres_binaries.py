@@ -1,13 +1,16 @@
-"""The choice of PostgreSQL: the newest, or the version that created existing data."""
+"""PostgreSQL's programs: the newest, or the version of existing data; and how they are run."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from smtpfeeds_common.errors import SingleHostError
 from smtpfeeds_deploy.single_host.postgres_binaries import Binaries, choose
+from smtpfeeds_deploy.single_host.postgres_cluster import make_cluster
+from smtpfeeds_deploy.single_host.unprivileged import Identity
 
 DATA = Path("/srv/smtpfeeds/postgres/data")
 NEW, OLD = Binaries(Path("/new/bin"), 18), Binaries(Path("/old/bin"), 16)
@@ -32,3 +35,12 @@ def test_data_of_a_version_that_is_not_here_are_refused_and_both_named() -> None
 def test_no_postgres_at_all_says_what_to_install() -> None:
     with pytest.raises(SingleHostError, match=r"the extra single-host: .*pip install"):
         choose([], None, DATA)
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_initdb(tmp_path: Path) -> None:
+    """Otherwise `smtpfeeds up` would end with the output of a failed initdb."""
+    initdb = tmp_path / "initdb"
+    initdb.write_text('#!/bin/sh\nmkdir "${1#--pgdata=}"\ncut -d " " -f 6 /proc/$$/stat >session\n')
+    initdb.chmod(0o755)
+    make_cluster(tmp_path / "data", Binaries(tmp_path, 18), Identity(), durable=True)
+    assert int((tmp_path / "session").read_text()) != os.getsid(0)
