@@ -98,18 +98,18 @@ _HEADER: Final = """\
 # Generated:     {generated} (UTC)
 # Expires:       {expires} (UTC)
 #
-# Past the time of expiry a newer edition should be there; if there is none,
-# publishing has stopped, and this one tells of the past only.
+# After the time of expiry a newer edition should exist. If none does,
+# publishing has stopped, and this edition describes only the past.
 #
 #
 # WHAT THIS FEED REPORTS
 #
-# SMTP sensors listen on addresses that nobody advertises, that no MX record
-# names, and that never deliver mail. This feed lists every address of which
-# this is true within the window: {event}.
-# One row stands for one address, however often and wherever it came.
+# SMTP sensors listen on addresses that nobody advertises and that no MX
+# record names. They never deliver mail. This feed lists an address if, within
+# the window, {event}.
+# Each address has one row, however often it came and whichever sensors it met.
 #
-# Addresses that cannot be routed on the Internet are left out, and so are
+# The feed leaves out addresses that cannot be routed on the Internet, and
 # networks that the publisher excludes.
 #
 #
@@ -117,41 +117,41 @@ _HEADER: Final = """\
 #
 # {notice}:
 # {because}
-# A mistyped MX record, a mail server that moved, an address that was used
-# for mail before a sensor came to it, a survey of the Internet by
-# researchers: each of them brings clients here that mean no harm. Addresses
-# are shared and change hands; what was seen is not who has it now. Decide
-# with more than this feed before traffic of anybody is refused.
+# A mistyped MX record, a mail server that has moved, an address that received
+# mail before a sensor used it, a survey of the Internet by researchers: each
+# of these brings harmless clients to a sensor. Several users may share an
+# address, and an address can pass to another user, so its present user may be
+# somebody else. Do not refuse traffic because of this feed alone.
 #
 #
 # LAYOUT
 #
-# The layout is compatible with the one of the feeds of Dataplane.org, also
+# The layout is compatible with that of the feeds of Dataplane.org, also
 # spelled DataPlane.org, so that the same tools can read it. Neither the
-# publisher nor the software is affiliated with them, and none of their data
-# is in here.
+# publisher nor the software is affiliated with them, and this feed contains
+# none of their data.
 #
 # Comment lines begin with a number sign: {lines} before the rows, four after.
-# Rows are sorted by origin ASN as a number, with unknown ones first, then
-# IPv4 before IPv6, then by address. All times are UTC. The fields:
+# Rows are sorted by origin ASN as a number, unknown origins first, then IPv4
+# before IPv6, then by address. All times are UTC. The fields:
 #
 # ASN  |  ASname  |  ipaddr  |  lastseen  |  category
 #
-#   ASN       Autonomous system number that announced the longest prefix
-#             around the address, from a routing table; NA if none did.
+#   ASN       Number of the autonomous system that announces the longest
+#             prefix with the address, by a routing table; NA if none does.
 #   ASname    Name of that autonomous system in printable ASCII, cut to 30
-#             characters; NA if none is known.
+#             characters; NA if it is not known.
 #   ipaddr    The address: IPv4 dotted, IPv6 as RFC 5952 writes it.
-#   lastseen  When it was last seen doing so, YYYY-MM-DD HH:MM:SS, cut to
-#             the second.
+#   lastseen  Time of the last such event, YYYY-MM-DD HH:MM:SS, cut to the
+#             second.
 #   category  The name of the feed, {feed}.
 #
 #
-# BESIDE THIS FILE
+# OTHER FILES
 #
-# manifest.json names the other files of this edition, with their checksums:
-# either family by itself, and other formats, most of them with more columns.
-# For questions, corrections, and networks that ask to be left out there is
-# the contact above.
+# manifest.json lists the other files of this edition with their checksums:
+# each family by itself, and other formats, most of which have more columns.
+# Send questions, corrections, and requests to leave a network out to the
+# contact above.
 #
 """.replace("{lines}", str(HEADER_LINES))
