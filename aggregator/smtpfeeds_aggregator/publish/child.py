@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     Send = Callable[["Logged | ClockQuestion | Done | Failed"], None]
     from .messages import ClockAnswer, ClockQuestion, Done, Failed, Logged
 
-#: On a busy host ingest gets ten times as much processor time as publishing.
-_NICENESS: Final = 10
+#: On a busy host ingest gets thirty times as much processor time as publishing.
+_NICENESS: Final = 15
 #: The kernel adds this to a process's score when it chooses one to kill for memory; 0 to 1000.
 _OOM_SCORE: Final = "500"
 #: The aggregator answers at once, unless it or its host is suspended.
