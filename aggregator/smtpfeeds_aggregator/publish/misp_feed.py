@@ -10,8 +10,9 @@ If that day is closed, it is in the day on which it arrived, with its true time.
 timestamp changes only with its content, and an unchanged file is a hard link to that of the
 previous edition. A closed day changes only if an address was excluded or forgotten.
 
-Damage to the previous edition does not stop the feeds. Without its index or manifest the feed
-starts again. An event that is damaged or missing is left out, and its rows of the window are new.
+Damage to the previous edition does not stop the feeds. Without its index, manifest or hashes the
+feed starts again. An event that is damaged or missing is left out, and its rows of the window are
+new.
 """
 
 import hashlib
@@ -199,15 +200,18 @@ class MispFeed:
         """Return the previous index and manifest; both are empty if the feed starts."""
         if self._before is None or not is_there(self._before / _INDEX):
             return [], {}
-        index, manifest = (self._before / name for name in (_INDEX, MANIFEST))
+        index, manifest, hashes = (self._before / name for name in (_INDEX, MANIFEST, _HASHES))
         try:
             events = msgspec.json.decode(index.read_bytes(), type=_Index).events
-            return events, msgspec.json.decode(manifest.read_bytes(), type=dict[str, Listed])
-        except ValueError as exc:
+            listed = msgspec.json.decode(manifest.read_bytes(), type=dict[str, Listed])
+            hashes.stat()
+        except (FileNotFoundError, ValueError) as exc:
             logger.warning(
-                "MISP feed starts again: damaged index or manifest", extra=fields(error=str(exc))
+                "MISP feed starts again: its index, manifest or hashes are damaged or missing",
+                extra=fields(error=str(exc)),
             )
             return [], {}
+        return events, listed
 
     def _link(self, entry: _Indexed) -> None:
         assert self._before is not None

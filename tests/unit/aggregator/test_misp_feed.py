@@ -215,15 +215,24 @@ def test_large_day_has_several_events_and_a_bound(
     assert publisher.left_out == {("smtpgreet", date(2026, 11, 20)): 2}
 
 
-@pytest.mark.parametrize("name", ["index.json", "manifest.json"])
-@pytest.mark.parametrize(("old", "new"), [(b"{", b""), (b"-", b"\xff")])
-def test_feed_starts_again_after_a_damaged_index_or_manifest(
-    publisher: Publisher, name: str, old: bytes, new: bytes
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        *((name, b"{", b"") for name in ("index.json", "manifest.json")),
+        *((name, b"-", b"\xff") for name in ("index.json", "manifest.json")),
+        *((name, None, b"") for name in ("index.json", "manifest.json", "hashes.csv")),
+    ],
+)
+def test_feed_starts_again_after_a_damaged_or_deleted_index_manifest_or_list_of_hashes(
+    publisher: Publisher, name: str, old: bytes | None, new: bytes
 ) -> None:
     first = publisher.publish(NOON, [seen("192.0.2.1", NOON)])
     assert publisher.before is not None
     path = publisher.before / "misp" / name
-    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    octets = path.read_bytes()
+    path.unlink()
+    if old is not None:
+        path.write_bytes(octets.replace(old, new, 1))
     assert publisher.publish(NOON, [seen("192.0.2.1", NOON)]) == first
 
 
