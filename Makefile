@@ -62,6 +62,10 @@ bench-query: setup ## one address, ten thousand, a mail log; beside psql, awk, g
 bench-publish: setup test-programs ## a publication of a million entries beside a bare COPY; BENCH_LARGE=1: ten million
 	$(BENCH)/bench_publish.py
 
+.PHONY: bench-page
+bench-page: setup test-programs ## the page in a browser: time to show, to the first answer; BENCH_OUT=FILE
+	$(BENCH)/bench_page.py
+
 .PHONY: faults
 faults: setup test-programs ## the long fault runs (about 50 minutes): kills and cuts under load
 	$(PYTEST) -s -m large tests/faults $(ARGS)

@@ -32,6 +32,10 @@ FIGURES = {
         "one_address_s", "one_address_floor_s", "one_address_vs_psql", "terms_10000_s",
         "filter_lines_per_s", "filter_vs_grep", "filter_vs_grep_short", "start_vs_python",
     },
+    "bench_page.py": {
+        "empty_ms", "show_ms_none", "show_vs_empty_300k", "load_ms_300k", "first_answer_ms_300k",
+        "first_answer_vs_load_300k", "answer_ms_300k", "index_gzip_mb",
+    },
     "bench_publish.py": {
         "text_vs_copy", "all_vs_copy", "peak_mb", "stix_s", "misp_s", "ingest_while_publishing",
     },

@@ -141,8 +141,8 @@ def sample_page(entries: list[SearchEntry], total: int | None = None) -> Page:
         window_end_s=NOW_S,
         addresses=len(entries) if total is None else total,
         feeds=(
-            _summary("smtpgreet", "Addresses that said HELO or EHLO.", greets),
-            _summary("smtpdata", "Addresses that went on to DATA.", datas),
+            _summary("smtpgreet", "addresses that said HELO or EHLO", greets),
+            _summary("smtpdata", "addresses that went on to DATA", datas),
         ),
         classes=tuple(
             ClassRow(
