@@ -33,12 +33,12 @@ from .delivery.housekeeping import Housekeeping
 from .delivery.recorder import Recorder, Writing
 from .delivery.spools import bounds, left_over_spools, spool_path
 from .delivery.thread import DeliveryThread
-from .edge.arriving import Listener
+from .edge.initiation import Listener
 from .edge.limits import Deadlines, Networks, SourceLimits
 from .edge.listen import Opened, count_addresses
 from .edge.periodic import Periodic
 from .edge.reactor import Reactor
-from .edge.reading import read_with_erasure
+from .edge.read_buffer import read_with_erasure
 from .edge.reception import Reception
 from .process.configuration import Credentials, read_expiries
 from .settings import SensorSettings, host_name, read_public_addresses

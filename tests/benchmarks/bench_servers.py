@@ -76,8 +76,8 @@ def run_floor(port: int) -> None:
     from twisted.internet.main import installReactor
 
     from smtpfeeds_sensor.edge.poll import SensorReactor
-    from smtpfeeds_sensor.edge.reading import read_with_erasure
-    from smtpfeeds_sensor.edge.sending import Sender
+    from smtpfeeds_sensor.edge.read_buffer import read_with_erasure
+    from smtpfeeds_sensor.edge.sender import Sender
 
     replies = [b"220 bench.example ESMTP\r\n", *[b"250 OK\r\n"] * 3, b"354 Go on\r\n"]
     replies += [b"250 OK\r\n", b"221 Bye\r\n"]

@@ -5,16 +5,16 @@ A connection is in exactly one state, which decides what each event does:
 =====================  ==================================  ==============================
 state                  until                               in
 =====================  ==================================  ==============================
-NEW                    Twisted gives it a transport        arriving
-AWAITING_HEADER        a trusted proxy's header is whole   arriving
-AWAITING_BANNER        ``banner_delay_s`` is over          arriving
-AWAITING_BANNER_AND_   the same, or the commit of what it  arriving
-COMMIT                 said before the banner
-TALKING                its next event, STARTTLS, the end   talking
-HOLDING                events are committed                talking
-IN_HANDSHAKE           TLS is up                           talking
-CLOSING                the last reply is read              ending
-OVER                                                       ending
+NEW                    Twisted gives it a transport        initiation
+AWAITING_HEADER        a trusted proxy's header is whole   initiation
+AWAITING_BANNER        ``banner_delay_s`` is over          initiation
+AWAITING_BANNER_AND_   the same, or the commit of what it  initiation
+COMMIT                 sent before the banner
+IN_SESSION             its next event, STARTTLS, the end   session
+HOLDING                events are committed                session
+IN_HANDSHAKE           TLS is up                           session
+CLOSING                the last reply is read              termination
+CLOSED                                                     termination
 =====================  ==================================  ==============================
 
 Events of Twisted, of the recorder and of the timer arrive here and are passed to the state. A
@@ -34,14 +34,14 @@ from ..smtp.dialogue import Dialogue
 from ..smtp.erase import Octets
 from .proxy_header import ProxyHeaderReader
 from .reception import Reception
-from .sending import Sender
+from .sender import Sender
 
 
-def nothing(connection: "Connection") -> None:
+def do_nothing(connection: "Connection") -> None:
     """Do nothing: the event has no effect in this state, or cannot occur."""
 
 
-def throw_away(connection: "Connection", octets: Octets) -> None:
+def discard_octets(connection: "Connection", octets: Octets) -> None:
     """Discard the octets."""
 
 
@@ -49,21 +49,21 @@ class State(NamedTuple):
     """The actions of a state, one for each event."""
 
     #: Octets arrive.
-    octets: "Callable[[Connection, Octets], None]" = throw_away
+    octets: "Callable[[Connection, Octets], None]" = discard_octets
     #: The delay before the banner is over.
-    banner_due: "Callable[[Connection], None]" = nothing
+    banner_due: "Callable[[Connection], None]" = do_nothing
     #: Its events are in the spool, or in memory if the spool cannot be written.
-    committed: "Callable[[Connection], None]" = nothing
+    committed: "Callable[[Connection], None]" = do_nothing
     #: The TLS handshake is complete.
-    tls_up: "Callable[[Connection], None]" = nothing
+    tls_up: "Callable[[Connection], None]" = do_nothing
     #: A time limit is reached.
-    too_late: "Callable[[Connection], None]" = nothing
+    timed_out: "Callable[[Connection], None]" = do_nothing
     #: The sensor stops.
-    stopping: "Callable[[Connection], None]" = nothing
+    stopping: "Callable[[Connection], None]" = do_nothing
     #: The transport is closed.
-    gone: "Callable[[Connection], None]" = nothing
+    disconnected: "Callable[[Connection], None]" = do_nothing
     #: The transport is connected.
-    arrived: "Callable[[Connection], None]" = nothing
+    connected: "Callable[[Connection], None]" = do_nothing
     #: Whether the time limit is that of the last reply, not those of idle time and session.
     lingers: bool = False
 
@@ -127,7 +127,7 @@ class Connection(Sender):
         reception.open.add(self)
         first = min(reception.idle_timeout_s, reception.session_timeout_s)
         reception.deadlines.add(self, self._began + first)
-        self.state.arrived(self)
+        self.state.connected(self)
 
     def dataReceived(self, data: Octets) -> None:
         """Twisted's hook: octets from the client; a view of a buffer is overwritten after use."""
@@ -158,7 +158,7 @@ class Connection(Sender):
             if now < session_end and now < idle_end:
                 return min(session_end, idle_end)
             self.count["limit_session" if now >= session_end else "limit_idle"] += 1
-        self.state.too_late(self)
+        self.state.timed_out(self)
         return 0
 
     def stop(self) -> None:
@@ -184,7 +184,7 @@ class Connection(Sender):
                 if flags != event.flags:
                     reception.recorder.note(event, flags)
             self.events = ()
-        self.state.gone(self)
+        self.state.disconnected(self)
 
     @property
     def age_s(self) -> int:

@@ -4,7 +4,7 @@ A certificate created at start is self-signed, for the sensor's host name, with 
 never written to a disk: bots do not check it, and it names nobody.
 
 pyOpenSSL copies what it decrypts twice, and neither copy can be overwritten. So it is read here
-into one buffer of the process, as ``reading`` does without TLS, and OpenSSL overwrites its own.
+into one buffer of the process, as ``read_buffer`` does without TLS, and OpenSSL overwrites its own.
 """
 
 import datetime as dt

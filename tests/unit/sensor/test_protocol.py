@@ -15,12 +15,12 @@ from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_common.behaviours import Flags
 from smtpfeeds_common.spool import Event
 from smtpfeeds_sensor.counters import new_counters
-from smtpfeeds_sensor.edge.arriving import NEW, Listener
 from smtpfeeds_sensor.edge.connection import Connection
+from smtpfeeds_sensor.edge.initiation import NEW, Listener
 from smtpfeeds_sensor.edge.limits import Deadlines, Networks, SourceLimits
 from smtpfeeds_sensor.edge.listen import target_bit
 from smtpfeeds_sensor.edge.reception import Reception
-from smtpfeeds_sensor.edge.sending import unsent_bytes
+from smtpfeeds_sensor.edge.sender import unsent_bytes
 from smtpfeeds_sensor.smtp.dialogue import Rules
 from smtpfeeds_sensor.smtp.personas import Personas
 

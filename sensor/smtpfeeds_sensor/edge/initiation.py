@@ -1,4 +1,4 @@
-"""A connection before its banner: find out who the client is, and whether it waits."""
+"""A connection before its banner: learn the client's address, and whether the client waits."""
 
 import logging
 from typing import Any, Final
@@ -13,10 +13,10 @@ from ..smtp.dialogue import OPEN, Dialogue
 from ..smtp.erase import Octets, erase
 from ..smtp.personas import Persona
 from .connection import Connection, State
-from .ending import be_over, close, reply, say_stopping, say_too_slow
 from .proxy_header import NotAProxyHeader, ProxyHeaderReader
 from .reception import Reception
-from .talking import HOLDING, TALKING, hold, receive, record, send_held
+from .session import HOLDING, IN_SESSION, hold, receive, record, send_held
+from .termination import close, finish, reply, reply_stopping, reply_too_slow
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Listener:
         """Twisted's hook: nothing to do."""
 
 
-def _arrive(connection: Connection) -> None:
+def _accept(connection: Connection) -> None:
     reception = connection.reception
     if len(reception.open) > reception.max_connections:
         _refuse(connection, "refused_total", reception.personas.default)
@@ -105,9 +105,9 @@ def _give_up_on_header(connection: Connection) -> None:
     close(connection)
 
 
-def _gone_without_header(connection: Connection) -> None:
+def _disconnected_without_header(connection: Connection) -> None:
     _count_missing_header(connection)
-    be_over(connection)
+    finish(connection)
 
 
 def _count_missing_header(connection: Connection) -> None:
@@ -151,7 +151,7 @@ def _begin(connection: Connection, local: bytes | None) -> None:
         connection.state = AWAITING_BANNER
         reception.reactor.callLater(reception.banner_delay_s, connection.banner_due)
     else:
-        connection.state = TALKING
+        connection.state = IN_SESSION
         reply(connection, persona.banner)
 
 
@@ -164,7 +164,7 @@ def _refuse(connection: Connection, counter: str, persona: Persona) -> None:
 # Waiting for its banner
 
 
-def _hear_early(connection: Connection, octets: Octets) -> None:
+def _receive_early(connection: Connection, octets: Octets) -> None:
     """Handle early octets: their replies, a handshake and the end wait for the banner."""
     dialogue = connection.dialogue
     assert dialogue is not None
@@ -182,9 +182,9 @@ def _wait_for_banner_alone(connection: Connection) -> None:
     connection.state = AWAITING_BANNER
 
 
-def _say_banner(connection: Connection) -> None:
+def _send_banner(connection: Connection) -> None:
     _put_banner_first(connection)
-    connection.state = TALKING
+    connection.state = IN_SESSION
     send_held(connection)
 
 
@@ -198,22 +198,25 @@ def _put_banner_first(connection: Connection) -> None:
     connection.held = connection.dialogue.persona.banner + connection.held
 
 
-NEW: Final = State(arrived=_arrive)
+NEW: Final = State(connected=_accept)
 AWAITING_HEADER: Final = State(
-    octets=_read_header, too_late=_give_up_on_header, stopping=close, gone=_gone_without_header
+    octets=_read_header,
+    timed_out=_give_up_on_header,
+    stopping=close,
+    disconnected=_disconnected_without_header,
 )
 AWAITING_BANNER: Final = State(
-    octets=_hear_early,
-    banner_due=_say_banner,
-    too_late=say_too_slow,
-    stopping=say_stopping,
-    gone=be_over,
+    octets=_receive_early,
+    banner_due=_send_banner,
+    timed_out=reply_too_slow,
+    stopping=reply_stopping,
+    disconnected=finish,
 )
 AWAITING_BANNER_AND_COMMIT: Final = State(
-    octets=_hear_early,
+    octets=_receive_early,
     banner_due=_hold_banner,
     committed=_wait_for_banner_alone,
-    too_late=say_too_slow,
-    stopping=say_stopping,
-    gone=be_over,
+    timed_out=reply_too_slow,
+    stopping=reply_stopping,
+    disconnected=finish,
 )

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from .connection import Connection, State, throw_away
-from .sending import UNREAD
+from .connection import Connection, State, discard_octets
+from .sender import UNREAD
 
 #: How long a client that still sends or reads has for the last reply.
 LINGER_S: Final = 5
@@ -11,7 +11,7 @@ LINGER_S: Final = 5
 
 def close(connection: Connection) -> None:
     """End the connection once everything is sent."""
-    if connection.state is CLOSING or connection.state is OVER:
+    if connection.state is CLOSING or connection.state is CLOSED:
         return
     connection.state = CLOSING
     if connection.end():
@@ -51,19 +51,19 @@ def drop(connection: Connection, outcome: int) -> None:
     abort(connection)
 
 
-def say_too_slow(connection: Connection) -> None:
+def reply_too_slow(connection: Connection) -> None:
     """End the connection of a client that has spoken SMTP and is too slow."""
     assert connection.dialogue is not None
-    _say_last(connection, connection.dialogue.persona.too_slow)
+    _reply_last(connection, connection.dialogue.persona.too_slow)
 
 
-def say_stopping(connection: Connection) -> None:
+def reply_stopping(connection: Connection) -> None:
     """End the connection because the sensor stops."""
     assert connection.dialogue is not None
-    _say_last(connection, connection.dialogue.persona.shutting_down)
+    _reply_last(connection, connection.dialogue.persona.shutting_down)
 
 
-def _say_last(connection: Connection, octets: bytes) -> None:
+def _reply_last(connection: Connection, octets: bytes) -> None:
     """End the connection with a reply, unless earlier ones are unread; drop held replies."""
     connection.held = b""
     if connection.has_unsent:
@@ -73,10 +73,10 @@ def _say_last(connection: Connection, octets: bytes) -> None:
     close(connection)
 
 
-def be_over(connection: Connection) -> None:
+def finish(connection: Connection) -> None:
     """Enter the last state; only a banner's delay or a commit may still arrive."""
-    connection.state = OVER
+    connection.state = CLOSED
 
 
-CLOSING: Final = State(octets=throw_away, too_late=abort, gone=be_over, lingers=True)
-OVER: Final = State(lingers=True)
+CLOSING: Final = State(octets=discard_octets, timed_out=abort, disconnected=finish, lingers=True)
+CLOSED: Final = State(lingers=True)

@@ -1,21 +1,21 @@
-"""A connection after its banner: talk, hold replies, start TLS."""
+"""A connection after its banner: pass octets to the dialogue, hold replies, start TLS."""
 
 from typing import Final
 
 from ..smtp.dialogue import CLOSE, DATA, GREET, OPEN, Dialogue
 from ..smtp.erase import Octets
 from .connection import Connection, State
-from .ending import (
+from .sender import UNREAD
+from .termination import (
     abort,
-    be_over,
     close,
     close_after_reading,
     drop,
+    finish,
     reply,
-    say_stopping,
-    say_too_slow,
+    reply_stopping,
+    reply_too_slow,
 )
-from .sending import UNREAD
 
 #: Event of the dialogue, feed index in ``feeds.FEEDS``, counter.
 _FEEDS: Final = ((GREET, 0, "greets"), (DATA, 1, "datas"))
@@ -31,7 +31,7 @@ def receive(connection: Connection, dialogue: Dialogue, octets: Octets) -> bytes
     return replies
 
 
-def _talk(connection: Connection, octets: Octets) -> None:
+def _receive_and_reply(connection: Connection, octets: Octets) -> None:
     dialogue = connection.dialogue
     assert dialogue is not None
     replies = receive(connection, dialogue, octets)
@@ -42,10 +42,10 @@ def _talk(connection: Connection, octets: Octets) -> None:
     if replies:
         reply(connection, replies)
     if dialogue.closing != OPEN or dialogue.wants_tls:
-        _go_on_after_reply(connection, dialogue)
+        _continue_after_reply(connection, dialogue)
 
 
-def _talk_and_hold(connection: Connection, octets: Octets) -> None:
+def _receive_and_hold(connection: Connection, octets: Octets) -> None:
     dialogue = connection.dialogue
     assert dialogue is not None
     replies = receive(connection, dialogue, octets)
@@ -80,8 +80,8 @@ def hold(connection: Connection, replies: bytes) -> None:
         drop(connection, UNREAD)
 
 
-def _let_go(connection: Connection) -> None:
-    connection.state = TALKING
+def _release(connection: Connection) -> None:
+    connection.state = IN_SESSION
     send_held(connection)
 
 
@@ -94,11 +94,11 @@ def send_held(connection: Connection) -> None:
     assert dialogue is not None
     dialogue.owes_reply = False
     if dialogue.closing != OPEN or dialogue.wants_tls:
-        _go_on_after_reply(connection, dialogue)
+        _continue_after_reply(connection, dialogue)
 
 
-def _go_on_after_reply(connection: Connection, dialogue: Dialogue) -> None:
-    if connection.state is not TALKING:
+def _continue_after_reply(connection: Connection, dialogue: Dialogue) -> None:
+    if connection.state is not IN_SESSION:
         return  # dropped: the reply could not be sent
     if dialogue.wants_tls:
         connection.state = IN_HANDSHAKE
@@ -111,25 +111,33 @@ def _go_on_after_reply(connection: Connection, dialogue: Dialogue) -> None:
         close_after_reading(connection)
 
 
-def _talk_in_tls(connection: Connection) -> None:
+def _continue_in_tls(connection: Connection) -> None:
     connection.count["tls_handshakes"] += 1
-    connection.state = TALKING
+    connection.state = IN_SESSION
 
 
-def _gone_in_handshake(connection: Connection) -> None:
+def _disconnected_in_handshake(connection: Connection) -> None:
     connection.count["tls_failures"] += 1
-    be_over(connection)
+    finish(connection)
 
 
-TALKING: Final = State(octets=_talk, too_late=say_too_slow, stopping=say_stopping, gone=be_over)
+IN_SESSION: Final = State(
+    octets=_receive_and_reply,
+    timed_out=reply_too_slow,
+    stopping=reply_stopping,
+    disconnected=finish,
+)
 #: Replies wait until events are committed.
 HOLDING: Final = State(
-    octets=_talk_and_hold,
-    committed=_let_go,
-    too_late=say_too_slow,
-    stopping=say_stopping,
-    gone=be_over,
+    octets=_receive_and_hold,
+    committed=_release,
+    timed_out=reply_too_slow,
+    stopping=reply_stopping,
+    disconnected=finish,
 )
 IN_HANDSHAKE: Final = State(
-    tls_up=_talk_in_tls, too_late=abort, stopping=abort, gone=_gone_in_handshake
+    tls_up=_continue_in_tls,
+    timed_out=abort,
+    stopping=abort,
+    disconnected=_disconnected_in_handshake,
 )

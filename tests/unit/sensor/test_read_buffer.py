@@ -9,8 +9,8 @@ from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 
 from smtpfeeds_sensor.edge.poll import SensorReactor
-from smtpfeeds_sensor.edge.reading import ErasingServer, read_with_erasure
-from smtpfeeds_sensor.edge.sending import Sender
+from smtpfeeds_sensor.edge.read_buffer import ErasingServer, read_with_erasure
+from smtpfeeds_sensor.edge.sender import Sender
 
 
 class Echo(Sender):
