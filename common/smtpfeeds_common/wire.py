@@ -25,6 +25,8 @@ MAX_ROWS_READ: Final = 20_000
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 
 _INT64_MAX: Final = 2**63 - 1
+#: The highest number of a batch.
+SEQ_MAX: Final = _INT64_MAX - 1
 #: Characters of a reason that are kept; it may quote hostile input.
 _REASON_MAX: Final = 300
 #: The forms of a UUID that msgspec accepts, for the published schema. ``$(?!\n)`` is the end of the
@@ -39,7 +41,8 @@ MS_MIN: Final = 946_684_800_000
 MS_MAX: Final = 253_370_764_800_000
 
 Millis = Annotated[int, msgspec.Meta(ge=MS_MIN, le=MS_MAX)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+COUNT_MAX: Final = 2**53
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Feed = Annotated[FeedName, msgspec.Meta(description="the feed: `smtpgreet` or `smtpdata`")]
 Text = Annotated[str, msgspec.Meta(max_length=128)]
 First = Annotated[Millis, msgspec.Meta(description="time of the first of these events")]
@@ -107,7 +110,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True):
         int,
         msgspec.Meta(
             ge=1,
-            le=_INT64_MAX - 1,
+            le=SEQ_MAX,
             description="number of the batch in that opening; (account, spool, seq) names it",
         ),
     ]

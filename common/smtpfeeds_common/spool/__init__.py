@@ -23,6 +23,7 @@ The modules, each above those that it uses:
     batches                 moves rows into a numbered batch
     bounds  dating  place   dropping at the bound; times of undated rows; open, create, quarantine
     layout                  tables and notes of the file
+    sound                   rows that a sensor can have written
     file    fold  admission SQLite and the kernel; folding in memory; new addresses of a prefix
 
 ``file`` is the only module that imports sqlite3.

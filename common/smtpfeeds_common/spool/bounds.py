@@ -30,8 +30,8 @@ from .layout import (
     ADD_META,
     add_tables,
     check_layout,
-    get_json,
     has_added_tables,
+    noted_age,
     set_json,
 )
 
@@ -197,10 +197,10 @@ def advance_age(db: Connection, now: Reading) -> int:
     The age follows the monotonic clock. It counts all time within a boot, even while the sensor is
     stopped, but not the time between two boots.
     """
-    noted = get_json(db, "age")
-    age_ms = int(noted.get("age_ms", 0))
-    if noted.get("boot") == now.boot:
-        age_ms += max(0, now.elapsed_ms - int(noted["elapsed_ms"]))
+    noted = noted_age(db)
+    age_ms = noted.age_ms
+    if noted.boot == now.boot and noted.elapsed_ms is not None:
+        age_ms += max(0, now.elapsed_ms - noted.elapsed_ms)
     set_json(db, "age", {"age_ms": age_ms, "boot": now.boot, "elapsed_ms": now.elapsed_ms})
     return age_ms
 

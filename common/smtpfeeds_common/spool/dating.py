@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ..clock import Reading
+from .batches import sound_rows
 from .file import Connection, reading, transaction
 from .fold import HOUR_MS
 from .write import COUNT, FOLD, OVERFLOW
@@ -72,7 +73,8 @@ def _date_slice(db: Connection, path: Path, table: _Table, booted_ms: int, boot:
             f" (SELECT boot, feed, {table.key} FROM {table.name}"
             f" ORDER BY boot, feed, {table.key} LIMIT {_SLICE_ROWS}) RETURNING *"
         ).fetchall()
-        db.executemany(table.fold, [_dated(table, row, booted_ms, boot) for row in rows])
+        sound = sound_rows(db, table.name, rows)
+        db.executemany(table.fold, [_dated(table, row, booted_ms, boot) for row in sound])
     return len(rows)
 
 

@@ -41,6 +41,9 @@ def connect(path: Path, *, synchronous: str, busy_ms: int) -> Connection:
     with reading(path):
         db = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
         try:
+            db.set_authorizer(_only_our_statements)
+            # A damaged value may be a text that is not UTF-8; by default reading it is an error.
+            db.text_factory = _text
             db.execute(f"PRAGMA busy_timeout={busy_ms}")
             db.execute(f"PRAGMA synchronous={synchronous}")
             db.execute("PRAGMA temp_store=MEMORY")
@@ -49,6 +52,20 @@ def connect(path: Path, *, synchronous: str, busy_ms: int) -> Connection:
             db.close()
             raise
     return db
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode(errors="replace")
+
+
+def _only_our_statements(
+    _action: int, _one: str | None, _other: str | None, _db: str | None, source: str | None
+) -> int:
+    """Refuse what a view or a trigger does.
+
+    No sensor creates one. In a file that somebody changed they could run without end.
+    """
+    return sqlite3.SQLITE_OK if source is None else sqlite3.SQLITE_DENY
 
 
 def connect_new(path: Path) -> Connection:

@@ -7,14 +7,18 @@ added tables. Each version can therefore open the file of the other, also after 
 import json
 import uuid
 from dataclasses import asdict
-from dataclasses import fields as fields_of
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
 
 from ..errors import SpoolDamaged, SpoolError
+from ..wire import COUNT_MAX, MS_MAX, Count, Text
 from .file import Connection, reading
 from .fold import Bounds
+
+Note = TypeVar("Note")
 
 LAYOUT: Final = 1
 SUFFIX: Final = ".spool"
@@ -115,7 +119,7 @@ def add_tables(db: Connection) -> None:
     db.execute(
         "INSERT OR IGNORE INTO confirmation SELECT spool, seq, ?, 0 FROM batch"
         " WHERE confirmed_ms IS NOT NULL",
-        (get_json(db, "age").get("age_ms", 0),),
+        (noted_age(db).age_ms,),
     )
 
 
@@ -169,7 +173,7 @@ def get_json(db: Connection, key: str) -> dict[str, Any]:
     """
     try:
         noted = json.loads(get_meta(db, key, "{}"))
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, RecursionError) as exc:
         raise SpoolDamaged(f"the spool's note {key!r} is damaged: {exc}") from exc
     if not isinstance(noted, dict):
         raise SpoolDamaged(f"the spool's note {key!r} is damaged: it is not an object")
@@ -179,6 +183,66 @@ def get_json(db: Connection, key: str) -> dict[str, Any]:
 def set_json(db: Connection, key: str, value: dict[str, Any]) -> None:
     """Write a note that is a JSON object."""
     set_meta(db, key, json.dumps(value))
+
+
+class StateNote(msgspec.Struct, frozen=True):
+    """The sensor's state, as it notes it every ten seconds. Times are UTC in milliseconds."""
+
+    version: Text = ""
+    counters: dict[Text, Count] = {}
+    #: How many addresses it listens on; 0: not known.
+    addresses: Count = 0
+    #: The newest time at which its clock was trusted.
+    noted_ms: Annotated[int, msgspec.Meta(ge=0, le=MS_MAX)] | None = None
+    #: When the last client connected.
+    client_ms: Annotated[int, msgspec.Meta(ge=0, le=MS_MAX)] | None = None
+    #: Why its clock is in doubt; empty while it is trusted.
+    doubt: str = ""
+
+
+class DeliveryNote(msgspec.Struct, frozen=True):
+    """When batches were last confirmed, and when and why that failed; UTC in milliseconds."""
+
+    delivered_ms: Annotated[int, msgspec.Meta(ge=0, le=MS_MAX)] | None = None
+    failed_ms: Annotated[int, msgspec.Meta(ge=0, le=MS_MAX)] | None = None
+    failure: str = ""
+
+
+class AgeNote(msgspec.Struct, frozen=True):
+    """The spool's age, and the monotonic clock when it was noted."""
+
+    age_ms: Count = 0
+    boot: str = ""
+    elapsed_ms: int | None = None
+
+
+def noted_state(db: Connection) -> StateNote:
+    """Read the sensor's state."""
+    return _noted(db, "state", StateNote)
+
+
+def noted_delivery(db: Connection) -> DeliveryNote:
+    """Read the state of the delivery."""
+    return _noted(db, "delivery", DeliveryNote)
+
+
+def noted_age(db: Connection) -> AgeNote:
+    """Read the spool's age."""
+    return _noted(db, "age", AgeNote)
+
+
+def _noted(db: Connection, key: str, kind: type[Note]) -> Note:
+    """Read a note; one that is damaged counts as missing, because it is written again."""
+    try:
+        return msgspec.convert(get_json(db, key), kind)
+    except (SpoolDamaged, msgspec.ValidationError):
+        return kind()
+
+
+def noted_drops(db: Connection) -> int:
+    """Read how many events the spool has dropped since it was created."""
+    drops = get_meta(db, "drops", 0)
+    return min(max(drops, 0), COUNT_MAX) if isinstance(drops, int) else 0
 
 
 def begin_epoch(db: Connection) -> None:
@@ -194,6 +258,5 @@ def note_bounds(db: Connection, bounds: Bounds) -> None:
 
 def noted_bounds(db: Connection) -> Bounds:
     """Read the bounds that the sensor noted, with defaults for those that it did not."""
-    noted = get_json(db, "bounds")
-    known = {each.name for each in fields_of(Bounds)}
-    return Bounds(**{name: value for name, value in noted.items() if name in known})
+    noted = _noted(db, "bounds", Bounds)
+    return noted if noted.max_bytes > 0 and min(asdict(noted).values()) >= 0 else Bounds()

@@ -17,9 +17,9 @@ from .layout import (
     add_tables,
     begin_epoch,
     check_layout,
-    get_json,
     get_meta,
     note_bounds,
+    noted_state,
     set_meta,
 )
 
@@ -80,7 +80,7 @@ def _open_existing(path: Path, sensor: str, bounds: Bounds) -> Opened:
                     "deliver it under its own name, or give this sensor another spool_dir"
                 )
             _begin(db, bounds)
-            return Opened(db, get_json(db, "state").get("noted_ms"), quarantined=False)
+            return Opened(db, noted_state(db).noted_ms, quarantined=False)
     except BaseException:
         db.close()
         raise

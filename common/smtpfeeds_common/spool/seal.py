@@ -9,7 +9,7 @@ import msgspec
 
 from ..clock import Reading
 from ..errors import SpoolError, WireError
-from ..wire import MAX_ROWS, Batch, decode
+from ..wire import MAX_BODY_BYTES, MAX_ROWS, Batch, decode
 from .batches import SealedBatch, depth, insert, next_name, seal_rows
 from .bounds import Dropped, Keeper, advance_age
 from .dating import date_rows
@@ -20,13 +20,16 @@ from .layout import (
     add_tables,
     begin_epoch,
     check_layout,
-    get_json,
     get_meta,
     noted_bounds,
+    noted_delivery,
+    noted_state,
     set_json,
 )
 
 _WAITING: Final = "confirmed_ms IS NULL AND set_aside IS NULL"
+#: Only damage makes a body longer than any message; it is not read, and refused as no batch.
+_BODY: Final = f"CASE WHEN length(body) <= {MAX_BODY_BYTES} THEN CAST(body AS BLOB) ELSE x'' END"
 
 
 class Sealer:
@@ -60,7 +63,7 @@ class Sealer:
                 self.bounds = bounds or noted_bounds(self._db)
                 self.sensor = str(get_meta(self._db, "sensor"))
                 #: The newest time that the sensor has noted; None: none yet.
-                self.noted_ms: int | None = get_json(self._db, "state").get("noted_ms")
+                self.noted_ms: int | None = noted_state(self._db).noted_ms
                 begin_epoch(self._db)
             self._keeper = Keeper(self._db, path, self.bounds)
         except BaseException:
@@ -135,7 +138,7 @@ class Sealer:
     def _batches(self, which: str, limit: int) -> list[SealedBatch]:
         with reading(self.path):
             rows = self._db.execute(
-                f"SELECT spool, seq, sealed_ms, body {which} LIMIT ?",
+                f"SELECT spool, seq, sealed_ms, {_BODY} {which} LIMIT ?",
                 (limit,),
             ).fetchall()
         return [SealedBatch(*row) for row in rows]
@@ -220,7 +223,7 @@ class Sealer:
             self._note_delivery(failed_ms=now.utc_ms, failure=reason)
 
     def _note_delivery(self, **news: object) -> None:
-        set_json(self._db, "delivery", {**get_json(self._db, "delivery"), **news})
+        set_json(self._db, "delivery", {**msgspec.structs.asdict(noted_delivery(self._db)), **news})
 
     def keep_bounds(self, now: Reading) -> Dropped:
         """Drop what the bounds require, in short slices, and checkpoint the write-ahead log."""

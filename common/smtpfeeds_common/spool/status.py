@@ -7,7 +7,17 @@ from ..errors import SpoolError
 from ..feeds import FEED_NAMES
 from .dating import undated_rows
 from .file import PAGE_BYTES, Connection, connect, reading, transaction
-from .layout import SUFFIX, Held, add_tables, check_layout, get_json, get_meta, has_added_tables
+from .layout import (
+    SUFFIX,
+    Held,
+    add_tables,
+    check_layout,
+    get_meta,
+    has_added_tables,
+    noted_delivery,
+    noted_drops,
+    noted_state,
+)
 
 
 class Status(NamedTuple):
@@ -74,7 +84,7 @@ def _opened(path: Path, *, synchronous: str) -> Connection:
 
 
 def _status(db: Connection) -> Status:
-    state, delivery = get_json(db, "state"), get_json(db, "delivery")
+    state, delivery = noted_state(db), noted_delivery(db)
     counts = dict(db.execute("SELECT feed, count(*) FROM observation GROUP BY feed").fetchall())
     waiting, oldest_waiting_ms, kept = db.execute(
         "SELECT count(*) FILTER (WHERE confirmed_ms IS NULL AND set_aside IS NULL),"
@@ -86,10 +96,10 @@ def _status(db: Connection) -> Status:
     free = db.execute("PRAGMA freelist_count").fetchone()[0]
     return Status(
         sensor=str(get_meta(db, "sensor")),
-        version=state.get("version", ""),
-        noted_ms=state.get("noted_ms"),
-        client_ms=state.get("client_ms"),
-        doubt=state.get("doubt", ""),
+        version=state.version,
+        noted_ms=state.noted_ms,
+        client_ms=state.client_ms,
+        doubt=state.doubt,
         rows={name: counts.get(index, 0) for index, name in enumerate(FEED_NAMES)},
         undated=_added(db, undated_rows),
         oldest_ms=db.execute("SELECT min(first_ms) FROM observation").fetchone()[0],
@@ -99,12 +109,12 @@ def _status(db: Connection) -> Status:
         batches_kept=kept,
         batches_too_large=held.count(Held.TOO_LARGE),
         batches_refused=held.count(Held.REFUSED),
-        delivered_ms=delivery.get("delivered_ms"),
-        failed_ms=delivery.get("failed_ms"),
-        failure=delivery.get("failure", ""),
-        drops=int(get_meta(db, "drops", 0)),
+        delivered_ms=delivery.delivered_ms,
+        failed_ms=delivery.failed_ms,
+        failure=delivery.failure,
+        drops=noted_drops(db),
         used_bytes=(pages - free) * PAGE_BYTES,
-        counters=state.get("counters", {}),
+        counters=state.counters,
     )
 
 

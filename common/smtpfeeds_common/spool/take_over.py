@@ -11,13 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ..addresses import IPv4_BYTES, IPv6_BYTES, pack_address
+from ..addresses import pack_address
 from ..errors import AddressError, SpoolError, WireError
-from ..feeds import FEED_NAMES
-from ..wire import MAX_ROWS, MS_MAX, MS_MIN, Batch, Observation, decode
+from ..wire import MAX_ROWS, Batch, Observation, decode
 from .batches import observation_of, seal_as
 from .file import PAGE_BYTES, Connection, connect, reading, take_lock, transaction
-from .layout import add_tables, check_layout, get_json, get_meta, noted_bounds, set_json
+from .layout import (
+    add_tables,
+    check_layout,
+    get_json,
+    get_meta,
+    noted_bounds,
+    noted_state,
+    set_json,
+)
 from .left_behind import (
     LOCKS,
     ROW_TABLES,
@@ -27,6 +34,7 @@ from .left_behind import (
     opened,
     sensor_of,
 )
+from .sound import is_sound
 from .write import COUNT, COUNT_UNDATED, FOLD_UNDATED, OVERFLOW, OVERFLOW_UNDATED
 
 _FOLDS: Final = {
@@ -167,7 +175,7 @@ def _copy_rows(
     unsealed: list[Observation] = []
     for table in ROW_TABLES:
         for row in reader.read(old, source, table):
-            if not _is_sound(table, row):
+            if not is_sound(table, row):
                 damaged += 1
                 continue
             if table.endswith("observation"):
@@ -183,26 +191,6 @@ def _copy_rows(
     if unsealed:
         _seal(db, owner, unsealed)
     return rows, events, damaged
-
-
-def _is_sound(table: str, row: tuple[Any, ...]) -> bool:
-    """Return whether a row of a file that may be damaged can come from a sensor."""
-    is_undated = table.startswith("undated")
-    feed, key, *numbers = row[1:] if is_undated else row
-    if feed not in range(len(FEED_NAMES)) or not all(isinstance(each, int) for each in numbers):
-        return False
-    least = 0 if is_undated else MS_MIN
-    if table.endswith("activity"):
-        return isinstance(key, int) and least <= key < MS_MAX and numbers[0] > 0
-    first_ms, last_ms, hits, *_ = numbers
-    lengths = {IPv6_BYTES} if table.endswith("overflow") else {IPv4_BYTES, IPv6_BYTES}
-    return (
-        isinstance(key, bytes)
-        and len(key) in lengths
-        and least <= first_ms <= last_ms < MS_MAX
-        # A note adds a row without hits; a prefix always has some.
-        and hits >= (0 if table.endswith("observation") else 1)
-    )
 
 
 def _read(owner: str | None, row: tuple[Any, ...]) -> Batch | None:
@@ -247,7 +235,7 @@ def _reseal_batch(db: Connection, owner: str, row: tuple[Any, ...]) -> int | Non
 
 def _seal(db: Connection, owner: str, rows: list[Observation]) -> None:
     """Seal rows with the latest time that the sensor noted or the rows have."""
-    noted_ms = get_json(db, "state").get("noted_ms") or 0
+    noted_ms = noted_state(db).noted_ms or 0
     seal_as(db, owner, max(noted_ms, *(row.last_ms for row in rows)), rows, [], [])
 
 
