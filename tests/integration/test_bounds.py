@@ -293,7 +293,7 @@ def test_single_addresses_of_a_48_are_bounded_by_the_estimate(dsn: str, table: T
     assert total(table) == 3_000
 
 
-def test_crowded_wide_prefixes_are_listed_and_noted_by_queries(
+def test_crowded_wide_prefixes_are_listed_and_queries_mention_them(
     dsn: str, store: IngestStore, table: Table
 ) -> None:
     apply(store, made_batch(*ipv6("2001:db8:1::/48", 12)))

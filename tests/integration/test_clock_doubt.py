@@ -318,7 +318,7 @@ def command(*words: str, answers: str = "") -> str:
     return ended.output
 
 
-def test_clock_earlier_than_the_newest_time_holds_a_start_until_it_is_accepted(
+def test_clock_earlier_than_the_newest_time_stops_work_until_it_is_accepted(
     dsn: str, table: Table, tmp_path: Path, stepped: SteppedClock
 ) -> None:
     table.run("UPDATE database_clock SET noted = now()")
@@ -346,7 +346,7 @@ def test_clock_earlier_than_the_newest_time_holds_a_start_until_it_is_accepted(
         assert (shown[0]["in_doubt"], shown[0]["detail"]) == ("", "")
 
 
-def test_question_that_is_denied_accepts_nothing(dsn: str, table: Table) -> None:
+def test_answer_no_accepts_nothing(dsn: str, table: Table) -> None:
     ended = CliRunner().invoke(main, ["aggregator", "accept-clock", "--dsn", dsn], input="n\n")
     assert ended.exit_code != 0
     assert table.one("SELECT acceptances FROM database_clock") == 0
@@ -426,7 +426,7 @@ def test_nothing_is_deleted_until_the_clock_is_settled(
         discard(maintenance._connection)
 
 
-def test_newest_time_is_noted_once_a_minute_and_never_goes_back(
+def test_newest_time_is_stored_once_a_minute_and_never_decreases(
     dsn: str, table: Table, stepped: SteppedClock
 ) -> None:
     with connect(settings_of(dsn), "test", autocommit=True) as connection:
@@ -447,7 +447,7 @@ def note_now(store: ClockStore) -> None:
     store.note(store.read(time.monotonic), every_s=60)
 
 
-def test_step_between_a_reading_and_its_note_is_not_noted(
+def test_step_between_reading_and_storing_the_time_is_not_stored(
     dsn: str, table: Table, stepped: SteppedClock
 ) -> None:
     """Else the clock would seem to be earlier as soon as it is right again."""
@@ -487,7 +487,7 @@ def hear(spools: Path, address: str, at: datetime) -> None:
     spool.close()
 
 
-def test_restart_after_weeks_goes_by_itself(
+def test_restart_after_weeks_needs_no_operator(
     dsn: str, table: Table, tmp_path: Path, stepped: SteppedClock
 ) -> None:
     """On one host with one clock, events from before are counted, and nothing is deleted yet."""

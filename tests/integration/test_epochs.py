@@ -239,7 +239,7 @@ steps = st.lists(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_after_purges_the_database_is_one_that_never_saw_the_batches_of_those_epochs(
+def test_purged_database_equals_one_without_the_batches_of_those_epochs(
     connection: Connection, store: IngestStore, table: Table, steps: list[Any]
 ) -> None:
     table.run(f"TRUNCATE {', '.join(TABLES)}")
@@ -291,7 +291,7 @@ def test_batch_that_was_purged_counts_when_the_sensor_sends_it_again(
     assert table.hits() == {("192.0.2.1", "smtpgreet"): 3, ("192.0.2.2", "smtpgreet"): 1}
 
 
-def test_thief_lowers_no_first_seen_and_raises_no_last_seen_for_good(
+def test_purge_restores_first_seen_and_last_seen_that_a_thief_changed(
     dsn: str, store: IngestStore, table: Table
 ) -> None:
     at = now_ms() - HOUR_MS
@@ -317,7 +317,7 @@ def test_rows_of_a_stolen_epoch_that_filled_a_prefix_leave_room_for_others(
     assert apply(store, made_batch(greet("2001:db8::fffe"), sensor="honest")).overflowed == 0
 
 
-def test_rotation_waits_for_transactions_under_way_and_takes_no_batch_of_the_next_epoch(
+def test_rotation_waits_for_running_transactions_and_excludes_batches_of_the_next_epoch(
     dsn: str, connection: Connection, store: IngestStore, table: Table
 ) -> None:
     """Two workers write without pause while the account is rotated again and again."""
@@ -358,7 +358,7 @@ def test_rotation_waits_for_transactions_under_way_and_takes_no_batch_of_the_nex
     assert sum(len(seqs) for seqs in applied.values()) == left
 
 
-def test_sensor_counts_once_in_what_is_asked_and_published_whatever_its_epochs(
+def test_sensor_with_several_epochs_counts_once_in_queries_and_feeds(
     dsn: str, store: IngestStore, connection: Connection
 ) -> None:
     """It never has more targets than addresses, for any bits that it reports."""
@@ -408,7 +408,7 @@ def test_epochs_are_listed_with_their_times(dsn: str, store: IngestStore) -> Non
     assert (state["version"], state["last_heard"]) == (None, None), "heard of again"
 
 
-def test_forgotten_sensor_leaves_a_database_that_never_heard_it(
+def test_database_without_a_forgotten_sensor_equals_one_that_never_had_it(
     dsn: str, store: IngestStore, table: Table
 ) -> None:
     """This holds for all its epochs; reports of other sensors on the same addresses stay."""
@@ -446,7 +446,7 @@ def test_forgotten_sensor_leaves_a_database_that_never_heard_it(
     assert apply(store, made_batch(greet("192.0.2.2"), sensor="stolen")).new_sensors == ("stolen",)
 
 
-def test_sensor_that_delivers_while_it_is_forgotten_is_not(
+def test_sensor_that_still_delivers_is_not_forgotten(
     dsn: str, connection: Connection, store: IngestStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apply(store, made_batch(greet("192.0.2.1"), sensor="s1"))
@@ -481,7 +481,7 @@ def test_sensor_that_delivers_while_it_is_forgotten_is_not(
         (("purge", "s1"), 2, "either --epoch or --since"),
     ],
 )
-def test_what_cannot_be_rotated_or_purged_is_named(
+def test_rotation_or_purge_that_is_impossible_is_an_error_with_a_reason(
     dsn: str, store: IngestStore, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
     apply(store, made_batch(sensor="s1"))

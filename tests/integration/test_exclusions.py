@@ -114,7 +114,7 @@ def test_wrong_use_is_named(run: Run, arguments: tuple[str, ...], message: str) 
     assert message in result.stderr
 
 
-def test_to_forget_deletes_every_row_of_a_prefix_and_nothing_else(
+def test_forget_deletes_every_row_of_a_prefix_and_nothing_else(
     run: Run, connection: Connection
 ) -> None:
     see(connection, "192.0.2.0", "192.0.2.255", "192.0.1.255", "192.0.3.0", "2001:db8::1")
@@ -131,7 +131,7 @@ def test_to_forget_deletes_every_row_of_a_prefix_and_nothing_else(
     assert until > NOW + timedelta(days=AggregatorSettings().retention_days + 7)
 
 
-def test_to_forget_asks_first(run: Run, connection: Connection) -> None:
+def test_forget_asks_first(run: Run, connection: Connection) -> None:
     see(connection, "192.0.2.1")
     result = run("forget", "192.0.2.1", input="n\n")
     assert result.exit_code == 1
@@ -139,7 +139,7 @@ def test_to_forget_asks_first(run: Run, connection: Connection) -> None:
     assert run("exclude", "list", "--json").exit_code == 1
 
 
-def test_a_large_prefix_goes_in_slices_and_a_second_time_changes_nothing(
+def test_large_prefix_is_deleted_in_slices_and_a_second_run_changes_nothing(
     connection: Connection,
 ) -> None:
     many = [f"2001:db8::{number:x}" for number in range(SLICE_ADDRESSES + 10)]
@@ -154,9 +154,7 @@ def test_a_large_prefix_goes_in_slices_and_a_second_time_changes_nothing(
     assert stored(connection, b"observation") == ["2001:db9::1"]
 
 
-def test_to_forget_keeps_a_longer_exclusion_and_its_reason(
-    run: Run, connection: Connection
-) -> None:
+def test_forget_keeps_a_longer_exclusion_and_its_reason(run: Run, connection: Connection) -> None:
     store = ExclusionStore(connection)
     prefix = parse_network("192.0.2.0/24")
     store.add(prefix, "our own", None)

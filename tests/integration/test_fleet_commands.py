@@ -129,7 +129,7 @@ def publish(connection: pika.BlockingConnection, name: str) -> None:
     )
 
 
-def test_without_a_management_api_it_says_how_to_name_one() -> None:
+def test_missing_management_api_is_an_error_with_the_options() -> None:
     done = CliRunner().invoke(fleet, ["list"])
     assert done.exit_code == 2
     assert "--management and" in done.stderr
@@ -206,9 +206,7 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(site: Fleet) -> None:
     aggregator.close()
 
 
-def test_what_is_known_of_a_sensor_is_shown_and_what_is_wrong_is_found(
-    site: Fleet, table: Table
-) -> None:
+def test_state_and_faults_of_a_sensor_are_shown(site: Fleet, table: Table) -> None:
     """Sensors are enrolled, heard, silent, deleted at the broker, retired, or in a new epoch."""
     assert site.run("enroll", "acme-1", "acme-2", bundles=True).exit_code == 0
     assert site.faults() == set(), "an enrolled sensor is installed within a day"
@@ -290,7 +288,7 @@ def test_what_is_known_of_a_sensor_is_shown_and_what_is_wrong_is_found(
     assert site.faults() == {("acme-1", "refused")}, "a day has not passed"
 
 
-def test_account_that_holds_the_brokers_memory_in_a_transaction_is_named_and_revoked(
+def test_account_that_fills_the_brokers_memory_in_a_transaction_is_named_and_revoked(
     site: Fleet,
 ) -> None:
     """Its messages reach no queue, so the aggregator cannot name it."""
@@ -449,7 +447,7 @@ def sensors_of(site: Fleet, *words: str) -> str:
     return CliRunner().invoke(sensors, [*words, "--json", "--dsn", site.dsn]).stdout
 
 
-def test_an_account_is_revoked_although_the_database_is_away(site: Fleet) -> None:
+def test_account_is_revoked_while_the_database_is_unavailable(site: Fleet) -> None:
     assert site.run("enroll", "acme-1", bundles=True).exit_code == 0
     site.dsn = "host=127.0.0.1 port=1 dbname=nobody"
     done = site.run("revoke", "acme-1")
@@ -501,7 +499,7 @@ def _script(node: RabbitNode, name: str, *words: str) -> str:
         (("enroll",), "name a sensor, or give --file"),
     ],
 )
-def test_what_would_harm_another_account_is_refused(
+def test_command_that_would_affect_another_account_is_refused(
     site: Fleet, words: tuple[str, ...], message: str
 ) -> None:
     command, *rest = words

@@ -139,7 +139,7 @@ def test_exchange_comes_before_the_rights_that_name_it_and_an_existing_one_stays
     assert admin.call("GET", "exchanges", VHOST, EXCHANGE)["type"] == "direct"
 
 
-def test_enrolled_again_the_new_password_counts_and_nothing_doubles(
+def test_second_enrolment_replaces_the_password_and_duplicates_nothing(
     rabbitmq: RabbitNode, management: Management
 ) -> None:
     first = SensorAccount("edge-1", new_password())
@@ -152,7 +152,9 @@ def test_enrolled_again_the_new_password_counts_and_nothing_doubles(
     connect(rabbitmq, second).close()
 
 
-def test_without_a_password_none_is_taken(rabbitmq: RabbitNode, management: Management) -> None:
+def test_account_without_a_password_accepts_none(
+    rabbitmq: RabbitNode, management: Management
+) -> None:
     enroll(management, SensorAccount("edge-1", None))
     with pytest.raises(AMQPError):
         connect(rabbitmq, SensorAccount("edge-1", ""))
@@ -217,7 +219,9 @@ def _track(rabbitmq: RabbitNode, event: str) -> None:
     )
 
 
-def test_many_accounts_are_made_in_few_requests_with_their_limits(management: Management) -> None:
+def test_many_accounts_are_created_in_few_requests_with_their_limits(
+    management: Management,
+) -> None:
     accounts = [SensorAccount(f"edge-{number}", new_password(), 2) for number in range(300)]
     assert list(management.put_sensors(accounts)) == [250, 300]
     stored = management.accounts()
@@ -230,7 +234,7 @@ def test_many_accounts_are_made_in_few_requests_with_their_limits(management: Ma
         assert [*wrong_rights(of, VHOST), *wrong_limits(of)] == []
 
 
-def test_what_is_wrong_with_an_account_is_named_and_set_again(
+def test_wrong_rights_of_an_account_are_named_and_corrected(
     rabbitmq: RabbitNode, management: Management
 ) -> None:
     account = SensorAccount("edge-1", new_password(), 3)
@@ -255,14 +259,14 @@ def test_what_is_wrong_with_an_account_is_named_and_set_again(
     connect(rabbitmq, account).close()
 
 
-def test_an_operators_own_accounts_are_not_the_fleets(
+def test_accounts_of_an_operator_do_not_belong_to_the_fleet(
     rabbitmq: RabbitNode, management: Management
 ) -> None:
     enroll(management, SensorAccount("edge-1", new_password()))
     assert rabbitmq.home.user not in management.sensors()
 
 
-def test_what_is_wrong_is_said_without_the_password(rabbitmq: RabbitNode) -> None:
+def test_error_does_not_contain_the_password(rabbitmq: RabbitNode) -> None:
     where = f"http://{rabbitmq.home.user}@{rabbitmq.host}:{rabbitmq.admin_port}"
     wrong = Management(where, "not-the-password", vhost=VHOST)
     with pytest.raises(FleetError, match="refuses the account: check its password") as error:

@@ -159,7 +159,7 @@ def service(vhost: Vhost, dsn: str) -> Iterator[Service]:
     ],
     ids=["no-batches", "valid-batches"],
 )
-def test_account_that_floods_is_named_while_it_does_and_the_honest_one_loses_nothing(
+def test_flooding_account_is_named_and_another_account_loses_nothing(
     vhost: Vhost,
     dsn: str,
     table: Table,
@@ -259,7 +259,7 @@ def test_flood_that_fills_the_queue_delays_until_the_account_is_revoked(
     honest.close()
 
 
-def test_broker_that_accepts_nothing_gets_rid_of_its_backlog_although_samples_cannot_be_kept(
+def test_backlog_of_a_full_broker_shrinks_although_samples_cannot_be_kept(
     vhost: Vhost, dsn: str, table: Table
 ) -> None:
     """Samples that wait for the broker leave room for the batches behind them in the queue."""

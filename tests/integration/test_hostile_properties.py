@@ -105,7 +105,7 @@ def publish_raw(url: str, exchange: str, key: bytes, encoded: bytes, body: bytes
     return True
 
 
-def test_batch_with_hostile_properties_counts_and_those_behind_it_too(
+def test_batch_with_hostile_properties_counts_and_later_batches_too(
     service: Service, s1: str, vhost: Vhost, table: Table
 ) -> None:
     """It is a batch from its own account, so it counts; the consumer continues after it."""
@@ -123,7 +123,7 @@ def test_batch_with_hostile_properties_counts_and_those_behind_it_too(
     assert (sample(service, "broker_losses"), sample(service, "redelivered")) == (0, 0)
 
 
-def test_sender_that_cannot_be_read_is_refused_with_the_reason(
+def test_message_with_an_unreadable_sender_is_refused_with_the_reason(
     service: Service, vhost: Vhost, table: Table
 ) -> None:
     """The account may set any user_id, as an operator's tools can."""
@@ -138,7 +138,7 @@ def test_sender_that_cannot_be_read_is_refused_with_the_reason(
     assert "user_id is not UTF-8" in letter.reason
 
 
-def test_dead_letters_with_hostile_properties_are_listed_put_back_and_dropped(
+def test_dead_letters_with_hostile_properties_are_listed_requeued_and_dropped(
     service: Service, vhost: Vhost, table: Table
 ) -> None:
     """An operator's tools may publish anything to the queue of refused messages."""
@@ -174,7 +174,7 @@ def greeting(table: bytes) -> bytes:
     ],
     ids=["time", "kind", "deep", "long"],
 )
-def test_sensor_holds_its_batches_while_its_broker_says_what_cannot_be_read(table: bytes) -> None:
+def test_sensor_keeps_its_batches_while_the_brokers_replies_cannot_be_decoded(table: bytes) -> None:
     """A sensor only reads what its broker itself sends; no account's message reaches it."""
     settings = SensorSettings(name="s1", broker_password="x")
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -128,7 +128,7 @@ def refuse_set_config(table: Table) -> Callable[[], None]:
         (refuse_set_config, False),
     ],
 )
-def test_fault_that_hits_every_batch_is_held(
+def test_fault_that_affects_every_batch_refuses_none(
     work: Work[IngestStore],
     table: Table,
     caplog: pytest.LogCaptureFixture,
@@ -155,7 +155,7 @@ def test_fault_that_hits_every_batch_is_held(
     assert ("database refuses every batch; all wait" in events) is refuses
 
 
-def test_batch_is_refused_where_the_database_accepts_one_that_is_good(
+def test_batch_is_refused_if_the_database_accepts_a_good_one(
     work: Work[IngestStore], table: Table
 ) -> None:
     table.run("ALTER TABLE sighting ADD CONSTRAINT odd CHECK (hits <> 13)")

@@ -103,7 +103,7 @@ def test_batch_delivered_twice_counts_once(s1: Publisher, table: Table, service:
     assert table.hits() == {("192.0.2.1", "smtpgreet"): 1}
 
 
-def test_message_that_is_no_batch_lands_among_the_refused_and_the_next_is_served(
+def test_message_that_is_not_a_batch_is_kept_as_refused_and_the_next_is_processed(
     s1: Publisher, table: Table, vhost: Vhost, service: Service
 ) -> None:
     for body in (b"", b"\x00\xff\x00", b'{"v":1}', b"[" * 100_000, b'{"v": 2, "spool": "x"}'):
@@ -139,9 +139,7 @@ def test_batch_that_names_another_sensor_or_no_account_is_refused(
     assert "'s2', the account 's1'" in reasons[1]
 
 
-def test_hostile_rows_neither_stop_nor_spoil_their_neighbours(
-    s1: Publisher, vhost: Vhost, table: Table
-) -> None:
+def test_hostile_rows_do_not_affect_other_rows(s1: Publisher, vhost: Vhost, table: Table) -> None:
     good = greet("192.0.2.1")
     body = json.loads(encode(made_batch(good, greet("192.0.2.2"))))
     plain = body["observations"][0]
@@ -176,7 +174,7 @@ def test_hostile_rows_neither_stop_nor_spoil_their_neighbours(
     until(lambda: left_in(vhost, QUEUE) == 0, "the batch is acknowledged")
 
 
-def test_batch_that_raises_in_our_own_code_is_refused_and_those_behind_it_are_stored(
+def test_batch_that_triggers_a_bug_is_refused_and_later_ones_are_stored(
     s1: Publisher,
     vhost: Vhost,
     table: Table,
@@ -203,7 +201,7 @@ def test_batch_that_raises_in_our_own_code_is_refused_and_those_behind_it_are_st
     assert counted(service, "broker_losses") == 0
 
 
-def test_queue_deleted_under_the_consumer_is_noticed(
+def test_deleted_queue_is_detected(
     s1: Publisher, vhost: Vhost, table: Table, service: Service
 ) -> None:
     """pika does not report it, so the aggregator must check."""
@@ -214,9 +212,7 @@ def test_queue_deleted_under_the_consumer_is_noticed(
     until(lambda: bool(table.rows()), "a batch is stored again")
 
 
-def test_queue_that_an_operator_declared_otherwise_is_bound_too(
-    vhost: Vhost, dsn: str, table: Table
-) -> None:
+def test_queue_declared_by_an_operator_is_bound_too(vhost: Vhost, dsn: str, table: Table) -> None:
     """The queue is used as it is; without a binding it would receive nothing."""
     with contextlib.closing(pika.BlockingConnection(pika.URLParameters(vhost.url))) as connection:
         arguments = {"x-queue-type": "quorum", "x-max-length-bytes": 1_000_000}
@@ -246,7 +242,9 @@ def test_closed_connection_is_opened_again_and_nothing_counts_twice(
     assert table.hits() == {("192.0.2.1", "smtpgreet"): 30}
 
 
-def test_two_addresses_of_a_broker_the_first_dead(vhost: Vhost, dsn: str, table: Table) -> None:
+def test_second_address_of_a_broker_is_used_if_the_first_is_down(
+    vhost: Vhost, dsn: str, table: Table
+) -> None:
     dead = "amqp://nobody:nothing@127.0.0.1:9/"
     with running(settings_of(dsn, dead, vhost.url)) as service:
         until(lambda: service._source.consuming, "it consumes from the second")
@@ -288,7 +286,7 @@ def dead_letters(vhost: Vhost, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_dead_letters_are_seen_put_back_and_dropped(
+def test_dead_letters_are_listed_requeued_and_dropped(
     s1: Publisher, vhost: Vhost, table: Table, service: Service
 ) -> None:
     """One is a valid batch that the database refused until its operator repaired it."""
@@ -321,7 +319,7 @@ def test_dead_letters_are_seen_put_back_and_dropped(
     assert dead_letters(vhost, "drop")[0] == 2
 
 
-def test_header_of_another_account_is_believed_from_no_sensor(
+def test_sensor_cannot_name_another_account_in_a_header(
     s1: Publisher, vhost: Vhost, table: Table, service: Service
 ) -> None:
     body = encode(made_batch(greet("192.0.2.1"), sensor="s2"))
@@ -331,7 +329,7 @@ def test_header_of_another_account_is_believed_from_no_sensor(
     assert table.rows() == {}
 
 
-def test_culprit_alone_is_refused_and_its_neighbours_in_the_collection_are_stored(
+def test_only_the_bad_batch_of_a_collection_is_refused(
     vhost: Vhost, dsn: str, table: Table
 ) -> None:
     table.run("ALTER TABLE observation ADD CHECK (hits <> 13)")

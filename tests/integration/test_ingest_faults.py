@@ -49,7 +49,7 @@ def hits(dsn: str) -> int:
         table.connection.close()
 
 
-def test_database_restarted_and_its_sessions_ended_under_load(
+def test_restart_of_the_database_under_load_loses_nothing(
     server: PostgresServer, vhost: Vhost, publisher: Publisher
 ) -> None:
     dsn = migrated_database(server)
@@ -70,7 +70,7 @@ def test_database_restarted_and_its_sessions_ended_under_load(
     publisher.close()
 
 
-def test_long_absence_leaves_the_queue_to_others_and_ends(
+def test_long_outage_returns_batches_to_the_queue_until_the_database_is_back(
     server: PostgresServer, vhost: Vhost, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a minute (here a second) the consumer is cancelled, and the broker has all messages."""
@@ -100,7 +100,7 @@ def _ready_in(vhost: Vhost) -> int:
     return int(count)
 
 
-def test_network_cut_to_the_database_in_the_middle_of_a_load(
+def test_network_failure_to_the_database_under_load_loses_nothing(
     postgres: PostgresServer,
     vhost: Vhost,
     publisher: Publisher,
@@ -125,7 +125,7 @@ def test_network_cut_to_the_database_in_the_middle_of_a_load(
     postgres.drop_database(dsn)
 
 
-def test_server_out_of_connections_is_waited_for(
+def test_aggregator_waits_for_a_server_without_free_connections(
     server: PostgresServer, vhost: Vhost, publisher: Publisher
 ) -> None:
     dsn = migrated_database(server)
@@ -148,7 +148,7 @@ def test_server_out_of_connections_is_waited_for(
     publisher.close()
 
 
-def test_database_that_stays_connected_and_never_answers_is_given_up(
+def test_connection_to_a_database_that_never_answers_is_closed(
     postgres: PostgresServer,
     vhost: Vhost,
     publisher: Publisher,
@@ -176,7 +176,7 @@ def test_database_that_stays_connected_and_never_answers_is_given_up(
     postgres.drop_database(dsn)
 
 
-def test_slow_database_is_given_less_at_a_time_and_gets_on(
+def test_slow_database_gets_smaller_transactions(
     postgres: PostgresServer, vhost: Vhost, publisher: Publisher
 ) -> None:
     """Several batches together exceed the time limit, single ones do not; none waits for ever."""
@@ -207,7 +207,7 @@ def test_slow_database_is_given_less_at_a_time_and_gets_on(
     postgres.drop_database(dsn)
 
 
-def test_table_locked_beyond_the_limit_is_waited_for(
+def test_aggregator_waits_for_a_locked_table(
     postgres: PostgresServer, vhost: Vhost, publisher: Publisher
 ) -> None:
     dsn = migrated_database(postgres)

@@ -47,7 +47,7 @@ def publisher(vhost: Vhost) -> Publisher:
     return Publisher(url, "s1")
 
 
-def test_octets_in_hand_are_bounded_while_the_database_is_busy(
+def test_unacknowledged_octets_are_bounded_while_the_database_is_busy(
     vhost: Vhost, dsn: str, table: Table, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefetch, "MAX_BYTES", 5 * LARGE)

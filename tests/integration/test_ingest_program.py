@@ -70,7 +70,7 @@ def test_migrate_run_and_stop(database: str, tmp_path: Path) -> None:
     assert "192.0.2.1" not in result, "no address is logged"
 
 
-def test_settings_that_cannot_work_end_with_2_and_say_what_to_do(tmp_path: Path) -> None:
+def test_unusable_settings_are_exit_code_2_with_a_remedy(tmp_path: Path) -> None:
     config = config_of(tmp_path, "host=127.0.0.1 dbname=x", 'feeds_dirr = "/nowhere"')
     done = command(config, "check-config")
     assert (done.returncode, "feeds_dir" in done.stderr) == (2, True)
@@ -81,7 +81,7 @@ def test_settings_that_cannot_work_end_with_2_and_say_what_to_do(tmp_path: Path)
     assert (good.returncode, "the settings are good" in good.stdout) == (0, True)
 
 
-def test_database_away_at_the_start_is_waited_for_and_sigterm_ends_the_wait(tmp_path: Path) -> None:
+def test_program_waits_for_the_database_at_the_start_until_sigterm(tmp_path: Path) -> None:
     config = config_of(tmp_path, f"host={tmp_path} dbname=nothing")
     process = subprocess.Popen(
         [*PROGRAM, "run", "--config", str(config)], stderr=subprocess.PIPE, text=True
@@ -93,7 +93,7 @@ def test_database_away_at_the_start_is_waited_for_and_sigterm_ends_the_wait(tmp_
     assert process.returncode == 0
 
 
-def test_wrong_dsn_ends_the_program_with_what_is_wrong(database: str, tmp_path: Path) -> None:
+def test_wrong_dsn_ends_the_program_with_the_reason(database: str, tmp_path: Path) -> None:
     done = command(config_of(tmp_path, database + " dbname=nowhere"), "run")
     assert done.returncode == 3
     assert 'database "nowhere" does not exist; check dsn' in done.stderr

@@ -105,7 +105,7 @@ def test_two_aggregators_share_one_queue(vhost: Vhost, dsn: str, table: Table) -
     assert all(shares), "both took a share"
 
 
-def test_partitioned_tables_take_everything_as_it_is(every_dsn: str, tmp_path: Path) -> None:
+def test_partitioned_tables_need_no_change(every_dsn: str, tmp_path: Path) -> None:
     asked = Table(every_dsn)
     asked.connection.execute((ROOT / "deploy/postgresql/partition.sql").read_bytes())
     before = asked("SELECT count(*) FROM pg_inherits")
@@ -126,7 +126,7 @@ def test_partitioned_tables_take_everything_as_it_is(every_dsn: str, tmp_path: P
     asked.connection.close()
 
 
-def test_single_host_stores_from_a_spool_what_a_broker_would_carry(
+def test_spool_on_a_single_host_gives_the_same_rows_as_a_broker(
     dsn: str, table: Table, tmp_path: Path
 ) -> None:
     at = now_ms() - 1000

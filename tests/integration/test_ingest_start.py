@@ -40,7 +40,7 @@ class Waiting:
         return self.results[0]
 
 
-def test_database_that_is_away_is_waited_for_and_said_once(
+def test_start_waits_for_an_unavailable_database_and_logs_it_once(
     postgres: PostgresServer,
     dsn: str,
     cutting_proxy: Callable[[Target], CuttingProxy],
@@ -59,7 +59,7 @@ def test_database_that_is_away_is_waited_for_and_said_once(
     assert caplog.messages[-1] == "database available"
 
 
-def test_database_that_takes_connections_and_says_nothing_is_waited_for(
+def test_start_waits_for_a_database_that_accepts_connections_and_does_not_answer(
     postgres: PostgresServer, dsn: str, cutting_proxy: Callable[[Target], CuttingProxy]
 ) -> None:
     proxy = cutting_proxy(postgres.private.socket_path)
@@ -79,7 +79,7 @@ def test_stop_ends_the_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert not waiting.end()
 
 
-def test_mistake_in_the_dsn_ends_with_what_is_wrong(dsn: str) -> None:
+def test_wrong_dsn_ends_the_start_with_the_reason(dsn: str) -> None:
     """A missing database or account is a mistake; waiting would not help."""
     for wrong, message in (
         (dsn + " dbname=nowhere", r'database "nowhere" does not exist; check dsn'),
@@ -89,12 +89,12 @@ def test_mistake_in_the_dsn_ends_with_what_is_wrong(dsn: str) -> None:
             wait_for_database(settings_of(wrong), Signals())
 
 
-def test_database_without_the_schema_ends_with_what_to_do(database: str) -> None:
+def test_missing_schema_ends_the_start_with_the_remedy(database: str) -> None:
     with pytest.raises(SchemaMismatch, match="aggregator migrate"):
         wait_for_database(settings_of(database), Signals())
 
 
-def test_statement_has_a_limit_here_and_in_the_server(dsn: str) -> None:
+def test_statement_has_a_time_limit_in_client_and_server(dsn: str) -> None:
     settings = settings_of(dsn)
     with connect(settings, "test", autocommit=True, limit_s=1) as connection:
         with pytest.raises(DatabaseTimeout, match="statement timeout"), database_errors():

@@ -110,7 +110,7 @@ def test_growth_needs_force(config: AggregatorSettings, archive: Archive) -> Non
     assert again(config, days=1, force=True).entries == 1002
 
 
-def test_archives_that_all_fail_are_a_failure_that_is_tried_again_sooner(
+def test_failure_of_all_archives_is_retried_sooner(
     config: AggregatorSettings, archive: Archive
 ) -> None:
     again(config)
@@ -148,7 +148,7 @@ def test_packaged_lists_are_in_use_before_anything_is_fetched(tmp_path: Path) ->
     assert not (tmp_path / "lists").exists()
 
 
-def test_damaged_generation_gives_way_to_the_one_before(
+def test_previous_generation_is_used_if_the_current_one_is_damaged(
     config: AggregatorSettings, archive: Archive
 ) -> None:
     first = again(config)
@@ -160,7 +160,7 @@ def test_damaged_generation_gives_way_to_the_one_before(
     assert loaded(config).generation == first.generation
 
 
-def test_running_program_takes_another_generation(
+def test_running_program_uses_a_new_generation(
     config: AggregatorSettings, archive: Archive
 ) -> None:
     again(config)
@@ -186,9 +186,7 @@ def test_running_program_refreshes_on_its_schedule(config: AggregatorSettings) -
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_change_of_an_operator_s_file_is_taken_and_a_bad_one_is_not(
-    tmp_path: Path, kept: bool
-) -> None:
+def test_changed_file_of_an_operator_is_used_unless_it_is_bad(tmp_path: Path, kept: bool) -> None:
     """With a directory the list becomes a generation, without one it is in memory."""
     own = tmp_path / "ours.txt"
     own.write_text("8.8.8.8\n")

@@ -140,7 +140,7 @@ def test_a_rib_is_fetched_converted_checked_and_in_use(
     assert next(iter(agents)).startswith("smtpfeeds/")
 
 
-def test_an_empty_newest_month_sends_to_the_one_before(
+def test_previous_month_is_used_if_the_newest_is_empty(
     config: AggregatorSettings, archive: Archive
 ) -> None:
     archive.files = {
@@ -256,9 +256,7 @@ def test_a_misbehaving_server_leaves_the_table_in_use_and_its_reason(
         assert not again(config).unchanged
 
 
-def test_a_server_that_never_ends_is_ended_by_time_and_by_size(
-    tmp_path: Path, archive: Archive
-) -> None:
+def test_endless_response_is_ended_by_time_and_by_size(tmp_path: Path, archive: Archive) -> None:
     config = networked(tmp_path, archive, origin_max_download_bytes=1_000_000)
     archive.mode = "drip"
     with pytest.raises(OriginError, match="longer than 2 s"):
@@ -278,7 +276,7 @@ def test_the_body_of_a_redirect_is_not_read(in_use: AggregatorSettings, archive:
     assert sum(archive.sent) < 128 << 20, "the rest is in the kernel's buffers"
 
 
-def test_a_broken_fetch_is_taken_up_where_it_ended(
+def test_interrupted_fetch_continues_where_it_ended(
     config: AggregatorSettings, archive: Archive
 ) -> None:
     archive.mode = "half"
@@ -292,7 +290,7 @@ def test_a_broken_fetch_is_taken_up_where_it_ended(
     assert loaded(config).info.prefixes_ipv4 == 399
 
 
-def test_a_rib_that_changed_meanwhile_is_fetched_from_its_beginning(
+def test_rib_that_changed_meanwhile_is_fetched_from_the_beginning(
     config: AggregatorSettings, archive: Archive
 ) -> None:
     archive.mode = "half"
@@ -315,7 +313,7 @@ def test_archives_are_tried_in_turn(tmp_path: Path, archive: Archive) -> None:
 @pytest.mark.parametrize(
     "bad", [b"<html>\nno\n</html>\n", b"1 ONE, US\n", names_text().encode()[:-9], b"", None]
 )
-def test_a_bad_list_of_names_gives_way_to_the_next(
+def test_next_list_of_names_is_used_if_one_is_bad(
     tmp_path: Path, archive: Archive, bad: bytes | None
 ) -> None:
     if bad is not None:
@@ -325,7 +323,7 @@ def test_a_bad_list_of_names_gives_way_to_the_next(
     assert (outcome.manifest["names"], outcome.manifest["names_source"]) == (500, urls[1])
 
 
-def test_without_a_fit_list_the_names_in_use_stay_and_the_table_is_fresh(
+def test_table_is_refreshed_without_a_usable_list_of_names(
     in_use: AggregatorSettings, archive: Archive
 ) -> None:
     config = in_use
@@ -335,7 +333,7 @@ def test_without_a_fit_list_the_names_in_use_stay_and_the_table_is_fresh(
     assert loaded(config).name(77) == "NET77 - Network 77, Inc."
 
 
-def test_checks_hold_a_table_back_and_force_overrides_them(
+def test_failed_checks_refuse_a_table_unless_forced(
     in_use: AggregatorSettings, archive: Archive
 ) -> None:
     config = in_use
@@ -351,7 +349,7 @@ def test_checks_hold_a_table_back_and_force_overrides_them(
     assert outcome.manifest["overridden"] == outcome.overridden
 
 
-def test_moved_origins_hold_a_table_back(in_use: AggregatorSettings, archive: Archive) -> None:
+def test_moved_origins_refuse_a_table(in_use: AggregatorSettings, archive: Archive) -> None:
     config = in_use
     moved = [(p, asn if asn in {3333, 15169} else asn + 7) for p, asn in rows()]
     archive.files[RIB_PATH] = packed_rib(moved)
@@ -359,7 +357,9 @@ def test_moved_origins_hold_a_table_back(in_use: AggregatorSettings, archive: Ar
         again(config)
 
 
-def test_rollback_goes_back_and_stays_back(config: AggregatorSettings, archive: Archive) -> None:
+def test_rollback_uses_the_previous_table_until_forced(
+    config: AggregatorSettings, archive: Archive
+) -> None:
     first = again(config)
     archive.files[RIB_PATH] = LATER
     second = refresh(config, now=NOW + timedelta(seconds=1))
@@ -391,7 +391,7 @@ def test_three_generations_are_kept(tmp_path: Path) -> None:
     assert len(list((tmp_path / "origins" / "generations").iterdir())) == 3
 
 
-def test_a_directory_without_the_internet(tmp_path: Path) -> None:
+def test_directory_is_filled_without_the_internet(tmp_path: Path) -> None:
     tree = tmp_path / "mirror" / "2026.11" / "RIBS"
     tree.mkdir(parents=True)
     (tree / "rib.20261121.0600.bz2").write_bytes(BROKEN["truncated"])
@@ -410,7 +410,7 @@ def test_a_directory_without_the_internet(tmp_path: Path) -> None:
     assert again(config, source=tmp_path / "flat").unchanged, "the same prefixes, names kept"
 
 
-def test_what_is_brought_by_hand_leaves_the_schedule_alone(
+def test_import_by_hand_does_not_change_the_schedule(
     in_use: AggregatorSettings, archive: Archive, tmp_path: Path
 ) -> None:
     """Neither a mistyped path nor a table from a file changes the time of the next fetch."""
@@ -433,7 +433,7 @@ def test_what_is_brought_by_hand_leaves_the_schedule_alone(
     assert schedule_of(in_use).next_refresh(after, NOW) == due
 
 
-def test_private_network_is_told_the_setting_that_keeps_its_prefixes(tmp_path: Path) -> None:
+def test_refusal_on_a_private_network_names_the_setting(tmp_path: Path) -> None:
     table = tmp_path / "private.dat"
     table.write_text(table_text([("10.1.0.0/16", 64512), ("10.2.0.0/16", 4200000000)]))
     config = settings(tmp_path / "origins")
@@ -449,7 +449,7 @@ def test_one_refresh_at_a_time(config: AggregatorSettings) -> None:
         again(config)
 
 
-def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     config = settings(tmp_path / "file" / "origins")
     with pytest.raises(OriginError, match="origin_dir"):
@@ -521,7 +521,7 @@ KILLED = """
 """
 
 
-def test_kill_9_at_each_step_leaves_a_whole_table_in_use(
+def test_kill_9_at_each_step_leaves_a_complete_table_in_use(
     tmp_path: Path, first_generation: Path
 ) -> None:
     """The process dies once at each child, sync, rename and link."""
@@ -607,7 +607,7 @@ def test_children_run_with_their_checks_under_python_o(
     assert json.loads(child.stdout)["error"].startswith("python -O")
 
 
-def test_a_damaged_generation_gives_way_to_its_table_then_to_the_one_before(
+def test_damaged_index_is_compiled_again_or_the_previous_table_is_used(
     config: AggregatorSettings, archive: Archive
 ) -> None:
     first = again(config)
@@ -625,7 +625,7 @@ def test_a_damaged_generation_gives_way_to_its_table_then_to_the_one_before(
     assert loaded(config).lookup(packed("95.1.2.3")) is None
 
 
-def test_an_archive_that_stands_still_is_said_once_the_table_is_old(
+def test_archive_without_updates_is_logged_once_the_table_is_old(
     in_use: AggregatorSettings, archive: Archive
 ) -> None:
     again(in_use)
@@ -634,7 +634,9 @@ def test_an_archive_that_stands_still_is_said_once_the_table_is_old(
     assert "still updated" in failure(in_use)
 
 
-def test_pieces_of_other_ribs_do_not_pile_up(config: AggregatorSettings, archive: Archive) -> None:
+def test_partial_files_of_other_ribs_are_deleted(
+    config: AggregatorSettings, archive: Archive
+) -> None:
     archive.mode = "half"
     with pytest.raises(OriginError):
         again(config)
@@ -662,7 +664,7 @@ def test_a_child_ends_with_its_parent() -> None:
             assert child.wait(60) == 3
 
 
-def test_child_that_closes_its_output_and_goes_on_is_ended_in_time(
+def test_child_that_closes_its_output_and_continues_is_ended_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "silent.py").write_text(

@@ -54,7 +54,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> int:
     return sum(record.levelno >= logging.ERROR for record in caplog.records)
 
 
-def test_with_nothing_named_nothing_is_known() -> None:
+def test_without_a_table_no_origin_is_known() -> None:
     source = OriginSource(AggregatorSettings())
     source.load()
     table = source.current
@@ -75,7 +75,7 @@ def test_a_plain_table_and_names_are_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["missing", "folder", "empty", "comments", "cut", "names"])
-def test_what_cannot_be_used_stops_the_start_and_says_where(tmp_path: Path, wrong: str) -> None:
+def test_unusable_file_stops_the_start_and_is_named(tmp_path: Path, wrong: str) -> None:
     config = files(tmp_path)
     table = tmp_path / "table.dat"
     if wrong == "missing":
@@ -91,7 +91,7 @@ def test_what_cannot_be_used_stops_the_start_and_says_where(tmp_path: Path, wron
         OriginSource(config).load()
 
 
-def test_a_changed_table_is_swapped_and_a_bad_one_is_said_once(
+def test_changed_table_is_used_and_a_bad_one_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = OriginSource(files(tmp_path))
@@ -168,7 +168,7 @@ def test_run_notices_new_tables_until_it_is_stopped(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
-def test_an_empty_directory_starts_and_its_first_table_is_taken(tmp_path: Path) -> None:
+def test_program_starts_with_an_empty_directory_and_uses_its_first_table(tmp_path: Path) -> None:
     config = settings(tmp_path / "origins")
     source = OriginSource(config)
     source.load()
@@ -254,7 +254,7 @@ def test_kept_index_is_used_while_table_and_names_are_the_same(
     assert first.lookup(PROBES[0]) == rows()[0][1], "a table in use outlives its file"
 
 
-def test_damaged_kept_index_is_made_anew(tmp_path: Path, children: list[str]) -> None:
+def test_damaged_index_is_compiled_again(tmp_path: Path, children: list[str]) -> None:
     config = files(tmp_path, origin_index_dir=str(tmp_path / "index"))
     answers = loaded(config).lookup_many(PROBES)
     (kept,) = (tmp_path / "index").iterdir()
@@ -267,7 +267,9 @@ def test_damaged_kept_index_is_made_anew(tmp_path: Path, children: list[str]) ->
     assert children == ["compile", "compile"]
 
 
-def test_index_that_cannot_be_kept_is_made_in_memory(tmp_path: Path, children: list[str]) -> None:
+def test_index_that_cannot_be_kept_is_compiled_in_memory(
+    tmp_path: Path, children: list[str]
+) -> None:
     (tmp_path / "index").write_text("a file, not a folder")
     config = files(tmp_path, origin_index_dir=str(tmp_path / "index"))
     assert loaded(config).lookup(PROBES[0]) == rows()[0][1]
@@ -293,7 +295,7 @@ def cli(*arguments: str, text: str | None = None) -> "subprocess.CompletedProces
     )
 
 
-def test_lookup_says_asn_prefix_name_and_generation(origins_folder: Path) -> None:
+def test_lookup_prints_asn_prefix_name_and_generation(origins_folder: Path) -> None:
     where = ["--origin-dir", str(origins_folder / "origins")]
     done = cli(
         "lookup", *where, "16.0.5.5", "::ffff:16.0.5.5", "9.9.9.9", "2400:100::1", "--format", "tsv"
@@ -312,7 +314,7 @@ def test_lookup_says_asn_prefix_name_and_generation(origins_folder: Path) -> Non
     assert listed[0]["generation"] == lines[0][4]
 
 
-def test_lookup_of_nothing_known_exits_1_and_wrong_use_2(origins_folder: Path) -> None:
+def test_lookup_without_an_origin_exits_1_and_wrong_use_2(origins_folder: Path) -> None:
     where = ["--origin-dir", str(origins_folder / "origins")]
     unknown = cli("lookup", *where, "9.9.9.9")
     assert (unknown.returncode, unknown.stderr) == (1, "no origin is known\n")
@@ -340,7 +342,7 @@ def test_folder_of_a_single_host_names_the_table(origins_folder: Path, tmp_path:
     assert (other.returncode, "it has no aggregator.toml" in other.stderr) == (2, True)
 
 
-def test_lookup_from_a_pipe_survives_what_is_no_address(origins_folder: Path) -> None:
+def test_lookup_from_a_pipe_skips_lines_that_are_not_addresses(origins_folder: Path) -> None:
     lines = ["16.0.0.1", "", "rubbish", "\x00", "x" * 500, "é", "16.0.0.2 ", "fe80::1%eth0"]
     done = cli(
         "lookup", "--origin-dir", str(origins_folder / "origins"), "--format", "ndjson", "-",

@@ -195,7 +195,7 @@ def test_an_address_has_a_link_with_its_history_and_names_stay_text(
     assert "<script>alert" not in dom
 
 
-def test_nothing_that_matches_is_said(browser: Browser, pages: Samples) -> None:
+def test_search_without_a_match_is_reported(browser: Browser, pages: Samples) -> None:
     path, _ = pages(1)
     dom = searched(browser, path, "#q=" + quote("<b>nothing</b>"))
     assert answer(dom).startswith("Nothing in the feeds matches “<b>nothing</b>”")

@@ -42,7 +42,7 @@ def remembered(dsn: str) -> bool:
         return connection.execute("SELECT hits FROM greet").fetchall() == [(1,)]
 
 
-def test_data_are_there_after_stop_and_start_and_no_process_is_left(tmp_path: Path) -> None:
+def test_data_survive_a_restart_and_no_process_remains(tmp_path: Path) -> None:
     private = PrivatePostgres(tmp_path, durable=False)
     private.start()
     remember(private.dsn)
@@ -68,7 +68,7 @@ def test_production_settings_are_durable_and_no_port_is_open(tmp_path: Path) -> 
 OURSELVES = pwd.getpwuid(os.geteuid()).pw_name
 
 
-def test_folder_is_the_owners_alone_and_its_parent_is_untouched(tmp_path: Path) -> None:
+def test_only_the_owner_can_enter_the_folder_and_its_parent_is_unchanged(tmp_path: Path) -> None:
     tmp_path.chmod(0o751)
     with PrivatePostgres(tmp_path, durable=False) as private:
         for path in (private.socket_path.parent, data_folder(tmp_path), tmp_path / "postgres"):
@@ -79,7 +79,7 @@ def test_folder_is_the_owners_alone_and_its_parent_is_untouched(tmp_path: Path) 
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o751
 
 
-def test_killed_postmaster_is_seen_and_started_again(private: PrivatePostgres) -> None:
+def test_killed_postmaster_is_detected_and_started_again(private: PrivatePostgres) -> None:
     remember(private.dsn)
     dsn, pid = private.dsn, private.pid
     assert pid is not None
@@ -92,7 +92,7 @@ def test_killed_postmaster_is_seen_and_started_again(private: PrivatePostgres) -
     assert remembered(dsn)
 
 
-def test_number_of_a_dead_postmaster_that_is_another_program_now(tmp_path: Path) -> None:
+def test_process_id_of_a_dead_postmaster_may_belong_to_another_program(tmp_path: Path) -> None:
     private = PrivatePostgres(tmp_path, durable=False)
     private.start()
     remember(private.dsn)
@@ -125,7 +125,9 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["ends by itself", "must be killed"])
-def test_server_of_a_killed_owner_is_no_hindrance_to_the_next(tmp_path: Path, frozen: bool) -> None:
+def test_server_of_a_killed_owner_does_not_stop_the_next_start(
+    tmp_path: Path, frozen: bool
+) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", _OWNS_ONE, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -141,7 +143,7 @@ def test_server_of_a_killed_owner_is_no_hindrance_to_the_next(tmp_path: Path, fr
         assert postmaster not in servers_in(data_folder(tmp_path))
 
 
-def test_program_that_only_stands_in_the_data_folder_lives_on(tmp_path: Path) -> None:
+def test_other_program_in_the_data_folder_is_not_ended(tmp_path: Path) -> None:
     """Such a program is an operator's shell, or one that a shell has started there."""
     with PrivatePostgres(tmp_path, durable=False):
         pass
@@ -187,7 +189,7 @@ def test_server_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
     wait_until(lambda: servers_in(data_folder(tmp_path)) == [], what="the server is gone")
 
 
-def test_second_owner_is_refused_and_the_first_goes_on(
+def test_second_owner_is_refused_and_the_first_continues(
     tmp_path: Path, private: PrivatePostgres
 ) -> None:
     with pytest.raises(SingleHostError, match=f"in use by process {os.getpid()}"):
@@ -195,7 +197,7 @@ def test_second_owner_is_refused_and_the_first_goes_on(
     remember(private.dsn)
 
 
-def test_path_too_long_for_a_socket_gets_a_short_folder_that_goes_with_the_stop(
+def test_path_too_long_for_a_socket_gets_a_temporary_short_folder(
     tmp_path: Path,
 ) -> None:
     directory = tmp_path / ("long" * 20) / ("longer, still" * 5)
@@ -219,7 +221,7 @@ def test_path_too_long_for_a_socket_gets_a_short_folder_that_goes_with_the_stop(
     assert not sockets.exists()
 
 
-def test_data_of_another_major_version_are_refused_before_anything_is_touched(
+def test_data_of_another_major_version_are_refused_unchanged(
     tmp_path: Path,
 ) -> None:
     with PrivatePostgres(tmp_path, durable=False):
@@ -229,14 +231,14 @@ def test_data_of_another_major_version_are_refused_before_anything_is_touched(
         PrivatePostgres(tmp_path).start()
 
 
-def test_failed_start_shows_what_the_server_said(tmp_path: Path) -> None:
+def test_failed_start_shows_the_servers_message(tmp_path: Path) -> None:
     private = PrivatePostgres(tmp_path, durable=False, settings={"shared_buffers": "many"})
     with pytest.raises(SingleHostError, match='invalid value for parameter "shared_buffers"'):
         private.start()
     assert servers_in(data_folder(tmp_path)) == []
 
 
-def test_cut_short_initdb_is_done_again(tmp_path: Path) -> None:
+def test_interrupted_initdb_is_run_again(tmp_path: Path) -> None:
     partial = tmp_path / "postgres" / "data.partial"
     partial.mkdir(parents=True)
     (partial / "PG_VERSION").write_text("18\n")
@@ -268,7 +270,9 @@ def test_without_user_namespaces_root_runs_it_as_another_user(folder_for_all: Pa
         assert data_folder(folder_for_all).stat().st_uid == owner
 
 
-def test_without_user_namespaces_it_runs_in_a_folder_that_is_roots_alone(tmp_path: Path) -> None:
+def test_without_user_namespaces_it_runs_in_a_folder_that_only_root_can_enter(
+    tmp_path: Path,
+) -> None:
     """Below /root, for example, no file is moved and no folder is opened to others."""
     tmp_path.chmod(0o700)
     with PrivatePostgres(tmp_path, durable=False, user_namespaces=False) as private:
@@ -284,7 +288,7 @@ def test_without_user_namespaces_it_runs_in_a_folder_that_is_roots_alone(tmp_pat
         assert remembered(again.dsn)
 
 
-def test_right_that_root_may_not_give_is_named(tmp_path: Path) -> None:
+def test_missing_capability_is_named(tmp_path: Path) -> None:
     """The process lacks the capability, as in a container without any."""
     tmp_path.chmod(0o700)
     code = (
@@ -304,7 +308,7 @@ def test_right_that_root_may_not_give_is_named(tmp_path: Path) -> None:
     assert "root lacks the capability for it (CAP_DAC_OVERRIDE)" in done.stdout
 
 
-def test_folder_that_the_other_user_can_enter_needs_no_right(folder_for_all: Path) -> None:
+def test_folder_that_the_other_user_can_enter_needs_no_capability(folder_for_all: Path) -> None:
     nobody = choose_identity(euid=0, data_uid=None, namespaces=False, sudo_uid=None)
     if os.geteuid() != 0:
         nobody = Identity(prefix=(), uid=os.geteuid(), gid=os.getegid())

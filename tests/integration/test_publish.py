@@ -215,7 +215,7 @@ def test_sums_are_what_sha256sum_reads(
     assert "manifest.json" in names
 
 
-def test_manifest_tells_what_the_files_hold(
+def test_manifest_describes_the_files(
     settings: AggregatorSettings, connection: Connection, feeds: Path
 ) -> None:
     observe(connection, "192.0.2.9")
@@ -247,7 +247,7 @@ def test_window_begins_seven_days_before_the_next_minute(
     assert [row[2] for row in rows(feeds / "smtpgreet.txt")] == ["192.0.2.1"]
 
 
-def test_the_database_says_what_time_it_is(
+def test_publication_uses_the_time_of_the_database(
     settings: AggregatorSettings, connection: Connection, feeds: Path
 ) -> None:
     observe(connection, "192.0.2.1", last=datetime.now(UTC) - timedelta(days=8))
@@ -299,7 +299,7 @@ def test_origins_that_differ_are_written_back(
     assert used == [("table-1", "made up")]
 
 
-def test_without_a_table_the_stored_origins_stand(
+def test_stored_origins_are_used_without_a_table(
     settings: AggregatorSettings, connection: Connection, feeds: Path
 ) -> None:
     observe(connection, "192.0.2.1", asn=64496)
@@ -326,7 +326,7 @@ def test_files_are_world_readable_whatever_the_umask(
         assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
-def test_links_are_relative_and_old_generations_go(
+def test_links_are_relative_and_old_generations_are_deleted(
     settings: AggregatorSettings, connection: Connection, feeds: Path
 ) -> None:
     names = []
@@ -417,7 +417,7 @@ def test_octet_that_changes_on_disk_before_the_check_is_not_published(
     assert (feeds / "current").readlink() != good
 
 
-def test_what_a_dead_run_left_is_removed(
+def test_remains_of_a_killed_run_are_removed(
     settings: AggregatorSettings, connection: Connection, feeds: Path
 ) -> None:
     publish_once(settings, Origins(), connection, now=NOW)
@@ -442,7 +442,7 @@ def test_only_one_publishes_a_directory_at_a_time(
     assert publish_once(settings, Origins(), connection, now=NOW + MINUTE) is not None
 
 
-def test_lock_that_went_with_the_session_forbids_the_switch(
+def test_lost_lock_prevents_the_switch(
     settings: AggregatorSettings,
     connection: Connection,
     feeds: Path,
@@ -463,7 +463,7 @@ def test_lock_that_went_with_the_session_forbids_the_switch(
     assert [path.name for path in (feeds / "generations").iterdir()] == [before.name]
 
 
-def test_something_else_in_the_feeds_place_is_not_touched(
+def test_other_content_in_place_of_the_feeds_is_unchanged(
     settings: AggregatorSettings, connection: Connection, feeds: Path
 ) -> None:
     feeds.mkdir(parents=True)
@@ -513,7 +513,7 @@ class TestLoop:
         assert runs(loop, "failed") == 0
         assert (feeds / "manifest.json").exists()
 
-    def test_failure_is_counted_and_the_loop_goes_on(self, settings: AggregatorSettings) -> None:
+    def test_failure_is_counted_and_the_loop_continues(self, settings: AggregatorSettings) -> None:
         calls = 0
 
         def flaky(service_settings: AggregatorSettings) -> Connection:
@@ -540,7 +540,7 @@ class TestLoop:
         assert (runs(first, "published"), runs(second, "published")) == (1, 0)
         assert runs(second, "left to another") == 1
 
-    def test_holder_that_dies_is_succeeded_within_seconds(
+    def test_lock_of_a_killed_process_is_free_within_seconds(
         self,
         settings: AggregatorSettings,
         connection: Connection,
@@ -566,7 +566,7 @@ class TestLoop:
             thread.join(60)
         assert (runs(loop, "published"), runs(loop, "left to another")) == (1, 0)
 
-    def test_directory_that_cannot_be_looked_into_is_a_failed_run(
+    def test_unreadable_directory_is_a_failed_run(
         self, settings: AggregatorSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It does not end the loop, or ingest beside it."""
@@ -607,7 +607,7 @@ class TestLoop:
         assert list((feeds / "generations").iterdir()) == []
         assert list((feeds.parent / ".unfinished").iterdir()) == []
 
-    def test_fault_of_ours_is_a_failed_run(self, settings: AggregatorSettings) -> None:
+    def test_bug_is_a_failed_run(self, settings: AggregatorSettings) -> None:
         """Ingest, in the same process, continues."""
 
         def faulty(_: AggregatorSettings) -> Connection:
@@ -618,7 +618,7 @@ class TestLoop:
         assert problems(loop)[0].startswith("publish: ZeroDivisionError")
 
 
-def test_aggregator_tells_of_its_publications_in_metrics_and_health(
+def test_publications_are_in_metrics_and_health(
     settings: AggregatorSettings, tmp_path: Path, feeds: Path
 ) -> None:
     """Metrics and health show a failure, and its end."""
@@ -643,7 +643,7 @@ def test_aggregator_tells_of_its_publications_in_metrics_and_health(
         until(lambda: service.health.problems() == [], "all is well again")
 
 
-def test_part_that_moves_batches_and_ends_unasked_ends_the_program_as_failed(
+def test_unexpected_end_of_a_part_that_moves_batches_fails_the_program(
     settings: AggregatorSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service manager restarts it only after a failing exit code."""
@@ -654,7 +654,7 @@ def test_part_that_moves_batches_and_ends_unasked_ends_the_program_as_failed(
     assert service.finish()
 
 
-def test_publishing_that_fails_is_run_again_and_ingest_goes_on(
+def test_failed_publishing_is_started_again_and_ingest_continues(
     settings: AggregatorSettings, tmp_path: Path, feeds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spools = tmp_path / "spools"

@@ -125,7 +125,7 @@ def test_drop_and_rise_beyond_the_settings_are_refused(
     assert publish_once(lenient, Origins(), connection) is not None
 
 
-def test_few_addresses_and_an_edition_of_last_week_are_no_measure(
+def test_small_or_old_edition_is_not_compared(
     settings: AggregatorSettings, connection: Connection
 ) -> None:
     observe(connection, 99)
@@ -140,7 +140,9 @@ def test_few_addresses_and_an_edition_of_last_week_are_no_measure(
     assert published.addresses == {"smtpgreet": 0, "smtpdata": 0}
 
 
-def test_what_is_excluded_is_no_drop(settings: AggregatorSettings, connection: Connection) -> None:
+def test_excluded_addresses_do_not_count_as_a_drop(
+    settings: AggregatorSettings, connection: Connection
+) -> None:
     observe(connection, 120)
     publish_once(settings, Origins(), connection)
     connection.execute("INSERT INTO exclusion (prefix, reason) VALUES ('192.0.2.0/24', 'asked')")
@@ -150,7 +152,7 @@ def test_what_is_excluded_is_no_drop(settings: AggregatorSettings, connection: C
         assert published.addresses["smtpgreet"] == 0
 
 
-def test_aggregator_counts_a_refusal_and_comes_back_at_the_next_moment(
+def test_aggregator_counts_a_refusal_and_tries_at_the_next_scheduled_time(
     settings: AggregatorSettings, connection: Connection, config: Path
 ) -> None:
     observe(connection, 120)
@@ -172,7 +174,7 @@ def test_aggregator_counts_a_refusal_and_comes_back_at_the_next_moment(
     assert current(settings) == good
 
 
-def test_status_tells_who_published_what_and_when_the_next_is_due(
+def test_status_shows_the_last_and_the_next_publication(
     settings: AggregatorSettings, connection: Connection, config: Path
 ) -> None:
     nothing = run("status", "--config", config)
@@ -196,7 +198,7 @@ def test_status_tells_who_published_what_and_when_the_next_is_due(
     assert not [name for name in served if "status" in name]
 
 
-def test_failed_run_is_noted_when_the_database_is_away(
+def test_failed_run_is_recorded_while_the_database_is_unavailable(
     settings: AggregatorSettings, connection: Connection, config: Path
 ) -> None:
     publish_once(settings, Origins(), connection)

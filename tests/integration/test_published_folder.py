@@ -103,7 +103,7 @@ def test_reader_takes_manifest_and_files_of_one_generation_while_others_are_publ
     reader.close()
 
 
-def test_published_folder_is_whole_at_whatever_step_the_publisher_dies(tmp_path: Path) -> None:
+def test_published_folder_is_complete_after_a_kill_at_any_step(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, DYING, tmp_path], capture_output=True, text=True, check=False
     )
@@ -134,7 +134,7 @@ def first_layout(dsn: str, tmp_path: Path) -> Path:
     return folder
 
 
-def test_layout_of_the_first_version_is_taken_over(
+def test_layout_of_the_first_version_is_converted(
     dsn: str, first_layout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its files have their old names before and after the one step that switches."""
@@ -161,9 +161,7 @@ def test_layout_of_the_first_version_is_taken_over(
     assert not (first_layout / "generations").exists()
 
 
-def test_death_at_any_step_of_the_take_over_is_made_good(
-    first_layout: Path, tmp_path: Path
-) -> None:
+def test_kill_at_any_step_of_the_conversion_is_repaired(first_layout: Path, tmp_path: Path) -> None:
     manifest = json.loads((first_layout / "feeds" / "manifest.json").read_text())
     manifest["files"] = {name: file["sha256"] for name, file in manifest["files"].items()}
     target = (first_layout / "feeds").resolve() / "manifest.json"
@@ -176,7 +174,7 @@ def test_death_at_any_step_of_the_take_over_is_made_good(
     assert int(done.stdout) > 40
 
 
-def test_paths_change_places_where_the_file_system_can_and_where_it_cannot(
+def test_paths_are_exchanged_on_every_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cannot(one: Path, other: Path) -> None:
@@ -194,7 +192,7 @@ def test_paths_change_places_where_the_file_system_can_and_where_it_cannot(
         assert (link / "file").exists()
 
 
-def test_death_between_the_two_steps_of_such_a_file_system_is_made_good(
+def test_kill_between_the_two_steps_of_an_exchange_is_repaired(
     first_layout: Path,
 ) -> None:
     """At that point the symlink is removed, and the directory does not exist yet."""
@@ -206,7 +204,7 @@ def test_death_between_the_two_steps_of_such_a_file_system_is_made_good(
     assert (first_layout / "feeds" / "manifest.json").read_bytes() == manifest
 
 
-def test_first_version_refuses_the_new_layout_and_leaves_it_alone(
+def test_first_version_refuses_the_new_layout_and_changes_nothing(
     dsn: str, first_layout: Path, tmp_path: Path
 ) -> None:
     """Hosts are upgraded one by one, so an old one may publish into the same directory."""
@@ -241,7 +239,7 @@ def test_other_folders_of_the_old_name_stay(tmp_path: Path) -> None:
     assert kept.is_dir()
 
 
-def test_something_else_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_other_content_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "feeds").write_text("precious")
     with pytest.raises(PublishError, match="was not made by smtpfeeds"):
         FeedsDirectory(tmp_path).check()

@@ -316,7 +316,9 @@ def test_a_server_cannot_make_a_reader_wait(serve: Serve) -> None:
         stopped.set()
 
 
-def test_what_a_server_says_moves_no_cursor(serve: Serve, run: Callable[..., Result]) -> None:
+def test_control_characters_of_a_server_do_not_reach_the_terminal(
+    serve: Serve, run: Callable[..., Result]
+) -> None:
     server = serve(lambda handler: handler.reply(500, reason="\x1b[2J\x1b[31mall is well"))
     done = run("query", "--all", "--from", server.url)
     assert done.exit_code == 3
@@ -345,7 +347,7 @@ def test_a_proxy_gets_its_password_and_no_message_does(
     assert (done.exit_code, "hidden" in done.output) == (3, False)
 
 
-def test_sizes_are_not_believed(serve: Serve, tmp_path: Path) -> None:
+def test_stated_sizes_are_checked(serve: Serve, tmp_path: Path) -> None:
     endless = serve(endless_body)
     with pytest.raises(DatasetError, match="has more than the 1000 octets allowed"):
         Remote(tmp_path / "cache").get(endless.url, max_bytes=1_000)
@@ -356,7 +358,7 @@ def test_sizes_are_not_believed(serve: Serve, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [b"-1", b"-5", b"-100000", b"7fffffff", b"f" * 20])
-def test_a_chunk_is_held_in_no_memory_whatever_its_length(serve: Serve, length: bytes) -> None:
+def test_chunk_of_any_length_is_not_held_in_memory(serve: Serve, length: bytes) -> None:
     octets = 16 << 20
 
     def answer(handler: Handler) -> None:
@@ -374,7 +376,7 @@ def test_a_chunk_is_held_in_no_memory_whatever_its_length(serve: Serve, length: 
         tracemalloc.stop()
 
 
-def test_a_body_in_chunks_is_whole_or_refused(serve: Serve) -> None:
+def test_incomplete_chunked_body_is_refused(serve: Serve) -> None:
     body = good = b"3\r\nabc\r\n4;ext=1\r\ndefg\r\n0\r\nTrailer: x\r\n\r\n"
     server = serve(lambda handler: handler.reply(200, body, Transfer_Encoding="chunked"))
     stream = Remote(None).get(server.url, max_bytes=7)
@@ -452,7 +454,7 @@ class FullDisk(Remote):
         return place.with_name("aside"), Path("/dev/full").open("r+b", buffering=0)
 
 
-def test_a_full_disk_at_the_cache_costs_only_the_copy(
+def test_full_disk_of_the_cache_loses_only_the_copy(
     serve: Serve, served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(from_folder(served))

@@ -123,7 +123,7 @@ def test_a_served_folder_a_generation_and_a_day_are_places(tmp_path: Path) -> No
 ROWS_BY_FEED = sorted(ROWS, key=lambda row: row.category != "smtpgreet")
 
 
-def test_what_is_not_as_the_manifest_says_is_refused(tmp_path: Path, signer: Signer) -> None:
+def test_file_that_differs_from_the_manifest_is_refused(tmp_path: Path, signer: Signer) -> None:
     folder = write_edition(tmp_path / "feeds", ROWS, signer=signer)
     assert entries(folder, signer) == ROWS_BY_FEED
     generate_keys(tmp_path / "other", tmp_path / "other.pub")
@@ -269,7 +269,7 @@ def test_options_of_a_database_and_of_files_exclude_each_other(tmp_path: Path) -
     assert "give --from too" in run("filter", "--key", "RW").stderr
 
 
-def test_diff_says_what_came_went_and_changed(tmp_path: Path) -> None:
+def test_diff_lists_added_removed_and_changed_entries(tmp_path: Path) -> None:
     before = write_edition(tmp_path / "before", [*ROWS, entry("192.0.2.9", "smtpdata")])
     after = write_edition(
         tmp_path / "after",

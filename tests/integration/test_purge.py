@@ -123,7 +123,9 @@ def test_observation_is_rebuilt_from_what_is_left(dsn: str, table: Table) -> Non
     ]
 
 
-def test_what_a_thief_dates_back_goes_too(dsn: str, table: Table, connection: Connection) -> None:
+def test_backdated_events_of_a_thief_are_removed_too(
+    dsn: str, table: Table, connection: Connection
+) -> None:
     """Ingest accepts events of five days ago, which a purge by event time would miss."""
     store = ingest_store(dsn)
     at = now_ms()
@@ -192,7 +194,7 @@ def test_days_and_bits_are_those_of_what_is_left(table: Table, connection: Conne
     assert (flags, weeks) == ((5, [4, 1]) if day // 7 == today // 7 else (4, [0, 4]))
 
 
-def test_again_it_changes_nothing(table: Table, connection: Connection) -> None:
+def test_second_purge_changes_nothing(table: Table, connection: Connection) -> None:
     store = PurgeStore(connection)
     part = part_since("bad", 1, BAD)
     store.purge(part)
@@ -202,7 +204,7 @@ def test_again_it_changes_nothing(table: Table, connection: Connection) -> None:
     assert observations(table) == before
 
 
-def test_absurd_counts_do_not_stop_it(table: Table, connection: Connection) -> None:
+def test_absurd_counts_do_not_stop_a_purge(table: Table, connection: Connection) -> None:
     for sensor in ("a", "b", "c", "bad"):
         see(table, "192.0.2.9", sensor=sensor, seen=(BAD, NOW), heard=(BAD, NOW), hits=2**62 - 1)
     table.run(
@@ -214,7 +216,7 @@ def test_absurd_counts_do_not_stop_it(table: Table, connection: Connection) -> N
 
 
 @pytest.mark.usefixtures("seen")
-def test_asks_first_and_no_means_no(dsn: str, table: Table) -> None:
+def test_purge_asks_first(dsn: str, table: Table) -> None:
     before = observations(table)
     result = run(dsn, "purge", "bad", "--since", "3h", answer="n\n")
     assert result.exit_code == 1
@@ -223,7 +225,7 @@ def test_asks_first_and_no_means_no(dsn: str, table: Table) -> None:
     assert observations(table) == before
 
 
-def test_slices_meet_every_address_once(
+def test_slices_contain_every_address_once(
     table: Table, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(purge, "SLICE_ADDRESSES", 3)
@@ -236,7 +238,7 @@ def test_slices_meet_every_address_once(
     assert observations(table) == []
 
 
-def test_address_of_others_outlives_the_retention_of_who_saw_it_first(
+def test_sightings_are_kept_as_long_as_their_address(
     dsn: str, table: Table, connection: Connection
 ) -> None:
     """Sightings are kept as long as their address, so that a purge rebuilds it exactly."""

@@ -348,7 +348,7 @@ class TestQuery:
         assert "origin      AS19281\n" in damaged.stdout
         assert "note: the announced prefix is not shown: " in damaged.stderr
 
-    def test_nothing_found_is_said_and_exit_code_1(self, run: Run) -> None:
+    def test_nothing_found_is_a_message_and_exit_code_1(self, run: Run) -> None:
         result = run("query", "203.0.113.7")
         assert (result.exit_code, result.stdout) == (1, "")
         assert "not seen: 203.0.113.7" in result.stderr
@@ -397,7 +397,7 @@ class TestQuery:
         assert len(found(result)) == 3
         assert "is taken as 192.0.2.0/24" in result.stderr
 
-    def test_pages_join_without_a_seam(
+    def test_pages_have_every_row_once(
         self, run: Run, connection: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         everything = found(run("query", "--all", "--json"))
@@ -766,7 +766,7 @@ def test_output_to_a_pipe_is_plain(dsn: str, connection: Connection) -> None:
 
 @pytest.mark.parametrize("form", ["table", "json", "ndjson", "csv", "text"])
 @pytest.mark.parametrize("asked", ["query --all --per feed", "feed show smtpgreet"])
-def test_reader_that_takes_the_first_line_is_no_error(
+def test_reader_that_closes_the_pipe_early_is_not_an_error(
     dsn: str, connection: Connection, asked: str, form: str
 ) -> None:
     """`… | head -1` of a long answer, as monitoring scripts write it."""
@@ -786,9 +786,7 @@ def test_reader_that_takes_the_first_line_is_no_error(
     assert done.stdout.count("\n") == 1
 
 
-def test_ctrl_c_ends_a_question_that_waits_without_a_traceback(
-    dsn: str, connection: Connection
-) -> None:
+def test_ctrl_c_ends_a_waiting_query_without_a_traceback(dsn: str, connection: Connection) -> None:
     """The server is in the middle of a statement, which it would be for a minute."""
     waiting = (
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"

@@ -55,7 +55,7 @@ def test_crowded_prefixes_are_listed_newest_first_with_saturated_sums(run: Run) 
     assert (second["prefix"], second["events"]) == ("2001:db8:0:9::/64", 7)
 
 
-def test_list_is_cut_at_its_limit_and_says_so(run: Run) -> None:
+def test_list_over_its_limit_is_cut_with_a_note(run: Run) -> None:
     done = run("feed", "crowded", "--limit", "1", "--format", "ndjson")
     assert len(done.stdout.splitlines()) == 1
     assert "there are more rows" in done.stderr

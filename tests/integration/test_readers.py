@@ -20,7 +20,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def test_reader_asks_and_writes_nothing(
+def test_role_of_readers_can_query_and_not_write(
     postgres: PostgresServer, database: str, tmp_path: Path
 ) -> None:
     role = 'an "analyst"'

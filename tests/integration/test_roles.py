@@ -276,7 +276,7 @@ def test_commands_of_an_operator_use_the_owners_role_and_the_aggregators_own_do_
     assert f"(dsn from {aggregator})" in refused.stderr
 
 
-def test_migrate_renews_what_roles_may_and_revoke_takes_it(roles: Roles, table: Table) -> None:
+def test_migrate_renews_privileges_and_revoke_removes_them(roles: Roles, table: Table) -> None:
     listed = run("aggregator", "roles", "list", "--json", "--dsn", roles.owner)
     assert {row["part"]: row["role"] for row in json.loads(listed.stdout)} == roles.names
     # Partitioned, observation and sighting are other tables, on which nothing was granted yet.

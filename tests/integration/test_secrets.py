@@ -162,7 +162,7 @@ def test_secrets_in_the_environment_are_not_printed(tmp_path: Path) -> None:
     assert (code, "% as %25" in output) == (2, True)
 
 
-def test_password_file_that_is_no_text_is_not_quoted(tmp_path: Path) -> None:
+def test_password_file_that_is_not_text_is_not_quoted(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes("".join(WORDS).encode("utf-16"))
     config = write(

@@ -37,7 +37,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_swaks_hears_the_refusal(sensor: SensorProcess) -> None:
+def test_swaks_gets_the_refusal(sensor: SensorProcess) -> None:
     host, port = sensor.place()
     done = run(
         *("swaks", "--server", host, "--port", str(port), "--local-interface", "127.0.1.1"),
@@ -50,7 +50,7 @@ def test_swaks_hears_the_refusal(sensor: SensorProcess) -> None:
     assert sensor.rows()["smtpdata", "127.0.1.1"][0] == 1
 
 
-def test_swaks_goes_on_over_tls_and_is_one_client(sensor: SensorProcess) -> None:
+def test_swaks_with_starttls_is_one_client(sensor: SensorProcess) -> None:
     """EHLO, STARTTLS and EHLO again make one greet and one data event, with the same refusal."""
     host, port = sensor.place()
     done = run(
@@ -69,9 +69,7 @@ def test_swaks_goes_on_over_tls_and_is_one_client(sensor: SensorProcess) -> None
 
 
 @pytest.mark.parametrize(("local", "look"), [(key, name) for key, (_, name) in LOOKS.items()])
-def test_nmap_takes_a_persona_for_what_it_looks_like(
-    sensor: SensorProcess, local: str, look: str
-) -> None:
+def test_nmap_recognises_a_persona(sensor: SensorProcess, local: str, look: str) -> None:
     index = next(i for i, place in enumerate(sensor.addresses) if place.startswith(local))
     host, port = sensor.place(index)
     done = run("nmap", "-Pn", "-n", "-sV", "-sC", "-p", str(port), host)
@@ -80,7 +78,7 @@ def test_nmap_takes_a_persona_for_what_it_looks_like(
 
 
 @pytest.mark.large
-def test_nothing_nmap_provokes_gives_the_plain_sensor_away(sensor: SensorProcess) -> None:
+def test_nmap_does_not_recognise_the_sensor(sensor: SensorProcess) -> None:
     """nmap's database does not know the sensor, so it sends and prints all probes (30 s)."""
     host, port = sensor.place()
     done = run("nmap", "-Pn", "-n", "-sV", "-sC", "-p", str(port), host)
@@ -109,7 +107,7 @@ def test_nmaps_smtp_scripts_see_a_mail_server(sensor: SensorProcess) -> None:
     assert sensor.rows()["smtpgreet", "127.0.0.1"][0] >= 1
 
 
-def test_smtp_source_is_heard_session_by_session(sensor: SensorProcess) -> None:
+def test_each_session_of_smtp_source_is_counted(sensor: SensorProcess) -> None:
     host, port = sensor.place(1)
     before = sensor.rows().get(("smtpgreet", "::1"), (0, 0, 0))[0]
     run("/usr/sbin/smtp-source", "-A", "-s", "5", "-m", "20", f"[{host}]:{port}")

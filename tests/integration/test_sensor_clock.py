@@ -182,7 +182,7 @@ def test_broker_gets_every_event_once_through_all_steps(
 
 
 @pytest.mark.parametrize("step", [timedelta(hours=1), timedelta(hours=-1), timedelta(days=-3650)])
-def test_limits_in_time_go_by_no_wall_clock(
+def test_time_limits_do_not_depend_on_the_wall_clock(
     tmp_path: Path, clock: SteppedClock, step: timedelta
 ) -> None:
     """A step times no client out, and lets none stay longer."""
@@ -202,7 +202,7 @@ def test_limits_in_time_go_by_no_wall_clock(
         assert sensor.counters()["limit_idle"] == 1
 
 
-def test_host_that_begins_in_1970_is_heard_when_its_clock_is_right(
+def test_events_of_a_host_that_starts_in_1970_count_once_its_clock_is_right(
     tmp_path: Path, clock: SteppedClock, vhost: Vhost
 ) -> None:
     """It answers, says why it delivers nothing, and dates events by the monotonic clock."""

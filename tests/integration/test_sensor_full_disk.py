@@ -167,7 +167,7 @@ def test_sensor_that_is_started_on_a_full_disk_is_ready_and_loses_nothing_it_ans
     assert "Traceback" not in sensor.log.read_text()
 
 
-def test_events_in_memory_are_said_to_be_lost_where_the_disk_is_full_at_the_stop(
+def test_events_lost_at_a_stop_on_a_full_disk_are_reported(
     disk: Disk,
 ) -> None:
     sensor = disk.sensor

@@ -65,7 +65,7 @@ def test_killed_ten_times_in_the_middle_of_20000_sessions(tmp_path: Path) -> Non
     assert sensor.query("SELECT sum(events) FROM activity") == [(sum(kept.values()),)]
 
 
-def test_honest_clients_are_answered_beside_an_attack_of_ten_minutes(tmp_path: Path) -> None:
+def test_honest_clients_are_answered_during_an_attack_of_ten_minutes(tmp_path: Path) -> None:
     with many_files(), running(tmp_path, max_connections_per_source=20) as sensor:
         assert sensor.process is not None
         with under_attack(sensor.place(), ATTACK_S):

@@ -15,7 +15,7 @@ IDLE = 10_000
 MAX_IDLE_BYTES = 12_000
 
 
-def test_ten_thousand_that_just_sit_there_cost_little_and_keep_nobody_out(tmp_path: Path) -> None:
+def test_ten_thousand_idle_clients_need_little_and_exclude_nobody(tmp_path: Path) -> None:
     """If the host's limit on open files is lower, that many."""
     with many_files() as allowed, running(tmp_path, max_connections=IDLE + 10) as sensor:
         number = min(IDLE, allowed - 1000)
@@ -58,7 +58,7 @@ def wait_for_banners(clients: list[socket.socket]) -> None:
                 assert key.fileobj.recv(100)[:3] == b"220"  # type: ignore[union-attr]
 
 
-def test_honest_clients_are_answered_beside_an_attack(tmp_path: Path) -> None:
+def test_honest_clients_are_answered_during_an_attack(tmp_path: Path) -> None:
     """The attack has slow and half-open clients, floods from one and many sources, and garbage."""
     with many_files(), running(tmp_path, max_connections_per_source=20) as sensor:
         assert sensor.process is not None

@@ -21,7 +21,7 @@ MESSAGE = "Subject: for somebody else\r\n\r\n" + "A line of an honest message.\r
         ("reject", "made"),  # Postfix uses STARTTLS if it is offered
     ],
 )
-def test_stray_message_is_bounced_and_never_tried_again(
+def test_message_to_the_sensor_is_bounced_and_not_retried(
     tmp_path: Path, policy: str, tls: str
 ) -> None:
     """The bounce says why and names the host; nothing stays in the queue."""

@@ -84,7 +84,7 @@ def test_root_is_given_up_once_the_port_is_open(folder: Path, workers: int) -> N
         assert sensor.stop() == 0
 
 
-def test_user_that_is_not_there_is_refused_before_anything_is_made(folder: Path) -> None:
+def test_unknown_user_is_refused_before_anything_is_created(folder: Path) -> None:
     sensor = SensorProcess(folder, user="nobody-of-this-name")
     result = sensor.call("run")
     assert result.returncode == 2
@@ -119,7 +119,7 @@ def test_secrets_that_only_root_may_read_are_read_before_root_is_given_up(folder
         assert sensor.stop() == 0
 
 
-def test_check_is_done_as_the_user_that_the_sensor_will_be(folder: Path) -> None:
+def test_check_runs_as_the_user_of_the_sensor(folder: Path) -> None:
     """Root can read all files, but the unit's user cannot."""
     secret = folder / "password"
     secret.touch(0o600)

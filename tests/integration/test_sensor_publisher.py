@@ -65,7 +65,7 @@ def link(centre: Centre) -> Iterator[BrokerLink]:
     link.close()
 
 
-def test_batch_is_persistent_and_vouched_for(centre: Centre, link: BrokerLink) -> None:
+def test_batch_is_persistent_and_has_the_accounts_user_id(centre: Centre, link: BrokerLink) -> None:
     centre.declare_queue()
     link.open()
     link.publish(batch(b'{"a": 1}'))
@@ -74,7 +74,7 @@ def test_batch_is_persistent_and_vouched_for(centre: Centre, link: BrokerLink) -
     assert properties.content_type == "application/json"
 
 
-def test_unroutable_concerns_all(centre: Centre, link: BrokerLink) -> None:
+def test_unroutable_message_stops_all_batches(centre: Centre, link: BrokerLink) -> None:
     link.open()
     with pytest.raises(BrokerRefused, match="no queue takes"):
         link.publish(batch())
@@ -83,7 +83,7 @@ def test_unroutable_concerns_all(centre: Centre, link: BrokerLink) -> None:
     centre.take()
 
 
-def test_full_queue_concerns_all(centre: Centre, link: BrokerLink) -> None:
+def test_full_queue_stops_all_batches(centre: Centre, link: BrokerLink) -> None:
     centre.declare_queue(**{"x-max-length-bytes": 100, "x-overflow": "reject-publish"})
     link.open()
     link.publish(batch(b"x" * 90))
@@ -98,7 +98,7 @@ def test_full_queue_concerns_all(centre: Centre, link: BrokerLink) -> None:
     assert link.is_open
 
 
-def test_missing_exchange_and_missing_rights_concern_all(vhost: Vhost) -> None:
+def test_missing_exchange_and_missing_rights_stop_all_batches(vhost: Vhost) -> None:
     account = vhost.add_account("s1", write="^smtpfeeds$", topics={})
     first = link_to(account)
     first.open()
@@ -128,7 +128,7 @@ def test_wrong_password_is_a_refusal(centre: Centre) -> None:
     link.close()
 
 
-def test_new_password_is_taken_over_for_the_next_connection(centre: Centre) -> None:
+def test_new_password_is_used_for_the_next_connection(centre: Centre) -> None:
     """SIGHUP applies a password that was changed at the broker, without a restart."""
     url = centre.account()
     link = link_to(url.replace("//s1:", "//s1:old-"))
@@ -140,7 +140,7 @@ def test_new_password_is_taken_over_for_the_next_connection(centre: Centre) -> N
     link.close()
 
 
-def test_only_too_large_is_the_batchs_own_fault(centre: Centre, link: BrokerLink) -> None:
+def test_only_a_batch_that_is_too_large_is_refused_alone(centre: Centre, link: BrokerLink) -> None:
     centre.declare_queue()
     # RabbitMQ 3 reads the first for each channel; 4 reads it once, at its start, into the second.
     limit = "application:set_env(rabbit, max_message_size, {0}), "
@@ -157,7 +157,7 @@ def test_only_too_large_is_the_batchs_own_fault(centre: Centre, link: BrokerLink
         centre.vhost.node.ctl("eval", limit.format(134_217_728))
 
 
-def test_broker_that_never_confirms_is_given_up_in_time(
+def test_connection_without_confirms_is_closed_in_time(
     centre: Centre, cutting_proxy: Callable[[Target], CuttingProxy]
 ) -> None:
     """pika has no time limit on a confirm; without a quorum a publish would block for ever."""
@@ -180,7 +180,7 @@ def test_broker_that_never_confirms_is_given_up_in_time(
     link.close()
 
 
-def test_broker_that_answers_nothing_at_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_without_any_answer_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smtpfeeds_sensor.delivery.publisher._CONNECT_S", 1.0)
     monkeypatch.setattr("smtpfeeds_sensor.delivery.publisher._STACK_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -189,14 +189,14 @@ def test_broker_that_answers_nothing_at_all_is_given_up(monkeypatch: pytest.Monk
             link.open()
 
 
-def test_broker_that_is_away_is_said_to_refuse_the_connection() -> None:
+def test_refused_connection_is_the_reason_of_an_unavailable_broker() -> None:
     """The operator reads the kernel's error text instead of a class name."""
     settings = SensorSettings(name="s1", broker=(f"amqp://s1:x@127.0.0.1:{free_port()}/",))
     with pytest.raises(BrokerUnavailable, match="Connection refused"):
         BrokerLink.of_settings(settings).open()
 
 
-def test_failover_to_the_broker_that_is_there(centre: Centre) -> None:
+def test_second_broker_is_used_if_the_first_is_unavailable(centre: Centre) -> None:
     centre.declare_queue()
     dead = f"amqp://s1:x@127.0.0.1:{free_port()}"
     link = link_to(dead, centre.account())
@@ -247,7 +247,7 @@ def greet(sensor: SensorProcess, source: str = "") -> None:
         assert client.say(b"EHLO c.example.org\r\n") == 250
 
 
-def test_sensor_delivers_what_it_heard(centre: Centre, tmp_path: Path) -> None:
+def test_sensor_delivers_its_events(centre: Centre, tmp_path: Path) -> None:
     centre.declare_queue()
     with running(tmp_path, **sensor_with(tmp_path, centre.account())) as sensor:
         greet(sensor, "127.0.0.7")
@@ -300,9 +300,7 @@ def test_broker_restart_is_survived(own_vhost: Vhost, tmp_path: Path) -> None:
     centre.connection.close()
 
 
-def test_broker_that_blocks_publishers_gets_the_batch_when_it_blocks_no_more(
-    centre: Centre, tmp_path: Path
-) -> None:
+def test_batch_is_delivered_when_the_broker_stops_blocking(centre: Centre, tmp_path: Path) -> None:
     """Short of memory, it stops reading (connection.blocked); batches wait, none is lost."""
     centre.declare_queue()
     node = centre.vhost.node
@@ -340,7 +338,7 @@ def test_broker_that_blocks_publishers_gets_the_batch_when_it_blocks_no_more(
     assert "Traceback" not in sensor.log.read_text()
 
 
-def test_clean_stop_does_not_wait_for_a_deaf_broker(tmp_path: Path) -> None:
+def test_clean_stop_does_not_wait_for_a_broker_that_does_not_answer(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         broker = f"amqp://s1:x@127.0.0.1:{deaf.getsockname()[1]}"
         with running(tmp_path, **sensor_with(tmp_path, broker)) as sensor:
@@ -349,7 +347,7 @@ def test_clean_stop_does_not_wait_for_a_deaf_broker(tmp_path: Path) -> None:
             assert len(sensor.rows()) == 1
 
 
-def test_workers_that_are_gone_are_delivered_all_the_same(centre: Centre, tmp_path: Path) -> None:
+def test_spools_of_former_workers_are_delivered(centre: Centre, tmp_path: Path) -> None:
     centre.declare_queue()
     with running(tmp_path, workers=2) as sensor:
         for number in range(12):

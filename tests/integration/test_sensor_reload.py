@@ -37,7 +37,7 @@ def certificate_of(sensor: SensorProcess, authority: Path) -> bytes | None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_renewed_certificate_and_changed_lists_are_taken_over(tmp_path: Path, workers: int) -> None:
+def test_reload_uses_renewed_certificate_and_changed_lists(tmp_path: Path, workers: int) -> None:
     old, new = Certificates.make(tmp_path / "old"), Certificates.make(tmp_path / "new")
     # One process of workers reads again, then each of them.
     read, processes = "files read again", 1 if workers == 1 else 1 + workers
@@ -71,7 +71,7 @@ def test_renewed_certificate_and_changed_lists_are_taken_over(tmp_path: Path, wo
         assert sensor.query("SELECT 1 FROM observation WHERE ip = x'7f070001'") == []
 
 
-def test_worker_that_is_started_later_has_what_was_read_again(tmp_path: Path) -> None:
+def test_later_worker_uses_the_reloaded_files(tmp_path: Path) -> None:
     """This holds for a reload by SIGHUP, and for files that change later without a signal."""
     old, new = Certificates.make(tmp_path / "old"), Certificates.make(tmp_path / "new")
     newest = Certificates.make(tmp_path / "newest")
@@ -101,7 +101,7 @@ def test_worker_that_is_started_later_has_what_was_read_again(tmp_path: Path) ->
             assert certificate_of(sensor, newest.authority)
 
 
-def test_what_cannot_be_used_leaves_what_is_in_use(tmp_path: Path) -> None:
+def test_unusable_file_at_a_reload_changes_nothing(tmp_path: Path) -> None:
     """After half a certificate, or a mistake in the file, it continues and logs the reason."""
     certificates = Certificates.make(tmp_path / "certificates")
     with running(

@@ -129,7 +129,7 @@ def test_proxy_v2_header(sensor: SensorProcess) -> None:
 
 
 @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"])
-def test_health_check_of_a_proxy_is_answered_and_never_counted(
+def test_health_check_of_a_proxy_is_answered_and_not_counted(
     sensor: SensorProcess, header: bytes
 ) -> None:
     before = sensor.rows()
@@ -174,7 +174,7 @@ def test_ignored_monitor_is_answered_and_not_counted(sensor: SensorProcess) -> N
     assert ("smtpgreet", "198.51.100.7") not in sensor.rows()
 
 
-def test_client_gone_before_its_answer_still_counts(sensor: SensorProcess) -> None:
+def test_client_that_disconnects_before_its_reply_counts(sensor: SensorProcess) -> None:
     for number in range(20):
         client = proxied(sensor, f"192.0.2.{100 + number}")
         client.send(b"EHLO x\r\n")
@@ -187,7 +187,7 @@ def test_client_gone_before_its_answer_still_counts(sensor: SensorProcess) -> No
     )
 
 
-def test_starttls_with_a_certificate_made_at_start(sensor: SensorProcess) -> None:
+def test_starttls_with_a_certificate_created_at_the_start(sensor: SensorProcess) -> None:
     """Plaintext after STARTTLS is discarded; DATA without a new EHLO is a data event."""
     with proxied(sensor, "192.0.2.50") as client:
         assert client.reply() == 220
@@ -214,7 +214,7 @@ def test_tls_handshake_that_fails_is_closed(sensor: SensorProcess) -> None:
     assert ("smtpgreet", "192.0.2.51") not in sensor.rows()
 
 
-def test_status_without_the_sensors_help(sensor: SensorProcess) -> None:
+def test_status_works_without_a_running_sensor(sensor: SensorProcess) -> None:
     result = sensor.call("status", "--json")
     assert result.returncode == 0, result.stderr
     status = json.loads(result.stdout)
@@ -229,7 +229,7 @@ def test_status_without_the_sensors_help(sensor: SensorProcess) -> None:
         assert re.search(rf"^  {word} ", text, re.MULTILINE), text
 
 
-def test_replay_says_how_many_and_since_when(sensor: SensorProcess) -> None:
+def test_replay_prints_number_and_time(sensor: SensorProcess) -> None:
     result = sensor.call("replay", "--since", "2026-01-02T03:04:05")
     assert result.stdout.startswith("0 batches sealed since 2026-01-02"), result.stderr
     assert "03:04:05" in result.stdout
@@ -247,7 +247,7 @@ def test_second_sensor_on_the_spool_is_refused(sensor: SensorProcess) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_clean_stop_says_421_and_keeps_the_spool(tmp_path: Path) -> None:
+def test_clean_stop_replies_421_and_keeps_the_spool(tmp_path: Path) -> None:
     with running(tmp_path) as sensor:
         clients = [sensor.connect() for _ in range(3)]
         assert [client.reply() for client in clients] == [220] * 3
@@ -263,7 +263,7 @@ def test_clean_stop_says_421_and_keeps_the_spool(tmp_path: Path) -> None:
         assert sensor.rows()["smtpgreet", "127.0.0.1"][0] == 1
 
 
-def test_limits_per_source_and_in_all(tmp_path: Path) -> None:
+def test_limits_per_source_and_in_total(tmp_path: Path) -> None:
     with running(tmp_path, max_connections_per_source=2, max_connections=4) as sensor:
         held = [sensor.connect(0, "127.0.0.5") for _ in range(2)]
         assert [client.reply() for client in held] == [220, 220]
@@ -289,7 +289,7 @@ def test_limits_per_source_and_in_all(tmp_path: Path) -> None:
         assert counters["refused_total"] >= 1
 
 
-def test_idle_and_slow_clients_end(tmp_path: Path) -> None:
+def test_idle_and_slow_clients_are_disconnected(tmp_path: Path) -> None:
     """One octet a second does not keep a connection open; only whole lines do."""
     with running(tmp_path, idle_timeout_s=2, session_timeout_s=4) as sensor:
         began = time.monotonic()
@@ -638,7 +638,7 @@ def test_kill_9_under_load_loses_no_greet_that_was_answered(tmp_path: Path, roun
     assert hours == [(sum(rows.values()),)]
 
 
-def test_file_that_cannot_be_written_is_survived(
+def test_unwritable_spool_does_not_end_the_sensor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sensor keeps answering, folds in memory, logs that once, and recovers.

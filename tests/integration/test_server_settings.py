@@ -322,7 +322,7 @@ def test_pooler_that_shares_sessions_is_named(
             assert row == ("off",)
 
 
-def test_pool_in_session_mode_without_a_second_session_is_no_hindrance(
+def test_pool_in_session_mode_needs_no_second_session(
     site: Site, postgres: PostgresServer, pooler_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "_SECOND_SESSION_S", 0.2)
@@ -344,7 +344,7 @@ def test_pool_in_session_mode_without_a_second_session_is_no_hindrance(
         (" port=many", 2, "dsn"),
     ],
 )
-def test_wrong_dsn_is_never_taken_for_an_empty_answer(
+def test_wrong_dsn_is_an_error_and_not_an_empty_answer(
     guarded: PostgresServer, tmp_path: Path, more: str, code: int, words: str
 ) -> None:
     site = site_in(tmp_path, guarded.private.dsn + more)

@@ -165,7 +165,7 @@ def test_each_test_gets_an_empty_database_of_its_own(every_postgres: PostgresSer
     every_postgres.drop_database(copy)
 
 
-def test_database_role_is_owner_and_no_superuser(every_database: str) -> None:
+def test_database_role_is_owner_and_not_superuser(every_database: str) -> None:
     with psycopg.connect(every_database) as connection:
         connection.execute("CREATE SCHEMA feeds")
         row = connection.execute(
@@ -232,7 +232,7 @@ def test_paused_bytes_arrive_later_and_swallowed_bytes_never(cutting_proxy: Make
             assert client.recv(10) == b"answer", "the other way still flows"
 
 
-def test_proxy_to_nobody_resets_its_client(cutting_proxy: MakeProxy) -> None:
+def test_proxy_without_a_target_resets_its_client(cutting_proxy: MakeProxy) -> None:
     proxy = cutting_proxy(("127.0.0.1", free_port()))
     with (  # the reset may come before or after the connection is open
         pytest.raises(ConnectionResetError),

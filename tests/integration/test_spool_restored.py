@@ -87,7 +87,7 @@ def copy(path: Path, target: Path) -> None:
     shutil.copy(path, target)
 
 
-def test_restored_copy_counts_the_old_once_and_all_that_is_new(
+def test_restored_spool_counts_old_events_once_and_new_ones_too(
     tmp_path: Path, store: IngestStore, dsn: str
 ) -> None:
     path, backup = tmp_path / "s1.spool", tmp_path / "backup"
@@ -112,9 +112,7 @@ def test_restored_copy_counts_the_old_once_and_all_that_is_new(
     table.connection.close()
 
 
-def test_clones_of_one_image_take_nothing_from_each_other(
-    tmp_path: Path, store: IngestStore, dsn: str
-) -> None:
+def test_clones_of_one_image_all_count(tmp_path: Path, store: IngestStore, dsn: str) -> None:
     first, second = tmp_path / "a" / "s1.spool", tmp_path / "b" / "s1.spool"
     hear(first)
     second.parent.mkdir()

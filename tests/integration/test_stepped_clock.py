@@ -88,7 +88,7 @@ def test_postgresql_follows_a_step_within_a_session(
             assert abs(row[0] - clock.now()) < MARGIN
 
 
-def test_library_without_its_file_ends_the_program(clock_library: Path) -> None:
+def test_clock_library_without_its_file_ends_the_program(clock_library: Path) -> None:
     """A test whose clock cannot be stepped must fail instead of using the real time."""
     ended = subprocess.run(["true"], env={"LD_PRELOAD": str(clock_library)}, check=False)
     assert ended.returncode < 0

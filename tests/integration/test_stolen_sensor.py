@@ -23,7 +23,7 @@ VHOST = "smtpfeeds"
 MADE_UP = ("203.0.113.7", "203.0.113.8")
 
 
-def test_page_is_right_and_honest_counts_are_exact_afterwards(
+def test_steps_after_a_theft_restore_exact_counts(
     rabbitmq: RabbitNode, certificates: Certificates, dsn: str, table: Table, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:

@@ -91,7 +91,7 @@ def test_batches_fold_by_minimum_maximum_sum_and_or(store: IngestStore, table: T
     ]
 
 
-def test_batch_counts_once_however_often_it_comes(store: IngestStore, table: Table) -> None:
+def test_batch_counts_once_however_often_it_arrives(store: IngestStore, table: Table) -> None:
     one = made_batch(greet("192.0.2.1"), seq=1, hours=[HourCount("smtpgreet", now_ms(), 1)])
     two = made_batch(greet("192.0.2.1"), spool=one.spool, seq=2)
     assert len(apply(store, one, two).fresh) == 2
@@ -143,7 +143,7 @@ def test_data_raises_the_greet_row_and_not_its_hits(store: IngestStore, table: T
                  " AND g.feed = 'smtpgreet' AND g.last_seen >= d.last_seen)") == []  # fmt: skip
 
 
-def test_note_adds_behaviours_to_its_address_and_makes_no_entry(
+def test_note_adds_behaviours_to_its_address_and_creates_no_entry(
     store: IngestStore, table: Table
 ) -> None:
     """A row without hits is not an event, so nothing is invented or counted."""
@@ -189,7 +189,7 @@ def test_clock_behind_is_counted_and_not_stored(store: IngestStore, table: Table
     assert table.one("SELECT count(*) FROM prefix_overflow") == 0
 
 
-def test_old_batch_does_not_lower_what_is_known_of_a_sensor(
+def test_old_batch_does_not_replace_the_newer_state_of_a_sensor(
     store: IngestStore, table: Table
 ) -> None:
     at = now_ms() - 60_000
@@ -223,7 +223,7 @@ def test_addresses_of_a_prefix_beyond_its_bound_are_counted_under_it(
     assert apply(store, made_batch(greet("2001:db8::fffe", old))).overflowed == 0, "by day"
 
 
-def test_counters_saturate_and_spoil_nobody(store: IngestStore, table: Table) -> None:
+def test_counters_saturate(store: IngestStore, table: Table) -> None:
     """A hostile sensor cannot overflow an address's counter, so that other batches fail."""
     huge = [greet("192.0.2.1", hits=2**53) for _ in range(600)]
     for _ in range(3):
@@ -248,9 +248,7 @@ def test_origin_is_stored_updated_and_never_lost(store: IngestStore, table: Tabl
     assert table("SELECT name FROM autonomous_system ORDER BY asn")[0] == ("AS 64692 renamed",)
 
 
-def test_data_the_database_refuses_is_told_from_a_database_that_is_away(
-    store: IngestStore, table: Table
-) -> None:
+def test_refused_data_differ_from_an_unavailable_database(store: IngestStore, table: Table) -> None:
     table.run("ALTER TABLE observation ADD CHECK (hits <> 13)")
     with pytest.raises(BadRows, match="23514"):
         apply(store, made_batch(greet("192.0.2.1", hits=13)))
@@ -277,7 +275,7 @@ def test_read_only_default_of_the_database_is_for_others(
     assert apply(store, made_batch(greet("192.0.2.1"))).fresh, "by a new session"
 
 
-def test_lost_connection_is_opened_anew(store: IngestStore, every_dsn: str, table: Table) -> None:
+def test_lost_connection_is_opened_again(store: IngestStore, every_dsn: str, table: Table) -> None:
     batch = made_batch(greet("192.0.2.1"))
     apply(store, batch)
     terminate_others(every_dsn)

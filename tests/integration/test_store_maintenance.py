@@ -115,7 +115,7 @@ def test_fragments_of_a_spool_are_bounded_by_closing_the_lowest_gaps(
     assert apply(store, made_batch(greet("192.0.2.1"), spool=spool, seq=38)).fresh
 
 
-def test_compaction_that_comes_too_late_takes_nothing_back(
+def test_late_compaction_changes_nothing(
     store: IngestStore, keeper: MaintenanceStore, stored: Table
 ) -> None:
     """Another compactor moves the batches between the check and the lock; they stay recognised."""
@@ -183,7 +183,7 @@ class Worker:
         self.store.close()
 
 
-def test_compactor_has_its_turn_before_workers_that_come_after_it(
+def test_compactor_comes_before_workers_that_arrive_later(
     dsn: str, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two busy workers, one of which always holds the spool, would otherwise block it for ever."""
@@ -219,7 +219,7 @@ def test_compactor_has_its_turn_before_workers_that_come_after_it(
     assert moved == [1]
 
 
-def test_compactor_leaves_a_spool_that_a_worker_of_the_first_version_keeps(
+def test_compactor_skips_a_spool_that_a_worker_of_the_first_version_locks(
     dsn: str, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a worker only uses the row's lock. Other spools and the rest of the round continue."""
@@ -255,7 +255,7 @@ def age(stored: Table, what: str, days: int) -> None:
         )  # fmt: skip
 
 
-def test_retention_takes_what_is_older_and_nothing_else(
+def test_retention_deletes_older_rows_and_nothing_else(
     store: IngestStore,
     keeper: MaintenanceStore,
     stored: Table,
@@ -284,7 +284,7 @@ def _is_aged(ip: str) -> bool:
     return 8 <= int(ip.split(":")[2], 16) < 16
 
 
-def test_hours_prefixes_and_spools_are_retired_too(
+def test_retention_deletes_hours_prefixes_and_spools_too(
     store: IngestStore, keeper: MaintenanceStore, stored: Table
 ) -> None:
     apply(store, made_batch(greet("2001:db8::1")))
@@ -362,7 +362,7 @@ def test_row_locked_by_ingest_is_left_for_the_next_round(dsn: str, table: Table)
     assert list(table.rows()) == [("192.0.2.1", "smtpgreet")]
 
 
-def test_round_of_retention_is_noted_for_all_aggregators_and_good_for_a_day(
+def test_run_of_retention_counts_for_all_aggregators_for_a_day(
     keeper: MaintenanceStore, stored: Table
 ) -> None:
     now = datetime.now(UTC)

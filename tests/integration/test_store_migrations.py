@@ -58,12 +58,12 @@ def test_migrating_step_by_step_and_installing_fresh_give_the_same_schema(
     assert migrate(connection) == []
 
 
-def test_numbers_of_steps_have_no_twin() -> None:
+def test_numbers_of_migrations_are_unique() -> None:
     numbers = [step.version for step in migrations()]
     assert numbers == sorted(set(numbers))
 
 
-def test_step_states_the_oldest_programs_that_go_on_after_it() -> None:
+def test_migration_states_the_oldest_compatible_programs() -> None:
     text = "-- Adds.\n-- oldest reader: 0.1.0\n-- oldest writer: 0.2.0\nSELECT 1;"
     step = read_step(20, "adds", text)
     assert (step.oldest_reader, step.oldest_writer) == ("0.1.0", "0.2.0")
@@ -72,7 +72,7 @@ def test_step_states_the_oldest_programs_that_go_on_after_it() -> None:
         read_step(20, "adds", text.replace("reader", "raeder"))
 
 
-def test_steps_that_are_missing_are_applied_in_order_of_number(connection: Connection) -> None:
+def test_missing_migrations_are_applied_in_order(connection: Connection) -> None:
     """Branches number their steps in ranges, so a step may follow a higher one."""
     first, high = migrations()[0], Migration(9040, "high", "CREATE TABLE high ()")
     low = Migration(9010, "low", "CREATE TABLE low ()")
@@ -81,7 +81,7 @@ def test_steps_that_are_missing_are_applied_in_order_of_number(connection: Conne
     assert migrate(connection, (first, low, between, high)) == [low, between]
 
 
-def test_step_waits_for_a_locked_table_without_keeping_others_from_it(
+def test_migration_waits_for_a_locked_table_without_blocking_others(
     connection: Connection, every_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A publication's snapshot may stay open for minutes; ingest continues meanwhile."""
@@ -104,7 +104,7 @@ def test_step_waits_for_a_locked_table_without_keeping_others_from_it(
             assert len(pauses) == 3
 
 
-def test_step_gives_up_where_a_table_stays_locked(
+def test_migration_fails_if_a_table_stays_locked(
     connection: Connection, every_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrate(connection)
@@ -116,7 +116,7 @@ def test_step_gives_up_where_a_table_stays_locked(
             migrate(connection, (*migrations(), step), pause=lambda _: None)
 
 
-def test_two_at_once_wait_for_each_other(database: str) -> None:
+def test_two_migrations_at_once_wait_for_each_other(database: str) -> None:
     done: list[int] = []
     failures: list[BaseException] = []
 
@@ -136,7 +136,7 @@ def test_two_at_once_wait_for_each_other(database: str) -> None:
     assert sorted(done) == [0, 0, 0, len(migrations())]
 
 
-def test_migration_that_fails_leaves_nothing_of_itself(connection: Connection) -> None:
+def test_failed_migration_changes_nothing(connection: Connection) -> None:
     bad = Migration(9000, "bad", "CREATE TABLE half (); SELECT 1/0;")
     migrate(connection)
     with pytest.raises(Exception, match="division by zero"):
@@ -165,12 +165,12 @@ def test_run_refuses_an_empty_an_older_and_an_unknown_schema(
             Service(settings)
 
 
-def test_no_server_is_said_in_our_words() -> None:
+def test_missing_server_is_an_error_in_plain_words() -> None:
     with pytest.raises(DatabaseUnavailable, match="cannot be used now"):
         connect(settings_of("host=127.0.0.1 port=9 dbname=x connect_timeout=2"), "test")
 
 
-def test_newest_time_of_what_is_stored_is_noted_and_no_time_of_an_empty_database(
+def test_migration_stores_the_newest_time_if_there_are_rows(
     database: str,
 ) -> None:
     """The clock may be wrong at a first start, so its time is not kept."""

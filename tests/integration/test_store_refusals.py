@@ -89,7 +89,7 @@ def test_samples_of_an_account_and_hour_are_bounded_in_octets(
     ]
 
 
-def test_strangers_texts_are_stored_without_what_a_database_or_terminal_cannot_take(
+def test_texts_of_strangers_are_stored_without_control_characters(
     store: RefusalStore, table: Table
 ) -> None:
     hostile = "a\0b\x1b[31m" + "x" * 5000
@@ -107,9 +107,7 @@ def test_counts_saturate(store: RefusalStore, table: Table) -> None:
     assert table("SELECT messages, octets FROM refusal") == [(2**62 - 1, 2**62 - 1)]
 
 
-def test_flood_goes_on_from_its_beginning_and_a_later_one_begins_anew(
-    store: RefusalStore, table: Table
-) -> None:
+def test_flood_keeps_its_start_and_a_later_one_is_new(store: RefusalStore, table: Table) -> None:
     flood = Flood("mallory", 312.4, 4e6, 300.0, "not_a_batch")
     store.note_floods([flood])
     table.run("UPDATE flood SET since = since - interval '20 s', last_at = now() - interval '5 s'")
@@ -122,7 +120,7 @@ def test_flood_goes_on_from_its_beginning_and_a_later_one_begins_anew(
     assert table.one("SELECT since > %s FROM flood WHERE account = 'mallory'", since)
 
 
-def test_sensors_names_who_floods_and_whom_nothing_was_taken_of(
+def test_sensors_shows_flooding_accounts_and_those_that_only_sent_refused_messages(
     dsn: str, store: RefusalStore, table: Table
 ) -> None:
     table.run("INSERT INTO sensor (name, heard_at) VALUES ('good', now())")

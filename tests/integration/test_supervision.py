@@ -164,7 +164,7 @@ def test_child_that_ran_a_minute_is_started_again_at_once(supervised: Make) -> N
     assert it.reports[-2] == "the child ended with exit code 7, again in 0.5 s"
 
 
-def test_child_that_was_never_ready_is_its_owners_business(supervised: Make) -> None:
+def test_end_of_a_child_that_was_never_ready_is_left_to_its_owner(supervised: Make) -> None:
     it = supervised("never-ready")
     it.child.start()
     it.runs[0].end()
@@ -173,7 +173,7 @@ def test_child_that_was_never_ready_is_its_owners_business(supervised: Make) -> 
     assert it.reports == []
 
 
-def test_child_that_cannot_be_started_again_is_tried_again(supervised: Make) -> None:
+def test_failed_restart_of_a_child_is_tried_again(supervised: Make) -> None:
     """Without memory for a process, or on a full disk, the supervisor continues."""
     it = supervised("ends")
     it.run()
@@ -188,7 +188,7 @@ def test_child_that_cannot_be_started_again_is_tried_again(supervised: Make) -> 
     assert it.reports[1:] == ["the child: no room, again in 1 s", "the child is back"]
 
 
-def test_what_a_child_started_ends_with_it(supervised: Make) -> None:
+def test_processes_of_a_child_end_with_it(supervised: Make) -> None:
     it = supervised("family")
     it.run()
     grandchild = int(it.runs[0].lines[0])
@@ -206,7 +206,7 @@ def runs(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-def test_no_signal_goes_to_a_number_that_was_reaped(
+def test_no_signal_is_sent_to_a_reaped_process_id(
     supervised: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program may have it by then."""
@@ -228,7 +228,7 @@ def test_no_signal_goes_to_a_number_that_was_reaped(
     assert sent == [(it.runs[0].pid, True)]
 
 
-def test_all_are_stopped_at_once_and_the_stubborn_killed(supervised: Make) -> None:
+def test_all_children_are_stopped_at_once_and_killed_after_the_limit(supervised: Make) -> None:
     willing, stubborn, waiting = (supervised(what) for what in ("waits", "stubborn", "ends"))
     for it in (willing, stubborn, waiting):
         it.run()
@@ -295,7 +295,7 @@ class NoReport:
         raise AssertionError
 
 
-def test_what_a_program_reports_just_before_its_end_is_read(
+def test_last_report_of_an_ended_program_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command_line, "command", lambda arguments: [sys.executable, "-c", LOSES])

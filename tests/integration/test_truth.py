@@ -32,7 +32,7 @@ def test_known_clients_get_the_classes_that_are_right_for_them() -> None:
     assert "The aim that is missed" not in text
 
 
-def test_page_names_the_engines_that_are_taken_for_mail_servers() -> None:
+def test_page_names_the_engines_with_the_class_of_mail_servers() -> None:
     engine = next(kind for kind in KINDS if kind.name == "bot: as Postfix, at one sensor, once")
     server = next(kind for kind in KINDS if kind.name == "Exim")
     results = [

@@ -83,7 +83,7 @@ def first_version(config: Path) -> Iterator[subprocess.Popen[str]]:
     assert process.returncode == 0, log
 
 
-def test_aggregator_and_queries_of_the_first_version_go_on_after_an_upgrade(
+def test_aggregator_and_queries_of_the_first_version_work_after_an_upgrade(
     database: str, tmp_path: Path, table: Table, connection: Connection
 ) -> None:
     """This holds if 0.1.0 starts again afterwards, or if a later version adds to the tables."""
@@ -205,7 +205,7 @@ def test_programs_older_than_a_step_allows_say_which_version_is_needed(
         check_schema(connection, write=False)
 
 
-def test_step_that_the_first_version_does_not_survive_stops_it(
+def test_incompatible_migration_stops_the_first_version(
     database: str, connection: Connection
 ) -> None:
     migrate(connection, (*migrations(), Migration(9000, "renames", "", "0.1.0", "0.2.0")))
@@ -234,7 +234,7 @@ def contents(table: Table) -> dict[str, tuple[int, str]]:
     }
 
 
-def test_dump_of_an_older_postgresql_goes_on_in_the_newest(
+def test_dump_of_an_older_postgresql_works_in_the_newest(
     postgres: PostgresServer, database: str, tmp_path: Path
 ) -> None:
     """These are the steps of docs/how-to/upgrade.md."""

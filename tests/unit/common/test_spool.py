@@ -248,7 +248,7 @@ def test_full_file_keeps_events_in_memory_within_the_bound(path: Path) -> None:
         lambda path: path.write_bytes(path.read_bytes()[:5000] + b"\xff" * 20_000),
     ],
 )
-def test_damaged_file_is_quarantined_and_a_new_one_begun(path: Path, damage: object) -> None:
+def test_damaged_file_is_quarantined_and_replaced(path: Path, damage: object) -> None:
     spool = opened(path)
     for number in range(3000):
         spool.fold(Event(0, number.to_bytes(4), NOW))
@@ -264,7 +264,7 @@ def test_damaged_file_is_quarantined_and_a_new_one_begun(path: Path, damage: obj
     assert query(path, "SELECT count(*) FROM observation") == [(1,)]
 
 
-def test_damage_while_running_is_noticed_and_replaced(path: Path) -> None:
+def test_damage_while_running_is_detected_and_the_file_replaced(path: Path) -> None:
     spool = opened(path)
     sealer = Sealer(path)
     spool.fold(Event(0, IP, NOW))
@@ -293,7 +293,7 @@ def test_damage_while_running_is_noticed_and_replaced(path: Path) -> None:
     spool.close()
 
 
-def test_file_deleted_while_running_is_noticed(path: Path) -> None:
+def test_deleted_file_is_detected_while_running(path: Path) -> None:
     spool = opened(path)
     path.unlink()
     with pytest.raises(SpoolDamaged, match="deleted or moved"):
@@ -305,7 +305,7 @@ def test_file_deleted_while_running_is_noticed(path: Path) -> None:
     assert query(path, "SELECT count(*) FROM observation") == [(1,)]
 
 
-def test_log_whose_file_is_gone_is_not_played_into_a_new_spool(path: Path) -> None:
+def test_write_ahead_log_of_a_deleted_file_is_not_used_for_a_new_spool(path: Path) -> None:
     """After a kill during quarantine, or if only the file was deleted, the old log is not used."""
     code = (
         "import os, sys; from pathlib import Path; from smtpfeeds_common.spool import *\n"
@@ -326,7 +326,7 @@ def test_log_whose_file_is_gone_is_not_played_into_a_new_spool(path: Path) -> No
     assert query(path, "SELECT count(*) FROM observation") == [(1,)]
 
 
-def test_error_of_the_file_while_a_new_one_is_begun_is_one_of_ours(
+def test_error_while_a_file_is_replaced_is_a_spool_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the disk fills up while the new file is renamed, the sensor tries again."""
@@ -366,7 +366,7 @@ def test_addresses_of_one_prefix64_are_bounded_a_day(path: Path) -> None:
     assert query(path, "SELECT sum(events) FROM activity") == [(1,)]
 
 
-def test_newer_layout_is_not_touched(path: Path) -> None:
+def test_newer_layout_is_not_changed(path: Path) -> None:
     opened(path).close()
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version=99")
@@ -389,12 +389,12 @@ def test_status_reads_beside_a_running_sensor(path: Path) -> None:
     spool.close()
 
 
-def test_spool_is_for_its_owner_alone(path: Path) -> None:
+def test_only_the_owner_can_read_a_spool(path: Path) -> None:
     opened(path).close()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_quarantined_files_are_bounded_and_the_oldest_go(path: Path) -> None:
+def test_quarantined_files_are_bounded_and_the_oldest_are_deleted(path: Path) -> None:
     """A disk that damages one file after another must not fill up with them."""
     for number in range(MOST_QUARANTINED + 3):
         path.write_text(f"{number}")
@@ -411,7 +411,7 @@ def test_quarantined_files_are_bounded_and_the_oldest_go(path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE])
 @pytest.mark.parametrize("is_there", [False, True])
-def test_spool_begins_in_memory_where_the_disk_is_full_and_writes_when_it_can(
+def test_spool_starts_in_memory_on_a_full_disk_and_writes_later(
     path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_there: bool
 ) -> None:
     if is_there:
@@ -434,9 +434,7 @@ def test_spool_begins_in_memory_where_the_disk_is_full_and_writes_when_it_can(
     assert query(path, "SELECT hits FROM observation") == [(2,)]
 
 
-def test_full_database_at_the_start_is_no_reason_to_fail(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_spool_does_not_stop_the_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(path).close()
 
     def full(*_: object) -> None:
@@ -473,7 +471,7 @@ def test_spool_that_this_user_may_not_write_is_refused_at_the_start(
             opened(path)
 
 
-def test_file_system_that_became_read_only_under_a_spool_passes(
+def test_read_only_file_system_is_a_temporary_fault(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(*_: object) -> int:
@@ -549,7 +547,7 @@ def test_note_of_an_undated_event_waits_with_it(path: Path) -> None:
     assert query(path, "SELECT count(*) FROM observation") == [(0,)]
 
 
-def test_note_asks_for_no_place_under_its_64(path: Path) -> None:
+def test_note_needs_no_place_in_the_bound_of_its_64(path: Path) -> None:
     spool = opened(path, per_prefix64=1)
     admitted, crowded = (Event(0, b"\x20\x01" + bytes(13) + bytes((last,)), NOW) for last in (1, 2))
     for event in (admitted, crowded):

@@ -144,7 +144,7 @@ def test_full_file_is_unwritable_and_keeps_what_is_folded(troubles: Troubles) ->
     assert spool.unwritten == 0
 
 
-def test_damaged_file_is_said_to_be_until_it_is_replaced(troubles: Troubles) -> None:
+def test_damaged_file_is_reported_until_it_is_replaced(troubles: Troubles) -> None:
     spool = troubles.spool
     fold(spool, 0)
     spool.commit()
@@ -159,7 +159,7 @@ def test_damaged_file_is_said_to_be_until_it_is_replaced(troubles: Troubles) -> 
     assert spool.unwritten == 0
 
 
-def test_replacement_that_fails_is_done_by_the_next_commit_that_can(troubles: Troubles) -> None:
+def test_failed_replacement_is_repeated_by_the_next_commit(troubles: Troubles) -> None:
     """`replace` is called only once; folded events are written when there is a file."""
     spool = troubles.spool
     fold(spool, 0)

@@ -150,7 +150,7 @@ def test_second_deliverer_is_refused(path: Path) -> None:
     spool.close()
 
 
-def test_no_spool_yet_says_so(path: Path) -> None:
+def test_missing_spool_is_an_error(path: Path) -> None:
     with pytest.raises(SpoolError, match="the sensor creates it"):
         Sealer(path)
     with pytest.raises(SpoolError, match="no spool"):
@@ -159,7 +159,7 @@ def test_no_spool_yet_says_so(path: Path) -> None:
         find_spools(path.parent / "none")
 
 
-def test_spool_that_goes_while_it_is_opened_is_said_and_not_made_empty(
+def test_spool_deleted_while_it_is_opened_is_an_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sensor may be quarantining the file at that moment."""
@@ -174,7 +174,7 @@ def test_spool_that_goes_while_it_is_opened_is_said_and_not_made_empty(
     Sealer(path).close()
 
 
-def test_replay_has_confirmed_batches_delivered_again_beside_the_deliverer(path: Path) -> None:
+def test_replay_delivers_confirmed_batches_again_while_the_sensor_runs(path: Path) -> None:
     spool = filled(path)
     sealer = Sealer(path)
     sealed = sealer.seal(at(NOW))
@@ -199,7 +199,7 @@ def test_waiting_can_be_asked_for_a_few_oldest_first(path: Path) -> None:
     spool.close()
 
 
-def test_batch_that_is_held_is_out_of_the_way(path: Path) -> None:
+def test_held_batch_does_not_delay_others(path: Path) -> None:
     spool = filled(path)
     sealer = Sealer(path)
     sealed = sealer.seal(at(NOW))
@@ -211,7 +211,7 @@ def test_batch_that_is_held_is_out_of_the_way(path: Path) -> None:
     spool.close()
 
 
-def test_confirmed_batches_go_when_a_replay_needs_them_no_more(path: Path) -> None:
+def test_confirmed_batches_are_deleted_when_no_replay_needs_them(path: Path) -> None:
     spool = filled(path)
     sealer = Sealer(path, bounds=Bounds(replay_ms=DAY))
     sealed = sealer.seal(at(NOW))
@@ -233,7 +233,7 @@ def rows(path: Path, sql: str = "SELECT feed, ip FROM observation") -> set[tuple
         db.close()
 
 
-def test_at_the_bound_the_longest_unseen_go_and_are_counted(path: Path) -> None:
+def test_rows_not_seen_for_longest_are_deleted_at_the_bound_and_counted(path: Path) -> None:
     bounds = Bounds(max_bytes=1_000_000)
     spool = Spool(path, sensor="s", bounds=Bounds(max_bytes=100_000_000))
     for number in range(30_000):
@@ -248,7 +248,7 @@ def test_at_the_bound_the_longest_unseen_go_and_are_counted(path: Path) -> None:
     spool.close()
 
 
-def test_expired_rows_go_first_and_are_no_loss(path: Path) -> None:
+def test_expired_rows_are_deleted_first_and_do_not_count_as_lost(path: Path) -> None:
     spool = Spool(path, sensor="s")
     for number in range(20_000):
         spool.fold(Event(0, number.to_bytes(4), NOW + number))
@@ -259,7 +259,7 @@ def test_expired_rows_go_first_and_are_no_loss(path: Path) -> None:
     spool.close()
 
 
-def test_unconfirmed_batches_never_go(path: Path) -> None:
+def test_unconfirmed_batches_are_never_deleted(path: Path) -> None:
     spool = filled(path, 5000)
     sealer = Sealer(path, bounds=Bounds(max_bytes=1))
     sealed = sealer.seal(at(NOW))
@@ -269,7 +269,7 @@ def test_unconfirmed_batches_never_go(path: Path) -> None:
     spool.close()
 
 
-def test_greet_never_goes_before_the_data_event_of_its_address(path: Path) -> None:
+def test_greet_is_never_deleted_before_the_data_event_of_its_address(path: Path) -> None:
     """Each remaining data event has its greet, although a data event is seen after its greet."""
     spool = Spool(path, sensor="s")
     for number in range(6000):
@@ -333,7 +333,7 @@ def sealed_and_confirmed(path: Path, batches: int, rows_each: int) -> None:
     spool.close()
 
 
-def test_replay_near_the_bound_costs_no_event(path: Path) -> None:
+def test_replay_near_the_bound_loses_no_event(path: Path) -> None:
     """At 90 percent of the bound, confirmed batches of a replay are dropped, and no new row."""
     sealed_and_confirmed(path, 62, 400)
     used = read_status(path).used_bytes
@@ -351,7 +351,7 @@ def test_replay_near_the_bound_costs_no_event(path: Path) -> None:
         assert status.batches_to_replay == 62 - dropped.replays
 
 
-def test_confirmed_batches_that_no_replay_wants_go_before_those_of_one(path: Path) -> None:
+def test_confirmed_batches_outside_of_a_replay_are_deleted_first(path: Path) -> None:
     sealed_and_confirmed(path, 40, 400)
     assert replay(path, NOW + 20) == 20
     bounds = Bounds(max_bytes=read_status(path).used_bytes)
@@ -384,7 +384,7 @@ def test_time_between_two_boots_does_not_age_a_spool(path: Path) -> None:
     assert read_status(path).batches_kept == 0
 
 
-def test_counts_of_crowded_prefixes_go_at_the_bound_before_any_address(path: Path) -> None:
+def test_counts_of_crowded_prefixes_are_deleted_before_any_address(path: Path) -> None:
     """A client with a /32 has 2³² prefixes; their counts must not replace any address."""
     bounds = Bounds(max_bytes=1_000_000, prefixes64=1)
     with contextlib.closing(Spool(path, sensor="s", bounds=Bounds(prefixes64=1))) as spool:
@@ -422,7 +422,7 @@ def hear_undated(path: Path, boot: str, *elapsed_ms: int, feed: int = 0) -> None
         spool.commit()
 
 
-def test_what_was_heard_in_this_boot_keeps_its_distance_from_now(path: Path) -> None:
+def test_events_of_this_boot_are_dated_by_their_age(path: Path) -> None:
     hear_undated(path, BOOT, HOUR, HOUR + 5_000, 3 * HOUR)
     now = at(BOOTED_MS + 10 * HOUR)
     with contextlib.closing(Sealer(path)) as sealer:
@@ -440,7 +440,7 @@ def test_what_was_heard_in_this_boot_keeps_its_distance_from_now(path: Path) -> 
     assert read_status(path).undated == 0
 
 
-def test_what_an_earlier_boot_heard_is_dated_at_the_beginning_of_this_one(path: Path) -> None:
+def test_events_of_an_earlier_boot_are_dated_at_the_start_of_this_one(path: Path) -> None:
     """That is the latest time at which it can have been heard."""
     hear_undated(path, "earlier", 50 * HOUR)
     with contextlib.closing(Sealer(path)) as sealer:
@@ -478,7 +478,7 @@ def test_many_undated_rows_are_dated_in_slices_each_once(path: Path) -> None:
     assert set(hits.values()) == {1}
 
 
-def test_undated_rows_go_last_at_the_bound(path: Path) -> None:
+def test_undated_rows_are_deleted_last_at_the_bound(path: Path) -> None:
     with contextlib.closing(Spool(path, sensor="s", boot=BOOT)) as spool:
         for number in range(8_000):
             spool.fold(Event(0, number.to_bytes(4), NOW + number))
@@ -549,7 +549,7 @@ def test_batch_that_was_confirmed_before_is_never_split(path: Path) -> None:
 # Spools of earlier versions
 
 
-def test_spool_of_the_first_version_is_taken_over_whole(tmp_path: Path) -> None:
+def test_spool_of_the_first_version_is_converted_completely(tmp_path: Path) -> None:
     path = tmp_path / "lisbon-1.spool"
     shutil.copyfile(FIRST_SPOOL, path)
     before = read_status(path)
@@ -580,7 +580,7 @@ def test_spool_of_the_first_version_is_taken_over_whole(tmp_path: Path) -> None:
     assert read_status(path).batches_too_large == 1
 
 
-def test_first_version_reads_and_writes_what_this_one_has_had(tmp_path: Path) -> None:
+def test_first_version_can_use_a_spool_of_this_version(tmp_path: Path) -> None:
     """After a downgrade each event is still there once."""
     path = tmp_path / "lisbon-1.spool"
     shutil.copyfile(FIRST_SPOOL, path)

@@ -32,7 +32,7 @@ def test_nothing_happens_without_systemd(caplog: pytest.LogCaptureFixture) -> No
     assert caplog.messages == []
 
 
-def test_receiver_that_is_gone_is_logged_and_ends_nothing(
+def test_missing_receiver_is_logged_and_ends_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -52,7 +52,7 @@ def test_reload_names_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert second.removeprefix(b"MONOTONIC_USEC=").isdigit()
 
 
-def test_watchdog_is_fed_at_half_of_its_time() -> None:
+def test_watchdog_is_notified_at_half_of_its_time() -> None:
     assert watchdog_interval_s({"WATCHDOG_USEC": "30000000"}) == 15
     assert watchdog_interval_s({}) is None
     assert watchdog_interval_s({"WATCHDOG_USEC": "often"}) is None

@@ -75,7 +75,7 @@ def test_unknown_fields_are_ignored() -> None:
         {"flags": -1},
     ],
 )
-def test_a_hostile_row_stays_alone(spoilt: dict[str, Any]) -> None:
+def test_hostile_row_is_refused_alone(spoilt: dict[str, Any]) -> None:
     """The other rows are decoded; the row is returned as received, with the reason."""
     message = raw()
     good = message["observations"][0]
@@ -88,7 +88,7 @@ def test_a_hostile_row_stays_alone(spoilt: dict[str, Any]) -> None:
     assert refused.reason
 
 
-def test_a_row_that_is_not_utf8_stays_alone() -> None:
+def test_row_that_is_not_utf8_is_refused_alone() -> None:
     body = wire.encode(batch(observations=[observation(), observation(ip="203.0.113.9")]))
     decoded = wire.decode(body.replace(b"203.0.113.9", b"203.0.\xff.113"))
     assert decoded.batch.observations == [observation()]
@@ -119,7 +119,7 @@ def test_a_row_that_is_not_utf8_stays_alone() -> None:
         json.dumps(raw(counters={"a": -1})).encode(),
     ],
 )
-def test_what_is_not_a_batch_is_refused_with_a_reason(body: bytes) -> None:
+def test_message_that_is_not_a_batch_is_refused_with_a_reason(body: bytes) -> None:
     with pytest.raises(WireError, match=r"."):
         wire.decode(body)
 

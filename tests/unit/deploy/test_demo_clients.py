@@ -51,7 +51,7 @@ def test_plan_has_every_kind_both_families_both_proxy_versions_and_repeats() -> 
     assert any(visit.source.startswith("::ffff:") for visit in plan)
 
 
-def test_same_seed_gives_the_same_plan_and_another_one_another() -> None:
+def test_plan_depends_on_the_seed_alone() -> None:
     plan: list[Visit] = synthetic.visits(100, TARGETS, seed=7)
     assert plan == synthetic.visits(100, TARGETS, seed=7)
     assert plan != synthetic.visits(100, TARGETS, seed=8)
@@ -159,12 +159,12 @@ async def visit(kind: str) -> Session:
     return session
 
 
-def test_no_kind_is_missing_here() -> None:
+def test_every_kind_is_in_the_table() -> None:
     assert set(CAUSES) == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", sorted(CAUSES))
-def test_kind_enters_what_it_causes_with_the_time_before_and_after(kind: str) -> None:
+def test_kind_records_its_events_with_the_times_before_and_after(kind: str) -> None:
     session = asyncio.run(visit(kind))
     assert {event.feed for event in session.events} == CAUSES[kind]
     for event in session.events:

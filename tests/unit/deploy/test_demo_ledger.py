@@ -30,7 +30,7 @@ def session(*events: tuple[str, int, int], sensor: str = "one", target: str = "a
     return new_session
 
 
-def test_second_greet_of_a_connection_is_none() -> None:
+def test_second_greet_of_a_connection_does_not_count() -> None:
     new_session = session(("smtpgreet", 10, 20), ("smtpgreet", 30, 40))
     assert expected_rows([new_session])["smtpgreet", CLIENT].hits == 1
 
@@ -72,7 +72,7 @@ def row_found(**changed: Any) -> Recorded:
     return Recorded(**{**values, **changed})
 
 
-def test_every_way_to_disagree_is_said() -> None:
+def test_every_disagreement_is_reported() -> None:
     key: Key = ("smtpgreet", CLIENT)
     want: dict[Key, Expected] = {
         key: Expected(Bracket(5, 10), Bracket(20, 30), hits=2, sensors={"one"})
@@ -114,7 +114,7 @@ def test_events_an_hour_agree_only_with_the_hours_they_can_have_fallen_into() ->
     assert activity_disagreements(sessions, {noon: 2, (NOON_MS, "smtpdata", "one"): 1}) != []
 
 
-def test_data_without_greet_is_said() -> None:
+def test_data_without_greet_is_reported() -> None:
     assert data_without_greet([("smtpdata", CLIENT), ("smtpgreet", CLIENT)]) == []
     assert data_without_greet([("smtpdata", CLIENT)]) == [
         f"smtpdata {CLIENT}: in smtpdata and not in smtpgreet"

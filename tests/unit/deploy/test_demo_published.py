@@ -28,7 +28,7 @@ def differences(row: PublishedRow, file: str = "smtpgreet.csv") -> list[str]:
     return feed_disagreements({file: {KEY: row}}, {KEY: WANT}, {KEY[1]: 65537}, {65537: FULL_NAME})
 
 
-def test_row_that_says_what_the_client_did_agrees() -> None:
+def test_row_of_a_clients_events_agrees() -> None:
     assert differences(ROW) == []
     assert differences(ROW, "smtpgreet-ipv4.txt") == []
 
@@ -45,7 +45,7 @@ def test_row_that_says_what_the_client_did_agrees() -> None:
         (ROW._replace(recorded=ROW.recorded._replace(last=Bracket(2_000, 2_999))), "last seen"),
     ],
 )
-def test_row_that_says_otherwise_is_said(row: PublishedRow, what: str) -> None:
+def test_row_that_differs_is_reported(row: PublishedRow, what: str) -> None:
     (recorded,) = differences(row)
     assert what in recorded
 
@@ -56,12 +56,12 @@ def test_name_in_the_text_format_has_thirty_characters() -> None:
     assert len(differences(whole, "smtpgreet.txt")) == 1
 
 
-def test_ipv4_row_in_the_ipv6_file_is_said_to_be_invented() -> None:
+def test_ipv4_row_in_the_ipv6_file_is_reported_as_invented() -> None:
     (recorded,) = differences(ROW, "smtpgreet-ipv6.txt")
     assert "invented" in recorded
 
 
-def test_cut_files_are_refused(tmp_path: Path) -> None:
+def test_truncated_files_are_refused(tmp_path: Path) -> None:
     text, ndjson = tmp_path / "cut.txt", tmp_path / "cut.ndjson"
     row = "65537  |  Sample  |  192.0.2.7  |  2026-11-23 11:00:00  |  smtpgreet\n"
     text.write_text("#\n" * 68 + row)

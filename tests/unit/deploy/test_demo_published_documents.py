@@ -56,7 +56,7 @@ def test_good_folder_agrees(folder: Path) -> None:
     assert folder_disagreements(folder, FEEDS) == []
 
 
-def test_changed_missing_and_further_files_are_found(folder: Path) -> None:
+def test_changed_missing_and_additional_files_are_reported(folder: Path) -> None:
     (folder / "archive" / "index.json").write_text('{"days": []}')
     (folder / "manifest.json").unlink()
     (folder / "more").touch()
@@ -77,7 +77,7 @@ def test_changed_missing_and_further_files_are_found(folder: Path) -> None:
         ("gone", "192.0.2.1", None),  # it is in the feed
     ],
 )
-def test_change_that_the_feed_does_not_show_is_found(
+def test_change_that_the_feed_does_not_show_is_reported(
     folder: Path, kind: str, address: str, cls: str | None
 ) -> None:
     write_changes(folder, change(kind, address, cls))
@@ -87,7 +87,7 @@ def test_change_that_the_feed_does_not_show_is_found(
     ]
 
 
-def test_archived_address_that_the_feed_never_had_is_found(folder: Path) -> None:
+def test_archived_address_that_the_feed_never_had_is_reported(folder: Path) -> None:
     assert folder_disagreements(folder, {FEED: {}})[-1] == (
         f"archive/2026-11-23/{FEED}.ndjson.gz: 192.0.2.1 is not in the feed"
     )

@@ -73,7 +73,7 @@ class Site:
             self.is_full = False
 
 
-def test_sensor_is_started_before_the_database_that_has_no_room(
+def test_sensor_starts_before_a_database_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = Site(tmp_path, monkeypatch)
@@ -85,7 +85,7 @@ def test_sensor_is_started_before_the_database_that_has_no_room(
     assert "the sensor runs meanwhile" in site.messages
 
 
-def test_start_that_fails_for_another_reason_is_given_up(
+def test_start_that_fails_for_another_reason_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = Site(tmp_path, monkeypatch)

@@ -20,7 +20,7 @@ from smtpfeeds_deploy.cli import up
         ("[]:25", "lacks a host"),
     ],
 )
-def test_address_that_cannot_be_heard_on_is_wrong_use(
+def test_address_that_cannot_be_listened_on_is_wrong_use(
     tmp_path: Path, address: str, message: str
 ) -> None:
     """It exits with 2 at once, before it starts PostgreSQL."""

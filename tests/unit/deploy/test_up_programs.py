@@ -16,7 +16,7 @@ from smtpfeeds_deploy.single_host.home import Home, Options, toml_text
 from smtpfeeds_deploy.single_host.readiness import Readiness
 
 
-def test_folder_in_use_by_another_says_so_and_by_whom(tmp_path: Path) -> None:
+def test_folder_in_use_is_refused_with_the_process(tmp_path: Path) -> None:
     first, second = Home(tmp_path / "site"), Home(tmp_path / "site")
     first.take()
     with pytest.raises(SingleHostError, match=rf"in use by another .* \(process {os.getpid()}\)"):
@@ -26,7 +26,7 @@ def test_folder_in_use_by_another_says_so_and_by_whom(tmp_path: Path) -> None:
     second.leave()
 
 
-def test_folder_that_is_not_empty_and_not_its_own_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_other_folder_that_is_not_empty_is_refused_unchanged(tmp_path: Path) -> None:
     """A mistake in --dir must not fill a home folder."""
     site = tmp_path / "site"
     site.mkdir()
@@ -38,7 +38,7 @@ def test_folder_that_is_not_empty_and_not_its_own_is_refused_and_left_alone(tmp_
 
 
 @pytest.mark.parametrize("there", [(), ("spool",), ("lost+found",)])
-def test_folder_that_is_empty_or_its_own_is_taken(tmp_path: Path, there: tuple[str, ...]) -> None:
+def test_empty_folder_or_its_own_is_used(tmp_path: Path, there: tuple[str, ...]) -> None:
     for name in there:
         (tmp_path / name).mkdir()
     for _ in range(2):
@@ -48,13 +48,13 @@ def test_folder_that_is_empty_or_its_own_is_taken(tmp_path: Path, there: tuple[s
         (tmp_path / "origin-table.txt").touch()
 
 
-def test_folder_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_an_error_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SingleHostError, match="cannot use the folder"):
         Home(tmp_path / "file" / "site").take()
 
 
-def test_settings_files_say_what_the_command_line_said(tmp_path: Path) -> None:
+def test_settings_files_contain_the_options(tmp_path: Path) -> None:
     home = Home(tmp_path / 'an odd "name"')
     home.take()
     options = Options(
@@ -80,7 +80,7 @@ def test_settings_files_say_what_the_command_line_said(tmp_path: Path) -> None:
     assert home.aggregator_file.stat().st_mode & 0o077 == 0
 
 
-def test_nobodys_exported_variables_part_the_programs_from_each_other(tmp_path: Path) -> None:
+def test_exported_variables_do_not_override_the_settings_files(tmp_path: Path) -> None:
     """An exported DSN of another database does not redirect this host's events."""
     given = {
         "PATH": "/bin",
@@ -95,7 +95,7 @@ def test_nobodys_exported_variables_part_the_programs_from_each_other(tmp_path: 
     assert left == {"PATH": "/bin", "SMTPFEEDS_AGGREGATOR_PUBLISHER_NAME": "Example"}
 
 
-def test_toml_carries_any_text() -> None:
+def test_toml_keeps_any_text() -> None:
     odd = 'quote " backslash \\ tab \t del \x7f ü \u2028'
     assert tomllib.loads(toml_text({"a": odd, "b": (odd,), "c": False})) == {
         "a": odd,
@@ -104,7 +104,7 @@ def test_toml_carries_any_text() -> None:
     }
 
 
-def test_log_past_its_bound_begins_anew_and_one_is_kept(tmp_path: Path) -> None:
+def test_log_over_its_bound_starts_again_and_one_is_kept(tmp_path: Path) -> None:
     log = BoundedLog(tmp_path / "log" / "sensor.log", max_bytes=100)
     stream = log.open()
     os.write(stream, b"old\n" * 30)
@@ -116,7 +116,7 @@ def test_log_past_its_bound_begins_anew_and_one_is_kept(tmp_path: Path) -> None:
     assert log.path.with_name("sensor.log.1").read_bytes() == b"old\n" * 30
 
 
-def test_last_words_are_those_of_this_run(tmp_path: Path) -> None:
+def test_last_log_lines_are_those_of_this_run(tmp_path: Path) -> None:
     log = BoundedLog(tmp_path / "sensor.log")
     log.path.write_text("of the run before\n")
     since = log.size()

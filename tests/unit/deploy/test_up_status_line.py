@@ -62,7 +62,7 @@ def test_line_fits_80_and_120_columns() -> None:
     assert line(FACTS, NOW_S, 3) == "…"
 
 
-def test_what_is_wrong_stands_first() -> None:
+def test_faults_come_first() -> None:
     facts = Facts(faults=("PostgreSQL is down", "database: away"))
     assert line(facts, NOW_S, 120) == (
         "! PostgreSQL is down  ! database: away  greets 0  data 0  not published yet"
@@ -87,7 +87,7 @@ def test_age_has_one_unit(seconds: float, words: str) -> None:
     assert line(facts, NOW_S, 120).endswith(f"last 192.0.2.7, {words}")
 
 
-def test_terminal_shows_one_line_that_changes_below_what_is_said() -> None:
+def test_terminal_shows_one_changing_line_below_the_messages() -> None:
     terminal = Terminal()
     shown = Shown(terminal)
     shown.pass_time(1)
@@ -118,7 +118,7 @@ def test_nothing_is_written_while_nothing_changes() -> None:
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal], ids=["a file", "a dumb terminal"])
-def test_elsewhere_a_plain_line_is_printed_each_minute(stream: type[io.StringIO]) -> None:
+def test_without_a_terminal_a_plain_line_is_printed_each_minute(stream: type[io.StringIO]) -> None:
     written = stream()
     shown = Shown(written, term="dumb")
     shown.pass_time(59)
@@ -130,7 +130,7 @@ def test_elsewhere_a_plain_line_is_printed_each_minute(stream: type[io.StringIO]
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
-def test_quiet_shows_only_what_is_said(stream: type[io.StringIO]) -> None:
+def test_quiet_shows_only_messages(stream: type[io.StringIO]) -> None:
     written = stream()
     shown = Shown(written, quiet=True)
     shown.pass_time(130)
@@ -138,7 +138,7 @@ def test_quiet_shows_only_what_is_said(stream: type[io.StringIO]) -> None:
     assert written.getvalue() == "smtpfeeds up: the sensor is back\n"
 
 
-def test_terminal_that_is_gone_ends_nothing() -> None:
+def test_closed_terminal_ends_nothing() -> None:
     class Gone(Terminal):
         def write(self, text: str, /) -> int:
             raise OSError(5, "Input/output error")
@@ -149,7 +149,7 @@ def test_terminal_that_is_gone_ends_nothing() -> None:
     assert shown.status_line._line == WHOLE
 
 
-def test_counts_go_on_when_the_sensor_is_started_again() -> None:
+def test_counts_continue_when_the_sensor_is_started_again() -> None:
     run = RunFacts()
     for reported, total in ((5, 5), (9, 9), (0, 9), (2, 11), (0, 11), (1, 12)):
         assert run.gather({"greets": reported}, {}, ()).greets == total

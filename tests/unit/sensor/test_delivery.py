@@ -75,7 +75,7 @@ def test_confirmed_batch_is_forgotten(parts: Set) -> None:
     assert parts.count["batches_confirmed"] == 1
 
 
-def test_large_spool_goes_in_one_look(parts: Set) -> None:
+def test_large_spool_is_delivered_in_one_run(parts: Set) -> None:
     parts.hear(2 * MAX_ROWS + 5)
     parts.step()
     parts.step()
@@ -84,7 +84,7 @@ def test_large_spool_goes_in_one_look(parts: Set) -> None:
     )
 
 
-def test_empty_batch_each_minute_says_it_is_alive(parts: Set) -> None:
+def test_empty_batch_each_minute_shows_that_the_sensor_is_alive(parts: Set) -> None:
     for _ in range(180):
         parts.step()
     assert 2 <= len(parts.link.confirmed) <= 3
@@ -104,7 +104,7 @@ def test_nothing_is_sealed_while_the_broker_is_away(parts: Set) -> None:
     assert [decode(b.body).batch.observations[0].hits for b in parts.link.confirmed] == [50]
 
 
-def test_batch_without_a_confirm_goes_again_under_the_same_number(parts: Set) -> None:
+def test_batch_without_a_confirm_is_sent_again_with_the_same_number(parts: Set) -> None:
     parts.hear()
     parts.link.fails.append(BrokerUnavailable("no confirm in time"))
     parts.step()
@@ -131,7 +131,7 @@ def test_batches_that_wait_are_bounded(
     assert read_status(parts.path).batches_waiting <= 4
 
 
-def test_refusal_holds_everything_and_alarms_once(
+def test_refusal_stops_all_batches_and_is_logged_once(
     parts: Set, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts.hear()
@@ -151,7 +151,7 @@ def test_refusal_holds_everything_and_alarms_once(
 TOO_LARGE = BatchTooLarge("message size 9 is larger than configured max size 8")
 
 
-def test_batch_called_too_large_is_split_until_it_is_taken_each_row_once(parts: Set) -> None:
+def test_batch_that_is_too_large_is_split_until_it_is_accepted(parts: Set) -> None:
     """Each row is delivered once, and the next batches are sealed smaller."""
     parts.hear(100)
     parts.link.most_bytes = 3_000
@@ -175,7 +175,7 @@ def test_batch_called_too_large_is_split_until_it_is_taken_each_row_once(parts: 
     assert len(parts.link.confirmed) > 1, "they are sealed smaller from the start"
 
 
-def test_batch_that_cannot_be_split_is_held_and_the_others_go_on(parts: Set) -> None:
+def test_batch_that_cannot_be_split_is_held_and_others_are_delivered(parts: Set) -> None:
     parts.hear()
     parts.link.fails.extend([TOO_LARGE] * 3)
     parts.step()
@@ -200,7 +200,7 @@ def test_replayed_batch_that_is_too_large_now_is_not_sent_under_new_names(parts:
     assert (status.batches_to_replay, status.batches_kept, status.batches_too_large) == (0, 1, 0)
 
 
-def test_replay_holds_up_nothing_that_is_new(parts: Set) -> None:
+def test_replay_does_not_delay_new_batches(parts: Set) -> None:
     for number in range(30):
         parts.hear(1, first=number)
         parts.step()
@@ -254,7 +254,7 @@ def hear_by(parts: Set) -> None:
     parts.spool.commit()
 
 
-def test_what_is_sealed_already_goes_out_while_the_clock_is_in_doubt(parts: Set) -> None:
+def test_sealed_batches_are_delivered_while_the_clock_is_in_doubt(parts: Set) -> None:
     parts.hear()
     parts.link.fails.append(BrokerUnavailable("gone"))
     parts.step()
@@ -284,7 +284,7 @@ def test_status_has_the_last_delivery_and_the_reason_of_the_last_failure(parts: 
     assert status.failure == "403 ACCESS_REFUSED", "the last one stays"
 
 
-def test_replay_is_noticed_at_the_next_look(parts: Set) -> None:
+def test_replay_starts_at_the_next_run(parts: Set) -> None:
     parts.hear()
     parts.step()
     parts.step()
@@ -330,7 +330,7 @@ def test_bound_is_kept_without_a_deliverer(tmp_path: Path) -> None:
     parts.spool.close()
 
 
-def test_housekeeping_says_its_trouble_once(
+def test_failure_of_housekeeping_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A disk may be full for days, and housekeeping runs every five seconds."""

@@ -44,13 +44,13 @@ def test_outcome_alone_gives_the_next_state(
         assert caplog.messages == [outcome.value.value]
 
 
-def test_first_look_that_works_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_first_successful_run_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     Set().progress.note(Outcome.WORKED)
     assert caplog.records == []
 
 
-def test_broker_is_left_alone_for_longer_each_time_until_it_works() -> None:
+def test_wait_for_the_broker_grows_until_it_works() -> None:
     parts = Set()
     waits = []
     for outcome in (Outcome.UNAVAILABLE, Outcome.REFUSED, Outcome.UNAVAILABLE):
@@ -64,7 +64,7 @@ def test_broker_is_left_alone_for_longer_each_time_until_it_works() -> None:
     assert parts.progress.broker_wait_s() == 0.5
 
 
-def test_trouble_with_the_spool_in_between_does_not_shorten_the_brokers_wait() -> None:
+def test_fault_of_the_spool_does_not_shorten_the_wait_for_the_broker() -> None:
     parts = Set()
     for _ in range(5):
         parts.progress.note(Outcome.UNAVAILABLE, "x")
@@ -73,7 +73,7 @@ def test_trouble_with_the_spool_in_between_does_not_shorten_the_brokers_wait() -
 
 
 @pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.SPOOL_FAILED, Outcome.CLOCK_IN_DOUBT])
-def test_what_does_not_pass_by_itself_is_logged_every_five_minutes(
+def test_permanent_fault_is_logged_every_five_minutes(
     outcome: Outcome, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts = Set()

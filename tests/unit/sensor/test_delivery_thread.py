@@ -62,7 +62,7 @@ def end(thread: DeliveryThread) -> None:
 
 
 @pytest.mark.parametrize("place", ["step", "idle"])
-def test_error_that_nobody_has_thought_of_does_not_end_the_thread(
+def test_unexpected_error_does_not_end_the_thread(
     work: Work, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     work.raises[place] = RuntimeError("a surprise")
@@ -100,7 +100,7 @@ def test_thread_that_ended_is_started_again(
     assert not thread._thread.is_alive(), "one that was asked to end stays so"
 
 
-def test_running_thread_is_left_alone(work: Work) -> None:
+def test_running_thread_is_not_started_again(work: Work) -> None:
     thread = DeliveryThread(work, Path("s.spool"))
     thread.start()
     before: Callable[[], object] = thread._thread.is_alive

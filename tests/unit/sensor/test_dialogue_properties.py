@@ -46,5 +46,5 @@ def test_promises_hold_for_the_corpus(path: Path) -> None:
     check(stream, cuts, rules)
 
 
-def test_corpus_is_there() -> None:
+def test_corpus_is_not_empty() -> None:
     assert len(CORPUS) >= 30

@@ -4,7 +4,7 @@ from smtpfeeds_common.addresses import pack_address
 from smtpfeeds_sensor.edge.limits import Deadlines, Networks, SourceLimits
 
 
-def test_source_has_so_many_connections_and_no_more() -> None:
+def test_connections_of_a_source_are_bounded() -> None:
     limits = SourceLimits(per_source=2, per_second=100)
     ip = pack_address("192.0.2.1")
     assert [limits.enter(ip) for _ in range(3)] == [True, True, False]
@@ -31,7 +31,7 @@ def test_table_holds_open_connections_only() -> None:
     assert limits.sources == 0
 
 
-def test_so_many_are_taken_in_a_second() -> None:
+def test_accepted_connections_per_second_are_bounded() -> None:
     limits = SourceLimits(per_source=1, per_second=3)
     assert [limits.may_accept(10.1 + number / 10) for number in range(5)] == [True] * 3 + [
         False
@@ -82,7 +82,7 @@ def test_deadline_in_the_past_comes_at_the_next_tick() -> None:
     assert late.asked == [7]
 
 
-def test_one_that_ends_another_in_the_same_tick() -> None:
+def test_deadline_may_remove_another_in_the_same_tick() -> None:
     wheel = Deadlines()
 
     class Killer(Timed):
@@ -98,7 +98,7 @@ def test_one_that_ends_another_in_the_same_tick() -> None:
     assert (killer.asked, other.asked) == ([5], [])
 
 
-def test_process_that_stood_still_for_long_does_not_time_everyone_out() -> None:
+def test_suspended_process_does_not_time_out_every_client() -> None:
     wheel = Deadlines()
     idle = Timed()
     wheel.add(idle, wheel.now + 60)

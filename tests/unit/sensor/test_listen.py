@@ -20,7 +20,7 @@ def test_addresses_prefixes_and_wildcards() -> None:
     assert shown("*:25") == ["0.0.0.0:25", "[::]:25"]
 
 
-def test_port_0_may_be_there_often() -> None:
+def test_port_0_may_be_listed_repeatedly() -> None:
     assert len(shown("127.0.0.1:0", "127.0.0.1:0")) == 2
 
 
@@ -32,12 +32,12 @@ def test_systemd_sockets_by_index() -> None:
             parse_listen([text], passed)
 
 
-def test_systemd_sockets_outside_of_the_unit_may_be_any() -> None:
+def test_unknown_number_of_systemd_sockets_is_accepted() -> None:
     assert [place.systemd for place in parse_listen(["systemd:7"], None)] == [7]
     assert [place.systemd for place in parse_listen(["systemd:*"], None)] == [0]
 
 
-def test_systemd_says_how_many_it_passes_and_to_whom() -> None:
+def test_number_of_systemd_sockets_is_read_for_this_process() -> None:
     assert passed_sockets({"LISTEN_FDS": "2"}) == 2
     assert passed_sockets({"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}) == 2
     assert passed_sockets({"LISTEN_FDS": "2", "LISTEN_PID": "1"}) is None
@@ -54,7 +54,7 @@ def test_bit_of_a_target_depends_on_its_address_alone() -> None:
     assert len(block) > 32
 
 
-def test_addresses_are_counted_as_clients_dial_them() -> None:
+def test_addresses_are_counted_as_clients_connect_to_them() -> None:
     one, two, public = (pack_address(f"192.0.2.{n}") for n in (1, 2, 3))
     assert count_addresses([one, two, one], {}) == 2
     assert count_addresses([one, two], {one: public, two: public}) == 1

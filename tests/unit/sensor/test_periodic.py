@@ -11,7 +11,7 @@ from smtpfeeds_sensor.edge.periodic import Periodic
 from smtpfeeds_sensor.edge.reactor import Reactor
 
 
-def test_call_that_raises_once_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_periodic_call_continues_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     periodic = Periodic(cast("Reactor", clock))
     calls: list[float] = []

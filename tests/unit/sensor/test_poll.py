@@ -53,7 +53,7 @@ def reactor() -> Iterator[SensorReactor]:
             left.close()
 
 
-def test_all_that_are_ready_are_served_in_one_turn(reactor: SensorReactor) -> None:
+def test_all_ready_sockets_are_served_in_one_turn(reactor: SensorReactor) -> None:
     readers = [Reader(reactor) for _ in range(5)]
     reactor.doPoll(0)
     assert [one.served for one in readers] == [1] * 5
@@ -61,7 +61,7 @@ def test_all_that_are_ready_are_served_in_one_turn(reactor: SensorReactor) -> No
     assert [one.served for one in readers] == [1] * 5
 
 
-def test_one_taken_out_by_another_of_the_same_turn_is_not_served(reactor: SensorReactor) -> None:
+def test_socket_removed_in_the_same_turn_is_not_served(reactor: SensorReactor) -> None:
     first, second = Reader(reactor), Reader(reactor)
     first.then = lambda: reactor.removeReader(descriptor(second))
     second.then = lambda: reactor.removeReader(descriptor(first))
@@ -72,7 +72,7 @@ def test_one_taken_out_by_another_of_the_same_turn_is_not_served(reactor: Sensor
     second.close()
 
 
-def test_error_in_one_ends_it_and_no_other(reactor: SensorReactor) -> None:
+def test_error_of_one_socket_ends_only_that(reactor: SensorReactor) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
@@ -84,7 +84,7 @@ def test_error_in_one_ends_it_and_no_other(reactor: SensorReactor) -> None:
     bad.close()
 
 
-def test_error_in_one_that_closed_itself_does_not_reach_another(reactor: SensorReactor) -> None:
+def test_error_of_a_closed_socket_does_not_affect_another(reactor: SensorReactor) -> None:
     """An error can follow the close, such as one in a callback."""
 
     def close_and_fail() -> None:

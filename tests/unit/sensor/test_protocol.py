@@ -177,7 +177,7 @@ def test_reply_to_an_event_waits_for_the_commit_and_others_do_not() -> None:
     assert parts.recorder.events == [(0, pack_address("198.51.100.1"), flags, target_bit(LOCAL))]
 
 
-def test_client_gone_before_the_commit_still_counts() -> None:
+def test_client_that_disconnects_before_the_commit_counts() -> None:
     parts = Set()
     connection, _ = parts.connect()
     connection.dataReceived(b"EHLO x\r\n")
@@ -188,7 +188,7 @@ def test_client_gone_before_the_commit_still_counts() -> None:
     assert parts.reception.limits.sources == 0
 
 
-def test_wildcard_finds_the_local_address_of_each_connection() -> None:
+def test_wildcard_uses_the_local_address_of_each_connection() -> None:
     parts = Set()
     connection, transport = parts.connect(local=None)
     assert transport.sent == b"220 mx.example ESMTP Postfix\r\n"
@@ -206,7 +206,7 @@ def test_client_that_does_not_read_is_dropped_at_the_bound() -> None:
     assert parts.count["limit_unsent"] == 1
 
 
-def test_what_a_client_has_read_counts_no_more_as_unsent() -> None:
+def test_octets_that_a_client_has_read_do_not_count_as_unsent() -> None:
     """A slow client that reads everything is never dropped, even past the bound in total."""
     parts = Set(max_unsent_bytes=200)
     connection, transport = parts.connect(room=30)
@@ -224,7 +224,7 @@ def test_what_a_client_has_read_counts_no_more_as_unsent() -> None:
     assert transport.sent.endswith(b"find out\r\n214 2.0.0 See RFC 5321\r\n")
 
 
-def test_client_that_is_gone_when_it_is_answered_is_no_error() -> None:
+def test_client_that_disconnects_before_its_reply_is_not_an_error() -> None:
     parts = Set()
     connection, transport = parts.connect(room=25)
     transport.kernel.broken = True
@@ -245,7 +245,7 @@ def test_replies_that_wait_for_a_commit_are_bounded() -> None:
     assert len(parts.recorder.events) == 1
 
 
-def test_too_much_content_closes_one_side_and_gives_up_after_a_while() -> None:
+def test_content_over_the_bound_closes_one_side_and_later_the_connection() -> None:
     parts = Set()
     connection, transport = parts.connect()
     connection.dataReceived(b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\n")
@@ -280,7 +280,7 @@ def test_time_bounds(settings: dict[str, int], counter: str) -> None:
     assert transport.end == "closed"
 
 
-def test_client_that_does_not_take_its_last_reply_is_cut_after_a_while() -> None:
+def test_client_that_does_not_read_its_last_reply_is_disconnected() -> None:
     parts = Set(idle_timeout_s=5)
     _, transport = parts.connect(room=40)
     parts.reception.deadlines.advance(5)
@@ -300,7 +300,7 @@ def test_octets_without_a_line_do_not_keep_a_connection() -> None:
     assert transport.end == "closed"
 
 
-def test_at_the_bound_in_all_a_newcomer_is_refused_and_nobody_else_cut() -> None:
+def test_new_client_over_the_total_bound_is_refused_and_others_stay() -> None:
     parts = Set(max_connections=1)
     _, first = parts.connect("198.51.100.1")
     _, refused = parts.connect("198.51.100.2")
@@ -309,7 +309,7 @@ def test_at_the_bound_in_all_a_newcomer_is_refused_and_nobody_else_cut() -> None
     assert len(parts.reception.open) == 1
 
 
-def test_banner_waits_and_an_early_talker_is_noted() -> None:
+def test_client_that_sends_before_the_delayed_banner_is_recorded_as_early() -> None:
     parts = Set(banner_delay_s=2.0)
     connection, transport = parts.connect()
     connection.dataReceived(b"EHLO x\r\n")
@@ -351,7 +351,7 @@ def test_early_session_is_answered_in_order_and_ends_after_its_last_reply(
         (b"BDAT 5000\r\n", [220, 502]),
     ],
 )
-def test_whatever_was_early_the_banner_and_replies_come_in_order(
+def test_banner_and_replies_to_early_commands_come_in_order(
     octets: bytes, replies: list[int]
 ) -> None:
     parts = Set(banner_delay_s=2.0)
@@ -372,7 +372,7 @@ def test_early_replies_are_bounded() -> None:
     assert (transport.end, parts.count["limit_unsent"]) == ("abort", 1)
 
 
-def test_time_is_up_before_the_banner() -> None:
+def test_time_limit_applies_before_the_banner() -> None:
     parts = Set(banner_delay_s=9.0, idle_timeout_s=5)
     _, transport = parts.connect()
     parts.reception.deadlines.advance(5)
@@ -381,7 +381,7 @@ def test_time_is_up_before_the_banner() -> None:
     assert codes(transport.sent) == [421]
 
 
-def test_banner_for_one_who_is_gone_is_not_sent() -> None:
+def test_no_banner_is_sent_to_a_disconnected_client() -> None:
     parts = Set(banner_delay_s=2.0)
     connection, transport = parts.connect()
     connection.connectionLost(Failure(ConnectionError()))
@@ -389,7 +389,7 @@ def test_banner_for_one_who_is_gone_is_not_sent() -> None:
     assert transport.sent == b""
 
 
-def test_early_junk_is_closed_at_once() -> None:
+def test_early_garbage_is_closed_at_once() -> None:
     parts = Set(banner_delay_s=2.0)
     connection, transport = parts.connect()
     connection.dataReceived(b"\x16\x03\x01")
@@ -397,7 +397,7 @@ def test_early_junk_is_closed_at_once() -> None:
     assert parts.recorder.events == []
 
 
-def test_header_of_a_trusted_proxy_says_who_and_where() -> None:
+def test_header_of_a_trusted_proxy_gives_both_addresses() -> None:
     parts = Set(trusted_proxies=Networks(["198.51.100.0/24"]))
     connection, transport = parts.connect("198.51.100.1")
     assert transport.sent == b""
@@ -419,7 +419,7 @@ SESSION = b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a>\r\nDATA\r\n.\r\nxyzzy\r\nGET /
 
 
 @pytest.mark.parametrize("header", HEALTH_CHECKS)
-def test_proxys_own_check_is_answered_and_never_counted(header: bytes) -> None:
+def test_health_check_of_a_proxy_is_answered_and_not_counted(header: bytes) -> None:
     """It is a whole session, and only the check itself is noted."""
     parts = Set(trusted_proxies=Networks(["198.51.100.0/24"]))
     connection, transport = parts.connect("198.51.100.1")
@@ -429,7 +429,7 @@ def test_proxys_own_check_is_answered_and_never_counted(header: bytes) -> None:
     assert {name for name, number in parts.count.items() if number} == {"proxy_unnamed"}
 
 
-def test_check_that_stays_too_long_is_closed_and_not_counted() -> None:
+def test_long_health_check_is_closed_and_not_counted() -> None:
     parts = Set(trusted_proxies=Networks(["198.51.100.0/24"]), idle_timeout_s=5)
     connection, transport = parts.connect("198.51.100.1")
     connection.dataReceived(HEALTH_CHECKS[0])
@@ -438,7 +438,7 @@ def test_check_that_stays_too_long_is_closed_and_not_counted() -> None:
     assert {name for name, number in parts.count.items() if number} == {"proxy_unnamed"}
 
 
-def test_proxy_that_waits_for_its_client_is_counted_by_itself() -> None:
+def test_proxy_without_a_header_is_counted_separately() -> None:
     """It sends its header with the client's first octets, and the client waits for the banner."""
     parts = Set(trusted_proxies=Networks(["198.51.100.0/24"]), idle_timeout_s=5)
     _, idle = parts.connect("198.51.100.1")
@@ -454,7 +454,7 @@ def test_proxy_that_waits_for_its_client_is_counted_by_itself() -> None:
     assert (parts.count["proxy_silent"], parts.count["proxy_invalid"]) == (2, 0)
 
 
-def test_proxy_that_leaves_its_header_unfinished_sent_no_valid_one() -> None:
+def test_incomplete_header_of_a_proxy_is_invalid() -> None:
     parts = Set(trusted_proxies=Networks(["198.51.100.0/24"]), idle_timeout_s=5)
     connection, transport = parts.connect("198.51.100.1")
     connection.dataReceived(b"PROXY TCP4 203.0")
@@ -487,7 +487,7 @@ def test_accept_rate_and_scoped_addresses() -> None:
     assert parts.count["refused_rate"] == 1
 
 
-def test_shutdown_says_421() -> None:
+def test_shutdown_replies_421() -> None:
     parts = Set()
     connection, transport = parts.connect()
     connection.stop()
@@ -496,7 +496,7 @@ def test_shutdown_says_421() -> None:
     assert transport.end == "closed"
 
 
-def test_behaviours_that_follow_an_event_are_noted_when_its_client_is_gone() -> None:
+def test_behaviours_after_an_event_are_recorded_at_the_disconnect() -> None:
     parts = Set()
     connection, _ = parts.connect()
     for line in (b"EHLO x\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<a>\r\n", b"DATA\r\n", b".\r\n"):
@@ -508,7 +508,7 @@ def test_behaviours_that_follow_an_event_are_noted_when_its_client_is_gone() -> 
     assert parts.recorder.notes == [(0, sent | Flags.QUIT), (1, sent | Flags.QUIT)]
 
 
-def test_client_that_shows_nothing_new_gets_no_note() -> None:
+def test_client_without_new_behaviours_gets_no_note() -> None:
     parts = Set()
     connection, _ = parts.connect()
     connection.dataReceived(b"EHLO x\r\n")

@@ -87,13 +87,13 @@ def test_good_header(octets: bytes, source: bytes | None, destination: bytes | N
         v2(0x21, 0x21, FOUR + FOUR_TO + PORTS),
     ],
 )
-def test_what_is_no_header_is_known_as_soon_as_it_can_be(octets: bytes) -> None:
+def test_invalid_header_is_detected_as_early_as_possible(octets: bytes) -> None:
     with pytest.raises(NotAProxyHeader):
         read(octets)
 
 
 @given(st.binary(min_size=1, max_size=1200))
-def test_any_octets_are_judged_and_held_within_a_bound(octets: bytes) -> None:
+def test_any_octets_are_accepted_or_refused_within_a_bound(octets: bytes) -> None:
     for start in (b"", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11\xff\xff"):
         reader = ProxyHeaderReader()
         for at in range(len(start + octets)):

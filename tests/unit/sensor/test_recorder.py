@@ -84,7 +84,7 @@ def test_all_events_of_a_turn_share_one_commit_and_replies_follow_it(parts: Set)
     assert [holder.released for holder in holders] == [1] * 5
 
 
-def test_locked_file_holds_replies_for_a_while(parts: Set) -> None:
+def test_locked_file_delays_replies(parts: Set) -> None:
     parts.spool.is_locked = True
     holder = parts.hear()
     parts.timer.pump([0, *[RETRY_S] * 10])
@@ -97,7 +97,7 @@ def test_locked_file_holds_replies_for_a_while(parts: Set) -> None:
     assert parts.recorder.state is Writing.FILE
 
 
-def test_locked_for_too_long_lets_replies_go_from_memory(parts: Set) -> None:
+def test_replies_are_sent_from_memory_if_the_file_stays_locked(parts: Set) -> None:
     parts.spool.is_locked = True
     holder = parts.hear()
     parts.timer.pump([RETRY_S] * int(PATIENCE_S / RETRY_S + 2))
@@ -107,7 +107,7 @@ def test_locked_for_too_long_lets_replies_go_from_memory(parts: Set) -> None:
     assert not parts.is_held
 
 
-def test_unwritable_file_lets_replies_go_at_once_is_logged_once_and_recovers(
+def test_unwritable_file_does_not_delay_replies_and_is_logged_once(
     parts: Set, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts.spool.is_full = True
@@ -137,7 +137,7 @@ def test_damaged_file_is_replaced_and_replies_wait_for_the_new_one(parts: Set) -
     assert parts.count["spool_replaced"] == 1
 
 
-def test_replacement_that_fails_is_tried_again_until_all_is_written(parts: Set) -> None:
+def test_failed_replacement_is_tried_again_until_all_is_written(parts: Set) -> None:
     """The disk is unavailable while the file must be replaced, and no event is lost."""
     parts.spool.is_damaged = parts.spool.has_no_place = True
     holder = parts.hear()
@@ -168,13 +168,13 @@ def test_full_disk_at_the_start_is_answered_from_memory(caplog: pytest.LogCaptur
     assert (parts.recorder.state, parts.events()) == (Writing.FILE, [3])
 
 
-def test_file_that_is_gone_is_replaced_when_the_counters_are_written(parts: Set) -> None:
+def test_deleted_file_is_replaced_when_the_counters_are_written(parts: Set) -> None:
     parts.spool.is_damaged = True
     parts.recorder.note_state(version="1", client_ms=None)
     assert parts.spool.quarantined == 1
 
 
-def test_error_that_nobody_has_thought_of_keeps_no_client_waiting(
+def test_unexpected_error_does_not_delay_replies(
     parts: Set, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> None:
@@ -196,7 +196,7 @@ def test_events_past_memorys_bound_are_counted(parts: Set) -> None:
     assert parts.count["events_dropped"] == 5
 
 
-def test_state_goes_into_the_spool_with_its_time(parts: Set) -> None:
+def test_state_is_written_to_the_spool_with_its_time(parts: Set) -> None:
     parts.hear()
     parts.recorder.note_state(version="1.2", client_ms=NOW - 5)
     assert parts.spool.noted_ms == NOW
@@ -204,7 +204,7 @@ def test_state_goes_into_the_spool_with_its_time(parts: Set) -> None:
     assert parts.spool.notes["doubt"] == ""
 
 
-def test_event_heard_while_the_clock_is_in_doubt_has_the_time_since_the_boot(parts: Set) -> None:
+def test_event_during_a_clock_in_doubt_has_the_time_since_the_boot(parts: Set) -> None:
     parts.timer.advance(7)
     parts.utc_ms = NOW + 7_000
     parts.hear()
@@ -232,7 +232,7 @@ def test_clean_stop_writes_everything_and_the_state(parts: Set) -> None:
     assert parts.spool.tries == 1, "nothing opens the file again"
 
 
-def test_momentary_lock_at_a_clean_stop_costs_nothing(
+def test_short_lock_at_a_clean_stop_loses_nothing(
     parts: Set, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts.hear()
@@ -247,9 +247,7 @@ def test_momentary_lock_at_a_clean_stop_costs_nothing(
     assert "not saved" not in caplog.text
 
 
-def test_events_that_are_lost_at_a_stop_are_said_to_be(
-    parts: Set, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_events_lost_at_a_stop_are_reported(parts: Set, caplog: pytest.LogCaptureFixture) -> None:
     holder = parts.hear()
     parts.spool.is_full = True
     done = parts.finish()
@@ -259,7 +257,7 @@ def test_events_that_are_lost_at_a_stop_are_said_to_be(
     assert "state not saved" not in caplog.text
 
 
-def test_state_that_is_not_saved_is_no_loss_of_events(
+def test_unsaved_state_is_not_reported_as_lost_events(
     parts: Set, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def locked(*_: object, **__: object) -> None:
@@ -281,7 +279,7 @@ def test_file_damaged_just_before_a_stop_is_replaced(parts: Set) -> None:
     assert (parts.events(), parts.spool.quarantined) == ([1], 1)
 
 
-def test_recorder_on_a_real_spool_whose_folder_goes_and_comes(tmp_path: Path) -> None:
+def test_recorder_survives_a_deleted_folder_of_its_spool(tmp_path: Path) -> None:
     """A real file is damaged, has no place for a new one, and later all events are written."""
     folder, away = tmp_path / "spools", tmp_path / "away"
     spool = Spool(folder / "s.spool", sensor="s")
@@ -302,7 +300,7 @@ def test_recorder_on_a_real_spool_whose_folder_goes_and_comes(tmp_path: Path) ->
     assert read_status(folder / "s.spool").rows["smtpgreet"] == 50
 
 
-def test_note_is_written_soon_and_no_reply_waits_for_it(parts: Set) -> None:
+def test_note_is_written_soon_and_delays_no_reply(parts: Set) -> None:
     parts.hear()
     parts.timer.advance(0)
     parts.recorder.note(parts.event, 5)
@@ -314,7 +312,7 @@ def test_note_is_written_soon_and_no_reply_waits_for_it(parts: Set) -> None:
     assert parts.events() == [1]
 
 
-def test_note_rides_with_the_next_events_and_does_not_delay_them(parts: Set) -> None:
+def test_note_is_written_with_the_next_events(parts: Set) -> None:
     parts.hear()
     parts.timer.advance(0)
     parts.recorder.note(parts.event, 5)
@@ -327,7 +325,7 @@ def test_note_rides_with_the_next_events_and_does_not_delay_them(parts: Set) -> 
     assert parts.spool.tries == tries
 
 
-def test_note_outlives_an_outage(parts: Set) -> None:
+def test_note_survives_an_outage(parts: Set) -> None:
     parts.hear()
     parts.timer.advance(0)
     parts.spool.is_full = True
