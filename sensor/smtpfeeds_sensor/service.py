@@ -244,9 +244,11 @@ class SensorService:
     # Periodic calls
 
     def _watch_threads(self) -> None:
-        """Start a thread again that ended by itself."""
+        """Start threads again that ended by themselves; check a spool that is not delivered."""
         for delivery in self._deliveries:
             delivery.look_after()
+        if self._deliveries and self._deliveries[0].reports_damage:
+            self.recorder.check_file()
         if self._metrics is not None and not self._metrics.is_alive:
             logger.critical("metrics endpoint ended; it is started again")
             self._metrics.close()

@@ -2,9 +2,11 @@
 
 import json
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
@@ -21,6 +23,7 @@ from servers.proxy import CuttingProxy, Target
 from servers.rabbitmq import RabbitNode
 from smtpfeeds_common.errors import BatchTooLarge, BrokerRefused, BrokerUnavailable, SettingsError
 from smtpfeeds_common.spool import SealedBatch, read_status
+from smtpfeeds_common.spool.file import PAGE_BYTES
 from smtpfeeds_common.wire import decode
 from smtpfeeds_sensor.delivery.publisher import BrokerLink, read_brokers
 from smtpfeeds_sensor.settings import SensorSettings
@@ -336,6 +339,38 @@ def test_batch_is_delivered_when_the_broker_stops_blocking(centre: Centre, tmp_p
                 hits |= {row.ip: hits.get(row.ip, 0) + row.hits for row in batch.observations}
     assert hits == {f"127.0.8.{1 + number}": 1 for number in range(4)}
     assert "Traceback" not in sensor.log.read_text()
+
+
+def test_sensor_replaces_a_spool_that_it_can_write_and_not_deliver(
+    centre: Centre, tmp_path: Path
+) -> None:
+    centre.declare_queue()
+    with running(tmp_path, **sensor_with(tmp_path, centre.account())) as sensor:
+        greet(sensor, "127.0.0.7")
+        centre.take_events()
+        with closing(sqlite3.connect(sensor.spool)) as db:
+            pages = "SELECT rootpage FROM sqlite_master WHERE tbl_name = 'batch'"
+            roots = [root for (root,) in db.execute(pages)]
+        # Otherwise its confirm would write a good page over the damage.
+        wait_until(lambda: read_status(sensor.spool).batches_kept == 1, what="it is confirmed")
+        wait_until(lambda: is_checkpointed(sensor.spool), what="all pages are in the file")
+        with sensor.spool.open("r+b") as file:
+            for root in roots:
+                file.seek((root - 1) * PAGE_BYTES)
+                file.write(b"\xff" * PAGE_BYTES)
+        greet(sensor, "127.0.0.8")
+        wait_until(lambda: "quarantined" in sensor.log.read_text(), what="it has a new file")
+        greet(sensor, "127.0.0.9")
+        delivered: set[str] = set()
+        while "127.0.0.9" not in delivered:
+            delivered |= {row.ip for row in decode(centre.take_events()[1]).batch.observations}
+        assert sensor.stop() == 0
+
+
+def is_checkpointed(path: Path) -> bool:
+    with closing(sqlite3.connect(path)) as db:
+        busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
 
 def test_clean_stop_does_not_wait_for_a_broker_that_does_not_answer(tmp_path: Path) -> None:

@@ -54,6 +54,18 @@ def connect(path: Path, *, synchronous: str, busy_ms: int) -> Connection:
     return db
 
 
+def check_pages(db: Connection, path: Path) -> None:
+    """Read the whole file, which takes seconds if it is large.
+
+    Raises:
+        SpoolDamaged: SQLite reports it malformed.
+    """
+    with reading(path):
+        result = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if result != "ok":
+        raise SpoolDamaged(f"spool {path} is damaged: {result}")
+
+
 def _text(octets: bytes) -> str:
     return octets.decode(errors="replace")
 

@@ -9,7 +9,16 @@ from typing import Final, NamedTuple
 
 from ..errors import SpoolDamaged, SpoolError
 from ..logs import fields
-from .file import PAGE_BYTES, Connection, check_access, connect, connect_new, file_access, reading
+from .file import (
+    PAGE_BYTES,
+    Connection,
+    check_access,
+    check_pages,
+    connect,
+    connect_new,
+    file_access,
+    reading,
+)
 from .fold import Bounds
 from .layout import (
     LAYOUT,
@@ -67,10 +76,7 @@ def _open_existing(path: Path, sensor: str, bounds: Bounds) -> Opened:
     check_access(path)
     db = connect(path, synchronous="NORMAL", busy_ms=2_000)
     try:
-        with reading(path):
-            result = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if result != "ok":
-            raise SpoolDamaged(f"spool {path} is damaged: {result}")
+        check_pages(db, path)
         check_layout(db, path)
         with reading(path):
             owner = get_meta(db, "sensor")

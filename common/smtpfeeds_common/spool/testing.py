@@ -76,6 +76,11 @@ class FakeSpool:
         self._check()
         self.noted_ms, self.notes = reading.utc_ms, notes
 
+    def check(self) -> None:
+        """Check the file."""
+        self._open()
+        self._check()
+
     def replace(self) -> None:
         """Quarantine the damaged file and continue with a new one."""
         self._has_file = False

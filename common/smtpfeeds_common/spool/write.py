@@ -14,7 +14,7 @@ from ..errors import SpoolBusy, SpoolDamaged, SpoolError, SpoolUnwritable
 from ..wire import MAX_ROWS
 from .admission import PrefixAdmission
 from .batches import seal_rows
-from .file import Connection, file_access, inode, take_lock, transaction
+from .file import Connection, check_pages, file_access, inode, take_lock, transaction
 from .fold import DAY_MS, HOUR_MS, MINUTE_MS, Bounds, Event, Fold
 from .layout import ADD_META, set_json
 from .opening import open_or_create, quarantine
@@ -309,6 +309,15 @@ class Spool:
         }
         with transaction(db, self.path):
             set_json(db, "state", state)
+
+    def check(self) -> None:
+        """Read the whole file, also what only the deliverer uses; it takes seconds if it is large.
+
+        Raises:
+            SpoolBusy, SpoolUnwritable: this is not possible now.
+            SpoolDamaged: SQLite reports the file malformed; call ``replace``.
+        """
+        check_pages(self._opened(), self.path)
 
     def replace(self) -> None:
         """Quarantine a damaged file and continue with a new one; events in memory stay.

@@ -22,7 +22,14 @@ from typing import Final
 
 from smtpfeeds_common.backoff import Backoff
 from smtpfeeds_common.clock import Clock
-from smtpfeeds_common.errors import BatchTooLarge, BrokerError, BrokerRefused, SpoolBusy, SpoolError
+from smtpfeeds_common.errors import (
+    BatchTooLarge,
+    BrokerError,
+    BrokerRefused,
+    SpoolBusy,
+    SpoolDamaged,
+    SpoolError,
+)
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import Bounds, Held, SealedBatch, Sealer
 from smtpfeeds_common.wire import MAX_ROWS
@@ -75,6 +82,8 @@ class Delivery:
         #: Reduced if the broker refuses a batch as too large, until the next start.
         self._most_rows = MAX_ROWS
         self._noted_reason = ""
+        #: Whether SQLite called the file malformed at the last step; read by any thread.
+        self.reports_damage = False
         self._confirm_s = 0.0
         self._depth = self._bytes = self._waiting = 0
         self._oldest_ms: int | None = None
@@ -86,6 +95,7 @@ class Delivery:
         try:
             sealer = self._open_spool()
             self._keep_house(sealer)
+            self.reports_damage = False
             wait_s = self._progress.broker_wait_s()
             if wait_s:
                 return min(wait_s, self._seal_interval_s)
@@ -93,6 +103,7 @@ class Delivery:
         except SpoolBusy:
             return _BUSY_S
         except SpoolError as exc:
+            self.reports_damage = isinstance(exc, SpoolDamaged)
             self._close_spool()
             return self._progress.note(Outcome.SPOOL_FAILED, exc.message)
         except BrokerError as exc:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from smtpfeeds_common.clock import Clock, Reading
-from smtpfeeds_common.errors import SpoolBusy, SpoolError
+from smtpfeeds_common.errors import SpoolBusy, SpoolDamaged, SpoolError
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import Bounds, Dropped, keep_room, read_status
 
@@ -26,6 +26,8 @@ class Housekeeping:
         self._path, self._bounds, self._count, self._clock = path, bounds, count, clock
         self._gauges: dict[str, float] = {}
         self._failing = ""
+        #: Whether SQLite called the file malformed at the last step; read by any thread.
+        self.reports_damage = False
 
     def step(self) -> float:
         """Check once; return the seconds until the next check. A problem is logged once."""
@@ -34,6 +36,7 @@ class Housekeeping:
             dropped = keep_room(self._path, self._bounds, now)
             status = read_status(self._path)
         except SpoolError as exc:
+            self.reports_damage = isinstance(exc, SpoolDamaged)
             if not isinstance(exc, SpoolBusy) and exc.message != self._failing:
                 self._failing = exc.message
                 logger.warning(
@@ -41,7 +44,7 @@ class Housekeeping:
                     extra=fields(reason=exc.message),
                 )
             return HOUSEKEEPING_S
-        self._failing = ""
+        self._failing, self.reports_damage = "", False
         note_dropped(dropped, self._count, self._bounds)
         self._gauges = {
             "spool_rows": sum(status.rows.values()),

@@ -41,6 +41,8 @@ NOTES_S: Final = 1.0
 #: How long a clean stop retries a spool that cannot be written.
 STOP_PATIENCE_S: Final = 2.0
 _STOP_RETRY_S: Final = 0.02
+#: Shortest time between two checks of the whole file, for which all clients wait.
+CHECK_AGAIN_S: Final = 60.0
 
 
 class EventSpool(Protocol):
@@ -65,6 +67,9 @@ class EventSpool(Protocol):
 
     def commit(self) -> None:
         """Write the folded events."""
+
+    def check(self) -> None:
+        """Read the whole file."""
 
     def replace(self) -> None:
         """Replace a damaged file by a new one."""
@@ -126,7 +131,7 @@ class Recorder:
         self._holders: list[Holder] = []
         #: Whether a commit is scheduled, and whether it is only for notes and can wait.
         self._is_scheduled = self._is_for_notes = False
-        self._locked_since_s = 0.0
+        self._locked_since_s = self._next_check_s = 0.0
         self._is_finished = False
         self.state = Writing.FILE
         #: Why events are kept in memory; empty while they are written.
@@ -280,6 +285,23 @@ class Recorder:
             client_ms=client_ms,
             doubt=self._clock.doubt,
         )
+
+    def check_file(self) -> None:
+        """Check the whole file, at most once a minute, and replace it if it is damaged.
+
+        Recording reads few of its pages, so damage to the others shows in the delivery alone, which
+        would fail until the next start.
+        """
+        now_s = self._timer.seconds()
+        if self.state is Writing.MEMORY or now_s < self._next_check_s:
+            return
+        self._next_check_s = now_s + CHECK_AGAIN_S
+        try:
+            self._spool.check()
+        except SpoolDamaged as exc:
+            self._replace(exc)
+        except SpoolError as exc:
+            logger.warning("spool not checked", extra=fields(reason=exc.message))
 
     # The end
 

@@ -17,6 +17,9 @@ _UNEXPECTED_WAIT_S: Final = 5.0
 class Work(Protocol):
     """The work of the thread: steps, and waits between them."""
 
+    #: Whether the spool's file was malformed at the last step.
+    reports_damage: bool
+
     def step(self) -> float:
         """Do one step; return the seconds until the next one."""
         ...
@@ -60,6 +63,11 @@ class DeliveryThread:
         )
         self._thread = self._make()
         self._thread.start()
+
+    @property
+    def reports_damage(self) -> bool:
+        """Whether the spool's file was malformed at the last step."""
+        return self._work.reports_damage
 
     def ask_to_stop(self) -> None:
         """Request the end; return at once."""

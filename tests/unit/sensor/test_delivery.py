@@ -2,17 +2,21 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock as ReactorClock
 
 from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.errors import BatchTooLarge, BrokerRefused, BrokerUnavailable
 from smtpfeeds_common.spool import Event, Spool, read_status, replay
+from smtpfeeds_common.spool.file import PAGE_BYTES
 from smtpfeeds_common.wire import MAX_ROWS, decode
 from smtpfeeds_sensor.counters import new_counters
 from smtpfeeds_sensor.delivery.deliver import Delivery
 from smtpfeeds_sensor.delivery.housekeeping import Housekeeping
+from smtpfeeds_sensor.delivery.recorder import CHECK_AGAIN_S, Recorder
 from smtpfeeds_sensor.delivery.state import State
 from smtpfeeds_sensor.delivery.testing import FakeLink
 from spool_support import BOOT
@@ -346,3 +350,42 @@ def test_failure_of_housekeeping_is_logged_once(
     keeper.step()
     assert caplog.text.count("upkeep of the spool failed") == 2
     parts.spool.close()
+
+
+def test_damage_that_only_the_delivery_meets_is_checked_for_and_the_file_replaced(
+    parts: Set, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sensor still writes into such a file; it would never be delivered."""
+    timer = ReactorClock()
+    recorder = Recorder(parts.spool, timer, parts.clock, parts.count)
+    keeper = Housekeeping(parts.path, parts.spool.bounds, parts.count, parts.clock)
+    parts.link.away = BrokerUnavailable("away")
+    parts.hear(600)
+    parts.link.away = None
+    parts.link.fails.append(BrokerUnavailable("lost"))
+    parts.step()  # one batch is sealed and waits
+    keeper.step()
+    recorder.check_file()
+    assert (parts.delivery.reports_damage, keeper.reports_damage) == (False, False)
+    parts.delivery.close()
+    with closing(sqlite3.connect(parts.path)) as db:
+        assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'batch'").fetchone()
+    with parts.path.open("r+b") as file:
+        file.seek((page - 1) * PAGE_BYTES)
+        file.write(b"\xff" * PAGE_BYTES)
+    parts.hear(1)
+    parts.step(60)
+    keeper.step()
+    assert (parts.delivery.reports_damage, keeper.reports_damage) == (True, True)
+    recorder.check_file()
+    assert parts.spool.quarantined == 0, "it was checked less than a minute ago"
+    timer.advance(CHECK_AGAIN_S)
+    recorder.check_file()
+    assert (parts.spool.quarantined, parts.count["spool_replaced"]) == (1, 1)
+    parts.hear(1, first=7)
+    parts.step(60)
+    assert not parts.delivery.reports_damage
+    batches = [decode(sealed.body).batch for sealed in parts.link.confirmed]
+    assert [row.ip for batch in batches for row in batch.observations] == ["0.0.0.7"]
+    assert "damaged spool quarantined" in caplog.text

@@ -21,6 +21,7 @@ class Work:
     def __init__(self) -> None:
         self.raises: dict[str, BaseException] = {}
         self.steps = self.closed = 0
+        self.reports_damage = False
         self.went_on = threading.Event()
 
     def _maybe_raise(self, place: str) -> None:
