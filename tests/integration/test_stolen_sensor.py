@@ -8,6 +8,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from acceptance.harness import clean_environment
 from acceptance.how_to import Place, blocks
 from faults.rotation import BundledSensor, Fleet
@@ -23,6 +25,7 @@ VHOST = "smtpfeeds"
 MADE_UP = ("203.0.113.7", "203.0.113.8")
 
 
+@pytest.mark.timeout(900)  # it starts some thirty programs, one after the other
 def test_steps_after_a_theft_restore_exact_counts(
     rabbitmq: RabbitNode, certificates: Certificates, dsn: str, table: Table, tmp_path: Path
 ) -> None:

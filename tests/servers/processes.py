@@ -21,7 +21,7 @@ from smtpfeeds_common.supervision import Child
 # before the server binds it.
 _PORTS = range(20_000, 32_000)
 #: Ends a wait that would never end; no test of speed, because a loaded machine is slow.
-HANG_LIMIT_S = 60.0
+HANG_LIMIT_S = 120.0
 #: Ports that were returned before; a server that is still starting does not listen yet.
 _given: set[int] = set()
 

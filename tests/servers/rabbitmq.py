@@ -201,7 +201,7 @@ class RabbitNode:
         self.stop()
         self.start()
 
-    def ctl(self, *arguments: str, limit_s: float = 60) -> str:
+    def ctl(self, *arguments: str, limit_s: float = 120) -> str:
         """Run rabbitmqctl on this node, for what the HTTP API cannot do; it takes 1-2 s."""
         command = [str(scripts_folder() / "rabbitmqctl"), "--node", self.node_name, *arguments]
         done = subprocess.run(
