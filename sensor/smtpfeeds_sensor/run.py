@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, STDLibLogObserver, globalLogBeginner
 from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.signals import Signals
-from smtpfeeds_common.systemd import notify, notify_reloading
+from smtpfeeds_common.systemd import is_notified, notify, notify_reloading
 from smtpfeeds_common.users import become, find_user
 
 from .edge import listen
@@ -30,6 +30,7 @@ from .process.configuration import LOOK_EVERY_S, Configuration
 from .process.descriptors import fit
 from .process.folder import make_folder
 from .process.modules import import_used
+from .process.progress import Progress, Values, WorkersProgress
 from .process.readiness import announce
 from .process.workers import open_for_workers, run_workers
 from .service import SensorService
@@ -59,16 +60,18 @@ def run_sensor(stated: SensorSettings, read: Callable[[], SensorSettings]) -> No
         become(user)
     ready = functools.partial(announce, settings, sets[0])
     if settings.workers > 1:
+        progress = WorkersProgress()
         run_workers(
             sets,
-            functools.partial(_run_worker, configuration),
+            functools.partial(_run_worker, configuration, progress),
             ready,
             Signals().install(),
             functools.partial(_reload_parent, configuration),
-            configuration.read_changed_files,
+            functools.partial(_look, configuration, progress),
         )
+        progress.read()
     else:
-        run_process(configuration, sets[0], ready)
+        run_process(configuration, sets[0], ready, report=_report_of_one(Progress()))
     notify("STOPPING=1")
 
 
@@ -94,9 +97,24 @@ def _open(settings: SensorSettings, places: Sequence[Place]) -> list[list[Opened
 
 
 def _run_worker(
-    configuration: Configuration, opened: Sequence[Opened], number: int, ready: Callable[[], None]
+    configuration: Configuration,
+    progress: WorkersProgress,
+    opened: Sequence[Opened],
+    number: int,
+    ready: Callable[[], None],
 ) -> None:
-    run_process(configuration, opened, ready, worker=number)
+    report = functools.partial(progress.write, number)
+    run_process(configuration, opened, ready, worker=number, report=report)
+
+
+def _look(configuration: Configuration, progress: WorkersProgress) -> None:
+    """Do what the parent of workers does several times a second."""
+    configuration.read_changed_files()
+    progress.read()
+
+
+def _report_of_one(progress: Progress) -> Callable[[Values], None]:
+    return lambda values: progress.report([values])
 
 
 def run_process(
@@ -105,6 +123,7 @@ def run_process(
     ready: Callable[[], None],
     *,
     worker: int = 0,
+    report: Callable[[Values], object],
 ) -> None:
     """Run one process on listening sockets that are open.
 
@@ -113,6 +132,7 @@ def run_process(
         opened: the sockets.
         ready: called when it accepts.
         worker: its number, 0 for a single process.
+        report: called each second with the process's values, if a service manager is notified.
     """
     # Created here, after any fork, and installed where Twisted expects it.
     twisted_reactor = SensorReactor()
@@ -125,6 +145,7 @@ def run_process(
         reactor,
         Clock(steady_s=configuration.settings.clock_steady_s),
         worker=worker,
+        report=report if is_notified() else None,
     )
     observers = [
         cast("ILogObserver", STDLibLogObserver()),

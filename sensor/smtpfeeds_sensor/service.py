@@ -25,7 +25,6 @@ from smtpfeeds_common.clock import Clock
 from smtpfeeds_common.logs import fields
 from smtpfeeds_common.spool import Spool
 from smtpfeeds_common.supervision import reap_orphans
-from smtpfeeds_common.systemd import is_notified, notify_progress
 
 from .counters import new_counters
 from .delivery.deliver import Delivery
@@ -41,6 +40,7 @@ from .edge.reactor import Reactor
 from .edge.read_buffer import read_with_erasure
 from .edge.reception import Reception
 from .process.configuration import Credentials, read_expiries
+from .process.progress import Values
 from .settings import SensorSettings, host_name, read_public_addresses
 from .smtp.dialogue import Rules
 from .smtp.personas import Personas
@@ -57,8 +57,6 @@ _DELIVERY_END_S: Final = 2.0
 #: How often a clock in doubt is logged again.
 _CLOCK_ALARM_S: Final = 300.0
 _DAY_S: Final = 86_400.0
-#: A progress report must fit into one datagram.
-_TROUBLE_LENGTH: Final = 200
 
 
 def make_personas(settings: SensorSettings) -> Personas:
@@ -90,8 +88,18 @@ class SensorService:
         clock: Clock,
         *,
         worker: int = 0,
+        report: Callable[[Values], object] | None = None,
     ) -> None:
         """Create all parts; ``start`` begins to accept clients.
+
+        Args:
+            settings: all settings.
+            credentials: what they name.
+            opened: the listening sockets.
+            reactor: the process's.
+            clock: the host's.
+            worker: its number, 0 for a single process.
+            report: called each second with the process's values.
 
         Raises:
             SettingsError: personas cannot be used.
@@ -151,8 +159,7 @@ class SensorService:
         self._periodic = Periodic(reactor)
         self._deliveries: list[DeliveryThread] = []
         self._links: list[BrokerLink] = []
-        self._reported: dict[str, object] = {}
-        self._reports = not worker and is_notified()
+        self._report = report
         self._metrics: MetricsServer | None = None
         self._doubt_logged_s: float | None = None
         self._certificates = ExpiryNotes()
@@ -164,7 +171,7 @@ class SensorService:
         every(_DAY_S, self.spool.begin_day, name="new day of IPv6 prefixes")
         if self._worker:
             every(1.0, functools.partial(self._stop_with, os.getppid()), name="watch on parent")
-        elif self._reports:
+        if self._report is not None:
             every(1.0, self._report_progress, name="progress")
         self._note_state()  # before the first batch, which contains the version
         every(self._settings.state_interval_s, self._note_state, name="state")
@@ -282,30 +289,18 @@ class SensorService:
             self._certificates.warn(utc_ms / 1000, self._reactor.seconds())
 
     def _report_progress(self) -> None:
-        """Report events, troubles and lost events, if anything has changed."""
-        troubles = self._troubles()
-        values: dict[str, object] = {
-            "greets": self.count["greets"],
-            "datas": self.count["datas"],
-            "open_connections": len(self.reception.open),
-            "troubles": troubles,
-            "lost": self.recorder.lost,
-        }
-        if values != self._reported:
-            self._reported = values
-            heard = (
-                f"{values['greets']} greets and {values['datas']} data events heard, "
-                f"{values['open_connections']} connections open"
+        outage = self.recorder.outage
+        assert self._report is not None
+        self._report(
+            Values(
+                self.count["greets"],
+                self.count["datas"],
+                len(self.reception.open),
+                self.recorder.lost,
+                outage,
+                self.spool.unwritten if outage else 0,
             )
-            notify_progress("; ".join((*troubles, heard)), values)
-
-    def _troubles(self) -> list[str]:
-        """Return what the operator must act on now."""
-        if not self.recorder.outage:
-            return []
-        reason = self.recorder.outage[:_TROUBLE_LENGTH]
-        events = self.spool.unwritten
-        return [f"sensor: {reason}; events in memory: {events}, lost if it stops now"]
+        )
 
     def _note_state(self) -> None:
         self.recorder.note_state(version=__version__, client_ms=self._client_ms())
@@ -374,7 +369,7 @@ class SensorService:
 
     def _stopped(self, stopped: "Deferred[None]") -> None:
         logger.info("stopped")
-        if self._reports:
+        if self._report is not None:
             self._report_progress()
         stopped.callback(None)
 

@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -683,6 +684,41 @@ def test_unwritable_spool_does_not_end_the_sensor(
         assert readiness.progress["lost"] == 1
         db.close()
         readiness.close()
+
+
+def test_parent_reports_that_workers_cannot_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd accepts reports of the parent alone."""
+    readiness = Readiness()
+    monkeypatch.setenv("NOTIFY_SOCKET", readiness.address)
+
+    def troubles() -> str:
+        readiness.look()
+        return "".join(readiness.progress.get("troubles", ()))
+
+    with running(tmp_path, workers=2) as sensor, ExitStack() as stack:
+        import sqlite3
+
+        spools = sorted(sensor.spool.parent.glob("*.spool"))
+        locked = [
+            stack.enter_context(closing(sqlite3.connect(spool, isolation_level=None)))
+            for spool in spools
+        ]
+        assert len(locked) == 2
+        for db in locked:
+            db.execute("BEGIN IMMEDIATE")
+        with sensor.connect() as client:
+            assert client.reply() == 220
+            assert client.say(b"EHLO x\r\n") == 250
+        wait_until(
+            lambda: "in memory: 1, lost if it stops now (1 of 2 wor" in troubles(), what="it"
+        )
+        for db in locked:
+            db.execute("COMMIT")
+        wait_until(lambda: not troubles(), what="a report that all is well")
+        assert readiness.progress["greets"] == 1
+    readiness.close()
 
 
 def without_ipv6(sensor: SensorProcess) -> SensorProcess:
