@@ -18,7 +18,7 @@ from servers.processes import bound_to_parent, end
 
 _BLOCK = re.compile(r"^```sh ([a-z]+)(?: ([a-z]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _EXPORT = re.compile(r"^export ([A-Z_]+)=", re.MULTILINE)
-_COMMAND_LIMIT_S = 300
+_COMMAND_LIMIT_S = 600
 
 
 class Block(NamedTuple):
