@@ -142,7 +142,7 @@ class AggregatorSettings(common.Loaded):
     signing_key_file: str = setting(
         "",
         help="sign each edition with this secret key of minisign, which `smtpfeeds publish keygen` "
-        "makes; empty: editions are not signed",
+        "creates; empty: editions are not signed",
     )
     generations_kept: int = setting(
         3, minimum=2, maximum=1000, help="published generations kept on disk"

@@ -52,12 +52,12 @@ COMMANDS: Final = {
     "query": Entry(
         "smtpfeeds_aggregator.cli.query:query",
         "aggregator",
-        "Ask what is known of addresses, prefixes and ASNs.",
+        "Show what is stored about addresses, prefixes and ASNs.",
     ),
     "filter": Entry(
         "smtpfeeds_aggregator.cli.filter:filter_lines",
         "aggregator",
-        "Print the lines of a log that hold a known address.",
+        "Print the lines of a log that contain an address of the feeds.",
     ),
     "stats": Entry(
         "smtpfeeds_aggregator.cli.stats:stats",

@@ -113,7 +113,7 @@ def up(
 @click.option("--clients", type=click.IntRange(50, 20_000), default=400, show_default=True,
               help="Number of SMTP clients.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True,
-              help="The same seed makes the same clients.")  # fmt: skip
+              help="The same seed gives the same clients.")  # fmt: skip
 @click.pass_context
 def demo(context: click.Context, folder: Path, clients: int, seed: int) -> None:
     """Try the whole pipeline with simulated clients.

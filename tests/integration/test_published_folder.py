@@ -266,7 +266,7 @@ def test_folder_that_was_copied_without_its_links_is_refused_with_the_remedy(
     file = directory.served / "a.txt"
     file.unlink()
     file.write_text("in the way")
-    with pytest.raises(PublishError, match=r"a\.txt is not a link made by smtpfeeds; move it away"):
+    with pytest.raises(PublishError, match=r"a\.txt is not a link of smtpfeeds; move it away"):
         directory.prepare()
     file.unlink()
     file.symlink_to("/etc/hostname")

@@ -89,7 +89,7 @@ def test_later_worker_uses_the_reloaded_files(tmp_path: Path) -> None:
         task = Path(f"/proc/{sensor.process.pid}/task/{sensor.process.pid}/children")
         for worker in task.read_text().split():
             os.kill(int(worker), signal.SIGKILL)
-        wait_until(lambda: sensor.log.read_text().count("worker is back") == 2, what="they")
+        wait_until(lambda: sensor.log.read_text().count("worker runs again") == 2, what="they")
         for _ in range(4):
             assert certificate_of(sensor, new.authority)
         for fresh, in_use in ((newest.certificate, new.certificate), (newest.key, new.key)):

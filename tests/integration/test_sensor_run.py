@@ -437,7 +437,7 @@ def test_workers_share_the_port_each_with_a_spool(tmp_path: Path) -> None:
         workers = children(sensor.process.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        wait_until(lambda: "worker is back" in sensor.log.read_text(), what="its return")
+        wait_until(lambda: "worker runs again" in sensor.log.read_text(), what="its return")
         for number in range(40):
             with sensor.connect(0, f"127.0.6.{1 + number}") as client:
                 assert client.reply() == 220

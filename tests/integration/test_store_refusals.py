@@ -133,7 +133,7 @@ def test_sensors_shows_flooding_accounts_and_those_that_only_sent_refused_messag
     assert (good["alive"], good["refused_24h"], good["flood"]) == (True, 0, None)
     assert (mallory["alive"], mallory["refused_24h"]) == (False, 7)
     assert mallory["flood"] == "312/s not_a_batch"
-    assert "mallory floods the queue since" in result.stderr
+    assert "mallory has flooded the queue since" in result.stderr
 
 
 def test_refusals_are_listed_of_all_accounts_or_one(

@@ -50,8 +50,8 @@ def migrate(settings: "AggregatorSettings") -> None:
     """Update the database's schema for this program.
 
     It is safe while aggregators run, also those of the previous version, and twice at once. The
-    roles of `aggregator roles` get what this version needs besides. A role that does not own the
-    tables can run it where nothing is to be done.
+    roles of `aggregator roles` get the privileges that this version needs. A role that does not own
+    the tables can run it if the schema is up to date.
 
     \b
     Example:

@@ -158,7 +158,7 @@ def _times(rows: list[FeedRow]) -> Iterator[Line]:
     days = 0
     for row in rows:
         days |= row.days
-    yield "days", f"{marks(days)}  the last 7, the oldest first: {days.bit_count()} of them"
+    yield "days", f"{marks(days)}  the last 7, oldest first; seen on {days.bit_count()}"
 
 
 def _feeds(rows: list[FeedRow]) -> Iterator[Line]:

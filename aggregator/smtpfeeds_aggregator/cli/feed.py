@@ -50,7 +50,7 @@ def feed() -> None:
 def feed_list(settings: "AggregatorSettings", form: Form) -> None:
     """List the feeds: what each reports, and how many addresses are stored of its window.
 
-    What is left out when the feeds are published is counted here. Times are UTC.
+    The counts include addresses that publications leave out. Times are UTC.
 
     \b
     Examples:
@@ -133,7 +133,8 @@ def feed_show(
 def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, form: Form) -> None:
     """List the IPv6 /64s, /48s and /32s that had more new addresses in a day than are stored.
 
-    What the others did is counted under the prefix, and is in no published file. Times are UTC.
+    Events of the others are counted under the prefix; no published file contains them. Times are
+    UTC.
 
     \b
     Examples:
@@ -146,7 +147,7 @@ def feed_crowded(settings: "AggregatorSettings", limit: int, since: str | None, 
         prefixes = StatusStore(connection).crowded(parsed_time(since), limit + 1)
     cut = Limited(limit)
     records = cut.of(one._asdict() for one in prefixes)
-    write_records(records, form, "no IPv6 prefix was past its addresses of a day")
+    write_records(records, form, "no IPv6 prefix exceeded its addresses per day")
     cut.note()
 
 

@@ -68,7 +68,9 @@ Exit codes: 0 a line matched, 1 none did, 2 something went wrong.
 
 
 @click.command(
-    "filter", epilog=_EPILOG, short_help="Print the lines of a log that hold a known address."
+    "filter",
+    epilog=_EPILOG,
+    short_help="Print the lines of a log that contain an address of the feeds.",
 )
 @click.argument("files", nargs=-1, type=PLACE, metavar="[FILE]...")
 @click.option("--invert", is_flag=True, help="Print the lines that hold no such address.")
@@ -86,10 +88,10 @@ Exit codes: 0 a line matched, 1 none did, 2 something went wrong.
 @click.option(
     "--annotate",
     is_flag=True,
-    help="Add what is known of the address: columns, or a member of a JSON object.",
+    help="Add what the feeds say about the address: columns, or a member of a JSON object.",
 )
 @click.option(
-    "--delimiter", default="\t", help="What stands before each added column; the default is a tab."
+    "--delimiter", default="\t", help="The text before each added column; the default is a tab."
 )
 @click.option(
     "--summary", is_flag=True, help="Count the lines of each address, and print no lines."
@@ -271,7 +273,7 @@ def _write_summary(
     for record in records:
         by_class[record["class"]] += record["lines"]
     try:
-        write_records(cut.of(records), form, "no line holds an address of the feeds")
+        write_records(cut.of(records), form, "no line contains an address of the feeds")
     finally:
         cut.note()
         parts = ", ".join(f"{count} {name}" for name, count in by_class.most_common())

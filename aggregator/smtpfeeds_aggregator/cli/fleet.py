@@ -42,18 +42,18 @@ for _command in (authority, broker, enroll, rotate, revoke, retire, list_sensors
     fleet.add_command(_command)
 
 
-@fleet.command("set-up", short_help="Make the virtual host and the centre's account.")
+@fleet.command("set-up", short_help="Create the virtual host and the centre's account.")
 @click.option(
     "--password-file",
     "centre_password",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The file with the aggregator's password on its first line; one that is missing is "
-    "written, with a new password.",
+    help="The file with the aggregator's password on its first line; if it "
+    "is missing, the command writes it with a new password.",
 )
 @management_options
 def set_up(management: "Management", centre_password: Path) -> None:
-    """Make the virtual host and the aggregator's account in it; may be run again.
+    """Create the virtual host and the aggregator's account in it; you can run it again.
 
     The aggregator declares the exchange and both queues itself when it starts.
 

@@ -38,7 +38,7 @@ def broker(ca_folder: Path, output: Path, hosts: tuple[str, ...], renew_days: in
     the management API listen on 127.0.0.1.
 
     Run it again to renew the certificate: RabbitMQ reads the new one by itself, within minutes. A
-    certificate that is right is kept.
+    valid certificate is kept.
 
     \b
     Examples:

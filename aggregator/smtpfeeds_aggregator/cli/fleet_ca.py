@@ -23,19 +23,20 @@ _COLUMNS: Final = (
 )
 
 
-@click.group("ca", short_help="Make, renew and show the certificate authority.")
+@click.group("ca", short_help="Create, renew and show the certificate authority.")
 def authority() -> None:
-    """Make, renew and show a private certificate authority.
+    """Create, renew and show a private certificate authority.
 
-    Its private key stays in its folder, for its owner alone. Sensors and aggregators need ca.pem.
+    Its private key stays in its folder, and only the owner can read it. Sensors and aggregators
+    need ca.pem.
     """
 
 
-@authority.command("init", short_help="Make an authority.")
+@authority.command("init", short_help="Create an authority.")
 @click.option("--name", default="smtpfeeds", show_default=True, help="Its name.")
 @ca_option
 def init(ca_folder: Path, name: str) -> None:
-    """Make an authority in a folder that has none.
+    """Create an authority in a folder that has none.
 
     \b
     Example:
@@ -54,7 +55,8 @@ def init(ca_folder: Path, name: str) -> None:
 def renew(ca_folder: Path) -> None:
     """Give the authority a new certificate with its old key.
 
-    What it issued stays valid. Carry the new ca.pem to the hosts before the old one ends.
+    Certificates that it issued stay valid. Copy the new ca.pem to the hosts before the old one
+    expires.
 
     \b
     Example:
@@ -79,7 +81,7 @@ def renew(ca_folder: Path) -> None:
 def server(ca_folder: Path, name: str, hosts: tuple[str, ...], output: Path) -> None:
     """Issue a certificate for the server NAME, such as the broker.
 
-    Clients reach it under the HOSTs: names or addresses. A key is never written over another.
+    Clients reach it under the HOSTs: names or addresses. The command never overwrites a key.
 
     \b
     Example:

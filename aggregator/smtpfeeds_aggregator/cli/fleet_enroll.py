@@ -71,7 +71,7 @@ def enroll(
 ) -> None:
     """Create an account for each sensor NAME, and a bundle with everything that its host needs.
 
-    An account can publish under its own name and do nothing else. One that exists keeps its
+    An account can publish under its own name and do nothing else. An existing one keeps its
     password or certificate, and gets its rights and limits again: `fleet rotate` replaces the
     password. A sensor that was revoked or retired comes back, in a new epoch.
 
@@ -143,7 +143,7 @@ def rotate(
     *,
     with_certificate: bool | None,
 ) -> None:
-    """End a sensor's password, begin a new epoch, and create a new account and a new bundle.
+    """Revoke a sensor's password, begin a new epoch, and create a new account and a new bundle.
 
     The sensor keeps its events until its new bundle is installed, and then delivers them. You can
     run this again after a failure, and after `fleet revoke`. What the queue still holds counts in

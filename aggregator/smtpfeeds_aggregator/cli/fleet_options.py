@@ -124,7 +124,7 @@ def bundle_options(command: F) -> F:
             "--output",
             required=True,
             type=click.Path(path_type=Path, file_okay=False),
-            help="Write NAME.tar.gz into this folder, for its owner alone.",
+            help="Write NAME.tar.gz into this folder, readable only by its owner.",
         ),
         click.option(
             "--wheels",
@@ -137,12 +137,12 @@ def bundle_options(command: F) -> F:
             required=True,
             type=ExistingPath(dir_okay=False),
             help="The wheel of this smtpfeeds, which the host installs: `pip wheel --no-deps .` in "
-            "a checkout makes it.",
+            "a checkout creates it.",
         ),
         click.option(
             "--broker-ca",
             type=ExistingPath(dir_okay=False),
-            help="The authority that sensors are to trust; else the system's.",
+            help="The authority that sensors trust; else the system's.",
         ),
         click.option(
             "--broker",

@@ -33,9 +33,9 @@ def revoke(
 ) -> None:
     """Delete the account of each sensor NAME at once, and close its connections.
 
-    It needs no database: it is noted there if the database answers. What the sensor reported
-    stays; `smtpfeeds sensors purge` deletes it. A client certificate cannot log in without its
-    account.
+    It needs no database; if the database answers, the revocation is recorded there. What the sensor
+    reported stays; `smtpfeeds sensors purge` deletes it. A client certificate cannot log in without
+    its account.
 
     \b
     Example:
@@ -74,11 +74,10 @@ def _record_revoked(
 def retire(
     settings: "AggregatorSettings", management: "Management", names: tuple[str, ...]
 ) -> None:
-    """Revoke each sensor NAME, and expect nothing more of it.
+    """Take each sensor NAME out of service: revoke it, and expect no more events from it.
 
-    What it reported stays in the database and, until it expires, in the feeds. The sensor is no
-    longer in the list of sensors (`smtpfeeds sensors --all` has it), not silent, and no fault of
-    `fleet check`. `fleet enroll` brings it back.
+    What it reported stays in the database and, until it expires, in the feeds. `smtpfeeds sensors`
+    lists it only with --all, and `fleet check` does not report it. `fleet enroll` brings it back.
 
     \b
     Example:

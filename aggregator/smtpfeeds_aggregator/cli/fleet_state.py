@@ -203,13 +203,13 @@ def check(
     operator: str,
     form: Form,
 ) -> None:
-    """Find what is wrong with the fleet: one line for each fault, and nothing if there is none.
+    """Find faults of the fleet: print one line for each, and nothing if there are none.
 
     The faults: silent, not_heard, no_row, no_account, revoked_account, revoked_connection, rights,
     limits, no_external, certificate_expired, certificate_expires, spool, drops, skew, refused,
     flood, transaction.
 
-    Exit codes: 0 no fault, 1 faults, 2 wrong use, 3 no answer, as where the broker or the database
+    Exit codes: 0 no fault, 1 faults, 2 wrong use, 3 no answer, because the broker or the database
     cannot be reached.
 
     \b

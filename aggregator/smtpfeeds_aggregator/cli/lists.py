@@ -143,7 +143,7 @@ def lookup(settings: "AggregatorSettings", addresses: tuple[str, ...], form: For
         for packed in addresses_of(addresses)
         for match in table.find(packed)
     )
-    write_records(rows, form, "no list holds it")
+    write_records(rows, form, "no list contains it")
 
 
 @lists.command(short_help="Read all lists again, and put them into use.")

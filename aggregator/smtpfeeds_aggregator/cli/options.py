@@ -32,8 +32,8 @@ DSN: Final = click.option("--dsn", help="The database: a libpq connection string
 
 #: The end of the help of each command that queries.
 EXIT_CODES: Final = (
-    "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 no answer, as where the database cannot "
-    "be reached."
+    "Exit codes: 0 found, 1 nothing found, 2 wrong use, 3 no answer, such as when the database "
+    "cannot be reached."
 )
 
 

@@ -1,4 +1,4 @@
-"""`smtpfeeds query`: show what is known of addresses, prefixes, autonomous systems and actors.
+"""`smtpfeeds query`: show what is stored about addresses, prefixes, ASNs and actors.
 
 Modules that are slow to import, above all psycopg, are imported when the command runs. It imports
 nothing of publishing, of the message or of the other settings, so that a query of one address is
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 _NAMED: Final = 20
 
 
-@click.command(epilog=EXIT_CODES, short_help="Ask what is known of addresses and networks.")
+@click.command(epilog=EXIT_CODES, short_help="Show what is stored about addresses and networks.")
 @click.argument("terms", nargs=-1, metavar="[TERM]…")
 @click.option(
     "--file",
@@ -118,7 +118,7 @@ def query(
     key: str | None,
     **filters: Any,
 ) -> None:
-    """Ask what is known of addresses, prefixes, ranges, ASNs, AS names and actors.
+    """Show what is stored about addresses, prefixes, ranges, ASNs, AS names and actors.
 
     TERM is 192.0.2.1, 192.0.2.0/24, 192.0.2.1-192.0.2.9, AS64496, a part of an AS name, an actor of
     the lists, or one of them as reports write it: 192.0.2[.]1, hxxp://192.0.2.1/. A single address
@@ -201,7 +201,10 @@ def _check_use(
     if "-" in terms and len(terms) > 1:
         raise SettingsError("- reads the terms from the standard input: give it once, alone")
     if (file is not None or terms == ("-",)) and (per or sort):
-        raise SettingsError("terms that are read are answered one by one: remove --per and --sort")
+        raise SettingsError(
+            "terms from a file or the standard input are answered one by one: remove --per and "
+            "--sort"
+        )
 
 
 def _wanted(

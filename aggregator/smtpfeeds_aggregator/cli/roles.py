@@ -90,7 +90,7 @@ def revoke(settings: "AggregatorSettings", role: str) -> None:
 
     with connected(settings, write=True) as connection:
         revoke_parts(connection, role)
-    click.echo(f"{role} has no rights any more")
+    click.echo(f"{role} has no privileges any more")
 
 
 @roles.command("list", epilog=EXIT_CODES, short_help="List the roles and their parts.")

@@ -241,9 +241,9 @@ def _list_sensors(settings: "AggregatorSettings", form: Form, *, with_retired: b
             )
         if state.flood_since is not None:
             note(
-                f"{_account(state.name)} floods the queue since {iso_utc(state.flood_since)}: "
-                f"{flood_of(state)}; others are delayed until it stops or is revoked, nothing is "
-                "lost"
+                f"{_account(state.name)} has flooded the queue since {iso_utc(state.flood_since)}: "
+                f"{flood_of(state)}; batches of others are delayed until it stops or is revoked; "
+                "nothing is lost"
             )
 
 

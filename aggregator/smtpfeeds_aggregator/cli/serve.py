@@ -11,7 +11,7 @@ from smtpfeeds_common.errors import FAILED, SettingsError
 _MANIFEST: Final = "manifest.json"
 
 
-@click.command(short_help="Serve a folder of published feeds for a look.")
+@click.command(short_help="Serve a folder of published feeds on this host.")
 @click.argument("feeds", type=click.Path(path_type=Path, file_okay=False), metavar="FEEDS-FOLDER")
 @click.option(
     "--listen", default="127.0.0.1:8080", show_default=True, help="HOST:PORT to listen on."
@@ -19,7 +19,7 @@ _MANIFEST: Final = "manifest.json"
 def serve(feeds: Path, listen: str) -> None:
     """Serve a folder of published feeds, such as DIR/feeds of `smtpfeeds up`, until Ctrl-C.
 
-    For a look, not for the Internet: there is no TLS and no limit. Example:
+    It is for you to look at the page, not for the Internet: there is no TLS and no limit. Example:
 
     \b
       smtpfeeds feed serve site/feeds --listen 127.0.0.1:8080
@@ -37,11 +37,16 @@ def serve(feeds: Path, listen: str) -> None:
     try:
         server = FeedsServer((host, port), feeds)
     except OSError as exc:
-        click.echo(f"smtpfeeds: cannot listen on {listen}: {exc.strerror}", err=True)
+        click.echo(
+            f"smtpfeeds: cannot listen on {listen}: {exc.strerror}; give another --listen",
+            err=True,
+        )
         raise click.exceptions.Exit(FAILED) from exc
     shown = f"[{host}]" if ":" in host else host
     with server:
-        click.echo(f"http://{shown}:{server.server_port}/ (for a look, not for the Internet)")
+        click.echo(
+            f"http://{shown}:{server.server_port}/ (to look at the page; not for the Internet)"
+        )
         sys.stdout.flush()
         try:
             server.serve_forever()

@@ -106,7 +106,7 @@ def _check(by: str | None, form: Form, source: Source, *, live: bool, watch: boo
     if live and source.is_published:
         raise SettingsError("--live counts in the database; remove --from")
     if source.is_published and by in _NOT_PUBLISHED:
-        raise SettingsError(f"published files do not say which {by} an event is of")
+        raise SettingsError(f"published files do not contain the {by} of an event")
 
 
 def _is_terminal() -> bool:

@@ -105,7 +105,7 @@ class ChildProgram:
                 selector.register(stream, selectors.EVENT_READ)
             while selector.get_map():
                 if stop is not None and stop.is_set():
-                    raise self.error(f"stopped while the {self.noun} was being made")
+                    raise self.error(f"stopped while the {self.noun} was being created")
                 if time.monotonic() > deadline_s:
                     raise TimeoutError
                 for key, _ in selector.select(_LOOK_S):

@@ -116,7 +116,7 @@ class Authority:
         except (OSError, ValueError, TypeError) as exc:
             raise FleetError(f"the authority in {folder} cannot be read: {exc}") from exc
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise FleetError(f"{folder / KEY} is not a key that `smtpfeeds fleet ca` made")
+            raise FleetError(f"{folder / KEY} is not a key that `smtpfeeds fleet ca` created")
         if certificate.public_key() != key.public_key():
             raise FleetError(f"{folder / KEY} does not belong to {folder / CERTIFICATE}")
         return cls(folder, certificate, key)

@@ -188,8 +188,8 @@ def _cleaned(
     except DAMAGED as exc:
         raise PublishError(
             f"{before / name} is damaged ({exc}), so addresses that are excluded now cannot be "
-            "removed from it; the last good feeds stay. Replace it by an undamaged copy, or delete "
-            "it: the archive then continues without it"
+            "removed from it; the last good feeds stay. Replace it with an undamaged copy, or "
+            "delete it: the archive then continues without it"
         ) from exc
     if not gone:
         target.unlink()

@@ -97,7 +97,7 @@ class Continued:
             f"files of past editions: {'; '.join(failures)}"
         )
         logger.warning(
-            "not all is done after publishing, the next publication tries again",
+            "not everything was cleaned up after publishing; the next publication tries again",
             extra=fields(reason=reason),
         )
         return reason

@@ -58,7 +58,7 @@ class FeedsDirectory:
             any(self.served.iterdir()) and not (self.served / GENERATIONS).is_dir()
         ):
             raise PublishError(
-                f"{self.served} was not made by smtpfeeds; move it away, or set feeds_dir to "
+                f"{self.served} was not created by smtpfeeds; move it away, or set feeds_dir to "
                 "another directory"
             )
         if copied := self._generations.copied_link():
@@ -156,7 +156,7 @@ class FeedsDirectory:
                 (self.served / name).symlink_to(Path(CURRENT) / name)
             except FileExistsError as exc:
                 raise PublishError(
-                    f"{self.served / name} is not a link made by smtpfeeds; move it away"
+                    f"{self.served / name} is not a link of smtpfeeds; move it away"
                 ) from exc
         if linked.keys() != wanted or right != wanted:
             sync_path(self.served)

@@ -1,7 +1,8 @@
 """A small web server to look at published feeds; `smtpfeeds feed serve` runs it.
 
-It is for a look and for tests, not for the Internet: one process, no TLS, no limits. It answers
-with the types and the policy of the web server's example, and serves only files inside the folder.
+It is for looking at the page and for tests, not for the Internet: one process, no TLS, no limits.
+It answers with the types and the policy of the web server's example, and serves only files inside
+the folder.
 """
 
 from functools import partial

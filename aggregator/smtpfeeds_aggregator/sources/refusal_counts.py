@@ -160,7 +160,7 @@ class RefusalCounter:
             stop.wait(_RETRY_S)
         except Exception:
             # Nothing that an account sends, not even its name, may end the program.
-            logger.exception("looking for floods failed")
+            logger.exception("flood detection failed")
             stop.wait(_RETRY_S)
 
     def _take(self) -> list[tuple[Delivery, Refusal]]:

@@ -118,8 +118,8 @@ def _count_missing_header(connection: Connection) -> None:
     elif connection.age_s >= _SILENT_S:
         if not count["proxy_silent"]:
             logger.warning(
-                "a trusted proxy sent no PROXY header; one that waits for the client's first "
-                "octets keeps sensor and client waiting for each other"
+                "a trusted proxy sent no PROXY header; if it waits for the client's first octets, "
+                "the sensor and the client wait for each other"
             )
         count["proxy_silent"] += 1
 

@@ -30,7 +30,7 @@ class Periodic:
             try:
                 call(intervals)
             except Exception:
-                logger.exception("periodic call failed; it goes on", extra=fields(call=name))
+                logger.exception("periodic call failed; it continues", extra=fields(call=name))
 
         loop = LoopingCall.withCount(guarded)
         loop.clock = self._reactor  # type: ignore[assignment] # zope's interface

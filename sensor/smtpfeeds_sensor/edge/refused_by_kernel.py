@@ -40,6 +40,6 @@ class RefusedByKernel:
         if self._logged_s is None or now_s - self._logged_s >= _AGAIN_S:
             self._logged_s = now_s
             logger.error(
-                "no file can be opened any more; clients are closed at once",
+                "no more files can be opened; clients are disconnected at once",
                 extra=fields(refused_files=self._count[COUNTER]),
             )

@@ -122,7 +122,7 @@ class _Log:
         )
 
     def returned(self, child: Child) -> None:
-        logger.info("worker is back", extra=fields(worker=child.name))
+        logger.info("worker runs again", extra=fields(worker=child.name))
 
 
 class _Forked:

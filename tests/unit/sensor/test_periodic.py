@@ -25,7 +25,7 @@ def test_periodic_call_continues_after_an_error(caplog: pytest.LogCaptureFixture
     clock.pump([10] * 5)
     assert calls == [10, 20, 30, 40, 50]
     assert caplog.text.count("RuntimeError: a surprise") == 1
-    assert "periodic call failed; it goes on" in caplog.text
+    assert "periodic call failed; it continues" in caplog.text
     periodic.stop()
     clock.pump([10] * 5)
     assert len(calls) == 5
