@@ -468,7 +468,7 @@ def test_other_content_in_place_of_the_feeds_is_unchanged(
 ) -> None:
     feeds.mkdir(parents=True)
     (feeds / "precious").touch()
-    with pytest.raises(PublishError, match="not made by smtpfeeds"):
+    with pytest.raises(PublishError, match="not created by smtpfeeds"):
         publish_once(settings, Origins(), connection, now=NOW)
     assert (feeds / "precious").exists()
 
@@ -635,7 +635,7 @@ def test_publications_are_in_metrics_and_health(
 
         until(lambda: count("failed") >= 1, "the failed run is counted")
         until(
-            lambda: any("not made by smtpfeeds" in each for each in service.health.problems()),
+            lambda: any("not created by smtpfeeds" in each for each in service.health.problems()),
             "health names the failure, which is counted first",
         )
         (feeds / "in the way").unlink()

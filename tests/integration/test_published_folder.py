@@ -241,7 +241,7 @@ def test_other_folders_of_the_old_name_stay(tmp_path: Path) -> None:
 
 def test_other_content_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "feeds").write_text("precious")
-    with pytest.raises(PublishError, match="was not made by smtpfeeds"):
+    with pytest.raises(PublishError, match="was not created by smtpfeeds"):
         FeedsDirectory(tmp_path).check()
 
 

@@ -89,5 +89,5 @@ def test_clients_closed_for_lack_of_files_are_counted(tmp_path: Path) -> None:
             lambda: sensor.counters()["refused_files"] == closed,
             what="they are counted",
         )
-        assert "no file can be opened any more" in sensor.log.read_text()
+        assert "no more files can be opened" in sensor.log.read_text()
         assert sensor.stop() == 0
