@@ -53,6 +53,27 @@ def test_data_survive_a_restart_and_no_process_remains(tmp_path: Path) -> None:
     private.stop()
 
 
+def test_start_can_be_ended_while_the_server_recovers(tmp_path: Path) -> None:
+    """A recovery takes as long as it takes; only an operator who stops `up` ends it."""
+
+    class AskedToStopError(Exception):
+        pass
+
+    def stop() -> None:
+        raise AskedToStopError
+
+    with PrivatePostgres(tmp_path, durable=False) as private:
+        remember(private.dsn)
+        assert private.pid is not None
+        os.kill(private.pid, signal.SIGKILL)
+        wait_until(lambda: private.poll() is not None, what="it is killed")
+    with pytest.raises(AskedToStopError):
+        PrivatePostgres(tmp_path, durable=False, waiting=stop).start()
+    assert servers_in(data_folder(tmp_path)) == []
+    with PrivatePostgres(tmp_path, durable=False) as private:
+        assert remembered(private.dsn)
+
+
 def test_production_settings_are_durable_and_no_port_is_open(tmp_path: Path) -> None:
     with (
         PrivatePostgres(tmp_path) as private,

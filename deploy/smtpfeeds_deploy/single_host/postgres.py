@@ -18,7 +18,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -78,8 +78,9 @@ class PrivatePostgres:
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
         user_namespaces: bool | None = None,
-        start_limit_s: float = 60.0,
+        start_limit_s: float = 900.0,
         stop_limit_s: float = 5.0,
+        waiting: Callable[[], object] = lambda: None,
     ) -> None:
         """Describe the server; ``start`` creates and starts it.
 
@@ -89,8 +90,10 @@ class PrivatePostgres:
             durable: False makes it faster, but a crash of the machine can lose the data.
             settings: server settings that override the defaults of this module.
             user_namespaces: whether root may use user namespaces; by default this is tried.
-            start_limit_s: the time limit of a start, including recovery after a crash.
+            start_limit_s: the time limit of a start, including recovery after a crash. A slow disk
+                needs minutes for that, and a recovery that is ended begins again at the next start.
             stop_limit_s: the time limit of a fast shutdown, before an immediate one.
+            waiting: called many times a second during a start; an error in it ends the start.
         """
         self._root = directory.resolve() / "postgres"
         self._data = self._root / "data"
@@ -103,6 +106,7 @@ class PrivatePostgres:
         self._user_namespaces = user_namespaces
         self._start_limit_s = start_limit_s
         self._stop_limit_s = stop_limit_s
+        self._waiting = waiting
         #: The user that the server runs as, if it is not the one that starts it.
         self.another_user = ""
         self._lock: IO[str] | None = None
@@ -363,6 +367,7 @@ class PrivatePostgres:
                     f"the end of {self._log.path}:\n{self.log_tail()}"
                 )
                 raise SingleHostError(msg)
+            self._waiting()
             time.sleep(0.02)
 
 

@@ -73,7 +73,7 @@ def user_namespaces_work() -> bool:
     """Try whether a program can be started in its own user namespace."""
     try:
         result = subprocess.run(
-            [*_OWN_NAMESPACE, "true"], capture_output=True, timeout=10, check=False
+            [*_OWN_NAMESPACE, "true"], capture_output=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

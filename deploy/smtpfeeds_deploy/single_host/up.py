@@ -32,8 +32,9 @@ from .postgres import PrivatePostgres
 from .programs import Program
 from .status_line import Facts, RunFacts, StatusLine
 
-#: The start fails if a program does not report that it is ready within this time.
-_READY_LIMIT_S: Final = 60.0
+#: The start fails if a program does not report that it is ready within this time: far more than
+#: it needs on a busy machine. A program that ends fails it at once.
+_READY_LIMIT_S: Final = 180.0
 #: The programs end within this, then PostgreSQL within 3.5 s (2 s of them for an immediate
 #: shutdown): together less than 10 s.
 _STOP_LIMIT_S: Final = 4.0
@@ -82,7 +83,9 @@ class SingleHost:
         self._signals, self._status_line, self._say = signals, status_line, status_line.say
         self._facts = RunFacts()
         self._report = _ToOperator(status_line.say)
-        self._postgres = PrivatePostgres(home.folder, stop_limit_s=_POSTGRES_STOP_LIMIT_S)
+        self._postgres = PrivatePostgres(
+            home.folder, stop_limit_s=_POSTGRES_STOP_LIMIT_S, waiting=self._check_stop
+        )
         self._server = Child("PostgreSQL", lambda: _Server(self._postgres), self._report)
         environ = home.environment(os.environ, options)
         self._migration = self._program(
@@ -198,9 +201,12 @@ class SingleHost:
                     )
             self._pause()
 
-    def _pause(self) -> None:
+    def _check_stop(self) -> None:
         if self._signals.stop:
             raise _Stopped
+
+    def _pause(self) -> None:
+        self._check_stop()
         self._server.look()
         self._signals.wait(_POLL_S)
 
