@@ -40,8 +40,8 @@ from smtpfeeds_deploy.single_host.listening import listening
 from smtpfeeds_deploy.single_host.programs import Program
 
 FEEDS = ("smtpgreet", "smtpdata")
-READY_LIMIT_S = 60.0
-AGREE_LIMIT_S = 60.0
+READY_LIMIT_S = 120.0
+AGREE_LIMIT_S = 120.0
 STOP_LIMIT_S = 60.0
 
 

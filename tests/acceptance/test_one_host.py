@@ -35,7 +35,7 @@ from smtpfeeds_deploy.single_host import child
 from smtpfeeds_deploy.single_host.home import SENSOR
 from smtpfeeds_deploy.single_host.listening import listening
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 120.0
 
 
 @dataclass

@@ -17,7 +17,7 @@ from smtpfeeds_deploy.simulation.published import read_feed
 from .databases import read_all
 from .run import Run
 
-_NEXT_LIMIT_S = 60.0
+_NEXT_LIMIT_S = 120.0
 
 
 def generation(run: Run) -> Path | None:

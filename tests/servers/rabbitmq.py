@@ -35,7 +35,7 @@ from servers.processes import (
 from servers.rabbitmq_admin import AdminError, RabbitAdmin
 from smtpfeeds_aggregator.fleet.broker import login_settings
 
-START_LIMIT_S = 90.0  # two busy cores take 10 s for one node, 25 s for a cluster of three
+START_LIMIT_S = 180.0  # two busy cores take 10 s for one node, 25 s for a cluster of three
 STOP_LIMIT_S = 20.0
 CHANNEL_TICK_MS = 60_000  # RabbitMQ's own default
 
