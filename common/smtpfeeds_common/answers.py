@@ -101,6 +101,25 @@ def format_options(
     return decorate
 
 
+def text_or_json(command: F) -> F:
+    """Add `--format` and `--json` to a command without a list, which gets `as_json`."""
+
+    @click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="Lines to read, or JSON.",
+    )
+    @click.option("--json", "json_too", is_flag=True, help="The same as --format json.")
+    @wraps(command)
+    def with_form(*args: Any, form: str, json_too: bool, **kwargs: Any) -> Any:
+        return command(*args, as_json=json_too or form == "json", **kwargs)
+
+    return with_form  # type: ignore[return-value]  # click's options change the signature
+
+
 def write_records(records: Iterable[Record], form: Form, nothing: str) -> None:
     """Write a list. If it is empty, write a note and end the command with exit code 1."""
     rows = iter(records)

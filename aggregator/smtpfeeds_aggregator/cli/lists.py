@@ -15,7 +15,7 @@ import msgspec
 
 from smtpfeeds_common import logs
 from smtpfeeds_common.addresses import format_address
-from smtpfeeds_common.answers import Form, format_options, write_records
+from smtpfeeds_common.answers import Form, format_options, text_or_json, write_records
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.times import iso_utc
 
@@ -53,14 +53,6 @@ _LOOKUP: Final = (
     Column("day", "date", "the list's own date", rank=3),
     Column("list", least=10),
     Column("home", help="the actor's page", rank=4, least=12),
-)
-_PLAIN: Final = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="A line to read, or one JSON object.",
 )
 
 
@@ -150,10 +142,10 @@ def lookup(settings: "AggregatorSettings", addresses: tuple[str, ...], form: For
 @click.option("--force", is_flag=True, help="Also use lists that grew a lot or became empty.")
 @click.option("--offline", is_flag=True, help="Fetch nothing: read only files and the package.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@_PLAIN
+@text_or_json
 @_with_settings
 def refresh(
-    settings: "AggregatorSettings", *, force: bool, offline: bool, quiet: bool, form: str
+    settings: "AggregatorSettings", *, force: bool, offline: bool, quiet: bool, as_json: bool
 ) -> None:
     """Fetch the lists in the settings, check them, and put them into use.
 
@@ -174,7 +166,7 @@ def refresh(
         force=force,
         progress=lambda text: None if quiet else click.echo(text, err=True),
     )
-    if form == "json":
+    if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(outcome)).decode())
         return
     for reason in outcome.refused.values():
@@ -188,9 +180,9 @@ def refresh(
 
 
 @lists.command(short_help="Put the previous lists into use again.")
-@_PLAIN
+@text_or_json
 @_with_settings
-def rollback(settings: "AggregatorSettings", *, form: str) -> None:
+def rollback(settings: "AggregatorSettings", *, as_json: bool) -> None:
     """Put the previous generation into use again; only --force returns to the one that you left.
 
     \b
@@ -205,7 +197,7 @@ def rollback(settings: "AggregatorSettings", *, form: str) -> None:
         )
     write_as_owner(settings.lists_dir, GENERATIONS)
     manifest = directory_of(settings.lists_dir).roll_back().manifest
-    if form == "json":
+    if as_json:
         wanted = ("generation", "made_at", "lists", "entries")
         click.echo(msgspec.json.encode({key: manifest[key] for key in wanted}).decode())
         return

@@ -16,7 +16,13 @@ import click
 
 from smtpfeeds_common import logs
 from smtpfeeds_common.addresses import format_address, pack_address
-from smtpfeeds_common.answers import Form, format_options, nothing_found, write_records
+from smtpfeeds_common.answers import (
+    Form,
+    format_options,
+    nothing_found,
+    text_or_json,
+    write_records,
+)
 from smtpfeeds_common.columns import Column
 from smtpfeeds_common.errors import AddressError, SettingsError
 from smtpfeeds_common.times import iso_utc
@@ -109,7 +115,7 @@ def lookup(settings: AggregatorSettings, *, addresses: tuple[str, ...], form: Fo
 
 
 @origin.command(short_help="Show the table in use and the last refreshes.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@text_or_json
 @_with_settings
 def status(settings: AggregatorSettings, *, as_json: bool) -> None:
     """Show the table in use: source, age, counts, next refresh, last failure.
@@ -142,6 +148,7 @@ def status(settings: AggregatorSettings, *, as_json: bool) -> None:
 )
 @click.option("--names", type=click.Path(path_type=Path), help="With --from: the AS names for it.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@text_or_json
 @_with_settings
 def refresh(
     settings: AggregatorSettings,
@@ -150,6 +157,7 @@ def refresh(
     source: Path | None,
     names: Path | None,
     quiet: bool,
+    as_json: bool,
 ) -> None:
     """Fetch the newest RIB, convert and check it, and put it into use.
 
@@ -173,6 +181,22 @@ def refresh(
         progress=lambda text: None if quiet else click.echo(text, err=True),
     )
     manifest = outcome.manifest
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "generation": outcome.generation,
+                    "unchanged": outcome.unchanged,
+                    "prefixes_ipv4": manifest["prefixes4"],
+                    "prefixes_ipv6": manifest["prefixes6"],
+                    "origins": manifest["origins"],
+                    "as_names": manifest["names"],
+                    "table_time": _utc(manifest["table_time"]),
+                    "forced_despite": list(outcome.overridden),
+                }
+            )
+        )
+        return
     state = "is in use already: nothing changed" if outcome.unchanged else "is in use"
     click.echo(
         f"{outcome.generation} {state}: {manifest['prefixes4']} IPv4 and "
@@ -184,8 +208,9 @@ def refresh(
 
 
 @origin.command()
+@text_or_json
 @_with_settings
-def rollback(settings: AggregatorSettings) -> None:
+def rollback(settings: AggregatorSettings, *, as_json: bool) -> None:
     """Put the previous table into use again.
 
     \b
@@ -198,7 +223,11 @@ def rollback(settings: AggregatorSettings) -> None:
         raise missing("origin_dir", "the directory of origin tables; files cannot be rolled back")
     write_as_owner(settings.origin_dir, GENERATIONS)
     generation = directory_of(settings.origin_dir).roll_back()
-    click.echo(f"{generation.name} is in use again, of {_utc(generation.manifest['table_time'])}")
+    table_time = _utc(generation.manifest["table_time"])
+    if as_json:
+        click.echo(json.dumps({"generation": generation.name, "table_time": table_time}))
+        return
+    click.echo(f"{generation.name} is in use again, of {table_time}")
 
 
 def _current(settings: AggregatorSettings) -> OriginTable:

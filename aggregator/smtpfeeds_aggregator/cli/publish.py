@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from smtpfeeds_common import logs
+from smtpfeeds_common.answers import text_or_json
 from smtpfeeds_common.errors import PublishError, SmtpfeedsError
 from smtpfeeds_common.times import iso_utc
 
@@ -29,14 +30,6 @@ _OVERDUE: Final = (
     "the edition has expired and there is no newer edition: see whether an aggregator runs, its "
     "log, and the space on the disk"
 )
-_PLAIN: Final = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Lines to read, or one JSON object.",
-)
 
 
 @click.group()
@@ -51,9 +44,9 @@ def publish() -> None:
 @click.option(
     "--wait", "wait_s", default=600.0, show_default=True, help="Seconds to wait for another run."
 )
-@_PLAIN
+@text_or_json
 @own_options
-def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str) -> None:
+def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, as_json: bool) -> None:
     """Publish the feeds now, in addition to the aggregators' schedule.
 
     It uses the aggregator's settings, and waits while an aggregator publishes. As root it becomes
@@ -80,7 +73,7 @@ def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, form: str
 
         StatusFile(feeds_dir).failed(exc.message, reason_of(exc))
         raise
-    if form == "json":
+    if as_json:
         click.echo(
             msgspec.json.encode(
                 {
@@ -124,9 +117,9 @@ def _publish(settings: "AggregatorSettings", *, force: bool, wait_s: float) -> "
 
 
 @publish.command(short_help="Show the last and the next publication.")
-@_PLAIN
+@text_or_json
 @own_options
-def status(settings: "AggregatorSettings", form: str) -> None:
+def status(settings: "AggregatorSettings", *, as_json: bool) -> None:
     """Show what is published, which host published it, what is left out, and when the next is due.
 
     While a publication runs, it shows since when, in which process, and its time limit. Where the
@@ -141,7 +134,7 @@ def status(settings: "AggregatorSettings", form: str) -> None:
       smtpfeeds publish status --format json
     """
     state = _state(settings)
-    if form == "json":
+    if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(state)).decode())
     else:
         width = max(map(len, state))

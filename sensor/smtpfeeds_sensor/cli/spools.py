@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from smtpfeeds_common.answers import text_or_json
 from smtpfeeds_common.errors import SettingsError
 from smtpfeeds_common.spool import Status, read_status
 from smtpfeeds_common.spool.left_behind import find_left_behind
@@ -21,11 +22,12 @@ _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @sensor.command(short_help="Show the sensor's status from its spool files.")
 @config_of_sensor
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each spool.")
-def status(config: Path | None, as_json: bool) -> None:  # noqa: FBT001 - a click flag
+@text_or_json
+def status(config: Path | None, *, as_json: bool) -> None:
     """Show the sensor's status from its spool files; the sensor does not have to run.
 
-    `smtpfeeds sensor left-behind list` shows undelivered batches and files.
+    JSON has one object for each spool, each on a line of its own. `smtpfeeds sensor left-behind
+    list` shows undelivered batches and files.
 
     \b
     Examples:
