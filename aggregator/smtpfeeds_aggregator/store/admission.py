@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, LiteralString, NamedTuple
 
 from smtpfeeds_common.addresses import format_address, pack_address
@@ -188,10 +189,10 @@ class Admission:
             row for row in rows if (row.prefix, row.feed, self._stored(row.sensor)) not in known
         ]
         self._overflows += set(rows).difference(fresh)
-        counts = self._counts([self._day_of(row, length) for row in fresh for length in WIDE])
+        around = [self._wide_around(row) for row in fresh]
+        counts = self._counts(list(dict.fromkeys(chain.from_iterable(around))))
         rooms = {row.sensor: self._room(row.sensor) - self.new[row.sensor] for row in fresh}
-        for row in fresh:
-            wide = [self._day_of(row, length) for length in WIDE]
+        for row, wide in zip(fresh, around, strict=True):
             full = [prefix_day.prefix for prefix_day in wide if self._is_full(prefix_day, counts)]
             if full:
                 self._overflows.append(row._replace(prefix=full[0]))
@@ -209,10 +210,14 @@ class Admission:
             prefix_day.length
         )
 
-    def _day_of(self, row: "_Overflow", length: int) -> PrefixDay:
-        """Return the wide prefix around a row, on the stored day of its first event."""
+    def _wide_around(self, row: "_Overflow") -> list[PrefixDay]:
+        """Return the wide prefixes around a row, widest first, on the day of its first event.
+
+        A message may have 20,000 rows, so each is computed once.
+        """
         first = max(min(row.first_seen, self.now), self.now - self.retention)
-        return PrefixDay(_within(row.prefix, length), length, first.astimezone(UTC).date())
+        day, network = first.astimezone(UTC).date(), pack_address(row.prefix.partition("/")[0])
+        return [PrefixDay(_cut(network, length), length, day) for length in WIDE]
 
     def _stored(self, sensor: str) -> str:
         return self.enrolments.get(sensor, sensor)
@@ -286,6 +291,9 @@ def _text(network: bytes, length: int) -> str:
 
 def _within(prefix: str, length: int) -> str:
     """Return the wider prefix around an IPv6 prefix."""
+    return _cut(pack_address(prefix.partition("/")[0]), length)
+
+
+def _cut(network: bytes, length: int) -> str:
     octets = length // 8
-    network = pack_address(prefix.partition("/")[0])
     return _text(network[:octets] + bytes(16 - octets), length)
