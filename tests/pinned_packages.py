@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ _INSTALL: Final = (
 
 
 def pinned_packages(name: str) -> Path:
-    """Return a folder with the packages of `deploy/requirements/NAME.txt`, for a PYTHONPATH."""
+    """Return a folder with the packages of `deploy/requirements/NAME.txt`."""
     lock = LOCKS / f"{name}.txt"
     folder = _CACHE / f"{name}-packages"
     wanted = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
@@ -38,3 +39,11 @@ def pinned_packages(name: str) -> Path:
             subprocess.run([sys.executable, *_INSTALL, "--target", folder, "-r", lock], check=True)
             stamp.write_text(wanted)
     return folder
+
+
+def environment_with(name: str) -> dict[str, str]:
+    """Return an environment in which this interpreter imports the packages of a lock too."""
+    path = os.pathsep.join([str(pinned_packages(name)), *filter(None, sys.path)])
+    # The packages come without bytecode: the first import writes it, and later ones are faster.
+    environ = {key: each for key, each in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return {**environ, "PYTHONPATH": path}

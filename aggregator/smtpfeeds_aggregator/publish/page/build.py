@@ -38,7 +38,8 @@ _DAY_S: Final = 86_400
 _LOADS: Final = {
     "-addresses.txt": ("addresses of some classes, one a line", "grep -v '^#' {name}"),
     ".txt": ("the classic text layout", "grep -v '^#' {name}"),
-    ".csv": ("CSV, all columns", "duckdb -c \"FROM '{name}'\""),
+    # DuckDB samples the first rows for quotes, and these may have none.
+    ".csv": ("CSV, all columns", """duckdb -c "FROM read_csv('{name}', quote = '\\"')\""""),
     "-changes.ndjson": ("what changed in a day", "jq -c 'select(.change == \"added\")' {name}"),
     ".ndjson": ("NDJSON, all columns", "jq -c 'select(.class != \"survey\")' {name}"),
     ".stix.json": ("a STIX 2.1 bundle", "jq '.objects | length' {name}"),
