@@ -70,6 +70,10 @@ bench-page: setup test-programs ## the page in a browser: time to show, to the f
 faults: setup test-programs ## the long fault runs (about 50 minutes): kills and cuts under load
 	$(PYTEST) -s -m large tests/faults $(ARGS)
 
+.PHONY: readers
+readers: setup test-programs ## a million rows with hostile names through every consumer's own reader (about half an hour)
+	$(PYTEST) -s -m large tests/contract $(ARGS)
+
 .PHONY: truth
 truth: setup test-programs ## how right the classes are: known clients against real sensors (4 minutes)
 	@deploy/setup/truth-clients.sh build/truth

@@ -33,7 +33,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_stix2_writes_the_same_objects_as_the_templates(bundle: str) -> None:
     ours = {each["id"]: each for each in json.loads(bundle)["objects"]}
-    theirs = {each["id"]: json.loads(each.serialize()) for each in stix2.parse(bundle).objects}
+    parsed: Any = stix2.parse(bundle)
+    theirs = {each["id"]: json.loads(each.serialize()) for each in parsed.objects}
     assert theirs == ours
     observations = [each for each in ours.values() if each["type"] == "observed-data"]
     assert len(observations) == len(SEEN)
