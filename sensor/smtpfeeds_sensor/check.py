@@ -56,11 +56,11 @@ def _about_sockets(settings: SensorSettings, places: int) -> Iterator[str]:
     if any(":" in text.rpartition(":")[0] or text[:1] == "*" for text in settings.listen) and (
         not listen.has_ipv6()
     ):
-        yield "this kernel has no IPv6: [::] is left out, and any other IPv6 address refused"
+        yield "this kernel has no IPv6: [::] is left out, and any other IPv6 address is refused"
     needed, allowed = files_needed(settings, places), hard_limit()
     yield (
-        f"a process of it needs up to {needed} open files; started from here it may open "
-        f"{'any number' if allowed is None else allowed}, in its unit what LimitNOFILE says"
+        f"each process needs up to {needed} open files; started from here it may open "
+        f"{'any number' if allowed is None else allowed}; in the unit LimitNOFILE is the limit"
     )
 
 
@@ -80,7 +80,7 @@ def _about_root(settings: SensorSettings) -> Iterator[str]:
     if os.geteuid() != 0:
         return
     if not settings.user:
-        yield "no `user`: started as root the sensor stays root"
+        yield "user is not set: the sensor stays root if it starts as root"
     for name in SECRET_FILES:
         path = getattr(settings, name)
         if not path or not only_root_reads(path):

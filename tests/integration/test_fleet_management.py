@@ -25,7 +25,7 @@ from smtpfeeds_aggregator.fleet.rights import (
     wrong_rights,
 )
 from smtpfeeds_aggregator.sources.broker import declare
-from smtpfeeds_common.errors import FleetError
+from smtpfeeds_common.errors import FleetError, SettingsError
 from smtpfeeds_common.topology import EXCHANGE, QUEUE, routing_key
 
 VHOST = "smtpfeeds-fleet"
@@ -276,5 +276,5 @@ def test_error_does_not_contain_the_password(rabbitmq: RabbitNode) -> None:
     with pytest.raises(FleetError, match="does not answer") as silent:
         nobody.sensors()
     assert "secret-word" not in str(silent.value)
-    with pytest.raises(FleetError, match="not of the form"):
+    with pytest.raises(SettingsError, match="not of the form"):
         Management("broker.example:15671", "x", vhost=VHOST)

@@ -38,8 +38,8 @@ from .rights import (
 _TIMEOUT: Final = urllib3.Timeout(connect=5, read=60)
 _ACCOUNTS_AT_ONCE: Final = 250
 _FORM: Final = (
-    "the address of the management API is not of the form https://ACCOUNT@HOST:15671; its password "
-    "stands in a file"
+    "the address of the management API is not of the form https://ACCOUNT@HOST:15671; give "
+    "its password in a file (--management-password-file)"
 )
 _PORTS: Final = {"http": 80, "https": 443}
 _NOT_FOUND: Final = 404
@@ -72,14 +72,14 @@ class Management:
             ca_file: PEM file of the authority of the server's certificate.
 
         Raises:
-            FleetError: the address cannot be used.
+            SettingsError: the address cannot be used.
         """
         try:
             address = parse_address(url, _PORTS, name="the address of the management API")
         except SettingsError:
-            raise FleetError(_FORM) from None
+            raise SettingsError(_FORM) from None
         if not address.account:
-            raise FleetError(_FORM)
+            raise SettingsError(_FORM)
         self._where = f"{address.scheme}://{address.host_port}"
         self._base = f"{self._where}{address.path}/api"
         self.vhost = vhost

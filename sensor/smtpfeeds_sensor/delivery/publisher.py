@@ -339,7 +339,12 @@ def _refusal(exc: pika.exceptions.ChannelClosedByBroker) -> BrokerError:
 def _reason(exc: BaseException) -> str:
     """Return the reason; pika's connection error has no text, but contains the original error."""
     causes = [getattr(each, "exception", each) for each in exc.args]
-    return str(exc) or "; ".join(map(str, causes)) or type(exc).__name__
+    return _text_of(exc) or "; ".join(map(_text_of, causes)) or type(exc).__name__
+
+
+def _text_of(cause: object) -> str:
+    """Return the text of an error, without the number of an error of the system."""
+    return str(getattr(cause, "strerror", None) or cause)
 
 
 def _socket_of(connection: pika.BlockingConnection) -> socket.socket | None:
