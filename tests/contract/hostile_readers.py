@@ -76,8 +76,8 @@ def read_duckdb_csv(folder: Path) -> Iterator[str]:
 
 
 def read_duckdb_ndjson(folder: Path) -> Iterator[str]:
-    """DuckDB, which finds out the types of the NDJSON itself."""
-    return _of_duckdb(f"'{folder}/{FEED}.ndjson'")
+    """DuckDB, which finds out the types from all rows: the first may have no origin."""
+    return _of_duckdb(f"read_ndjson('{folder}/{FEED}.ndjson', sample_size = -1)")
 
 
 def _of_duckdb(table: str) -> Iterator[str]:

@@ -81,7 +81,7 @@ def test_duckdb_answers_each_query_of_the_page(feeds: Path) -> None:
         f"print(duckdb.execute({query.strip()!r}).fetchall())" for query in queries
     )
     by_class, origins, archive = map(ast.literal_eval, run_python(code, feeds))
-    assert by_class == [("password-guess", 2), ("probe", 1)]
+    assert by_class == [("password-guess", None, 2), ("probe", None, 1)]
     assert origins == [("NA", "NA", 3)]
     assert len(archive) == 1
 
@@ -102,6 +102,17 @@ def test_duckdb_reads_a_quoted_name_after_the_rows_that_it_samples(feeds: Path) 
         for query in (shlex.split(shown)[-1], recipe)
     )
     assert run_python(f"import duckdb\n{code}", feeds) == ["25001", "2"]
+
+
+def test_duckdb_reads_an_actor_after_the_rows_that_it_samples(feeds: Path) -> None:
+    path = feeds / "smtpgreet.ndjson"
+    line = path.read_text().splitlines(keepends=True)[0]
+    assert '"actor":null' in line
+    path.unlink()  # it may be a hard link to the edition before
+    path.write_text(line * 25_000 + line.replace('"actor":null', '"actor":"example"'))
+    query = section("DuckDB").split(";")[0]
+    (rows,) = run_python(f"import duckdb\nprint(duckdb.execute({query!r}).fetchall())", feeds)
+    assert ast.literal_eval(rows) == [("probe", None, 25_000), ("probe", "example", 1)]
 
 
 def test_pandas_reads_both_files_as_the_page_says(feeds: Path) -> None:
