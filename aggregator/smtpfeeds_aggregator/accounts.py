@@ -4,7 +4,7 @@ All accounts share one queue, so a flood from one delays the others until an ope
 revokes it. `AccountWatch` names that account within seconds: it counts each account's
 messages, octets and refusals over the last ten seconds, as this aggregator sees them.
 
-It stands alone because the source counts with it and the store writes the counts,
+It is separate because the source counts with it and the store writes the counts,
 and neither imports the other.
 """
 

@@ -1,7 +1,7 @@
 """Reads when certificates expire, from PEM files and from TLS peers, and warns before.
 
 It reads only the end of a certificate's validity (RFC 5280, section 4.1) and skips the fields
-before it by their lengths. It stands alone because a sensor without STARTTLS installs no
+before it by their lengths. It is separate because a sensor without STARTTLS installs no
 library that reads certificates, and Python's ``ssl`` reads none from a file.
 """
 

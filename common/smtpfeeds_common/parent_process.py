@@ -1,7 +1,7 @@
 """Ends a child process when its parent ends.
 
 The kernel does this (prctl(2), PR_SET_PDEATHSIG), so it also works if the parent is killed, and in
-a container whose first process does not reap orphans. It stands alone because every program that
+a container whose first process does not reap orphans. It is separate because every program that
 starts child processes uses it.
 """
 

@@ -1,7 +1,7 @@
 """Makes foreign text safe for a terminal.
 
 Tables, messages and logs contain text that others chose, such as a name in a feed or the reply of
-a server. It must not move the cursor or change colours. It stands alone because all three use it.
+a server. It must not move the cursor or change colours. It is separate because all three use it.
 """
 
 

@@ -1,6 +1,6 @@
 """Reads and prints the address of a service: ``amqps://ACCOUNT:PASSWORD@HOST:PORT/VHOST?OPTIONS``.
 
-It stands alone because general URL parsers quote what they cannot parse, which may be a password
+It is separate because general URL parsers quote what they cannot parse, which may be a password
 that contains ``/``, ``#`` or ``?``. This module quotes no part of an address that it cannot parse,
 and never prints a password.
 """

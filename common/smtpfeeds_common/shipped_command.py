@@ -1,6 +1,6 @@
 """`smtpfeeds shipped`: list and write out the units, scripts and examples of this version.
 
-An installation without a checkout has them inside the wheel. The command stands apart from
+An installation without a checkout has them inside the wheel. The command is separate from
 ``shipped`` because programs use that module without a command line.
 """
 

@@ -1,13 +1,13 @@
 """Start and stop one sensor process: spool, recorder, connections, publisher and metrics.
 
-Order of the start: listeners are open and privileges gone before the spool is
-made, so that its files belong to the user that writes them; nothing is accepted
+Order of the start: listeners are open and privileges are given up before the spool is
+created, so that its files belong to the user that writes them; nothing is accepted
 before the spool can be written. Order of a clean stop: no new clients, 421 to
-those that are here, what was heard committed, the publisher ended; the spool
+connected clients, events committed, the publisher ended; the spool
 keeps the rest.
 
-Each thread and each periodic call is watched here: a thread that ends is started again, a call that
-raises goes on at its next turn.
+Each thread and each periodic call is watched here: a thread that ends is started again, and a
+call that raises is called again at its next interval.
 """
 
 import functools

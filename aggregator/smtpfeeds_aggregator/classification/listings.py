@@ -1,6 +1,6 @@
 """What list entries mean for the class of an address: one listing for each actor. Pure.
 
-It stands alone because publishing applies it to the lists' files, and queries apply it to
+It is separate because publishing applies it to the lists' files, and queries apply it to
 the entries that the last publication stored.
 """
 

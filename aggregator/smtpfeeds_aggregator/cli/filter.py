@@ -125,8 +125,8 @@ def filter_lines(
     """Print the lines of logs that contain an address of the feeds, unchanged.
 
     FILE is plain text or gzip. Without a FILE, or for `-`, the standard input is read, and a line
-    of a live pipe is printed as soon as it arrives. Addresses are found in any spelling, whatever
-    stands around them. --format and --limit are for --summary only.
+    of a live pipe is printed as soon as it arrives. The command recognises addresses in any
+    spelling and between any characters. --format and --limit are for --summary only.
     """
     with _as_grep():
         _check(ipv6_prefix, form, delimiter, invert=invert, annotate=annotate, summary=summary)

@@ -149,7 +149,7 @@ def rotate(
     run this again after a failure, and after `fleet revoke`. What the queue still holds counts in
     the new epoch: after a theft revoke first, and wait until the queue is empty.
 
-    A certificate that was issued earlier works until it expires, because it bears the same name.
+    A certificate that was issued earlier works until it expires, because it has the same name.
     After the theft of a certificate's key, retire the sensor and enrol one with another name.
 
     \b

@@ -1,6 +1,6 @@
 """A small private certificate authority: for the broker's server, and for sensors as clients.
 
-It stands alone because it is the only room that knows `cryptography`. A folder holds
+It is separate because it is the only room that knows `cryptography`. A folder holds
 
     ca.pem       the authority's certificate: what sensors and aggregators trust
     ca.key       its private key, for its owner alone; it never leaves this folder

@@ -1,6 +1,6 @@
 """RabbitMQ's settings for a fleet: TLS, client certificates, bounds.
 
-It stands alone because the file that `smtpfeeds fleet broker` writes is also what the
+It is separate because the file that `smtpfeeds fleet broker` writes is also what the
 tests' brokers run with. Three files lie in RabbitMQ's folder:
 
     smtpfeeds-ca.pem          what clients trust, and the broker trusts of clients

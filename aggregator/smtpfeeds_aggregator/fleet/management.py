@@ -1,6 +1,6 @@
 """RabbitMQ's management API, as far as a fleet of sensors needs it.
 
-It stands alone because it is the only module that knows the API's paths and
+It is separate because it is the only module that knows the API's paths and
 documents. Accounts are imported as definitions, many in one request: each account
 with its rights and limits is then there as a whole, and an import that is repeated
 changes nothing. A password leaves this program only as the salted hash that the

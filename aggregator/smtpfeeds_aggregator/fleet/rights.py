@@ -1,6 +1,6 @@
 """What a sensor's account at the broker may do, and whether an account is like that. Pure.
 
-It stands alone because the same definition creates accounts and checks them. An account may
+It is separate because the same definition creates accounts and checks them. An account may
 publish to the exchange under its own routing key, and nothing else; it may have a bounded
 number of connections and channels.
 

@@ -11,7 +11,7 @@ The process is in one of three states:
                the program stops, or the time limit is over:       ENDING
                it gets SIGTERM
     ENDING     it ends                                             ENDED
-               it goes on for a few seconds more: it gets SIGKILL  ENDED
+               it still runs a few seconds later: it gets SIGKILL  ENDED
     ENDED      its result counts, if it sent one; else why it was ended, or how it ended
 
 The kernel ends it when the aggregator ends. Its session at the database ends with it, and the

@@ -63,7 +63,7 @@ def quads_in_lines(lines: bytes) -> Numbers | None:
     if len(dots) != 3 * len(ends):
         return None
     three = dots.reshape(-1, 3).T
-    # What stands before each octet and behind the last.
+    # The characters before each octet and after the last.
     edges = np.concatenate((np.append(-1, ends[:-1])[: len(ends)], *three, ends))
     edges = edges.reshape(5, -1)
     are_quads = np.ones(len(ends), dtype=bool)

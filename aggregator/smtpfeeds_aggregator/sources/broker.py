@@ -1,6 +1,6 @@
 """Connections to RabbitMQ, and the topology that the aggregator declares.
 
-It stands apart from the consumer because ``refused`` publishes on a separate
+It is separate from the consumer because ``refused`` publishes on a separate
 connection: a broker short of memory stops reading from connections that publish, and
 that must not delay acknowledgements.
 """

@@ -8,7 +8,7 @@ of the queue of refused messages. The consumer's prefetch bounds the messages th
 here.
 
 Once a second it looks for accounts that flood, with or without refused messages, and
-reports them to the log, the metrics and the database. It stands apart from the
+reports them to the log, the metrics and the database. It is separate from the
 publisher, with its own thread, because a broker short of memory blocks publishers, and
 counting must continue.
 """

@@ -131,7 +131,7 @@ class RefusedPublisher:
                     connection.close()
 
     def _give_up(self) -> None:
-        """Acknowledge the samples that wait, so that the consumer can go on."""
+        """Acknowledge the samples that wait, so that the consumer can continue."""
         given_up = []
         with contextlib.suppress(queue.Empty):
             while True:

@@ -1,6 +1,6 @@
 """Parses, checks and describes PostgreSQL's connection string without its password.
 
-It stands alone because libpq's messages quote what it cannot parse, which may be part of
+It is separate because libpq's messages quote what it cannot parse, which may be part of
 a password; this module has its own messages.
 """
 

@@ -52,7 +52,7 @@ class MissingPrivilege(DatabaseUnavailable):
 
 
 class DatabaseUnsuitable(DatabaseRefused):
-    """The database, or what stands in front of it, is set up in a way that cannot be used."""
+    """The database, or a pooler in front of it, is set up in a way that cannot be used."""
 
 
 @contextlib.contextmanager

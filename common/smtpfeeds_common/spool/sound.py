@@ -1,8 +1,8 @@
-"""Tells rows that a sensor wrote from those that a damaged disk made of them. Pure.
+"""Distinguishes rows that a sensor wrote from those that a damaged disk changed. Pure.
 
 SQLite notices damage to the structure of its pages, and none to the values in them: a flipped bit
 gives another feed, an address of another length or a text instead of a number. Such a row cannot be
-put into a message. It must not keep the others from it.
+put into a message, and must not stop the other rows.
 """
 
 from typing import Any, Final

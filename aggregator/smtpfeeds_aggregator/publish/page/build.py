@@ -68,7 +68,7 @@ def build_page(
         frame: of any feed.
         files: all files in the manifest.
         hours: events by hour and feed.
-        public_key: whose signature stands beside the manifest, where there is one.
+        public_key: whose signature is beside the manifest, if there is one.
     """
     events: dict[str, Counter[datetime]] = {feed.name: Counter() for feed in FEEDS}
     for hour, name, count in hours:
