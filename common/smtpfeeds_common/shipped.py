@@ -12,7 +12,9 @@ from .errors import SettingsError
 #: The shipped folders below ``deploy``; the build configuration has the same list.
 FOLDERS: Final = ("containers", "nginx", "postgresql", "rabbitmq", "requirements", "systemd")
 #: Locked packages that only the tests of a checkout need.
-_NOT_SHIPPED: Final = frozenset({"requirements/dev.txt", "requirements/intelmq.txt"})
+_NOT_SHIPPED: Final = frozenset(
+    f"requirements/{name}.txt" for name in ("dev", "axe", "intelmq", "readers")
+)
 #: The folder with the same files in a checkout.
 _CHECKOUT: Final = Path(__file__).parents[2] / "deploy"
 _RUNNABLE: Final = ".sh"
