@@ -14,6 +14,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from servers.processes import wait_until
 from servers.rabbitmq import RabbitNode
 from servers.raw_amqp import USER_ID, RawPublisher, RefusedByBrokerError, properties, short
+from smtpfeeds_aggregator.fleet.broker import LOG_FILES, LOG_MAX_BYTES
 from smtpfeeds_aggregator.fleet.closing import wait_until_closed
 from smtpfeeds_aggregator.fleet.management import Management
 from smtpfeeds_aggregator.fleet.rights import (
@@ -278,3 +279,10 @@ def test_error_does_not_contain_the_password(rabbitmq: RabbitNode) -> None:
     assert "secret-word" not in str(silent.value)
     with pytest.raises(SettingsError, match="not of the form"):
         Management("broker.example:15671", "x", vhost=VHOST)
+
+
+def test_brokers_log_is_bounded(rabbitmq: RabbitNode) -> None:
+    """It has a line for each connection, also of somebody without an account."""
+    handlers = rabbitmq.ctl("eval", "[maps:get(config, H) || H <- logger:get_handler_config()].")
+    assert f"max_no_bytes => {LOG_MAX_BYTES}" in handlers
+    assert f"max_no_files => {LOG_FILES - 1}" in handlers

@@ -33,7 +33,7 @@ from servers.processes import (
     wait_until,
 )
 from servers.rabbitmq_admin import AdminError, RabbitAdmin
-from smtpfeeds_aggregator.fleet.broker import login_settings
+from smtpfeeds_aggregator.fleet.broker import log_settings, login_settings
 
 START_LIMIT_S = 180.0  # two busy cores take 10 s for one node, 25 s for a cluster of three
 STOP_LIMIT_S = 20.0
@@ -298,6 +298,7 @@ class RabbitNode:
             # How old the API's lists of connections and mechanisms may be; 5 s by default.
             "collect_statistics_interval": "1000",
             "log.file.level": "info",
+            **log_settings(),
             **self._tls_settings(),
             **self._cluster_settings(),
             **self._settings,

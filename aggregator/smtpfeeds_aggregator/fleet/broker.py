@@ -39,6 +39,10 @@ _SECRET: Final = 0o400
 #: Twice what an aggregator accepts, which refuses the rest by itself; RabbitMQ before 4 accepts
 #: 128 MiB, with which a stolen account could fill the aggregator's memory.
 MESSAGE_MAX_BYTES: Final = 16 * 1024 * 1024
+#: RabbitMQ logs each connection, also of a stranger, who can open a thousand a second; by default
+#: its log has no bound, and a full disk stops all sensors. Older files are numbered.
+LOG_MAX_BYTES: Final = 50 * 1024 * 1024
+LOG_FILES: Final = 10
 
 
 def login_settings(trusted: Path, certificate: Path, key: Path) -> dict[str, str]:
@@ -59,6 +63,14 @@ def login_settings(trusted: Path, certificate: Path, key: Path) -> dict[str, str
     }
 
 
+def log_settings() -> dict[str, str]:
+    """Settings that bound RabbitMQ's log."""
+    return {
+        "log.file.rotation.size": str(LOG_MAX_BYTES),
+        "log.file.rotation.count": str(LOG_FILES - 1),
+    }
+
+
 def settings(folder: Path) -> dict[str, str]:
     """Return all settings of a broker whose files are in this folder."""
     certificate = folder / CERTIFICATE
@@ -69,6 +81,7 @@ def settings(folder: Path) -> dict[str, str]:
         "management.tcp.port": "15672",
         "listeners.ssl.default": "5671",
         **login_settings(folder / TRUSTED, certificate, certificate),
+        **log_settings(),
     }
 
 

@@ -73,6 +73,7 @@ def test_writes_the_broker_files_and_the_next_steps(site: Site) -> None:
     # Other hosts connect by TLS alone.
     assert settings["listeners.tcp.local"] == "127.0.0.1:5672"
     assert settings["management.tcp.ip"] == "127.0.0.1"
+    assert broker.log_settings().items() <= settings.items()
 
 
 def test_second_run_keeps_valid_files_and_renews_others(site: Site) -> None:
