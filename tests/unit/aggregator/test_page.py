@@ -109,8 +109,11 @@ def test_page_without_search_names_the_command() -> None:
     few = search_entries(3)
     large = Page(render(sample_page(few, SEARCH_LIMIT + 1)).decode())
     assert "more than this page searches (300,000)" in large.text
+    # Nothing answers such a link there.
+    assert [link for link in large.links if link.startswith("#q=")] == []
     at_the_limit = Page(render(sample_page(few, SEARCH_LIMIT)).decode())
     assert "more than this page searches" not in at_the_limit.text
+    assert "#q=survey" in at_the_limit.links
 
 
 def test_an_empty_feed_has_a_page() -> None:
