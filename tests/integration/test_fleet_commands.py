@@ -193,6 +193,8 @@ def test_a_fleet_is_set_up_enrolled_rotated_and_revoked(site: Fleet) -> None:
 
     done = site.run("revoke", "acme-1")
     assert (done.stdout, done.stderr) == ("acme-1: revoked\n", "")
+    done = site.run("revoke", "acme-1")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "acme-1: revoked\n", "")
     with pytest.raises(AMQPError):
         publish(again, "acme-1")
     with pytest.raises(AMQPError):

@@ -1,5 +1,6 @@
 """`smtpfeeds fleet revoke` and `retire`: delete accounts, and record that."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,13 +36,16 @@ def revoke(
 
     It needs no database; if the database answers, the revocation is recorded there. What the sensor
     reported stays; `smtpfeeds sensors purge` deletes it. A client certificate cannot log in without
-    its account.
+    its account. Repeated for a revoked sensor, it only closes what is still open.
 
     \b
     Example:
       smtpfeeds fleet revoke acme-berlin
     """
-    refuse_unknown(management, [check_name(name) for name in names])
+    accounts = management.accounts()
+    without = [name for name in map(check_name, names) if name not in accounts]
+    again = _revoked_before(without, config, dsn, folder) if without else set[str]()
+    refuse_unknown(management, [name for name in names if name not in again])
     for name in names:
         management.delete(name)
     try:
@@ -53,8 +57,21 @@ def revoke(
         click.echo(f"{name}: revoked")
 
 
+def _revoked_before(
+    names: Sequence[str], config: Path | None, dsn: str | None, folder: Path | None
+) -> set[str]:
+    """Return which of these names the database records as revoked; none if it does not answer."""
+    from ..store.fleet import FleetStore
+
+    try:
+        with database_settings(config, dsn, folder) as settings, connected(settings) as connection:
+            return set(FleetStore(connection).revoked_of(names))
+    except SmtpfeedsError:
+        return set()
+
+
 def _record_revoked(
-    names: tuple[str, ...], config: Path | None, dsn: str | None, folder: Path | None
+    names: Sequence[str], config: Path | None, dsn: str | None, folder: Path | None
 ) -> None:
     from ..store.fleet import FleetStore
 
