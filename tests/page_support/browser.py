@@ -122,18 +122,18 @@ class Browser:
                 return result
             self._report(message)
 
-    def wait_for(self, method: str, session: str) -> None:
-        """Read until the browser reports an event of a page."""
-        while True:
-            message = self._read()
-            self._report(message)
-            if message.get("method") == method and message.get("sessionId") == session:
-                return
+    def read_report(self) -> None:
+        """Read one report of the browser, and give it to its page."""
+        self._report(self._read())
 
     def _report(self, message: dict[str, Any]) -> None:
         page = self._pages.get(message.get("sessionId", ""))
-        if page is not None and message.get("method") in _MESSAGES:
+        if page is None:
+            return
+        if message["method"] in _MESSAGES:
             page.messages.append(json.dumps(message["params"]))
+        elif message["method"] == "Page.lifecycleEvent" and message["params"]["name"] == "load":
+            page.loaded.add(message["params"]["loaderId"])
 
     def _read(self) -> dict[str, Any]:
         while not self._waiting:
@@ -153,11 +153,14 @@ class BrowserPage:
     session: str
     #: What the browser reported: console messages, errors and refused requests.
     messages: list[str] = field(default_factory=list)
+    #: The navigations that have ended.
+    loaded: set[str] = field(default_factory=set)
 
     def prepare(self, width: int, scheme: Scheme) -> None:
         """Set the size and the colour scheme, and ask for reports."""
         for domain in ("Page", "Runtime", "Log"):
             self._call(f"{domain}.enable")
+        self._call("Page.setLifecycleEventsEnabled", enabled=True)
         self.resize(width)
         self._call(
             "Emulation.setEmulatedMedia",
@@ -176,8 +179,9 @@ class BrowserPage:
 
     def open(self, address: str) -> None:
         """Load an address, and wait for its load event."""
-        self._call("Page.navigate", url=address)
-        self.browser.wait_for("Page.loadEventFired", self.session)
+        navigation = self._call("Page.navigate", url=address)["loaderId"]
+        while navigation not in self.loaded:
+            self.browser.read_report()
 
     def run(self, script: str) -> Any:
         """Run a script in the page, and return the value that it or its promise has.
