@@ -4,14 +4,16 @@ It has its own thread, so a slow reader of metrics does not block the reactor.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from threading import Thread
 from typing import Final
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from smtpfeeds_common.errors import SettingsError
-from smtpfeeds_common.host_port import parse_host_port
+from smtpfeeds_common.host_port import HostPort, parse_host_port
+from smtpfeeds_common.small_server import SmallHandler, SmallServer
 
 from .counters import COUNTERS
 
@@ -57,11 +59,13 @@ class MetricsServer:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Sensor(gauges, count, certificates))
         try:
-            self._server, self._thread = start_http_server(
-                port + max(0, worker - 1) if port else 0, host, registry
+            self._server = SmallServer(
+                HostPort(host, port + max(0, worker - 1) if port else 0), _handler_of(registry)
             )
         except OSError as exc:
             raise SettingsError(f"metrics_listen: {listen}: {exc.strerror}") from exc
+        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
 
     @property
     def port(self) -> int:
@@ -78,6 +82,15 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(1)
+
+
+def _handler_of(registry: CollectorRegistry) -> type[SmallHandler]:
+    class Handler(SmallHandler):
+        def do_GET(self) -> None:
+            """Answer with all metrics, whatever the path."""
+            self.answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+
+    return Handler
 
 
 class _Sensor(Collector):
