@@ -29,6 +29,8 @@ class SmallServer(ThreadingHTTPServer):
 
     daemon_threads = True
     timeout = _LOOK_S
+    #: With the default of 5, a client beside some others waits a second for its connection.
+    request_queue_size = CLIENTS_MAX
 
     def __init__(self, where: HostPort, handler: Any) -> None:
         """Listen.
