@@ -59,8 +59,10 @@ def now(settings: "AggregatorSettings", *, force: bool, wait_s: float, as_json: 
       smtpfeeds publish now --force
     """
     from ..publish.generation import SERVED
+    from ..publish.memory import use_one_arena
     from ..publish.status import StatusFile
 
+    use_one_arena()
     feeds_dir = _feeds_dir(settings)
     logs.configure("warning", settings.log_format)
     write_as_owner(settings.feeds_dir, SERVED)

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final
 
 from smtpfeeds_common.parent_process import end_with_parent
 
+from .memory import use_one_arena
+
 if TYPE_CHECKING:
     from ..clock.database import Reading
     from ..origin import OriginTable
@@ -142,6 +144,7 @@ def main(arguments: list[str]) -> int:
     parent_pid, job_file = map(int, arguments)
     end_with_parent(parent_pid)
     _give_way()
+    use_one_arena()
     # The aggregator must not read a library's output as a message.
     output = os.dup(1)
     os.dup2(2, 1)
