@@ -31,7 +31,7 @@ from smtpfeeds_common.addresses import format_address
 __all__ = ["dsn", "intelmq_python"]
 
 RUNNER: Final = Path(__file__).with_name("hostile_readers.py")
-FEW: Final = 340
+FEW: Final = 170
 MILLION: Final = 1_000_000
 #: The bounds of the formats: a STIX bundle is not written above its own, MISP leaves out the rest.
 STIX_ROWS: Final = 100_000

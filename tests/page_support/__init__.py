@@ -129,6 +129,7 @@ def sample_page(entries: list[SearchEntry], total: int | None = None) -> Page:
     """Create the page of these entries; ``total`` is the address count of a larger feed."""
     greets = entries
     datas = [entry for entry in entries if entry.data_s]
+    in_feeds = [Counter(entry.cls for entry in feed) for feed in (greets, datas)]
     origins = Counter((entry.asn, entry.name) for entry in entries).most_common(10)
     return Page(
         publisher="Example Observatory",
@@ -145,12 +146,7 @@ def sample_page(entries: list[SearchEntry], total: int | None = None) -> Page:
             _summary("smtpdata", "addresses that went on to DATA", datas),
         ),
         classes=tuple(
-            ClassRow(
-                cls,
-                meaning,
-                (sum(e.cls == cls for e in greets), sum(e.cls == cls for e in datas)),
-                sum(e.cls == cls for e in entries),
-            )
+            ClassRow(cls, meaning, tuple(counts[cls] for counts in in_feeds), in_feeds[0][cls])
             for cls, meaning in CLASSES.items()
         ),
         hours=(_hours("smtpgreet", greets), _hours("smtpdata", datas)),
