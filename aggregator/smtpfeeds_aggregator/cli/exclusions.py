@@ -136,7 +136,7 @@ def remove(settings: "AggregatorSettings", prefix: str) -> None:
         ]
     still = f"; {', '.join(others)} still excludes it" if others else ""
     if not removed:
-        click.echo(f"there is no exclusion of exactly {network}{still}", err=True)
+        click.echo(f"{network} has no exclusion of its own{still}", err=True)
         raise click.exceptions.Exit(1)
     click.echo(
         f"{network} is no longer excluded{still}"
