@@ -110,6 +110,7 @@ class RefusedPublisher:
             channel.confirm_delivery()
             while item is not None:
                 self._publish(channel, item)
+                item = None  # acknowledged, so it is not tried again if `_next` fails
                 item = self._next(connection, stop)
         except Exception as exc:
             # Catch everything: the end of this thread would end the program, and the same

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pika import BasicProperties
-from pika.exceptions import ConnectionBlockedTimeout
+from pika.exceptions import ConnectionBlockedTimeout, StreamLostError
 
 from ingest_support import delivery_of, settings_of
 from ingest_support.stepped import SteppedStop, SteppedTime
@@ -20,6 +20,7 @@ class Channel:
         self.published: list[tuple[bytes, BasicProperties]] = []
         self.faults = 0
         self.blocks = False
+        self.ends_when_idle = False
 
     def confirm_delivery(self) -> None: ...
 
@@ -50,7 +51,9 @@ class Connection:
     def channel(self) -> Channel:
         return self._channel
 
-    def process_data_events(self, time_limit: float) -> None: ...
+    def process_data_events(self, time_limit: float) -> None:
+        if self._channel.ends_when_idle:
+            raise StreamLostError("Stream connection lost")
 
     def close(self) -> None: ...
 
@@ -119,3 +122,21 @@ def test_samples_within_the_bound_wait_until_the_broker_accepts_them(channel: Ch
     channel.faults = 2
     assert len(publish([sample("one"), sample("two")], waiting_max=2)) == 2
     assert len(channel.published) == 2
+
+
+def test_sample_is_kept_and_acknowledged_once_although_its_connection_ends_afterwards(
+    channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker closes a channel that acknowledges a delivery twice."""
+    monkeypatch.setattr(refused, "_TICK_S", 0)
+    channel.ends_when_idle = True
+    acknowledged: list[Delivery] = []
+    stop = SteppedStop(SteppedTime())
+    settings = settings_of("", "amqp://127.0.0.1")
+    publisher = RefusedPublisher(
+        settings, "centre", acknowledged.extend, lambda _: True, lambda: 50
+    )
+    publisher.put(sample("one"))
+    publisher.turn(stop)
+    publisher.turn(stop)
+    assert (len(acknowledged), len(channel.published)) == (1, 1)
