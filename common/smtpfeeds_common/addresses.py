@@ -7,7 +7,6 @@ length or white space is not a host address.
 """
 
 import socket
-from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
@@ -69,7 +68,6 @@ def sort_key(packed: bytes) -> tuple[int, bytes]:
     return (len(packed), packed)
 
 
-@lru_cache(maxsize=1024)
 def _why_no_network(text: str) -> str:
     try:
         network = ip_network(text, strict=False)
