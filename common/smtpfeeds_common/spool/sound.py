@@ -27,7 +27,9 @@ def is_sound(table: str, row: tuple[Any, ...]) -> bool:
     if len(row) != _COLUMNS[table.removeprefix("undated_")] + is_undated:
         raise SpoolDamaged(f"the spool's table {table} has other columns")
     feed, key, *numbers = row[1:] if is_undated else row
-    if feed not in range(len(FEED_NAMES)) or not all(isinstance(each, int) for each in numbers):
+    if not all(isinstance(each, int) for each in (feed, *numbers)):
+        return False
+    if feed not in range(len(FEED_NAMES)):
         return False
     least = 0 if is_undated else MS_MIN
     if table.endswith("activity"):

@@ -107,6 +107,17 @@ def test_row_that_no_sensor_wrote_is_dropped_alone(
     assert caplog.text.count("damaged rows of the spool dropped") == len(ROWS)
 
 
+def test_feed_that_is_a_fraction_is_dropped_too(tmp_path: Path) -> None:
+    """A column holds one where the octets of its row changed; here it has no type."""
+    path = tmp_path / "s.spool"
+    spool_of(path).close()
+    change(path, "DROP TABLE overflow")
+    change(path, "CREATE TABLE overflow (feed, prefix, first_ms, last_ms, hits)")
+    change(path, f"INSERT INTO overflow VALUES (1.0, zeroblob(16), {NOW}, {NOW}, 5)")
+    assert delivered(path) == {"192.0.2.1": 1, "192.0.2.9": 1}
+    assert read_status(path).drops == 1
+
+
 def test_sensor_seals_the_day_before_without_such_rows(tmp_path: Path) -> None:
     """Otherwise it could write nothing more into the file from that day on."""
     path = tmp_path / "s.spool"
