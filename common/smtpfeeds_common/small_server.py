@@ -7,8 +7,10 @@ nothing to the log.
 
 import logging
 import socket
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from threading import BoundedSemaphore
 from typing import Any, Final
 
@@ -25,7 +27,7 @@ _LOOK_S: Final = 0.25
 
 
 class SmallServer(ThreadingHTTPServer):
-    """Answers each client in a thread; call `handle_request` until the end."""
+    """Answers each client in a thread; call `handle_request` until the end, or `serve_forever`."""
 
     daemon_threads = True
     timeout = _LOOK_S
@@ -47,6 +49,10 @@ class SmallServer(ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         self._free = BoundedSemaphore(CLIENTS_MAX)
         super().__init__(where, handler)
+
+    def server_bind(self) -> None:
+        """Bind without a query for the host's name, which takes seconds without a name server."""
+        TCPServer.server_bind(self)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a client; wait after a failure, so that a lack of descriptors uses no CPU."""
@@ -75,8 +81,12 @@ class SmallServer(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Log a lost client at debug level only."""
-        logger.debug("client lost")
+        """Log a lost client at debug level only, and any other error as a fault of the program."""
+        error = sys.exception()
+        if isinstance(error, OSError):
+            logger.debug("client lost")
+        else:
+            logger.error("request not answered", exc_info=error)
 
 
 class SmallHandler(BaseHTTPRequestHandler):

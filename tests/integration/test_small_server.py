@@ -75,3 +75,20 @@ def test_client_that_disconnects_adds_nothing_to_the_log(
     assert answer(server).startswith(b"HTTP/1.0 200")
     assert "Traceback" not in caplog.text
     assert "".join(capfd.readouterr()) == ""
+
+
+def test_error_of_the_program_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise nothing says why Prometheus gets no answer."""
+    server = MetricsServer("127.0.0.1:0", lambda: {"x": 1 / 0}, new_counters(), dict)
+    assert answer(server) == b""
+    server.close()
+    assert "request not answered" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_start_asks_for_no_name_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reactor starts the endpoint, and all clients would wait for the name server."""
+    asked: list[str] = []
+    monkeypatch.setattr(socket, "getfqdn", asked.append)
+    MetricsServer("127.0.0.1:0", dict, new_counters(), dict).close()
+    assert asked == []
