@@ -42,7 +42,7 @@ def import_used(settings: SensorSettings) -> None:
             from smtpfeeds_common.extras import how_to_install
 
             raise SettingsError(
-                f'tls = "{settings.tls}" needs the package {exc.name!r}, which is not installed; '
+                f'tls: "{settings.tls}" needs the package {exc.name!r}, which is not installed; '
                 + how_to_install(TLS_EXTRA)
             ) from exc
     if settings.broker:

@@ -1,5 +1,6 @@
 """`smtpfeeds sensor check-config`: says what is wrong, where, what to do; opens nothing."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, wrong: dict[str, Any], words: st
         check(tmp_path, **wrong)
     assert words in caught.value.message
     assert caught.value.message.startswith(f"{tmp_path / 'sensor.toml'}: ")
+
+
+def test_packages_that_starttls_needs_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "smtpfeeds_sensor.edge.tls", None)
+    with pytest.raises(SettingsError, match="which is not installed") as caught:
+        check(tmp_path, tls="made")
+    assert caught.value.message.startswith(f"{tmp_path / 'sensor.toml'}: tls: ")
 
 
 def test_good_settings_open_nothing(tmp_path: Path) -> None:
