@@ -102,7 +102,7 @@ def commands_page() -> str:
         "# Commands\n",
         (
             "Exit codes: 0 done or found; 1 nothing found, or the answer is no; 2 wrong use, which "
-            "includes the settings; 3 it could not be done: the database or broker is away, "
+            "includes the settings; 3 it could not be done: the database or broker is unavailable, "
             "the schema is missing, a file or a package cannot be used. With 1 to 3 a message on "
             "stderr says why.\n\n"
             "[answers.schema.json](answers.schema.json) has the fields of each answer in JSON.\n"

@@ -122,18 +122,18 @@ def test_cut(begin: Begin, long_results: Note, wire: str) -> None:
     end(run, long_results)
 
 
-def test_broker_away_for_an_hour(begin: Begin, long_results: Note) -> None:
+def test_broker_unavailable_for_an_hour(begin: Begin, long_results: Note) -> None:
     """18,000 events, five a second for an hour, wait in the spools and are then delivered."""
-    run = begin("broker away for the events of an hour", rate_per_s=300)
+    run = begin("broker unavailable for the events of an hour", rate_per_s=300)
 
-    def away(run: Run) -> None:
+    def unavailable(run: Run) -> None:
         (node,) = run.pipeline.brokers.nodes
         node.stop()
         goal = run.load.answered + 18_000
         run.pipeline.wait(lambda: run.load.answered >= goal, "an hour's events", 400)
         node.start()
 
-    run.strike(away)
+    run.strike(unavailable)
     end(run, long_results)
 
 

@@ -1,4 +1,4 @@
-"""An aggregator starts while the database or broker is away, or with a wrong address of it."""
+"""An aggregator starts while database or broker are unavailable, or with a wrong address of one."""
 
 from __future__ import annotations
 

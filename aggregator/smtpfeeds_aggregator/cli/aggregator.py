@@ -30,7 +30,7 @@ def aggregator() -> None:
 def run(config: Path | None) -> None:
     """Ingest batches and, if feeds_dir is set, publish the feeds.
 
-    It logs `ready` when it can ingest batches, and waits for a database or broker that is away. On
+    It logs `ready` when it can ingest batches, and waits for an unavailable database or broker. On
     SIGTERM and SIGINT it finishes the present batches and ends.
 
     \b
