@@ -4,10 +4,13 @@ First come the rows of both feeds, then the files that continue the previous edi
 and last the manifest and SHA256SUMS, which list all files and are signed.
 """
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 
 from smtpfeeds_common.feeds import FEEDS
 
@@ -31,7 +34,7 @@ from .policy import POLICY, policy_document
 from .signing import Signer, trusted_comment
 from .snapshot import window_end, window_start
 from .statistics import Hours
-from .stopping import KeepGoing, each_guarded
+from .stopping import KeepGoing, PublishStopped, each_guarded
 from .unchanged import share_unchanged
 from .written import Written, write_whole
 
@@ -68,6 +71,34 @@ def edition_frame(settings: AggregatorSettings, now: datetime) -> Frame:
         contact=settings.publisher_contact,
         licence=settings.publisher_licence,
     )
+
+
+@contextmanager
+def read_back(folder: Path, keep_going: KeepGoing) -> Iterator[Callable[[list[FeedFile]], object]]:
+    """Check feeds in a thread while the caller writes the next files, which waits for the disk.
+
+    Yields a function that starts the check of a feed's files. The end waits for all checks; an
+    error of the caller or of a check, or Ctrl-C, ends them.
+
+    Raises:
+        PublishError: a file is not correct.
+    """
+    is_over = Event()
+    checks: list[Future[None]] = []
+
+    def go_on() -> None:
+        if is_over.is_set():
+            raise PublishStopped
+        keep_going()
+
+    thread = ThreadPoolExecutor(1, "publish-read-back")
+    try:
+        yield lambda files: checks.append(thread.submit(check_feed, folder, files, go_on))
+        for check in checks:
+            check.result()
+    finally:
+        is_over.set()
+        thread.shutdown(cancel_futures=True)
 
 
 class GenerationWriter:
@@ -107,19 +138,15 @@ class GenerationWriter:
         folder, feeds = generation.partial, dict[str, FeedRows]()
         files: list[Written] = []
         more: list[Written] = []
-        # A feed is read back while the next files are written, which waits for the disk.
-        with ThreadPoolExecutor(1, "publish-read-back") as thread:
-            checks: list[Future[None]] = []
+        with read_back(folder, self._keep_going) as check:
             for feed in FEEDS:
                 rows = feeds[feed.name] = self._rows(feed.name, content)
                 frame = replace(self._frame, feed=feed)
                 of_feed = self._write_rows(folder, frame, rows)
-                checks.append(thread.submit(check_feed, folder, of_feed, self._keep_going))
+                check(of_feed)
                 files += [each for file in of_feed for each in file.written]
                 more += self._write_documents(folder, frame, rows)
             more += continued.write(folder, content.window, content.judgements, feeds, files)
-            for check in checks:
-                check.result()
         self.not_written |= continued.not_written
         files += more
         beside = self._write_page(folder, content, files)

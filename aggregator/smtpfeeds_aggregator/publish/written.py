@@ -117,6 +117,7 @@ def check_written(folder: Path, written: Sequence[Written], keep_going: KeepGoin
     """
     plain, small = written
     for file in written:
+        keep_going()
         sync_path(folder / file.name)
     _check_octets(folder, small, keep_going)
     with _content(folder, small) as inside, (folder / plain.name).open("rb") as stream:

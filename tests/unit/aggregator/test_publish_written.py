@@ -4,14 +4,18 @@ import gzip
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import IO
 
 import pytest
 
 from publish_support import hostile_rows, make_feed
+from smtpfeeds_aggregator.publish import generation_writer
 from smtpfeeds_aggregator.publish import written as written_module
 from smtpfeeds_aggregator.publish.check import check_feed
-from smtpfeeds_aggregator.publish.stopping import KeepGoing, PublishStopped
+from smtpfeeds_aggregator.publish.files import FeedFile
+from smtpfeeds_aggregator.publish.generation_writer import read_back
+from smtpfeeds_aggregator.publish.stopping import KeepGoing, PublishStopped, go_on
 from smtpfeeds_aggregator.publish.unchanged import share_unchanged
 from smtpfeeds_aggregator.publish.written import (
     PlainAndCompressed,
@@ -116,6 +120,48 @@ def test_flipped_octet_of_a_feeds_file_is_refused(tmp_path: Path, name: str, mas
             check_feed(tmp_path, files)
         flip(tmp_path / name, at, mask)
     check_feed(tmp_path, files)
+
+
+def test_feeds_are_read_back_while_the_next_files_are_written(tmp_path: Path) -> None:
+    files = make_feed(tmp_path, "smtpgreet", hostile_rows())
+    with read_back(tmp_path, go_on) as check:
+        check(files)
+    flip(tmp_path / "smtpgreet.csv", 0)
+    with (
+        pytest.raises(PublishError, match=r"^smtpgreet\.csv"),
+        read_back(tmp_path, go_on) as check,
+    ):
+        check(files)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_error_of_the_writer_ends_the_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """A check of millions of rows takes long, and Ctrl-C or a full disk need not wait for it."""
+    started, ends = Event(), list[bool]()
+
+    def endless_check(_folder: Path, _files: list[FeedFile], keep_going: KeepGoing) -> None:
+        started.set()
+        try:
+            for _ in range(1_000):
+                keep_going()
+                Event().wait(0.01)
+            ends.append(False)
+        except PublishStopped:
+            ends.append(True)
+
+    def write() -> None:
+        with read_back(tmp_path, go_on) as check:
+            check([])
+            check([])
+            started.wait()
+            raise error
+
+    monkeypatch.setattr(generation_writer, "check_feed", endless_check)
+    with pytest.raises(type(error)):
+        write()
+    assert ends == [True]
 
 
 def test_file_that_its_format_cannot_read_is_refused(tmp_path: Path) -> None:
