@@ -1,6 +1,6 @@
 """Packages that tests use beside their own environment, each from a lock of its own.
 
-What only a test reads or runs is not in the environment that `make setup` makes for everybody. A
+What only a test reads or runs is not in the environment that `make setup` creates for everybody. A
 test installs it into a folder below `.cache`, once for each lock and interpreter.
 """
 
@@ -12,31 +12,51 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 LOCKS: Final = ROOT / "deploy" / "requirements"
 _CACHE: Final = ROOT / ".cache"
-#: The lock names all that is wanted; bytecode is compiled when it is used.
 _INSTALL: Final = (
-    *("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
-    *("--no-deps", "--require-hashes"),
+    *("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"),
 )
 
 
 def pinned_packages(name: str) -> Path:
     """Return a folder with the packages of `deploy/requirements/NAME.txt`."""
-    lock = LOCKS / f"{name}.txt"
-    folder = _CACHE / f"{name}-packages"
+
+    def install(folder: Path, lock: Path) -> None:
+        # The lock names every package; bytecode is compiled when it is used.
+        options = ("--no-compile", "--no-deps", "--target", folder, "-r", lock)
+        subprocess.run([sys.executable, *_INSTALL, *options], check=True)
+
+    return _installed(name, f"{name}-packages", install)
+
+
+def pinned_environment(name: str) -> Path:
+    """Return the interpreter of an environment with nothing but the packages of a lock."""
+
+    def install(folder: Path, lock: Path) -> None:
+        venv.create(folder, with_pip=True)
+        subprocess.run([folder / "bin" / "python", *_INSTALL, "-r", lock], check=True)
+
+    return _installed(name, f"{name}-venv", install) / "bin" / "python"
+
+
+def _installed(name: str, place: str, install: Callable[[Path, Path], None]) -> Path:
+    """Return a folder of the cache, after its installation if lock or interpreter changed."""
+    lock, folder = LOCKS / f"{name}.txt", _CACHE / place
     wanted = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
-    stamp = folder / "made-for"
+    stamp = folder / "installed-for"
     _CACHE.mkdir(exist_ok=True)
-    with (_CACHE / f"{name}-packages.lock").open("w") as taken:
+    with (_CACHE / f"{place}.lock").open("w") as taken:
         fcntl.flock(taken, fcntl.LOCK_EX)
         if not stamp.is_file() or stamp.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
-            subprocess.run([sys.executable, *_INSTALL, "--target", folder, "-r", lock], check=True)
+            install(folder, lock)
             stamp.write_text(wanted)
     return folder
 

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import shutil
 import subprocess
-import sys
-import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pinned_packages import pinned_environment
 from publish_support import HOSTILE_NAMES, hostile_rows, make_feed
 from smtpfeeds_aggregator.names import clean_name, short_name
 from smtpfeeds_common.addresses import normalise_address
 
-ROOT = Path(__file__).parents[2]
-REQUIREMENTS = ROOT / "deploy" / "requirements" / "intelmq.txt"
-ENVIRONMENT = ROOT / ".cache" / "intelmq-venv"
 RUNNER = Path(__file__).with_name("intelmq_parser.py")
 
 
 @pytest.fixture(scope="session")
 def intelmq_python() -> Path:
-    """Return the interpreter of an environment with IntelMQ, created once for each lock file."""
-    ENVIRONMENT.parent.mkdir(exist_ok=True)
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()
-    stamp = ENVIRONMENT / "made-for"
-    with (ENVIRONMENT.parent / "intelmq-venv.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.is_file() or stamp.read_text() != wanted:
-            shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-            venv.create(ENVIRONMENT, with_pip=True)
-            install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-            subprocess.run(
-                [ENVIRONMENT / "bin" / "python", *install, "--require-hashes", "-r", REQUIREMENTS],
-                check=True,
-            )
-            stamp.write_text(wanted)
-    return ENVIRONMENT / "bin" / "python"
+    """Return the interpreter of an environment with IntelMQ."""
+    return pinned_environment("intelmq")
 
 
 def run(python: Path, answer: Path, *files: Path) -> subprocess.CompletedProcess[str]:
@@ -62,7 +41,7 @@ def parse(python: Path, folder: Path, *names: str) -> list[list[dict[str, Any]]]
     return document
 
 
-@pytest.mark.timeout(600)  # the environment is made by the first run
+@pytest.mark.timeout(600)  # the first run installs the environment
 @pytest.mark.parametrize("feed", ["smtpgreet", "smtpdata"])
 def test_intelmq_creates_one_event_for_each_row(
     feed: str, intelmq_python: Path, tmp_path: Path
