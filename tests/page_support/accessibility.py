@@ -34,8 +34,8 @@ def violations(page: BrowserPage) -> list[str]:
     page.run(_axe())
     result = page.run(_RUN % json.dumps(_OPTIONS))
     assert result["passes"] > 0
-    found: list[str] = result["violations"]
-    return found
+    lines: list[str] = result["violations"]
+    return lines
 
 
 @cache

@@ -6,7 +6,6 @@ and a list of what the browser reports about it: console messages, errors and re
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
 import json
@@ -35,6 +34,8 @@ _WITH_PIPES: Final = ("bash", "-c", 'exec "${@:3}" 3<&"$1" 4>&"$2"', "chromium")
 _MESSAGES: Final = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"}
 _READ_OCTETS: Final = 1 << 20
 _END_S: Final = 30.0
+#: The height of each window, in CSS pixels.
+_HEIGHT: Final = 900
 
 
 class Browser:
@@ -157,24 +158,20 @@ class BrowserPage:
     loaded: set[str] = field(default_factory=set)
 
     def prepare(self, width: int, scheme: Scheme) -> None:
-        """Set the size and the colour scheme, and ask for reports."""
+        """Set the width in CSS pixels and the colour scheme, and ask for reports."""
         for domain in ("Page", "Runtime", "Log"):
             self._call(f"{domain}.enable")
         self._call("Page.setLifecycleEventsEnabled", enabled=True)
-        self.resize(width)
-        self._call(
-            "Emulation.setEmulatedMedia",
-            features=[{"name": "prefers-color-scheme", "value": scheme}],
-        )
-
-    def resize(self, width: int, height: int = 900) -> None:
-        """Set the size of the window in CSS pixels."""
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
-            height=height,
+            height=_HEIGHT,
             deviceScaleFactor=1,
             mobile=False,
+        )
+        self._call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
 
     def open(self, address: str) -> None:
@@ -199,11 +196,6 @@ class BrowserPage:
     def elements(self) -> str:
         """Return the page's elements as HTML."""
         return str(self.run("document.documentElement.outerHTML"))
-
-    def picture(self, *, whole: bool = True) -> bytes:
-        """Return a PNG of the page, or of what the window shows of it."""
-        answer = self._call("Page.captureScreenshot", captureBeyondViewport=whole, format="png")
-        return base64.b64decode(answer["data"])
 
     def _call(self, method: str, **given: Any) -> dict[str, Any]:
         return self.browser.call(method, self.session, **given)
