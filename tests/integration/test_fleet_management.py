@@ -212,7 +212,7 @@ def _track(rabbitmq: RabbitNode, event: str) -> None:
     """Let the broker's table of connections see an event of a connection whose process is gone."""
     rabbitmq.ctl(
         "eval",
-        "Gone = spawn(fun() -> ok end), timer:sleep(100),"
+        "{Gone, End} = spawn_monitor(fun() -> ok end), receive {'DOWN', End, _, _, _} -> ok end,"
         f" rabbit_connection_tracking:handle_cast({{{event}, [{{type, network}}, {{node, node()}},"
         f' {{name, <<"{GONE}">>}}, {{vhost, <<"{VHOST}">>}}, {{user, <<"edge-1">>}},'
         " {pid, Gone}, {protocol, {0, 9, 1}}, {peer_host, {127, 0, 0, 1}}, {peer_port, 1},"
