@@ -71,12 +71,12 @@ def _of_pandas(frame: Any) -> Iterator[str]:
 
 
 def read_duckdb_csv(folder: Path) -> Iterator[str]:
-    """DuckDB, which finds out all but the quotes: the rows that it samples may have none."""
+    """DuckDB, with the quote named: the rows that it samples may have none."""
     return _of_duckdb(f"read_csv('{folder}/{FEED}.csv', quote = '\"')")
 
 
 def read_duckdb_ndjson(folder: Path) -> Iterator[str]:
-    """DuckDB, which finds out the types from all rows: the first may have no origin."""
+    """DuckDB, with types from all rows: the first ones may have no origin."""
     return _of_duckdb(f"read_ndjson('{folder}/{FEED}.ndjson', sample_size = -1)")
 
 

@@ -45,9 +45,9 @@ FIRST_ASN: Final = min(HOSTILE_NAMES)
 JQ: Final = r'[.ASN // "NA", .ASname // "NA", .ipaddr] | "\(.[0])\t\(.[1])\t\(.[2])"'
 FILL: Final = """
 INSERT INTO observation (ip, feed, first_seen, last_seen, hits, asn)
-SELECT CASE WHEN i % 6 = 0 THEN inet '2001:db8::' + i ELSE inet '11.0.0.0' + i * %(step)s END,
-       %(feed)s, %(now)s, %(now)s, i % 9 + 1,
-       NULLIF(CASE WHEN i % 6 = 0 THEN i ELSE %(first)s + i * %(step)s END % %(kinds)s,
+SELECT CASE WHEN i %% 6 = 0 THEN inet '2001:db8::' + i ELSE inet '11.0.0.0' + i * %(step)s END,
+       %(feed)s, %(now)s, %(now)s, i %% 9 + 1,
+       NULLIF(CASE WHEN i %% 6 = 0 THEN i ELSE %(first)s + i * %(step)s END %% %(kinds)s,
               %(kinds)s - 1) + %(asn)s
 FROM generate_series(0::bigint, %(count)s - 1) AS i
 """
@@ -84,7 +84,7 @@ def publish(dsn: str, folder: Path, count: int) -> Path:
     settings = AggregatorSettings(dsn=dsn, feeds_dir=str(folder), publish_non_global=True)
     with connect(settings, "test", autocommit=True) as connection:
         connection.execute(
-            FILL.replace("% ", "%% "),
+            FILL,
             {"step": STEP, "feed": FEED, "now": NOW, "first": FIRST_IPV4, "kinds": KINDS}
             | {"asn": FIRST_ASN, "count": count},
         )
