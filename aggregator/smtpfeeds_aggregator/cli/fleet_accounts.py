@@ -63,17 +63,6 @@ def refuse_others(accounts: "Mapping[str, BrokerAccount]", names: Iterable[str])
             )
 
 
-def wait_until_closed(management: "Management", accounts: Iterable[str]) -> None:
-    """Wait until no connection of these deleted accounts can publish.
-
-    Raises:
-        FleetError: the broker does not close one.
-    """
-    from ..fleet.closing import wait_until_closed
-
-    wait_until_closed(management, accounts, note)
-
-
 def check_external(management: "Management") -> None:
     """Check that the broker accepts client certificates.
 

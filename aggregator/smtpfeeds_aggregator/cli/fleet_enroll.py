@@ -9,6 +9,7 @@ import click
 from smtpfeeds_common.answers import note
 from smtpfeeds_common.existing_path import ExistingPath
 
+from ..fleet.closing import wait_until_closed
 from .database import connected
 from .fleet_accounts import (
     begin_epochs,
@@ -17,7 +18,6 @@ from .fleet_accounts import (
     progress,
     refuse_others,
     refuse_unknown,
-    wait_until_closed,
 )
 from .fleet_options import bundle_options, management_options
 from .options import database_options
@@ -179,7 +179,7 @@ def rotate(
             with_certificate=with_certificate,
         )
         management.delete(name)
-        wait_until_closed(management, [name])
+        wait_until_closed(management, [name], note)
         store.enroll([name])
         (epoch,) = begin_epochs(connection, [name])
     for _ in management.put_sensors([account]):

@@ -9,8 +9,9 @@ import click
 from smtpfeeds_common.answers import note
 from smtpfeeds_common.errors import FleetError, SmtpfeedsError
 
+from ..fleet.closing import wait_until_closed
 from .database import connected
-from .fleet_accounts import check_name, refuse_others, refuse_unknown, wait_until_closed
+from .fleet_accounts import check_name, refuse_others, refuse_unknown
 from .fleet_options import management_options
 from .options import CONFIG, DSN, FOLDER, database_options, database_settings
 
@@ -52,7 +53,7 @@ def revoke(
         _record_revoked(names, config, dsn, folder)
     except SmtpfeedsError as exc:
         note(f"not recorded in the database, so `fleet check` reports `no_account`: {exc.message}")
-    wait_until_closed(management, names)
+    wait_until_closed(management, names, note)
     for name in names:
         click.echo(f"{name}: revoked")
 
@@ -113,6 +114,6 @@ def retire(
         for name in names:
             management.delete(name)
             store.retired(name)
-    wait_until_closed(management, names)
+    wait_until_closed(management, names, note)
     for name in names:
         click.echo(f"{name}: retired")
