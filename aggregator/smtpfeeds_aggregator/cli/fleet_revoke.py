@@ -45,7 +45,7 @@ def revoke(
     """
     accounts = management.accounts()
     without = [name for name in map(check_name, names) if name not in accounts]
-    again = _revoked_before(without, config, dsn, folder) if without else set[str]()
+    again = _revoked_before(management, without, config, dsn, folder)
     refuse_unknown(management, [name for name in names if name not in again])
     for name in names:
         management.delete(name)
@@ -59,16 +59,26 @@ def revoke(
 
 
 def _revoked_before(
-    names: Sequence[str], config: Path | None, dsn: str | None, folder: Path | None
+    management: "Management",
+    names: Sequence[str],
+    config: Path | None,
+    dsn: str | None,
+    folder: Path | None,
 ) -> set[str]:
-    """Return which of these names the database records as revoked; none if it does not answer."""
+    """Return which of these names without an account have connections, or are recorded as revoked.
+
+    If the database does not answer, the broker's connections alone decide.
+    """
     from ..store.fleet import FleetStore
 
+    revoked = {name for name in names if management.connections(name)}
+    if revoked.issuperset(names):
+        return revoked
     try:
         with database_settings(config, dsn, folder) as settings, connected(settings) as connection:
-            return set(FleetStore(connection).revoked_of(names))
+            return revoked.union(FleetStore(connection).revoked_of(names))
     except SmtpfeedsError:
-        return set()
+        return revoked
 
 
 def _record_revoked(

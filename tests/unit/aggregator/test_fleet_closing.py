@@ -10,7 +10,9 @@ from threading import Thread
 from urllib.parse import unquote
 
 import pytest
+from click import Context
 
+from smtpfeeds_aggregator.cli.fleet_revoke import _revoked_before, revoke
 from smtpfeeds_aggregator.fleet.closing import LIMIT_S, wait_until_closed
 from smtpfeeds_aggregator.fleet.management import Management
 from smtpfeeds_common.errors import FleetError
@@ -199,3 +201,14 @@ def test_broker_without_the_requests_for_an_account_is_asked_for_each_connection
     waiting.run("edge-1", "edge-3")
     assert broker.closed == [NAME, NAME]
     assert broker.connections == {}
+
+
+def test_revoke_can_be_repeated_without_a_database_while_a_connection_is_open(
+    broker: _Broker, management: Management
+) -> None:
+    """Also after somebody deleted the account with `rabbitmqctl`."""
+    no_database = (None, "host=127.0.0.1 port=1 dbname=nobody", None)
+    with Context(revoke):
+        assert _revoked_before(management, ["edge-1"], *no_database) == set()
+    broker.connections[NAME] = _Connection(closes=1)
+    assert _revoked_before(management, ["edge-1"], *no_database) == {"edge-1"}
