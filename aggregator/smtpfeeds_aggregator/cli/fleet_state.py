@@ -82,7 +82,6 @@ _FAULTY: Final = 1
 class _Fleet:
     reports: "list[SensorReport]"
     certificates: "list[Validity]"
-    accepts_certificates: bool
 
 
 @click.command("list", epilog=EXIT_CODES, short_help="List the sensors of the fleet.")
@@ -219,14 +218,14 @@ def check(
     """
     from ..fleet.faults import Thresholds, faults
 
-    fleet = _fleet(settings, management, ca_folder)
+    fleet = _fleet(settings, management, ca_folder, with_channels=True)
     problems = faults(
         fleet.reports,
         fleet.certificates,
         datetime.now(UTC),
         management.vhost,
         Thresholds(certificate_days, spool_rows, drops, skew_s),
-        accepts_certificates=fleet.accepts_certificates,
+        accepts_certificates=management.accepts_certificates(),
     )
     records = [
         {"name": each.name, "fault": each.fault, "detail": each.detail}
@@ -242,7 +241,11 @@ def check(
 
 
 def _fleet(
-    settings: "AggregatorSettings", management: "Management", ca_folder: Path | None
+    settings: "AggregatorSettings",
+    management: "Management",
+    ca_folder: Path | None,
+    *,
+    with_channels: bool = False,
 ) -> _Fleet:
     from ..fleet.state import reports
     from ..store.status import StatusStore
@@ -253,11 +256,9 @@ def _fleet(
         states = StatusStore(connection).sensors()
     certificates = [] if ca_folder is None else _certificates(ca_folder)
     accounts, connections = management.accounts(), management.connections()
-    return _Fleet(
-        reports(states, accounts, connections, certificates, management.uncommitted()),
-        certificates,
-        management.accepts_certificates(),
-    )
+    # Only `check` needs them, and a large fleet has a channel for each worker.
+    uncommitted = management.uncommitted() if with_channels else {}
+    return _Fleet(reports(states, accounts, connections, certificates, uncommitted), certificates)
 
 
 def _certificates(ca_folder: Path) -> "list[Validity]":
