@@ -34,6 +34,7 @@ from .layout import (
     noted_age,
     set_json,
 )
+from .sound import count_of
 
 #: Rows deleted in one write transaction; more would make the sensor wait.
 _SLICE_ROWS: Final = 2_000
@@ -186,7 +187,10 @@ class Keeper:
                 if rows and row[0] == _GREET and table.has_addresses:
                     # Its data event came a moment later, and must not stay without its greet.
                     rows += self._db.execute(table.delete_data(), (row[1],)).fetchall()
-                dropped += sum(hits for hits, last_ms in rows if last_ms >= expired_ms)
+                dropped += sum(
+                    count_of(hits) for hits, last_ms in rows if count_of(last_ms) >= expired_ms
+                )
+            dropped = count_of(dropped)
             self._db.execute(ADD_META, ("drops", dropped))
         return dropped
 

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 
 from ..errors import SpoolDamaged, SpoolError
-from ..wire import COUNT_MAX, MS_MAX, Count, Text
+from ..wire import MS_MAX, Count, Text
 from .file import Connection, reading
 from .fold import Bounds
+from .sound import count_of
 
 Note = TypeVar("Note")
 
@@ -241,8 +242,7 @@ def _noted(db: Connection, key: str, kind: type[Note]) -> Note:
 
 def noted_drops(db: Connection) -> int:
     """Read how many events the spool has dropped since it was created."""
-    drops = get_meta(db, "drops", 0)
-    return min(max(drops, 0), COUNT_MAX) if isinstance(drops, int) else 0
+    return count_of(get_meta(db, "drops", 0))
 
 
 def begin_epoch(db: Connection) -> None:

@@ -13,6 +13,7 @@ from ..errors import SpoolBusy, SpoolError, SpoolInUse
 from .file import Connection, connect, file_access, reading, take_lock
 from .layout import get_meta, has_added_tables
 from .opening import QUARANTINED, log_files
+from .sound import count_of
 from .status import find_spools
 
 _LOG: Final = re.compile(r"-(wal|shm)$")
@@ -98,10 +99,10 @@ def look_at(path: Path) -> LeftBehind:
             for table in ("observation", "undated_observation"):
                 for row in reader.read(db, path, table):
                     rows += 1
-                    events += row[-3]
+                    events += count_of(row[-3])
             for row in reader.waiting(db, path):
                 batches += 1
-                events += row[3]
+                events += count_of(row[3])
     except SpoolError as exc:
         reader.trouble = exc.message
     return LeftBehind(path, QUARANTINED in path.name, sensor, rows, batches, events, reader.trouble)

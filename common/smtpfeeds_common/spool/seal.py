@@ -147,7 +147,8 @@ class Sealer:
         """Return how many batches wait for a confirm, and when the oldest of them was sealed."""
         with reading(self.path):
             number, oldest_ms = self._db.execute(
-                f"SELECT count(*), min(sealed_ms) FROM batch WHERE {_WAITING}"  # noqa: S608 - own words
+                "SELECT count(*), CAST(min(sealed_ms) AS INTEGER) FROM batch"  # noqa: S608 - own words
+                f" WHERE {_WAITING}"
             ).fetchone()
         return int(number), oldest_ms
 

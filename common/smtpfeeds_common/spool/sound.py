@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..addresses import IPv4_BYTES, IPv6_BYTES
 from ..errors import SpoolDamaged
 from ..feeds import FEED_NAMES
-from ..wire import MS_MAX, MS_MIN
+from ..wire import COUNT_MAX, MS_MAX, MS_MIN
 
 #: What the conversion of an unsound row raises.
 UNREADABLE: Final = (LookupError, TypeError, ValueError, ArithmeticError)
@@ -43,3 +43,8 @@ def is_sound(table: str, row: tuple[Any, ...]) -> bool:
         # A note adds a row without hits; a prefix always has some.
         and hits >= (0 if table.endswith("observation") else 1)
     )
+
+
+def count_of(value: Any) -> int:
+    """Return a number of events, which may be damaged, within the bounds of one."""
+    return min(max(value, 0), COUNT_MAX) if isinstance(value, int) else 0

@@ -88,7 +88,8 @@ def _status(db: Connection) -> Status:
     counts = dict(db.execute("SELECT feed, count(*) FROM observation GROUP BY feed").fetchall())
     waiting, oldest_waiting_ms, kept = db.execute(
         "SELECT count(*) FILTER (WHERE confirmed_ms IS NULL AND set_aside IS NULL),"
-        " min(sealed_ms) FILTER (WHERE confirmed_ms IS NULL AND set_aside IS NULL),"
+        " CAST(min(sealed_ms) FILTER (WHERE confirmed_ms IS NULL AND set_aside IS NULL)"
+        " AS INTEGER),"
         " count(*) FILTER (WHERE confirmed_ms IS NOT NULL) FROM batch"
     ).fetchone()
     held = held_batches(db)
@@ -102,7 +103,9 @@ def _status(db: Connection) -> Status:
         doubt=state.doubt,
         rows={name: counts.get(index, 0) for index, name in enumerate(FEED_NAMES)},
         undated=_added(db, undated_rows),
-        oldest_ms=db.execute("SELECT min(first_ms) FROM observation").fetchone()[0],
+        oldest_ms=db.execute("SELECT CAST(min(first_ms) AS INTEGER) FROM observation").fetchone()[
+            0
+        ],
         batches_waiting=waiting,
         oldest_waiting_ms=oldest_waiting_ms,
         batches_to_replay=_added(db, _to_replay),
@@ -120,7 +123,9 @@ def _status(db: Connection) -> Status:
 
 def held_batches(db: Connection) -> list[Held]:
     """Return the reason of each held batch."""
-    rows = db.execute("SELECT set_aside FROM batch WHERE set_aside IS NOT NULL").fetchall()
+    rows = db.execute(
+        "SELECT CAST(set_aside AS TEXT) FROM batch WHERE set_aside IS NOT NULL"
+    ).fetchall()
     return [Held.of(reason) for (reason,) in rows]
 
 

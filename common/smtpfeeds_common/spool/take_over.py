@@ -197,8 +197,8 @@ def _read(owner: str | None, row: tuple[Any, ...]) -> Batch | None:
     """Decode a batch; None if its body and its row differ, or if it is not of ``owner``."""
     spool, seq, _, _, body = row[:5]
     try:
-        batch, refused = decode(bytes(body))
-    except (WireError, TypeError):
+        batch, refused = decode(body if isinstance(body, bytes) else b"")
+    except WireError:
         return None
     is_same = (str(batch.spool), batch.seq) == (spool, seq) and owner in {None, batch.sensor}
     return batch if is_same and not refused else None

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from smtpfeeds_common.errors import SpoolDamaged, SpoolError
-from smtpfeeds_common.spool import Event, Sealer, Spool, read_status, replay
+from smtpfeeds_common.spool import Bounds, Event, Sealer, Spool, keep_room, read_status, replay
 from smtpfeeds_common.spool.fold import DAY_MS
-from smtpfeeds_common.wire import decode
+from smtpfeeds_common.spool.left_behind import look_at
+from smtpfeeds_common.spool.take_over import deliver_quarantined
+from smtpfeeds_common.wire import COUNT_MAX, decode
 from spool_support import BOOT, at
 
 NOW = 1_795_700_000_000
@@ -40,6 +42,15 @@ ROWS = {
     "an undated row past all times": (
         "INSERT INTO undated_observation VALUES ('b', 0, :ip, 1, 9223372036854775807, 1, 1, 1)"
     ),
+}
+#: Of a sealed batch.
+BATCHES = {
+    "a time that is a text": "UPDATE batch SET sealed_ms = 'x'",
+    "a time that is octets": "UPDATE batch SET sealed_ms = x'ff'",
+    "events that are a text": "UPDATE batch SET events = 'x'",
+    "events below none": "UPDATE batch SET events = -5",
+    "a reason that is octets": "UPDATE batch SET set_aside = x'ff'",
+    "a body that is a number": f"UPDATE batch SET body = {2**62}",
 }
 NOTE = "INSERT OR REPLACE INTO meta VALUES "
 NOTES = {
@@ -174,6 +185,40 @@ def test_body_of_a_batch_is_octets_and_bounded(tmp_path: Path, body: str) -> Non
         (sealed,) = sealer.waiting()
     assert isinstance(sealed.body, bytes)
     assert len(sealed.body) < 5
+
+
+@pytest.mark.parametrize("sql", [*ROWS.values(), *BATCHES.values()])
+def test_damaged_file_can_be_shown_and_taken_over(tmp_path: Path, sql: str) -> None:
+    path = tmp_path / "s.spool"
+    with closing(spool_of(path)) as spool:
+        with closing(Sealer(path)) as sealer:
+            sealer.seal(at(NOW))
+            heard(spool)
+            change(path, sql)
+            assert sealer.waiting_state()[0] <= 1
+        status, shown = read_status(path), look_at(path)
+    for time_ms in (status.oldest_ms, status.oldest_waiting_ms):
+        assert time_ms is None or isinstance(time_ms, int)
+    assert shown.trouble == ""
+    assert shown.events in range(2, 6), "of two rows and a batch of two"
+    old = path.rename(path.with_name("s.damaged-20261126T000000Z.spool"))
+    Spool(path, sensor="s1", boot=BOOT).close()
+    assert deliver_quarantined(old, path).events in range(1, 6)
+    assert not old.exists()
+
+
+def test_damaged_rows_are_deleted_at_the_bound_too(tmp_path: Path) -> None:
+    path = tmp_path / "s.spool"
+    with closing(Spool(path, sensor="s1", boot=BOOT)) as spool:
+        for number in range(10_000):
+            spool.fold(Event(0, number.to_bytes(4), NOW + number))
+        spool.commit()
+        change(path, f"UPDATE observation SET hits = {2**62} WHERE last_ms < {NOW + 10}")
+        change(path, f"UPDATE observation SET hits = 'x' WHERE last_ms < {NOW + 5}")
+        dropped = keep_room(path, Bounds(max_bytes=300_000), at(NOW + 10_000)).events
+    status = read_status(path)
+    assert status.used_bytes <= 240_000
+    assert dropped >= status.drops == COUNT_MAX
 
 
 ENDLESS = (
