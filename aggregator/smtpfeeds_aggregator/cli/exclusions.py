@@ -134,7 +134,8 @@ def remove(settings: "AggregatorSettings", prefix: str) -> None:
         others = [
             other.prefix for other in store.all() if other.in_force and _is_in(network, other)
         ]
-    still = f"; {', '.join(others)} still excludes it" if others else ""
+    verb = "excludes" if len(others) == 1 else "exclude"
+    still = f"; {', '.join(others)} still {verb} it" if others else ""
     if not removed:
         click.echo(f"{network} has no exclusion of its own{still}", err=True)
         raise click.exceptions.Exit(1)
