@@ -30,6 +30,8 @@ BATCHES: Final = "batch"
 #: Suffixes of the lock files of a sensor, and of a program that delivers.
 LOCKS: Final = (".lock", ".sealer-lock")
 _ORDER: Final = {**ROW_TABLES, BATCHES: ("rowid",)}
+#: How SQLite sorts values of different types.
+_RANKS: Final = {type(None): 0, int: 1, float: 1, str: 2, bytes: 3}
 
 
 def is_quarantined(path: Path) -> bool:
@@ -151,7 +153,7 @@ class Reader:
         if not self.trouble:
             return
         for key, row in self._read_one_way(db, path, table, order, "DESC"):
-            if last is not None and key <= last:
+            if last is not None and _in_order(key) <= _in_order(last):
                 return
             yield row
 
@@ -190,6 +192,11 @@ class Reader:
             raise
         except SpoolError as exc:
             self.trouble = exc.message
+
+
+def _in_order(key: tuple[Any, ...]) -> list[tuple[int, Any]]:
+    """Return a form of the key that sorts as in SQLite; damaged values may have any type."""
+    return [(_RANKS[type(each)], each) for each in key]
 
 
 def delete(path: Path, *, is_locked: bool = False) -> None:
